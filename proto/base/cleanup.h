@@ -1,0 +1,25 @@
+/* Release by scope: CLEANUP(free_ptr) char *s = ...; */
+#ifndef REPLFS_BASE_CLEANUP_H
+#define REPLFS_BASE_CLEANUP_H
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+#define CLEANUP(fn) __attribute__((cleanup(fn)))
+static inline void free_ptr(void *p)
+{
+    free(*(void **)p);
+}
+static inline void close_fdp(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+}
+static inline void unlock_mutexp(pthread_mutex_t **m)
+{
+    pthread_mutex_unlock(*m);
+}
+/* Holds m until the end of the scope. */
+#define LOCK_SCOPE(m)                                                                              \
+    CLEANUP(unlock_mutexp) pthread_mutex_t *lock_scope_##__LINE__ = (m);                           \
+    pthread_mutex_lock(lock_scope_##__LINE__)
+#endif

@@ -1,0 +1,9 @@
+/* Time. clock_mono: intervals and deadlines; clock_wall: what users see. Nanoseconds, any thread. */
+#ifndef REPLFS_BASE_CLOCK_H
+#define REPLFS_BASE_CLOCK_H
+#include <stdint.h>
+#define NSEC_PER_SEC 1000000000ll
+#define NSEC_PER_MSEC 1000000ll
+int64_t clock_mono(void);
+int64_t clock_wall(void);
+#endif

@@ -1,0 +1,17 @@
+/* Capabilities: the right of one session to read or append one chunk for a while, signed by metad with
+ * a key that chunkds got when they registered. 32 bytes: {u64 key id, u32 rights, u32 expiry (wall seconds),
+ * 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session}. Any thread. */
+#ifndef REPLFS_RPC_CAP_H
+#define REPLFS_RPC_CAP_H
+#include <stddef.h>
+#include <stdint.h>
+#define CAP_LEN 32u
+#define CAP_KEY_LEN 32u
+enum { CAP_READ = 1, CAP_APPEND = 2 };
+struct cap_key { uint64_t id; uint8_t key[CAP_KEY_LEN]; };
+void cap_make(const struct cap_key *k, uint64_t chunk, uint64_t session, uint32_t rights,
+              uint32_t expiry_s, uint8_t out[CAP_LEN]);
+/* 0, -ERR_CAP or -ERR_CAP_EXPIRED. keys: the current and former keys known. */
+int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size_t len, uint64_t chunk,
+              uint64_t session, uint32_t rights, uint32_t now_s);
+#endif

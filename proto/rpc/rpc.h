@@ -1,0 +1,128 @@
+/* Requests and replies between replfs processes: one connection carries requests in both directions.
+ *
+ * A frame is a 16-byte header {magic, envelope length, payload length, CRC32C of header and envelope},
+ * the protobuf Envelope, then raw payload (see man/replfs-protocol.7). Lengths are checked against caps
+ * before anything is allocated. The first frame each way is Hello.
+ *
+ * Threads: a loop owns epoll threads; every connection belongs to one of them. Handlers and completion
+ * callbacks run on a loop thread and must not block; long work goes to a thread of its own and
+ * replies from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread. Sending tries
+ * the socket at once from the calling thread; what does not fit is queued.
+ * A connection is TLS (1.3, mutual) when the loop has TLS material, else plaintext, which is refused for
+ * addresses other than loopback unless `insecure`. */
+#ifndef REPLFS_RPC_RPC_H
+#define REPLFS_RPC_RPC_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/buf.h"
+#include "envelope.pb-c.h"
+
+#define RPC_PROTO_VERSION 1u
+#define RPC_MAX_ENVELOPE (1u << 20)       /* bytes */
+#define RPC_MAX_PAYLOAD ((1u << 20) + 65536u)
+#define RPC_MAX_INFLIGHT 4096             /* requests a peer may have open on one connection */
+
+enum rpc_role { /* bit set so that a set of roles fits one word */
+    RPC_ROLE_NONE = 0, RPC_ROLE_METAD = 1, RPC_ROLE_CHUNKD = 2, RPC_ROLE_CLIENT = 4, RPC_ROLE_ADMIN = 8,
+    RPC_ROLE_ANY = 15,
+};
+
+struct rpc_config {
+    enum rpc_role role;     /* ours, told in Hello */
+    const char *name;       /* for peers' logs */
+    unsigned threads;       /* epoll threads, >= 1 */
+    bool insecure;          /* plaintext beyond loopback */
+    const char *tls_cert, *tls_key, *tls_ca;  /* PEM files; all or none */
+};
+struct rpc_loop;
+struct rpc_conn;
+
+struct rpc_peer {           /* what Hello and certificate said; valid once the connection is ready */
+    enum rpc_role role;
+    uint64_t features;
+    char name[128], cluster[40], software[64], addr[64];
+};
+
+struct rpc_req {            /* a request received; lives until rpc_reply* consumes it */
+    struct rpc_conn *conn;
+    const Replfs__Envelope *env;
+    struct buf *payload;    /* or NULL; owned by the req, take a reference to keep it */
+    int64_t deadline;       /* clock_mono ns */
+    uint64_t trace;
+};
+
+/* ---- loop ---- */
+/* *out gets a running loop (threads started). 0, or a negative code after logging what is wrong (unreadable
+ * certificate: file and OpenSSL's reason). Ignores SIGPIPE process-wide. */
+int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out);
+/* Closes all connections (their calls end with ERR_SHUTDOWN), joins the threads, frees. */
+void rpc_loop_free(struct rpc_loop *l);
+/* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. */
+void rpc_loop_defer(struct rpc_loop *l, unsigned delay_ms, void (*fn)(void *arg), void *arg);
+
+/* ---- server ---- */
+struct rpc_service {
+    /* Every request that is not Hello. Must end in exactly one rpc_reply or rpc_fail for req, now or
+     * later, from any thread. */
+    void (*request)(void *arg, struct rpc_req *req);
+    /* A peer is ready (Hello done) / gone. May be NULL. closed is the last callback for c. */
+    void (*opened)(void *arg, struct rpc_conn *c);
+    void (*closed)(void *arg, struct rpc_conn *c);
+    void *arg;
+    const char *cluster;    /* our cluster UUID for Hello, or NULL */
+};
+/* Listens on "host:port", "[v6]:port" or ":port". *port gets the bound port (for port 0). Refuses
+ * non-loopback plaintext without insecure: -EPERM with a log line saying so and the two ways out. */
+int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *svc, int *port);
+
+/* Sends the reply and frees req. rep->id and is_reply are filled in; payload reference is consumed
+ * (may be NULL). body of rep stays the caller's. */
+void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload);
+/* Reply with payload straight from a file (sendfile on plaintext). fd stays open until sent: it is dup'ed. */
+void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Same with the whole Failure given (chunkd, leader). */
+void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
+
+/* ---- client ---- */
+/* Starts connecting (does not block); calls made before it is ready wait for it within their own
+ * time-out. svc (may be NULL) handles requests that the peer sends us. expect: roles the peer may have.
+ * The caller holds one reference. A failed or lost connection stays lost: rpc_conn_alive() is false, every
+ * call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again for a new one. */
+int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
+             struct rpc_conn **out);
+struct rpc_conn *rpc_conn_ref(struct rpc_conn *c);
+void rpc_conn_unref(struct rpc_conn *c);     /* the last one closes; NULL is fine */
+void rpc_conn_close(struct rpc_conn *c);     /* now; outstanding calls end with ERR_PEER_GONE */
+bool rpc_conn_alive(const struct rpc_conn *c);
+const struct rpc_peer *rpc_conn_peer(const struct rpc_conn *c);
+void rpc_conn_set_data(struct rpc_conn *c, void *data);  /* one pointer for the service's use */
+void *rpc_conn_data(const struct rpc_conn *c);
+/* Why a dead connection died: text for people, "" when unknown. */
+const char *rpc_conn_error(const struct rpc_conn *c);
+
+/* code: 0 (rep set), or negative. A Failure from the peer arrives as its code with rep set to the
+ * envelope holding it. rep and payload are valid during the callback; buf_ref payload to keep it. */
+typedef void rpc_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload);
+/* Sends req (id, deadline filled in; trace kept or made when 0). payload's reference is consumed. done is
+ * called exactly once, maybe before rpc_call returns when the connection is already dead. */
+void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
+              rpc_done *done, void *arg);
+
+struct rpc_result {
+    int code;
+    Replfs__Envelope *rep;  /* or NULL */
+    struct buf *payload;
+    void *priv;
+};
+/* The same, waiting; not on a loop thread. Returns out->code. Free out with rpc_result_free always. */
+int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
+                  struct rpc_result *out);
+void rpc_result_free(struct rpc_result *r);
+
+/* ENVELOPE_INIT(x, APPEND_REQ, append_req) style helper: declares an envelope whose body is &msg. */
+#define RPC_ENVELOPE(var, CASE, field, msgptr)                                                     \
+    Replfs__Envelope var = REPLFS__ENVELOPE__INIT;                                                 \
+    var.body_case = REPLFS__ENVELOPE__BODY_##CASE;                                                 \
+    var.field = (msgptr)
+#endif
