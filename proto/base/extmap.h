@@ -29,7 +29,9 @@ typedef void extmap_fn(void *arg, const struct ext *gone, int refs);
 void extmap_init(struct extmap *m);
 void extmap_free(struct extmap *m);                       /* no callbacks */
 /* Inserts e (merging with a neighbour that continues it in file and chunk: merged is true then).
- * Returns 0 or -ENOMEM (map unchanged). */
+ * With both neighbours continuing it only one is merged, so that the count changes by the sum of the
+ * callbacks' refs, plus 1 unless merged. Returns 0, -ENOMEM or -EINVAL (empty or past 2^64 / 2^32 offsets);
+ * the map is unchanged then and no callback was made. */
 int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *arg, bool *merged);
 /* Makes [off, off+len) a hole. len may reach UINT64_MAX - off. */
 int extmap_remove(struct extmap *m, uint64_t off, uint64_t len, extmap_fn *fn, void *arg);
