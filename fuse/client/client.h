@@ -19,6 +19,7 @@ struct client_config {
     unsigned flush_ms;        /* dirty data reaches the chunkds and metad within about this, default 1000 */
     bool sync_all;            /* -o sync: every write waits as fsync does */
     struct rpc_config rpc;    /* role, TLS, insecure, threads */
+    const char *host_id;      /* told to metad; NULL: /etc/machine-id */
 };
 /* Connects and opens a session. On failure a log line names each address tried and its error. */
 int client_open(const struct client_config *cfg, struct client **out);
