@@ -5,7 +5,8 @@
  * Locking: the owner holds `lock` for writing around fsm_apply and soft changes, for reading around
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
- * Files: fsm.c (dispatch, lock), inode.c, dir.c, chunk.c, session.c (duplicate memory), checkpoint.c. */
+ * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_session.c (duplicate
+ * memory, members), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
 #include <pthread.h>
@@ -42,6 +43,8 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
  * state; used by the nodes module. */
 struct fsm_chunk;
 struct fsm_hooks {
+    /* A writer that is still alive may commit further bytes of a freed chunk (it then comes back as new): order
+     * its deletion only once the session is closed or has declared the id retired (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
     void (*chunk_changed)(void *arg, struct fsm_chunk *c);   /* new, longer, or other goal */
     void (*orphaned)(void *arg, uint64_t ino);               /* last name gone: reap when nobody has it open */
@@ -70,15 +73,19 @@ struct fsm_counts { uint64_t files, dirs, symlinks, others, chunks, bytes, sessi
 void fsm_counts(struct fsm *f, struct fsm_counts *out);
 struct fsm_member { uint32_t chunkd; const char *host_id; const char *host_name; };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
+uint64_t fsm_digest(struct fsm *f);                                /* of the replicated state: equal states, equal digests; walks everything */
 uint64_t fsm_memory(struct fsm *f);                                /* heap bytes, for status and the memory bench */
 
 /* ---- chunks: the replicated part is fsm's; loc is soft, owned by the nodes module, never in the log or
  * checkpoint and never read by fsm_apply ---- */
-struct fsm_loc { uint32_t chunkd : 20, disk : 6, state : 6; };     /* state: enum copy_state of nodes.h */
+typedef uint64_t fsm_u64_a4 __attribute__((aligned(4)));           /* keeps struct fsm_chunk at 52 bytes */
+/* state: enum copy_state of nodes.h; reported: the chunkd's own report named it (digests, nodes module) */
+struct fsm_loc { uint32_t chunkd : 20, disk : 6, state : 5, reported : 1; };
 struct fsm_chunk {
-    uint64_t id;
-    uint64_t session;        /* writer */
+    fsm_u64_a4 id;
+    fsm_u64_a4 session;      /* writer */
     uint32_t next;           /* private: hash chain */
+    uint32_t owner;          /* private: the inode that references it; see fsm_chunk.c */
     uint32_t len;            /* committed bytes */
     uint32_t refs;           /* extents that name it */
     uint32_t live;           /* bytes that extents name */
@@ -86,7 +93,7 @@ struct fsm_chunk {
     uint8_t nloc;
     uint8_t soft_flags;      /* nodes module */
     uint8_t loc_heap;        /* private to fsm_chunk_set_locs */
-    union { struct fsm_loc inl[3]; struct fsm_loc *ptr; } u; /* use the functions below */
+    union { struct fsm_loc inl[3]; struct fsm_loc *ptr; } __attribute__((packed, aligned(4))) u; /* functions below */
 };
 struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id);      /* NULL when unknown */
 struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);               /* c->nloc entries */

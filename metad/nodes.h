@@ -19,6 +19,9 @@ struct nodes_config {
     unsigned suspect_ms;       /* default 5000 */
     unsigned dead_ms;          /* default 60000 */
     unsigned repairs_per_disk; /* default 4 */
+    const char *dir;           /* metad's data directory, for cap.key; NULL: a key that dies with the process */
+    const char *addr;          /* our address as status shows it; may be NULL */
+    unsigned min_copies;       /* as status explains it; default 2 */
 };
 int nodes_new(const struct nodes_config *cfg, struct nodes **out);  /* sets the fsm hooks, starts its thread */
 void nodes_free(struct nodes *n);
