@@ -1,0 +1,52 @@
+# Shared by the case tests: each case is a script of its own that sources this, gets a private $work folder and
+# cluster, and leaves nothing behind: the trap takes down cluster and mounts and prints logs on failure.
+# shellcheck shell=bash
+set -euo pipefail
+cases_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$cases_repo/scripts/lib.sh"
+export REPLFS_BUILD=${REPLFS_BUILD:-$cases_repo/build}
+bin=$REPLFS_BUILD/bin
+work=$(mktemp -d "${TMPDIR:-/tmp}/replfs-case.XXXXXX")
+cluster=$work/cluster mnt=$work/mnt
+devcluster() { "$cases_repo/scripts/devcluster" "$@" --dir "$cluster"; }
+ctl() { "$bin/replfsctl" "$@"; }
+
+finish() {
+    local code=$? f
+    trap - EXIT
+    set +e
+    if [ $code != 0 ]; then
+        echo "--- case failed with $code; logs:"
+        for f in "$cluster"/*.log; do [ -e "$f" ] && { echo "--- $f"; tail -40 "$f"; }; done
+    fi
+    [ -n "${case_pids:-}" ] && kill $case_pids 2>/dev/null
+    devcluster down >/dev/null 2>&1 || { echo "devcluster down failed"; devcluster down; [ $code = 0 ] && code=1; }
+    # a sanitizer's finding in any daemon fails the case even when the daemon's work looked right
+    if [ -n "${sanitizer_hits:-}" ]; then code=1; fi
+    rm -rf "$work"
+    exit $code
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+fail() { echo "FAILED: $*"; exit 1; }
+expect() { # WHAT WANT GOT
+    [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
+}
+check_sanitizers() {
+    local hits
+    hits=$(grep -lE 'ERROR: (AddressSanitizer|LeakSanitizer)|runtime error:|WARNING: ThreadSanitizer' "$cluster"/*.log 2>/dev/null || true)
+    [ -z "$hits" ] || { sanitizer_hits=1; fail "sanitizer report in $hits"; }
+}
+random_file() { # FILE MIB: incompressible bytes, quickly
+    openssl enc -aes-128-ctr -nosalt -pass pass:"$RANDOM$RANDOM" -in /dev/zero 2>/dev/null | head -c "$2"M >"$1"
+}
+sum_of() { sha256sum <"$1" | cut -d' ' -f1; }
+health_is() { ctl health "$mnt" >/dev/null 2>&1; }
+wait_healthy() { # SECONDS
+    wait_for "$1" "full health: $(ctl health "$mnt" 2>&1 | head -5)" health_is
+}
+copies() { # FILE: number of healthy copies of each chunk, one a line
+    ctl info --json "$1" | python3 -c 'import json,sys
+for c in json.load(sys.stdin)["chunks"]: print(sum(1 for x in c["copies"] if x["state"]=="ok"))'
+}
