@@ -1,0 +1,413 @@
+/* The repair planner. For one chunk at a time, by rules in this order:
+ *
+ *   1. being written               -> LATER
+ *   2. doubtful copy in reach      -> VERIFY it (short: its length, doubted by a reader: every
+ * byte)
+ *   3. fewer good copies than goal -> COPY to a new computer; else over a bad copy in place; else
+ * to a computer that has one already; else WAIT. No source: WAIT or LOST
+ *   4. two good ones on one computer while another could take it -> COPY there (a move: 5 ends it)
+ *   5. more than goal, or bad ones left over -> VERIFY the ones that stay, then DROP: bad ones
+ * first, then those sharing a computer, then the fullest chunkd's
+ *   6. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
+ *
+ * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
+ * is not deleted and does not justify deleting another; a copy on a dead chunkd or a failed disk
+ * counts for nothing.
+ *
+ * Invariants: DROP is decided only when at least goal (hence one) other copies are good, in reach
+ * and verified in this round, so the last good copy is never dropped. Each act brings the chunk
+ * nearer to its goal and no rule undoes another (a move is dropped from the crowded computer, never
+ * from the new one), so a chunk left alone settles after at most 2 * (copies + goal) acts. */
+#include "repair.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define HEADROOM (64ull << 20)
+
+const char *const repair_kind_name[REPAIR_KINDS] = {"repair", "move", "drop", "verify"};
+
+enum reach { UP, SUSPECT, GONE };
+
+static enum reach reach(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    const struct place_node *n = place_node(&x->t, p->chunkd);
+    if (!n || (n->failed_disks >> (p->disk & 63) & 1))
+        return GONE;
+    switch (n->state) {
+    case REPLFS__NODE_STATE__NODE_UP:
+    case REPLFS__NODE_STATE__NODE_DRAINING:
+        return UP;
+    case REPLFS__NODE_STATE__NODE_SUSPECT:
+        return SUSPECT;
+    default:
+        return GONE;
+    }
+}
+
+static bool good(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    return p->state == REPAIR_OK && reach(x, p) != GONE;
+}
+
+static bool good_up(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    return p->state == REPAIR_OK && reach(x, p) == UP;
+}
+
+static bool waste(const struct repair_copy *p)
+{
+    return p->state == REPAIR_BAD || p->state == REPAIR_DOOMED;
+}
+
+static bool dead(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    const struct place_node *n = place_node(&x->t, p->chunkd);
+    return !n || n->state == REPLFS__NODE_STATE__NODE_DEAD;
+}
+
+static uint32_t host_of(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    const struct place_node *n = place_node(&x->t, p->chunkd);
+    return n ? n->host : 0;
+}
+
+/* Computers of the good copies, each once. */
+static unsigned good_hosts(const struct repair_ctx *x, const struct repair_chunk *c,
+                           uint32_t out[REPAIR_COPIES_MAX])
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (!good(x, &c->copy[i]))
+            continue;
+        uint32_t h = host_of(x, &c->copy[i]);
+        unsigned j = 0;
+        while (j < n && out[j] != h)
+            j++;
+        if (j == n)
+            out[n++] = h;
+    }
+    return n;
+}
+
+void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, struct repair_tally *t)
+{
+    uint32_t hosts[REPAIR_COPIES_MAX];
+    assert(c->n <= REPAIR_COPIES_MAX);
+    memset(t, 0, sizeof *t);
+    t->hosts = good_hosts(x, c, hosts);
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        enum reach r = reach(x, p);
+        t->good += good(x, p);
+        t->good_up += good_up(x, p);
+        t->waste += waste(p) && r == UP;
+        t->unsure += !waste(p) && p->state != REPAIR_OK && r == UP;
+        t->away += p->state != REPAIR_BAD && !good(x, p) && r != UP;
+        t->forgettable += dead(x, p);
+    }
+}
+
+bool repair_satisfied(const struct repair_ctx *x, const struct repair_chunk *c)
+{
+    struct repair_tally t;
+    repair_tally(x, c, &t);
+    return t.good == c->goal && t.hosts == c->goal && !t.unsure && !t.waste;
+}
+
+bool repair_classify(const struct repair_ctx *x, const struct repair_chunk *c, unsigned *prio,
+                     enum repair_kind *kind, uint64_t *bytes)
+{
+    struct repair_tally t;
+    repair_tally(x, c, &t);
+    *bytes = 0;
+    *prio = REPAIR_PRIO_MAX - 1;
+    if (t.unsure) {
+        *kind = REPAIR_KIND_VERIFY;
+        *prio = t.good < c->goal ? t.good : REPAIR_PRIO_MAX - 1;
+    } else if (t.good < c->goal) {
+        *kind = REPAIR_KIND_REPAIR;
+        *prio = t.good;
+        *bytes = (uint64_t)c->len * (c->goal - t.good);
+        if (!t.good && !t.waste)
+            return false; /* nothing to copy from, nothing to revive */
+    } else if (t.hosts < c->goal && t.hosts < x->hosts_up) {
+        *kind = REPAIR_KIND_MOVE;
+        *prio = REPAIR_PRIO_MAX - 2;
+        *bytes = c->len;
+    } else if (t.good > c->goal || t.waste || t.forgettable) {
+        *kind = REPAIR_KIND_DROP;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* ---- acts ---- */
+
+static void decide(struct repair_decision *d, enum repair_act act, const char *why)
+{
+    d->act = act;
+    d->why = why;
+}
+
+static void decide_verify(struct repair_decision *d, const struct repair_copy *p, bool quick,
+                          const char *why)
+{
+    decide(d, REPAIR_VERIFY, why);
+    d->target = p->chunkd;
+    d->quick = quick;
+}
+
+/* Good copies in reach, the least busy first. False: all are busy. */
+static bool find_sources(const struct repair_ctx *x, const struct repair_chunk *c,
+                         struct repair_decision *d)
+{
+    d->nsrc = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (!good_up(x, &c->copy[i]))
+            continue;
+        const struct place_node *n = place_node(&x->t, c->copy[i].chunkd);
+        if (n->jobs >= n->max_jobs)
+            continue;
+        unsigned at = d->nsrc < REPAIR_SOURCES_MAX ? d->nsrc++ : REPAIR_SOURCES_MAX - 1;
+        while (at > 0 && place_node(&x->t, d->src[at - 1])->jobs > n->jobs) {
+            d->src[at] = d->src[at - 1];
+            at--;
+        }
+        d->src[at] = c->copy[i].chunkd;
+    }
+    return d->nsrc > 0;
+}
+
+static uint32_t pick_target(const struct repair_ctx *x, const struct repair_chunk *c, bool new_host,
+                            bool idle)
+{
+    uint32_t hosts[REPAIR_COPIES_MAX], ids[REPAIR_COPIES_MAX], target;
+    for (unsigned i = 0; i < c->n; i++)
+        ids[i] = c->copy[i].chunkd;
+    struct place_req r = {.want = 1,
+                          .headroom = HEADROOM * c->goal,
+                          .need = c->len,
+                          .exclude = ids,
+                          .nexclude = c->n,
+                          .hosts = hosts,
+                          .nhosts = good_hosts(x, c, hosts),
+                          .new_host_only = new_host,
+                          .idle_only = idle,
+                          .seed = x->seed};
+    return place_pick(&x->t, &r, &target) ? target : 0;
+}
+
+/* A new copy on a chunkd without one. Returns false when there is no chunkd for it; BUSY is an
+ * answer. */
+static bool copy_fresh(const struct repair_ctx *x, const struct repair_chunk *c, bool new_host,
+                       struct repair_decision *d)
+{
+    uint32_t target = pick_target(x, c, new_host, true);
+    if (!target && !pick_target(x, c, new_host, false))
+        return false;
+    if (!target) {
+        decide(d, REPAIR_BUSY,
+               "the chunkds that could take a copy have their fill of running jobs");
+        return true;
+    }
+    decide(d, REPAIR_COPY, "copying");
+    d->target = target;
+    return true;
+}
+
+/* Replaces a bad copy where it is. */
+static bool copy_in_place(const struct repair_ctx *x, const struct repair_chunk *c,
+                          struct repair_decision *d)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        const struct place_node *n = place_node(&x->t, p->chunkd);
+        if (p->state != REPAIR_BAD || reach(x, p) != UP || n->room < PLACE_TIGHT + c->len)
+            continue;
+        if (n->jobs >= n->max_jobs) {
+            decide(d, REPAIR_BUSY, "the chunkd with the bad copy has its fill of running jobs");
+            return true;
+        }
+        decide(d, REPAIR_COPY, "replacing the bad copy");
+        d->target = p->chunkd;
+        d->in_place = true;
+        return true;
+    }
+    return false;
+}
+
+/* A doomed copy is the best there is: have it read; when good it lives. */
+static bool revive(const struct repair_ctx *x, const struct repair_chunk *c,
+                   struct repair_decision *d)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->copy[i].state == REPAIR_DOOMED && reach(x, &c->copy[i]) == UP) {
+            decide_verify(d, &c->copy[i], false, "checking a copy that was about to be dropped");
+            return true;
+        }
+    return false;
+}
+
+static void no_source(const struct repair_ctx *x, const struct repair_chunk *c,
+                      const struct repair_tally *t, struct repair_decision *d)
+{
+    if (revive(x, c, d))
+        return;
+    if (t->good || t->away)
+        decide(d, REPAIR_WAIT, "its copies are on chunkds that do not answer");
+    else if (x->unreported)
+        decide(d, REPAIR_WAIT, "chunkds that may have copies have not reported yet");
+    else
+        decide(d, REPAIR_LOST, "no good copy is left");
+}
+
+static void below_goal(const struct repair_ctx *x, const struct repair_chunk *c,
+                       const struct repair_tally *t, struct repair_decision *d)
+{
+    d->kind = REPAIR_KIND_REPAIR;
+    if (!t->good_up) {
+        no_source(x, c, t, d);
+        return;
+    }
+    if (x->incomplete && !t->waste) {
+        decide(d, REPAIR_WAIT, "a chunkd that may have a copy has not reported yet");
+        return;
+    }
+    if (!find_sources(x, c, d)) {
+        decide(d, REPAIR_BUSY, "the chunkds with good copies have their fill of running jobs");
+        return;
+    }
+    if (copy_fresh(x, c, true, d) || copy_in_place(x, c, d) || revive(x, c, d) ||
+        copy_fresh(x, c, false, d))
+        return;
+    decide(d, REPAIR_WAIT, "no chunkd that is up and has room lacks a copy");
+}
+
+/* ---- dropping ---- */
+
+static unsigned on_host(const struct repair_ctx *x, const struct repair_chunk *c, uint32_t host)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < c->n; i++)
+        n += good(x, &c->copy[i]) && host_of(x, &c->copy[i]) == host;
+    return n;
+}
+
+static double fullness(const struct place_node *n)
+{
+    return n->capacity ? 1 - (double)n->avail / (double)n->capacity : 1;
+}
+
+/* Higher goes first: waste, then copies sharing a computer, then those on full chunkds. */
+static double drop_score(const struct repair_ctx *x, const struct repair_chunk *c,
+                         const struct repair_copy *p)
+{
+    const struct place_node *n = place_node(&x->t, p->chunkd);
+    if (waste(p))
+        return 100;
+    return fullness(n) + (on_host(x, c, n->host) > 1 ? 10 : 0);
+}
+
+static const struct repair_copy *
+pick_victim(const struct repair_ctx *x, const struct repair_chunk *c, const struct repair_tally *t)
+{
+    const struct repair_copy *victim = NULL;
+    double best = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        bool may = waste(p) ? reach(x, p) == UP : good_up(x, p) && t->good_up > c->goal;
+        if (!may)
+            continue;
+        double score = drop_score(x, c, p);
+        if (!victim || score > best) {
+            victim = p;
+            best = score;
+        }
+    }
+    return victim;
+}
+
+static void above_goal(const struct repair_ctx *x, const struct repair_chunk *c,
+                       const struct repair_tally *t, struct repair_decision *d)
+{
+    d->kind = REPAIR_KIND_DROP;
+    const struct repair_copy *victim = t->good_up >= c->goal ? pick_victim(x, c, t) : NULL;
+    if (!victim) {
+        decide(d, REPAIR_WAIT, "surplus copies stay until the suspect chunkds are back or dead");
+        return;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        if (p != victim && good_up(x, p) && !p->verified) {
+            decide_verify(d, p, true, "checking the copies that stay before one is dropped");
+            return;
+        }
+    }
+    decide(d, REPAIR_DROP, "dropping a copy that is not needed");
+    d->target = victim->chunkd;
+}
+
+static bool check_doubts(const struct repair_ctx *x, const struct repair_chunk *c,
+                         struct repair_decision *d)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        if ((p->state != REPAIR_SHORT && p->state != REPAIR_CHECKING) || reach(x, p) != UP)
+            continue;
+        d->kind = REPAIR_KIND_VERIFY;
+        decide_verify(d, p, p->state == REPAIR_SHORT, "checking a doubtful copy");
+        return true;
+    }
+    return false;
+}
+
+static bool forget(const struct repair_ctx *x, const struct repair_chunk *c,
+                   struct repair_decision *d)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        if (dead(x, &c->copy[i])) {
+            decide(d, REPAIR_FORGET, "its chunkd is dead and the goal is reached without it");
+            d->target = c->copy[i].chunkd;
+            return true;
+        }
+    return false;
+}
+
+/* Moves a copy off a crowded computer: the new one first. True when decided. */
+static bool spread(const struct repair_ctx *x, const struct repair_chunk *c,
+                   const struct repair_tally *t, struct repair_decision *d)
+{
+    if (t->hosts >= c->goal || t->hosts >= x->hosts_up || !t->good_up)
+        return false;
+    d->kind = REPAIR_KIND_MOVE;
+    if (!find_sources(x, c, d)) {
+        decide(d, REPAIR_BUSY, "the chunkds with good copies have their fill of running jobs");
+        return true;
+    }
+    return copy_fresh(x, c, true, d);
+}
+
+void repair_decide(const struct repair_ctx *x, const struct repair_chunk *c,
+                   struct repair_decision *d)
+{
+    struct repair_tally t;
+    memset(d, 0, sizeof *d);
+    decide(d, REPAIR_NONE, "");
+    repair_tally(x, c, &t);
+    if (c->writing) {
+        decide(d, REPAIR_LATER, "its writer is still at it");
+        return;
+    }
+    if (check_doubts(x, c, d))
+        return;
+    if (t.good < c->goal)
+        below_goal(x, c, &t, d);
+    else if (spread(x, c, &t, d))
+        return;
+    else if (t.good > c->goal || t.waste)
+        above_goal(x, c, &t, d);
+    else if (forget(x, c, d))
+        d->kind = REPAIR_KIND_DROP;
+}

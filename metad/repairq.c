@@ -1,0 +1,278 @@
+/* The repair queue: one FIFO per urgency, and a binary heap by time for items that are not due yet.
+ *
+ * Items live in a slab and are named by index; `where` says which structure holds an item: a list
+ * (LISTED, linked by prev/next) or the heap (HEAPED, at position pos). The map finds them by chunk.
+ * Invariants: an item is in exactly one of the two; heap order by due; stat[] sums all items by
+ * kind. */
+#include "repairq.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+
+enum where { FREE, LISTED, HEAPED };
+
+struct node {
+    struct repairq_item it;
+    enum where where;
+    uint32_t prev, next; /* LISTED; next also links the free list */
+    uint32_t pos;        /* HEAPED */
+};
+struct repairq {
+    struct node *slab;
+    uint32_t cap, free;
+    struct u64map index;
+    uint32_t head[REPAIR_PRIO_MAX], tail[REPAIR_PRIO_MAX];
+    uint32_t *heap;
+    uint32_t nheap, heap_cap;
+    uint64_t stat_n[REPAIR_KINDS], stat_bytes[REPAIR_KINDS];
+};
+
+struct repairq *repairq_new(void)
+{
+    struct repairq *q = calloc(1, sizeof *q);
+    if (!q)
+        abort();
+    q->free = NONE;
+    for (unsigned i = 0; i < REPAIR_PRIO_MAX; i++)
+        q->head[i] = q->tail[i] = NONE;
+    return q;
+}
+
+void repairq_free(struct repairq *q)
+{
+    if (!q)
+        return;
+    u64map_free(&q->index);
+    free(q->slab);
+    free(q->heap);
+    free(q);
+}
+
+/* ---- heap ---- */
+
+static void heap_set(struct repairq *q, uint32_t pos, uint32_t i)
+{
+    q->heap[pos] = i;
+    q->slab[i].pos = pos;
+}
+
+static int64_t heap_due(const struct repairq *q, uint32_t pos)
+{
+    return q->slab[q->heap[pos]].it.due;
+}
+
+static void heap_up(struct repairq *q, uint32_t pos)
+{
+    uint32_t i = q->heap[pos];
+    while (pos > 0 && heap_due(q, (pos - 1) / 2) > q->slab[i].it.due) {
+        heap_set(q, pos, q->heap[(pos - 1) / 2]);
+        pos = (pos - 1) / 2;
+    }
+    heap_set(q, pos, i);
+}
+
+static void heap_down(struct repairq *q, uint32_t pos)
+{
+    uint32_t i = q->heap[pos];
+    for (;;) {
+        uint32_t kid = 2 * pos + 1;
+        if (kid >= q->nheap)
+            break;
+        if (kid + 1 < q->nheap && heap_due(q, kid + 1) < heap_due(q, kid))
+            kid++;
+        if (heap_due(q, kid) >= q->slab[i].it.due)
+            break;
+        heap_set(q, pos, q->heap[kid]);
+        pos = kid;
+    }
+    heap_set(q, pos, i);
+}
+
+static void heap_add(struct repairq *q, uint32_t i)
+{
+    if (q->nheap == q->heap_cap) {
+        q->heap_cap = q->heap_cap ? q->heap_cap * 2 : 64;
+        q->heap = realloc(q->heap, q->heap_cap * sizeof *q->heap);
+        if (!q->heap)
+            abort();
+    }
+    q->heap[q->nheap] = i;
+    heap_up(q, q->nheap++);
+    q->slab[i].where = HEAPED;
+}
+
+static void heap_del(struct repairq *q, uint32_t i)
+{
+    uint32_t pos = q->slab[i].pos, last = q->heap[--q->nheap];
+    if (last == i)
+        return;
+    heap_set(q, pos, last);
+    heap_up(q, pos);
+    heap_down(q, q->slab[last].pos);
+}
+
+/* ---- lists ---- */
+
+static void list_add(struct repairq *q, uint32_t i, bool front)
+{
+    struct node *n = &q->slab[i];
+    unsigned p = n->it.prio;
+    n->where = LISTED;
+    n->prev = front ? NONE : q->tail[p];
+    n->next = front ? q->head[p] : NONE;
+    *(n->prev == NONE ? &q->head[p] : &q->slab[n->prev].next) = i;
+    *(n->next == NONE ? &q->tail[p] : &q->slab[n->next].prev) = i;
+}
+
+static void list_del(struct repairq *q, uint32_t i)
+{
+    struct node *n = &q->slab[i];
+    unsigned p = n->it.prio;
+    *(n->prev == NONE ? &q->head[p] : &q->slab[n->prev].next) = n->next;
+    *(n->next == NONE ? &q->tail[p] : &q->slab[n->next].prev) = n->prev;
+}
+
+/* ---- items ---- */
+
+static uint32_t slab_take(struct repairq *q)
+{
+    if (q->free == NONE) {
+        uint32_t old = q->cap;
+        q->cap = old ? old * 2 : 64;
+        q->slab = realloc(q->slab, q->cap * sizeof *q->slab);
+        if (!q->slab)
+            abort();
+        for (uint32_t i = q->cap; i-- > old;) {
+            q->slab[i].where = FREE;
+            q->slab[i].next = q->free;
+            q->free = i;
+        }
+    }
+    uint32_t i = q->free;
+    q->free = q->slab[i].next;
+    return i;
+}
+
+static void detach(struct repairq *q, uint32_t i)
+{
+    struct node *n = &q->slab[i];
+    assert(n->where != FREE);
+    if (n->where == HEAPED)
+        heap_del(q, i);
+    else
+        list_del(q, i);
+    assert(q->stat_n[n->it.kind] > 0 && q->stat_bytes[n->it.kind] >= n->it.bytes);
+    q->stat_n[n->it.kind]--;
+    q->stat_bytes[n->it.kind] -= n->it.bytes;
+}
+
+static void attach(struct repairq *q, uint32_t i, bool front)
+{
+    struct node *n = &q->slab[i];
+    assert(n->it.prio < REPAIR_PRIO_MAX && n->it.kind < REPAIR_KINDS);
+    q->stat_n[n->it.kind]++;
+    q->stat_bytes[n->it.kind] += n->it.bytes;
+    if (front)
+        list_add(q, i, true);
+    else
+        heap_add(q, i); /* repairq_pop lists it once due */
+}
+
+static void discard(struct repairq *q, uint32_t i)
+{
+    u64map_del(&q->index, q->slab[i].it.chunk);
+    q->slab[i].where = FREE;
+    q->slab[i].next = q->free;
+    q->free = i;
+}
+
+static void put(struct repairq *q, const struct repairq_item *it, bool front)
+{
+    uint32_t i;
+    struct repairq_item merged = *it;
+    if (u64map_get(&q->index, it->chunk, &i)) {
+        const struct node *n = &q->slab[i];
+        if (n->where == LISTED && n->it.prio == it->prio && it->due <= n->it.due)
+            front = true; /* keeps its place, see below */
+        merged.since = n->it.since;
+        merged.due = n->it.due > it->due ? n->it.due : it->due;
+        merged.fails = n->it.fails > it->fails ? n->it.fails : it->fails;
+        if (front) {
+            q->stat_n[n->it.kind]--;
+            q->stat_bytes[n->it.kind] -= n->it.bytes;
+            q->slab[i].it = merged;
+            q->stat_n[merged.kind]++;
+            q->stat_bytes[merged.kind] += merged.bytes;
+            return;
+        }
+        detach(q, i);
+    } else {
+        i = slab_take(q);
+        u64map_put(&q->index, it->chunk, i);
+    }
+    q->slab[i].it = merged;
+    attach(q, i, front);
+}
+
+void repairq_push(struct repairq *q, const struct repairq_item *it)
+{
+    put(q, it, false);
+}
+
+void repairq_unpop(struct repairq *q, const struct repairq_item *it)
+{
+    put(q, it, !repairq_has(q, it->chunk));
+}
+
+bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out)
+{
+    while (q->nheap && heap_due(q, 0) <= now) {
+        uint32_t i = q->heap[0];
+        heap_del(q, i);
+        list_add(q, i, false);
+    }
+    for (unsigned p = 0; p < REPAIR_PRIO_MAX; p++) {
+        uint32_t i = q->head[p];
+        if (i == NONE)
+            continue;
+        *out = q->slab[i].it;
+        detach(q, i);
+        discard(q, i);
+        return true;
+    }
+    return false;
+}
+
+bool repairq_remove(struct repairq *q, uint64_t chunk)
+{
+    uint32_t i;
+    if (!u64map_get(&q->index, chunk, &i))
+        return false;
+    detach(q, i);
+    discard(q, i);
+    return true;
+}
+
+bool repairq_has(const struct repairq *q, uint64_t chunk)
+{
+    return u64map_get(&q->index, chunk, NULL);
+}
+
+size_t repairq_count(const struct repairq *q)
+{
+    return q->index.n;
+}
+
+void repairq_stat(const struct repairq *q, enum repair_kind kind, uint64_t *n, uint64_t *bytes)
+{
+    *n = q->stat_n[kind];
+    *bytes = q->stat_bytes[kind];
+}
+
+int64_t repairq_backoff(unsigned fails)
+{
+    return 1000000000ll << (fails < 5 ? fails : 5);
+}
