@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# One of four chunkds dies by kill -9 while a copy runs and while a read runs: both finish with the right bytes; with its
+# disk wiped all chunks come back to goal on the remaining three.
+. "$(dirname "$0")/caselib.sh"
+size=${SIZE_MIB:-192}
+devcluster up --chunkd 4 --metad-args "--suspect=2s --dead=4s"
+devcluster mount "$mnt"
+ctl setrepl "$mnt" 3
+random_file "$work/f" "$size"
+sum=$(sum_of "$work/f")
+
+dd if="$work/f" of="$mnt/f1" bs=1M conv=fsync status=none &
+writer=$!
+grown() { [ "$(stat -c %s "$mnt/f1")" -gt $((size * 1024 * 256)) ]; }
+wait_for 60 "a quarter of the file to be written" grown
+devcluster kill chunkd1
+wait $writer || fail "the copy failed when chunkd1 was killed"
+expect "copy made while chunkd1 died" "$sum" "$(sum_of "$mnt/f1")"
+
+echo "wiping chunkd1, waiting for repair"
+devcluster wipe chunkd1
+t0=$(date +%s.%N)
+dead() { ctl chunkd list "$mnt" | grep -q dead; }
+wait_for 60 "chunkd1 to be found dead" dead
+all_at_goal() { [ -z "$(copies "$mnt/f1" | grep -vx 3)" ]; }
+wait_for 240 "all chunks back at goal 3" all_at_goal
+t1=$(date +%s.%N)
+echo "back at goal after $(echo "$t1 $t0" | awk '{printf "%.1f", $1 - $2}') s from the wipe, $size MiB file, of which a part had a copy there"
+ctl status "$mnt"
+
+# and a read: a fresh mount, so that nothing is cached
+devcluster start chunkd1
+devcluster unmount "$mnt"
+devcluster mount "$mnt"
+sha256sum <"$mnt/f1" | cut -d' ' -f1 >"$work/sum" &
+reader=$!
+devcluster kill chunkd2
+wait $reader || fail "the read failed when chunkd2 was killed"
+expect "read while chunkd2 died" "$sum" "$(cat "$work/sum")"
+check_sanitizers
