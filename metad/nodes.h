@@ -22,6 +22,10 @@ struct nodes_config {
     const char *dir;           /* metad's data directory, for cap.key; NULL: a key that dies with the process */
     const char *addr;          /* our address as status shows it; may be NULL */
     unsigned min_copies;       /* as status explains it; default 2 */
+    /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the fsm write lock held. */
+    void (*orphaned)(void *arg, uint64_t ino);           /* may be NULL */
+    void (*session_closed)(void *arg, uint64_t session); /* may be NULL */
+    void *hook_arg;
 };
 int nodes_new(const struct nodes_config *cfg, struct nodes **out);  /* sets the fsm hooks, starts its thread */
 void nodes_free(struct nodes *n);
