@@ -1,0 +1,235 @@
+/* The ioctl tunnel, server side.
+ *
+ * CTL_CALL carries one packed Envelope. It is unpacked with bounds, checked against a short list of
+ * requests that any user of the mount may make, completed with what only the mount knows (the inode
+ * the ioctl was made on, the caller's uid), and asked of metad. The packed reply is kept under a
+ * token until it has been fetched in pieces, by the same uid, or for 60 s; at most MAX_REPLIES
+ * wait, the oldest goes first. Rights: questions are harmless; SetGoal carries the caller's uid,
+ * and metad checks ownership.
+ *
+ * When the mount has no connection to metad, a caller gets an answer after a few seconds, not after
+ * the mount's whole time-out: people ask for the status exactly then. */
+#include "ctl_server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define LOG_MODULE "ctl"
+#define MAX_REPLIES 64
+#define REPLY_LIFE (60 * NSEC_PER_SEC)
+#define CONNECT_WAIT (5 * NSEC_PER_SEC)
+#define MAX_INOS 1000
+
+struct reply {
+    uint64_t token; /* 0: free slot */
+    uid_t uid;
+    int64_t made;
+    uint8_t *data;
+    size_t len;
+};
+struct ctl_server {
+    struct client *client;
+    pthread_mutex_t lock; /* of all below */
+    uint64_t next_token;
+    struct reply replies[MAX_REPLIES];
+};
+
+struct ctl_server *ctl_server_new(struct client *c)
+{
+    struct ctl_server *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->client = c;
+    s->next_token = 1;
+    pthread_mutex_init(&s->lock, NULL);
+    return s;
+}
+
+static void reply_drop(struct reply *r)
+{
+    free(r->data);
+    *r = (struct reply){0};
+}
+
+void ctl_server_free(struct ctl_server *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < MAX_REPLIES; i++)
+        reply_drop(&s->replies[i]);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+static int allows_mutation(const Replfs__MutateReq *m)
+{
+    if (!m || m->n_ops != 1)
+        return -EPERM;
+    const Replfs__MetaOp *op = m->ops[0]->op;
+    if (!op || op->op_case != REPLFS__META_OP__OP_SET_GOAL)
+        return -EPERM;
+    return op->set_goal->n_ino > MAX_INOS ? -EINVAL : 0;
+}
+
+int ctl_server_allows(const Replfs__Envelope *req)
+{
+    switch (req->body_case) {
+    case REPLFS__ENVELOPE__BODY_STATUS_REQ:
+    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+        return 0;
+    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
+        return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
+    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
+        return allows_mutation(req->mutate_req);
+    default:
+        return -EPERM;
+    }
+}
+
+/* The envelope `e` packed into a fresh slot; out gets token, length and the first piece. */
+static void keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e, struct ctl_msg *out)
+{
+    size_t len = replfs__envelope__get_packed_size(e);
+    uint8_t *data = malloc(len ? len : 1);
+    if (!data)
+        abort();
+    replfs__envelope__pack(e, data);
+    out->total = (uint32_t)len;
+    out->len = len < sizeof out->data ? (uint32_t)len : CTL_DATA_MAX;
+    memcpy(out->data, data, out->len);
+    if (out->len == len) { /* all of it came along */
+        free(data);
+        return;
+    }
+    LOCK_SCOPE(&s->lock);
+    int64_t now = clock_mono();
+    struct reply *slot = &s->replies[0];
+    for (int i = 0; i < MAX_REPLIES; i++) {
+        struct reply *r = &s->replies[i];
+        if (r->token && now - r->made > REPLY_LIFE)
+            reply_drop(r);
+        if (!r->token || (slot->token && r->made < slot->made))
+            slot = r;
+    }
+    reply_drop(slot);
+    *slot = (struct reply){s->next_token++, uid, now, data, len};
+    out->token = slot->token;
+}
+
+static int fetch(struct ctl_server *s, uid_t uid, const struct ctl_msg *in, struct ctl_msg *out)
+{
+    LOCK_SCOPE(&s->lock);
+    for (int i = 0; i < MAX_REPLIES; i++) {
+        struct reply *r = &s->replies[i];
+        if (!in->token || r->token != in->token || r->uid != uid)
+            continue;
+        if (in->off >= r->len)
+            return -EINVAL;
+        size_t left = r->len - in->off;
+        out->len = left < sizeof out->data ? (uint32_t)left : CTL_DATA_MAX;
+        out->total = (uint32_t)r->len;
+        out->token = in->token;
+        out->off = in->off;
+        memcpy(out->data, r->data + in->off, out->len);
+        if (out->len == left)
+            reply_drop(r);
+        return 0;
+    }
+    return -ESTALE; /* fetched, too old or someone else's */
+}
+
+static bool wait_connected(struct client *c)
+{
+    int64_t until = clock_mono() + CONNECT_WAIT;
+    const struct timespec pause = {.tv_nsec = 50 * NSEC_PER_MSEC};
+    struct client_stat st;
+    for (;;) {
+        client_stat(c, &st);
+        if (st.connected)
+            return true;
+        if (clock_mono() > until)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static int run_set_goal(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, struct ctl_msg *out)
+{
+    Replfs__MetaOp *op = req->mutate_req->ops[0]->op;
+    Replfs__MutationResult res = REPLFS__MUTATION_RESULT__INIT;
+    Replfs__MutationResult *list[1] = {&res};
+    Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
+    RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
+    op->set_goal->uid = uid;
+    int rc = client_mutate(s->client, op, NULL, NULL);
+    if (rc)
+        return rc;
+    env.is_reply = true;
+    rep.n_results = 1;
+    rep.results = list;
+    keep(s, uid, &env, out);
+    return 0;
+}
+
+static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__Envelope *req,
+                        struct ctl_msg *out)
+{
+    uint64_t flush = 0;
+    struct rpc_result r = {0};
+    if (req->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
+        if (!req->info_req->ino)
+            req->info_req->ino = ino;
+        flush = req->info_req->ino;
+    } else if (req->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ && !req->getattr_req->ino) {
+        req->getattr_req->ino = ino;
+    }
+    if (flush && client_flush_ino(s->client, flush))
+        log_warn("info of inode %llu: its buffered data could not be flushed",
+                 (unsigned long long)flush);
+    int rc = client_ask(s->client, req, &r);
+    if (r.rep)
+        keep(s, uid, r.rep, out);
+    rpc_result_free(&r);
+    return rc;
+}
+
+static int call(struct ctl_server *s, uint64_t ino, uid_t uid, const struct ctl_msg *in,
+                struct ctl_msg *out)
+{
+    Replfs__Envelope *req = replfs__envelope__unpack(NULL, in->len, in->data);
+    if (!req)
+        return -EINVAL;
+    int rc = ctl_server_allows(req);
+    if (!rc && !wait_connected(s->client))
+        rc = -ERR_PEER_GONE;
+    if (!rc && req->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ)
+        rc = run_set_goal(s, uid, req, out);
+    else if (!rc)
+        rc = run_question(s, ino, uid, req, out);
+    replfs__envelope__free_unpacked(req, NULL);
+    out->code = -rc;
+    return 0;
+}
+
+int ctl_server_ioctl(struct ctl_server *s, unsigned cmd, uint64_t ino, uid_t uid,
+                     const struct ctl_msg *in, struct ctl_msg *out)
+{
+    if (cmd != CTL_CALL && cmd != CTL_FETCH)
+        return -ENOTTY;
+    if (in->version != CTL_VERSION || in->len > sizeof in->data)
+        return -EINVAL;
+    memset(out, 0, sizeof *out);
+    out->version = CTL_VERSION;
+    out->ino = ino;
+    return cmd == CTL_CALL ? call(s, ino, uid, in, out) : fetch(s, uid, in, out);
+}

@@ -1,0 +1,57 @@
+/* The table behind keep_cache.
+ *
+ * Inode numbers are cluster-wide ids, so the kernel's node ids need no translation and lookup
+ * counts need no bookkeeping (forget is a no-op). The only thing worth remembering per inode is the
+ * change counter at its last open: when the next open brings the same, no client, this one
+ * included, has changed the file between, and the page cache is good.
+ *
+ * Direct-mapped, two words a slot: a colliding inode evicts, which loses a cached page or two but
+ * never keeps a wrong one. Stripes of locks, since opens come from many threads. */
+#include "inode.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/mix.h"
+
+#define SLOTS 65536u
+#define STRIPES 64u
+
+struct slot {
+    uint64_t ino, change;
+};
+struct inode_table {
+    pthread_mutex_t lock[STRIPES]; /* of slots with index % STRIPES */
+    struct slot slot[SLOTS];
+};
+
+struct inode_table *inode_table_new(void)
+{
+    struct inode_table *t = calloc(1, sizeof *t);
+    if (!t)
+        abort();
+    for (unsigned i = 0; i < STRIPES; i++)
+        pthread_mutex_init(&t->lock[i], NULL);
+    return t;
+}
+
+void inode_table_free(struct inode_table *t)
+{
+    if (!t)
+        return;
+    for (unsigned i = 0; i < STRIPES; i++)
+        pthread_mutex_destroy(&t->lock[i]);
+    free(t);
+}
+
+bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change)
+{
+    unsigned i = (unsigned)(mix64(ino) % SLOTS);
+    LOCK_SCOPE(&t->lock[i % STRIPES]);
+    struct slot *s = &t->slot[i];
+    bool same = s->ino == ino && s->change == change;
+    s->ino = ino;
+    s->change = change;
+    return same;
+}

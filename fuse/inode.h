@@ -1,0 +1,15 @@
+/* What this mount remembers of inodes: the `change` each file had when it was last opened here,
+ * which decides whether the kernel may keep its cached pages. A bounded table; forgetting only
+ * costs speed. Any thread. */
+#ifndef REPLFS_FUSE_INODE_H
+#define REPLFS_FUSE_INODE_H
+#include <stdbool.h>
+#include <stdint.h>
+
+struct inode_table;
+struct inode_table *inode_table_new(void);
+void inode_table_free(struct inode_table *t);
+/* Records that ino is being opened with `change`. True when that is what the table held already:
+ * pages read since then are those of the same contents. */
+bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change);
+#endif

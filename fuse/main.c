@@ -1,0 +1,289 @@
+/* mount.replfs: connect, mount, serve until unmounted.
+ *
+ * Order matters: options and mount point are checked first; then the fork, if any; then the session
+ * with metad and the root's attributes, so that an unreachable cluster is an error message and exit
+ * code 32, not a mount that hangs; then the mount itself. A helper thread stats the mounted root,
+ * which is answered by our own operations: only then is the mount announced and the parent let go.
+ *
+ * SIGTERM, SIGINT and SIGHUP are blocked in every thread but the main one, where libfuse's handlers
+ * end the loop. Then: unmount, flush what is buffered, close the session. Every call of the client
+ * has a time-out, so this ends.
+ *
+ * Exit codes as mount(8) wants them: 0 mounted (or, in the foreground, unmounted cleanly), 1 usage,
+ * 32 mount failure. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon.h"
+#include "ops.h"
+#include "options.h"
+
+#define LOG_MODULE "mount"
+enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
+
+struct mount {
+    struct options o;
+    char *mountpoint; /* absolute */
+    int log_fd;
+    struct mount_ctx ctx;
+    struct fuse_session *se;
+};
+
+/* 0 and m->mountpoint, or an exit code after saying why. */
+static int check_mountpoint(struct mount *m)
+{
+    struct stat st;
+    const char *dir = m->o.mountpoint;
+    if (stat(dir, &st)) {
+        if (errno == ENOTCONN)
+            fprintf(
+                stderr,
+                "mount.replfs: %s is a dead mount (its process is gone): run 'umount -l %s' and "
+                "mount again\n",
+                dir, dir);
+        else if (errno == ENOENT)
+            fprintf(stderr,
+                    "mount.replfs: mount point %s does not exist: create it with 'mkdir -p %s'\n",
+                    dir, dir);
+        else
+            fprintf(stderr, "mount.replfs: mount point %s: %s\n", dir, strerror(errno));
+        return EXIT_MOUNT;
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        fprintf(stderr, "mount.replfs: mount point %s is not a directory\n", dir);
+        return EXIT_MOUNT;
+    }
+    m->mountpoint = realpath(dir, NULL);
+    if (!m->mountpoint) {
+        fprintf(stderr, "mount.replfs: mount point %s: %s\n", dir, strerror(errno));
+        return EXIT_MOUNT;
+    }
+    if (access("/dev/fuse", F_OK)) {
+        fprintf(stderr,
+                "mount.replfs: no /dev/fuse: load the kernel's fuse module (modprobe fuse); in a "
+                "container, pass the device in\n");
+        return EXIT_MOUNT;
+    }
+    return 0;
+}
+
+static int open_log(struct mount *m)
+{
+    m->log_fd = -1;
+    if (!m->o.log_file || m->o.foreground)
+        return 0;
+    m->log_fd = open(m->o.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (m->log_fd >= 0)
+        return 0;
+    fprintf(stderr, "mount.replfs: log_file %s: %s\n", m->o.log_file, strerror(errno));
+    return EXIT_MOUNT;
+}
+
+static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    char line[512];
+    vsnprintf(line, sizeof line, fmt, ap);
+    line[strcspn(line, "\n")] = '\0';
+    log_line(level <= FUSE_LOG_ERR       ? LOG_LVL_ERROR
+             : level == FUSE_LOG_WARNING ? LOG_LVL_WARN
+             : level <= FUSE_LOG_INFO    ? LOG_LVL_INFO
+                                         : LOG_LVL_DEBUG,
+             "libfuse", "%s", line);
+}
+
+static int connect_cluster(struct mount *m)
+{
+    const struct options *o = &m->o;
+    char host[128] = "localhost", name[512];
+    Replfs__Attr root = REPLFS__ATTR__INIT;
+    gethostname(host, sizeof host - 1);
+    snprintf(name, sizeof name, "%s:%s", host, m->mountpoint);
+    struct client_config cfg = {.metads = m->o.metads,
+                                .nmetads = o->nmetads,
+                                .name = name,
+                                .timeout_ms = (unsigned)o->timeout_ms,
+                                .dirty_max = o->dirty_max,
+                                .flush_ms = (unsigned)o->flush_ms,
+                                .sync_all = o->sync,
+                                .host_id = o->host_id,
+                                .rpc = {.role = RPC_ROLE_CLIENT,
+                                        .name = name,
+                                        .threads = (unsigned)o->rpc_threads,
+                                        .insecure = o->insecure,
+                                        .tls_cert = o->tls_cert,
+                                        .tls_key = o->tls_key,
+                                        .tls_ca = o->tls_ca}};
+    int rc = client_open(&cfg, &m->ctx.client);
+    if (rc) {
+        log_error("cannot mount %s on %s: %s. Is metad running there, and the port open?", o->spec,
+                  m->mountpoint, err_str(rc));
+        return EXIT_MOUNT;
+    }
+    rc = client_getattr(m->ctx.client, FUSE_ROOT_ID, &root);
+    if (rc || !S_ISDIR(root.mode)) {
+        log_error("cannot mount %s on %s: metad answers, but not with a root directory: %s",
+                  o->spec, m->mountpoint, rc ? err_str(rc) : "not a directory");
+        return EXIT_MOUNT;
+    }
+    return 0;
+}
+
+/* The option string for libfuse, where a comma within a value needs a backslash. */
+static char *session_options(const struct options *o)
+{
+    char *out = NULL, fsname[1024];
+    size_t at = 0;
+    for (const char *p = o->spec; *p && at + 3 < sizeof fsname; p++) {
+        if (*p == ',' || *p == '\\')
+            fsname[at++] = '\\';
+        fsname[at++] = *p;
+    }
+    fsname[at] = '\0';
+    if (asprintf(&out, "fsname=%s,subtype=replfs,default_permissions%s%s%s%s", fsname,
+                 o->allow_other ? ",allow_other" : "", o->debug ? ",debug" : "",
+                 *o->kernel ? "," : "", o->kernel) < 0)
+        abort();
+    return out;
+}
+
+static int mount_session(struct mount *m)
+{
+    CLEANUP(free_ptr) char *opts = session_options(&m->o);
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    fuse_opt_add_arg(&args, "mount.replfs");
+    fuse_opt_add_arg(&args, "-o");
+    fuse_opt_add_arg(&args, opts);
+    m->ctx.inodes = inode_table_new();
+    m->ctx.ctl = ctl_server_new(m->ctx.client);
+    m->ctx.readdirplus = m->o.readdirplus;
+    m->se = fuse_session_new(&args, &ops_table, sizeof ops_table, &m->ctx);
+    fuse_opt_free_args(&args);
+    if (!m->se) {
+        log_error("libfuse refuses the mount options '%s'", opts);
+        return EXIT_MOUNT;
+    }
+    if (fuse_set_signal_handlers(m->se) || fuse_session_mount(m->se, m->mountpoint)) {
+        log_error("cannot mount on %s: see the message of libfuse above%s", m->mountpoint,
+                  geteuid() ? "; without root, fusermount3 must be installed and allow_other "
+                              "permitted in /etc/fuse.conf"
+                            : "");
+        return EXIT_MOUNT;
+    }
+    return 0;
+}
+
+/* The kernel starts with 128 KiB of read-ahead, too little to keep several chunkds busy. */
+static void set_readahead(dev_t dev, uint64_t bytes)
+{
+    char path[96];
+    if (geteuid())
+        return;
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
+    FILE *f = fopen(path, "we");
+    if (!f || fprintf(f, "%llu\n", (unsigned long long)bytes >> 10) < 0 || fflush(f))
+        log_debug("%s: %s", path, strerror(errno));
+    if (f)
+        fclose(f);
+}
+
+static void *announce(void *arg)
+{
+    struct mount *m = arg;
+    struct stat st;
+    if (stat(m->mountpoint, &st)) {
+        log_error("%s is mounted but does not answer: %s", m->mountpoint, strerror(errno));
+        return NULL; /* ended meanwhile; main says the rest */
+    }
+    set_readahead(st.st_dev, m->o.readahead);
+    log_info("ready: %s (cluster %s) on %s", m->o.spec, client_cluster(m->ctx.client),
+             m->mountpoint);
+    if (!m->o.foreground)
+        daemon_ready(m->log_fd);
+    return NULL;
+}
+
+static int serve(struct mount *m, const sigset_t *old_mask)
+{
+    pthread_t t;
+    struct fuse_loop_config *cfg = fuse_loop_cfg_create();
+    if (!cfg || pthread_create(&t, NULL, announce, m)) {
+        log_error("out of memory or threads");
+        return EXIT_MOUNT;
+    }
+    fuse_loop_cfg_set_clone_fd(cfg, 1);
+    fuse_loop_cfg_set_max_threads(cfg, (unsigned)m->o.max_threads);
+    fuse_loop_cfg_set_idle_threads(cfg, (unsigned)m->o.max_threads);
+    pthread_sigmask(SIG_SETMASK, old_mask, NULL);
+    int rc = fuse_session_loop_mt(m->se, cfg);
+    fuse_loop_cfg_destroy(cfg);
+    fuse_session_unmount(m->se);
+    pthread_join(t, NULL);
+    log_info("unmounted %s%s", m->mountpoint, rc > 0 ? " (signal)" : "");
+    return rc < 0 ? EXIT_MOUNT : 0;
+}
+
+static int run(struct mount *m)
+{
+    sigset_t stop, old;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &stop, &old);
+    log_init("mount.replfs", m->o.debug ? LOG_LVL_DEBUG : LOG_LVL_INFO,
+             m->o.foreground ? m->o.log_file : NULL);
+    fuse_set_log_func(fuse_says);
+    int rc = connect_cluster(m);
+    if (!rc)
+        rc = mount_session(m);
+    if (!rc)
+        rc = serve(m, &old);
+    if (m->ctx.client)
+        client_close(m->ctx.client);
+    if (m->se) {
+        fuse_remove_signal_handlers(m->se);
+        fuse_session_destroy(m->se);
+    }
+    ctl_server_free(m->ctx.ctl);
+    inode_table_free(m->ctx.inodes);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct mount m = {.log_fd = -1};
+    char err[1536];
+    int rc = 0;
+    if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {
+        fprintf(stderr, "mount.replfs: %s\n", err);
+        rc = EXIT_USAGE;
+    } else if (m.o.help) {
+        fputs(options_usage(), stdout);
+    } else if (m.o.version) {
+        printf("mount.replfs %s (libfuse %s)\n", REPLFS_VERSION, fuse_pkgversion());
+    } else {
+        rc = check_mountpoint(&m);
+        if (!rc)
+            rc = open_log(&m);
+        if (!rc && !m.o.foreground && daemon_start()) {
+            fprintf(stderr, "mount.replfs: fork: %s\n", strerror(errno));
+            rc = EXIT_MOUNT;
+        }
+        if (!rc)
+            rc = run(&m);
+    }
+    options_free(&m.o);
+    free(m.mountpoint);
+    return rc;
+}

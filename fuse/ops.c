@@ -1,0 +1,191 @@
+/* The table of operations, FUSE_INIT, and what all operations share.
+ *
+ * Attributes and entries are given to the kernel with a lifetime of zero: until leases exist,
+ * another client may change anything at any time, and stale answers are not allowed. The kernel
+ * therefore asks for every path component and every stat. File pages are cached: checked at open by
+ * the change counter (inode.c) and dropped by the kernel when a later stat shows another size or
+ * mtime (AUTO_INVAL_DATA).
+ *
+ * Permissions are the kernel's business (default_permissions), as is clearing setuid bits on write
+ * (HANDLE_KILLPRIV stays off) and file locks among processes of this machine. */
+#include "ops.h"
+
+#include <errno.h>
+#include <sys/statvfs.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define LOG_MODULE "fuse"
+#define IO_SIZE (1u << 20)
+
+struct mount_ctx *ops_ctx(fuse_req_t req)
+{
+    return fuse_req_userdata(req);
+}
+
+void ops_reply(fuse_req_t req, int code)
+{
+    fuse_reply_err(req, code ? err_to_errno(code) : 0);
+}
+
+static struct timespec to_timespec(int64_t ns)
+{
+    int64_t s = ns / NSEC_PER_SEC, r = ns % NSEC_PER_SEC;
+    if (r < 0) { /* before 1970: tv_nsec counts forward all the same */
+        s--;
+        r += NSEC_PER_SEC;
+    }
+    return (struct timespec){.tv_sec = s, .tv_nsec = r};
+}
+
+void ops_stat(const Replfs__Attr *a, struct stat *st)
+{
+    *st = (struct stat){.st_ino = a->ino,
+                        .st_mode = a->mode,
+                        .st_nlink = a->nlink,
+                        .st_uid = a->uid,
+                        .st_gid = a->gid,
+                        .st_rdev = a->rdev,
+                        .st_size = (off_t)a->size,
+                        .st_blocks = (blkcnt_t)((a->allocated + 511) / 512),
+                        .st_blksize = S_ISREG(a->mode) ? IO_SIZE : 4096,
+                        .st_atim = to_timespec(a->atime_ns),
+                        .st_mtim = to_timespec(a->mtime_ns),
+                        .st_ctim = to_timespec(a->ctime_ns)};
+}
+
+void ops_entry(const Replfs__Attr *a, struct fuse_entry_param *e)
+{
+    *e = (struct fuse_entry_param){.ino = a->ino};
+    ops_stat(a, &e->attr);
+}
+
+void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a)
+{
+    struct fuse_entry_param e;
+    if (code) {
+        ops_reply(req, code);
+        return;
+    }
+    ops_entry(a, &e);
+    fuse_reply_entry(req, &e);
+}
+
+void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
+{
+    struct stat st;
+    if (code) {
+        ops_reply(req, code);
+        return;
+    }
+    ops_stat(a, &st);
+    fuse_reply_attr(req, &st, 0);
+}
+
+int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
+            struct rpc_result *out)
+{
+    *out = (struct rpc_result){0};
+    int rc = client_ask(ops_ctx(req)->client, q, out);
+    if (!rc && (!out->rep || out->rep->body_case != want))
+        rc = -ERR_PROTOCOL;
+    return rc;
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct mount_ctx *m = userdata;
+    unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
+                    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA;
+    unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
+                     FUSE_CAP_POSIX_LOCKS | FUSE_CAP_POSIX_ACL;
+    /* Without entry lifetimes the kernel looks every name up again, so attributes sent along with a
+     * directory are wasted work. */
+    if (m->readdirplus)
+        want |= FUSE_CAP_READDIRPLUS;
+    else
+        avoid |= FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
+    conn->want = (conn->want | (want & conn->capable)) & ~avoid;
+    conn->max_write = IO_SIZE;
+    conn->max_background = 64;
+    conn->congestion_threshold = 48;
+    conn->time_gran = 1;
+    log_debug("FUSE %u.%u, capable %#x, want %#x, max_write %u, max_readahead %u",
+              conn->proto_major, conn->proto_minor, conn->capable, conn->want, conn->max_write,
+              conn->max_readahead);
+}
+
+/* Inodes are ids, not memory of this process: there is nothing to forget. */
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+    (void)ino, (void)n;
+    fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *list)
+{
+    (void)n, (void)list;
+    fuse_reply_none(req);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    Replfs__StatfsReq ask = REPLFS__STATFS_REQ__INIT;
+    RPC_ENVELOPE(q, STATFS_REQ, statfs_req, &ask);
+    struct rpc_result r;
+    ask.ino = ino ? ino : FUSE_ROOT_ID;
+    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_STATFS_REPLY, &r);
+    if (rc) {
+        ops_reply(req, rc);
+    } else {
+        const Replfs__StatfsReply *s = r.rep->statfs_reply;
+        struct statvfs v = {.f_bsize = 4096,
+                            .f_frsize = 4096,
+                            .f_blocks = s->total / 4096,
+                            .f_bfree = s->free / 4096,
+                            .f_bavail = s->free / 4096,
+                            .f_files = s->files + s->files_free,
+                            .f_ffree = s->files_free,
+                            .f_favail = s->files_free,
+                            .f_namemax = 255};
+        fuse_reply_statfs(req, &v);
+    }
+    rpc_result_free(&r);
+}
+
+/* Absent operations get ENOSYS from libfuse, which the kernel remembers and then handles itself:
+ * access (default_permissions checks), getxattr and friends, getlk/setlk/flock (local locks),
+ * copy_file_range (falls back to read and write), lseek (SEEK_DATA sees no holes). */
+const struct fuse_lowlevel_ops ops_table = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .setattr = op_setattr,
+    .readlink = op_readlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .open = op_open,
+    .create = op_create,
+    .read = op_read,
+    .write = op_write,
+    .flush = op_flush,
+    .release = op_release,
+    .fsync = op_fsync,
+    .fallocate = op_fallocate,
+    .ioctl = op_ioctl,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
+    .releasedir = op_releasedir,
+    .fsyncdir = op_fsyncdir,
+    .statfs = op_statfs,
+};

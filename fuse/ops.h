@@ -1,0 +1,83 @@
+/* The low-level FUSE operations of a mount. Each runs on a session thread, asks the client library
+ * (which blocks at most the mount's timeout), and answers its request exactly once. */
+#ifndef REPLFS_FUSE_OPS_H
+#define REPLFS_FUSE_OPS_H
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/client.h"
+#include "ctl_server.h"
+#include "inode.h"
+
+struct mount_ctx { /* the session's userdata */
+    struct client *client;
+    struct inode_table *inodes;
+    struct ctl_server *ctl;
+    bool readdirplus;
+};
+
+extern const struct fuse_lowlevel_ops ops_table;
+
+/* ---- shared by the ops_*.c files ---- */
+struct mount_ctx *ops_ctx(fuse_req_t req);
+/* The one edge where replfs codes become errno; code 0 answers success. */
+void ops_reply(fuse_req_t req, int code);
+void ops_stat(const Replfs__Attr *a, struct stat *st);
+void ops_entry(const Replfs__Attr *a, struct fuse_entry_param *e);
+/* Answers with an entry or an attribute when code is 0, else with the error. */
+void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a);
+void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
+/* One question to metad: 0 and *out with a reply whose body is `want`, or a negative code.
+ * rpc_result_free out in both cases. */
+int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
+            struct rpc_result *out);
+static inline ProtobufCBinaryData ops_bytes(const char *s, size_t len)
+{
+    return (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)s};
+}
+
+/* ops_name.c */
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
+                struct fuse_file_info *fi);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+               const char *new_name, unsigned flags);
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
+/* The mutation shared by mknod, mkdir, symlink and create. target may be NULL. */
+int ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
+               const char *target, Replfs__Attr *out);
+
+/* ops_file.c */
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
+              struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+                  struct fuse_file_info *fi);
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+              unsigned flags, const void *in, size_t in_len, size_t out_len);
+/* Truncates through the open file, or one opened for the purpose when fi is NULL. */
+int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi,
+                 Replfs__Attr *out);
+
+/* ops_dir.c */
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi);
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+#endif

@@ -1,0 +1,225 @@
+/* Listing directories.
+ *
+ * A handle holds one page of entries as metad sent it. Positions are the server's cookies shifted
+ * by two, since "." and ".." (which metad does not store) take 1 and 2; a position names the entry
+ * after which to go on, so entries that come or go elsewhere are never skipped or repeated for it.
+ * A page is reused only while reading goes on where it left off; any other position (seekdir,
+ * rewinddir) asks anew.
+ *
+ * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
+#include "ops.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define LOG_MODULE "fuse"
+#define PAGE_ENTRIES 1000u
+#define COOKIE_SHIFT 2u
+#define COOKIE_MAX ((uint64_t)INT64_MAX - COOKIE_SHIFT)
+
+struct dirh {
+    pthread_mutex_t lock;
+    uint64_t parent;        /* for "..": known with the first page */
+    struct rpc_result page; /* page.rep: a ReaddirReply, or NULL */
+    size_t pos;             /* next entry of page */
+    uint64_t after;         /* cookie that pos goes on behind */
+    bool plus;              /* page has attributes */
+};
+
+/* What one readdir request fills. */
+struct listing {
+    fuse_req_t req;
+    char *buf;
+    size_t size, used;
+    bool plus;
+};
+
+static struct dirh *dirh_of(const struct fuse_file_info *fi)
+{
+    return (struct dirh *)(uintptr_t)fi->fh;
+}
+
+static void dirh_free(struct dirh *d)
+{
+    rpc_result_free(&d->page);
+    pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+static void drop_page(struct dirh *d)
+{
+    rpc_result_free(&d->page);
+    d->page = (struct rpc_result){0};
+    d->pos = 0;
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct dirh *d = calloc(1, sizeof *d);
+    if (!d)
+        abort();
+    pthread_mutex_init(&d->lock, NULL);
+    d->parent = ino;
+    fi->fh = (uint64_t)(uintptr_t)d;
+    if (fuse_reply_open(req, fi))
+        dirh_free(d);
+}
+
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    dirh_free(dirh_of(fi));
+    ops_reply(req, 0);
+}
+
+/* Every change of a directory is durable before it is answered. */
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino, (void)datasync, (void)fi;
+    ops_reply(req, 0);
+}
+
+static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
+{
+    Replfs__ReaddirReq ask = REPLFS__READDIR_REQ__INIT;
+    RPC_ENVELOPE(q, READDIR_REQ, readdir_req, &ask);
+    ask.ino = ino;
+    ask.cookie = after;
+    ask.max_entries = PAGE_ENTRIES;
+    ask.plus = plus;
+    drop_page(d);
+    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &d->page);
+    if (rc) {
+        drop_page(d);
+        return rc;
+    }
+    const Replfs__ReaddirReply *r = d->page.rep->readdir_reply;
+    if (r->parent)
+        d->parent = r->parent;
+    d->after = after;
+    d->plus = plus;
+    return 0;
+}
+
+/* False when the buffer is full. cookie: where to go on behind this entry, as the kernel sees it.
+ */
+static bool add(struct listing *l, const char *name, const struct fuse_entry_param *e,
+                uint64_t cookie)
+{
+    size_t room = l->size - l->used, need;
+    char *at = l->buf + l->used;
+    if (l->plus)
+        need = fuse_add_direntry_plus(l->req, at, room, name, e, (off_t)cookie);
+    else
+        need = fuse_add_direntry(l->req, at, room, name, &e->attr, (off_t)cookie);
+    if (need > room)
+        return false;
+    l->used += need;
+    return true;
+}
+
+static bool add_dot(struct listing *l, const char *name, uint64_t ino, uint64_t cookie)
+{
+    /* ino 0 outside attr: the kernel takes no reference for "." and ".." */
+    struct fuse_entry_param e = {.attr = {.st_ino = ino, .st_mode = S_IFDIR}};
+    return add(l, name, &e, cookie);
+}
+
+/* False when the buffer is full. Entries that no directory can hold are passed over, not trusted.
+ */
+static bool add_entry(struct listing *l, const Replfs__Dirent *de)
+{
+    char name[NAME_MAX + 1];
+    struct fuse_entry_param e = {0};
+    if (!de->name.len || de->name.len > NAME_MAX || memchr(de->name.data, 0, de->name.len) ||
+        memchr(de->name.data, '/', de->name.len)) {
+        log_warn("readdir: metad sent an impossible name (inode %llu); skipped",
+                 (unsigned long long)de->ino);
+        return true;
+    }
+    memcpy(name, de->name.data, de->name.len);
+    name[de->name.len] = '\0';
+    if (l->plus && de->attr) {
+        ops_entry(de->attr, &e);
+    } else {
+        e.attr.st_ino = de->ino;
+        e.attr.st_mode = (mode_t)DTTOIF(de->type);
+    }
+    return add(l, name, &e, de->cookie + COOKIE_SHIFT);
+}
+
+/* Adds entries behind cookie `after` until the buffer is full or the directory ends. */
+static int add_entries(struct dirh *d, struct listing *l, uint64_t ino, uint64_t after)
+{
+    for (;;) {
+        const Replfs__ReaddirReply *r = d->page.rep ? d->page.rep->readdir_reply : NULL;
+        bool usable = r && d->after == after && d->plus == l->plus;
+        if (!usable || (d->pos == r->n_entries && !r->eof)) {
+            int rc = fetch_page(d, l->req, ino, after, l->plus);
+            if (rc)
+                return rc;
+            r = d->page.rep->readdir_reply;
+            if (!r->n_entries)
+                return 0;
+        }
+        if (d->pos == r->n_entries)
+            return 0;
+        while (d->pos < r->n_entries) {
+            const Replfs__Dirent *de = r->entries[d->pos];
+            if (de->cookie <= after || de->cookie > COOKIE_MAX)
+                return -ERR_PROTOCOL; /* going backwards would list for ever */
+            if (!add_entry(l, de))
+                return 0;
+            after = d->after = de->cookie;
+            d->pos++;
+        }
+    }
+}
+
+static int list(struct dirh *d, struct listing *l, uint64_t ino, uint64_t off)
+{
+    LOCK_SCOPE(&d->lock);
+    int rc = 0;
+    if (off < COOKIE_SHIFT) { /* from the start: with the first page comes the parent */
+        rc = fetch_page(d, l->req, ino, 0, l->plus);
+        if (rc)
+            return rc;
+    }
+    if (off < 1 && !add_dot(l, ".", ino, 1))
+        return 0;
+    if (off < 2 && !add_dot(l, "..", d->parent, 2))
+        return 0;
+    return add_entries(d, l, ino, off < COOKIE_SHIFT ? 0 : off - COOKIE_SHIFT);
+}
+
+static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                     struct fuse_file_info *fi, bool plus)
+{
+    struct listing l = {.req = req, .size = size, .plus = plus, .buf = malloc(size)};
+    if (!l.buf)
+        abort();
+    int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, ino, (uint64_t)off);
+    if (rc && !l.used) /* else: give what there is, the next call meets the error */
+        ops_reply(req, rc);
+    else
+        fuse_reply_buf(req, l.buf, l.used);
+    free(l.buf);
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    read_dir(req, ino, size, off, fi, false);
+}
+
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi)
+{
+    read_dir(req, ino, size, off, fi, true);
+}

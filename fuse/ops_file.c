@@ -1,0 +1,192 @@
+/* Operations on open files.
+ *
+ * A file handle (fi->fh) is a struct handle: one per open, holding a reference to the client's
+ * cfile, of which there is one per inode. Bytes written are buffered by the client; flush (every
+ * close of a descriptor) waits until all copies and metad have them, fsync until they are on disks,
+ * and an error not told by write is told there. Release cannot tell anybody anything: the client
+ * logs what is left.
+ *
+ * Create without O_EXCL that meets an existing name (another client was faster) is answered with
+ * ESTALE: the kernel then looks the name up again and opens the file with its own permission
+ * checks, which a silent open here would skip. */
+#include "ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define LOG_MODULE "fuse"
+
+struct handle {
+    struct cfile *file;
+    bool writable;
+};
+
+static struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return (struct handle *)(uintptr_t)fi->fh;
+}
+
+static bool wants_write(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static void set_handle(struct fuse_file_info *fi, struct cfile *file)
+{
+    struct handle *h = calloc(1, sizeof *h);
+    if (!h)
+        abort();
+    h->file = file;
+    h->writable = wants_write(fi->flags) || (fi->flags & O_TRUNC);
+    fi->fh = (uint64_t)(uintptr_t)h;
+    fi->noflush = !h->writable; /* nothing to report at close */
+    if (fi->flags & O_DIRECT)
+        fi->direct_io = 1;
+}
+
+static void drop_handle(struct handle *h)
+{
+    cfile_close(h->file);
+    free(h);
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct mount_ctx *m = ops_ctx(req);
+    struct cfile *f = NULL;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    bool write = wants_write(fi->flags) || (fi->flags & O_TRUNC);
+    int rc = cfile_open(m->client, ino, write, &a, &f);
+    if (!rc && (fi->flags & O_TRUNC)) {
+        rc = cfile_truncate(f, 0, &a);
+        if (rc)
+            cfile_close(f);
+    }
+    if (rc) {
+        ops_reply(req, rc);
+        return;
+    }
+    fi->keep_cache = inode_seen(m->inodes, ino, a.change);
+    set_handle(fi, f);
+    if (fuse_reply_open(req, fi))
+        drop_handle(handle_of(fi)); /* the caller was interrupted: no release will come */
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+               struct fuse_file_info *fi)
+{
+    struct mount_ctx *m = ops_ctx(req);
+    struct cfile *f = NULL;
+    struct fuse_entry_param e;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    int rc = ops_create(req, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &a);
+    if (!rc)
+        rc = cfile_open_new(m->client, &a, &f);
+    if (rc == -EEXIST && !(fi->flags & O_EXCL))
+        rc = -ESTALE;
+    if (rc) {
+        ops_reply(req, rc);
+        return;
+    }
+    inode_seen(m->inodes, a.ino, a.change);
+    ops_entry(&a, &e);
+    set_handle(fi, f);
+    if (fuse_reply_create(req, &e, fi))
+        drop_handle(handle_of(fi));
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct buf *b = NULL;
+    (void)ino;
+    int rc = cfile_read(handle_of(fi)->file, off, size, &b);
+    if (rc < 0)
+        ops_reply(req, rc);
+    else
+        fuse_reply_buf(req, b ? (const char *)b->data : NULL, b ? b->len : 0);
+    buf_unref(b);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
+              struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+    (void)ino;
+    /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
+    bool append = (fi->flags & O_APPEND) && !fi->writepage;
+    int rc = cfile_write(h->file, data, size, &off, append);
+    if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
+        rc = cfile_fsync(h->file);
+    if (rc < 0)
+        ops_reply(req, rc);
+    else
+        fuse_reply_write(req, size);
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+    (void)ino;
+    ops_reply(req, h->writable ? cfile_flush(h->file) : 0);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    drop_handle(handle_of(fi));
+    ops_reply(req, 0);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino, (void)datasync; /* size and map are needed to find the data: no cheaper variant */
+    ops_reply(req, cfile_fsync(handle_of(fi)->file));
+}
+
+/* EOPNOTSUPP instead of ENOSYS, so that posix_fallocate(3) falls back to writing zeros each time.
+ */
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+                  struct fuse_file_info *fi)
+{
+    (void)ino, (void)mode, (void)off, (void)len, (void)fi;
+    ops_reply(req, -EOPNOTSUPP);
+}
+
+int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi,
+                 Replfs__Attr *out)
+{
+    struct cfile *f;
+    if (fi)
+        return cfile_truncate(handle_of(fi)->file, size, out);
+    int rc = cfile_open(ops_ctx(req)->client, ino, true, out, &f);
+    if (rc)
+        return rc;
+    rc = cfile_truncate(f, size, out);
+    cfile_close(f);
+    return rc;
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+              unsigned flags, const void *in, size_t in_len, size_t out_len)
+{
+    const struct fuse_ctx *who = fuse_req_ctx(req);
+    struct ctl_msg reply;
+    (void)arg, (void)fi;
+    if (flags & FUSE_IOCTL_COMPAT) {
+        ops_reply(req, -ENOSYS);
+        return;
+    }
+    if (in_len < sizeof(struct ctl_msg) || out_len < sizeof reply) {
+        ops_reply(req, -ENOTTY); /* not one of ours: those carry a message both ways */
+        return;
+    }
+    int rc = ctl_server_ioctl(ops_ctx(req)->ctl, cmd, ino, who->uid, in, &reply);
+    if (rc)
+        ops_reply(req, rc);
+    else
+        fuse_reply_ioctl(req, 0, &reply, sizeof reply);
+}
