@@ -105,9 +105,10 @@ bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max, void (*fn)(void *a
 
 /* ---- checkpoint (format: man/replfs-format.7) ---- */
 /* Writes the whole state to fd with a CRC32C per section, no locks, no allocation that another thread's lock
- * could block: meant for a forked child. 0 or -errno. Does not fsync. */
+ * could block: meant for a forked child (one save at a time in a process). 0 or -errno. Does not fsync. */
 int fsm_save(struct fsm *f, int fd);
-/* Fills an empty fsm. 0; -ERR_CORRUPT or -ERR_VERSION with *why (static or strdup'ed into a 256-byte buffer) naming
- * section and offset. */
+/* Fills an empty fsm (from fsm_new) with what fd holds from its position to its end. 0; -ERR_CORRUPT,
+ * -ERR_VERSION or -errno of read with why naming section and offset: then only fsm_free may follow. Calls no
+ * hooks: walk chunks, sessions and orphans afterwards. */
 int fsm_load(struct fsm *f, int fd, char why[256]);
 #endif

@@ -1,0 +1,235 @@
+/* The state machine's frame: making and freeing it, the lock, and fsm_apply, which takes a command
+ * through session check, duplicate memory, the operation, and remembering the answer.
+ *
+ * Every operation validates completely before it changes anything, so a command either happens or
+ * leaves no trace but its remembered code. Not remembered are answers that say "this command was
+ * not looked at" (ERR_SESSION, ERR_BUSY): the sender may repeat it.
+ *
+ * Failure modes: a malformed command yields EINVAL. Thread context: apply under the write lock. */
+#include "fsm_internal.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
+{
+    uint64_t h = mix64(key ^ len), w;
+
+    for (; len >= 8; p += 8, len -= 8) {
+        memcpy(&w, p, 8);
+        h = mix64(h ^ w) + key;
+    }
+    if (len) {
+        w = 0;
+        memcpy(&w, p, len);
+        h = mix64(h ^ w) + key;
+    }
+    return mix64(h);
+}
+
+static void lock_init(pthread_rwlock_t *l)
+{
+    pthread_rwlockattr_t a;
+    int r = pthread_rwlockattr_init(&a);
+    assert(r == 0);
+    /* the log thread must not starve behind readers */
+    r = pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    assert(r == 0);
+    r = pthread_rwlock_init(l, &a);
+    assert(r == 0);
+    pthread_rwlockattr_destroy(&a);
+}
+
+int fsm_new(struct fsm **out)
+{
+    struct fsm *f = calloc(1, sizeof *f);
+    if (!f)
+        return -ENOMEM;
+    lock_init(&f->lock);
+    if (getrandom(&f->hash_key, sizeof f->hash_key, GRND_NONBLOCK) < 0)
+        f->hash_key = (uint64_t)(uintptr_t)f;
+    fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
+    fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
+    fsm_arena_init(&f->dentries);
+    fsm_htab_init(&f->by_ino);
+    fsm_htab_init(&f->by_name);
+    fsm_htab_init(&f->by_chunk);
+    f->chunk_upto = 1;
+    f->ino_upto = FSM_ROOT_INO + 1;
+    uint32_t h = fsm_inode_new(f, FSM_ROOT_INO, S_IFDIR | 0755);
+    struct fsm_inode *root = fsm_inode_at(f, h);
+    root->nlink = 1;
+    root->goal = FSM_DEFAULT_GOAL;
+    root->u.dir.parent = h;
+    *out = f;
+    return 0;
+}
+
+void fsm_free(struct fsm *f)
+{
+    if (!f)
+        return;
+    f->hooks = (struct fsm_hooks){0};
+    for (uint32_t h = 1; h <= f->inodes.used; h++) {
+        struct fsm_inode *i = fsm_inode_at(f, h);
+        if (!i->ino)
+            continue;
+        if (S_ISREG(i->mode))
+            extmap_free(&i->u.map);
+        else if (S_ISLNK(i->mode))
+            free(i->u.target);
+        else if (S_ISDIR(i->mode))
+            fsm_oset_fini(&i->u.dir.entries, &f->heap);
+    }
+    for (uint32_t h = 1; h <= f->chunks.used; h++)
+        fsm_chunk_drop_locs(fsm_chunk_at(f, h));
+    fsm_oset_fini(&f->orphans, &f->heap);
+    fsm_sessions_free(f);
+    fsm_htab_fini(&f->by_ino);
+    fsm_htab_fini(&f->by_name);
+    fsm_htab_fini(&f->by_chunk);
+    fsm_slab_fini(&f->inodes);
+    fsm_slab_fini(&f->chunks);
+    fsm_arena_fini(&f->dentries);
+    pthread_rwlock_destroy(&f->lock);
+    free(f);
+}
+
+void fsm_rdlock(struct fsm *f)
+{
+    int r = pthread_rwlock_rdlock(&f->lock);
+    assert(r == 0);
+}
+
+void fsm_wrlock(struct fsm *f)
+{
+    int r = pthread_rwlock_wrlock(&f->lock);
+    assert(r == 0);
+}
+
+void fsm_unlock(struct fsm *f)
+{
+    int r = pthread_rwlock_unlock(&f->lock);
+    assert(r == 0);
+}
+
+void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h)
+{
+    f->hooks = h ? *h : (struct fsm_hooks){0};
+}
+
+/* Only the leader itself (session 0) may ask for these. */
+static bool is_internal(const Replfs__MetaOp *op)
+{
+    return op->op_case == REPLFS__META_OP__OP_SESSION_OPEN ||
+           op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
+           op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD;
+}
+
+static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
+{
+    const Replfs__MetaOp *op = cmd->op;
+
+    if (cmd->session && is_internal(op))
+        return -EPERM;
+    switch (op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+        return fsm_op_create(f, op->create, res);
+    case REPLFS__META_OP__OP_UNLINK:
+        return fsm_op_unlink(f, op->unlink, res);
+    case REPLFS__META_OP__OP_RENAME:
+        return fsm_op_rename(f, op->rename, res);
+    case REPLFS__META_OP__OP_LINK:
+        return fsm_op_link(f, op->link, res);
+    case REPLFS__META_OP__OP_SETATTR:
+        return fsm_op_setattr(f, op->setattr, res);
+    case REPLFS__META_OP__OP_COMMIT:
+        return fsm_op_commit(f, cmd->session, op->commit, res);
+    case REPLFS__META_OP__OP_SET_GOAL:
+        return fsm_op_set_goal(f, op->set_goal, res);
+    case REPLFS__META_OP__OP_SESSION_OPEN:
+        return fsm_op_session_open(f, op->session_open);
+    case REPLFS__META_OP__OP_SESSION_CLOSE:
+        return fsm_op_session_close(f, op->session_close);
+    case REPLFS__META_OP__OP_REAP:
+        return fsm_op_reap(f, op->reap);
+    case REPLFS__META_OP__OP_RESERVE:
+        return fsm_op_reserve(f, op->reserve);
+    case REPLFS__META_OP__OP_CHUNKD_ADD:
+        return fsm_op_chunkd_add(f, op->chunkd_add);
+    case REPLFS__META_OP__OP__NOT_SET:
+    default:
+        return -EINVAL;
+    }
+}
+
+/* protobuf-c leaves the union pointer NULL only in hand-made messages, but those are input too. */
+static bool is_complete(const Replfs__Command *cmd)
+{
+    return cmd->op && cmd->op->op_case != REPLFS__META_OP__OP__NOT_SET && cmd->op->create;
+}
+
+void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct fsm_result *res)
+{
+    struct fsm_session *s = NULL;
+
+    *res = (struct fsm_result){0};
+    if (index > f->applied)
+        f->applied = index;
+    f->now = cmd->time_ns;
+    if (!is_complete(cmd)) {
+        res->code = EINVAL;
+        return;
+    }
+    if (cmd->session) {
+        s = fsm_session_find(f, cmd->session);
+        if (!s) {
+            res->code = ERR_SESSION;
+            return;
+        }
+        if (cmd->seq && fsm_session_recall(f, s, cmd->seq, cmd->acked_seq, res))
+            return;
+    }
+    int code = run(f, cmd, res);
+    if (code)
+        *res = (struct fsm_result){.code = -code};
+    /* the command may have closed its own session */
+    if (s && cmd->seq && (s = fsm_session_find(f, cmd->session))) {
+        struct fsm_answer a = {cmd->seq, res->ino, res->parent, (uint32_t)res->code};
+        code = fsm_session_remember(f, s, &a);
+        assert(code == 0);
+    }
+}
+
+uint64_t fsm_applied(struct fsm *f)
+{
+    return f->applied;
+}
+
+void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto)
+{
+    *chunk_upto = f->chunk_upto;
+    *ino_upto = f->ino_upto;
+}
+
+void fsm_counts(struct fsm *f, struct fsm_counts *out)
+{
+    *out = f->n;
+    out->chunks = f->chunks.count;
+    out->sessions = f->nsessions;
+    out->orphans = f->orphans.count;
+}
+
+uint64_t fsm_memory(struct fsm *f)
+{
+    uint64_t sum = sizeof *f + f->heap + fsm_slab_memory(&f->inodes) + fsm_slab_memory(&f->chunks) +
+                   fsm_arena_memory(&f->dentries) + fsm_htab_memory(&f->by_ino) +
+                   fsm_htab_memory(&f->by_name) + fsm_htab_memory(&f->by_chunk);
+
+    for (uint32_t h = 1; h <= f->inodes.used; h++) {
+        const struct fsm_inode *i = fsm_inode_at(f, h);
+        if (i->ino && S_ISREG(i->mode))
+            sum += extmap_memory(&i->u.map);
+    }
+    return sum;
+}

@@ -1,0 +1,306 @@
+/* Chunks and the extents that refer to them: commit, cutting, reference counts, goals.
+ *
+ * A chunk enters with the first commit that names it and leaves when the last extent that refers to
+ * it is gone. refs counts extents, live their bytes; both follow from the extent maps' callbacks,
+ * nothing else changes them. A chunk belongs to the one file whose extents name it (owner): commits
+ * that would share it between files are refused with EPERM, so its goal is its file's goal.
+ * (Sharing, for clones, will need a count of owners here.)
+ *
+ * A commit may append bytes behind len only for the session that wrote the chunk; bytes below len
+ * may be named again by the owner's other writers. All chunks that a commit names are pinned
+ * (counted) before the first extent goes in, so that an extent which replaces a chunk's last bytes
+ * does not free it under the next one.
+ *
+ * Locations are soft: kept here for memory's sake, never read by an operation. Up to three are
+ * inline. Failure modes: codes only; out of memory aborts. Thread context: fsm lock. */
+#include "fsm_internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t *htab_next(void *ctx, uint32_t h)
+{
+    return &fsm_chunk_at(ctx, h)->next;
+}
+
+static uint64_t htab_hash(void *ctx, uint32_t h)
+{
+    return mix64(fsm_chunk_at(ctx, h)->id);
+}
+
+const struct fsm_htab_ops fsm_chunk_htab_ops = {htab_next, htab_hash};
+
+static uint32_t find(const struct fsm *f, uint64_t id)
+{
+    if (!id)
+        return 0;
+    uint32_t h = fsm_htab_first(&f->by_chunk, mix64(id));
+    while (h && fsm_chunk_at(f, h)->id != id)
+        h = fsm_chunk_at(f, h)->next;
+    return h;
+}
+
+struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id)
+{
+    uint32_t h = find(f, id);
+    return h ? fsm_chunk_at(f, h) : NULL;
+}
+
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session, uint32_t owner, uint8_t goal)
+{
+    uint32_t h = fsm_slab_alloc(&f->chunks);
+    struct fsm_chunk *c = fsm_chunk_at(f, h);
+
+    c->id = id;
+    c->session = session;
+    c->owner = owner;
+    c->goal = goal;
+    fsm_htab_insert(&f->by_chunk, &fsm_chunk_htab_ops, f, h);
+    return h;
+}
+
+static void changed(struct fsm *f, struct fsm_chunk *c)
+{
+    if (f->hooks.chunk_changed)
+        f->hooks.chunk_changed(f->hooks.arg, c);
+}
+
+static void release(struct fsm *f, uint32_t h)
+{
+    struct fsm_chunk *c = fsm_chunk_at(f, h);
+
+    fsm_htab_remove(&f->by_chunk, &fsm_chunk_htab_ops, f, h);
+    if (f->hooks.chunk_freed)
+        f->hooks.chunk_freed(f->hooks.arg, c);
+    fsm_chunk_drop_locs(c);
+    fsm_slab_release(&f->chunks, h);
+}
+
+/* ---- locations ---- */
+
+struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c)
+{
+    return c->loc_heap ? c->u.ptr : c->u.inl;
+}
+
+/* loc_heap is the heap list's capacity, 0 while inline. */
+int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l)
+{
+    enum { INLINE = sizeof c->u.inl / sizeof c->u.inl[0] };
+    struct fsm_loc *v = fsm_chunk_locs(c);
+
+    for (unsigned i = 0; i < c->nloc; i++) {
+        if (v[i].chunkd == l.chunkd) {
+            v[i] = l;
+            return 0;
+        }
+    }
+    unsigned cap = c->loc_heap ? c->loc_heap : (unsigned)INLINE;
+    if (c->nloc == cap) {
+        if (cap >= 192)
+            return -ENOSPC; /* far above any goal */
+        struct fsm_loc *n = malloc(2ul * cap * sizeof *n);
+        if (!n)
+            return -ENOMEM;
+        memcpy(n, v, c->nloc * sizeof *n);
+        if (c->loc_heap)
+            free(v);
+        c->u.ptr = v = n;
+        c->loc_heap = (uint8_t)(2 * cap);
+    }
+    v[c->nloc++] = l;
+    return 0;
+}
+
+void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd)
+{
+    struct fsm_loc *v = fsm_chunk_locs(c);
+
+    for (unsigned i = 0; i < c->nloc; i++) {
+        if (v[i].chunkd == chunkd) {
+            v[i] = v[--c->nloc];
+            break;
+        }
+    }
+    if (c->loc_heap && c->nloc <= sizeof c->u.inl / sizeof c->u.inl[0]) {
+        struct fsm_loc keep[sizeof c->u.inl / sizeof c->u.inl[0]];
+        memcpy(keep, v, c->nloc * sizeof *v);
+        free(v);
+        memcpy(c->u.inl, keep, c->nloc * sizeof *v);
+        c->loc_heap = 0;
+    }
+}
+
+void fsm_chunk_drop_locs(struct fsm_chunk *c)
+{
+    if (c->loc_heap)
+        free(c->u.ptr);
+    c->loc_heap = c->nloc = 0;
+}
+
+/* *pos is a slab handle: chunks never move, so one that exists all the time is met. */
+bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
+                    void (*fn)(void *arg, struct fsm_chunk *c), void *arg)
+{
+    for (size_t k = 0; k < max && *pos < f->chunks.used; k++) {
+        struct fsm_chunk *c = fsm_chunk_at(f, (uint32_t)++ * pos);
+        if (c->id)
+            fn(arg, c);
+    }
+    return *pos < f->chunks.used;
+}
+
+/* ---- extents ---- */
+
+struct cut_ctx {
+    struct fsm *f;
+    struct fsm_inode *inode;
+};
+
+static void on_gone(void *arg, const struct ext *gone, int refs)
+{
+    struct cut_ctx *x = arg;
+    uint32_t h = find(x->f, gone->chunk);
+
+    assert(h);
+    struct fsm_chunk *c = fsm_chunk_at(x->f, h);
+    assert(c->live >= gone->len && x->inode->x.alloc >= gone->len);
+    c->live -= gone->len;
+    c->refs += (uint32_t)refs;
+    x->inode->x.alloc -= gone->len;
+    x->f->n.bytes -= gone->len;
+    if (c->refs == 0)
+        release(x->f, h);
+}
+
+void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from)
+{
+    struct fsm_inode *i = fsm_inode_at(f, h);
+    struct cut_ctx x = {f, i};
+
+    if (extmap_remove(&i->u.map, from, UINT64_MAX - from, on_gone, &x) != 0)
+        fsm_oom();
+}
+
+void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
+{
+    struct fsm_inode *i = fsm_inode_at(f, h);
+    struct ext e;
+
+    i->goal = goal;
+    if (!S_ISREG(i->mode))
+        return;
+    for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
+        struct fsm_chunk *c = fsm_chunk_find(f, e.chunk);
+        assert(c && c->owner == h);
+        if (c->goal != goal) {
+            c->goal = goal;
+            changed(f, c);
+        }
+    }
+}
+
+/* ---- commit ---- */
+
+#define COMMIT_BYTES (2ull << 30) /* in one command, so that live fits 32 bits while pinned */
+
+static int extent_check(const struct fsm *f, uint64_t session, uint32_t file,
+                        const Replfs__Extent *e)
+{
+    if (e->len < 1 || e->len > FSM_CHUNK_MAX || e->chunk_off > FSM_CHUNK_MAX - e->len)
+        return -EINVAL;
+    if (e->file_off > FSM_SIZE_MAX - e->len)
+        return -EFBIG;
+    if (e->chunk == 0 || e->chunk >= f->chunk_upto)
+        return -EINVAL; /* was never granted */
+    uint32_t h = find(f, e->chunk);
+    if (!h)
+        return 0;
+    const struct fsm_chunk *c = fsm_chunk_at(f, h);
+    if (c->owner != file)
+        return -EPERM;
+    if (c->session != session && e->chunk_off + e->len > c->len)
+        return -EPERM;
+    if (c->live > COMMIT_BYTES)
+        return -EPERM; /* the same bytes named over and over: live must not overflow */
+    return 0;
+}
+
+static int commit_check(const struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
+                        uint32_t *file)
+{
+    *file = fsm_inode_find(f, op->ino);
+    if (!*file)
+        return -ENOENT;
+    uint16_t mode = fsm_inode_at(f, *file)->mode;
+    if (!S_ISREG(mode))
+        return S_ISDIR(mode) ? -EISDIR : -EINVAL;
+    if (!session)
+        return -ERR_SESSION;
+    if (op->n_extents > FSM_COMMIT_MAX)
+        return -EINVAL;
+    uint64_t sum = 0;
+    for (size_t k = 0; k < op->n_extents; k++) {
+        int r = extent_check(f, session, *file, op->extents[k]);
+        if (r)
+            return r;
+        sum += op->extents[k]->len;
+    }
+    return sum < COMMIT_BYTES ? 0 : -EINVAL;
+}
+
+/* Counts one extent's reference before it is in the map. */
+static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Extent *e)
+{
+    struct fsm_inode *i = fsm_inode_at(f, file);
+    uint32_t h = find(f, e->chunk);
+
+    if (!h)
+        h = fsm_chunk_new(f, e->chunk, session, file, i->goal);
+    struct fsm_chunk *c = fsm_chunk_at(f, h);
+    c->refs++;
+    c->live += e->len;
+    i->x.alloc += e->len;
+    f->n.bytes += e->len;
+    if (c->len < e->chunk_off + e->len) {
+        c->len = e->chunk_off + e->len;
+        changed(f, c);
+    }
+}
+
+static void insert(struct fsm *f, uint32_t file, const Replfs__Extent *x)
+{
+    struct fsm_inode *i = fsm_inode_at(f, file);
+    struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
+    struct cut_ctx ctx = {f, i};
+    bool merged = false;
+
+    if (extmap_insert(&i->u.map, &e, on_gone, &ctx, &merged) != 0)
+        fsm_oom();
+    if (merged) {
+        struct fsm_chunk *c = fsm_chunk_find(f, e.chunk);
+        assert(c && c->refs > 1);
+        c->refs--;
+    }
+    if (i->size < e.file_off + e.len)
+        i->size = e.file_off + e.len;
+}
+
+int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
+                  struct fsm_result *res)
+{
+    uint32_t file;
+    int r = commit_check(f, session, op, &file);
+    if (r)
+        return r;
+    for (size_t k = 0; k < op->n_extents; k++)
+        pin(f, session, file, op->extents[k]);
+    for (size_t k = 0; k < op->n_extents; k++)
+        insert(f, file, op->extents[k]);
+    struct fsm_inode *i = fsm_inode_at(f, file);
+    i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
+    if (op->kill_suid)
+        fsm_inode_kill_suid(i);
+    fsm_inode_touch(f, i, false);
+    res->ino = op->ino;
+    return 0;
+}

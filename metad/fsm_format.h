@@ -1,0 +1,42 @@
+/* The checkpoint file: constants shared by fsm_save.c and fsm_load.c (man/replfs-format.7). All
+ * numbers are little-endian.
+ *
+ *   header   u8 magic[8]; u32 version; u32 0; u64 index; u32 0; u32 crc of the 28 bytes before
+ *   section  u32 mark; u32 type; u32 length; u32 crc of the payload; u32 crc of the 16 bytes
+ * before; payload
+ *   ...      types ascend; a type may take several sections; records never cross sections
+ *   END      u64 records in the file (END's not counted); u64 sections before it; then end of file
+ *
+ * The header's layout and checksum are the same in every version, so that a newer file is told from
+ * a damaged one. Records by section type: META     u64 change; u64 chunk_upto; u64 ino_upto SESSION
+ * u64 id; u64 acked; str8 name; str8 host id ANSWER   u64 session; u64 seq; u64 ino; u64 parent;
+ * u32 code       (ascending per session) MEMBER   u32 chunkd; str8 host id; str8 host name INODE
+ * u64 ino; u16 mode; u16 nlink; u32 uid; u32 gid; u8 goal; u64 change; i64 mtime, ctime, atime; u64
+ * size; u64 next cookie of a directory or rdev of a device, else 0; str16 symlink target DENTRY u64
+ * parent; u64 child; u64 cookie; str8 name CHUNK    u64 id; u64 session; u32 len EXTENT   u64 ino;
+ * u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode) str8 and str16 are a
+ * length of one or two bytes and that many bytes. What follows from the rest (orphans, parents,
+ * reference counts, a chunk's goal) is not stored but computed and checked when loading. */
+#ifndef REPLFS_METAD_FSM_FORMAT_H
+#define REPLFS_METAD_FSM_FORMAT_H
+
+#define CKPT_MAGIC "RPLFSCKP"
+#define CKPT_VERSION 1u
+#define CKPT_HEADER 32u
+#define CKPT_SECTION 20u
+#define CKPT_MARK 0x54434553u /* "SECT" */
+#define CKPT_PAYLOAD_MAX (256u << 10)
+#define CKPT_RECORD_MAX 4400u
+
+enum ckpt_type {
+    CKPT_META = 1,
+    CKPT_SESSION = 2,
+    CKPT_ANSWER = 3,
+    CKPT_MEMBER = 4,
+    CKPT_INODE = 5,
+    CKPT_DENTRY = 6,
+    CKPT_CHUNK = 7,
+    CKPT_EXTENT = 8,
+    CKPT_END = 255,
+};
+#endif

@@ -1,0 +1,172 @@
+/* What the fsm_*.c files share; nobody else includes this. Everything here runs under the fsm lock.
+ * Internal operations return 0 or a negative code; fsm_apply turns it into the positive one of the
+ * result. */
+#ifndef REPLFS_METAD_FSM_INTERNAL_H
+#define REPLFS_METAD_FSM_INTERNAL_H
+#include <assert.h>
+#include <errno.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/mix.h"
+#include "fsm.h"
+#include "fsm_slab.h"
+#include "fsm_table.h"
+
+#define FSM_LINK_MAX 65000u
+#define FSM_TARGET_MAX 4095u
+#define FSM_COMMIT_MAX 4096u    /* extents in one command */
+#define FSM_REMEMBER_MAX 16384u /* unacknowledged answers kept for one session */
+#define FSM_STRING_MAX 255u     /* names of sessions and hosts; longer ones are cut */
+#define FSM_DEFAULT_GOAL 2u
+#define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
+
+/* 96 bytes. A directory's alloc field holds the next cookie, a device's its rdev. */
+struct fsm_inode {
+    uint64_t ino;  /* 0: free slot */
+    uint32_t next; /* hash chain */
+    uint32_t uid, gid;
+    uint16_t mode;
+    uint16_t nlink; /* names; of a directory 1 until it is removed */
+    uint64_t change : 60, goal : 4;
+    int64_t mtime, ctime, atime;
+    uint64_t size;
+    union {
+        uint64_t alloc;
+        uint64_t next_cookie;
+        uint64_t rdev;
+    } x;
+    union {
+        struct extmap map; /* regular files */
+        struct {
+            struct fsm_oset entries; /* dentries by cookie */
+            uint32_t parent;         /* inode handle, 0 when removed; the root's is the root */
+            uint32_t subdirs;
+        } dir;
+        uint8_t *target; /* symbolic links: size bytes */
+    } u;
+};
+_Static_assert(sizeof(struct fsm_inode) == 96, "counts in millions");
+_Static_assert(sizeof(struct fsm_chunk) == 52, "counts in millions");
+
+struct fsm_dentry {
+    uint32_t next;   /* hash chain */
+    uint32_t parent; /* inode handles */
+    uint32_t child;
+    uint32_t cookie_lo;
+    uint16_t cookie_hi;
+    uint8_t len;
+    uint8_t name[];
+};
+
+/* An answer given to a session, kept until the session says that it has it. */
+struct fsm_answer {
+    uint64_t seq, ino, parent;
+    uint32_t code;
+};
+struct fsm_session {
+    uint64_t id;
+    uint64_t acked;             /* answers up to here are forgotten */
+    struct fsm_answer *answers; /* ascending seq; live ones are [first, end) */
+    uint32_t first, end, cap;
+    char *name, *host_id;
+};
+
+struct fsm {
+    pthread_rwlock_t lock;
+    uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
+    struct fsm_slab inodes, chunks;
+    struct fsm_arena dentries;
+    struct fsm_htab by_ino, by_name, by_chunk;
+    struct fsm_oset orphans; /* inodes without a name, by ino */
+    struct fsm_session **sessions;
+    uint32_t nsessions, sessions_cap;
+    struct fsm_member *members;
+    uint32_t nmembers, members_cap;
+    uint64_t applied, change, chunk_upto, ino_upto;
+    struct fsm_counts n;
+    struct fsm_hooks hooks;
+    size_t heap; /* bytes beside slabs, tables and extent maps */
+    int64_t now; /* time of the command being applied */
+};
+
+static inline struct fsm_inode *fsm_inode_at(const struct fsm *f, uint32_t h)
+{
+    return fsm_slab_at(&f->inodes, h);
+}
+static inline struct fsm_dentry *fsm_dentry_at(const struct fsm *f, uint32_t d)
+{
+    return fsm_arena_at(&f->dentries, d);
+}
+static inline struct fsm_chunk *fsm_chunk_at(const struct fsm *f, uint32_t h)
+{
+    return fsm_slab_at(&f->chunks, h);
+}
+static inline uint64_t fsm_dentry_cookie(const struct fsm_dentry *d)
+{
+    return (uint64_t)d->cookie_hi << 32 | d->cookie_lo;
+}
+
+/* ---- fsm.c ---- */
+uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len);
+
+/* ---- fsm_inode.c ---- */
+extern const struct fsm_htab_ops fsm_inode_htab_ops;
+uint32_t fsm_inode_find(const struct fsm *f, uint64_t ino); /* handle or 0 */
+/* New and counted, in the table; times, goal and change set, no name yet. */
+uint32_t fsm_inode_new(struct fsm *f, uint64_t ino, uint16_t mode);
+void fsm_inode_free(struct fsm *f, uint32_t h);
+void fsm_inode_orphan(struct fsm *f, uint32_t h);                        /* its last name is gone */
+void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctime, change; mtime */
+void fsm_inode_kill_suid(struct fsm_inode *i);                           /* as write(2) does */
+struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
+int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
+int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
+int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op);
+
+/* ---- fsm_dir.c ---- */
+extern const struct fsm_htab_ops fsm_dentry_htab_ops;
+struct fsm_oset_ops fsm_dentry_ops(struct fsm *f);
+int fsm_name_check(const uint8_t *name, size_t len);
+/* A directory that may get entries: handle, or 0 with *code. */
+uint32_t fsm_dir_find(const struct fsm *f, uint64_t ino, int *code);
+uint32_t fsm_dentry_find(const struct fsm *f, uint32_t dir, const uint8_t *name, size_t len);
+/* cookie 0 takes the directory's next. Returns the dentry, or 0 when the cookie is taken. */
+uint32_t fsm_dentry_add(struct fsm *f, uint32_t dir, const uint8_t *name, size_t len,
+                        uint32_t child, uint64_t cookie);
+void fsm_dentry_drop(struct fsm *f, uint32_t d);  /* the entry only, no counts */
+void fsm_inode_unname(struct fsm *f, uint32_t h); /* one name fewer; a directory is removed */
+bool fsm_dir_is_within(const struct fsm *f, uint32_t dir, uint32_t ancestor); /* or the same */
+int fsm_op_create(struct fsm *f, const Replfs__CreateOp *op, struct fsm_result *res);
+int fsm_op_unlink(struct fsm *f, const Replfs__UnlinkOp *op, struct fsm_result *res);
+int fsm_op_link(struct fsm *f, const Replfs__LinkOp *op, struct fsm_result *res);
+
+/* ---- fsm_rename.c ---- */
+int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *res);
+
+/* ---- fsm_chunk.c ---- */
+extern const struct fsm_htab_ops fsm_chunk_htab_ops;
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session, uint32_t owner, uint8_t goal);
+void fsm_chunk_drop_locs(struct fsm_chunk *c);
+void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from); /* drops extents behind from */
+void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal);
+int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
+                  struct fsm_result *res);
+
+/* ---- fsm_session.c ---- */
+struct fsm_session *fsm_session_find(const struct fsm *f, uint64_t id);
+/* NULL when the id is taken. */
+struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name,
+                                    const char *host_id);
+/* True when seq was answered before (*res filled) or is refused; else it shall be executed and
+ * remembered. */
+bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint64_t acked,
+                        struct fsm_result *res);
+int fsm_session_remember(struct fsm *f, struct fsm_session *s,
+                         const struct fsm_answer *a); /* -EEXIST */
+int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const char *host_name);
+int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op);
+int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op);
+int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
+int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);
+void fsm_sessions_free(struct fsm *f);
+#endif

@@ -1,0 +1,269 @@
+/* Writing the whole state: as a checkpoint file (format: fsm_format.h), or into a digest.
+ *
+ * One walk produces records; a sink takes them. The file sink collects records of one type into a
+ * section of up to 256 KiB, then writes it with its checksums. The digest sink adds up a hash of
+ * each record, so the sum does not depend on the order in which handles happened to be given out.
+ *
+ * fsm_save is made for a child after fork(): it takes no lock, allocates nothing, uses a static
+ * buffer and write(2). Failure modes: -errno of write; the caller throws the file away. */
+#include "fsm_format.h"
+#include "fsm_internal.h"
+#include <string.h>
+#include <unistd.h>
+#include "base/crc32c.h"
+#include "le.h"
+
+struct sink {
+    int fd; /* -1: digest */
+    int err;
+    uint32_t type;
+    size_t used, mark; /* payload bytes; where the current record starts */
+    uint64_t records, sections, digest;
+    uint8_t *buf; /* section header, then payload */
+};
+
+static int write_all(int fd, const uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t r = write(fd, p, n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return -errno;
+        if (r == 0)
+            return -EIO;
+        p += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+static void flush(struct sink *s)
+{
+    if (s->used == 0)
+        return;
+    if (s->fd >= 0 && !s->err) {
+        le_put32(s->buf, CKPT_MARK);
+        le_put32(s->buf + 4, s->type);
+        le_put32(s->buf + 8, (uint32_t)s->used);
+        le_put32(s->buf + 12, crc32c(0, s->buf + CKPT_SECTION, s->used));
+        le_put32(s->buf + 16, crc32c(0, s->buf, 16));
+        s->err = write_all(s->fd, s->buf, CKPT_SECTION + s->used);
+    }
+    s->sections++;
+    s->used = 0;
+}
+
+/* ---- records ---- */
+
+static void begin(struct sink *s, uint32_t type)
+{
+    if (s->type != type || s->used + CKPT_RECORD_MAX > CKPT_PAYLOAD_MAX)
+        flush(s);
+    s->type = type;
+    s->mark = s->used;
+}
+
+static void end(struct sink *s)
+{
+    const uint8_t *rec = s->buf + CKPT_SECTION + s->mark;
+
+    assert(s->used - s->mark <= CKPT_RECORD_MAX);
+    s->records++;
+    if (s->fd < 0) {
+        s->digest += fsm_hash_bytes(s->type, rec, s->used - s->mark);
+        s->used = s->mark;
+    }
+}
+
+static uint8_t *room(struct sink *s, size_t n)
+{
+    uint8_t *p = s->buf + CKPT_SECTION + s->used;
+    s->used += n;
+    return p;
+}
+
+static void put8(struct sink *s, uint8_t v)
+{
+    *room(s, 1) = v;
+}
+
+static void put16(struct sink *s, uint16_t v)
+{
+    le_put16(room(s, 2), v);
+}
+
+static void put32(struct sink *s, uint32_t v)
+{
+    le_put32(room(s, 4), v);
+}
+
+static void put64(struct sink *s, uint64_t v)
+{
+    le_put64(room(s, 8), v);
+}
+
+static void put_str8(struct sink *s, const void *p, size_t n)
+{
+    assert(n <= 255);
+    put8(s, (uint8_t)n);
+    memcpy(room(s, n), p, n);
+}
+
+/* ---- the walk ---- */
+
+static void walk_sessions(const struct fsm *f, struct sink *s)
+{
+    for (uint32_t k = 0; k < f->nsessions; k++) {
+        const struct fsm_session *x = f->sessions[k];
+        begin(s, CKPT_SESSION);
+        put64(s, x->id);
+        put64(s, x->acked);
+        put_str8(s, x->name, strlen(x->name));
+        put_str8(s, x->host_id, strlen(x->host_id));
+        end(s);
+    }
+    for (uint32_t k = 0; k < f->nsessions; k++) {
+        const struct fsm_session *x = f->sessions[k];
+        for (uint32_t j = x->first; j < x->end; j++) {
+            begin(s, CKPT_ANSWER);
+            put64(s, x->id);
+            put64(s, x->answers[j].seq);
+            put64(s, x->answers[j].ino);
+            put64(s, x->answers[j].parent);
+            put32(s, x->answers[j].code);
+            end(s);
+        }
+    }
+    for (uint32_t k = 0; k < f->nmembers; k++) {
+        const struct fsm_member *m = &f->members[k];
+        begin(s, CKPT_MEMBER);
+        put32(s, m->chunkd);
+        put_str8(s, m->host_id, strlen(m->host_id));
+        put_str8(s, m->host_name, strlen(m->host_name));
+        end(s);
+    }
+}
+
+static void put_inode(struct sink *s, const struct fsm_inode *i)
+{
+    bool extra = S_ISDIR(i->mode) || S_ISCHR(i->mode) || S_ISBLK(i->mode);
+    size_t n = S_ISLNK(i->mode) ? i->size : 0;
+
+    begin(s, CKPT_INODE);
+    put64(s, i->ino);
+    put16(s, i->mode);
+    put16(s, i->nlink);
+    put32(s, i->uid);
+    put32(s, i->gid);
+    put8(s, i->goal);
+    put64(s, i->change);
+    put64(s, (uint64_t)i->mtime);
+    put64(s, (uint64_t)i->ctime);
+    put64(s, (uint64_t)i->atime);
+    put64(s, i->size);
+    put64(s, extra ? i->x.rdev : 0);
+    put16(s, (uint16_t)n);
+    if (n)
+        memcpy(room(s, n), i->u.target, n);
+    end(s);
+}
+
+static void put_dentries(struct fsm *f, struct sink *s, const struct fsm_inode *i)
+{
+    struct fsm_opos pos = {0};
+    uint32_t d;
+
+    while ((d = fsm_oset_next(&i->u.dir.entries, &pos))) {
+        const struct fsm_dentry *e = fsm_dentry_at(f, d);
+        begin(s, CKPT_DENTRY);
+        put64(s, i->ino);
+        put64(s, fsm_inode_at(f, e->child)->ino);
+        put64(s, fsm_dentry_cookie(e));
+        put_str8(s, e->name, e->len);
+        end(s);
+    }
+}
+
+static void put_extents(struct sink *s, const struct fsm_inode *i)
+{
+    struct ext e;
+
+    for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
+        begin(s, CKPT_EXTENT);
+        put64(s, i->ino);
+        put64(s, e.file_off);
+        put64(s, e.chunk);
+        put32(s, e.chunk_off);
+        put32(s, e.len);
+        end(s);
+    }
+}
+
+static void walk_inodes(struct fsm *f, struct sink *s, uint32_t type)
+{
+    for (uint32_t h = 1; h <= f->inodes.used && !s->err; h++) {
+        const struct fsm_inode *i = fsm_inode_at(f, h);
+        if (!i->ino)
+            continue;
+        if (type == CKPT_INODE)
+            put_inode(s, i);
+        else if (type == CKPT_DENTRY && S_ISDIR(i->mode))
+            put_dentries(f, s, i);
+        else if (type == CKPT_EXTENT && S_ISREG(i->mode))
+            put_extents(s, i);
+    }
+}
+
+static void walk(struct fsm *f, struct sink *s)
+{
+    begin(s, CKPT_META);
+    put64(s, f->change);
+    put64(s, f->chunk_upto);
+    put64(s, f->ino_upto);
+    end(s);
+    walk_sessions(f, s);
+    walk_inodes(f, s, CKPT_INODE);
+    walk_inodes(f, s, CKPT_DENTRY);
+    for (uint32_t h = 1; h <= f->chunks.used && !s->err; h++) {
+        const struct fsm_chunk *c = fsm_chunk_at(f, h);
+        if (!c->id)
+            continue;
+        begin(s, CKPT_CHUNK);
+        put64(s, c->id);
+        put64(s, c->session);
+        put32(s, c->len);
+        end(s);
+    }
+    walk_inodes(f, s, CKPT_EXTENT);
+}
+
+int fsm_save(struct fsm *f, int fd)
+{
+    static uint8_t buf[CKPT_SECTION + CKPT_PAYLOAD_MAX];
+    struct sink s = {.fd = fd, .buf = buf};
+    uint8_t head[CKPT_HEADER] = CKPT_MAGIC;
+
+    le_put32(head + 8, CKPT_VERSION);
+    le_put64(head + 16, f->applied);
+    le_put32(head + 28, crc32c(0, head, 28));
+    s.err = write_all(fd, head, sizeof head);
+    walk(f, &s);
+    flush(&s);
+    uint64_t records = s.records, sections = s.sections;
+    begin(&s, CKPT_END);
+    put64(&s, records);
+    put64(&s, sections);
+    end(&s);
+    flush(&s);
+    return s.err;
+}
+
+uint64_t fsm_digest(struct fsm *f)
+{
+    uint8_t buf[CKPT_SECTION + CKPT_RECORD_MAX];
+    struct sink s = {.fd = -1, .buf = buf};
+
+    walk(f, &s);
+    return mix64(s.digest + s.records);
+}

@@ -1,0 +1,269 @@
+/* Sessions with their duplicate memory, chunkd members, and reserved id ranges.
+ *
+ * A session is open from SessionOpenOp to SessionCloseOp. While it is open, the answer to each of
+ * its numbered commands is remembered until the client says (acked_seq) that it has it: a command
+ * that arrives again, over whatever connection, is answered from here and not executed twice.
+ * Sequence numbers may arrive out of order. A number at or below acked_seq that comes once more is
+ * a straggler nobody waits for: ESTALE. A session that leaves more than FSM_REMEMBER_MAX answers
+ * unacknowledged gets ERR_BUSY until it acknowledges.
+ *
+ * Sessions, members and answers are sorted arrays with binary search: there are thousands of them,
+ * not millions. Failure modes: codes. Thread context: fsm lock. */
+#include "fsm_internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sessions ---- */
+
+/* Position of the first session with an id of at least id. */
+static uint32_t session_pos(const struct fsm *f, uint64_t id)
+{
+    uint32_t lo = 0, hi = f->nsessions;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (f->sessions[mid]->id < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+struct fsm_session *fsm_session_find(const struct fsm *f, uint64_t id)
+{
+    uint32_t p = session_pos(f, id);
+    return p < f->nsessions && f->sessions[p]->id == id ? f->sessions[p] : NULL;
+}
+
+/* A copy of a string from a message (which may lack it), cut to 255 bytes, accounted in f->heap. */
+static char *keep_string(struct fsm *f, const char *s)
+{
+    size_t n = s ? strnlen(s, FSM_STRING_MAX) : 0;
+    char *p = fsm_xmalloc(n + 1);
+    if (n)
+        memcpy(p, s, n);
+    p[n] = 0;
+    f->heap += n + 1;
+    return p;
+}
+
+static void drop_string(struct fsm *f, const char *s)
+{
+    f->heap -= strlen(s) + 1;
+    free((char *)s);
+}
+
+/* Opens a place for one more pointer-like element of size bytes at position p of a sorted array. */
+static void *array_open(struct fsm *f, void *base, uint32_t n, uint32_t *cap, uint32_t p,
+                        size_t size)
+{
+    if (n == *cap) {
+        uint32_t fresh = *cap ? *cap * 2 : 8;
+        base = fsm_xrealloc(base, fresh * size);
+        f->heap += (fresh - *cap) * size;
+        *cap = fresh;
+    }
+    memmove((char *)base + (p + 1ul) * size, (char *)base + p * size, (n - p) * size);
+    return base;
+}
+
+struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name,
+                                    const char *host_id)
+{
+    uint32_t p = session_pos(f, id);
+    if (p < f->nsessions && f->sessions[p]->id == id)
+        return NULL;
+    f->sessions =
+        array_open(f, f->sessions, f->nsessions, &f->sessions_cap, p, sizeof(struct fsm_session *));
+    struct fsm_session *s = fsm_xcalloc(1, sizeof *s);
+    f->heap += sizeof *s;
+    s->id = id;
+    s->name = keep_string(f, name);
+    s->host_id = keep_string(f, host_id);
+    f->sessions[p] = s;
+    f->nsessions++;
+    return s;
+}
+
+static void session_free(struct fsm *f, struct fsm_session *s)
+{
+    drop_string(f, s->name);
+    drop_string(f, s->host_id);
+    f->heap -= sizeof *s + s->cap * sizeof *s->answers;
+    free(s->answers);
+    free(s);
+}
+
+int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op)
+{
+    if (!op->session)
+        return -EINVAL;
+    return fsm_session_add(f, op->session, op->name, op->host_id) ? 0 : -EEXIST;
+}
+
+int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op)
+{
+    for (size_t k = 0; k < op->n_session; k++) {
+        uint32_t p = session_pos(f, op->session[k]);
+        if (p == f->nsessions || f->sessions[p]->id != op->session[k])
+            continue; /* closed before: proposals may overlap */
+        session_free(f, f->sessions[p]);
+        f->nsessions--;
+        memmove(&f->sessions[p], &f->sessions[p + 1], (f->nsessions - p) * sizeof *f->sessions);
+        if (f->hooks.session_closed)
+            f->hooks.session_closed(f->hooks.arg, op->session[k]);
+    }
+    return 0;
+}
+
+bool fsm_session_alive(struct fsm *f, uint64_t session)
+{
+    return fsm_session_find(f, session) != NULL;
+}
+
+bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name)
+{
+    uint32_t p = after == UINT64_MAX ? f->nsessions : session_pos(f, after + 1);
+    if (p == f->nsessions)
+        return false;
+    *session = f->sessions[p]->id;
+    if (name)
+        *name = f->sessions[p]->name;
+    return true;
+}
+
+/* ---- duplicate memory ---- */
+
+static uint32_t answer_pos(const struct fsm_session *s, uint64_t seq)
+{
+    uint32_t lo = s->first, hi = s->end;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (s->answers[mid].seq < seq)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint64_t acked,
+                        struct fsm_result *res)
+{
+    (void)f;
+    if (acked > s->acked) {
+        s->acked = acked;
+        s->first = acked == UINT64_MAX ? s->end : answer_pos(s, acked + 1);
+    }
+    if (seq <= s->acked) {
+        res->code = ESTALE;
+        res->repeated = true;
+        return true;
+    }
+    uint32_t p = answer_pos(s, seq);
+    if (p < s->end && s->answers[p].seq == seq) {
+        const struct fsm_answer *a = &s->answers[p];
+        *res = (struct fsm_result){
+            .code = (int)a->code, .ino = a->ino, .parent = a->parent, .repeated = true};
+        return true;
+    }
+    if (s->end - s->first >= FSM_REMEMBER_MAX) {
+        res->code = ERR_BUSY;
+        return true;
+    }
+    return false;
+}
+
+int fsm_session_remember(struct fsm *f, struct fsm_session *s, const struct fsm_answer *a)
+{
+    if (s->first > 0 && s->first >= (s->cap + 1) / 2) {
+        /* at least half is forgotten: move the rest to the front */
+        memmove(s->answers, s->answers + s->first, (s->end - s->first) * sizeof *s->answers);
+        s->end -= s->first;
+        s->first = 0;
+    }
+    uint32_t p = answer_pos(s, a->seq);
+    if (p < s->end && s->answers[p].seq == a->seq)
+        return -EEXIST;
+    s->answers = array_open(f, s->answers, s->end, &s->cap, p, sizeof *s->answers);
+    s->answers[p] = *a;
+    s->end++;
+    return 0;
+}
+
+/* ---- members and reservations ---- */
+
+static uint32_t member_pos(const struct fsm *f, uint32_t chunkd)
+{
+    uint32_t lo = 0, hi = f->nmembers;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (f->members[mid].chunkd < chunkd)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const char *host_name)
+{
+    uint32_t p = member_pos(f, chunkd);
+    if (p < f->nmembers && f->members[p].chunkd == chunkd)
+        return -EEXIST;
+    f->members = array_open(f, f->members, f->nmembers, &f->members_cap, p, sizeof *f->members);
+    f->members[p] = (struct fsm_member){chunkd, keep_string(f, host_id), keep_string(f, host_name)};
+    f->nmembers++;
+    return 0;
+}
+
+/* A member that is added again under another host id or name was moved or renamed: the disk went
+ * into another computer. */
+int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op)
+{
+    if (op->chunkd == 0 || op->chunkd >= 1u << 20)
+        return -EINVAL;
+    uint32_t p = member_pos(f, op->chunkd);
+    if (p < f->nmembers && f->members[p].chunkd == op->chunkd) {
+        struct fsm_member *m = &f->members[p];
+        drop_string(f, m->host_id);
+        drop_string(f, m->host_name);
+        m->host_id = keep_string(f, op->host_id);
+        m->host_name = keep_string(f, op->host_name);
+        return 0;
+    }
+    return fsm_member_add(f, op->chunkd, op->host_id, op->host_name);
+}
+
+bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out)
+{
+    uint32_t p = after == UINT32_MAX ? f->nmembers : member_pos(f, after + 1);
+    if (p == f->nmembers)
+        return false;
+    *out = f->members[p];
+    return true;
+}
+
+int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op)
+{
+    if (op->chunk_upto > f->chunk_upto)
+        f->chunk_upto = op->chunk_upto;
+    if (op->ino_upto > f->ino_upto)
+        f->ino_upto = op->ino_upto;
+    return 0;
+}
+
+void fsm_sessions_free(struct fsm *f)
+{
+    for (uint32_t k = 0; k < f->nsessions; k++)
+        session_free(f, f->sessions[k]);
+    for (uint32_t k = 0; k < f->nmembers; k++) {
+        drop_string(f, f->members[k].host_id);
+        drop_string(f, f->members[k].host_name);
+    }
+    free(f->sessions);
+    free(f->members);
+}

@@ -1,0 +1,263 @@
+/* Builds commands for tests, fuzzers and benches of the metadata state machine, and applies them.
+ */
+#ifndef REPLFS_TESTS_FSM_RIG_H
+#define REPLFS_TESTS_FSM_RIG_H
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+#include "metad/fsm.h"
+
+struct rig {
+    struct fsm *f;
+    uint64_t index;
+    int64_t now;
+    uint64_t next_ino, next_chunk;
+    uint64_t session, seq, acked; /* of the next commands; seq 0: not remembered */
+    struct fsm_result res;        /* of the last */
+};
+
+static inline ProtobufCBinaryData rig_bytes(const char *s)
+{
+    return (ProtobufCBinaryData){strlen(s), (uint8_t *)s};
+}
+
+/* Applies op as it is; returns the code. */
+static inline int rig_op(struct rig *r, Replfs__MetaOp *op)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    cmd.time_ns = r->now;
+    cmd.session = r->session;
+    cmd.seq = r->seq;
+    cmd.acked_seq = r->acked;
+    cmd.op = op;
+    fsm_apply(r->f, ++r->index, &cmd, &r->res);
+    return r->res.code;
+}
+
+#define RIG_OP(r, CASE, field, body)                                                               \
+    ({                                                                                             \
+        Replfs__MetaOp rig_op_ = REPLFS__META_OP__INIT;                                            \
+        rig_op_.op_case = REPLFS__META_OP__OP_##CASE;                                              \
+        rig_op_.field = (body);                                                                    \
+        rig_op((r), &rig_op_);                                                                     \
+    })
+
+static inline int rig_create_full(struct rig *r, uint64_t parent, const char *name, uint32_t mode,
+                                  uint32_t uid, uint32_t gid, const char *target, uint64_t ino)
+{
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+    c.parent = parent;
+    c.name = rig_bytes(name);
+    c.mode = mode;
+    c.uid = uid;
+    c.gid = gid;
+    c.target = rig_bytes(target);
+    c.ino = ino;
+    return RIG_OP(r, CREATE, create, &c);
+}
+
+/* The new inode's number, or -code. */
+static inline int64_t rig_create(struct rig *r, uint64_t parent, const char *name, uint32_t mode)
+{
+    int code = rig_create_full(r, parent, name, mode, 0, 0, "", r->next_ino);
+    if (code)
+        return -code;
+    return (int64_t)r->next_ino++;
+}
+
+static inline int rig_unlink(struct rig *r, uint64_t parent, const char *name, bool dir)
+{
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+    u.parent = parent;
+    u.name = rig_bytes(name);
+    u.dir = dir;
+    return RIG_OP(r, UNLINK, unlink, &u);
+}
+
+static inline int rig_rename(struct rig *r, uint64_t p, const char *name, uint64_t np,
+                             const char *nname, uint32_t flags)
+{
+    Replfs__RenameOp o = REPLFS__RENAME_OP__INIT;
+    o.parent = p;
+    o.name = rig_bytes(name);
+    o.new_parent = np;
+    o.new_name = rig_bytes(nname);
+    o.flags = flags;
+    return RIG_OP(r, RENAME, rename, &o);
+}
+
+static inline int rig_link(struct rig *r, uint64_t ino, uint64_t parent, const char *name)
+{
+    Replfs__LinkOp o = REPLFS__LINK_OP__INIT;
+    o.ino = ino;
+    o.parent = parent;
+    o.name = rig_bytes(name);
+    return RIG_OP(r, LINK, link, &o);
+}
+
+static inline int rig_truncate(struct rig *r, uint64_t ino, uint64_t size)
+{
+    Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
+    o.ino = ino;
+    o.valid = REPLFS__SETATTR_OP__VALID__SIZE;
+    o.size = size;
+    return RIG_OP(r, SETATTR, setattr, &o);
+}
+
+static inline int rig_commit(struct rig *r, uint64_t ino, uint64_t off, uint32_t len,
+                             uint64_t chunk, uint32_t chunk_off)
+{
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *ep = &e;
+    Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
+    e.file_off = off;
+    e.len = len;
+    e.chunk = chunk;
+    e.chunk_off = chunk_off;
+    o.ino = ino;
+    o.n_extents = 1;
+    o.extents = &ep;
+    return RIG_OP(r, COMMIT, commit, &o);
+}
+
+static inline int rig_set_goal(struct rig *r, uint64_t ino, uint32_t goal, uint32_t uid)
+{
+    Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
+    o.n_ino = 1;
+    o.ino = &ino;
+    o.goal = goal;
+    o.uid = uid;
+    return RIG_OP(r, SET_GOAL, set_goal, &o);
+}
+
+static inline int rig_reap(struct rig *r, uint64_t ino)
+{
+    Replfs__ReapOp o = REPLFS__REAP_OP__INIT;
+    uint64_t session = r->session, seq = r->seq;
+    o.n_ino = 1;
+    o.ino = &ino;
+    r->session = r->seq = 0;
+    int code = RIG_OP(r, REAP, reap, &o);
+    r->session = session;
+    r->seq = seq;
+    return code;
+}
+
+static inline int rig_reserve(struct rig *r, uint64_t chunk_upto, uint64_t ino_upto)
+{
+    Replfs__ReserveOp o = REPLFS__RESERVE_OP__INIT;
+    o.chunk_upto = chunk_upto;
+    o.ino_upto = ino_upto;
+    return RIG_OP(r, RESERVE, reserve, &o);
+}
+
+static inline int rig_session_open(struct rig *r, uint64_t id)
+{
+    Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
+    uint64_t session = r->session, seq = r->seq;
+    o.session = id;
+    o.name = (char *)"host:/mnt";
+    o.host_id = (char *)"0123456789abcdef";
+    r->session = r->seq = 0;
+    int code = RIG_OP(r, SESSION_OPEN, session_open, &o);
+    r->session = session;
+    r->seq = seq;
+    return code;
+}
+
+static inline int rig_session_close(struct rig *r, uint64_t id)
+{
+    Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
+    uint64_t session = r->session, seq = r->seq;
+    o.n_session = 1;
+    o.session = &id;
+    r->session = r->seq = 0;
+    int code = RIG_OP(r, SESSION_CLOSE, session_close, &o);
+    r->session = session;
+    r->seq = seq;
+    return code;
+}
+
+static inline int rig_member(struct rig *r, uint32_t chunkd, const char *host)
+{
+    Replfs__ChunkdAddOp o = REPLFS__CHUNKD_ADD_OP__INIT;
+    o.chunkd = chunkd;
+    o.host_id = (char *)host;
+    o.host_name = (char *)host;
+    return RIG_OP(r, CHUNKD_ADD, chunkd_add, &o);
+}
+
+/* A state machine with ids to give and session 7 open and used by what follows. */
+static inline void rig_open(struct rig *r)
+{
+    *r = (struct rig){.now = 1000, .next_ino = 2, .next_chunk = 1};
+    int code = fsm_new(&r->f);
+    assert(code == 0);
+    code = rig_reserve(r, 1ull << 40, 1ull << 40);
+    assert(code == 0);
+    code = rig_session_open(r, 7);
+    assert(code == 0);
+    r->session = 7;
+}
+
+static inline void rig_close(struct rig *r)
+{
+    fsm_free(r->f);
+    r->f = NULL;
+}
+
+static inline Replfs__Attr rig_attr(struct rig *r, uint64_t ino)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    int code = fsm_getattr(r->f, ino, &a);
+    if (code)
+        a.ino = 0;
+    return a;
+}
+
+/* Inode behind a name, 0 when there is none. */
+static inline uint64_t rig_lookup(struct rig *r, uint64_t parent, const char *name)
+{
+    uint64_t ino = 0;
+    if (fsm_lookup(r->f, parent, (const uint8_t *)name, strlen(name), &ino) != 0)
+        return 0;
+    return ino;
+}
+
+/* A memory file with the state saved, positioned at its start. */
+static inline int rig_save(struct fsm *f)
+{
+    int fd = memfd_create("fsm", MFD_CLOEXEC);
+    assert(fd >= 0);
+    int code = fsm_save(f, fd);
+    assert(code == 0);
+    lseek(fd, 0, SEEK_SET);
+    return fd;
+}
+
+/* Saves, loads into a second state machine and compares digests; aborts with a line when they
+ * differ. */
+static inline struct fsm *rig_reload(struct fsm *f)
+{
+    char why[256];
+    struct fsm *g;
+    int fd = rig_save(f), code = fsm_new(&g);
+    assert(code == 0);
+    code = fsm_load(g, fd, why);
+    close(fd);
+    if (code) {
+        fprintf(stderr, "own checkpoint is refused: %s\n", why);
+        abort();
+    }
+    if (fsm_digest(g) != fsm_digest(f) || fsm_applied(g) != fsm_applied(f)) {
+        fprintf(stderr, "the state differs after save and load\n");
+        abort();
+    }
+    return g;
+}
+#endif
