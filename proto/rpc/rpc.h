@@ -79,7 +79,7 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
 /* Sends the reply and frees req. rep->id and is_reply are filled in; payload reference is consumed
  * (may be NULL). body of rep stays the caller's. */
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload);
-/* Reply with payload straight from a file (sendfile on plaintext). fd stays open until sent: it is dup'ed. */
+/* Replies with a Failure; code positive or negative. */
 void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Same with the whole Failure given (chunkd, leader). */
 void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);

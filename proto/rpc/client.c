@@ -1,0 +1,159 @@
+/* Dialling. A numeric address is connected to from the worker; a name is looked up first by a
+ * short-lived thread, since the resolver blocks. All addresses of a name are tried in turn. */
+#include "rpc/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define LOG_MODULE "rpc"
+
+/* On the worker: connects to the next address that plaintext rules allow. err: why the former
+ * failed. */
+void conn_connect_next(struct rpc_conn *c, int err)
+{
+    char text[64] = "";
+
+    for (;;) {
+        pthread_mutex_lock(&c->lock);
+        int old = c->fd;
+        c->fd = -1;
+        pthread_mutex_unlock(&c->lock);
+        if (old >= 0)
+            close(old);
+        if (c->iaddr >= c->naddrs) {
+            conn_die(c, err ? -err : -EHOSTUNREACH, "cannot connect to %s: %s", c->target,
+                     strerror(err ? err : EHOSTUNREACH));
+            return;
+        }
+        const struct addr *a = &c->addrs[c->iaddr++];
+        if (!c->loop->tls && !c->loop->cfg.insecure && !addr_is_loopback(a)) {
+            addr_format(a, text, sizeof text);
+            log_debug("%s: skipping %s: no plaintext beyond loopback", c->target, text);
+            err = EPERM;
+            continue;
+        }
+        int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            err = errno;
+            continue;
+        }
+        conn_set_sockopts(fd);
+        int rc = connect(fd, (const struct sockaddr *)&a->sa, a->len);
+        err = rc < 0 && errno != EINPROGRESS ? errno : 0;
+        if (err) {
+            close(fd);
+            continue;
+        }
+        /* Also when connected at once: the socket is writable then. */
+        rc = conn_adopt_fd(c, fd, CONN_CONNECTING);
+        if (rc == 0)
+            return;
+        err = -rc;
+    }
+}
+
+static void *resolver_main(void *arg)
+{
+    struct rpc_conn *c = arg;
+    struct rpc_loop *l = c->loop;
+    struct addr addrs[ADDR_MAX];
+    char why[256];
+    int n = addr_resolve(c->target, false, false, addrs, why, sizeof why);
+
+    pthread_mutex_lock(&c->lock);
+    if (n < 0) {
+        conn_die_locked(c, n, "%s", why);
+    } else if (c->state == CONN_RESOLVING) {
+        memcpy(c->addrs, addrs, sizeof addrs);
+        c->naddrs = n;
+        worker_post(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+    conn_unref_internal(c);
+    pthread_mutex_lock(&l->lock);
+    l->resolving--;
+    pthread_cond_broadcast(&l->resolved);
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static int resolve_later(struct rpc_conn *c)
+{
+    pthread_t t;
+
+    pthread_mutex_lock(&c->loop->lock);
+    c->loop->resolving++;
+    pthread_mutex_unlock(&c->loop->lock);
+    conn_ref_internal(c);
+    int rc = pthread_create(&t, NULL, resolver_main, c);
+    if (rc == 0) {
+        pthread_detach(t);
+        return 0;
+    }
+    pthread_mutex_lock(&c->loop->lock);
+    c->loop->resolving--;
+    pthread_mutex_unlock(&c->loop->lock);
+    conn_unref_internal(c);
+    return -rc;
+}
+
+/* Fills addrs when that needs no name server. Returns their number, 0: look the name up, or
+ * negative. */
+static int resolve_now(struct rpc_loop *l, const char *addr, struct addr addrs[ADDR_MAX])
+{
+    char why[256];
+    bool local = !strncmp(addr, "localhost:", 10);
+    int n = addr_resolve(addr, !local, false, addrs, why, sizeof why);
+
+    if (n > 0 && !l->tls && !l->cfg.insecure && !addr_is_loopback(&addrs[0])) {
+        log_error("%s: plaintext is allowed to loopback addresses only; give TLS certificates "
+                  "(tls-cert, tls-key, tls-ca) or say insecure",
+                  addr);
+        return -EPERM;
+    }
+    if (n > 0 || local)
+        return n;
+    /* Not numeric; a name needs at least the form host:port. */
+    const char *colon = strrchr(addr, ':');
+    if (!colon || colon == addr || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+        !colon[1] || memchr(addr, ':', (size_t)(colon - addr))) {
+        log_error("%s", why);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
+             struct rpc_conn **out)
+{
+    struct addr addrs[ADDR_MAX];
+    int n, rc = 0;
+
+    *out = NULL;
+    if (l->stopping)
+        return -ERR_SHUTDOWN;
+    n = resolve_now(l, addr, addrs);
+    if (n < 0)
+        return n;
+    struct rpc_conn *c = conn_new(l, svc, false);
+    c->expect = expect;
+    snprintf(c->target, sizeof c->target, "%s", addr);
+    if (n > 0) {
+        memcpy(c->addrs, addrs, sizeof c->addrs);
+        c->naddrs = n;
+    }
+    conn_register(c);
+    pthread_mutex_lock(&c->lock);
+    if (n > 0)
+        worker_post(c);
+    pthread_mutex_unlock(&c->lock);
+    if (n == 0)
+        rc = resolve_later(c);
+    if (rc < 0)
+        conn_die(c, rc, "%s: cannot start a resolver thread: %s", addr, err_str(rc));
+    *out = c;
+    return 0;
+}

@@ -1,0 +1,165 @@
+/* Encoding and decoding of frames. Whatever arrives here was chosen by a peer: lengths are compared
+ * with their caps before anyone allocates, the CRC covers header and envelope (payload carries
+ * checksums of its own), and an envelope is unpacked into an arena of bounded size, so that a small
+ * message full of empty submessages cannot ask for gigabytes.
+ *
+ * The arena makes unpacking cheap too: a handful of mallocs per message whatever its shape, freed
+ * together. Pure; any thread. */
+#include "rpc/frame.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "base/error.h"
+
+static const uint8_t magic[4] = {'R', 'P', 'F', '1'};
+
+static uint32_t get32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (8 * i));
+}
+
+int frame_decode(const uint8_t h[FRAME_HEADER], struct frame *out, const char **why)
+{
+    if (memcmp(h, magic, sizeof magic) != 0) {
+        /* A TLS record starts with a type of 20..23 and version 3.x. */
+        *why = h[0] >= 20 && h[0] <= 23 && h[1] == 3
+                   ? "the peer speaks TLS here, we do not; give both sides certificates, or neither"
+                   : "not a replfs frame (wrong magic); is this the right port?";
+        return -ERR_PROTOCOL;
+    }
+    out->env_len = get32(h + 4);
+    out->payload_len = get32(h + 8);
+    out->crc = get32(h + 12);
+    if (out->env_len > RPC_MAX_ENVELOPE) {
+        *why = "envelope longer than the limit of 1 MiB";
+        return -ERR_PROTOCOL;
+    }
+    if (out->payload_len > RPC_MAX_PAYLOAD) {
+        *why = "payload longer than the limit";
+        return -ERR_PROTOCOL;
+    }
+    return 0;
+}
+
+static uint32_t frame_crc(const uint8_t *h, const uint8_t *env, size_t env_len)
+{
+    return crc32c(crc32c(0, h, FRAME_HEADER - 4), env, env_len);
+}
+
+int frame_check(const uint8_t h[FRAME_HEADER], const uint8_t *env, size_t env_len)
+{
+    return get32(h + 12) == frame_crc(h, env, env_len) ? 0 : -ERR_PROTOCOL;
+}
+
+void frame_encode(uint8_t h[FRAME_HEADER], const uint8_t *env, uint32_t env_len,
+                  uint32_t payload_len)
+{
+    memcpy(h, magic, sizeof magic);
+    put32(h + 4, env_len);
+    put32(h + 8, payload_len);
+    put32(h + 12, frame_crc(h, env, env_len));
+}
+
+/* ---- arena ---- */
+
+#define ARENA_MIN 1024u
+#define ARENA_BLOCK 65536u
+#define ARENA_LIMIT (64u << 20)
+
+struct block {
+    struct block *next;
+    max_align_t data[];
+};
+
+struct arena {
+    struct block *extra; /* further blocks, newest first */
+    char *at, *end;      /* free room in the newest block */
+    size_t total;
+    max_align_t first[];
+};
+
+static struct arena *arena_new(size_t hint)
+{
+    size_t room = hint < ARENA_MIN ? ARENA_MIN : hint > ARENA_BLOCK ? ARENA_BLOCK : hint;
+    struct arena *a = malloc(sizeof *a + room);
+
+    if (a) {
+        a->extra = NULL;
+        a->at = (char *)a->first;
+        a->end = a->at + room;
+        a->total = room;
+    }
+    return a;
+}
+
+static void *arena_alloc(void *data, size_t size)
+{
+    struct arena *a = data;
+    const size_t align = _Alignof(max_align_t);
+
+    if (size > ARENA_LIMIT)
+        return NULL;
+    size = (size + align - 1) & ~(align - 1);
+    if (size > (size_t)(a->end - a->at)) {
+        size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
+        if (a->total + room > ARENA_LIMIT)
+            return NULL;
+        struct block *b = malloc(sizeof *b + room);
+        if (!b)
+            return NULL;
+        b->next = a->extra;
+        a->extra = b;
+        a->at = (char *)b->data;
+        a->end = a->at + room;
+        a->total += room;
+    }
+    void *p = a->at;
+    a->at += size;
+    return p;
+}
+
+static void arena_forget(void *data, void *p)
+{
+    (void)data;
+    (void)p; /* everything goes together */
+}
+
+static void arena_free(struct arena *a)
+{
+    while (a && a->extra) {
+        struct block *b = a->extra;
+        a->extra = b->next;
+        free(b);
+    }
+    free(a);
+}
+
+int message_unpack(struct message *m, const uint8_t *data, size_t len)
+{
+    m->env = NULL;
+    m->arena = arena_new(len * 3 + 512);
+    if (!m->arena)
+        return -ERR_PROTOCOL;
+    ProtobufCAllocator alloc = {arena_alloc, arena_forget, m->arena};
+    m->env = replfs__envelope__unpack(&alloc, len, data);
+    if (!m->env) {
+        message_free(m);
+        return -ERR_PROTOCOL;
+    }
+    return 0;
+}
+
+void message_free(struct message *m)
+{
+    arena_free(m->arena);
+    m->arena = NULL;
+    m->env = NULL;
+}
