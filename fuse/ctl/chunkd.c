@@ -1,0 +1,104 @@
+/* replfsctl chunkd list: every chunk daemon with its disks. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "output.h"
+
+static void text(const Replfs__StatusReply *s)
+{
+    struct table t;
+    char a[16], b[16], c[32];
+    table_begin(&t, ">id|state|host|address|seen|disk|>used|>free|>chunks|note");
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        const Replfs__ChunkdStatus *k = s->chunkds[i];
+        for (size_t d = 0; d < k->n_disks || !d; d++) {
+            table_row(&t);
+            if (!d) {
+                table_cell(&t, 0, "%u", k->chunkd);
+                table_cell(&t, 1, "%s", ctl_node_state(k->state));
+                table_cell(&t, 2, "%s", *k->host_name ? k->host_name : k->host_id);
+                table_cell(&t, 3, "%s", k->addr);
+                table_cell(&t, 4, "%s", output_age(k->last_seen_ms / 1000, c));
+            }
+            if (d >= k->n_disks)
+                break;
+            const Replfs__DiskStat *disk = k->disks[d];
+            table_cell(&t, 5, "%s", disk->path);
+            table_cell(&t, 6, "%s", output_size(disk->used, a));
+            table_cell(&t, 7, "%s", output_size(disk->avail, b));
+            table_cell(&t, 8, "%" PRIu64, disk->chunks);
+            if (disk->failed)
+                table_cell(&t, 9, "FAILED: %s", disk->error);
+        }
+    }
+    table_print(&t, "", stdout);
+}
+
+static void json_disk(struct json *j, const Replfs__DiskStat *d)
+{
+    json_object(j, NULL);
+    json_u64(j, "disk", d->disk);
+    json_str(j, "path", d->path);
+    json_u64(j, "capacity", d->capacity);
+    json_u64(j, "used", d->used);
+    json_u64(j, "free", d->avail);
+    json_u64(j, "chunks", d->chunks);
+    json_bool(j, "failed", d->failed);
+    json_str(j, "error", d->error);
+    json_close(j);
+}
+
+static void print_json(const Replfs__StatusReply *s)
+{
+    struct json j;
+    json_begin(&j, stdout);
+    json_object(&j, NULL);
+    json_array(&j, "chunkds");
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        const Replfs__ChunkdStatus *k = s->chunkds[i];
+        json_object(&j, NULL);
+        json_u64(&j, "id", k->chunkd);
+        json_str(&j, "state", ctl_node_state(k->state));
+        json_str(&j, "addr", k->addr);
+        json_str(&j, "host_id", k->host_id);
+        json_str(&j, "host_name", k->host_name);
+        json_u64(&j, "last_seen_ms", k->last_seen_ms);
+        json_u64(&j, "chunks", k->chunks);
+        json_u64(&j, "inflight", k->inflight);
+        json_u64(&j, "read_bytes", k->read_bytes);
+        json_u64(&j, "write_bytes", k->write_bytes);
+        json_array(&j, "disks");
+        for (size_t d = 0; d < k->n_disks; d++)
+            json_disk(&j, k->disks[d]);
+        json_close(&j);
+        json_close(&j);
+    }
+    json_close(&j);
+    json_close(&j);
+}
+
+int verb_chunkd(const struct ctl_opts *o)
+{
+    struct ctl_opts rest = *o;
+    struct transport *t = NULL;
+    Replfs__Envelope *rep = NULL;
+    if (!o->nargs || strcmp(o->args[0], "list")) {
+        ctl_error("chunkd %s: usage: replfsctl chunkd list [PATH]", o->nargs ? o->args[0] : "");
+        return CTL_USAGE;
+    }
+    rest.args++;
+    rest.nargs--;
+    int rc = ctl_cluster(&rest, &t);
+    if (!rc)
+        rc = ctl_status(t, &rep);
+    if (!rc && o->json)
+        print_json(rep->status_reply);
+    else if (!rc)
+        text(rep->status_reply);
+    if (rep)
+        replfs__envelope__free_unpacked(rep, NULL);
+    transport_free(t);
+    return rc;
+}

@@ -1,0 +1,53 @@
+/* What the verbs of replfsctl share: options, exit codes, messages. */
+#ifndef REPLFS_CTL_CTL_H
+#define REPLFS_CTL_CTL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "transport.h"
+
+/* Exit codes, documented in man/replfsctl.1; numbers from 64 up as in sysexits.h. */
+enum ctl_exit {
+    CTL_OK = 0,
+    CTL_PROBLEM = 1, /* health: warnings; others: something was found or left undone */
+    CTL_ERROR = 2,   /* health: errors */
+    CTL_USAGE = 64,
+    CTL_NOT_REPLFS = 65,  /* the path is not on a replfs mount */
+    CTL_NO_PATH = 66,     /* no such file or directory */
+    CTL_UNREACHABLE = 69, /* the cluster does not answer */
+    CTL_INTERNAL = 70,
+    CTL_TIMEOUT = 75, /* --wait: not converged in time */
+    CTL_DENIED = 77,
+};
+
+struct ctl_opts {
+    bool json, recursive, wait;
+    uint64_t timeout_ms; /* of --wait; 0: for ever */
+    const char *meta;    /* --meta, or NULL */
+    struct transport_tls tls;
+    char **args; /* after the verb */
+    int nargs;
+};
+
+void ctl_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void *ctl_alloc(size_t n); /* zeroed; never NULL */
+
+/* The transport for a verb about the cluster: --meta, the one path argument, or the default mount.
+ */
+int ctl_cluster(const struct ctl_opts *o, struct transport **out);
+/* A StatusReply of it; the caller frees *rep. 0 or an exit code after a message. */
+int ctl_status(struct transport *t, Replfs__Envelope **rep);
+/* "up", "suspect", "dead", "draining", "unknown". */
+const char *ctl_node_state(uint32_t state);
+/* 1..8 as decimal digits only, else 0. */
+unsigned ctl_parse_goal(const char *s);
+
+/* ---- verbs: exit code ---- */
+int verb_status(const struct ctl_opts *o);
+int verb_health(const struct ctl_opts *o);
+int verb_info(const struct ctl_opts *o);
+int verb_getrepl(const struct ctl_opts *o);
+int verb_setrepl(const struct ctl_opts *o);
+int verb_chunkd(const struct ctl_opts *o);
+#endif

@@ -1,0 +1,238 @@
+/* replfsctl status: the cluster at a glance, from one StatusReply. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "ctl.h"
+#include "output.h"
+
+struct space {
+    uint64_t capacity, used, avail;
+    unsigned up, suspect, dead, draining, unknown, failed_disks;
+};
+
+static struct space add_up(const Replfs__StatusReply *s)
+{
+    struct space sp = {0};
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        const Replfs__ChunkdStatus *c = s->chunkds[i];
+        sp.up += c->state == REPLFS__NODE_STATE__NODE_UP;
+        sp.suspect += c->state == REPLFS__NODE_STATE__NODE_SUSPECT;
+        sp.dead += c->state == REPLFS__NODE_STATE__NODE_DEAD;
+        sp.draining += c->state == REPLFS__NODE_STATE__NODE_DRAINING;
+        sp.unknown += c->state == REPLFS__NODE_STATE__NODE_UNKNOWN;
+        for (size_t d = 0; d < c->n_disks; d++) {
+            sp.failed_disks += !!c->disks[d]->failed;
+            if (c->state == REPLFS__NODE_STATE__NODE_DEAD || c->disks[d]->failed)
+                continue;
+            sp.capacity += c->disks[d]->capacity;
+            sp.used += c->disks[d]->used;
+            sp.avail += c->disks[d]->avail;
+        }
+    }
+    return sp;
+}
+
+static void text_metads(const Replfs__StatusReply *s)
+{
+    char a[32], b[16], c[16];
+    struct table t;
+    table_begin(&t, "metad|address|role|up|>memory|>log|>applied");
+    for (size_t i = 0; i < s->n_metads; i++) {
+        const Replfs__MetadStatus *m = s->metads[i];
+        table_row(&t);
+        table_cell(&t, 0, "%" PRIu64, m->id);
+        table_cell(&t, 1, "%s", m->addr);
+        table_cell(&t, 2, "%s", m->role);
+        table_cell(&t, 3, "%s", output_age(m->uptime_s, a));
+        table_cell(&t, 4, "%s", output_size(m->memory, b));
+        table_cell(&t, 5, "%s", output_size(m->log_bytes, c));
+        table_cell(&t, 6, "%" PRIu64, m->applied);
+    }
+    table_print(&t, "  ", stdout);
+}
+
+static void text_goals(const Replfs__StatusReply *s)
+{
+    char a[16];
+    struct table t;
+    table_begin(&t, ">goal|>copies|>chunks|>size|");
+    for (size_t i = 0; i < s->n_goals; i++) {
+        const Replfs__GoalCount *g = s->goals[i];
+        table_row(&t);
+        table_cell(&t, 0, "%u", g->goal);
+        table_cell(&t, 1, "%u", g->copies);
+        table_cell(&t, 2, "%" PRIu64, g->chunks);
+        table_cell(&t, 3, "%s", output_size(g->bytes, a));
+        table_cell(&t, 4, "%s",
+                   g->copies == g->goal  ? ""
+                   : !g->copies          ? "no copy known"
+                   : g->copies < g->goal ? "too few"
+                                         : "surplus");
+    }
+    table_print(&t, "  ", stdout);
+}
+
+static void text_jobs(const Replfs__StatusReply *s)
+{
+    for (size_t i = 0; i < s->n_jobs; i++) {
+        const Replfs__JobStatus *j = s->jobs[i];
+        char a[16], b[16], c[32];
+        if (!j->queued && !j->running)
+            continue;
+        printf("  %s: %" PRIu64 " queued, %" PRIu64 " running", j->name, j->queued, j->running);
+        if (j->bytes_left)
+            printf(", %s left", output_size(j->bytes_left, a));
+        if (j->bytes_per_s)
+            printf(" at %s/s", output_size(j->bytes_per_s, b));
+        if (j->eta_s)
+            printf(", about %s", output_age(j->eta_s, c));
+        if (*j->waiting)
+            printf("; waits: %s", j->waiting);
+        putchar('\n');
+    }
+}
+
+static void text(const Replfs__StatusReply *s)
+{
+    struct space sp = add_up(s);
+    char a[16], b[16];
+    printf("cluster %s%s\n", s->cluster,
+           s->settling ? " (just started: reports still come in)" : "");
+    text_metads(s);
+    printf("chunkds: %zu, %u up", s->n_chunkds, sp.up);
+    if (sp.suspect)
+        printf(", %u suspect", sp.suspect);
+    if (sp.dead)
+        printf(", %u dead", sp.dead);
+    if (sp.draining)
+        printf(", %u draining", sp.draining);
+    if (sp.unknown)
+        printf(", %u not seen yet", sp.unknown);
+    if (sp.failed_disks)
+        printf(", %u failed disk%s", sp.failed_disks, sp.failed_disks == 1 ? "" : "s");
+    printf("\nspace: %s free of %s (all copies together)\n", output_size(sp.avail, a),
+           output_size(sp.capacity, b));
+    printf("files: %" PRIu64 " (%s), directories: %" PRIu64 ", symbolic links: %" PRIu64
+           ", others: %" PRIu64 "\n",
+           s->files, output_size(s->bytes, a), s->dirs, s->symlinks, s->others);
+    if (s->orphans)
+        printf("deleted but still open: %" PRIu64 "\n", s->orphans);
+    printf("mounts: %" PRIu64 "\n", s->sessions);
+    printf("chunks: %" PRIu64 "\n", s->chunks);
+    if (s->n_goals)
+        text_goals(s);
+    if (s->misplaced || s->bad_copies || s->lost)
+        printf("  with copies on one host: %" PRIu64 ", bad copies: %" PRIu64
+               ", without any copy: %" PRIu64 "\n",
+               s->misplaced, s->bad_copies, s->lost);
+    text_jobs(s);
+    printf("problems: %zu%s\n", s->n_problems, s->n_problems ? " (see replfsctl health)" : "");
+}
+
+static void json_jobs(struct json *j, const Replfs__StatusReply *s)
+{
+    json_array(j, "jobs");
+    for (size_t i = 0; i < s->n_jobs; i++) {
+        const Replfs__JobStatus *b = s->jobs[i];
+        json_object(j, NULL);
+        json_str(j, "name", b->name);
+        json_u64(j, "queued", b->queued);
+        json_u64(j, "running", b->running);
+        json_u64(j, "done", b->done);
+        json_u64(j, "failed", b->failed);
+        json_u64(j, "bytes_left", b->bytes_left);
+        json_u64(j, "bytes_per_s", b->bytes_per_s);
+        json_u64(j, "eta_s", b->eta_s);
+        json_str(j, "waiting", b->waiting);
+        json_str(j, "last_error", b->last_error);
+        json_close(j);
+    }
+    json_close(j);
+}
+
+static void json_metads(struct json *j, const Replfs__StatusReply *s)
+{
+    json_array(j, "metads");
+    for (size_t i = 0; i < s->n_metads; i++) {
+        const Replfs__MetadStatus *m = s->metads[i];
+        json_object(j, NULL);
+        json_u64(j, "id", m->id);
+        json_str(j, "addr", m->addr);
+        json_str(j, "role", m->role);
+        json_u64(j, "applied", m->applied);
+        json_u64(j, "term", m->term);
+        json_u64(j, "uptime_s", m->uptime_s);
+        json_u64(j, "memory", m->memory);
+        json_u64(j, "log_bytes", m->log_bytes);
+        json_u64(j, "checkpoint_index", m->checkpoint_index);
+        json_close(j);
+    }
+    json_close(j);
+}
+
+static void json_counts(struct json *j, const Replfs__StatusReply *s)
+{
+    struct space sp = add_up(s);
+    json_object(j, "chunkds");
+    json_u64(j, "total", s->n_chunkds);
+    json_u64(j, "up", sp.up);
+    json_u64(j, "suspect", sp.suspect);
+    json_u64(j, "dead", sp.dead);
+    json_u64(j, "draining", sp.draining);
+    json_u64(j, "unknown", sp.unknown);
+    json_u64(j, "failed_disks", sp.failed_disks);
+    json_close(j);
+    json_object(j, "space");
+    json_u64(j, "capacity", sp.capacity);
+    json_u64(j, "used", sp.used);
+    json_u64(j, "free", sp.avail);
+    json_close(j);
+    json_u64(j, "files", s->files);
+    json_u64(j, "dirs", s->dirs);
+    json_u64(j, "symlinks", s->symlinks);
+    json_u64(j, "others", s->others);
+    json_u64(j, "bytes", s->bytes);
+    json_u64(j, "orphans", s->orphans);
+    json_u64(j, "sessions", s->sessions);
+    json_u64(j, "chunks", s->chunks);
+    json_array(j, "copies");
+    for (size_t i = 0; i < s->n_goals; i++) {
+        json_object(j, NULL);
+        json_u64(j, "goal", s->goals[i]->goal);
+        json_u64(j, "copies", s->goals[i]->copies);
+        json_u64(j, "chunks", s->goals[i]->chunks);
+        json_u64(j, "bytes", s->goals[i]->bytes);
+        json_close(j);
+    }
+    json_close(j);
+    json_u64(j, "misplaced", s->misplaced);
+    json_u64(j, "bad_copies", s->bad_copies);
+    json_u64(j, "lost", s->lost);
+}
+
+int verb_status(const struct ctl_opts *o)
+{
+    struct transport *t = NULL;
+    Replfs__Envelope *rep = NULL;
+    int rc = ctl_cluster(o, &t);
+    if (!rc)
+        rc = ctl_status(t, &rep);
+    if (!rc && o->json) {
+        struct json j;
+        json_begin(&j, stdout);
+        json_object(&j, NULL);
+        json_str(&j, "cluster", rep->status_reply->cluster);
+        json_bool(&j, "settling", rep->status_reply->settling);
+        json_metads(&j, rep->status_reply);
+        json_counts(&j, rep->status_reply);
+        json_jobs(&j, rep->status_reply);
+        json_u64(&j, "problems", rep->status_reply->n_problems);
+        json_close(&j);
+    } else if (!rc) {
+        text(rep->status_reply);
+    }
+    if (rep)
+        replfs__envelope__free_unpacked(rep, NULL);
+    transport_free(t);
+    return rc;
+}
