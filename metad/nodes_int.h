@@ -1,0 +1,227 @@
+/* Private to the nodes module: nodes.c (registry, states), reports.c (what chunkds say they have),
+ * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
+ * (answers for people).
+ *
+ * Locks, in order of acquisition: fsm lock, nodes.lock, nodes.done_lock (leaf). Nothing is sent and
+ * no call made into rpc while nodes.lock is held, since a call's completion may run at once. */
+#ifndef REPLFS_METAD_NODES_INT_H
+#define REPLFS_METAD_NODES_INT_H
+#include "nodes.h"
+
+#include "repairq.h"
+
+#define NODE_DISKS_MAX 32
+#define NODE_DISK_UNKNOWN 63u /* loc.disk of a copy known from a commit only */
+#define NODE_CHUNKS_REPORT_MAX (1u << 30)
+#define NODE_CHECKS_MAX 64u                  /* quick verifications under way at one chunkd */
+#define NODES_WRITE_QUIET (3 * NSEC_PER_SEC) /* a chunk extended so recently is left alone */
+#define NODES_DELETE_BATCH 4096u
+
+/* soft_flags of struct fsm_chunk */
+enum {
+    SOFT_BUSY = 1,
+    /* a job has it */ SOFT_AGAIN = 2,
+    /* look again when the job ends */ SOFT_GREW = 4
+};
+
+struct node_disk {
+    uint32_t disk;
+    char path[192], error[128];
+    uint64_t capacity, used, avail, chunks;
+    bool failed;
+};
+
+/* A copy on a chunkd of a chunk that the fsm does not know (yet, or any more). */
+enum stray_state {
+    STRAY_KEPT,     /* its writer may still commit it */
+    STRAY_DELETING, /* in the delete queue or in an order under way */
+    STRAY_DELETED,  /* order answered; the heartbeat that says so is still to come */
+};
+struct stray {
+    uint64_t chunk, session;
+    int64_t at; /* mono: entered the state */
+    uint8_t disk, state;
+    bool reported;
+};
+struct job;
+struct del {
+    uint64_t chunk;
+    struct job *job; /* whose decision it was; NULL: garbage */
+};
+struct report { /* a full report coming in, or being compared */
+    uint64_t number;
+    struct u64map seen; /* chunk -> 1 */
+    bool complete;      /* last piece is here: sweeping */
+    uint64_t sweep_pos;
+};
+struct node {
+    uint32_t id, host; /* host: index + 1 into nodes.hosts */
+    char host_id[64], host_name[64], addr[128];
+    Replfs__NodeState state;
+    struct rpc_conn *conn; /* a reference; NULL when not connected */
+    bool seen;             /* registered since we lead */
+    int64_t last_seen;     /* mono; leader start when never seen */
+    bool reported;         /* a full report came in since it was last gone */
+    bool reported_once;    /* ... since we lead */
+    bool want_report;
+    unsigned beats; /* heartbeats since registration */
+    struct node_disk disks[NODE_DISKS_MAX];
+    unsigned ndisks;
+    uint32_t inflight, granted;
+    uint64_t read_bytes, write_bytes, rate;
+    uint64_t hb_seq;
+    uint64_t digest, count; /* of the copies it reported */
+    unsigned mismatches;
+    struct report *rep;
+    struct u64map stray_index; /* chunk -> index into strays */
+    struct stray *strays;
+    uint32_t nstrays, stray_cap, judge_pos;
+    struct del *dels;
+    uint32_t ndels, del_cap;
+    bool deleting; /* a DeleteOrder is under way */
+    uint32_t jobs, checks;
+};
+
+enum order_kind { ORDER_COPY, ORDER_VERIFY, ORDER_DELETE };
+struct order {
+    struct nodes *n;
+    enum order_kind kind;
+    enum repair_kind stat; /* where it is counted */
+    struct job *job;       /* NULL: delete */
+    uint32_t chunkd;       /* who carries it out */
+    struct rpc_conn *conn; /* a reference, for sending */
+    uint64_t chunk, session;
+    uint32_t len;
+    bool quick;
+    unsigned nsrc;
+    uint32_t src[REPAIR_SOURCES_MAX];
+    char src_addr[REPAIR_SOURCES_MAX][128];
+    struct del *dels;
+    uint32_t ndels;
+    /* result */
+    int code;
+    char detail[160];
+    uint32_t blamed; /* Failure.chunkd */
+    uint64_t bytes;
+    uint32_t good_len, disk;
+    bool bad;
+    struct order *next;
+};
+struct job {
+    struct repairq_item it;
+    enum repair_kind kind;
+    uint32_t verified[REPAIR_COPIES_MAX];
+    unsigned nverified;
+    unsigned steps;
+};
+
+/* Statistics of one kind of background work. */
+enum { JOB_DELETE = REPAIR_KINDS, JOB_KINDS };
+struct job_stat {
+    uint64_t running, done, failed, bytes_done, rate, rate_mark;
+    char last_error[192];
+    const char *waiting; /* since the last walk */
+    uint64_t nwaiting;
+};
+
+struct grant_floor {
+    uint64_t session, oldest;
+};
+
+struct nodes {
+    struct nodes_config cfg;
+    char dir[512], addr[128];
+    struct cap_key cap_key;
+    int64_t started; /* mono */
+    pthread_mutex_t lock;
+    /* under lock */
+    struct node **node;       /* by id, holes are NULL */
+    struct place_node *table; /* the planners' view, same index */
+    uint32_t nnodes;          /* slots */
+    char **hosts;
+    uint32_t nhosts, hosts_up;
+    uint32_t next_id;
+    uint64_t epoch, seed;
+    bool settling;
+    struct repairq *queue;
+    uint64_t walk_pos;
+    bool walking, walk_again;
+    struct u64map floor_index; /* session -> index into floors */
+    struct grant_floor *floors;
+    uint32_t nfloors;
+    uint64_t future_chunks; /* reported, but numbered beyond what the log ever reserved */
+    uint64_t lost_seen;
+    struct job_stat stat[JOB_KINDS];
+    struct order *to_send;
+    int64_t rate_at, judged_at, walked_at;
+    struct repair_ctx ctx; /* made anew each tick */
+    /* under done_lock */
+    pthread_mutex_t done_lock;
+    pthread_cond_t wake;
+    struct order *done;
+    unsigned outstanding; /* orders and proposals whose callback is to come */
+    bool stop, poked, running;
+    pthread_t thread;
+};
+
+/* ---- nodes.c ---- */
+struct node *nodes_find(struct nodes *n, uint32_t chunkd);
+struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c);
+struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id,
+                       const char *host_name);
+void nodes_refresh(struct nodes *n, struct node *d); /* planner's view of d from d */
+/* The state that time and connection give a chunkd. Pure. ages in ms. */
+Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
+                                 Replfs__NodeState former, int64_t silent_ms);
+void nodes_tick_states(struct nodes *n, int64_t now); /* takes fsm read lock and lock */
+void nodes_start_walk(struct nodes *n);               /* lock held */
+void nodes_poke(struct nodes *n);                     /* wakes the driver */
+void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks);
+void nodes_make_ctx(struct nodes *n);                                /* lock held */
+const char *nodes_label(const struct node *d, char buf[static 256]); /* "chunkd 3 (name, addr)" */
+void nodes_drop_conn(struct nodes *n, struct node *d,
+                     struct rpc_conn **put); /* lock held; *put: unref later */
+void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name);
+void nodes_outstanding(struct nodes *n, int by); /* counts callbacks to come; takes done_lock */
+
+/* ---- nodes_register.c ---- */
+int nodes_cap_key_load(struct nodes *n);
+
+/* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
+void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
+void reports_report(struct nodes *n, struct rpc_req *req);    /* takes locks; consumes req */
+bool reports_sweep(struct nodes *n);              /* takes locks: one slice; true: there is more */
+void reports_judge(struct nodes *n, int64_t now); /* takes locks: one slice */
+void reports_forget(struct node *d);              /* drops report, strays, digest */
+struct fsm_loc *reports_loc(struct fsm_chunk *c, uint32_t chunkd);
+/* Sets a copy's disk and state, keeping what is known of its having been reported. */
+void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t disk,
+                     enum copy_state state);
+/* Our delete of a known chunk's copy was answered: strikes it, awaiting the heartbeat. */
+void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd);
+void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool deleted);
+void reports_freed(struct nodes *n, const struct fsm_chunk *c);
+void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest); /* lock only */
+void reports_floor_del(struct nodes *n, uint64_t session);              /* lock only */
+
+/* ---- orders.c ---- */
+/* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */
+void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay);
+void orders_view(const struct fsm_chunk *c, struct repair_chunk *out); /* for the planner */
+void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, struct job *job);
+/* lock held: chunkd d is gone, its queued deletes come to nothing. */
+void orders_node_gone(struct nodes *n, struct node *d);
+/* Turns of the driver thread. */
+void orders_take_results(struct nodes *n);              /* takes locks */
+void orders_pop_slice(struct nodes *n, int64_t now);    /* fsm write lock and lock held */
+void orders_batch_deletes(struct nodes *n);             /* lock held */
+void orders_answered(struct nodes *n, struct order *o); /* has its result; takes done_lock */
+void orders_free(struct order *o);
+
+/* ---- orders_wire.c ---- */
+void orders_send_all(struct nodes *n, struct order *o); /* no lock held */
+
+/* ---- driver.c ---- */
+int driver_start(struct nodes *n);
+void driver_stop(struct nodes *n); /* waits for the callbacks to come */
+#endif

@@ -1,0 +1,272 @@
+/* How a chunkd becomes known: registration, the key that signs capabilities, and the dispatch of
+ * its requests.
+ *
+ * A chunkd without an id gets one through the log; the answer is sent when that is applied, so an
+ * id told is an id kept. One with an id must be a member, of this cluster, and the only live daemon
+ * with that id. The key lives in the file cap.key of the metad's directory, so that capabilities
+ * outlive a restart. Thread context: rpc loop threads, and the log thread for the completion of a
+ * proposal. */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "nodes_int.h"
+
+#define LOG_MODULE "nodes"
+
+struct adding { /* a ChunkdAddOp on its way through the log */
+    struct nodes *n;
+    struct rpc_req *req;
+    uint32_t chunkd;
+    int code;
+};
+
+/* ---- the key ---- */
+
+struct key_file {
+    uint64_t id;
+    uint8_t key[CAP_KEY_LEN];
+} __attribute__((packed));
+
+static int key_read(const char *path, struct key_file *k)
+{
+    CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t got = read(fd, k, sizeof *k);
+    return got == (ssize_t)sizeof *k ? 0 : got < 0 ? -errno : -ERR_CORRUPT;
+}
+
+static int key_write(const char *dir, const char *path, const struct key_file *k)
+{
+    char tmp[560];
+    snprintf(tmp, sizeof tmp, "%s.new", path);
+    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    ssize_t put = write(fd, k, sizeof *k);
+    if (put != (ssize_t)sizeof *k)
+        return put < 0 ? -errno : -ENOSPC;
+    if (fsync(fd) || rename(tmp, path))
+        return -errno;
+    CLEANUP(close_fdp) int d = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return d < 0 || fsync(d) ? -errno : 0;
+}
+
+int nodes_cap_key_load(struct nodes *n)
+{
+    struct key_file k;
+    char path[540];
+    snprintf(path, sizeof path, "%s/cap.key", n->dir);
+    int rc = n->dir[0] ? key_read(path, &k) : -ENOENT;
+    if (rc == -ENOENT) {
+        if (RAND_bytes((unsigned char *)&k, sizeof k) != 1)
+            return -EIO;
+        rc = n->dir[0] ? key_write(n->dir, path, &k) : 0;
+    }
+    if (rc) {
+        log_error(
+            "%s: %s; fix the file's rights or the disk, or remove the file: a new key is made then "
+            "(clients refresh their capabilities by themselves)",
+            path, err_str(rc));
+        return rc;
+    }
+    n->cap_key.id = k.id;
+    memcpy(n->cap_key.key, k.key, sizeof k.key);
+    return 0;
+}
+
+/* ---- registration ---- */
+
+/* An address without a host ("0.0.0.0:7101", ":7101") gets the one its connection comes from. */
+static void full_addr(const char *told, const char *peer, char out[static 128])
+{
+    const char *port = strrchr(told, ':'), *end = strrchr(peer, ':');
+    bool any = told[0] == ':' || !strncmp(told, "0.0.0.0:", 8) || !strncmp(told, "[::]:", 5);
+    if (any && port && end)
+        snprintf(out, 128, "%.*s%s", (int)(end - peer < 64 ? end - peer : 64), peer, port);
+    else
+        snprintf(out, 128, "%s", told);
+}
+
+/* Lock held. Takes the request's facts into d; an older connection of d is handed to *old. */
+static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
+                    struct rpc_conn **old)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    const struct rpc_peer *peer = rpc_conn_peer(req->conn);
+    nodes_drop_conn(n, d, old);
+    nodes_set_host(n, d, r->host_id, r->host_name ? r->host_name : "");
+    full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->addr);
+    d->conn = rpc_conn_ref(req->conn);
+    d->seen = true;
+    d->last_seen = clock_mono();
+    d->hb_seq = 0;
+    d->beats = 0;
+    d->read_bytes = d->write_bytes = d->rate = 0;
+    d->want_report = false;
+    nodes_disks_set(n, d, r->disks, r->n_disks);
+    n->epoch++;
+}
+
+static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+{
+    Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
+    uint8_t key[CAP_KEY_LEN];
+    char uuid[40];
+    snprintf(uuid, sizeof uuid, "%s", mlog_uuid(n->cfg.mlog));
+    memcpy(key, n->cap_key.key, sizeof key);
+    rep.cluster = uuid;
+    rep.chunkd = chunkd;
+    rep.heartbeat_ms = n->cfg.heartbeat_ms;
+    rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
+    rep.cap_key_id = n->cap_key.id;
+    RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* Lock held. Whether another daemon with d's id is alive on another connection. */
+static bool taken(const struct nodes *n, const struct node *d, const struct rpc_conn *c)
+{
+    int64_t silent = (clock_mono() - d->last_seen) / NSEC_PER_MSEC;
+    return d->conn && d->conn != c && rpc_conn_alive(d->conn) &&
+           silent <= (int64_t)n->cfg.suspect_ms;
+}
+
+static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+{
+    struct rpc_conn *old = NULL;
+    char label[256];
+    pthread_mutex_lock(&n->lock);
+    struct node *d = nodes_find(n, chunkd);
+    bool busy = d && taken(n, d, req->conn);
+    if (d)
+        nodes_label(d, label);
+    if (d && !busy) {
+        take_in(n, d, req, &old);
+        log_info("%s registered", nodes_label(d, label));
+    }
+    pthread_mutex_unlock(&n->lock);
+    if (old && old != req->conn)
+        rpc_conn_close(old);
+    rpc_conn_unref(old);
+    if (!d)
+        rpc_fail(
+            req, -ERR_NOT_REGISTERED,
+            "chunkd %u is not a member of cluster %s: its data directory belongs to another metad "
+            "state; give the daemon an empty --data directory to join as a new one",
+            chunkd, mlog_uuid(n->cfg.mlog));
+    else if (busy)
+        rpc_fail(
+            req, -ERR_BUSY,
+            "%s is connected and alive: two daemons use copies of one data directory, or the old "
+            "one has not gone yet; stop one of them",
+            label);
+    else
+        reply_registered(n, req, chunkd);
+    nodes_poke(n);
+}
+
+static void add_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct adding *a = arg;
+    const Replfs__RegisterReq *r = a->req->env->register_req;
+    a->code = code ? code : -res->code;
+    if (!a->code) { /* fsm write lock held */
+        LOCK_SCOPE(&a->n->lock);
+        nodes_add(a->n, a->chunkd, r->host_id, r->host_name);
+        /* a fresh disk holds nothing that anyone could miss */
+        nodes_find(a->n, a->chunkd)->reported_once = true;
+    }
+}
+
+/* Called after add_applied, whatever came of the proposal. */
+static void add_after(void *arg)
+{
+    struct adding *a = arg;
+    if (a->code)
+        rpc_fail(a->req, a->code, "no id could be given to the chunkd on %s: %s",
+                 a->req->env->register_req->host_id, err_str(a->code));
+    else
+        register_member(a->n, a->req, a->chunkd);
+    nodes_outstanding(a->n, -1);
+    free(a);
+}
+
+static void register_new(struct nodes *n, struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    Replfs__ChunkdAddOp op = REPLFS__CHUNKD_ADD_OP__INIT;
+    Replfs__MetaOp mop = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct adding *a = calloc(1, sizeof *a);
+    if (!a)
+        abort();
+    a->n = n;
+    a->req = req;
+    pthread_mutex_lock(&n->lock);
+    a->chunkd = n->next_id++;
+    pthread_mutex_unlock(&n->lock);
+    op.chunkd = a->chunkd;
+    op.host_id = r->host_id;
+    op.host_name = r->host_name;
+    mop.op_case = REPLFS__META_OP__OP_CHUNKD_ADD;
+    mop.chunkd_add = &op;
+    cmd.op = &mop;
+    nodes_outstanding(n, 1);
+    mlog_propose(n->cfg.mlog, &cmd, add_applied, add_after, a);
+}
+
+static void do_register(struct nodes *n, struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    const char *uuid = mlog_uuid(n->cfg.mlog);
+    if (!r->host_id || !r->host_id[0]) {
+        rpc_fail(
+            req, -EINVAL,
+            "a chunkd must tell its host id: is /etc/machine-id missing there? give --host-id");
+        return;
+    }
+    if (r->cluster && r->cluster[0] && strcmp(r->cluster, uuid)) {
+        rpc_fail(
+            req, -ERR_WRONG_CLUSTER,
+            "the data directory belongs to cluster %s, this metad serves cluster %s: point --meta "
+            "to the right metad, or give an empty --data directory",
+            r->cluster, uuid);
+        return;
+    }
+    if (r->chunkd)
+        register_member(n, req, r->chunkd);
+    else
+        register_new(n, req);
+}
+
+void nodes_request(struct nodes *n, struct rpc_req *req)
+{
+    if (!mlog_is_leader(n->cfg.mlog)) {
+        rpc_fail(req, -ERR_NOT_LEADER, "this metad does not lead");
+        return;
+    }
+    switch (req->env->body_case) {
+    case REPLFS__ENVELOPE__BODY_REGISTER_REQ:
+        do_register(n, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ:
+        reports_heartbeat(n, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_REPORT_REQ:
+        reports_report(n, req);
+        break;
+    default:
+        rpc_fail(req, -ERR_PROTOCOL, "not a request of a chunkd");
+    }
+}
