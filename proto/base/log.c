@@ -20,7 +20,7 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
 static struct {
     char program[32];
-    enum log_level level;
+    _Atomic enum log_level level;
     int fd;
     char debug[256]; /* ",mod,mod," or "," */
 } state = {.level = LOG_LVL_INFO, .fd = STDERR_FILENO, .debug = ","};
@@ -38,6 +38,11 @@ int log_init(const char *program, enum log_level level, const char *file)
         close(state.fd);
     state.fd = fd;
     return 0;
+}
+
+void log_set_level(enum log_level level)
+{
+    state.level = level;
 }
 
 int log_parse_level(const char *s, enum log_level *out)
