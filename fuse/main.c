@@ -206,10 +206,12 @@ static void *announce(void *arg)
         return NULL; /* ended meanwhile; main says the rest */
     }
     set_readahead(st.st_dev, m->o.readahead);
+    if (!m->o.foreground) {
+        daemon_ready(m->log_fd);
+        log_set_level(LOG_LVL_INFO);
+    }
     log_info("ready: %s (cluster %s) on %s", m->o.spec, client_cluster(m->ctx.client),
              m->mountpoint);
-    if (!m->o.foreground)
-        daemon_ready(m->log_fd);
     return NULL;
 }
 
@@ -241,7 +243,11 @@ static int run(struct mount *m)
     sigaddset(&stop, SIGINT);
     sigaddset(&stop, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &stop, &old);
-    log_init("mount.replfs", m->o.debug ? LOG_LVL_DEBUG : LOG_LVL_INFO,
+    /* On the way to the background only what is wrong concerns the caller's terminal. */
+    log_init("mount.replfs",
+             m->o.debug        ? LOG_LVL_DEBUG
+             : m->o.foreground ? LOG_LVL_INFO
+                               : LOG_LVL_WARN,
              m->o.foreground ? m->o.log_file : NULL);
     fuse_set_log_func(fuse_says);
     int rc = connect_cluster(m);
