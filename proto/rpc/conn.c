@@ -378,6 +378,17 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
     conn_send_locked(c, &env, NULL, 0);
 }
 
+/* The peer has been told why (c->error) and shall be able to read it: closing with its bytes unread
+ * would reset the connection and take our last words along. So: end our side, drop what comes,
+ * until the peer closes or LINGER_MS have passed. */
+static void linger_locked(struct rpc_conn *c)
+{
+    c->state = CONN_LINGER;
+    c->ready_by = clock_mono() + LINGER_MS * NSEC_PER_MSEC;
+    conn_arm_locked(c, c->ready_by);
+    conn_flush_locked(c);
+}
+
 /* Refuses the peer: an accepted one is told why first. */
 static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -397,12 +408,8 @@ static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
         RPC_ENVELOPE(env, FAILURE, failure, &f);
         env.is_reply = true;
         conn_send_locked(c, &env, NULL, 0);
-        if (c->state == CONN_HELLO) {
-            c->state = CONN_LINGER;
-            c->ready_by = clock_mono() + LINGER_MS * NSEC_PER_MSEC;
-            conn_arm_locked(c, c->ready_by);
-            conn_flush_locked(c);
-        }
+        if (c->state == CONN_HELLO)
+            linger_locked(c);
     } else {
         conn_die_locked(c, -code, "refused");
     }
@@ -484,7 +491,7 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
 
 static void tls_step(struct rpc_conn *c)
 {
-    char why[ERROR_TEXT] = "";
+    char why[320] = "";
 
     pthread_mutex_lock(&c->lock);
     if (c->state == CONN_TLS) {
@@ -493,6 +500,10 @@ static void tls_step(struct rpc_conn *c)
             c->state = CONN_HELLO;
             if (!c->accepted)
                 send_hello_locked(c, false);
+        } else if (rc != -EAGAIN && c->accepted) {
+            snprintf(c->error, sizeof c->error, "%s: %s", c->target, why);
+            c->code = rc;
+            linger_locked(c); /* OpenSSL has sent its alert */
         } else if (rc != -EAGAIN) {
             conn_die_locked(c, rc, "%s: %s", c->target, why);
         }

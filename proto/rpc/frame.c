@@ -26,15 +26,21 @@ static void put32(uint8_t *p, uint32_t v)
         p[i] = (uint8_t)(v >> (8 * i));
 }
 
+const char *frame_bad_start(const uint8_t *p, size_t n)
+{
+    if (memcmp(p, magic, n < sizeof magic ? n : sizeof magic) == 0)
+        return NULL;
+    /* A TLS record starts with a type of 20..23 and version 3.x. */
+    if (n >= 2 && p[0] >= 20 && p[0] <= 23 && p[1] == 3)
+        return "the peer speaks TLS here, we do not; give both sides certificates, or neither";
+    return "not a replfs frame (wrong magic); is this the right port?";
+}
+
 int frame_decode(const uint8_t h[FRAME_HEADER], struct frame *out, const char **why)
 {
-    if (memcmp(h, magic, sizeof magic) != 0) {
-        /* A TLS record starts with a type of 20..23 and version 3.x. */
-        *why = h[0] >= 20 && h[0] <= 23 && h[1] == 3
-                   ? "the peer speaks TLS here, we do not; give both sides certificates, or neither"
-                   : "not a replfs frame (wrong magic); is this the right port?";
+    *why = frame_bad_start(h, FRAME_HEADER);
+    if (*why)
         return -ERR_PROTOCOL;
-    }
     out->env_len = get32(h + 4);
     out->payload_len = get32(h + 8);
     out->crc = get32(h + 12);

@@ -10,6 +10,8 @@ struct frame {
     uint32_t env_len, payload_len, crc;
 };
 
+/* Why n > 0 bytes cannot be the start of a frame, or NULL. */
+const char *frame_bad_start(const uint8_t *p, size_t n);
 /* 0, or -ERR_PROTOCOL with *why set: wrong magic or a length above its cap. */
 int frame_decode(const uint8_t h[FRAME_HEADER], struct frame *out, const char **why);
 /* 0, or -ERR_PROTOCOL when the CRC of header and envelope is wrong. */

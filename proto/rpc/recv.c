@@ -29,8 +29,12 @@ static bool take_header(struct rpc_conn *c)
 {
     const char *why = "";
 
-    if (buffered(c) < FRAME_HEADER)
+    if (buffered(c) < FRAME_HEADER) {
+        /* A wrong peer may never send a whole header. */
+        if (buffered(c) >= 4 && (why = frame_bad_start(c->rbuf + c->rpos, buffered(c))) != NULL)
+            conn_die(c, -ERR_PROTOCOL, "%s: %s", c->target, why);
         return false;
+    }
     memcpy(c->header, c->rbuf + c->rpos, FRAME_HEADER);
     if (frame_decode(c->header, &c->frame, &why) < 0) {
         conn_die(c, -ERR_PROTOCOL, "%s: %s", c->target, why);
@@ -119,11 +123,7 @@ static bool handle_buffered(struct rpc_conn *c)
 {
     for (;;) {
         int state = c->state;
-        if (state == CONN_LINGER) {
-            c->rpos = c->rend;
-            return true;
-        }
-        if (state >= CONN_DYING)
+        if (state >= CONN_LINGER)
             return false;
         pthread_mutex_lock(&c->lock);
         bool paused = c->paused;
@@ -138,7 +138,7 @@ static bool handle_buffered(struct rpc_conn *c)
             break;
         handle(c);
     }
-    return c->state < CONN_DYING;
+    return c->state < CONN_LINGER;
 }
 
 /* Where the next bytes go. */
@@ -230,8 +230,26 @@ static bool tls_has_more(struct rpc_conn *c)
     return more;
 }
 
+/* LINGER: below TLS, which may have failed. */
+static void drop_input(struct rpc_conn *c)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        ssize_t rc = recv(c->fd, c->rbuf, RBUF_SIZE, MSG_DONTWAIT);
+        if (rc < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (rc <= 0) {
+            conn_die(c, -ERR_PEER_GONE, "%s: closed by the peer", c->target);
+            return;
+        }
+    }
+}
+
 void conn_readable(struct rpc_conn *c)
 {
+    if (c->state == CONN_LINGER) {
+        drop_input(c);
+        return;
+    }
     for (int i = 0;; i++) {
         bool drained;
         if (!handle_buffered(c))
