@@ -1,0 +1,227 @@
+/* inventory: the chunkd's table of contents and the memory of what metad was told.
+ *
+ * It owns two sets. `have`: every chunk on a healthy disk with the disk's index (and those reserved
+ * for bytes on their way). `changes`: chunks whose state may differ from what metad knows; its
+ * value says whether metad knows the chunk (TOLD). told_digest and told_count describe metad's view
+ * after everything taken has been applied, so they move when a change is taken, not when it
+ * happens. A heartbeat's digest is therefore right even when there are more changes than fit into
+ * it.
+ *
+ * A chunk that changes a thousand times between two heartbeats is one entry: lengths are looked up
+ * when the heartbeat is made. When metad is away for long and the changes pile up, they are dropped
+ * in favour of one full report.
+ *
+ * Thread context: store writer threads, loop threads, heartbeat thread; one leaf mutex. */
+#include "inventory.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/mix.h"
+#include "chunkset.h"
+
+#define DISK_MASK 0x00ffu
+#define RESERVED 0x0100u /* no byte stored yet: not reported */
+#define TOLD 1u          /* value in changes: metad knows this chunk */
+#define MAX_CHANGES 1000000u
+
+struct inventory {
+    pthread_mutex_t mu;
+    struct chunkset have;    /* mu */
+    struct chunkset changes; /* mu */
+    uint64_t told_digest;    /* mu */
+    uint64_t told_count;     /* mu */
+    size_t reserved;         /* mu: entries of have that are only reserved */
+    bool overflowed;         /* mu */
+};
+
+struct inventory *inventory_new(void)
+{
+    struct inventory *inv = calloc(1, sizeof *inv);
+    if (!inv)
+        abort();
+    pthread_mutex_init(&inv->mu, NULL);
+    chunkset_init(&inv->have);
+    chunkset_init(&inv->changes);
+    return inv;
+}
+
+void inventory_free(struct inventory *inv)
+{
+    if (!inv)
+        return;
+    chunkset_free(&inv->have);
+    chunkset_free(&inv->changes);
+    pthread_mutex_destroy(&inv->mu);
+    free(inv);
+}
+
+static bool exists_locked(const struct inventory *inv, uint64_t chunk, uint32_t *disk)
+{
+    const uint16_t *v = chunkset_find(&inv->have, chunk);
+    *disk = v ? *v & DISK_MASK : 0;
+    return v && !(*v & RESERVED);
+}
+
+/* Notes that chunk is about to change; had: whether it exists before the change. */
+static void note_change(struct inventory *inv, uint64_t chunk, bool had)
+{
+    if (inv->overflowed)
+        return;
+    if (inv->changes.n >= MAX_CHANGES) {
+        chunkset_clear(&inv->changes);
+        inv->overflowed = true;
+        return;
+    }
+    bool fresh;
+    uint16_t *v = chunkset_add(&inv->changes, chunk, &fresh);
+    if (fresh)
+        *v = had ? TOLD : 0;
+}
+
+uint32_t inventory_disk(struct inventory *inv, uint64_t chunk)
+{
+    LOCK_SCOPE(&inv->mu);
+    const uint16_t *v = chunkset_find(&inv->have, chunk);
+    return v ? *v & DISK_MASK : INVENTORY_NONE;
+}
+
+uint32_t inventory_reserve(struct inventory *inv, uint64_t chunk, uint32_t disk)
+{
+    LOCK_SCOPE(&inv->mu);
+    bool fresh;
+    uint16_t *v = chunkset_add(&inv->have, chunk, &fresh);
+    if (fresh) {
+        *v = (uint16_t)(disk | RESERVED);
+        inv->reserved++;
+    }
+    return *v & DISK_MASK;
+}
+
+void inventory_unreserve(struct inventory *inv, uint64_t chunk)
+{
+    LOCK_SCOPE(&inv->mu);
+    const uint16_t *v = chunkset_find(&inv->have, chunk);
+    if (v && (*v & RESERVED)) {
+        chunkset_remove(&inv->have, chunk);
+        inv->reserved--;
+    }
+}
+
+void inventory_changed(struct inventory *inv, uint64_t chunk, uint32_t disk, bool exists)
+{
+    if (chunk == 0)
+        return;
+    LOCK_SCOPE(&inv->mu);
+    uint32_t where;
+    bool had = exists_locked(inv, chunk, &where);
+    if (!exists && (!had || where != disk))
+        return; /* an old second copy went; the one we name is elsewhere */
+    note_change(inv, chunk, had);
+    if (!exists) {
+        chunkset_remove(&inv->have, chunk);
+        return;
+    }
+    bool fresh;
+    uint16_t *v = chunkset_add(&inv->have, chunk, &fresh);
+    if (!fresh && (*v & RESERVED))
+        inv->reserved--;
+    *v = (uint16_t)disk;
+}
+
+size_t inventory_drop_disk(struct inventory *inv, uint32_t disk)
+{
+    LOCK_SCOPE(&inv->mu);
+    struct chunkset keep;
+    chunkset_init(&keep);
+    size_t pos = 0, dropped = 0;
+    uint64_t chunk;
+    uint16_t val;
+    while (chunkset_next(&inv->have, &pos, &chunk, &val)) {
+        if ((val & DISK_MASK) == disk) {
+            dropped++;
+            if (val & RESERVED)
+                inv->reserved--;
+            continue;
+        }
+        bool fresh;
+        *chunkset_add(&keep, chunk, &fresh) = val;
+    }
+    chunkset_free(&inv->have);
+    inv->have = keep;
+    chunkset_clear(&inv->changes);
+    inv->overflowed = true;
+    return dropped;
+}
+
+size_t inventory_take(struct inventory *inv, struct inventory_item *out, size_t max)
+{
+    LOCK_SCOPE(&inv->mu);
+    size_t n = 0, pos = 0;
+    uint64_t chunk;
+    uint16_t told;
+    while (n < max && chunkset_next(&inv->changes, &pos, &chunk, &told)) {
+        struct inventory_item *it = &out[n++];
+        it->chunk = chunk;
+        it->exists = exists_locked(inv, chunk, &it->disk);
+        if (it->exists != (told == TOLD)) {
+            inv->told_digest ^= mix64(chunk);
+            inv->told_count += it->exists ? 1 : (uint64_t)-1;
+        }
+    }
+    if (n == inv->changes.n)
+        chunkset_clear(&inv->changes);
+    else
+        for (size_t i = 0; i < n; i++)
+            chunkset_remove(&inv->changes, out[i].chunk);
+    return n;
+}
+
+void inventory_told(struct inventory *inv, uint64_t *digest, uint64_t *count)
+{
+    LOCK_SCOPE(&inv->mu);
+    *digest = inv->told_digest;
+    *count = inv->told_count;
+}
+
+void inventory_look(struct inventory *inv, struct inventory_item *it)
+{
+    LOCK_SCOPE(&inv->mu);
+    it->exists = exists_locked(inv, it->chunk, &it->disk);
+}
+
+bool inventory_overflowed(struct inventory *inv)
+{
+    LOCK_SCOPE(&inv->mu);
+    return inv->overflowed;
+}
+
+struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n)
+{
+    LOCK_SCOPE(&inv->mu);
+    struct inventory_item *out = inv->have.n ? malloc(inv->have.n * sizeof *out) : NULL;
+    if (inv->have.n && !out)
+        abort();
+    *n = 0;
+    inv->told_digest = 0;
+    size_t pos = 0;
+    uint64_t chunk;
+    uint16_t val;
+    while (chunkset_next(&inv->have, &pos, &chunk, &val)) {
+        if (val & RESERVED)
+            continue;
+        out[(*n)++] = (struct inventory_item){chunk, val & DISK_MASK, true};
+        inv->told_digest ^= mix64(chunk);
+    }
+    inv->told_count = *n;
+    chunkset_clear(&inv->changes);
+    inv->overflowed = false;
+    return out;
+}
+
+size_t inventory_count(struct inventory *inv)
+{
+    LOCK_SCOPE(&inv->mu);
+    return inv->have.n - inv->reserved;
+}

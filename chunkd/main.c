@@ -1,0 +1,228 @@
+/* replfs-chunkd: options, signals, and the daemon in between.
+ *
+ * Runs in the foreground. SIGTERM and SIGINT end it cleanly with status 0; a second one ends it at
+ * once. Signals are blocked in all threads and taken by the main thread, which does nothing else. A
+ * fatal finding of the heartbeat (another cluster's metad) sends the process SIGTERM with the
+ * status set to 1. Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad
+ * usage. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/config.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "chunkd.h"
+
+#define LOG_MODULE "main"
+
+static struct config_list data, meta;
+static char *listen_addr, *advertise, *host_id, *host_name, *tls_cert, *tls_key, *tls_ca;
+static char *log_level, *log_file, *log_debug_modules, *pid_file;
+static uint64_t capacity, reserve, segment_size, threads = 2;
+static bool rebuild_index, insecure;
+
+static const struct config_opt options[] = {
+    {"data", CONFIG_LIST, &data, "DIR", "data directory; give it once for each disk", 0, 0, false},
+    {"meta", CONFIG_LIST, &meta, "ADDR", "host:port of metad; several may be given", 0, 0, false},
+    {"listen", CONFIG_STRING, &listen_addr, "ADDR",
+     "address to serve (default :7100; without TLS "
+     "and --insecure 127.0.0.1:7100)",
+     0, 0, false},
+    {"advertise", CONFIG_STRING, &advertise, "ADDR", "address clients are told, if another", 0, 0,
+     false},
+    {"host-id", CONFIG_STRING, &host_id, "ID", "which computer this is (default /etc/machine-id)",
+     0, 0, false},
+    {"host-name", CONFIG_STRING, &host_name, "NAME", "its name for people (default host name)", 0,
+     0, false},
+    {"capacity", CONFIG_SIZE, &capacity, "SIZE",
+     "bytes to use in each data directory (default all)", 0, 0, false},
+    {"reserve", CONFIG_SIZE, &reserve, "SIZE", "bytes of each disk never to use", 0, 0, false},
+    {"segment-size", CONFIG_SIZE, &segment_size, "SIZE", "size of a segment log (default 256M)", 0,
+     0, false},
+    {"rebuild-index", CONFIG_BOOL, &rebuild_index, NULL,
+     "make the index anew from the segment logs", 0, 0, true},
+    {"tls-cert", CONFIG_STRING, &tls_cert, "FILE", "our certificate, PEM", 0, 0, false},
+    {"tls-key", CONFIG_STRING, &tls_key, "FILE", "its key, PEM", 0, 0, false},
+    {"tls-ca", CONFIG_STRING, &tls_ca, "FILE", "the cluster's CA, PEM", 0, 0, false},
+    {"insecure", CONFIG_BOOL, &insecure, NULL, "allow plaintext beyond loopback", 0, 0, false},
+    {"threads", CONFIG_UINT, &threads, "N", "network threads (default 2)", 1, 256, false},
+    {"log-level", CONFIG_STRING, &log_level, "LEVEL", "error, warn, info (default) or debug", 0, 0,
+     false},
+    {"log-file", CONFIG_STRING, &log_file, "FILE", "log there instead of stderr", 0, 0, false},
+    {"debug", CONFIG_STRING, &log_debug_modules, "MODULES", "debug lines of these modules, or all",
+     0, 0, false},
+    {"pid-file", CONFIG_STRING, &pid_file, "FILE", "write the process id there", 0, 0, false},
+    {NULL, CONFIG_STRING, NULL, NULL, NULL, 0, 0, false},
+};
+
+static atomic_int exit_status;
+
+static void on_fatal(void *arg, int code)
+{
+    (void)arg;
+    (void)code;
+    if (atomic_exchange(&exit_status, EXIT_FAILURE) == 0) /* once: a second signal kills */
+        kill(getpid(), SIGTERM);
+}
+
+/* Without --host-id: the machine's own, which copies must not share. */
+static int default_host_id(void)
+{
+    if (host_id)
+        return 0;
+    char line[128] = "";
+    FILE *f = fopen("/etc/machine-id", "re");
+    if (f) {
+        if (!fgets(line, sizeof line, f))
+            line[0] = '\0';
+        fclose(f);
+    }
+    line[strcspn(line, "\r\n")] = '\0';
+    if (!line[0]) {
+        log_error("/etc/machine-id is missing or empty, so copies could not be kept on distinct "
+                  "hosts: run systemd-machine-id-setup, or give --host-id");
+        return -ENOENT;
+    }
+    host_id = strdup(line);
+    return host_id ? 0 : -ENOMEM;
+}
+
+static int default_host_name(void)
+{
+    char name[256] = "";
+    if (host_name)
+        return 0;
+    if (gethostname(name, sizeof name - 1) != 0)
+        snprintf(name, sizeof name, "unknown");
+    host_name = strdup(name);
+    return host_name ? 0 : -ENOMEM;
+}
+
+static int check_options(int nrest, char **rest)
+{
+    const char *wrong = NULL;
+    if (nrest > 0)
+        fprintf(stderr, "replfs-chunkd: unexpected argument '%s' (see --help)\n", rest[0]);
+    else if (data.n == 0)
+        wrong = "no data directory: give --data=DIR";
+    else if (data.n > INVENTORY_DISKS)
+        wrong = "too many data directories: give --data at most 64 times";
+    else if (meta.n == 0)
+        wrong = "no metad: give --meta=HOST:PORT";
+    else if (!!tls_cert + !!tls_key + !!tls_ca != 0 && !(tls_cert && tls_key && tls_ca))
+        wrong = "give all of --tls-cert, --tls-key and --tls-ca, or none";
+    else
+        return 0;
+    if (wrong)
+        fprintf(stderr, "replfs-chunkd: %s (on the command line or in the configuration file)\n",
+                wrong);
+    return -EINVAL;
+}
+
+static int start_log(void)
+{
+    enum log_level level = LOG_LVL_INFO;
+    if (log_level && log_parse_level(log_level, &level) != 0) {
+        fprintf(stderr, "replfs-chunkd: --log-level=%s: must be error, warn, info or debug\n",
+                log_level);
+        return -EINVAL;
+    }
+    int rc = log_init("replfs-chunkd", level, log_file);
+    if (rc != 0)
+        fprintf(stderr, "replfs-chunkd: --log-file=%s: %s\n", log_file ? log_file : "",
+                err_str(rc));
+    if (log_debug_modules)
+        log_set_debug(log_debug_modules);
+    return rc;
+}
+
+static int write_pid_file(void)
+{
+    if (!pid_file)
+        return 0;
+    FILE *f = fopen(pid_file, "we");
+    int rc = f && fprintf(f, "%ld\n", (long)getpid()) > 0 ? 0 : -errno;
+    if (f && fclose(f) != 0)
+        rc = -errno;
+    if (rc != 0)
+        log_error("--pid-file=%s: %s", pid_file, err_str(rc));
+    return rc;
+}
+
+static int run(const sigset_t *signals)
+{
+    if (default_host_id() != 0 || default_host_name() != 0 || write_pid_file() != 0)
+        return EXIT_FAILURE;
+    const char *where = listen_addr;
+    if (!where)
+        where = tls_cert || insecure ? ":7100" : "127.0.0.1:7100";
+    struct chunkd_config cfg = {
+        .disks = {.dirs = data.items,
+                  .ndirs = data.n,
+                  .capacity = capacity,
+                  .reserve = reserve,
+                  .segment_size = segment_size,
+                  .rebuild_index = rebuild_index},
+        .rpc = {.name = host_name,
+                .threads = (unsigned)threads,
+                .insecure = insecure,
+                .tls_cert = tls_cert,
+                .tls_key = tls_key,
+                .tls_ca = tls_ca},
+        .listen = where,
+        .advertise = advertise,
+        .metas = meta.items,
+        .nmetas = meta.n,
+        .host_id = host_id,
+        .host_name = host_name,
+        .fatal = on_fatal,
+    };
+    struct chunkd *d;
+    int rc = chunkd_start(&cfg, &d);
+    if (rc != 0) {
+        log_error("cannot start: %s", err_str(rc));
+        return EXIT_FAILURE;
+    }
+    log_info("listening on %s, version %s", chunkd_addr(d), REPLFS_VERSION);
+    int sig;
+    sigwait(signals, &sig);
+    log_info("stopping on %s", strsignal(sig));
+    pthread_sigmask(SIG_UNBLOCK, signals, NULL); /* a second one ends us at once */
+    chunkd_stop(d);
+    if (pid_file)
+        unlink(pid_file);
+    log_info("stopped");
+    return atomic_load(&exit_status);
+}
+
+int main(int argc, char **argv)
+{
+    char **rest;
+    int nrest;
+    bool exit_now = false;
+    if (config_parse(options, "replfs-chunkd",
+                     "Usage: replfs-chunkd --data DIR... --meta ADDR... [OPTIONS]\n"
+                     "Stores chunks of a replfs cluster in the given directories.\n",
+                     "/etc/replfs/chunkd.conf", argc, argv, &rest, &nrest, &exit_now) != 0)
+        return EX_USAGE;
+    if (exit_now)
+        return EXIT_SUCCESS;
+    if (check_options(nrest, rest) != 0 || start_log() != 0)
+        return EX_USAGE;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    int status = run(&signals);
+    config_free(options);
+    return status;
+}

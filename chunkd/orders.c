@@ -1,0 +1,371 @@
+/* orders: metad's orders, carried out one per thread of the service's order pool.
+ *
+ * Copy fetches a chunk from the named sources in turn, in reads of up to 1 MiB, checks every CRC of
+ * what arrives, and appends each span to a fresh copy that the store keeps beside whatever is
+ * there; only when it is complete and synced it takes that one's place. A bad or missing block, a
+ * source that dies or ends early: the next source goes on from the same offset (all copies of a
+ * chunk have the same bytes), and when none is left the half copy is dropped. Nothing bad is ever
+ * stored: CRCs are checked before.
+ *
+ * Spans begin on CRC block boundaries of their records, and the next range asked for begins where
+ * the last span ended, so that spans line up and keep the client's own CRCs. A source with other
+ * boundaries (its span begins earlier) is trimmed; only when the cut is inside a block, CRCs are
+ * made anew, from bytes just verified against the client's.
+ *
+ * Verify reads the whole copy back and says how much of it is good.
+ *
+ * Thread context: pool threads, which may block; deletes run on the store's writer threads. */
+#include "orders.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define LOG_MODULE "orders"
+#define PIECE (1u << 20)    /* of one Read */
+#define FETCH_MS 15000u     /* a source that needs longer for one piece is given up */
+#define MAX_SPAN (1u << 20) /* an append's limit */
+
+struct order {
+    struct service *s;
+    struct rpc_req *req;
+};
+
+static void order_reply(struct service *s, struct rpc_req *req, const Replfs__OrderReply *r)
+{
+    Replfs__OrderReply copy = *r;
+    RPC_ENVELOPE(env, ORDER_REPLY, order_reply, &copy);
+    service_reply(s, req, &env, NULL);
+}
+
+/* ---- waiting for a store's callbacks ---- */
+
+struct waiter {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    unsigned pending;
+    int code; /* first failure */
+};
+#define WAITER_INIT                                                                                \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0                                  \
+    }
+
+static void waiter_add(struct waiter *w)
+{
+    LOCK_SCOPE(&w->mu);
+    w->pending++;
+}
+
+static void waiter_done(void *arg, int code)
+{
+    struct waiter *w = arg;
+    LOCK_SCOPE(&w->mu);
+    if (w->code == 0)
+        w->code = code;
+    w->pending--;
+    pthread_cond_signal(&w->cv);
+}
+
+static int waiter_wait(struct waiter *w)
+{
+    LOCK_SCOPE(&w->mu);
+    while (w->pending > 0)
+        pthread_cond_wait(&w->cv, &w->mu);
+    return w->code;
+}
+
+/* ---- copy ---- */
+
+struct copy {
+    struct service *s;
+    const Replfs__CopyOrder *o;
+    struct store *store;
+    uint64_t token;
+    uint32_t pos;   /* bytes of the new copy so far */
+    bool own_fault; /* the last failure was this chunkd's disk: no other source helps */
+    char why[256];  /* of the last failure */
+};
+
+/* Appends one verified span, skipping what is there already. */
+static int copy_span(struct copy *c, const Replfs__Span *sp, const uint8_t *data, struct waiter *w)
+{
+    uint32_t skip = c->pos - sp->chunk_off, len = sp->len - skip;
+    struct buf *b = buf_new(len);
+    memcpy(b->data, data + skip, len);
+    b->len = len;
+    CLEANUP(free_ptr) uint8_t *made = NULL;
+    const uint8_t *crcs = sp->crcs.data + (size_t)skip / CRC_BLOCK * 4;
+    if (skip % CRC_BLOCK != 0) {
+        made = malloc(crc_blocks(len) * 4);
+        if (!made)
+            abort();
+        crc_blocks_make(b->data, len, made);
+        crcs = made;
+    }
+    struct store_append a = {
+        .chunk = c->o->chunk,
+        .session = c->o->session,
+        .chunk_off = c->pos,
+        .data = b,
+        .crcs = crcs,
+    };
+    waiter_add(w);
+    store_copy_append(c->store, c->token, &a, waiter_done, w);
+    buf_unref(b);
+    c->pos += len;
+    return 0;
+}
+
+/* Checks all of a ReadReply before anything of it is used. */
+static int check_spans(const struct copy *c, const Replfs__ReadReply *rr, const struct buf *payload)
+{
+    size_t at = 0, have = payload ? payload->len : 0;
+    uint32_t pos = c->pos;
+    for (size_t i = 0; i < rr->n_spans; i++) {
+        const Replfs__Span *sp = rr->spans[i];
+        if (sp->len == 0 || sp->len > MAX_SPAN || sp->len > have - at ||
+            sp->crcs.len != crc_blocks(sp->len) * 4 || sp->chunk_off > UINT32_MAX - sp->len)
+            return -ERR_PROTOCOL;
+        if (sp->chunk_off > pos || sp->chunk_off + sp->len <= pos)
+            return -ERR_PROTOCOL; /* a gap, or nothing new */
+        if (crc_blocks_check(payload->data + at, sp->len, sp->crcs.data) >= 0)
+            return -ERR_CRC;
+        at += sp->len;
+        pos = sp->chunk_off + sp->len;
+    }
+    return pos > c->pos ? 0 : -ERR_SHORT;
+}
+
+/* Fetches and stores the piece at c->pos. */
+static int copy_piece(struct copy *c, struct rpc_conn *conn, const Replfs__CopySource *src,
+                      uint64_t trace)
+{
+    Replfs__ReadReq rd = REPLFS__READ_REQ__INIT;
+    rd.chunk = c->o->chunk;
+    rd.session = c->o->session;
+    rd.cap = src->cap;
+    rd.off = c->pos;
+    rd.len = c->o->len - c->pos < PIECE ? c->o->len - c->pos : PIECE;
+    RPC_ENVELOPE(env, READ_REQ, read_req, &rd);
+    env.trace = trace;
+    struct rpc_result res;
+    int rc = rpc_call_wait(conn, &env, NULL, FETCH_MS, &res);
+    if (rc == 0 && res.rep->body_case != REPLFS__ENVELOPE__BODY_READ_REPLY)
+        rc = -ERR_PROTOCOL;
+    if (rc == 0)
+        rc = check_spans(c, res.rep->read_reply, res.payload);
+    if (rc == 0) {
+        const Replfs__ReadReply *rr = res.rep->read_reply;
+        const uint8_t *at = res.payload->data;
+        uint32_t before = c->pos;
+        struct waiter w = WAITER_INIT;
+        for (size_t i = 0; i < rr->n_spans; at += rr->spans[i++]->len)
+            copy_span(c, rr->spans[i], at, &w);
+        rc = waiter_wait(&w);
+        c->own_fault = rc != 0;
+        service_count(c->s, 0, c->pos - before);
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+
+static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t trace)
+{
+    struct rpc_conn *conn = NULL;
+    int rc = peers_get(service_peers(c->s), src->addr, &conn);
+    while (rc == 0 && c->pos < c->o->len)
+        rc = service_stopping(c->s) ? -ERR_SHUTDOWN : copy_piece(c, conn, src, trace);
+    rpc_conn_unref(conn);
+    if (rc != 0) {
+        snprintf(c->why, sizeof c->why, "chunk %llx at %u from chunkd %u at %s: %s",
+                 (unsigned long long)c->o->chunk, c->pos, src->chunkd, src->addr, err_str(rc));
+        log_warn("copy of %s", c->why);
+    }
+    return rc;
+}
+
+static int copy_all(struct copy *c, uint64_t trace)
+{
+    int rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
+    if (rc != 0)
+        return rc;
+    rc = -ERR_NO_CHUNK;
+    snprintf(c->why, sizeof c->why, "chunk %llx: no source was named",
+             (unsigned long long)c->o->chunk);
+    for (size_t i = 0; i < c->o->n_sources && rc != 0 && !c->own_fault; i++)
+        rc = copy_from(c, c->o->sources[i], trace);
+    if (rc != 0) {
+        store_copy_abort(c->store, c->token);
+        return rc;
+    }
+    struct waiter w = WAITER_INIT;
+    waiter_add(&w);
+    store_copy_finish(c->store, c->token, waiter_done, &w);
+    rc = waiter_wait(&w);
+    if (rc != 0)
+        snprintf(c->why, sizeof c->why, "chunk %llx: completing the copy: %s",
+                 (unsigned long long)c->o->chunk, err_str(rc));
+    return rc;
+}
+
+static void run_copy(struct service *s, struct rpc_req *req)
+{
+    const Replfs__CopyOrder *o = req->env->order_req->copy;
+    struct copy c = {.s = s, .o = o};
+    struct disk *disk;
+    int rc = disks_copy_enter(service_disks(s), o->chunk, o->len, &disk);
+    if (rc != 0) {
+        service_fail(s, req, rc, 0, "no disk for a copy of chunk %llx: %s",
+                     (unsigned long long)o->chunk, err_str(rc));
+        return;
+    }
+    c.store = disk_store(disk);
+    rc = copy_all(&c, req->trace);
+    disks_copy_leave(service_disks(s), disk);
+    if (rc != 0) {
+        service_fail(s, req, rc, 0, "copy of %s", c.why);
+        return;
+    }
+    log_debug("copied chunk %llx, %u bytes", (unsigned long long)o->chunk, c.pos);
+    Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
+    r.bytes = r.len = c.pos;
+    r.disk = disk_index(disk);
+    order_reply(s, req, &r);
+}
+
+/* ---- delete ---- */
+
+/* Deletes on every disk that has the chunk: a disk that was out may have come back with an old
+ * copy. */
+static void run_delete(struct service *s, struct rpc_req *req)
+{
+    const Replfs__DeleteOrder *o = req->env->order_req->delete_chunks;
+    struct disks *d = service_disks(s);
+    struct waiter w = WAITER_INIT;
+    CLEANUP(free_ptr) uint64_t *mine = malloc((o->n_chunks + 1) * sizeof *mine);
+    if (!mine)
+        abort();
+    for (size_t i = 0; i < disks_count(d); i++) {
+        struct store *store = disk_store(disks_at(d, i));
+        size_t n = 0;
+        uint32_t len;
+        uint64_t session;
+        for (size_t j = 0; store && j < o->n_chunks; j++)
+            if (store_chunk_len(store, o->chunks[j], &len, &session) == 0)
+                mine[n++] = o->chunks[j];
+        if (n == 0 || disk_failed(disks_at(d, i)))
+            continue;
+        waiter_add(&w);
+        store_delete(store, mine, n, waiter_done, &w);
+        int rc = waiter_wait(&w); /* mine is reused */
+        if (rc != 0) {
+            service_fail(s, req, rc, 0, "deleting %zu chunks: %s", n, err_str(rc));
+            return;
+        }
+    }
+    Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
+    order_reply(s, req, &r);
+}
+
+/* ---- verify ---- */
+
+static void run_verify(struct service *s, struct rpc_req *req)
+{
+    const Replfs__VerifyOrder *o = req->env->order_req->verify;
+    struct disk *disk = disks_find(service_disks(s), o->chunk, false);
+    uint32_t len = 0;
+    uint64_t session;
+    int rc = disk ? store_chunk_len(disk_store(disk), o->chunk, &len, &session) : -ERR_NO_CHUNK;
+    Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
+    r.len = len;
+    for (uint32_t pos = 0; rc == 0 && !o->quick && pos < len && !r.bad;) {
+        uint32_t n = len - pos < PIECE ? len - pos : PIECE;
+        struct store_read sr;
+        rc = service_stopping(s) ? -ERR_SHUTDOWN
+                                 : store_read(disk_store(disk), o->chunk, pos, n, true, &sr);
+        if (rc == 0) {
+            buf_unref(sr.data);
+            free(sr.spans);
+            pos += n;
+            r.bytes += n;
+        } else if (rc == -ERR_CRC || rc == -EIO || rc == -ERR_SHORT) {
+            log_warn("chunk %llx is bad between %u and %u: %s", (unsigned long long)o->chunk, pos,
+                     pos + n, err_str(rc));
+            r.bad = true;
+            r.len = pos;
+            rc = 0;
+        }
+    }
+    if (rc != 0) {
+        service_fail(s, req, rc, 0, "verifying chunk %llx: %s", (unsigned long long)o->chunk,
+                     err_str(rc));
+        return;
+    }
+    if (disk)
+        r.disk = disk_index(disk);
+    order_reply(s, req, &r);
+}
+
+/* ---- dispatch ---- */
+
+static void order_run(void *arg)
+{
+    struct order *job = arg;
+    struct service *s = job->s;
+    struct rpc_req *req = job->req;
+    free(job);
+    if (service_stopping(s)) {
+        service_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
+        return;
+    }
+    switch (req->env->order_req->order_case) {
+    case REPLFS__ORDER_REQ__ORDER_COPY:
+        run_copy(s, req);
+        break;
+    case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
+        run_delete(s, req);
+        break;
+    default:
+        run_verify(s, req);
+        break;
+    }
+}
+
+/* What must hold of an order before a thread takes it. */
+static int check_order(const Replfs__OrderReq *in)
+{
+    switch (in->order_case) {
+    case REPLFS__ORDER_REQ__ORDER_COPY:
+        return in->copy->chunk != 0 && in->copy->len > 0 ? 0 : -ERR_PROTOCOL;
+    case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
+    case REPLFS__ORDER_REQ__ORDER_VERIFY:
+        return 0;
+    default:
+        return -ERR_PROTOCOL;
+    }
+}
+
+void orders_request(struct service *s, struct rpc_req *req)
+{
+    const Replfs__OrderReq *in = req->env->order_req;
+    int rc = check_order(in);
+    if (rc != 0) {
+        service_fail(s, req, rc, 0, "order %d is not one this chunkd knows", (int)in->order_case);
+        return;
+    }
+    struct order *job = malloc(sizeof *job);
+    if (!job)
+        abort();
+    *job = (struct order){s, req};
+    if (service_run_order(s, req, order_run, job) != 0)
+        free(job);
+}

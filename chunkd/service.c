@@ -1,0 +1,451 @@
+/* service: what a chunkd answers.
+ *
+ * It owns the dispatch table, the capability keys, the pools of threads for reads and orders, and
+ * the count of requests under way, which shutdown waits for. Every request ends in exactly one
+ * service_reply or service_fail. Appends are in forward.c, metad's orders in orders.c; reads and
+ * syncs are here.
+ *
+ * A request is refused before its handler runs when the daemon stops, does not know its identity
+ * yet, the peer's role may not call it, or its deadline has passed. The handler then checks what
+ * the message says: every number in it is a peer's input.
+ *
+ * A Read blocks on a cold disk, so it runs on a pool; read_answer is self-contained and may as well
+ * be called on the loop thread once the store can tell that it would not block.
+ *
+ * Thread context: service_request on loop threads (one connection's requests in order), answers
+ * from pool, store writer and loop threads. keys: under a mutex, copied out, as it is read once a
+ * request. */
+#include "service.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "forward.h"
+#include "orders.h"
+#include "rpc/cap.h"
+#include "workers.h"
+
+#define LOG_MODULE "service"
+#define MAX_KEYS 8u
+#define MAX_READ (1u << 20)
+#define MAX_SYNC_CHUNKS 4096u
+#define MAX_QUEUED_READS 2048u
+#define MAX_QUEUED_ORDERS 4096u
+#define REPLY_SPACE (RPC_MAX_ENVELOPE - 65536u) /* for the spans of a ReadReply */
+
+struct service {
+    struct service_config cfg;
+    struct workers *readers, *orderers;
+    atomic_uint chunkd; /* 0: not registered */
+    atomic_bool stopping;
+    atomic_uint_fast64_t read_bytes, write_bytes;
+    pthread_mutex_t mu;
+    pthread_cond_t idle;
+    unsigned inflight;             /* mu */
+    struct cap_key keys[MAX_KEYS]; /* mu: newest first */
+    size_t nkeys;                  /* mu */
+};
+
+/* ---- life ---- */
+
+int service_new(const struct service_config *cfg, struct service **out)
+{
+    struct service *s = calloc(1, sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    s->cfg = *cfg;
+    pthread_mutex_init(&s->mu, NULL);
+    pthread_cond_init(&s->idle, NULL);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned threads = cfg->read_threads ? cfg->read_threads : cpus > 2 ? (unsigned)cpus : 2;
+    size_t copiers = cfg->ndisks * DISKS_COPIES;
+    int rc = workers_new("chunkd-read", threads, MAX_QUEUED_READS, &s->readers);
+    if (rc == 0)
+        rc = workers_new("chunkd-order", copiers > 64 ? 64 : (unsigned)copiers, MAX_QUEUED_ORDERS,
+                         &s->orderers);
+    if (rc != 0) {
+        service_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void service_stop(struct service *s)
+{
+    atomic_store(&s->stopping, true);
+    LOCK_SCOPE(&s->mu);
+    while (s->inflight > 0)
+        pthread_cond_wait(&s->idle, &s->mu);
+}
+
+void service_free(struct service *s)
+{
+    if (!s)
+        return;
+    workers_free(s->readers);
+    workers_free(s->orderers);
+    pthread_cond_destroy(&s->idle);
+    pthread_mutex_destroy(&s->mu);
+    explicit_bzero(s->keys, sizeof s->keys);
+    free(s);
+}
+
+void service_identity(struct service *s, const char *cluster, uint32_t chunkd)
+{
+    (void)cluster;
+    atomic_store(&s->chunkd, chunkd);
+}
+
+void service_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len)
+{
+    if (len != CAP_KEY_LEN)
+        return;
+    LOCK_SCOPE(&s->mu);
+    size_t at = 0; /* where this id is, or the place of the one to drop */
+    while (at < s->nkeys && s->keys[at].id != id)
+        at++;
+    if (at == s->nkeys) {
+        if (s->nkeys < MAX_KEYS)
+            s->nkeys++;
+        else
+            at--;
+    }
+    memmove(&s->keys[1], &s->keys[0], at * sizeof s->keys[0]);
+    s->keys[0].id = id;
+    memcpy(s->keys[0].key, key, len);
+}
+
+void service_load(struct service *s, struct service_load *out)
+{
+    LOCK_SCOPE(&s->mu);
+    *out = (struct service_load){s->inflight, atomic_load(&s->read_bytes),
+                                 atomic_load(&s->write_bytes)};
+}
+
+/* ---- for handlers ---- */
+
+struct disks *service_disks(struct service *s)
+{
+    return s->cfg.disks;
+}
+
+struct peers *service_peers(struct service *s)
+{
+    return s->cfg.peers;
+}
+
+uint32_t service_chunkd(struct service *s)
+{
+    return atomic_load(&s->chunkd);
+}
+
+bool service_stopping(struct service *s)
+{
+    return atomic_load(&s->stopping);
+}
+
+void service_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes)
+{
+    atomic_fetch_add(&s->read_bytes, read_bytes);
+    atomic_fetch_add(&s->write_bytes, write_bytes);
+}
+
+int service_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
+                      uint64_t session, uint32_t rights)
+{
+    struct cap_key keys[MAX_KEYS];
+    pthread_mutex_lock(&s->mu);
+    size_t n = s->nkeys;
+    memcpy(keys, s->keys, n * sizeof keys[0]);
+    pthread_mutex_unlock(&s->mu);
+    if (n == 0)
+        return -ERR_NOT_REGISTERED;
+    return cap_check(keys, n, cap->data, cap->len, chunk, session, rights,
+                     (uint32_t)(clock_wall() / NSEC_PER_SEC));
+}
+
+int service_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg)
+{
+    int rc = workers_run(s->orderers, fn, arg);
+    if (rc != 0)
+        service_fail(s, req, rc, 0, "%u orders are waiting already", MAX_QUEUED_ORDERS);
+    return rc;
+}
+
+static void leave(struct service *s)
+{
+    LOCK_SCOPE(&s->mu);
+    if (--s->inflight == 0)
+        pthread_cond_broadcast(&s->idle);
+}
+
+void service_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep,
+                   struct buf *payload)
+{
+    rpc_reply(req, rep, payload);
+    leave(s);
+}
+
+void service_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd,
+                  const char *fmt, ...)
+{
+    char detail[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(detail, sizeof detail, fmt, ap);
+    va_end(ap);
+    Replfs__Failure f = REPLFS__FAILURE__INIT;
+    f.code = (uint32_t)-code;
+    f.detail = detail;
+    f.chunkd = chunkd ? chunkd : service_chunkd(s);
+    log_debug("trace %016llx fails: %s (%s)", (unsigned long long)req->trace, err_str(code),
+              detail);
+    rpc_fail_with(req, &f);
+    leave(s);
+}
+
+unsigned service_time_left(const struct rpc_req *req)
+{
+    int64_t left = (req->deadline - clock_mono()) / NSEC_PER_MSEC;
+    left -= left / 16;
+    return left <= 0 ? 0 : left > 3600000 ? 3600000 : (unsigned)left;
+}
+
+/* ---- read ---- */
+
+struct read_job {
+    struct service *s;
+    struct rpc_req *req;
+};
+
+/* How many spans fit one reply: a chunk of very small appends has many. */
+static size_t spans_that_fit(const struct store_read *r)
+{
+    size_t space = 0, n = 0;
+    for (; n < r->n; n++) {
+        space += 32 + crc_blocks(r->spans[n].len) * 4;
+        if (space > REPLY_SPACE)
+            break;
+    }
+    return n;
+}
+
+static void read_send(struct service *s, struct rpc_req *req, struct store_read *r)
+{
+    size_t n = spans_that_fit(r), bytes = 0;
+    Replfs__Span *spans = calloc(n + 1, sizeof *spans);
+    Replfs__Span **list = calloc(n + 1, sizeof *list);
+    if (!spans || !list)
+        abort();
+    for (size_t i = 0; i < n; i++) {
+        replfs__span__init(&spans[i]);
+        spans[i].chunk_off = r->spans[i].chunk_off;
+        spans[i].len = r->spans[i].len;
+        spans[i].crcs.data = r->spans[i].crcs;
+        spans[i].crcs.len = crc_blocks(r->spans[i].len) * 4;
+        list[i] = &spans[i];
+        bytes += r->spans[i].len;
+    }
+    if (bytes < r->data->len)
+        r->data->len = bytes; /* the rest is asked for again */
+    Replfs__ReadReply rr = REPLFS__READ_REPLY__INIT;
+    rr.spans = list;
+    rr.n_spans = n;
+    rr.chunk_len = r->chunk_len;
+    RPC_ENVELOPE(env, READ_REPLY, read_reply, &rr);
+    service_count(s, bytes, 0);
+    service_reply(s, req, &env, r->data);
+    free(list);
+    free(spans);
+    free(r->spans);
+}
+
+/* Answers a Read that has been checked. May block on the disk. */
+static void read_answer(struct service *s, struct rpc_req *req)
+{
+    const Replfs__ReadReq *in = req->env->read_req;
+    struct disk *disk = disks_find(s->cfg.disks, in->chunk, true);
+    struct store_read r;
+    int rc = -ERR_NO_CHUNK;
+    if (disk && disk_store(disk))
+        rc = store_read(disk_store(disk), in->chunk, in->off, in->len, false, &r);
+    if (rc != 0)
+        service_fail(s, req, rc, 0, "read of chunk %llx at %u+%u: %s",
+                     (unsigned long long)in->chunk, in->off, in->len, err_str(rc));
+    else
+        read_send(s, req, &r);
+}
+
+static void read_job_run(void *arg)
+{
+    struct read_job *job = arg;
+    if (clock_mono() > job->req->deadline)
+        service_fail(job->s, job->req, -ERR_TIMEOUT, 0, "waited too long for a free reader");
+    else
+        read_answer(job->s, job->req);
+    free(job);
+}
+
+static void handle_read(struct service *s, struct rpc_req *req)
+{
+    const Replfs__ReadReq *in = req->env->read_req;
+    if (in->len == 0 || in->len > MAX_READ || in->off > UINT32_MAX - in->len) {
+        service_fail(s, req, -ERR_PROTOCOL, 0, "Read of %u bytes at %u: 1 to %u are possible",
+                     in->len, in->off, MAX_READ);
+        return;
+    }
+    int rc = service_check_cap(s, &in->cap, in->chunk, in->session, CAP_READ);
+    if (rc != 0) {
+        service_fail(s, req, rc, 0, "Read of chunk %llx", (unsigned long long)in->chunk);
+        return;
+    }
+    struct read_job *job = malloc(sizeof *job);
+    if (!job)
+        abort();
+    *job = (struct read_job){s, req};
+    rc = workers_run(s->readers, read_job_run, job);
+    if (rc != 0) {
+        free(job);
+        service_fail(s, req, rc, 0, "%u reads are waiting already", MAX_QUEUED_READS);
+    }
+}
+
+/* ---- sync ---- */
+
+struct sync_op {
+    struct service *s;
+    struct rpc_req *req;
+    atomic_uint waits; /* disks still syncing, plus one while they are being started */
+    atomic_int code;
+};
+
+static void sync_done(void *arg, int code)
+{
+    struct sync_op *op = arg;
+    if (code != 0)
+        atomic_store(&op->code, code);
+    if (atomic_fetch_sub(&op->waits, 1) != 1)
+        return;
+    code = atomic_load(&op->code);
+    if (code != 0) {
+        service_fail(op->s, op->req, code, 0, "sync: %s", err_str(code));
+    } else {
+        Replfs__SyncReply sr = REPLFS__SYNC_REPLY__INIT;
+        RPC_ENVELOPE(env, SYNC_REPLY, sync_reply, &sr);
+        service_reply(op->s, op->req, &env, NULL);
+    }
+    free(op);
+}
+
+/* The disk of one named chunk, after checking the right to it and its length. */
+static int sync_check(struct service *s, uint64_t session, const Replfs__SyncChunk *c,
+                      struct disk **disk)
+{
+    int rc = service_check_cap(s, &c->cap, c->chunk, session, CAP_APPEND);
+    if (rc == -ERR_CAP)
+        rc = service_check_cap(s, &c->cap, c->chunk, session, CAP_READ);
+    if (rc != 0)
+        return rc;
+    *disk = disks_find(s->cfg.disks, c->chunk, false);
+    if (!*disk)
+        return -ERR_NO_CHUNK;
+    uint32_t len;
+    uint64_t writer;
+    rc = store_chunk_len(disk_store(*disk), c->chunk, &len, &writer);
+    return rc != 0 ? rc : len < c->len ? -ERR_SHORT : 0;
+}
+
+static void handle_sync(struct service *s, struct rpc_req *req)
+{
+    const Replfs__SyncReq *in = req->env->sync_req;
+    if (in->n_chunks > MAX_SYNC_CHUNKS) {
+        service_fail(s, req, -ERR_PROTOCOL, 0, "Sync of %zu chunks: at most %u are possible",
+                     in->n_chunks, MAX_SYNC_CHUNKS);
+        return;
+    }
+    uint64_t wanted = 0; /* set of disk indexes */
+    struct disk *of[INVENTORY_DISKS];
+    for (size_t i = 0; i < in->n_chunks; i++) {
+        struct disk *disk;
+        int rc = sync_check(s, in->session, in->chunks[i], &disk);
+        if (rc != 0) {
+            service_fail(s, req, rc, 0, "Sync of chunk %llx up to %u: %s",
+                         (unsigned long long)in->chunks[i]->chunk, in->chunks[i]->len, err_str(rc));
+            return;
+        }
+        wanted |= 1ull << disk_index(disk);
+        of[disk_index(disk)] = disk;
+    }
+    struct sync_op *op = calloc(1, sizeof *op);
+    if (!op)
+        abort();
+    op->s = s;
+    op->req = req;
+    atomic_store(&op->waits, 1);
+    for (unsigned i = 0; i < INVENTORY_DISKS; i++) {
+        if (!(wanted >> i & 1))
+            continue;
+        atomic_fetch_add(&op->waits, 1);
+        store_sync(disk_store(of[i]), sync_done, op);
+    }
+    sync_done(op, 0);
+}
+
+/* ---- dispatch ---- */
+
+struct entry {
+    Replfs__Envelope__BodyCase body;
+    unsigned roles;
+    void (*handler)(struct service *s, struct rpc_req *req);
+};
+static const struct entry table[] = {
+    {REPLFS__ENVELOPE__BODY_APPEND_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, forward_append},
+    {REPLFS__ENVELOPE__BODY_READ_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_read},
+    {REPLFS__ENVELOPE__BODY_SYNC_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_sync},
+    {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_METAD, orders_request},
+};
+
+static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].body == body)
+            return &table[i];
+    return NULL;
+}
+
+void service_request(void *arg, struct rpc_req *req)
+{
+    struct service *s = arg;
+    pthread_mutex_lock(&s->mu);
+    s->inflight++; /* before looking at stopping: service_stop then waits for us */
+    pthread_mutex_unlock(&s->mu);
+    const struct entry *e = find_entry(req->env->body_case);
+    const struct rpc_peer *peer = rpc_conn_peer(req->conn);
+    if (service_stopping(s))
+        service_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
+    else if (!e)
+        service_fail(s, req, -ERR_PROTOCOL, 0, "a chunkd does not answer message %d",
+                     (int)req->env->body_case);
+    else if (!(e->roles & (unsigned)peer->role))
+        service_fail(s, req, -ERR_ROLE, 0, "%s may not send message %d to a chunkd", peer->name,
+                     (int)req->env->body_case);
+    else if (service_chunkd(s) == 0 || !disks_ready(s->cfg.disks))
+        service_fail(s, req, -ERR_NOT_REGISTERED, 0,
+                     "this chunkd is not registered at a metad yet");
+    else if (clock_mono() > req->deadline)
+        service_fail(s, req, -ERR_TIMEOUT, 0, "the deadline had passed on arrival");
+    else
+        e->handler(s, req);
+}
