@@ -124,7 +124,7 @@ static void text_chunk(const Replfs__ChunkInfo *c, uint32_t file_goal)
     struct table t;
     printf("  chunk %" PRIx64 ": %s, goal %u, copies %zu\n", c->chunk, output_size(c->len, a),
            c->goal, c->n_copies);
-    if (c->goal > file_goal)
+    if (c->goal > file_goal && !*c->note)
         printf(
             "    goal above the file's %u: shared with %u reference%s, one of which asks for %u\n",
             file_goal, c->refs, c->refs == 1 ? "" : "s", c->goal);
