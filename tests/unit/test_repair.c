@@ -1,0 +1,397 @@
+/* Repair planner: each rule of repair.c once, and the queue's order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "metad/repairq.h"
+
+#define GIB (1ull << 30)
+#define NMAX 16
+#define UP REPLFS__NODE_STATE__NODE_UP
+#define SUSPECT REPLFS__NODE_STATE__NODE_SUSPECT
+#define DEAD REPLFS__NODE_STATE__NODE_DEAD
+
+static struct place_node node[NMAX];
+static struct repair_ctx x;
+static struct repair_chunk c;
+static struct repair_decision d;
+
+/* n chunkds on computers of their own, a chunk with the given goal and no copies. */
+static void make(unsigned n, unsigned goal)
+{
+    memset(node, 0, sizeof node);
+    for (unsigned i = 1; i <= n; i++)
+        node[i] = (struct place_node){.host = i,
+                                      .state = UP,
+                                      .room = 10 * GIB,
+                                      .avail = 10 * GIB,
+                                      .capacity = 20 * GIB,
+                                      .max_jobs = 4};
+    x = (struct repair_ctx){.t = {node, n + 1}, .hosts_up = n, .seed = 1};
+    c = (struct repair_chunk){.len = 1000, .goal = (uint8_t)goal};
+}
+
+static void copy(uint32_t chunkd, enum repair_state s)
+{
+    c.copy[c.n++] = (struct repair_copy){.chunkd = chunkd, .state = (uint8_t)s};
+}
+
+static enum repair_act decide(void)
+{
+    x.hosts_up = place_hosts_up(&x.t);
+    repair_decide(&x, &c, &d);
+    assert_non_null(d.why);
+    return d.act;
+}
+
+static void content(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_NONE);
+    assert_true(repair_satisfied(&x, &c));
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    assert_false(repair_classify(&x, &c, &prio, &kind, &bytes));
+}
+
+static void copies_when_a_chunkd_is_dead(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    node[2].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_NONE); /* not yet */
+    node[2].state = DEAD;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 3);
+    assert_int_equal(d.nsrc, 1);
+    assert_int_equal(d.src[0], 1);
+    copy(3, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_FORGET);
+    assert_int_equal(d.target, 2);
+}
+
+static void failed_disk_does_not_count(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    c.copy[1].disk = 5;
+    node[2].failed_disks = 1u << 5;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 3);
+}
+
+static void waits_with_a_reason_when_no_host_is_left(void **state)
+{
+    (void)state;
+    make(2, 3);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_WAIT);
+    assert_true(d.why[0]);
+    make(1, 2);
+    copy(1, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_WAIT);
+}
+
+static void shares_a_host_when_it_must_and_moves_when_it_can(void **state)
+{
+    (void)state;
+    make(3, 2);
+    node[2].host = 1;
+    node[3].state = DEAD;
+    copy(1, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 2);
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_NONE); /* misplaced, nothing to be done */
+    assert_false(repair_satisfied(&x, &c));
+    node[3].state = UP;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.kind, REPAIR_KIND_MOVE);
+    assert_int_equal(d.target, 3);
+    copy(3, REPAIR_OK);
+    c.copy[2].verified = true;
+    node[2].avail = GIB; /* fuller than 1: goes */
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 1);
+    assert_true(d.quick);
+    c.copy[0].verified = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+    c.copy[1] = c.copy[2];
+    c.n = 2;
+    assert_int_equal(decide(), REPAIR_NONE);
+    assert_true(repair_satisfied(&x, &c));
+}
+
+static void checks_before_dropping_surplus(void **state)
+{
+    (void)state;
+    make(3, 1);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    copy(3, REPAIR_OK);
+    node[2].avail = GIB;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 1);
+    c.copy[0].verified = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 3);
+    c.copy[2].verified = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+}
+
+static void suspect_copy_justifies_no_drop(void **state)
+{
+    (void)state;
+    make(3, 2);
+    for (uint32_t i = 1; i <= 3; i++) {
+        copy(i, REPAIR_OK);
+        c.copy[i - 1].verified = true;
+    }
+    node[3].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[3].state = UP;
+    assert_int_equal(decide(), REPAIR_DROP);
+}
+
+static void bad_copy_replaced_elsewhere_or_in_place(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_BAD);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 3);
+    assert_false(d.in_place);
+    node[3].state = DEAD;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 2);
+    assert_true(d.in_place);
+    assert_int_equal(d.src[0], 1);
+}
+
+static void bad_copy_dropped_once_goal_is_reached(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_BAD);
+    copy(3, REPAIR_OK);
+    c.copy[0].verified = c.copy[2].verified = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+}
+
+static void doubts_are_checked_first(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_SHORT);
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 1);
+    assert_true(d.quick);
+    c.copy[0].state = REPAIR_CHECKING;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_false(d.quick);
+}
+
+static void lost_and_unavailable_differ(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    node[1].state = DEAD;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    c.n = 0;
+    assert_int_equal(decide(), REPAIR_LOST);
+    x.unreported = true;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    x.unreported = false;
+    copy(2, REPAIR_BAD);
+    assert_int_equal(decide(), REPAIR_LOST);
+}
+
+static void doomed_copy_is_revived_rather_than_lost(void **state)
+{
+    (void)state;
+    make(2, 1);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_DOOMED);
+    node[1].state = DEAD;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 2);
+    assert_false(d.quick);
+    node[1].state = UP;
+    c.copy[0].verified = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+}
+
+static void no_repair_while_reports_are_missing(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    x.incomplete = x.unreported = true;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    x.incomplete = false;
+    assert_int_equal(decide(), REPAIR_COPY);
+}
+
+static void bounds_make_it_busy(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    node[1].jobs = 4;
+    assert_int_equal(decide(), REPAIR_BUSY); /* source */
+    node[1].jobs = 0;
+    node[2].jobs = node[3].jobs = 4;
+    assert_int_equal(decide(), REPAIR_BUSY); /* targets */
+    node[3].jobs = 3;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 3);
+}
+
+static void writer_is_left_alone(void **state)
+{
+    (void)state;
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    c.writing = true;
+    assert_int_equal(decide(), REPAIR_LATER);
+}
+
+/* ---- queue ---- */
+
+static struct repairq_item item(uint64_t chunk, unsigned prio, int64_t due)
+{
+    return (struct repairq_item){.chunk = chunk, .prio = (uint8_t)prio, .due = due, .bytes = 10};
+}
+
+static void queue_order(void **state)
+{
+    (void)state;
+    struct repairq *q = repairq_new();
+    struct repairq_item it, in[] = {item(1, 2, 0), item(2, 1, 0), item(3, 2, 0), item(4, 0, 100)};
+    for (unsigned i = 0; i < 4; i++)
+        repairq_push(q, &in[i]);
+    uint64_t n, bytes;
+    repairq_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
+    assert_int_equal(n, 4);
+    assert_int_equal(bytes, 40);
+    assert_true(repairq_pop(q, 50, &it));
+    assert_int_equal(it.chunk, 2);
+    repairq_unpop(q, &it);
+    assert_true(repairq_pop(q, 50, &it));
+    assert_int_equal(it.chunk, 2);
+    assert_true(repairq_pop(q, 100, &it));
+    assert_int_equal(it.chunk, 4); /* due now, most urgent */
+    assert_true(repairq_pop(q, 100, &it));
+    assert_int_equal(it.chunk, 1);
+    assert_true(repairq_remove(q, 3));
+    assert_false(repairq_remove(q, 3));
+    assert_false(repairq_pop(q, 100, &it));
+    repairq_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
+    assert_int_equal(n, 0);
+    assert_int_equal(bytes, 0);
+    repairq_free(q);
+}
+
+static void queue_updates_in_place(void **state)
+{
+    (void)state;
+    struct repairq *q = repairq_new();
+    struct repairq_item a = item(1, 5, 0), b = item(2, 5, 0), out;
+    a.since = 7;
+    repairq_push(q, &a);
+    repairq_push(q, &b);
+    assert_true(repairq_pop(q, 0, &out)); /* both are listed now */
+    repairq_unpop(q, &out);
+    a.since = 9;
+    a.prio = 5;
+    repairq_push(q, &a); /* same class: keeps its place */
+    b.prio = 1;
+    repairq_push(q, &b); /* more urgent now */
+    assert_int_equal(repairq_count(q), 2);
+    assert_true(repairq_pop(q, 0, &out));
+    assert_int_equal(out.chunk, 2);
+    assert_true(repairq_pop(q, 0, &out));
+    assert_int_equal(out.chunk, 1);
+    assert_int_equal(out.since, 7);
+    repairq_free(q);
+}
+
+static void queue_of_many(void **state)
+{
+    (void)state;
+    struct repairq *q = repairq_new();
+    struct repairq_item it;
+    uint64_t r = 1;
+    for (uint64_t i = 1; i <= 5000; i++) {
+        r = r * 6364136223846793005ull + 1442695040888963407ull;
+        it = item(i, (unsigned)(r >> 33) % REPAIR_PRIO_MAX, (int64_t)((r >> 40) % 1000));
+        repairq_push(q, &it);
+    }
+    for (uint64_t i = 1; i <= 5000; i += 3)
+        assert_true(repairq_remove(q, i));
+    size_t popped = 0;
+    for (int64_t now = 0; now <= 1000; now += 10) {
+        unsigned last = 0;
+        while (repairq_pop(q, now, &it)) {
+            assert_true(it.due <= now && it.chunk % 3 != 1 && it.prio >= last);
+            last = it.prio;
+            popped++;
+        }
+    }
+    assert_int_equal(popped, 5000 - 1667);
+    assert_int_equal(repairq_count(q), 0);
+    repairq_free(q);
+}
+
+static void backoff_doubles_and_stops(void **state)
+{
+    (void)state;
+    assert_true(repairq_backoff(1) == 2 * repairq_backoff(0));
+    assert_true(repairq_backoff(200) == repairq_backoff(5));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(content),
+        cmocka_unit_test(copies_when_a_chunkd_is_dead),
+        cmocka_unit_test(failed_disk_does_not_count),
+        cmocka_unit_test(waits_with_a_reason_when_no_host_is_left),
+        cmocka_unit_test(shares_a_host_when_it_must_and_moves_when_it_can),
+        cmocka_unit_test(checks_before_dropping_surplus),
+        cmocka_unit_test(suspect_copy_justifies_no_drop),
+        cmocka_unit_test(bad_copy_replaced_elsewhere_or_in_place),
+        cmocka_unit_test(bad_copy_dropped_once_goal_is_reached),
+        cmocka_unit_test(doubts_are_checked_first),
+        cmocka_unit_test(lost_and_unavailable_differ),
+        cmocka_unit_test(doomed_copy_is_revived_rather_than_lost),
+        cmocka_unit_test(no_repair_while_reports_are_missing),
+        cmocka_unit_test(bounds_make_it_busy),
+        cmocka_unit_test(writer_is_left_alone),
+        cmocka_unit_test(queue_order),
+        cmocka_unit_test(queue_updates_in_place),
+        cmocka_unit_test(queue_of_many),
+        cmocka_unit_test(backoff_doubles_and_stops),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
