@@ -40,7 +40,7 @@ static int compare_with_mark(struct mlog *m)
     }
     log_error("%s/log ends at index %" PRIu64 ", but entries up to %" PRIu64
               " were acknowledged: %" PRIu64 " are missing%s%s. Restore the whole data directory "
-                                             "from a backup; or, to go on without them "
+              "from a backup; or, to go on without them "
               "(acknowledged changes are lost), remove %s/hwm and start again",
               m->dir, s->last, m->hwm.index, m->hwm.index - s->last,
               s->tail[0] != 0 ? "; found: " : "", s->tail, m->dir);
@@ -123,18 +123,21 @@ static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
     return code;
 }
 
-static void stop_thread(struct mlog *m)
+void mlog_stop(struct mlog *m)
 {
+    if (m->stopped)
+        return;
+    m->stopped = true;
     pthread_mutex_lock(&m->lock);
     atomic_store(&m->closing, true);
-    bool failed = m->phase == PHASE_FAILED;
-    pthread_mutex_unlock(&m->lock);
-    if (!failed)
+    if (m->phase != PHASE_FAILED)
         uv_async_send(&m->wake);
+    pthread_mutex_unlock(&m->lock);
     pthread_join(m->thread, NULL);
     uv_loop_close(&m->loop);
     mlog_fail_proposals(m->head, -ERR_SHUTDOWN);
     m->head = NULL;
+    mlog_hwm_sync(&m->hwm);
 }
 
 int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **out)
@@ -155,7 +158,7 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
         abort(); /* a process that cannot start its first thread cannot go on */
     rv = wait_until_leading(m, timeout_ms);
     if (rv != 0) {
-        stop_thread(m);
+        mlog_stop(m);
         destroy(m);
         return rv;
     }
@@ -167,8 +170,7 @@ void mlog_close(struct mlog *m)
 {
     if (m == NULL)
         return;
-    stop_thread(m);
-    mlog_hwm_sync(&m->hwm);
+    mlog_stop(m);
     destroy(m);
 }
 
@@ -269,9 +271,11 @@ void mlog_status(struct mlog *m, struct mlog_status *out)
 
 int mlog_checkpoint(struct mlog *m)
 {
-    if (atomic_load(&m->closing))
-        return -ERR_SHUTDOWN;
+    pthread_mutex_lock(&m->lock);
+    bool closing = atomic_load(&m->closing);
     atomic_store(&m->want_checkpoint, true);
-    uv_async_send(&m->wake);
-    return 0;
+    if (!closing)
+        uv_async_send(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    return closing ? -ERR_SHUTDOWN : 0;
 }

@@ -22,7 +22,10 @@ int mlog_init_dir(const char *dir, char uuid[37]);
  * that name the file, the finding and the way out. Returns when this metad has applied all it had stored and leads
  * (a cluster of one), within timeout_ms. */
 int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **out);
-void mlog_close(struct mlog *m);
+/* Completes what was proposed, turns away everything later with -ERR_SHUTDOWN (fn then runs on the proposer's thread);
+ * other calls stay allowed. Optional before mlog_close, for callers whose threads may still propose. */
+void mlog_stop(struct mlog *m);
+void mlog_close(struct mlog *m);   /* stops and frees; NULL is fine */
 const char *mlog_uuid(struct mlog *m);
 /* fn is called once, on the log thread, right after apply, with the fsm write lock HELD (so that a reply can be built
  * from the state), code 0; or with code -ERR_NOT_LEADER / -ERR_SHUTDOWN / -EIO and res NULL, no lock held. mlog_after, when not NULL, is called

@@ -375,12 +375,12 @@ static void loading_failed(struct mlog *m, int rv)
         log_error("%s: the log cannot be opened: %s", m->log_dir,
                   m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rv));
     m->stopping = true;
+    set_phase(m, PHASE_FAILED, code); /* from here on nobody sends to `wake` */
     if (m->raft_open)
         raft_close(&m->raft, on_raft_closed);
     else
         close_handles(m);
     uv_run(&m->loop, UV_RUN_DEFAULT);
-    set_phase(m, PHASE_FAILED, code);
 }
 
 void *mlog_loop_main(void *arg)

@@ -75,6 +75,20 @@ static int teardown(void **state)
     return 0;
 }
 
+/* Lets inode numbers below `upto` be used, as metad does before it hands them out. */
+static void reserve_inos(struct node *n, uint64_t upto)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__ReserveOp reserve = REPLFS__RESERVE_OP__INIT;
+
+    reserve.ino_upto = upto;
+    op.op_case = REPLFS__META_OP__OP_RESERVE;
+    op.reserve = &reserve;
+    cmd.op = &op;
+    assert_int_equal(mlog_propose_wait(n->mlog, &cmd, NULL), 0);
+}
+
 static int open_node(struct node *n, uint64_t checkpoint_bytes)
 {
     struct mlog_config cfg = {.dir = dir, .checkpoint_bytes = checkpoint_bytes};
@@ -84,6 +98,8 @@ static int open_node(struct node *n, uint64_t checkpoint_bytes)
     int rv = mlog_open(&cfg, PATIENCE_MS, &n->mlog);
     if (rv != 0)
         fsm_free(n->fsm);
+    else
+        reserve_inos(n, 1u << 30);
     return rv;
 }
 

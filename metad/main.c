@@ -1,0 +1,374 @@
+/* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
+ * checkpoint and log), ids, opens, rpc loop, nodes, service, listener. They stop in an order that
+ * leaves no thread with a part that is gone: whoever proposes (opens), the log (completes and
+ * answers what is under way), connections, then the rest. SIGTERM and SIGINT are blocked everywhere
+ * and waited for here. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "service.h"
+
+#define LOG_MODULE "metad"
+#define EXIT_USAGE 64
+#define OPEN_TIMEOUT_MS 600000u /* a long log behind an old checkpoint takes its time */
+
+static struct {
+    char *data, *listen, *config;
+    bool init, insecure;
+    uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, checkpoint_bytes, threads;
+    char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *pid_file;
+} flags = {.heartbeat_ms = 1000,
+           .suspect_ms = 5000,
+           .dead_ms = 60000,
+           .lease_ms = 60000,
+           .checkpoint_bytes = 64ull << 20,
+           .threads = 2};
+
+static const struct config_opt options[] = {
+    {.name = "data",
+     .type = CONFIG_STRING,
+     .value = &flags.data,
+     .arg = "DIR",
+     .help = "data directory: log, checkpoints, identity"},
+    {.name = "init",
+     .type = CONFIG_BOOL,
+     .value = &flags.init,
+     .flag_only = true,
+     .help = "make a new cluster in an empty directory and exit"},
+    {.name = "listen",
+     .type = CONFIG_STRING,
+     .value = &flags.listen,
+     .arg = "ADDR",
+     .help = "address to serve, default :7000, or loopback only without TLS and --insecure"},
+    {.name = "heartbeat",
+     .type = CONFIG_MSEC,
+     .value = &flags.heartbeat_ms,
+     .arg = "TIME",
+     .min = 10,
+     .help = "how often chunkds report, default 1s"},
+    {.name = "suspect",
+     .type = CONFIG_MSEC,
+     .value = &flags.suspect_ms,
+     .arg = "TIME",
+     .min = 20,
+     .help = "a chunkd silent for so long gets no new chunks, default 5s"},
+    {.name = "dead",
+     .type = CONFIG_MSEC,
+     .value = &flags.dead_ms,
+     .arg = "TIME",
+     .min = 50,
+     .help = "a chunkd silent for so long has its chunks copied elsewhere, default 60s"},
+    {.name = "min-copies",
+     .type = CONFIG_UINT,
+     .value = &flags.min_copies,
+     .arg = "N",
+     .max = FSM_GOAL_MAX,
+     .help = "copies that fsync needs at least, default 0: the smaller of 2 and the goal"},
+    {.name = "session-lease",
+     .type = CONFIG_MSEC,
+     .value = &flags.lease_ms,
+     .arg = "TIME",
+     .min = 500,
+     .help = "a client silent for so long loses its session, default 60s"},
+    {.name = "checkpoint-bytes",
+     .type = CONFIG_SIZE,
+     .value = &flags.checkpoint_bytes,
+     .arg = "SIZE",
+     .min = 65536,
+     .help = "log written between checkpoints, default 64M"},
+    {.name = "threads",
+     .type = CONFIG_UINT,
+     .value = &flags.threads,
+     .arg = "N",
+     .min = 1,
+     .max = 64,
+     .help = "threads that serve requests, default 2"},
+    {.name = "tls-cert",
+     .type = CONFIG_STRING,
+     .value = &flags.tls_cert,
+     .arg = "FILE",
+     .help = "certificate (PEM) with role metad"},
+    {.name = "tls-key",
+     .type = CONFIG_STRING,
+     .value = &flags.tls_key,
+     .arg = "FILE",
+     .help = "its key (PEM)"},
+    {.name = "tls-ca",
+     .type = CONFIG_STRING,
+     .value = &flags.tls_ca,
+     .arg = "FILE",
+     .help = "certificate of the authority that signed all certificates (PEM)"},
+    {.name = "insecure",
+     .type = CONFIG_BOOL,
+     .value = &flags.insecure,
+     .help = "allow plaintext beyond loopback: whoever reaches the port can read and change "
+             "everything"},
+    {.name = "log-level",
+     .type = CONFIG_STRING,
+     .value = &flags.log_level,
+     .arg = "LEVEL",
+     .help = "error, warn, info (default) or debug"},
+    {.name = "log-file",
+     .type = CONFIG_STRING,
+     .value = &flags.log_file,
+     .arg = "FILE",
+     .help = "log there instead of standard error"},
+    {.name = "pid-file",
+     .type = CONFIG_STRING,
+     .value = &flags.pid_file,
+     .arg = "FILE",
+     .help = "write the process id there while serving"},
+    {0},
+};
+
+static const char usage[] =
+    "usage: replfs-metad --init --data DIR\n"
+    "       replfs-metad --data DIR [--listen ADDR] [OPTIONS]\n\n"
+    "The replfs metadata daemon: stays in the foreground, stops on SIGTERM.\n";
+
+struct metad {
+    struct fsm *fsm;
+    struct mlog *mlog;
+    struct ids *ids;
+    struct opens *opens;
+    struct rpc_loop *loop;
+    struct nodes *nodes;
+    struct service *service;
+    sigset_t signals;
+    bool opens_running;
+};
+
+/* ---- --init ---- */
+
+static int make_cluster(void)
+{
+    char uuid[37];
+    int rv = mlog_init_dir(flags.data, uuid);
+
+    if (rv != 0)
+        return rv;
+    printf("New cluster %s in %s.\n"
+           "Start it with:   replfs-metad --data %s\n"
+           "Add chunkds:     replfs-chunkd --data DIR --meta HOST:7000\n"
+           "Then mount it:   mount.replfs HOST:7000 /mnt\n",
+           uuid, flags.data, flags.data);
+    return 0;
+}
+
+/* ---- starting ---- */
+
+static bool has_tls(void)
+{
+    return flags.tls_cert != NULL || flags.tls_key != NULL || flags.tls_ca != NULL;
+}
+
+static const char *listen_addr(void)
+{
+    if (flags.listen != NULL)
+        return flags.listen;
+    if (has_tls() || flags.insecure)
+        return ":7000";
+    log_warn(
+        "only programs on this computer can reach this metad (127.0.0.1:7000): for others give "
+        "--tls-cert, --tls-key and --tls-ca (see replfs-mkpki), or --insecure on a network you "
+        "trust");
+    return "127.0.0.1:7000";
+}
+
+static int start_state(struct metad *d)
+{
+    struct mlog_config log_cfg = {.dir = flags.data, .checkpoint_bytes = flags.checkpoint_bytes};
+    struct opens_config opens_cfg = {.lease_ms = (unsigned)flags.lease_ms};
+
+    int rv = fsm_new(&d->fsm);
+    if (rv == 0) {
+        log_cfg.fsm = d->fsm;
+        rv = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
+    }
+    if (rv == 0)
+        rv = ids_new(d->fsm, d->mlog, &d->ids);
+    if (rv == 0) {
+        opens_cfg.fsm = d->fsm;
+        opens_cfg.mlog = d->mlog;
+        rv = opens_new(&opens_cfg, &d->opens);
+    }
+    return rv;
+}
+
+static int start_nodes(struct metad *d, const char *addr)
+{
+    struct nodes_config cfg = {.fsm = d->fsm,
+                               .mlog = d->mlog,
+                               .loop = d->loop,
+                               .heartbeat_ms = (unsigned)flags.heartbeat_ms,
+                               .suspect_ms = (unsigned)flags.suspect_ms,
+                               .dead_ms = (unsigned)flags.dead_ms,
+                               .dir = flags.data,
+                               .addr = addr,
+                               .min_copies = (unsigned)flags.min_copies,
+                               .orphaned = opens_orphaned,
+                               .session_closed = opens_session_closed,
+                               .hook_arg = d->opens};
+
+    return nodes_new(&cfg, &d->nodes);
+}
+
+static int start_service(struct metad *d)
+{
+    struct service_config cfg = {.fsm = d->fsm,
+                                 .mlog = d->mlog,
+                                 .nodes = d->nodes,
+                                 .opens = d->opens,
+                                 .ids = d->ids,
+                                 .min_copies = (unsigned)flags.min_copies,
+                                 .lease_ms = (unsigned)flags.lease_ms};
+
+    return service_new(&cfg, &d->service);
+}
+
+/* host part of addr with the port that was bound */
+static void bound_addr(char *out, size_t size, const char *addr, int port)
+{
+    const char *colon = strrchr(addr, ':');
+    int host = colon != NULL ? (int)(colon - addr) : (int)strlen(addr);
+
+    snprintf(out, size, "%.*s:%d", host, addr, port);
+}
+
+static int start(struct metad *d)
+{
+    const char *addr = listen_addr();
+    char bound[256];
+    int port = 0;
+    struct rpc_config rpc = {.role = RPC_ROLE_METAD,
+                             .name = "metad",
+                             .threads = (unsigned)flags.threads,
+                             .insecure = flags.insecure,
+                             .tls_cert = flags.tls_cert,
+                             .tls_key = flags.tls_key,
+                             .tls_ca = flags.tls_ca};
+
+    int rv = rpc_loop_new(&rpc, &d->loop);
+    if (rv == 0)
+        rv = start_state(d);
+    if (rv == 0)
+        rv = start_nodes(d, addr);
+    if (rv == 0)
+        rv = start_service(d);
+    if (rv == 0)
+        rv = opens_start(d->opens);
+    d->opens_running = rv == 0;
+    if (rv == 0)
+        rv = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
+    if (rv != 0)
+        return rv;
+    if (flags.insecure && !has_tls())
+        log_warn("--insecure: whoever reaches this port can read and change everything");
+    bound_addr(bound, sizeof(bound), addr, port);
+    log_info("ready on %s, cluster %s", bound, mlog_uuid(d->mlog));
+    return 0;
+}
+
+static void stop(struct metad *d)
+{
+    if (d->opens_running)
+        opens_stop(d->opens);
+    if (d->mlog != NULL)
+        mlog_stop(d->mlog);
+    rpc_loop_free(d->loop);
+    nodes_free(d->nodes);
+    service_free(d->service);
+    opens_free(d->opens);
+    ids_free(d->ids);
+    mlog_close(d->mlog);
+    if (d->fsm != NULL)
+        fsm_free(d->fsm);
+}
+
+/* ---- main ---- */
+
+static int write_pid_file(void)
+{
+    if (flags.pid_file == NULL)
+        return 0;
+    FILE *f = fopen(flags.pid_file, "we");
+    if (f == NULL || fprintf(f, "%ld\n", (long)getpid()) < 0 || fclose(f) != 0) {
+        int code = errno != 0 ? -errno : -EIO;
+        log_error("%s: the pid file cannot be written: %s", flags.pid_file, err_str(code));
+        return code;
+    }
+    return 0;
+}
+
+static int run(void)
+{
+    struct metad d = {0};
+    int signal_nr = 0;
+
+    sigemptyset(&d.signals);
+    sigaddset(&d.signals, SIGTERM);
+    sigaddset(&d.signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &d.signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int rv = start(&d);
+    if (rv == 0)
+        rv = write_pid_file();
+    if (rv == 0) {
+        sigwait(&d.signals, &signal_nr);
+        log_info("stopping on %s", strsignal(signal_nr));
+    } else {
+        log_error("cannot start: %s", err_str(rv));
+    }
+    stop(&d);
+    if (rv == 0) {
+        if (flags.pid_file != NULL)
+            unlink(flags.pid_file);
+        log_info("stopped");
+    }
+    return rv;
+}
+
+int main(int argc, char **argv)
+{
+    enum log_level level = LOG_LVL_INFO;
+    char **rest;
+    int nrest;
+    bool exit_now = false;
+
+    int rv = config_parse(options, "replfs-metad", usage, "/etc/replfs/metad.conf", argc, argv,
+                          &rest, &nrest, &exit_now);
+    if (rv != 0 || exit_now) {
+        config_free(options);
+        return rv != 0 ? EXIT_USAGE : 0;
+    }
+    if (nrest > 0) {
+        fprintf(stderr, "replfs-metad: '%s' is not an option; see replfs-metad --help\n", rest[0]);
+        rv = -EINVAL;
+    } else if (flags.data == NULL) {
+        fprintf(stderr, "replfs-metad: --data DIR is needed: where the metadata is kept\n");
+        rv = -EINVAL;
+    } else if (flags.log_level != NULL && log_parse_level(flags.log_level, &level) != 0) {
+        fprintf(stderr, "replfs-metad: --log-level=%s: error, warn, info or debug\n",
+                flags.log_level);
+        rv = -EINVAL;
+    }
+    if (rv != 0) {
+        config_free(options);
+        return EXIT_USAGE;
+    }
+    rv = log_init("replfs-metad", level, flags.log_file);
+    if (rv != 0)
+        fprintf(stderr, "replfs-metad: %s: %s\n", flags.log_file, err_str(rv));
+    else
+        rv = flags.init ? make_cluster() : run();
+    config_free(options);
+    return rv == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

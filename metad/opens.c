@@ -1,0 +1,493 @@
+/* Sessions, open files and orphans of the leader.
+ *
+ * A session lives as long as something is heard of it: each request and keepalive renews its lease.
+ * One that is silent for lease_ms is closed through the log (SessionCloseOp), after which none of
+ * its commands is accepted. Sessions found in the fsm at start have one lease to come back (they
+ * cannot know that the clock started anew); a pause of this very process is added to every lease.
+ *
+ * An inode whose last name goes becomes an orphan. It is reaped (ReapOp, up to 1000 at a time) once
+ * no session has it open. After a start nobody's open files are known yet, so reaping waits until
+ * every session has come back or been closed, at most two leases.
+ *
+ * Race: an open that arrives while the ReapOp for its inode is under way. opens_add looks at the
+ * batch under the same mutex that filled it, so the open is refused (-ESTALE) or the inode was not
+ * in the batch.
+ *
+ * Structures: a hash of (ino -> references), each reference also in its session's list. Everything
+ * under o->lock. Nothing is proposed while it is held, since an answer may come on the log thread
+ * with the fsm lock. */
+#include "opens.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+
+#define LOG_MODULE "opens"
+#define SESSION_BUCKETS 1024u
+#define REAP_MAX 1000u
+#define EXPIRE_MAX 64u
+#define PAUSE_NS NSEC_PER_SEC /* a longer gap between two looks was our own standstill */
+
+struct ref {
+    uint64_t ino;
+    struct session *session;
+    struct ref *hash_next;
+    struct ref *next, **prev; /* in the session's list */
+};
+struct session {
+    struct session *hash_next;
+    uint64_t id;
+    int64_t last; /* clock_mono of the last sign of life */
+    bool resumed; /* came back, or began, under this leader */
+    bool closing; /* its SessionCloseOp is under way */
+    struct ref *refs;
+};
+struct opens {
+    struct opens_config cfg;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    pthread_t thread;
+    bool running, stop;
+    struct session *sessions[SESSION_BUCKETS];
+    size_t missing; /* sessions that have not come back yet */
+    struct ref **refs;
+    size_t nrefs, buckets;
+    uint64_t *orphans; /* to be reaped when nobody has them open */
+    size_t norphans, orphans_cap;
+    uint64_t batch[REAP_MAX]; /* being reaped */
+    size_t nbatch;
+    uint64_t expired[EXPIRE_MAX];
+    size_t nexpired;
+    int64_t started, looked;
+};
+
+/* ---- sessions and references, lock held ---- */
+
+static struct session **session_slot(struct opens *o, uint64_t id)
+{
+    struct session **p = &o->sessions[mix64(id) % SESSION_BUCKETS];
+
+    while (*p != NULL && (*p)->id != id)
+        p = &(*p)->hash_next;
+    return p;
+}
+
+static struct session *session_make(struct opens *o, uint64_t id, bool resumed)
+{
+    struct session **slot = session_slot(o, id);
+
+    if (*slot == NULL) {
+        struct session *s = calloc(1, sizeof(*s));
+        if (s == NULL)
+            abort();
+        s->id = id;
+        *slot = s;
+        s->resumed = resumed;
+        o->missing += resumed ? 0 : 1;
+    }
+    (*slot)->last = clock_mono();
+    return *slot;
+}
+
+static void grow(struct opens *o)
+{
+    size_t n = o->buckets == 0 ? 1024 : o->buckets * 2;
+    struct ref **v = calloc(n, sizeof(*v));
+
+    if (v == NULL)
+        abort();
+    for (size_t i = 0; i < o->buckets; i++)
+        for (struct ref *r = o->refs[i], *next; r != NULL; r = next) {
+            next = r->hash_next;
+            struct ref **b = &v[mix64(r->ino) & (n - 1)];
+            r->hash_next = *b;
+            *b = r;
+        }
+    free(o->refs);
+    o->refs = v;
+    o->buckets = n;
+}
+
+/* The place of the reference, or of the end of its chain. session NULL: anybody's. */
+static struct ref **ref_slot(struct opens *o, const struct session *s, uint64_t ino)
+{
+    struct ref **p = &o->refs[mix64(ino) & (o->buckets - 1)];
+
+    while (*p != NULL && ((*p)->ino != ino || (s != NULL && (*p)->session != s)))
+        p = &(*p)->hash_next;
+    return p;
+}
+
+static void ref_add(struct opens *o, struct session *s, uint64_t ino)
+{
+    if (*ref_slot(o, s, ino) != NULL)
+        return;
+    if (o->nrefs >= o->buckets)
+        grow(o);
+    struct ref *r = malloc(sizeof(*r));
+    if (r == NULL)
+        abort();
+    struct ref **bucket = &o->refs[mix64(ino) & (o->buckets - 1)];
+    *r = (struct ref){
+        .ino = ino, .session = s, .hash_next = *bucket, .next = s->refs, .prev = &s->refs};
+    *bucket = r;
+    if (s->refs != NULL)
+        s->refs->prev = &r->next;
+    s->refs = r;
+    o->nrefs++;
+}
+
+static void ref_remove(struct opens *o, struct ref **slot)
+{
+    struct ref *r = *slot;
+
+    *slot = r->hash_next;
+    *r->prev = r->next;
+    if (r->next != NULL)
+        r->next->prev = r->prev;
+    free(r);
+    o->nrefs--;
+}
+
+static void drop_refs(struct opens *o, struct session *s)
+{
+    while (s->refs != NULL)
+        ref_remove(o, ref_slot(o, s, s->refs->ino));
+}
+
+static void resumed(struct opens *o, struct session *s)
+{
+    if (!s->resumed)
+        o->missing--;
+    s->resumed = true;
+}
+
+static void add_orphan(struct opens *o, uint64_t ino)
+{
+    if (o->norphans == o->orphans_cap) {
+        size_t cap = o->orphans_cap == 0 ? 256 : o->orphans_cap * 2;
+        uint64_t *p = realloc(o->orphans, cap * sizeof(*p));
+        if (p == NULL)
+            abort();
+        o->orphans = p;
+        o->orphans_cap = cap;
+    }
+    o->orphans[o->norphans++] = ino;
+}
+
+/* ---- what others call ---- */
+
+void opens_session_add(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    resumed(o, session_make(o, session, true));
+    pthread_mutex_unlock(&o->lock);
+}
+
+static struct session *find_alive(struct opens *o, uint64_t session)
+{
+    struct session *s = *session_slot(o, session);
+
+    if (s == NULL || s->closing)
+        return NULL;
+    s->last = clock_mono();
+    return s;
+}
+
+int opens_touch(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    int rv = find_alive(o, session) != NULL ? 0 : -ERR_SESSION;
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t n)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    if (s != NULL) {
+        drop_refs(o, s);
+        for (size_t i = 0; i < n; i++)
+            ref_add(o, s, inos[i]);
+        resumed(o, s);
+    }
+    pthread_mutex_unlock(&o->lock);
+    return s != NULL ? 0 : -ERR_SESSION;
+}
+
+int opens_add(struct opens *o, uint64_t session, uint64_t ino)
+{
+    int rv = 0;
+
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    if (s == NULL)
+        rv = -ERR_SESSION;
+    for (size_t i = 0; rv == 0 && i < o->nbatch; i++)
+        if (o->batch[i] == ino)
+            rv = -ESTALE;
+    if (rv == 0)
+        ref_add(o, s, ino);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+void opens_del(struct opens *o, uint64_t session, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    struct ref **slot = s != NULL ? ref_slot(o, s, ino) : NULL;
+    if (slot != NULL && *slot != NULL)
+        ref_remove(o, slot);
+    pthread_mutex_unlock(&o->lock);
+}
+
+bool opens_is_open(struct opens *o, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    bool open = *ref_slot(o, NULL, ino) != NULL;
+    pthread_mutex_unlock(&o->lock);
+    return open;
+}
+
+void opens_orphaned(void *arg, uint64_t ino)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    add_orphan(o, ino);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_session_closed(void *arg, uint64_t session)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    struct session **slot = session_slot(o, session), *s = *slot;
+    if (s != NULL) {
+        drop_refs(o, s);
+        resumed(o, s);
+        *slot = s->hash_next;
+        free(s);
+    }
+    pthread_mutex_unlock(&o->lock);
+}
+
+/* ---- the thread ---- */
+
+static int64_t lease_ns(const struct opens *o)
+{
+    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+}
+
+static void closed_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    if (code != 0 || res->code != 0) /* not closed: look again */
+        for (size_t i = 0; i < o->nexpired; i++) {
+            struct session *s = *session_slot(o, o->expired[i]);
+            if (s != NULL)
+                s->closing = false;
+        }
+    o->nexpired = 0;
+    pthread_mutex_unlock(&o->lock);
+}
+
+static void reap_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    if (code != 0 || res->code != 0)
+        for (size_t i = 0; i < o->nbatch; i++)
+            add_orphan(o, o->batch[i]);
+    else if (o->norphans > 0)
+        pthread_cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
+    o->nbatch = 0;
+    pthread_mutex_unlock(&o->lock);
+}
+
+/* Fills `expired` with silent sessions. Lock held. */
+static bool collect_expired(struct opens *o, int64_t now)
+{
+    if (o->nexpired > 0)
+        return false;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
+                s->closing = true;
+                o->expired[o->nexpired++] = s->id;
+            }
+    return o->nexpired > 0;
+}
+
+/* Moves orphans that nobody has open into `batch`. Lock held. */
+static bool collect_orphans(struct opens *o, int64_t now)
+{
+    size_t kept = 0;
+
+    if (o->nbatch > 0 || (o->missing > 0 && now - o->started < 2 * lease_ns(o)))
+        return false;
+    for (size_t i = 0; i < o->norphans; i++) {
+        if (o->nbatch < REAP_MAX && *ref_slot(o, NULL, o->orphans[i]) == NULL)
+            o->batch[o->nbatch++] = o->orphans[i];
+        else
+            o->orphans[kept++] = o->orphans[i];
+    }
+    o->norphans = kept;
+    return o->nbatch > 0;
+}
+
+/* A stopped and continued process must not blame its sessions. Lock held. */
+static void forgive_pause(struct opens *o, int64_t now)
+{
+    int64_t gap = now - o->looked - (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
+
+    o->looked = now;
+    if (gap < PAUSE_NS)
+        return;
+    o->started += gap;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            s->last += gap;
+}
+
+static void propose_close(struct opens *o)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
+
+    close_op.session = o->expired;
+    close_op.n_session = o->nexpired;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &close_op;
+    cmd.op = &op;
+    log_info("%zu session(s) silent for %u ms: closing", o->nexpired, o->cfg.lease_ms);
+    mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
+}
+
+static void propose_reap(struct opens *o)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__ReapOp reap = REPLFS__REAP_OP__INIT;
+
+    reap.ino = o->batch;
+    reap.n_ino = o->nbatch;
+    op.op_case = REPLFS__META_OP__OP_REAP;
+    op.reap = &reap;
+    cmd.op = &op;
+    mlog_propose(o->cfg.mlog, &cmd, reap_applied, NULL, o);
+}
+
+static void *thread_main(void *arg)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    o->looked = clock_mono();
+    while (!o->stop) {
+        int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
+        forgive_pause(o, now);
+        bool leads = mlog_is_leader(o->cfg.mlog);
+        bool close_some = leads && collect_expired(o, now);
+        bool reap_some = leads && collect_orphans(o, now);
+        if (close_some || reap_some) {
+            /* batch and expired are ours until their answers come, and nobody else writes them */
+            pthread_mutex_unlock(&o->lock);
+            if (close_some)
+                propose_close(o);
+            if (reap_some)
+                propose_reap(o);
+            pthread_mutex_lock(&o->lock);
+        }
+        struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
+        if (!o->stop)
+            pthread_cond_timedwait(&o->cond, &o->lock, &ts);
+    }
+    pthread_mutex_unlock(&o->lock);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+int opens_new(const struct opens_config *cfg, struct opens **out)
+{
+    struct opens *o = calloc(1, sizeof(*o));
+    pthread_condattr_t attr;
+    const char *name;
+
+    if (o == NULL)
+        abort();
+    o->cfg = *cfg;
+    if (o->cfg.lease_ms == 0)
+        o->cfg.lease_ms = 60000;
+    if (o->cfg.tick_ms == 0)
+        o->cfg.tick_ms = 100;
+    pthread_mutex_init(&o->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&o->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    grow(o);
+    o->started = clock_mono();
+    fsm_rdlock(cfg->fsm);
+    for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
+        session_make(o, id, false);
+    for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
+        add_orphan(o, ino);
+    fsm_unlock(cfg->fsm);
+    *out = o;
+    return 0;
+}
+
+int opens_start(struct opens *o)
+{
+    int rv = pthread_create(&o->thread, NULL, thread_main, o);
+
+    o->running = rv == 0;
+    return -rv;
+}
+
+void opens_stop(struct opens *o)
+{
+    pthread_mutex_lock(&o->lock);
+    o->stop = true;
+    pthread_cond_signal(&o->cond);
+    pthread_mutex_unlock(&o->lock);
+    if (o->running)
+        pthread_join(o->thread, NULL);
+    o->running = false;
+}
+
+void opens_free(struct opens *o)
+{
+    if (o == NULL)
+        return;
+    assert(!o->running);
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        while (o->sessions[i] != NULL) {
+            struct session *s = o->sessions[i];
+            drop_refs(o, s);
+            o->sessions[i] = s->hash_next;
+            free(s);
+        }
+    free(o->refs);
+    free(o->orphans);
+    pthread_mutex_destroy(&o->lock);
+    pthread_cond_destroy(&o->cond);
+    free(o);
+}

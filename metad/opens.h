@@ -1,0 +1,38 @@
+/* Who is here and who has what open: session leases, open files, and the end of unlinked ones.
+ * Soft state of the leader; what must survive (sessions, orphans) is in the fsm. Thread-safe: own
+ * mutex, taken after the fsm lock and never held while something is proposed. */
+#ifndef REPLFS_METAD_OPENS_H
+#define REPLFS_METAD_OPENS_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "fsm.h"
+#include "mlog.h"
+
+struct opens;
+struct opens_config {
+    struct fsm *fsm;
+    struct mlog *mlog;
+    unsigned lease_ms; /* default 60000 */
+    unsigned tick_ms;  /* how often it looks, default 100 */
+};
+/* Takes sessions and orphans over from the fsm; each session has one lease to come back. */
+int opens_new(const struct opens_config *cfg, struct opens **out);
+int opens_start(struct opens *o); /* its thread: expires sessions, reaps orphans */
+void opens_stop(struct opens *o); /* before mlog_close */
+void opens_free(struct opens *o); /* after mlog_close */
+
+void opens_session_add(struct opens *o, uint64_t session); /* a new one, just applied */
+/* A session came back and says what it has open (all of it). 0 or -ERR_SESSION. */
+int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t n);
+int opens_touch(struct opens *o, uint64_t session); /* a sign of life. 0 or -ERR_SESSION */
+/* One session has an inode open or not, however often. 0, -ERR_SESSION, or -ESTALE: it is being
+ * reaped. */
+int opens_add(struct opens *o, uint64_t session, uint64_t ino);
+void opens_del(struct opens *o, uint64_t session, uint64_t ino);
+bool opens_is_open(struct opens *o, uint64_t ino);
+
+/* fsm hooks (write lock held); arg is the struct opens */
+void opens_orphaned(void *arg, uint64_t ino);
+void opens_session_closed(void *arg, uint64_t session);
+#endif

@@ -1,0 +1,27 @@
+/* metad's requests: namespace, layouts, grants, sessions; what is about chunkds goes to nodes. */
+#ifndef REPLFS_METAD_SERVICE_H
+#define REPLFS_METAD_SERVICE_H
+#include "fsm.h"
+#include "ids.h"
+#include "mlog.h"
+#include "nodes.h"
+#include "opens.h"
+#include "rpc/rpc.h"
+
+struct service;
+struct service_config {
+    struct fsm *fsm;
+    struct mlog *mlog;
+    struct nodes *nodes;
+    struct opens *opens;
+    struct ids *ids;
+    unsigned min_copies;       /* default 2 */
+    unsigned lease_ms;         /* told to sessions */
+    const char *const *metads; /* addresses told to sessions; may be empty */
+    size_t nmetads;
+};
+/* The service must outlive the loop it listens on. Any thread. */
+int service_new(const struct service_config *cfg, struct service **out);
+void service_free(struct service *s);
+const struct rpc_service *service_rpc(struct service *s); /* for rpc_listen */
+#endif

@@ -1,0 +1,37 @@
+/* What the service_*.c files share; nobody else includes this. Handlers run on rpc loop threads,
+ * end in exactly one rpc_reply or rpc_fail, and never block (mutations are answered from the log
+ * thread). */
+#ifndef REPLFS_METAD_SERVICE_INT_H
+#define REPLFS_METAD_SERVICE_INT_H
+#include "pile.h"
+#include "service.h"
+
+#define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply stops growing here: envelopes end at 1 MiB  \
+                                             */
+
+struct service {
+    struct service_config cfg;
+    struct rpc_service rpc;
+};
+
+/* service_mutate.c */
+void service_mutate(struct service *s, struct rpc_req *req);
+/* service_read.c */
+void service_lookup(struct service *s, struct rpc_req *req);
+void service_getattr(struct service *s, struct rpc_req *req);
+void service_readdir(struct service *s, struct rpc_req *req);
+void service_readlink(struct service *s, struct rpc_req *req);
+void service_statfs(struct service *s, struct rpc_req *req);
+/* service_layout.c */
+void service_layout(struct service *s, struct rpc_req *req);
+void service_open(struct service *s, struct rpc_req *req);
+void service_close(struct service *s, struct rpc_req *req);
+void service_grant(struct service *s, struct rpc_req *req);
+/* service_session.c */
+void service_session(struct service *s, struct rpc_req *req);
+void service_keepalive(struct service *s, struct rpc_req *req);
+void service_report_bad(struct service *s, struct rpc_req *req);
+/* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
+ * answered. */
+bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);
+#endif

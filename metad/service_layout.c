@@ -1,0 +1,319 @@
+/* Where the bytes are and where new ones go: layouts, opens, grants.
+ *
+ * A layout names extents, and for each chunk among them the chunkds worth asking and a capability
+ * to read it. Copies known to be bad, short or about to go are left out unless there is nothing
+ * else (the client checks every byte anyway). A grant is a fresh chunk id with a placement and the
+ * right to append; it is not logged: a chunk exists from the first commit that names it. Runs on
+ * rpc threads; the fsm's read lock is taken here. */
+#include "service_int.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+
+#define LOG_MODULE "service"
+#define EXTENTS_MAX 4096u
+#define EXTENTS_AT_OPEN 512u
+#define GRANTS_MAX 64u
+
+/* ---- chunk locations ---- */
+
+static void put_cap(struct service *s, struct pile *pile, Replfs__ChunkLoc *loc, uint64_t session,
+                    uint32_t rights)
+{
+    loc->cap.data = pile_alloc(pile, CAP_LEN);
+    loc->cap.len = CAP_LEN;
+    nodes_cap(s->cfg.nodes, loc->chunk, session, rights, loc->cap.data);
+}
+
+/* Good copies first, then those being looked at; the rest only when there is nothing better. */
+static int usefulness(const struct fsm_loc *l)
+{
+    switch (l->state) {
+    case COPY_OK:
+        return 0;
+    case COPY_CHECKING:
+        return 1;
+    default:
+        return 2;
+    }
+}
+
+static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_t chunk,
+                                   uint64_t session)
+{
+    Replfs__ChunkLoc *out = pile_alloc(pile, sizeof(*out));
+    struct fsm_chunk *c = fsm_chunk_find(s->cfg.fsm, chunk);
+
+    replfs__chunk_loc__init(out);
+    out->chunk = chunk;
+    put_cap(s, pile, out, session, CAP_READ);
+    if (c == NULL || c->nloc == 0) {
+        out->len = c != NULL ? c->len : 0;
+        return out;
+    }
+    const struct fsm_loc *locs = fsm_chunk_locs(c);
+    out->len = c->len;
+    out->chunkds = pile_alloc(pile, c->nloc * sizeof(*out->chunkds));
+    for (int rank = 0; rank <= 2; rank++) {
+        if (rank == 2 && out->n_chunkds > 0)
+            break;
+        for (unsigned i = 0; i < c->nloc; i++)
+            if (usefulness(&locs[i]) == rank)
+                out->chunkds[out->n_chunkds++] = locs[i].chunkd;
+    }
+    return out;
+}
+
+/* ---- layouts ---- */
+
+/* Remembers which chunks a reply already names. */
+struct seen {
+    uint64_t *slots;
+    size_t mask;
+};
+
+static bool first_time(struct seen *seen, uint64_t chunk)
+{
+    size_t i = mix64(chunk) & seen->mask;
+
+    while (seen->slots[i] != 0 && seen->slots[i] != chunk)
+        i = (i + 1) & seen->mask;
+    if (seen->slots[i] == chunk)
+        return false;
+    seen->slots[i] = chunk;
+    return true;
+}
+
+static size_t table_size(size_t n)
+{
+    size_t size = 16;
+
+    while (size < 2 * n)
+        size *= 2;
+    return size;
+}
+
+/* How many extents the reply could hold: no more than the file has. */
+static size_t room_for(const struct extmap *map, uint32_t asked)
+{
+    size_t n = extmap_count(map), max = asked == 0 || asked > EXTENTS_MAX ? EXTENTS_MAX : asked;
+
+    return n < max ? n : max;
+}
+
+static void put_extent(struct pile *pile, Replfs__LayoutReply *rep, const struct ext *e)
+{
+    Replfs__Extent *x = pile_alloc(pile, sizeof(*x));
+
+    replfs__extent__init(x);
+    x->file_off = e->file_off;
+    x->len = e->len;
+    x->chunk = e->chunk;
+    x->chunk_off = e->chunk_off;
+    rep->extents[rep->n_extents++] = x;
+}
+
+/* Fills rep for [off, off + len) of ino; len 0: to the end. Read lock held. 0 or -errno. */
+static int build_layout(struct service *s, struct pile *pile, uint64_t session,
+                        const Replfs__LayoutReq *r, Replfs__LayoutReply *rep)
+{
+    Replfs__Attr *attr = pile_alloc(pile, sizeof(*attr));
+    const struct extmap *map;
+    struct ext e;
+
+    replfs__attr__init(attr);
+    int rv = fsm_getattr(s->cfg.fsm, r->ino, attr);
+    if (rv != 0)
+        return rv;
+    rep->attr = attr;
+    rep->nodes_epoch = nodes_epoch(s->cfg.nodes);
+    rep->covered_to = UINT64_MAX;
+    rv = fsm_extents(s->cfg.fsm, r->ino, &map);
+    if (rv != 0)
+        return rv;
+    size_t max = room_for(map, r->max_extents);
+    uint64_t end = r->len == 0 || r->len > UINT64_MAX - r->off ? UINT64_MAX : r->off + r->len;
+    struct seen seen = {.mask = table_size(max) - 1};
+    seen.slots = pile_alloc(pile, (seen.mask + 1) * sizeof(*seen.slots));
+    rep->extents = pile_alloc(pile, max * sizeof(*rep->extents));
+    rep->chunks = pile_alloc(pile, max * sizeof(*rep->chunks));
+    for (uint64_t at = r->off; extmap_find(map, at, &e); at = e.file_off + e.len) {
+        if (e.file_off >= end || rep->n_extents == max) {
+            rep->covered_to = e.file_off;
+            break;
+        }
+        put_extent(pile, rep, &e);
+        if (first_time(&seen, e.chunk))
+            rep->chunks[rep->n_chunks++] = chunk_loc(s, pile, e.chunk, session);
+    }
+    return 0;
+}
+
+void service_layout(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LayoutReq *r = req->env->layout_req;
+    Replfs__LayoutReply rep = REPLFS__LAYOUT_REPLY__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    fsm_rdlock(s->cfg.fsm);
+    int rv = build_layout(s, &pile, r->session, r, &rep);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    RPC_ENVELOPE(env, LAYOUT_REPLY, layout_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- open, close ---- */
+
+void service_open(struct service *s, struct rpc_req *req)
+{
+    const Replfs__OpenReq *r = req->env->open_req;
+    Replfs__OpenReply rep = REPLFS__OPEN_REPLY__INIT;
+    Replfs__LayoutReply layout = REPLFS__LAYOUT_REPLY__INIT;
+    Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    /* First the mark, then the look: an inode that is still there now stays. */
+    int rv = opens_add(s->cfg.opens, r->session, r->ino);
+    if (rv == 0) {
+        want.ino = r->ino;
+        want.max_extents = EXTENTS_AT_OPEN;
+        fsm_rdlock(s->cfg.fsm);
+        rv = build_layout(s, &pile, r->session, &want, &layout);
+        fsm_unlock(s->cfg.fsm);
+        bool no_bytes =
+            rv != 0 && layout.attr != NULL; /* a directory or the like: attributes only */
+        if (rv == 0)
+            rep.layout = &layout;
+        else if (no_bytes)
+            rv = 0;
+        else
+            opens_del(s->cfg.opens, r->session, r->ino);
+    }
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.attr = layout.attr;
+    RPC_ENVELOPE(env, OPEN_REPLY, open_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_close(struct service *s, struct rpc_req *req)
+{
+    const Replfs__CloseReq *r = req->env->close_req;
+    Replfs__CloseReply rep = REPLFS__CLOSE_REPLY__INIT;
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    for (size_t i = 0; i < r->n_ino; i++)
+        opens_del(s->cfg.opens, r->session, r->ino[i]);
+    RPC_ENVELOPE(env, CLOSE_REPLY, close_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- grants ---- */
+
+struct missing {
+    char **names;
+    size_t n;
+};
+
+static void missing_free(struct missing *m)
+{
+    for (size_t i = 0; i < m->n; i++)
+        free(m->names[i]);
+    free(m->names);
+}
+
+static void too_few(struct service *s, struct rpc_req *req, unsigned found, unsigned need)
+{
+    CLEANUP(missing_free) struct missing m = {0};
+    char text[512] = "";
+    size_t len = 0;
+
+    m.n = nodes_missing(s->cfg.nodes, &m.names);
+    for (size_t i = 0; i < m.n && len < sizeof(text) - 1; i++) {
+        int k = snprintf(text + len, sizeof(text) - len, "%s%s", i > 0 ? ", " : "", m.names[i]);
+        if (k < 0)
+            break;
+        len += (size_t)k;
+    }
+    rpc_fail(req, ERR_FEW_COPIES, "%u of at least %u chunkds can take new data; %s%s", found, need,
+             m.n > 0 ? "missing: "
+                     : "none is known to be missing: start more chunkds or free space",
+             text);
+}
+
+static Replfs__ChunkLoc *grant_one(struct service *s, struct pile *pile, const Replfs__GrantReq *r,
+                                   unsigned goal, unsigned need, unsigned *found)
+{
+    uint32_t ids[FSM_GOAL_MAX];
+
+    *found = nodes_place(s->cfg.nodes, goal, r->exclude, r->n_exclude, ids);
+    if (*found < need)
+        return NULL;
+    Replfs__ChunkLoc *loc = pile_alloc(pile, sizeof(*loc));
+    replfs__chunk_loc__init(loc);
+    loc->chunk = ids_chunk(s->cfg.ids);
+    if (loc->chunk == 0)
+        return NULL;
+    loc->chunkds = pile_copy(pile, ids, *found * sizeof(ids[0]));
+    loc->n_chunkds = *found;
+    put_cap(s, pile, loc, r->session, CAP_READ | CAP_APPEND);
+    return loc;
+}
+
+void service_grant(struct service *s, struct rpc_req *req)
+{
+    const Replfs__GrantReq *r = req->env->grant_req;
+    Replfs__GrantReply rep = REPLFS__GRANT_REPLY__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(missing_free) struct missing m = {0};
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    if (r->goal < 1 || r->goal > FSM_GOAL_MAX || r->count < 1 || r->n_exclude > 1024) {
+        rpc_fail(req, EINVAL, "goal %u, count %u: 1 to %d copies, at least one chunk", r->goal,
+                 r->count, FSM_GOAL_MAX);
+        return;
+    }
+    unsigned count = r->count < GRANTS_MAX ? r->count : GRANTS_MAX, found = 0, least = FSM_GOAL_MAX;
+    unsigned need = s->cfg.min_copies < r->goal ? s->cfg.min_copies : r->goal;
+    rep.grants = pile_alloc(&pile, count * sizeof(*rep.grants));
+    while (rep.n_grants < count) {
+        Replfs__ChunkLoc *loc = grant_one(s, &pile, r, r->goal, need, &found);
+        if (loc == NULL)
+            break;
+        least = found < least ? found : least;
+        rep.grants[rep.n_grants++] = loc;
+    }
+    if (rep.n_grants == 0) {
+        if (found < need)
+            too_few(s, req, found, need);
+        else
+            rpc_fail(req, ERR_BUSY, "chunk ids are being reserved");
+        return;
+    }
+    if (least < r->goal)
+        m.n = nodes_missing(s->cfg.nodes, &m.names);
+    rep.missing = m.names;
+    rep.n_missing = m.n;
+    rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
+    RPC_ENVELOPE(env, GRANT_REPLY, grant_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}

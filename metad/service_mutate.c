@@ -1,0 +1,218 @@
+/* Changes of the namespace: each operation of the request becomes one Command, proposed in order;
+ * the reply goes out when all have been applied.
+ *
+ * The leader fills in what apply must not decide: inode ids (fresh on every try; the duplicate
+ * memory makes a retry answer with the first one's) and time. What chunkds have a commit's bytes is
+ * soft: it is kept here, stripped from what is logged, and told to nodes once the commit is
+ * applied.
+ *
+ * A regular file that a session creates counts as open by it until it says otherwise (CloseReq), as
+ * open(2) with O_CREAT needs it: otherwise its unlink by another client could reap it before the
+ * creator's first write.
+ *
+ * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
+ * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
+ * gone. `left` counts down; whoever takes it to zero replies. */
+#include "service_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+
+#define MAX_OPS 1024u
+
+struct mutate;
+struct step {
+    struct mutate *m;
+    const Replfs__MetaOp *op; /* as the client sent it */
+    Replfs__MutationResult result;
+    Replfs__Attr attr, parent;
+    int fail; /* the log could not take it */
+};
+struct mutate {
+    struct service *s;
+    struct rpc_req *req;
+    atomic_uint left;
+    unsigned n;
+    Replfs__MutationResult **results;
+    struct step steps[];
+};
+
+static void reply(struct mutate *m)
+{
+    Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
+    int fail = 0;
+
+    for (unsigned i = 0; i < m->n; i++)
+        if (fail == 0)
+            fail = m->steps[i].fail;
+    if (fail != 0) {
+        /* Some may have been applied: the client repeats all of them with the same numbers. */
+        rpc_fail(m->req, fail, "the metadata log did not take the change");
+    } else {
+        rep.n_results = m->n;
+        rep.results = m->results;
+        RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
+        rpc_reply(m->req, &env, NULL);
+    }
+    free(m->results);
+    free(m);
+}
+
+static void on_after(void *arg)
+{
+    struct step *st = arg;
+    struct mutate *m = st->m;
+
+    if (atomic_fetch_sub(&m->left, 1) == 1)
+        reply(m);
+}
+
+static void tell_copies(struct service *s, const Replfs__CommitOp *c)
+{
+    for (size_t i = 0; i < c->n_copies; i++)
+        nodes_copies(s->cfg.nodes, c->copies[i]->chunk, c->copies[i]->chunkds,
+                     c->copies[i]->n_chunkds);
+}
+
+/* Log thread; fsm write lock held when code is 0. */
+static void on_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct step *st = arg;
+    struct service *s = st->m->s;
+
+    if (code != 0) {
+        st->fail = code;
+        return;
+    }
+    st->result.code = (uint32_t)res->code;
+    if (res->code != 0)
+        return;
+    if (st->op->op_case == REPLFS__META_OP__OP_COMMIT)
+        tell_copies(s, st->op->commit);
+    if (st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->op->create->mode))
+        opens_add(s->cfg.opens, st->m->req->env->mutate_req->session, res->ino);
+    if (res->ino != 0 && fsm_getattr(s->cfg.fsm, res->ino, &st->attr) == 0)
+        st->result.attr = &st->attr;
+    if (res->parent != 0 && fsm_getattr(s->cfg.fsm, res->parent, &st->parent) == 0)
+        st->result.parent = &st->parent;
+}
+
+/* 0, or why a client may not propose this. */
+static int check_op(const Replfs__MetaOp *op, uint64_t session)
+{
+    if (op == NULL)
+        return -ERR_PROTOCOL;
+    switch (op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+    case REPLFS__META_OP__OP_UNLINK:
+    case REPLFS__META_OP__OP_RENAME:
+    case REPLFS__META_OP__OP_LINK:
+    case REPLFS__META_OP__OP_SETATTR:
+    case REPLFS__META_OP__OP_COMMIT:
+    case REPLFS__META_OP__OP_SET_GOAL:
+        return op->create != NULL ? 0 : -ERR_PROTOCOL; /* any member of the union */
+    case REPLFS__META_OP__OP_SESSION_CLOSE:            /* one's own: unmount */
+        return op->session_close != NULL && op->session_close->n_session == 1 &&
+                       op->session_close->session[0] == session
+                   ? 0
+                   : -EPERM;
+    case REPLFS__META_OP__OP__NOT_SET:
+    case REPLFS__META_OP__OP_SESSION_OPEN:
+    case REPLFS__META_OP__OP_REAP:
+    case REPLFS__META_OP__OP_RESERVE:
+    case REPLFS__META_OP__OP_CHUNKD_ADD:
+    default:
+        return -EPERM;
+    }
+}
+
+static void refuse(struct step *st, int code)
+{
+    st->fail = code;
+    on_after(st);
+}
+
+static void propose(struct step *st, uint64_t seq)
+{
+    struct service *s = st->m->s;
+    const Replfs__MutateReq *r = st->m->req->env->mutate_req;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = *st->op;
+    Replfs__CreateOp create;
+    Replfs__CommitOp commit;
+
+    if (op.op_case == REPLFS__META_OP__OP_CREATE) {
+        create = *op.create;
+        create.ino = ids_ino(s->cfg.ids);
+        op.create = &create;
+        if (create.ino == 0) {
+            refuse(st, -ERR_BUSY);
+            return;
+        }
+    } else if (op.op_case == REPLFS__META_OP__OP_COMMIT) {
+        commit = *op.commit;
+        commit.n_copies = 0;
+        commit.copies = NULL;
+        op.commit = &commit;
+    }
+    cmd.session = r->session;
+    cmd.seq = seq;
+    cmd.acked_seq = r->acked_seq;
+    cmd.op = &op;
+    mlog_propose(s->cfg.mlog, &cmd, on_applied, on_after, st);
+}
+
+static bool request_ok(struct rpc_req *req, const Replfs__MutateReq *r)
+{
+    if (r->n_ops == 0 || r->n_ops > MAX_OPS) {
+        rpc_fail(req, ERR_PROTOCOL, "%zu operations in one request: 1 to %u are allowed", r->n_ops,
+                 MAX_OPS);
+        return false;
+    }
+    for (size_t i = 0; i < r->n_ops; i++) {
+        int code = r->ops[i]->seq == 0 ? -ERR_PROTOCOL : check_op(r->ops[i]->op, r->session);
+        if (code != 0) {
+            rpc_fail(req, code, "operation %zu of the request is not for clients", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+void service_mutate(struct service *s, struct rpc_req *req)
+{
+    const Replfs__MutateReq *r = req->env->mutate_req;
+
+    if (!service_session_ok(s, req, r->session, false) || !request_ok(req, r))
+        return;
+    struct mutate *m = calloc(1, sizeof(*m) + r->n_ops * sizeof(m->steps[0]));
+    if (m == NULL)
+        abort();
+    m->results = calloc(r->n_ops, sizeof(*m->results));
+    if (m->results == NULL)
+        abort();
+    m->s = s;
+    m->req = req;
+    m->n = (unsigned)r->n_ops;
+    atomic_init(&m->left, m->n);
+    for (unsigned i = 0; i < m->n; i++) {
+        struct step *st = &m->steps[i];
+        st->m = m;
+        st->op = r->ops[i]->op;
+        replfs__mutation_result__init(&st->result);
+        replfs__attr__init(&st->attr);
+        replfs__attr__init(&st->parent);
+        st->result.seq = r->ops[i]->seq;
+        m->results[i] = &st->result;
+    }
+    /* The last step's answer frees m: count and numbers are read before. */
+    unsigned n = m->n;
+    for (unsigned i = 0; i < n; i++)
+        propose(&m->steps[i], m->steps[i].result.seq);
+}

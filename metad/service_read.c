@@ -1,0 +1,186 @@
+/* Reading the namespace: answered from memory under the fsm's read lock, on the thread that
+ * received the request. What a reply needs is copied out before the lock is released, so that
+ * nothing is sent while it is held. */
+#include "service_int.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define READDIR_MAX 4096u
+#define READDIR_DEFAULT 1024u
+#define DIRENT_BYTES 48u /* about, without name and attributes */
+#define ATTR_BYTES 120u
+#define FILES_MAX (1ull << 40) /* no limit of inodes: what statfs(2) shows as total */
+
+void service_lookup(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LookupReq *r = req->env->lookup_req;
+    Replfs__LookupReply rep = REPLFS__LOOKUP_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    uint64_t ino;
+
+    if (!service_session_ok(s, req, r->session, true))
+        return;
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_lookup(s->cfg.fsm, r->parent, r->name.data, r->name.len, &ino);
+    if (rv == 0)
+        rv = fsm_getattr(s->cfg.fsm, ino, &attr);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "lookup in directory %llu", (unsigned long long)r->parent);
+        return;
+    }
+    rep.attr = &attr;
+    RPC_ENVELOPE(env, LOOKUP_REPLY, lookup_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_getattr(struct service *s, struct rpc_req *req)
+{
+    const Replfs__GetattrReq *r = req->env->getattr_req;
+    Replfs__GetattrReply rep = REPLFS__GETATTR_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+
+    if (!service_session_ok(s, req, r->session, true))
+        return;
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.attr = &attr;
+    RPC_ENVELOPE(env, GETATTR_REPLY, getattr_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_readlink(struct service *s, struct rpc_req *req)
+{
+    const Replfs__ReadlinkReq *r = req->env->readlink_req;
+    Replfs__ReadlinkReply rep = REPLFS__READLINK_REPLY__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+    const uint8_t *target;
+    size_t len;
+
+    if (!service_session_ok(s, req, r->session, true))
+        return;
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_readlink(s->cfg.fsm, r->ino, &target, &len);
+    if (rv == 0) {
+        rep.target.data = pile_copy(&pile, target, len);
+        rep.target.len = len;
+    }
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    RPC_ENVELOPE(env, READLINK_REPLY, readlink_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- directories ---- */
+
+struct listing {
+    struct fsm *fsm;
+    struct pile *pile;
+    Replfs__Dirent **entries;
+    size_t n, max, bytes;
+    bool plus, full;
+};
+
+static uint32_t dirent_type(uint32_t mode)
+{
+    return (mode & S_IFMT) >> 12; /* DT_* are the type bits */
+}
+
+static bool list_one(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
+                     uint64_t cookie)
+{
+    struct listing *l = arg;
+    size_t bytes = DIRENT_BYTES + len + (l->plus ? ATTR_BYTES : 0);
+
+    if (l->n == l->max || l->bytes + bytes > SERVICE_REPLY_SOFT_MAX) {
+        l->full = true;
+        return false;
+    }
+    Replfs__Dirent *d = pile_alloc(l->pile, sizeof(*d));
+    replfs__dirent__init(d);
+    d->name.data = pile_copy(l->pile, name, len);
+    d->name.len = len;
+    d->ino = ino;
+    d->type = dirent_type(mode);
+    d->cookie = cookie;
+    if (l->plus) {
+        Replfs__Attr *a = pile_alloc(l->pile, sizeof(*a));
+        replfs__attr__init(a);
+        if (fsm_getattr(l->fsm, ino, a) == 0)
+            d->attr = a;
+    }
+    l->entries[l->n++] = d;
+    l->bytes += bytes;
+    return true;
+}
+
+void service_readdir(struct service *s, struct rpc_req *req)
+{
+    const Replfs__ReaddirReq *r = req->env->readdir_req;
+    Replfs__ReaddirReply rep = REPLFS__READDIR_REPLY__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+    struct listing l = {.fsm = s->cfg.fsm, .pile = &pile, .plus = r->plus};
+
+    if (!service_session_ok(s, req, r->session, true))
+        return;
+    l.max = r->max_entries == 0            ? READDIR_DEFAULT
+            : r->max_entries < READDIR_MAX ? r->max_entries
+                                           : READDIR_MAX;
+    l.entries = pile_alloc(&pile, l.max * sizeof(*l.entries));
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_one, &l);
+    uint64_t parent = 0;
+    if (rv == 0)
+        rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.entries = l.entries;
+    rep.n_entries = l.n;
+    rep.eof = !l.full;
+    rep.parent = parent;
+    RPC_ENVELOPE(env, READDIR_REPLY, readdir_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- space ---- */
+
+void service_statfs(struct service *s, struct rpc_req *req)
+{
+    const Replfs__StatfsReq *r = req->env->statfs_req;
+    Replfs__StatfsReply rep = REPLFS__STATFS_REPLY__INIT;
+    struct fsm_counts counts;
+    uint64_t total, avail;
+
+    if (!service_session_ok(s, req, r->session, true))
+        return;
+    fsm_rdlock(s->cfg.fsm);
+    int goal = fsm_goal(s->cfg.fsm, r->ino != 0 ? r->ino : FSM_ROOT_INO);
+    if (goal <= 0)
+        goal = fsm_goal(s->cfg.fsm, FSM_ROOT_INO);
+    fsm_counts(s->cfg.fsm, &counts);
+    fsm_unlock(s->cfg.fsm);
+    nodes_space(s->cfg.nodes, &total, &avail);
+    uint64_t copies = goal > 0 ? (uint64_t)goal : 1;
+    rep.total = total / copies;
+    rep.free = avail / copies;
+    rep.files = FILES_MAX;
+    rep.files_free = FILES_MAX - (counts.files + counts.dirs + counts.symlinks + counts.others);
+    RPC_ENVELOPE(env, STATFS_REPLY, statfs_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
