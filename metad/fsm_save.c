@@ -185,19 +185,35 @@ static void put_dentries(struct fsm *f, struct sink *s, const struct fsm_inode *
     }
 }
 
+static void put_extent(struct sink *s, uint64_t ino, const struct ext *e)
+{
+    begin(s, CKPT_EXTENT);
+    put64(s, ino);
+    put64(s, e->file_off);
+    put64(s, e->chunk);
+    put32(s, e->chunk_off);
+    put32(s, e->len);
+    end(s);
+}
+
+/* Neighbours that continue each other are written as one: whether a map holds them joined depends
+ * on its history, and one filled from this file would join them anyway. */
 static void put_extents(struct sink *s, const struct fsm_inode *i)
 {
-    struct ext e;
+    struct ext e, run = {0};
 
     for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
-        begin(s, CKPT_EXTENT);
-        put64(s, i->ino);
-        put64(s, e.file_off);
-        put64(s, e.chunk);
-        put32(s, e.chunk_off);
-        put32(s, e.len);
-        end(s);
+        if (run.len && run.chunk == e.chunk && run.file_off + run.len == e.file_off &&
+            run.chunk_off + run.len == e.chunk_off) {
+            run.len += e.len;
+            continue;
+        }
+        if (run.len)
+            put_extent(s, i->ino, &run);
+        run = e;
     }
+    if (run.len)
+        put_extent(s, i->ino, &run);
 }
 
 static void walk_inodes(struct fsm *f, struct sink *s, uint32_t type)
