@@ -179,6 +179,21 @@ static void received(struct rpc_conn *c, size_t n)
     c->rend += n - direct;
 }
 
+/* The connection ended (rc 0) or broke. */
+static void read_failed(struct rpc_conn *c, int rc, const char *why)
+{
+    if (rc == 0 && c->state == CONN_HELLO && !c->accepted)
+        conn_die(c, -ERR_PEER_GONE, "%s: closed by the peer before its Hello%s", c->target,
+                 c->ssl ? "" : " (does it expect TLS? then give us certificates)");
+    else if (rc == 0)
+        conn_die(c, -ERR_PEER_GONE, "%s: closed by the peer", c->target);
+    else if (rc == -EACCES)
+        conn_die(c, rc, "%s: %s", c->target, why);
+    else
+        conn_die(c, -ERR_PEER_GONE, "%s: connection lost: %s", c->target,
+                 why[0] ? why : err_str(rc));
+}
+
 /* One read. > 0 bytes, -EAGAIN, or another negative after the connection died. */
 static ssize_t read_some(struct rpc_conn *c, bool *drained)
 {
@@ -207,14 +222,7 @@ static ssize_t read_some(struct rpc_conn *c, bool *drained)
         received(c, (size_t)rc);
         return rc;
     }
-    bool refused = rc == -EACCES || rc == -ERR_ROLE;
-    conn_die(c, refused ? (int)rc : -ERR_PEER_GONE, "%s: %s%s", c->target,
-             refused   ? ""
-             : rc == 0 ? "closed by the peer"
-                       : "connection lost: ",
-             rc == 0  ? ""
-             : why[0] ? why
-                      : err_str((int)rc));
+    read_failed(c, (int)rc, why);
     return rc < 0 ? rc : -ERR_PEER_GONE;
 }
 
