@@ -331,7 +331,10 @@ int transport_call(struct transport *t, const Replfs__Envelope *req,
 
 int transport_failed(const struct transport *t, const char *what, int code, const char *detail)
 {
-    const char *gap = *detail ? ": " : "";
+    char why[600]; /* the code's text, unless the detail says it already */
+    bool said = *detail && strstr(detail, err_str(code));
+    snprintf(why, sizeof why, "%s%s%s", said ? "" : err_str(code), *detail && !said ? ": " : "",
+             detail);
     switch (-code) {
     case ERR_PEER_GONE:
     case ERR_TIMEOUT:
@@ -343,29 +346,27 @@ int transport_failed(const struct transport *t, const char *what, int code, cons
     case ENETUNREACH:
     case ENOTCONN:
     case ECONNABORTED:
-        ctl_error(
-            "%s: the cluster of %s does not answer: %s%s%s. Is metad running and reachable from "
-            "this machine?",
-            what, t->where, err_str(code), gap, detail);
+        ctl_error("%s: the cluster of %s does not answer: %s. Is metad running and reachable from "
+                  "this machine?",
+                  what, t->where, why);
         return CTL_UNREACHABLE;
     case EPERM:
     case EACCES:
     case ERR_ROLE:
-        ctl_error("%s: not permitted: %s%s%s", what, err_str(code), gap, detail);
+        ctl_error("%s: not permitted: %s", what, why);
         return CTL_DENIED;
     case ENOENT:
     case ESTALE:
-        ctl_error("%s: gone meanwhile: %s%s%s", what, err_str(code), gap, detail);
+        ctl_error("%s: gone meanwhile: %s", what, why);
         return CTL_NO_PATH;
     case ENOTTY:
     case EINVAL:
-        ctl_error(
-            "%s: the mount on %s refused the request: %s%s%s. Its mount.replfs may be of another "
-            "version: mount it anew",
-            what, t->where, err_str(code), gap, detail);
+        ctl_error("%s: the mount on %s refused the request: %s. Its mount.replfs may be of another "
+                  "version: mount it anew",
+                  what, t->where, why);
         return CTL_INTERNAL;
     default:
-        ctl_error("%s: %s%s%s", what, err_str(code), gap, detail);
+        ctl_error("%s: %s", what, why);
         return CTL_INTERNAL;
     }
 }
