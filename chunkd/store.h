@@ -2,7 +2,9 @@
  * man/replfs-format.7). The log is the truth, the index can be rebuilt from it.
  *
  * Threads: one writer thread per store does all writing with group commit. Append, sync and delete are
- * asynchronous: their callback runs on the writer thread. Reads run on the caller's thread, concurrently. */
+ * asynchronous: their callback runs on the writer thread, or on the sync thread when it had to wait for an
+ * fdatasync (sync appends, store_sync, store_copy_finish). It must not block, and may call the asynchronous
+ * functions. Reads run on the caller's thread, concurrently. No calls once store_close() was called. */
 #ifndef REPLFS_CHUNKD_STORE_H
 #define REPLFS_CHUNKD_STORE_H
 #include <stdbool.h>
@@ -61,8 +63,9 @@ struct store_read {
     size_t n;
     uint32_t chunk_len;
 };
-/* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the end), -EIO. Does not check
- * CRCs (the reader does) unless verify. Any thread. */
+/* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the end; chunk_len is set),
+ * -ERR_CRC (this copy is bad: a record's header is damaged, or with verify its bytes), -EIO (the disk cannot read it).
+ * Does not check CRCs of data (the reader does) unless verify. Any thread. */
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify, struct store_read *out);
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);  /* 0 or -ERR_NO_CHUNK */
 /* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing meanwhile are seen before or after. */

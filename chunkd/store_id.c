@@ -1,0 +1,128 @@
+/* The identity of a data directory: replfs.id, a small text file that says which cluster, which
+ * chunkd and which of its disks the directory belongs to.
+ *
+ *   replfs disk 1
+ *   cluster 01234567-89ab-cdef-0123-456789abcdef
+ *   chunkd 3
+ *   disk 0
+ *   crc 89abcdef
+ *
+ * The first line names the format and its version; crc is the CRC32C of the lines above it. The
+ * file is written once (temporary file, fsync, link, fsync of the directory) and never changed: a
+ * disk that moved to another cluster or another daemon is refused instead of mixing their chunks.
+ */
+#include "store.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#define LOG_MODULE "store"
+#include "base/log.h"
+
+#define ID_VERSION 1
+#define ID_MAX 512
+
+static int id_damaged(const char *dir, const char *what)
+{
+    log_error(
+        "%s/replfs.id is damaged (%s). It names the cluster and chunkd that this disk belongs "
+        "to, so the disk is not used. Restore the file from a backup, or take the disk out of "
+        "the configuration and let its chunks be repaired from their other copies",
+        dir, what);
+    return -ERR_CORRUPT;
+}
+
+static int id_parse(const char *dir, char *text, size_t len, struct store_id *out)
+{
+    unsigned version, crc;
+    int end = 0;
+    text[len] = 0;
+    if (sscanf(text, "replfs disk %u\n", &version) != 1)
+        return id_damaged(dir, "the first line is not 'replfs disk VERSION'");
+    char *crc_line = strstr(text, "\ncrc ");
+    if (!crc_line || sscanf(crc_line, "\ncrc %8x\n%n", &crc, &end) != 1 || !end ||
+        crc_line + end != text + len)
+        return id_damaged(dir, "no crc line at its end");
+    if (crc32c(0, text, (size_t)(crc_line + 1 - text)) != crc)
+        return id_damaged(dir, "the crc does not match");
+    if (version > ID_VERSION) {
+        log_error(
+            "%s/replfs.id has format %u, this program knows up to %d: a newer replfs used this "
+            "disk. Install that version again",
+            dir, version, ID_VERSION);
+        return -ERR_VERSION;
+    }
+    memset(out, 0, sizeof *out);
+    if (sscanf(text, "replfs disk %u cluster %39s chunkd %" SCNu32 " disk %" SCNu32, &version,
+               out->cluster, &out->chunkd, &out->disk) != 4 ||
+        version != ID_VERSION)
+        return id_damaged(dir, "cluster, chunkd or disk is missing");
+    return 0;
+}
+
+int store_id_read(const char *dir, struct store_id *out)
+{
+    char path[4096], text[ID_MAX + 1];
+    if (snprintf(path, sizeof path, "%s/replfs.id", dir) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, text, ID_MAX);
+    if (n < 0)
+        return -errno;
+    if (memchr(text, 0, (size_t)n))
+        return id_damaged(dir, "it holds zero bytes");
+    return id_parse(dir, text, (size_t)n, out);
+}
+
+static int id_same(const struct store_id *a, const struct store_id *b)
+{
+    return !strcmp(a->cluster, b->cluster) && a->chunkd == b->chunkd && a->disk == b->disk;
+}
+
+static int write_whole(int fd, const char *text, size_t len)
+{
+    ssize_t n = write(fd, text, len);
+    if (n < 0)
+        return -errno;
+    if ((size_t)n != len)
+        return -ENOSPC;
+    return fsync(fd) ? -errno : 0;
+}
+
+int store_id_write(const char *dir, const struct store_id *id)
+{
+    struct store_id have;
+    int rc = store_id_read(dir, &have);
+    if (rc != -ENOENT)
+        return rc ? rc : id_same(&have, id) ? 0 : -EEXIST;
+    if (!id->cluster[0] || strpbrk(id->cluster, " \t\n") || strlen(id->cluster) > 39)
+        return -EINVAL;
+
+    char text[ID_MAX];
+    int len = snprintf(text, sizeof text, "replfs disk %d\ncluster %s\nchunkd %u\ndisk %u\n",
+                       ID_VERSION, id->cluster, id->chunkd, id->disk);
+    len +=
+        snprintf(text + len, sizeof text - (size_t)len, "crc %08x\n", crc32c(0, text, (size_t)len));
+    CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dirfd < 0)
+        return -errno;
+    unlinkat(dirfd, "replfs.id.new", 0);
+    CLEANUP(close_fdp)
+    int fd = openat(dirfd, "replfs.id.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -errno;
+    rc = write_whole(fd, text, (size_t)len);
+    /* link() instead of rename(): it never replaces an identity that appeared meanwhile. */
+    if (!rc && linkat(dirfd, "replfs.id.new", dirfd, "replfs.id", 0))
+        rc = -errno;
+    unlinkat(dirfd, "replfs.id.new", 0);
+    if (!rc && fsync(dirfd))
+        rc = -errno;
+    return rc;
+}
