@@ -6,7 +6,7 @@ devcluster up --chunkd 3
 devcluster mount "$mnt"
 ctl setrepl "$mnt" 3
 
-findmnt -n -o FSTYPE,SOURCE "$mnt" | grep -q "fuse.replfs.*:7000" || fail "findmnt shows $(findmnt -n "$mnt")"
+findmnt -n -o FSTYPE,SOURCE "$mnt" | grep "fuse.replfs.*:7000" >/dev/null || fail "findmnt shows $(findmnt -n "$mnt")"
 src=/usr/include/linux
 cp -a $src "$mnt/tree"
 random_file "$work/big" 40

@@ -20,7 +20,7 @@ expect "copy made while chunkd1 died" "$sum" "$(sum_of "$mnt/f1")"
 echo "wiping chunkd1, waiting for repair"
 devcluster wipe chunkd1
 t0=$(date +%s.%N)
-dead() { ctl chunkd list "$mnt" | grep -q dead; }
+dead() { ctl chunkd list "$mnt" | grep dead >/dev/null; }
 wait_for 60 "chunkd1 to be found dead" dead
 all_at_goal() { [ -z "$(copies "$mnt/f1" | grep -vx 3)" ]; }
 wait_for 240 "all chunks back at goal 3" all_at_goal

@@ -64,7 +64,7 @@ devcluster kill metad
 cp -a "$cluster/metad" "$work/metad.good"
 refused() { # WHAT: metad must not start, and must name a file in its directory
     if devcluster start metad >"$work/out" 2>&1; then fail "metad started with a damaged $1"; fi
-    tail -3 "$cluster/metad.log" | grep -q "$cluster/metad" || fail "metad's refusal of a damaged $1 names no file: $(tail -3 "$cluster/metad.log")"
+    tail -3 "$cluster/metad.log" | grep "$cluster/metad" >/dev/null || fail "metad's refusal of a damaged $1 names no file: $(tail -3 "$cluster/metad.log")"
     echo "damaged $1 refused: $(grep -a error "$cluster/metad.log" | tail -1)"
     rm -rf "$cluster/metad" "$cluster/metad.pid"
     cp -a "$work/metad.good" "$cluster/metad"

@@ -16,8 +16,8 @@ says "bogus" "$bin/replfs-metad" --bogus
 says "data" "$bin/replfs-chunkd" --meta=127.0.0.1:1
 says "replfs" ctl status /tmp
 for p in replfs-metad replfs-chunkd mount.replfs replfsctl; do
-    "$bin/$p" --help | grep -q -i usage || fail "$p --help shows no usage"
-    "$bin/$p" --version | grep -q '[0-9]' || fail "$p --version shows none"
+    "$bin/$p" --help | grep -i usage >/dev/null || fail "$p --help shows no usage"
+    "$bin/$p" --version | grep '[0-9]' >/dev/null || fail "$p --version shows none"
 done
 
 devcluster up --chunkd 2
