@@ -1,0 +1,493 @@
+/* Chunk daemons under test in one process: several real chunkds on loopback, a fake metad that
+ * records what they tell it and gives orders, and a client. Data lies in a temporary directory.
+ * Every wait ends when its condition holds or fails the test after RIG_WAIT_S. */
+#ifndef REPLFS_TESTS_CHUNKD_RIG_H
+#define REPLFS_TESTS_CHUNKD_RIG_H
+#include <errno.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+#include "chunkd/chunkd.h"
+#include "rpc/cap.h"
+#include "rpc/rpc.h"
+
+#define RIG_WAIT_S 20
+#define RIG_CLUSTER "11111111-2222-3333-4444-555555555555"
+#define RIG_SESSION 77u
+#define RIG_NODES 4
+#define RIG_CHUNKS 512
+
+static const struct cap_key rig_key = {.id = 5, .key = "thirty-two bytes of a test key.."};
+
+/* ---- fake metad ---- */
+
+struct rig_node { /* what one chunkd told */
+    struct rpc_conn *conn;
+    unsigned registers, beats, reports, pieces;
+    struct {
+        uint64_t chunk, session;
+        uint32_t len, disk;
+    } chunks[RIG_CHUNKS];
+    size_t nchunks;
+    size_t last_changes;    /* in the last heartbeat */
+    uint64_t digest, count; /* of the last heartbeat */
+    unsigned failed_disks;
+    char disk_error[128], addr[128], host_id[64];
+};
+struct rig_metad {
+    struct rpc_loop *loop;
+    int port;
+    bool want_report;
+    int refuse;          /* registration ends with this code */
+    unsigned drop_beats; /* so many heartbeats are not believed: ERR_BUSY */
+    uint32_t last_id;
+};
+struct rig {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    struct rig_metad metad;
+    struct rig_node node[RIG_NODES + 1]; /* by chunkd id */
+    struct chunkd *chunkd[RIG_NODES + 1];
+    struct rpc_loop *client;
+    struct rpc_conn *conn[RIG_NODES + 1];
+    char dir[64];
+    int fatal;
+};
+static struct rig rig;
+
+#define rig_wait(cond)                                                                             \
+    do {                                                                                           \
+        struct timespec rig_until;                                                                 \
+        clock_gettime(CLOCK_REALTIME, &rig_until);                                                 \
+        rig_until.tv_sec += RIG_WAIT_S;                                                            \
+        pthread_mutex_lock(&rig.mu);                                                               \
+        int rig_rc = 0;                                                                            \
+        while (!(cond) && rig_rc == 0)                                                             \
+            rig_rc = pthread_cond_timedwait(&rig.cv, &rig.mu, &rig_until);                         \
+        bool rig_ok = (cond);                                                                      \
+        pthread_mutex_unlock(&rig.mu);                                                             \
+        if (!rig_ok)                                                                               \
+            fail_msg("never came true: %s", #cond);                                                \
+    } while (0)
+
+static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
+{
+    size_t i = 0;
+    while (i < n->nchunks && n->chunks[i].chunk != r->chunk)
+        i++;
+    if (r->len == 0) {
+        if (i < n->nchunks)
+            n->chunks[i] = n->chunks[--n->nchunks];
+        return;
+    }
+    assert_true(i < RIG_CHUNKS);
+    if (i == n->nchunks)
+        n->nchunks++;
+    n->chunks[i].chunk = r->chunk;
+    n->chunks[i].len = r->len;
+    n->chunks[i].session = r->session;
+    n->chunks[i].disk = r->disk;
+}
+
+static void rig_register(struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
+    uint32_t id = r->chunkd ? r->chunkd : ++rig.metad.last_id;
+    struct rig_node *n = &rig.node[id];
+    rep.cluster = (char *)RIG_CLUSTER;
+    rep.chunkd = id;
+    rep.heartbeat_ms = 30;
+    rep.cap_key.data = (uint8_t *)rig_key.key;
+    rep.cap_key.len = CAP_KEY_LEN;
+    rep.cap_key_id = rig_key.id;
+    rpc_conn_unref(n->conn);
+    n->conn = rpc_conn_ref(req->conn);
+    n->registers++;
+    n->beats = n->reports = 0;
+    snprintf(n->addr, sizeof n->addr, "%s", r->addr);
+    snprintf(n->host_id, sizeof n->host_id, "%s", r->host_id);
+    RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_heartbeat(struct rpc_req *req)
+{
+    const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
+    struct rig_node *n = &rig.node[h->chunkd];
+    if (rig.metad.drop_beats > 0) {
+        rig.metad.drop_beats--;
+        rpc_fail(req, -ERR_BUSY, "dropped");
+        return;
+    }
+    for (size_t i = 0; i < h->n_changes; i++)
+        rig_record(n, h->changes[i]);
+    n->failed_disks = 0;
+    for (size_t i = 0; i < h->n_disks; i++)
+        if (h->disks[i]->failed) {
+            n->failed_disks++;
+            snprintf(n->disk_error, sizeof n->disk_error, "%s", h->disks[i]->error);
+        }
+    n->beats++;
+    n->last_changes = h->n_changes;
+    n->digest = h->digest;
+    n->count = h->count;
+    Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
+    rep.want_report = rig.metad.want_report;
+    rig.metad.want_report = false;
+    RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_report(struct rpc_req *req)
+{
+    const Replfs__ReportReq *r = req->env->report_req;
+    struct rig_node *n = &rig.node[r->chunkd];
+    if (r->first)
+        n->nchunks = 0;
+    for (size_t i = 0; i < r->n_chunks; i++)
+        rig_record(n, r->chunks[i]);
+    n->pieces++;
+    n->reports += r->last;
+    Replfs__ReportReply rep = REPLFS__REPORT_REPLY__INIT;
+    RPC_ENVELOPE(env, REPORT_REPLY, report_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_request(void *arg, struct rpc_req *req)
+{
+    (void)arg;
+    pthread_mutex_lock(&rig.mu);
+    switch (req->env->body_case) {
+    case REPLFS__ENVELOPE__BODY_REGISTER_REQ:
+        if (rig.metad.refuse)
+            rpc_fail(req, rig.metad.refuse, "refused by the test");
+        else
+            rig_register(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ:
+        rig_heartbeat(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_REPORT_REQ:
+        rig_report(req);
+        break;
+    default:
+        rpc_fail(req, -ERR_PROTOCOL, "not for a fake metad");
+    }
+    pthread_cond_broadcast(&rig.cv);
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static inline void rig_metad_start(void)
+{
+    struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "fake metad", .threads = 1};
+    assert_int_equal(rpc_loop_new(&rc, &rig.metad.loop), 0);
+    struct rpc_service svc = {.request = rig_request};
+    char addr[32];
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", rig.metad.port);
+    assert_int_equal(rpc_listen(rig.metad.loop, addr, &svc, &rig.metad.port), 0);
+}
+
+static inline void rig_metad_stop(void)
+{
+    for (unsigned i = 0; i <= RIG_NODES; i++) {
+        rpc_conn_unref(rig.node[i].conn);
+        rig.node[i].conn = NULL;
+    }
+    rpc_loop_free(rig.metad.loop);
+    rig.metad.loop = NULL;
+}
+
+/* Metad's view agrees with the chunkd's digest: nothing is left to be told. Lock held. */
+static inline bool rig_agrees(const struct rig_node *n)
+{
+    uint64_t digest = 0;
+    for (size_t i = 0; i < n->nchunks; i++)
+        digest ^= mix64(n->chunks[i].chunk);
+    return n->beats > 0 && n->count == n->nchunks && n->digest == digest;
+}
+
+/* Length metad knows of a chunk's copy; 0: none. Lock held. */
+static inline uint32_t rig_len(const struct rig_node *n, uint64_t chunk)
+{
+    for (size_t i = 0; i < n->nchunks; i++)
+        if (n->chunks[i].chunk == chunk)
+            return n->chunks[i].len;
+    return 0;
+}
+
+/* ---- chunkds ---- */
+
+static void rig_on_fatal(void *arg, int code)
+{
+    (void)arg;
+    pthread_mutex_lock(&rig.mu);
+    rig.fatal = code;
+    pthread_cond_broadcast(&rig.cv);
+    pthread_mutex_unlock(&rig.mu);
+}
+
+/* Data directories of node i: DIR/i-0, DIR/i-1 .. */
+static inline int rig_chunkd_try(unsigned i, size_t ndirs)
+{
+    char dirs[4][96], meta[32], *list[4], *metas[1] = {meta};
+    for (size_t d = 0; d < ndirs; d++) {
+        snprintf(dirs[d], sizeof dirs[d], "%s/%u-%zu", rig.dir, i, d);
+        list[d] = dirs[d];
+    }
+    snprintf(meta, sizeof meta, "127.0.0.1:%d", rig.metad.port);
+    char host[16];
+    snprintf(host, sizeof host, "host%u", i);
+    struct chunkd_config cfg = {
+        .disks = {.dirs = list, .ndirs = ndirs, .segment_size = 16u << 20},
+        .rpc = {.name = host, .threads = 1},
+        .listen = "127.0.0.1:0",
+        .metas = metas,
+        .nmetas = 1,
+        .host_id = host,
+        .host_name = host,
+        .fatal = rig_on_fatal,
+    };
+    return chunkd_start(&cfg, &rig.chunkd[i]);
+}
+
+/* Starts node i; the fake metad gives ids in the order of first starts, so i is the chunkd id. */
+static inline void rig_chunkd_start(unsigned i, size_t ndirs)
+{
+    unsigned before = rig.node[i].registers;
+    assert_int_equal(rig_chunkd_try(i, ndirs), 0);
+    rig_wait(rig.node[i].registers > before && rig.node[i].reports > 0 && rig.node[i].beats > 0);
+    assert_int_equal(chunkd_id(rig.chunkd[i]), i);
+    rpc_conn_unref(rig.conn[i]);
+    assert_int_equal(
+        rpc_dial(rig.client, chunkd_addr(rig.chunkd[i]), RPC_ROLE_CHUNKD, NULL, &rig.conn[i]), 0);
+}
+
+static inline void rig_chunkd_stop(unsigned i)
+{
+    chunkd_stop(rig.chunkd[i]);
+    rig.chunkd[i] = NULL;
+}
+
+/* ---- life ---- */
+
+static int rig_unlink(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static inline int rig_setup(void **state)
+{
+    (void)state;
+    memset(&rig, 0, sizeof rig);
+    pthread_mutex_init(&rig.mu, NULL);
+    pthread_cond_init(&rig.cv, NULL);
+    log_init("test", getenv("TEST_LOG") ? LOG_LVL_DEBUG : LOG_LVL_ERROR, NULL);
+    snprintf(rig.dir, sizeof rig.dir, "/tmp/chunkd-test-XXXXXX");
+    if (!mkdtemp(rig.dir))
+        return -1;
+    struct rpc_config rc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1};
+    if (rpc_loop_new(&rc, &rig.client) != 0)
+        return -1;
+    rig_metad_start();
+    return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i <= RIG_NODES; i++) {
+        rpc_conn_unref(rig.conn[i]);
+        chunkd_stop(rig.chunkd[i]);
+    }
+    if (rig.metad.loop)
+        rig_metad_stop();
+    rpc_loop_free(rig.client);
+    pthread_mutex_destroy(&rig.mu);
+    pthread_cond_destroy(&rig.cv);
+    nftw(rig.dir, rig_unlink, 16, FTW_DEPTH | FTW_PHYS);
+    return 0;
+}
+
+/* ---- client ---- */
+
+static inline void rig_fill(uint8_t *p, size_t len, uint64_t seed)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (i % 8 == 0)
+            seed = mix64(seed + 0x9e3779b97f4a7c15ull);
+        p[i] = (uint8_t)(seed >> (i % 8 * 8));
+    }
+}
+
+struct rig_append {
+    uint64_t chunk;
+    uint32_t off, len;
+    uint64_t seed;         /* of the bytes */
+    const unsigned *chain; /* node numbers, 0 ends; [0] is who is asked */
+    bool sync;
+    /* to get things wrong */
+    const struct cap_key *key;
+    uint32_t rights, expiry; /* 0: append, in an hour */
+    uint32_t lie_len;        /* 0: len */
+    bool bad_crc;
+    unsigned timeout_ms;
+    const char *addr2; /* instead of the second hop's address */
+};
+struct rig_answer {
+    int code;
+    uint32_t chunkd; /* of the failure */
+    uint32_t stored[8];
+    size_t n;
+};
+
+static inline struct rig_answer rig_append(const struct rig_append *a)
+{
+    uint8_t cap[CAP_LEN], crcs[1024];
+    Replfs__ChainHop hops[8], *list[8];
+    Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
+    struct buf *b = buf_new(a->len);
+    b->len = a->len;
+    rig_fill(b->data, b->len, a->seed);
+    crc_blocks_make(b->data, b->len, crcs);
+    crcs[0] ^= a->bad_crc;
+    uint32_t now = (uint32_t)(clock_wall() / NSEC_PER_SEC);
+    cap_make(a->key ? a->key : &rig_key, a->chunk, RIG_SESSION, a->rights ? a->rights : CAP_APPEND,
+             a->expiry ? a->expiry : now + 3600, cap);
+    for (unsigned i = 1; a->chain[i]; i++) {
+        replfs__chain_hop__init(&hops[i]);
+        hops[i].chunkd = a->chain[i];
+        hops[i].addr =
+            i == 1 && a->addr2 ? (char *)a->addr2 : (char *)chunkd_addr(rig.chunkd[a->chain[i]]);
+        list[r.n_chain++] = &hops[i];
+    }
+    r.chunk = a->chunk;
+    r.chunk_off = a->off;
+    r.len = a->lie_len ? a->lie_len : a->len;
+    r.cap.data = cap;
+    r.cap.len = sizeof cap;
+    r.session = RIG_SESSION;
+    r.crcs.data = crcs;
+    r.crcs.len = crc_blocks(a->len) * 4;
+    r.chain = list;
+    r.sync = a->sync;
+    RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
+    struct rpc_result res;
+    struct rig_answer out = {0};
+    out.code =
+        rpc_call_wait(rig.conn[a->chain[0]], &env, b, a->timeout_ms ? a->timeout_ms : 10000, &res);
+    if (out.code == 0) {
+        assert_int_equal(res.rep->body_case, REPLFS__ENVELOPE__BODY_APPEND_REPLY);
+        out.n = res.rep->append_reply->n_stored;
+        assert_true(out.n <= 8);
+        memcpy(out.stored, res.rep->append_reply->stored, out.n * sizeof out.stored[0]);
+    } else if (res.rep) {
+        out.chunkd = res.rep->failure->chunkd;
+    }
+    rpc_result_free(&res);
+    return out;
+}
+
+/* Reads off..off+len from node i into out, checking every CRC. Returns the code. */
+static inline int rig_read(unsigned i, uint64_t chunk, uint32_t off, uint32_t len, uint8_t *out)
+{
+    uint8_t cap[CAP_LEN];
+    cap_make(&rig_key, chunk, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    Replfs__ReadReq r = REPLFS__READ_REQ__INIT;
+    r.chunk = chunk;
+    r.off = off;
+    r.len = len;
+    r.cap.data = cap;
+    r.cap.len = sizeof cap;
+    r.session = RIG_SESSION;
+    RPC_ENVELOPE(env, READ_REQ, read_req, &r);
+    struct rpc_result res;
+    int rc = rpc_call_wait(rig.conn[i], &env, NULL, 10000, &res);
+    if (rc == 0) {
+        const Replfs__ReadReply *rr = res.rep->read_reply;
+        size_t at = 0;
+        uint32_t pos = off;
+        for (size_t s = 0; s < rr->n_spans && rc == 0; s++) {
+            const Replfs__Span *sp = rr->spans[s];
+            if (crc_blocks_check(res.payload->data + at, sp->len, sp->crcs.data) >= 0)
+                rc = -ERR_CRC;
+            assert_true(sp->chunk_off <= pos && sp->chunk_off + sp->len > pos);
+            for (; pos < off + len && pos < sp->chunk_off + sp->len; pos++)
+                out[pos - off] = res.payload->data[at + pos - sp->chunk_off];
+            at += sp->len;
+        }
+        assert_int_equal(pos, off + len);
+        assert_int_equal(at, res.payload->len);
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+
+static inline void rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t len, uint64_t seed)
+{
+    uint8_t *got = malloc(len), *want = malloc(len);
+    assert_int_equal(rig_read(i, chunk, off, len, got), 0);
+    rig_fill(want, len, seed);
+    assert_memory_equal(got, want, len);
+    free(got);
+    free(want);
+}
+
+/* Sync of one chunk at node i. */
+static inline int rig_sync(unsigned i, uint64_t chunk, uint32_t len)
+{
+    uint8_t cap[CAP_LEN];
+    cap_make(&rig_key, chunk, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    Replfs__SyncChunk c = REPLFS__SYNC_CHUNK__INIT, *list[1] = {&c};
+    c.chunk = chunk;
+    c.len = len;
+    c.cap.data = cap;
+    c.cap.len = sizeof cap;
+    Replfs__SyncReq r = REPLFS__SYNC_REQ__INIT;
+    r.session = RIG_SESSION;
+    r.chunks = list;
+    r.n_chunks = 1;
+    RPC_ENVELOPE(env, SYNC_REQ, sync_req, &r);
+    struct rpc_result res;
+    int rc = rpc_call_wait(rig.conn[i], &env, NULL, 10000, &res);
+    rpc_result_free(&res);
+    return rc;
+}
+
+/* Metad's order to node i; *out gets the reply's numbers. */
+struct rig_order_reply {
+    uint64_t bytes;
+    uint32_t len, disk;
+    bool bad;
+};
+static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_reply *out)
+{
+    RPC_ENVELOPE(env, ORDER_REQ, order_req, o);
+    struct rpc_result res;
+    int rc = rpc_call_wait(rig.node[i].conn, &env, NULL, 15000, &res);
+    if (rc == 0) {
+        const Replfs__OrderReply *r = res.rep->order_reply;
+        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad};
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+#endif

@@ -1,0 +1,246 @@
+/* Chains of real chunkds: appends, syncs and reads, and who is blamed when something is wrong. */
+#include "chunkd_rig.h"
+
+static const unsigned three[] = {1, 2, 3, 0}, one[] = {1, 0}, two[] = {1, 2, 0};
+
+static void start_three(void)
+{
+    for (unsigned i = 1; i <= 3; i++)
+        rig_chunkd_start(i, 1);
+}
+
+static void a_chain_stores_everywhere(void **state)
+{
+    (void)state;
+    start_three();
+    uint32_t off = 0, lens[] = {1u << 20, 1, 4096, 5000, 300000};
+    for (unsigned i = 0; i < 5; i++) {
+        struct rig_answer a = rig_append(&(struct rig_append){
+            .chunk = 10, .off = off, .len = lens[i], .seed = i, .chain = three, .sync = i == 2});
+        assert_int_equal(a.code, 0);
+        assert_int_equal(a.n, 3);
+        for (unsigned j = 0; j < 3; j++)
+            assert_int_equal(a.stored[j], j + 1);
+        off += lens[i];
+    }
+    for (unsigned node = 1; node <= 3; node++) {
+        assert_int_equal(rig_sync(node, 10, off), 0);
+        off = 0;
+        for (unsigned i = 0; i < 5; i++) {
+            rig_check(node, 10, off, lens[i], i);
+            off += lens[i];
+        }
+        assert_int_equal(rig_sync(node, 10, off + 1), -ERR_SHORT);
+        assert_int_equal(rig_sync(node, 11, 1), -ERR_NO_CHUNK);
+        uint8_t byte;
+        assert_int_equal(rig_read(node, 10, off, 1, &byte), -ERR_SHORT);
+        assert_int_equal(rig_read(node, 11, 0, 1, &byte), -ERR_NO_CHUNK);
+    }
+    /* the same append again, as after a lost answer, is done already */
+    struct rig_append again = {.chunk = 10, .len = 1u << 20, .seed = 0, .chain = three};
+    assert_int_equal(rig_append(&again).code, 0);
+    /* and one that leaves a gap is not */
+    again.off = off + 7;
+    struct rig_answer a = rig_append(&again);
+    assert_int_equal(a.code, -ERR_OFFSET);
+    assert_int_equal(a.chunkd, 1);
+}
+
+/* Appends in flight at once stay in order at every hop. */
+struct burst {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    unsigned done, failed;
+};
+
+static void burst_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct burst *b = arg;
+    (void)rep;
+    (void)payload;
+    pthread_mutex_lock(&b->mu);
+    b->done++;
+    b->failed += code != 0;
+    pthread_cond_signal(&b->cv);
+    pthread_mutex_unlock(&b->mu);
+}
+
+static void appends_in_flight_keep_their_order(void **state)
+{
+    (void)state;
+    enum { N = 200, LEN = 20000 };
+    start_three();
+    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    uint8_t cap[CAP_LEN], crcs[32];
+    cap_make(&rig_key, 20, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    Replfs__ChainHop hops[2], *list[2] = {&hops[0], &hops[1]};
+    for (unsigned i = 0; i < 2; i++) {
+        replfs__chain_hop__init(&hops[i]);
+        hops[i].chunkd = i + 2;
+        hops[i].addr = (char *)chunkd_addr(rig.chunkd[i + 2]);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        struct buf *data = buf_new(LEN);
+        data->len = LEN;
+        rig_fill(data->data, LEN, i);
+        crc_blocks_make(data->data, LEN, crcs);
+        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
+        r.chunk = 20;
+        r.chunk_off = i * LEN;
+        r.len = LEN;
+        r.cap.data = cap;
+        r.cap.len = sizeof cap;
+        r.session = RIG_SESSION;
+        r.crcs.data = crcs;
+        r.crcs.len = crc_blocks(LEN) * 4;
+        r.chain = list;
+        r.n_chain = 2;
+        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
+        rpc_call(rig.conn[1], &env, data, 20000, burst_done, &b);
+    }
+    pthread_mutex_lock(&b.mu);
+    while (b.done < N)
+        pthread_cond_wait(&b.cv, &b.mu);
+    pthread_mutex_unlock(&b.mu);
+    assert_int_equal(b.failed, 0);
+    for (unsigned node = 1; node <= 3; node++)
+        for (unsigned i = 0; i < N; i += 13)
+            rig_check(node, 20, i * LEN, LEN, i);
+}
+
+static void the_dead_hop_is_named(void **state)
+{
+    (void)state;
+    start_three();
+    struct rig_append a = {.chunk = 30, .len = 5000, .seed = 1, .chain = three};
+    assert_int_equal(rig_append(&a).code, 0);
+    char dead[128];
+    snprintf(dead, sizeof dead, "%s", chunkd_addr(rig.chunkd[2]));
+    rig_chunkd_stop(2);
+    a.off = 5000;
+    a.addr2 = dead;
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 2);
+    /* the last of the chain dead: the first is told by the second */
+    rig_chunkd_start(2, 1);
+    a = (struct rig_append){.chunk = 31, .len = 5000, .seed = 1, .chain = three};
+    snprintf(dead, sizeof dead, "%s", chunkd_addr(rig.chunkd[3]));
+    rig_chunkd_stop(3);
+    static const unsigned swapped[] = {2, 3, 0};
+    a.chain = swapped;
+    a.addr2 = dead;
+    r = rig_append(&a);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 3);
+    /* the client goes on without it */
+    a = (struct rig_append){.chunk = 32, .len = 5000, .seed = 2, .chain = two};
+    assert_int_equal(rig_append(&a).code, 0);
+    rig_check(2, 32, 0, 5000, 2);
+}
+
+static void a_failure_deep_in_the_chain_is_passed_up(void **state)
+{
+    (void)state;
+    start_three();
+    /* chunkd 3 has bytes of the chunk that the others lack: it refuses offset 100 */
+    static const unsigned three_only[] = {3, 0};
+    struct rig_append a = {.chunk = 40, .len = 50, .seed = 1, .chain = three_only};
+    assert_int_equal(rig_append(&a).code, 0);
+    a = (struct rig_append){.chunk = 40, .len = 100, .seed = 2, .chain = three};
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 3);
+}
+
+static void expect_refused(struct rig_append a, int code)
+{
+    a.chunk = 50;
+    a.chain = one;
+    if (!a.len)
+        a.len = 5000;
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(r.code, code);
+    assert_int_equal(r.chunkd, 1);
+    uint8_t byte;
+    assert_int_equal(rig_read(1, 50, 0, 1, &byte), -ERR_NO_CHUNK);
+}
+
+static void wrong_requests_are_refused(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    static const struct cap_key other = {.id = 5, .key = "another thirty-two byte test key"};
+    static const struct cap_key unknown = {.id = 6, .key = "thirty-two bytes of a test key.."};
+    uint32_t now = (uint32_t)(clock_wall() / NSEC_PER_SEC);
+    expect_refused((struct rig_append){.key = &other}, -ERR_CAP);
+    expect_refused((struct rig_append){.key = &unknown}, -ERR_CAP);
+    expect_refused((struct rig_append){.rights = CAP_READ}, -ERR_CAP);
+    expect_refused((struct rig_append){.expiry = now - 100}, -ERR_CAP_EXPIRED);
+    expect_refused((struct rig_append){.lie_len = 5001}, -ERR_PROTOCOL);
+    expect_refused((struct rig_append){.bad_crc = true}, -ERR_CRC);
+    expect_refused((struct rig_append){.off = 64u << 20}, -EFBIG);
+    expect_refused((struct rig_append){.off = 4096}, -ERR_NO_CHUNK);
+    struct rig_append good = {.chunk = 50, .len = 5000, .seed = 3, .chain = one};
+    assert_int_equal(rig_append(&good).code, 0);
+    rig_check(1, 50, 0, 5000, 3);
+}
+
+static void unregistered_and_foreign_roles_are_refused(void **state)
+{
+    (void)state;
+    rig.metad.refuse = -ERR_BUSY;
+    assert_int_equal(rig_chunkd_try(1, 1), 0);
+    assert_int_equal(
+        rpc_dial(rig.client, chunkd_addr(rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL, &rig.conn[1]), 0);
+    struct rig_append a = {.chunk = 60, .len = 10, .chain = one};
+    assert_int_equal(rig_append(&a).code, -ERR_NOT_REGISTERED);
+    pthread_mutex_lock(&rig.mu);
+    rig.metad.refuse = 0;
+    pthread_mutex_unlock(&rig.mu);
+    rig_wait(rig.node[1].beats > 0);
+    assert_int_equal(rig_append(&a).code, 0);
+    /* an order is metad's to give, and a chunkd answers nothing of metad's */
+    Replfs__DeleteOrder del = REPLFS__DELETE_ORDER__INIT;
+    Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+    o.order_case = REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS;
+    o.delete_chunks = &del;
+    RPC_ENVELOPE(env, ORDER_REQ, order_req, &o);
+    struct rpc_result res;
+    assert_int_equal(rpc_call_wait(rig.conn[1], &env, NULL, 5000, &res), -ERR_ROLE);
+    rpc_result_free(&res);
+    Replfs__StatusReq st = REPLFS__STATUS_REQ__INIT;
+    RPC_ENVELOPE(env2, STATUS_REQ, status_req, &st);
+    assert_int_equal(rpc_call_wait(rig.conn[1], &env2, NULL, 5000, &res), -ERR_PROTOCOL);
+    rpc_result_free(&res);
+}
+
+static void acknowledged_bytes_survive_a_restart(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    for (unsigned i = 0; i < 20; i++) {
+        struct rig_append a = {.chunk = 70 + i, .len = 1000 * (i + 1), .seed = i, .chain = one};
+        assert_int_equal(rig_append(&a).code, 0);
+    }
+    rig_chunkd_stop(1);
+    rig_chunkd_start(1, 1);
+    rig_wait(rig_agrees(&rig.node[1]) && rig.node[1].nchunks == 20);
+    for (unsigned i = 0; i < 20; i++)
+        rig_check(1, 70 + i, 0, 1000 * (i + 1), i);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_chain_stores_everywhere),
+        T(appends_in_flight_keep_their_order),
+        T(the_dead_hop_is_named),
+        T(a_failure_deep_in_the_chain_is_passed_up),
+        T(wrong_requests_are_refused),
+        T(unregistered_and_foreign_roles_are_refused),
+        T(acknowledged_bytes_survive_a_restart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,155 @@
+/* The chunkd's bond with metad: increments, full reports, reconnection, identity of data
+ * directories, and a disk that fails alone. */
+#include "chunkd_rig.h"
+#include "chunkd/store.h"
+
+static const unsigned one[] = {1, 0};
+
+static void append(uint64_t chunk, uint32_t off, uint32_t len)
+{
+    struct rig_append a = {.chunk = chunk, .off = off, .len = len, .seed = chunk, .chain = one};
+    assert_int_equal(rig_append(&a).code, 0);
+}
+
+static void changes_arrive_as_increments(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    unsigned reports = rig.node[1].reports;
+    for (unsigned i = 0; i < 100; i++)
+        append(100 + i, 0, 1000 + i);
+    append(100, 1000, 500);
+    rig_wait(rig.node[1].nchunks == 100 && rig_agrees(&rig.node[1]) &&
+             rig_len(&rig.node[1], 100) == 1500);
+    assert_int_equal(rig.node[1].chunks[0].session, RIG_SESSION);
+    assert_int_equal(rig.node[1].reports, reports); /* no full report was needed */
+    /* nothing changed: nothing is told */
+    unsigned beats = rig.node[1].beats;
+    rig_wait(rig.node[1].beats > beats + 2);
+    assert_int_equal(rig.node[1].last_changes, 0);
+}
+
+static void a_report_comes_on_demand(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    for (unsigned i = 0; i < 10; i++)
+        append(100 + i, 0, 1000);
+    rig_wait(rig.node[1].nchunks == 10);
+    pthread_mutex_lock(&rig.mu);
+    rig.node[1].nchunks = 0; /* metad forgot */
+    unsigned reports = rig.node[1].reports;
+    rig.metad.want_report = true;
+    pthread_mutex_unlock(&rig.mu);
+    rig_wait(rig.node[1].reports == reports + 1 && rig.node[1].nchunks == 10 &&
+             rig_agrees(&rig.node[1]));
+}
+
+static void refused_heartbeats_lose_nothing(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    pthread_mutex_lock(&rig.mu);
+    rig.metad.drop_beats = 3;
+    pthread_mutex_unlock(&rig.mu);
+    for (unsigned i = 0; i < 50; i++)
+        append(100 + i, 0, 1000);
+    rig_wait(rig.metad.drop_beats == 0 && rig.node[1].nchunks == 50 && rig_agrees(&rig.node[1]));
+}
+
+static void metad_may_go_and_come_back(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    append(100, 0, 1000);
+    rig_wait(rig.node[1].nchunks == 1);
+    rig_metad_stop();
+    append(101, 0, 2000); /* clients are served on */
+    rig_check(1, 101, 0, 2000, 101);
+    rig.node[1].nchunks = 0; /* the new one knows nothing */
+    unsigned before = rig.node[1].registers;
+    rig_metad_start();
+    rig_wait(rig.node[1].registers > before && rig.node[1].nchunks == 2 &&
+             rig_agrees(&rig.node[1]));
+    append(102, 0, 3000);
+    rig_wait(rig_len(&rig.node[1], 102) == 3000 && rig_agrees(&rig.node[1]));
+}
+
+static void directories_remember_who_they_are(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 2);
+    rig_chunkd_start(2, 1);
+    for (unsigned d = 0; d < 2; d++) {
+        char dir[96];
+        struct store_id id;
+        snprintf(dir, sizeof dir, "%s/1-%u", rig.dir, d);
+        assert_int_equal(store_id_read(dir, &id), 0);
+        assert_string_equal(id.cluster, RIG_CLUSTER);
+        assert_int_equal(id.chunkd, 1);
+        assert_int_equal(id.disk, d);
+    }
+    assert_string_equal(rig.node[1].host_id, "host1");
+    /* a second daemon on a directory in use */
+    struct chunkd *first = rig.chunkd[1];
+    assert_int_equal(rig_chunkd_try(1, 2), -ERR_LOCKED);
+    rig.chunkd[1] = first;
+    /* directories of two chunkds in one daemon */
+    rig_chunkd_stop(1);
+    rig_chunkd_stop(2);
+    char from[96], to[96];
+    snprintf(from, sizeof from, "%s/2-0", rig.dir);
+    snprintf(to, sizeof to, "%s/1-2", rig.dir);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(rig_chunkd_try(1, 3), -ERR_WRONG_CLUSTER);
+    rig.chunkd[1] = NULL;
+}
+
+static void another_clusters_metad_is_fatal(void **state)
+{
+    (void)state;
+    rig.metad.refuse = -ERR_WRONG_CLUSTER;
+    assert_int_equal(rig_chunkd_try(1, 1), 0);
+    rig_wait(rig.fatal == -ERR_WRONG_CLUSTER);
+}
+
+static void a_failing_disk_is_taken_out_alone(void **state)
+{
+    (void)state;
+    enum { N = 60 };
+    rig_chunkd_start(1, 2);
+    for (unsigned i = 0; i < N; i++)
+        append(100 + i, 0, 1000 + i);
+    rig_wait(rig.node[1].nchunks == N && rig_agrees(&rig.node[1]));
+    unsigned on[2] = {0, 0};
+    for (unsigned i = 0; i < N; i++)
+        on[rig.node[1].chunks[i].disk]++;
+    assert_true(on[0] > 5 && on[1] > 5); /* equal disks share */
+    char id[128];
+    snprintf(id, sizeof id, "%s/1-1/replfs.id", rig.dir);
+    assert_int_equal(unlink(id), 0);
+    rig_wait(rig.node[1].failed_disks == 1 && rig.node[1].nchunks == on[0] &&
+             rig_agrees(&rig.node[1]));
+    assert_non_null(strstr(rig.node[1].disk_error, "replfs.id"));
+    /* new chunks go to the other one */
+    for (unsigned i = 0; i < 20; i++)
+        append(300 + i, 0, 100);
+    rig_wait(rig.node[1].nchunks == on[0] + 20 && rig_agrees(&rig.node[1]));
+    for (unsigned i = 0; i < rig.node[1].nchunks; i++)
+        assert_int_equal(rig.node[1].chunks[i].disk, 0);
+    /* what it still can give, it gives */
+    for (unsigned i = 0; i < N; i++)
+        rig_check(1, 100 + i, 0, 1000 + i, 100 + i);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(changes_arrive_as_increments),      T(a_report_comes_on_demand),
+        T(refused_heartbeats_lose_nothing),   T(metad_may_go_and_come_back),
+        T(directories_remember_who_they_are), T(another_clusters_metad_is_fatal),
+        T(a_failing_disk_is_taken_out_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,167 @@
+/* The chunkd's inventory: the set against a plain model, and the digest that metad compares. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/mix.h"
+#include "chunkd/chunkset.h"
+#include "chunkd/inventory.h"
+
+#define IDS 400u
+
+static uint64_t rnd(uint64_t *s)
+{
+    return mix64(*s += 0x9e3779b97f4a7c15ull);
+}
+
+static void set_against_model(void **state)
+{
+    (void)state;
+    struct chunkset s;
+    chunkset_init(&s);
+    uint16_t model[IDS + 1];
+    bool in[IDS + 1] = {false};
+    size_t n = 0;
+    uint64_t seed = 1;
+    for (unsigned i = 0; i < 200000; i++) {
+        uint64_t id = 1 + rnd(&seed) % IDS;
+        uint16_t val = (uint16_t)rnd(&seed);
+        if (rnd(&seed) % 2) {
+            bool fresh;
+            *chunkset_add(&s, id, &fresh) = val;
+            assert_int_equal(fresh, !in[id]);
+            n += fresh;
+            in[id] = true;
+            model[id] = val;
+        } else {
+            assert_int_equal(chunkset_remove(&s, id), in[id]);
+            n -= in[id];
+            in[id] = false;
+        }
+        assert_int_equal(s.n, n);
+        id = 1 + rnd(&seed) % IDS;
+        const uint16_t *v = chunkset_find(&s, id);
+        assert_int_equal(v != NULL, in[id]);
+        if (v)
+            assert_int_equal(*v, model[id]);
+    }
+    size_t pos = 0, seen = 0;
+    uint64_t id;
+    uint16_t val;
+    while (chunkset_next(&s, &pos, &id, &val)) {
+        assert_true(in[id]);
+        assert_int_equal(val, model[id]);
+        seen++;
+    }
+    assert_int_equal(seen, n);
+    chunkset_free(&s);
+}
+
+/* What a metad would know: applied in the order taken. */
+struct view {
+    bool has[IDS + 1];
+};
+
+static void view_check(const struct view *v, struct inventory *inv)
+{
+    uint64_t digest = 0, count = 0, told_digest, told_count;
+    for (uint64_t i = 1; i <= IDS; i++)
+        if (v->has[i]) {
+            digest ^= mix64(i);
+            count++;
+        }
+    inventory_told(inv, &told_digest, &told_count);
+    assert_int_equal(digest, told_digest);
+    assert_int_equal(count, told_count);
+}
+
+static void digest_follows_what_was_told(void **state)
+{
+    (void)state;
+    struct inventory *inv = inventory_new();
+    struct view v = {{false}};
+    uint64_t seed = 7;
+    for (unsigned round = 0; round < 3000; round++) {
+        for (unsigned i = rnd(&seed) % 20; i > 0; i--) {
+            uint64_t id = 1 + rnd(&seed) % IDS;
+            if (rnd(&seed) % 3)
+                inventory_changed(inv, id, 0, true);
+            else
+                inventory_changed(inv, id, 0, false);
+        }
+        struct inventory_item it[7];
+        size_t n = inventory_take(inv, it, 7); /* often fewer than there are */
+        for (size_t i = 0; i < n; i++)
+            v.has[it[i].chunk] = it[i].exists;
+        view_check(&v, inv);
+        if (round % 500 == 499) {
+            memset(&v, 0, sizeof v);
+            struct inventory_item *all = inventory_snapshot(inv, &n);
+            for (size_t i = 0; i < n; i++)
+                v.has[all[i].chunk] = true;
+            free(all);
+            assert_int_equal(n, inventory_count(inv));
+            view_check(&v, inv);
+            assert_int_equal(inventory_take(inv, it, 7), 0);
+        }
+    }
+    inventory_free(inv);
+}
+
+static void reservations_are_not_told(void **state)
+{
+    (void)state;
+    struct inventory *inv = inventory_new();
+    struct inventory_item it[4];
+    assert_int_equal(inventory_reserve(inv, 9, 3), 3);
+    assert_int_equal(inventory_reserve(inv, 9, 1), 3); /* somebody was first */
+    assert_int_equal(inventory_disk(inv, 9), 3);
+    assert_int_equal(inventory_count(inv), 0);
+    assert_int_equal(inventory_take(inv, it, 4), 0);
+    inventory_unreserve(inv, 9);
+    assert_int_equal(inventory_disk(inv, 9), INVENTORY_NONE);
+    inventory_reserve(inv, 9, 2);
+    inventory_changed(inv, 9, 2, true);
+    inventory_unreserve(inv, 9); /* too late: bytes are there */
+    assert_int_equal(inventory_disk(inv, 9), 2);
+    assert_int_equal(inventory_take(inv, it, 4), 1);
+    assert_true(it[0].exists);
+    inventory_free(inv);
+}
+
+static void a_failed_disk_takes_only_its_own_chunks(void **state)
+{
+    (void)state;
+    struct inventory *inv = inventory_new();
+    struct inventory_item it[8];
+    for (uint64_t i = 1; i <= 6; i++)
+        inventory_changed(inv, i, (uint32_t)(i % 2), true);
+    assert_int_equal(inventory_take(inv, it, 8), 6);
+    assert_int_equal(inventory_drop_disk(inv, 1), 3);
+    assert_true(inventory_overflowed(inv));
+    inventory_changed(inv, 1, 0, true); /* repaired onto the other disk meanwhile */
+    size_t n;
+    struct inventory_item *all = inventory_snapshot(inv, &n);
+    assert_int_equal(n, 4);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(all[i].disk, 0);
+    free(all);
+    assert_false(inventory_overflowed(inv));
+    /* a late word about a copy on another disk than the one we name changes nothing */
+    inventory_changed(inv, 2, 1, false);
+    assert_int_equal(inventory_disk(inv, 2), 0);
+    inventory_free(inv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(set_against_model),
+        cmocka_unit_test(digest_follows_what_was_told),
+        cmocka_unit_test(reservations_are_not_told),
+        cmocka_unit_test(a_failed_disk_takes_only_its_own_chunks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

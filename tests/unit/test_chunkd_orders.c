@@ -1,0 +1,247 @@
+/* Metad's orders carried out by real chunkds: copy, delete, verify. */
+#include <dirent.h>
+#include <fcntl.h>
+
+#include "chunkd_rig.h"
+
+static const unsigned both[] = {1, 2, 0}, one[] = {1, 0};
+#define CHUNK 90u
+
+/* Records of odd lengths, so that copies must keep block boundaries. */
+static const uint32_t lens[] = {700000, 4096, 1, 1048576, 12345, 999999, 8192, 3};
+#define NLENS (sizeof lens / sizeof lens[0])
+
+static uint32_t write_chunk(const unsigned *chain)
+{
+    uint32_t off = 0;
+    for (unsigned i = 0; i < NLENS; i++) {
+        struct rig_append a = {
+            .chunk = CHUNK, .off = off, .len = lens[i], .seed = i, .chain = chain};
+        assert_int_equal(rig_append(&a).code, 0);
+        off += lens[i];
+    }
+    return off;
+}
+
+static void check_chunk(unsigned node)
+{
+    uint32_t off = 0;
+    for (unsigned i = 0; i < NLENS; i++) {
+        rig_check(node, CHUNK, off, lens[i], i);
+        off += lens[i];
+    }
+}
+
+static int order_copy(unsigned to, uint32_t len, const unsigned *from, struct rig_order_reply *out)
+{
+    uint8_t cap[CAP_LEN];
+    cap_make(&rig_key, CHUNK, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    Replfs__CopySource src[4], *list[4];
+    Replfs__CopyOrder c = REPLFS__COPY_ORDER__INIT;
+    for (; from[c.n_sources]; c.n_sources++) {
+        size_t i = c.n_sources;
+        replfs__copy_source__init(&src[i]);
+        src[i].chunkd = from[i];
+        src[i].addr = rig.node[from[i]].addr;
+        src[i].cap.data = cap;
+        src[i].cap.len = sizeof cap;
+        list[i] = &src[i];
+    }
+    c.chunk = CHUNK;
+    c.len = len;
+    c.sources = list;
+    c.session = RIG_SESSION;
+    Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+    o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
+    o.copy = &c;
+    return rig_order(to, &o, out);
+}
+
+static int order_verify(unsigned node, uint64_t chunk, bool quick, struct rig_order_reply *out)
+{
+    Replfs__VerifyOrder v = REPLFS__VERIFY_ORDER__INIT;
+    v.chunk = chunk;
+    v.quick = quick;
+    Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+    o.order_case = REPLFS__ORDER_REQ__ORDER_VERIFY;
+    o.verify = &v;
+    return rig_order(node, &o, out);
+}
+
+/* Flips a byte of the bytes with this seed, in whichever segment of the node they are. */
+static void damage(unsigned node, uint64_t seed, size_t at)
+{
+    uint8_t want[64];
+    rig_fill(want, sizeof want, seed);
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/%u-0", rig.dir, node);
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    bool found = false;
+    for (struct dirent *e; (e = readdir(d)) && !found;) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        CLEANUP(close_fdp) int fd = open(path, O_RDWR | O_CLOEXEC);
+        struct stat st;
+        if (strncmp(e->d_name, "seg", 3) != 0 || fd < 0 || fstat(fd, &st) != 0)
+            continue;
+        CLEANUP(free_ptr) uint8_t *bytes = malloc((size_t)st.st_size + 1);
+        ssize_t n = pread(fd, bytes, (size_t)st.st_size, 0);
+        uint8_t *hit = n > 0 ? memmem(bytes, (size_t)n, want, sizeof want) : NULL;
+        if (!hit)
+            continue;
+        uint8_t flipped = hit[at] ^ 0x40;
+        assert_int_equal(pwrite(fd, &flipped, 1, hit - bytes + (off_t)at), 1);
+        found = true;
+    }
+    closedir(d);
+    assert_true(found);
+}
+
+static void start(unsigned n)
+{
+    for (unsigned i = 1; i <= n; i++)
+        rig_chunkd_start(i, 1);
+}
+
+static void a_copy_is_equal_and_reported(void **state)
+{
+    (void)state;
+    static const unsigned from[] = {1, 2, 0};
+    start(3);
+    uint32_t len = write_chunk(both);
+    struct rig_order_reply r;
+    assert_int_equal(order_copy(3, len, from, &r), 0);
+    assert_int_equal(r.bytes, len);
+    check_chunk(3);
+    rig_wait(rig_len(&rig.node[3], CHUNK) == len && rig_agrees(&rig.node[3]));
+    assert_int_equal(order_verify(3, CHUNK, false, &r), 0);
+    assert_false(r.bad);
+    assert_int_equal(r.len, len);
+    /* a second time replaces it */
+    assert_int_equal(order_copy(3, len, from, &r), 0);
+    check_chunk(3);
+    rig_chunkd_stop(3);
+    rig_chunkd_start(3, 1);
+    check_chunk(3);
+}
+
+static void a_bad_source_is_left_for_the_next(void **state)
+{
+    (void)state;
+    static const unsigned from[] = {1, 2, 0}, only_bad[] = {1, 0};
+    start(3);
+    uint32_t len = write_chunk(both);
+    damage(1, 3, 10); /* inside the fourth record: copying starts well and then meets it */
+    struct rig_order_reply r;
+    assert_int_equal(order_copy(3, len, only_bad, &r), -ERR_CRC);
+    uint8_t byte;
+    assert_int_equal(rig_read(3, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK); /* nothing half */
+    assert_int_equal(order_copy(3, len, from, &r), 0);
+    check_chunk(3);
+    /* and the bad one is found bad, healed from the good ones, found good */
+    assert_int_equal(order_verify(1, CHUNK, true, &r), 0);
+    assert_false(r.bad);
+    assert_int_equal(r.len, len);
+    assert_int_equal(order_verify(1, CHUNK, false, &r), 0);
+    assert_true(r.bad);
+    assert_true(r.len < len);
+    static const unsigned others[] = {2, 3, 0};
+    assert_int_equal(order_copy(1, len, others, &r), 0);
+    assert_int_equal(order_verify(1, CHUNK, false, &r), 0);
+    assert_false(r.bad);
+    check_chunk(1);
+}
+
+static void a_dead_source_is_left_for_the_next(void **state)
+{
+    (void)state;
+    static const unsigned from[] = {1, 2, 0};
+    start(3);
+    uint32_t len = write_chunk(both);
+    rig_chunkd_stop(1);
+    struct rig_order_reply r;
+    assert_int_equal(order_copy(3, len, from, &r), 0);
+    check_chunk(3);
+    /* a source that is too short does not do */
+    assert_int_equal(order_copy(3, len + 1, from, &r), -ERR_SHORT);
+    check_chunk(3); /* the copy that was there is still there */
+}
+
+static void deleted_chunks_are_gone_and_reported(void **state)
+{
+    (void)state;
+    start(1);
+    uint32_t len = write_chunk(one);
+    rig_wait(rig_len(&rig.node[1], CHUNK) == len);
+    uint64_t ids[] = {CHUNK, 12345};
+    Replfs__DeleteOrder d = REPLFS__DELETE_ORDER__INIT;
+    d.chunks = ids;
+    d.n_chunks = 2;
+    Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+    o.order_case = REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS;
+    o.delete_chunks = &d;
+    struct rig_order_reply r;
+    assert_int_equal(rig_order(1, &o, &r), 0);
+    uint8_t byte;
+    assert_int_equal(rig_read(1, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK);
+    rig_wait(rig.node[1].nchunks == 0 && rig_agrees(&rig.node[1]));
+    assert_int_equal(order_verify(1, CHUNK, false, &r), -ERR_NO_CHUNK);
+    assert_int_equal(rig_order(1, &o, &r), 0); /* again: already done */
+}
+
+static void ignore_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)arg;
+    (void)code;
+    (void)rep;
+    (void)payload;
+}
+
+static void many_copies_at_once(void **state)
+{
+    (void)state;
+    start(2);
+    enum { N = 24 };
+    for (unsigned i = 0; i < N; i++) {
+        struct rig_append a = {.chunk = 200 + i, .len = 200000, .seed = i, .chain = one};
+        assert_int_equal(rig_append(&a).code, 0);
+    }
+    /* orders overlap because each is answered only when done: send all, then wait for all copies */
+    for (unsigned i = 0; i < N; i++) {
+        uint8_t cap[CAP_LEN];
+        cap_make(&rig_key, 200 + i, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+        Replfs__CopySource src = REPLFS__COPY_SOURCE__INIT, *list[1] = {&src};
+        src.chunkd = 1;
+        src.addr = rig.node[1].addr;
+        src.cap.data = cap;
+        src.cap.len = sizeof cap;
+        Replfs__CopyOrder c = REPLFS__COPY_ORDER__INIT;
+        c.chunk = 200 + i;
+        c.len = 200000;
+        c.sources = list;
+        c.n_sources = 1;
+        c.session = RIG_SESSION;
+        Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+        o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
+        o.copy = &c;
+        RPC_ENVELOPE(env, ORDER_REQ, order_req, &o);
+        rpc_call(rig.node[2].conn, &env, NULL, 15000, ignore_answer, NULL);
+    }
+    rig_wait(rig.node[2].nchunks == N && rig_agrees(&rig.node[2]));
+    for (unsigned i = 0; i < N; i++)
+        rig_check(2, 200 + i, 0, 200000, i);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_copy_is_equal_and_reported),
+        T(a_bad_source_is_left_for_the_next),
+        T(a_dead_source_is_left_for_the_next),
+        T(deleted_chunks_are_gone_and_reported),
+        T(many_copies_at_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
