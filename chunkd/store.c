@@ -448,7 +448,7 @@ int store_open(const struct store_config *cfg, struct store **out)
     *size = !*size ? 256u << 20 : *size < STORE_SEGMENT_MIN ? STORE_SEGMENT_MIN : *size;
     *size = *size > STORE_SEGMENT_MAX ? STORE_SEGMENT_MAX : *size;
     raise_nofile();
-    s->group = malloc(sizeof *s->group);
+    s->group = calloc(1, sizeof *s->group);
     if (!s->group)
         rc = -ENOMEM;
     if (!rc)

@@ -1,0 +1,301 @@
+/* Shared by the store's tests: a directory with an identity, blocking forms of the asynchronous
+ * calls, and data that says by itself where it belongs. */
+#ifndef TESTS_STORE_RIG_H
+#define TESTS_STORE_RIG_H
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/mix.h"
+#include "chunkd/store.h"
+
+#define RIG_CLUSTER "0f8fad5b-d9cb-469f-a165-70867728950e"
+#define KIB 1024u
+#define MIB (1024u * 1024u)
+
+struct rig {
+    char dir[64];
+    struct store_config cfg;
+    struct store *s;
+};
+
+struct rig_wait {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    unsigned left;
+    int code; /* the first that was not 0 */
+};
+
+static inline void rig_wait_init(struct rig_wait *w, unsigned n)
+{
+    *w = (struct rig_wait){PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, n, 0};
+}
+
+static inline void rig_done(void *arg, int code)
+{
+    struct rig_wait *w = arg;
+    pthread_mutex_lock(&w->lock);
+    if (code && !w->code)
+        w->code = code;
+    if (--w->left == 0)
+        pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static inline int rig_wait(struct rig_wait *w)
+{
+    pthread_mutex_lock(&w->lock);
+    while (w->left > 0)
+        pthread_cond_wait(&w->cond, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    return w->code;
+}
+
+/* -- directories ---------------------------------------------------------------------------------
+ */
+
+static void rig_remove(const char *dir)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    struct dirent *e;
+    while ((e = readdir(d))) {
+        char path[4096];
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        if (unlink(path))
+            rig_remove(path);
+    }
+    closedir(d);
+    rmdir(dir);
+}
+
+static inline int rig_open(struct rig *r)
+{
+    return store_open(&r->cfg, &r->s);
+}
+
+static inline void rig_close(struct rig *r)
+{
+    store_close(r->s);
+    r->s = NULL;
+}
+
+static inline void rig_reopen(struct rig *r)
+{
+    rig_close(r);
+    assert_int_equal(rig_open(r), 0);
+}
+
+static inline int rig_setup(void **state)
+{
+    struct rig *r = calloc(1, sizeof *r);
+    const char *tmp = getenv("TMPDIR");
+    snprintf(r->dir, sizeof r->dir, "%.40s/store.XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(r->dir))
+        return -1;
+    struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
+    r->cfg = (struct store_config){.dir = r->dir, .cluster = RIG_CLUSTER, .chunkd = 3};
+    r->cfg.segment_size = 4 * MIB;
+    *state = r;
+    return store_id_write(r->dir, &id) || rig_open(r) ? -1 : 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+    struct rig *r = *state;
+    rig_close(r);
+    rig_remove(r->dir);
+    free(r);
+    return 0;
+}
+
+/* Number and path of segments; path of the last one if not NULL. */
+static inline int rig_segments(const struct rig *r, char *first, char *last, size_t size)
+{
+    DIR *d = opendir(r->dir);
+    struct dirent *e;
+    int n = 0;
+    char lo[256] = "", hi[256] = "";
+    while (d && (e = readdir(d))) {
+        if (strncmp(e->d_name, "seg-", 4))
+            continue;
+        n++;
+        if (!lo[0] || strcmp(e->d_name, lo) < 0)
+            snprintf(lo, sizeof lo, "%s", e->d_name);
+        if (strcmp(e->d_name, hi) > 0)
+            snprintf(hi, sizeof hi, "%s", e->d_name);
+    }
+    if (d)
+        closedir(d);
+    if (first)
+        snprintf(first, size, "%s/%.200s", r->dir, lo);
+    if (last)
+        snprintf(last, size, "%s/%.200s", r->dir, hi);
+    return n;
+}
+
+static inline void rig_flip(const char *path, off_t at)
+{
+    int fd = open(path, O_RDWR);
+    uint8_t b;
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &b, 1, at), 1);
+    b ^= 0x10;
+    assert_int_equal(pwrite(fd, &b, 1, at), 1);
+    close(fd);
+}
+
+/* -- data ----------------------------------------------------------------------------------------
+ */
+
+/* The byte at one place of one chunk; salt makes different contents for the same place. */
+static inline void rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt)
+{
+    for (uint32_t i = 0; i < len; i++) {
+        uint64_t w = mix64(chunk * 1000003 + (off + i) / 8 + salt * 7919);
+        p[i] = (uint8_t)(w >> (8 * ((off + i) % 8)));
+    }
+}
+
+static inline struct buf *rig_buf(uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt,
+                                  uint8_t *crcs)
+{
+    struct buf *b = buf_new(len);
+    b->len = len;
+    rig_fill(b->data, chunk, off, len, salt);
+    crc_blocks_make(b->data, len, crcs);
+    return b;
+}
+
+static inline void rig_append_async(struct rig *r, uint64_t token, uint64_t chunk, uint32_t off,
+                                    uint32_t len, uint64_t salt, bool sync, struct rig_wait *w)
+{
+    uint8_t crcs[4 * 256 + 4];
+    struct buf *b = rig_buf(chunk, off, len, salt, crcs);
+    struct store_append a = {.chunk = chunk,
+                             .session = 77,
+                             .ino = chunk + 5,
+                             .file_off = off,
+                             .chunk_off = off,
+                             .data = b,
+                             .crcs = crcs,
+                             .sync = sync};
+    if (token)
+        store_copy_append(r->s, token, &a, rig_done, w);
+    else
+        store_append(r->s, &a, rig_done, w);
+    buf_unref(b);
+}
+
+static inline int rig_append_salted(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len,
+                                    uint64_t salt, bool sync)
+{
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    rig_append_async(r, 0, chunk, off, len, salt, sync, &w);
+    return rig_wait(&w);
+}
+
+static inline int rig_append(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len)
+{
+    return rig_append_salted(r, chunk, off, len, 0, false);
+}
+
+static inline int rig_copy_append(struct rig *r, uint64_t token, uint64_t chunk, uint32_t off,
+                                  uint32_t len, uint64_t salt)
+{
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    rig_append_async(r, token, chunk, off, len, salt, false, &w);
+    return rig_wait(&w);
+}
+
+static inline int rig_finish(struct rig *r, uint64_t token)
+{
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    store_copy_finish(r->s, token, rig_done, &w);
+    return rig_wait(&w);
+}
+
+static inline int rig_sync(struct rig *r)
+{
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    store_sync(r->s, rig_done, &w);
+    return rig_wait(&w);
+}
+
+static inline int rig_delete(struct rig *r, const uint64_t *chunks, size_t n)
+{
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    store_delete(r->s, chunks, n, rig_done, &w);
+    return rig_wait(&w);
+}
+
+/* Reads, verifies checksums and contents. Returns store_read's code. */
+static inline int rig_read_salted(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len,
+                                  uint64_t salt)
+{
+    struct store_read rd;
+    int rc = store_read(r->s, chunk, off, len, true, &rd);
+    if (rc)
+        return rc;
+    const uint8_t *p = rd.data->data;
+    uint32_t at = 0;
+    for (size_t i = 0; i < rd.n; i++) {
+        uint8_t *want = malloc(rd.spans[i].len);
+        assert_int_equal(crc_blocks_check(p, rd.spans[i].len, rd.spans[i].crcs), -1);
+        rig_fill(want, chunk, rd.spans[i].chunk_off, rd.spans[i].len, salt);
+        assert_memory_equal(p, want, rd.spans[i].len);
+        free(want);
+        p += rd.spans[i].len;
+        assert_true(i == 0 ? rd.spans[i].chunk_off <= off : rd.spans[i].chunk_off == at);
+        at = rd.spans[i].chunk_off + rd.spans[i].len;
+    }
+    assert_true(at >= off + len);
+    assert_int_equal(rd.data->len, (size_t)(p - rd.data->data));
+    buf_unref(rd.data);
+    free(rd.spans);
+    return 0;
+}
+
+static inline int rig_read(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len)
+{
+    return rig_read_salted(r, chunk, off, len, 0);
+}
+
+static inline long rig_len(struct rig *r, uint64_t chunk)
+{
+    uint32_t len;
+    int rc = store_chunk_len(r->s, chunk, &len, NULL);
+    return rc ? rc : (long)len;
+}
+
+/* Polls a condition that a background thread brings about; a test fails when it does not come. */
+#define RIG_UNTIL(cond)                                                                            \
+    do {                                                                                           \
+        int64_t until_ = clock_mono() + 30 * NSEC_PER_SEC;                                         \
+        while (!(cond)) {                                                                          \
+            assert_true(clock_mono() < until_);                                                    \
+            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);                               \
+        }                                                                                          \
+    } while (0)
+#endif
