@@ -3,6 +3,7 @@
 #include "error.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,7 +46,7 @@ static const struct err_entry *lookup(int code)
 
 static int absolute(int code)
 {
-    return code < 0 && code != -code ? -code : code;
+    return code == INT_MIN ? INT_MAX : code < 0 ? -code : code;
 }
 
 int err_to_errno(int code)
@@ -57,7 +58,7 @@ int err_to_errno(int code)
     if (e)
         return e->eno;
     /* Numbers that are neither ours nor an errno can only come from a peer. */
-    return code > 0 && code < 4096 ? code : EIO;
+    return code < 4096 ? code : EIO;
 }
 
 const char *err_str(int code)
@@ -71,7 +72,7 @@ const char *err_str(int code)
     const struct err_entry *e = lookup(code);
     if (e)
         return e->text;
-    if (code < 0 || code >= 4096) {
+    if (code >= 4096) {
         snprintf(text, sizeof text, "unknown error code %d", code);
         return text;
     }
