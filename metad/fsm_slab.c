@@ -1,13 +1,13 @@
 /* Slabs and the arena behind the state machine's 32-bit handles.
  *
- * A slab is a growing list of segments of 4096 objects. Handles are positions; slot 0 is never
+ * A slab is a growing list of segments of 16384 objects. Handles are positions; slot 0 is never
  * given out. Fresh segments come zeroed from calloc, so untouched pages cost nothing; slots are
  * recycled last in, first out, which keeps the order deterministic (not that anything may depend on
  * it).
  *
- * The arena gives out pieces of 8-byte units from 1 MiB segments and keeps a free list per size.
+ * The arena gives out pieces of 4-byte units from 1 MiB segments and keeps a free list per size.
  * The tail of a segment too short for a request is put on the free list of its size. Up to 2^32
- * units: 32 GiB of names.
+ * units: 16 GiB of names.
  *
  * Failure modes: out of memory or out of handles aborts with a message. Thread context: under the
  * fsm write lock. */

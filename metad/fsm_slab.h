@@ -15,7 +15,7 @@ void fsm_oom(void) __attribute__((noreturn));
 
 /* Objects of one size. Their first 8 bytes are an id that is 0 exactly while the slot is free, the
  * next 4 bytes link free slots; so a walk over all handles can tell what is alive. */
-#define FSM_SLAB_SHIFT 12
+#define FSM_SLAB_SHIFT 14
 struct fsm_slab {
     uint8_t **seg;
     uint32_t nseg;
@@ -34,11 +34,11 @@ static inline void *fsm_slab_at(const struct fsm_slab *s, uint32_t h)
     return s->seg[h >> FSM_SLAB_SHIFT] + (size_t)(h & ((1u << FSM_SLAB_SHIFT) - 1)) * s->size;
 }
 
-/* Objects of varying size, in units of 8 bytes; freed ones are reused for the same size. Contents
+/* Objects of varying size, in units of 4 bytes; freed ones are reused for the same size. Contents
  * are kept by nobody after release: the first 4 bytes link free objects. */
-#define FSM_ARENA_UNIT 8u
-#define FSM_ARENA_SHIFT 17 /* units in a segment: 1 MiB */
-#define FSM_ARENA_CLASSES 36
+#define FSM_ARENA_UNIT 4u
+#define FSM_ARENA_SHIFT 18 /* units in a segment: 1 MiB */
+#define FSM_ARENA_CLASSES 70
 struct fsm_arena {
     uint8_t **seg;
     uint32_t nseg;
@@ -47,7 +47,7 @@ struct fsm_arena {
 };
 void fsm_arena_init(struct fsm_arena *a);
 void fsm_arena_fini(struct fsm_arena *a);
-uint32_t fsm_arena_alloc(struct fsm_arena *a, size_t size); /* size <= 280 */
+uint32_t fsm_arena_alloc(struct fsm_arena *a, size_t size); /* size <= 276 */
 void fsm_arena_release(struct fsm_arena *a, uint32_t h, size_t size);
 size_t fsm_arena_memory(const struct fsm_arena *a);
 static inline void *fsm_arena_at(const struct fsm_arena *a, uint32_t h)

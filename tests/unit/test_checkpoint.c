@@ -242,6 +242,7 @@ static void test_contradictions(void **state)
     lie(CKPT_INODE, 8, 2, S_IFREG | 0644, "inode"); /* root a file */
     lie(CKPT_INODE, 20, 1, 0, "inode");             /* goal 0 */
     lie(CKPT_INODE, 8 + 2 + 2 + 4 + 4, 1, 9, "inode");
+    lie(CKPT_INODE, 3 * 71 + 10, 2, 3, "link count"); /* the file, which has two names */
     lie(CKPT_DENTRY, 0, 8, 999, "directory that is not there");
     lie(CKPT_DENTRY, 0, 8, 4, "directory that is not there"); /* a file */
     lie(CKPT_DENTRY, 8, 8, 999, "inode that is not there");
