@@ -2,21 +2,28 @@
  * numbers are little-endian.
  *
  *   header   u8 magic[8]; u32 version; u32 0; u64 index; u32 0; u32 crc of the 28 bytes before
- *   section  u32 mark; u32 type; u32 length; u32 crc of the payload; u32 crc of the 16 bytes
- * before; payload
+ *   section  u32 mark; u32 type; u32 length; u32 crc of the payload; u32 crc of the 16 bytes before;
+ *            payload
  *   ...      types ascend; a type may take several sections; records never cross sections
  *   END      u64 records in the file (END's not counted); u64 sections before it; then end of file
  *
  * The header's layout and checksum are the same in every version, so that a newer file is told from
- * a damaged one. Records by section type: META     u64 change; u64 chunk_upto; u64 ino_upto SESSION
- * u64 id; u64 acked; str8 name; str8 host id ANSWER   u64 session; u64 seq; u64 ino; u64 parent;
- * u32 code       (ascending per session) MEMBER   u32 chunkd; str8 host id; str8 host name INODE
- * u64 ino; u16 mode; u16 nlink; u32 uid; u32 gid; u8 goal; u64 change; i64 mtime, ctime, atime; u64
- * size; u64 next cookie of a directory or rdev of a device, else 0; str16 symlink target DENTRY u64
- * parent; u64 child; u64 cookie; str8 name CHUNK    u64 id; u64 session; u32 len EXTENT   u64 ino;
- * u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode) str8 and str16 are a
- * length of one or two bytes and that many bytes. What follows from the rest (orphans, parents,
- * reference counts, a chunk's goal) is not stored but computed and checked when loading. */
+ * a damaged one. Records by section type:
+ *
+ *   META     u64 change; u64 chunk_upto; u64 ino_upto
+ *   SESSION  u64 id; u64 acked; str8 name; str8 host id
+ *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code       (ascending per session)
+ *   MEMBER   u32 chunkd; str8 host id; str8 host name
+ *   INODE    u64 ino; u16 mode; u16 nlink; u32 uid; u32 gid; u8 goal; u64 change; i64 mtime, ctime,
+ *            atime; u64 size; u64 next cookie of a directory or rdev of a device, else 0; str16
+ *            symlink target
+ *   DENTRY   u64 parent; u64 child; u64 cookie; str8 name
+ *   CHUNK    u64 id; u64 session; u32 len
+ *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode)
+ *
+ * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
+ * (orphans, parents, reference counts, a chunk's goal) is not stored but computed and
+ * checked when loading. */
 #ifndef REPLFS_METAD_FSM_FORMAT_H
 #define REPLFS_METAD_FSM_FORMAT_H
 
