@@ -33,7 +33,7 @@ struct chunkd {
 
 static int listen_on(struct chunkd *c, const struct chunkd_config *cfg)
 {
-    struct rpc_service svc = {.request = service_request, .arg = c->service};
+    struct rpc_service svc = {.request = serve_request, .arg = c->service};
     if (c->cluster[0])
         svc.cluster = c->cluster;
     int port, rc = rpc_listen(c->loop, cfg->listen, &svc, &port);
@@ -60,17 +60,17 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         rc = rpc_loop_new(&rpc, &c->loop);
     if (rc == 0)
         rc = peers_new(c->loop, &c->peers);
-    struct service_config sc = {
+    struct serve_config sc = {
         .loop = c->loop,
         .disks = c->disks,
         .peers = c->peers,
         .ndisks = cfg->disks.ndirs,
     };
     if (rc == 0)
-        rc = service_new(&sc, &c->service);
+        rc = serve_new(&sc, &c->service);
     if (rc == 0) {
         uint32_t id = disks_identity(c->disks, c->cluster);
-        service_identity(c->service, c->cluster, id);
+        serve_identity(c->service, c->cluster, id);
         rc = listen_on(c, cfg);
     }
     struct heartbeat_config hc = {
@@ -105,10 +105,10 @@ void chunkd_stop(struct chunkd *c)
     if (c->peers)
         peers_close(c->peers);
     if (c->service)
-        service_stop(c->service);
+        serve_stop(c->service);
     rpc_loop_free(c->loop);
     heartbeat_free(c->heartbeat);
-    service_free(c->service);
+    serve_free(c->service);
     peers_free(c->peers);
     disks_free(c->disks);
     free(c);
@@ -121,7 +121,7 @@ const char *chunkd_addr(const struct chunkd *c)
 
 uint32_t chunkd_id(struct chunkd *c)
 {
-    return service_chunkd(c->service);
+    return serve_chunkd(c->service);
 }
 
 struct disks *chunkd_disks(struct chunkd *c)

@@ -43,22 +43,21 @@ static void answer(struct append_op *op)
 {
     const Replfs__AppendReq *in = op->req->env->append_req;
     if (op->store_code != 0) {
-        service_fail(op->s, op->req, op->store_code, 0, "append to chunk %llx at %u+%u: %s",
-                     (unsigned long long)in->chunk, in->chunk_off, in->len,
-                     err_str(op->store_code));
+        serve_fail(op->s, op->req, op->store_code, 0, "append to chunk %llx at %u+%u: %s",
+                   (unsigned long long)in->chunk, in->chunk_off, in->len, err_str(op->store_code));
     } else if (op->chain_code != 0) {
-        service_fail(op->s, op->req, -ERR_CHAIN, op->chain_failed, "%s", op->chain_detail);
+        serve_fail(op->s, op->req, -ERR_CHAIN, op->chain_failed, "%s", op->chain_detail);
     } else {
         uint32_t stored[FORWARD_MAX_HOPS + 1];
-        stored[0] = service_chunkd(op->s);
+        stored[0] = serve_chunkd(op->s);
         for (size_t i = 0; i < op->nbelow; i++)
             stored[i + 1] = op->below[i];
         Replfs__AppendReply ar = REPLFS__APPEND_REPLY__INIT;
         ar.stored = stored;
         ar.n_stored = op->nbelow + 1;
         RPC_ENVELOPE(env, APPEND_REPLY, append_reply, &ar);
-        service_count(op->s, 0, in->len);
-        service_reply(op->s, op->req, &env, NULL);
+        serve_count(op->s, 0, in->len);
+        serve_reply(op->s, op->req, &env, NULL);
     }
     free(op);
 }
@@ -74,7 +73,7 @@ static void store_part_done(void *arg, int code)
     struct append_op *op = arg;
     op->store_code = code;
     if (code != 0)
-        disks_append_failed(service_disks(op->s), op->req->env->append_req->chunk, op->disk);
+        disks_append_failed(serve_disks(op->s), op->req->env->append_req->chunk, op->disk);
     part_done(op);
 }
 
@@ -126,17 +125,17 @@ static int check_request(struct service *s, const struct rpc_req *req, const cha
     if (in->n_chain > FORWARD_MAX_HOPS)
         return -ERR_PROTOCOL;
     for (size_t i = 0; i < in->n_chain; i++)
-        if (in->chain[i]->chunkd == service_chunkd(s) || in->chain[i]->addr[0] == '\0')
+        if (in->chain[i]->chunkd == serve_chunkd(s) || in->chain[i]->addr[0] == '\0')
             return -ERR_PROTOCOL;
     *what = "capability";
-    return service_check_cap(s, &in->cap, in->chunk, in->session, CAP_APPEND);
+    return serve_check_cap(s, &in->cap, in->chunk, in->session, CAP_APPEND);
 }
 
 static int find_disk(struct service *s, const Replfs__AppendReq *in, struct disk **disk)
 {
     if (in->chunk_off == 0)
-        return disks_place(service_disks(s), in->chunk, in->len, disk);
-    *disk = disks_find(service_disks(s), in->chunk, false);
+        return disks_place(serve_disks(s), in->chunk, in->len, disk);
+    *disk = disks_find(serve_disks(s), in->chunk, false);
     return *disk ? 0 : -ERR_NO_CHUNK;
 }
 
@@ -145,12 +144,12 @@ static void forward_down(struct append_op *op)
     const struct rpc_req *req = op->req;
     const Replfs__AppendReq *in = req->env->append_req;
     struct rpc_conn *conn = NULL;
-    int rc = peers_get(service_peers(op->s), in->chain[0]->addr, &conn);
+    int rc = peers_get(serve_peers(op->s), in->chain[0]->addr, &conn);
     if (rc != 0) {
         chain_part_done(op, rc, NULL, NULL);
         return;
     }
-    unsigned timeout = service_time_left(req);
+    unsigned timeout = serve_time_left(req);
     Replfs__AppendReq down = *in; /* same message, shorter chain; the bytes are shared */
     down.chain = in->chain + 1;
     down.n_chain = in->n_chain - 1;
@@ -166,15 +165,15 @@ void forward_append(struct service *s, struct rpc_req *req)
     const char *what;
     int rc = check_request(s, req, &what);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "Append of %u bytes to chunk %llx at %u: wrong %s", in->len,
-                     (unsigned long long)in->chunk, in->chunk_off, what);
+        serve_fail(s, req, rc, 0, "Append of %u bytes to chunk %llx at %u: wrong %s", in->len,
+                   (unsigned long long)in->chunk, in->chunk_off, what);
         return;
     }
     struct disk *disk;
     rc = find_disk(s, in, &disk);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "Append to chunk %llx at %u: %s", (unsigned long long)in->chunk,
-                     in->chunk_off, err_str(rc));
+        serve_fail(s, req, rc, 0, "Append to chunk %llx at %u: %s", (unsigned long long)in->chunk,
+                   in->chunk_off, err_str(rc));
         return;
     }
     struct append_op *op = calloc(1, sizeof *op);

@@ -87,7 +87,7 @@ static void on_closed(void *arg, struct rpc_conn *c)
 static void on_request(void *arg, struct rpc_req *req)
 {
     struct heartbeat *h = arg;
-    service_request(h->cfg.service, req);
+    serve_request(h->cfg.service, req);
 }
 
 /* Takes c (its reference) as the connection, ending the former. */
@@ -195,8 +195,8 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     if (with_changes && h->nbatch == 0)
         h->nbatch = inventory_take(inv, h->batch, BATCH);
     struct records recs = make_records(h, h->batch, with_changes ? h->nbatch : 0, false);
-    struct service_load load;
-    service_load(h->cfg.service, &load);
+    struct serve_load load;
+    serve_load(h->cfg.service, &load);
     char cluster[40];
     CLEANUP(free_ptr) Replfs__DiskStat **stats = disk_stats(h);
     Replfs__HeartbeatReq hb = REPLFS__HEARTBEAT_REQ__INIT;
@@ -215,7 +215,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     int rc = call(h, &env, REPLFS__ENVELOPE__BODY_HEARTBEAT_REPLY, &res);
     if (rc == 0) {
         const Replfs__HeartbeatReply *rep = res.rep->heartbeat_reply;
-        service_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
+        serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
         h->want_report |= with_changes && rep->want_report;
         if (with_changes)
             h->nbatch = 0;
@@ -279,14 +279,14 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         log_error("metad answered a registration without cluster or chunkd id");
         return -ERR_PROTOCOL;
     }
-    service_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
+    serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
     h->heartbeat_ms = rep->heartbeat_ms ? rep->heartbeat_ms : 1000;
     int rc = disks_adopt(h->cfg.disks, rep->cluster, rep->chunkd);
     if (rc != 0) {
         h->cfg.fatal(h->cfg.arg, rc);
         return -ERR_SHUTDOWN;
     }
-    service_identity(h->cfg.service, rep->cluster, rep->chunkd);
+    serve_identity(h->cfg.service, rep->cluster, rep->chunkd);
     return 0;
 }
 

@@ -43,7 +43,7 @@ static void order_reply(struct service *s, struct rpc_req *req, const Replfs__Or
 {
     Replfs__OrderReply copy = *r;
     RPC_ENVELOPE(env, ORDER_REPLY, order_reply, &copy);
-    service_reply(s, req, &env, NULL);
+    serve_reply(s, req, &env, NULL);
 }
 
 /* ---- waiting for a store's callbacks ---- */
@@ -172,7 +172,7 @@ static int copy_piece(struct copy *c, struct rpc_conn *conn, const Replfs__CopyS
             copy_span(c, rr->spans[i], at, &w);
         rc = waiter_wait(&w);
         c->own_fault = rc != 0;
-        service_count(c->s, 0, c->pos - before);
+        serve_count(c->s, 0, c->pos - before);
     }
     rpc_result_free(&res);
     return rc;
@@ -181,9 +181,9 @@ static int copy_piece(struct copy *c, struct rpc_conn *conn, const Replfs__CopyS
 static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t trace)
 {
     struct rpc_conn *conn = NULL;
-    int rc = peers_get(service_peers(c->s), src->addr, &conn);
+    int rc = peers_get(serve_peers(c->s), src->addr, &conn);
     while (rc == 0 && c->pos < c->o->len)
-        rc = service_stopping(c->s) ? -ERR_SHUTDOWN : copy_piece(c, conn, src, trace);
+        rc = serve_stopping(c->s) ? -ERR_SHUTDOWN : copy_piece(c, conn, src, trace);
     rpc_conn_unref(conn);
     if (rc != 0) {
         snprintf(c->why, sizeof c->why, "chunk %llx at %u from chunkd %u at %s: %s",
@@ -222,17 +222,17 @@ static void run_copy(struct service *s, struct rpc_req *req)
     const Replfs__CopyOrder *o = req->env->order_req->copy;
     struct copy c = {.s = s, .o = o};
     struct disk *disk;
-    int rc = disks_copy_enter(service_disks(s), o->chunk, o->len, &disk);
+    int rc = disks_copy_enter(serve_disks(s), o->chunk, o->len, &disk);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "no disk for a copy of chunk %llx: %s",
-                     (unsigned long long)o->chunk, err_str(rc));
+        serve_fail(s, req, rc, 0, "no disk for a copy of chunk %llx: %s",
+                   (unsigned long long)o->chunk, err_str(rc));
         return;
     }
     c.store = disk_store(disk);
     rc = copy_all(&c, req->trace);
-    disks_copy_leave(service_disks(s), disk);
+    disks_copy_leave(serve_disks(s), disk);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "copy of %s", c.why);
+        serve_fail(s, req, rc, 0, "copy of %s", c.why);
         return;
     }
     log_debug("copied chunk %llx, %u bytes", (unsigned long long)o->chunk, c.pos);
@@ -249,7 +249,7 @@ static void run_copy(struct service *s, struct rpc_req *req)
 static void run_delete(struct service *s, struct rpc_req *req)
 {
     const Replfs__DeleteOrder *o = req->env->order_req->delete_chunks;
-    struct disks *d = service_disks(s);
+    struct disks *d = serve_disks(s);
     struct waiter w = WAITER_INIT;
     CLEANUP(free_ptr) uint64_t *mine = malloc((o->n_chunks + 1) * sizeof *mine);
     if (!mine)
@@ -268,7 +268,7 @@ static void run_delete(struct service *s, struct rpc_req *req)
         store_delete(store, mine, n, waiter_done, &w);
         int rc = waiter_wait(&w); /* mine is reused */
         if (rc != 0) {
-            service_fail(s, req, rc, 0, "deleting %zu chunks: %s", n, err_str(rc));
+            serve_fail(s, req, rc, 0, "deleting %zu chunks: %s", n, err_str(rc));
             return;
         }
     }
@@ -281,7 +281,7 @@ static void run_delete(struct service *s, struct rpc_req *req)
 static void run_verify(struct service *s, struct rpc_req *req)
 {
     const Replfs__VerifyOrder *o = req->env->order_req->verify;
-    struct disk *disk = disks_find(service_disks(s), o->chunk, false);
+    struct disk *disk = disks_find(serve_disks(s), o->chunk, false);
     uint32_t len = 0;
     uint64_t session;
     int rc = disk ? store_chunk_len(disk_store(disk), o->chunk, &len, &session) : -ERR_NO_CHUNK;
@@ -290,8 +290,8 @@ static void run_verify(struct service *s, struct rpc_req *req)
     for (uint32_t pos = 0; rc == 0 && !o->quick && pos < len && !r.bad;) {
         uint32_t n = len - pos < PIECE ? len - pos : PIECE;
         struct store_read sr;
-        rc = service_stopping(s) ? -ERR_SHUTDOWN
-                                 : store_read(disk_store(disk), o->chunk, pos, n, true, &sr);
+        rc = serve_stopping(s) ? -ERR_SHUTDOWN
+                               : store_read(disk_store(disk), o->chunk, pos, n, true, &sr);
         if (rc == 0) {
             buf_unref(sr.data);
             free(sr.spans);
@@ -306,8 +306,8 @@ static void run_verify(struct service *s, struct rpc_req *req)
         }
     }
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "verifying chunk %llx: %s", (unsigned long long)o->chunk,
-                     err_str(rc));
+        serve_fail(s, req, rc, 0, "verifying chunk %llx: %s", (unsigned long long)o->chunk,
+                   err_str(rc));
         return;
     }
     if (disk)
@@ -323,8 +323,8 @@ static void order_run(void *arg)
     struct service *s = job->s;
     struct rpc_req *req = job->req;
     free(job);
-    if (service_stopping(s)) {
-        service_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
+    if (serve_stopping(s)) {
+        serve_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
         return;
     }
     switch (req->env->order_req->order_case) {
@@ -359,13 +359,13 @@ void orders_request(struct service *s, struct rpc_req *req)
     const Replfs__OrderReq *in = req->env->order_req;
     int rc = check_order(in);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "order %d is not one this chunkd knows", (int)in->order_case);
+        serve_fail(s, req, rc, 0, "order %d is not one this chunkd knows", (int)in->order_case);
         return;
     }
     struct order *job = malloc(sizeof *job);
     if (!job)
         abort();
     *job = (struct order){s, req};
-    if (service_run_order(s, req, order_run, job) != 0)
+    if (serve_run_order(s, req, order_run, job) != 0)
         free(job);
 }

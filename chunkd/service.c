@@ -1,8 +1,8 @@
-/* service: what a chunkd answers.
+/* service: what a chunkd answers (serve_*, as metad has a service of its own).
  *
  * It owns the dispatch table, the capability keys, the pools of threads for reads and orders, and
  * the count of requests under way, which shutdown waits for. Every request ends in exactly one
- * service_reply or service_fail. Appends are in forward.c, metad's orders in orders.c; reads and
+ * serve_reply or serve_fail. Appends are in forward.c, metad's orders in orders.c; reads and
  * syncs are here.
  *
  * A request is refused before its handler runs when the daemon stops, does not know its identity
@@ -12,7 +12,7 @@
  * A Read blocks on a cold disk, so it runs on a pool; read_answer is self-contained and may as well
  * be called on the loop thread once the store can tell that it would not block.
  *
- * Thread context: service_request on loop threads (one connection's requests in order), answers
+ * Thread context: serve_request on loop threads (one connection's requests in order), answers
  * from pool, store writer and loop threads. keys: under a mutex, copied out, as it is read once a
  * request. */
 #include "service.h"
@@ -45,7 +45,7 @@
 #define REPLY_SPACE (RPC_MAX_ENVELOPE - 65536u) /* for the spans of a ReadReply */
 
 struct service {
-    struct service_config cfg;
+    struct serve_config cfg;
     struct workers *readers, *orderers;
     atomic_uint chunkd; /* 0: not registered */
     atomic_bool stopping;
@@ -59,7 +59,7 @@ struct service {
 
 /* ---- life ---- */
 
-int service_new(const struct service_config *cfg, struct service **out)
+int serve_new(const struct serve_config *cfg, struct service **out)
 {
     struct service *s = calloc(1, sizeof *s);
     if (!s)
@@ -75,14 +75,14 @@ int service_new(const struct service_config *cfg, struct service **out)
         rc = workers_new("chunkd-order", copiers > 64 ? 64 : (unsigned)copiers, MAX_QUEUED_ORDERS,
                          &s->orderers);
     if (rc != 0) {
-        service_free(s);
+        serve_free(s);
         return rc;
     }
     *out = s;
     return 0;
 }
 
-void service_stop(struct service *s)
+void serve_stop(struct service *s)
 {
     atomic_store(&s->stopping, true);
     LOCK_SCOPE(&s->mu);
@@ -90,7 +90,7 @@ void service_stop(struct service *s)
         pthread_cond_wait(&s->idle, &s->mu);
 }
 
-void service_free(struct service *s)
+void serve_free(struct service *s)
 {
     if (!s)
         return;
@@ -102,13 +102,13 @@ void service_free(struct service *s)
     free(s);
 }
 
-void service_identity(struct service *s, const char *cluster, uint32_t chunkd)
+void serve_identity(struct service *s, const char *cluster, uint32_t chunkd)
 {
     (void)cluster;
     atomic_store(&s->chunkd, chunkd);
 }
 
-void service_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len)
+void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len)
 {
     if (len != CAP_KEY_LEN)
         return;
@@ -127,43 +127,43 @@ void service_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t 
     memcpy(s->keys[0].key, key, len);
 }
 
-void service_load(struct service *s, struct service_load *out)
+void serve_load(struct service *s, struct serve_load *out)
 {
     LOCK_SCOPE(&s->mu);
-    *out = (struct service_load){s->inflight, atomic_load(&s->read_bytes),
-                                 atomic_load(&s->write_bytes)};
+    *out =
+        (struct serve_load){s->inflight, atomic_load(&s->read_bytes), atomic_load(&s->write_bytes)};
 }
 
 /* ---- for handlers ---- */
 
-struct disks *service_disks(struct service *s)
+struct disks *serve_disks(struct service *s)
 {
     return s->cfg.disks;
 }
 
-struct peers *service_peers(struct service *s)
+struct peers *serve_peers(struct service *s)
 {
     return s->cfg.peers;
 }
 
-uint32_t service_chunkd(struct service *s)
+uint32_t serve_chunkd(struct service *s)
 {
     return atomic_load(&s->chunkd);
 }
 
-bool service_stopping(struct service *s)
+bool serve_stopping(struct service *s)
 {
     return atomic_load(&s->stopping);
 }
 
-void service_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes)
+void serve_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes)
 {
     atomic_fetch_add(&s->read_bytes, read_bytes);
     atomic_fetch_add(&s->write_bytes, write_bytes);
 }
 
-int service_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
-                      uint64_t session, uint32_t rights)
+int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
+                    uint64_t session, uint32_t rights)
 {
     struct cap_key keys[MAX_KEYS];
     pthread_mutex_lock(&s->mu);
@@ -176,11 +176,11 @@ int service_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_
                      (uint32_t)(clock_wall() / NSEC_PER_SEC));
 }
 
-int service_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg)
+int serve_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg)
 {
     int rc = workers_run(s->orderers, fn, arg);
     if (rc != 0)
-        service_fail(s, req, rc, 0, "%u orders are waiting already", MAX_QUEUED_ORDERS);
+        serve_fail(s, req, rc, 0, "%u orders are waiting already", MAX_QUEUED_ORDERS);
     return rc;
 }
 
@@ -191,15 +191,14 @@ static void leave(struct service *s)
         pthread_cond_broadcast(&s->idle);
 }
 
-void service_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep,
-                   struct buf *payload)
+void serve_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     rpc_reply(req, rep, payload);
     leave(s);
 }
 
-void service_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd,
-                  const char *fmt, ...)
+void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd, const char *fmt,
+                ...)
 {
     char detail[512];
     va_list ap;
@@ -209,14 +208,14 @@ void service_fail(struct service *s, struct rpc_req *req, int code, uint32_t chu
     Replfs__Failure f = REPLFS__FAILURE__INIT;
     f.code = (uint32_t)-code;
     f.detail = detail;
-    f.chunkd = chunkd ? chunkd : service_chunkd(s);
+    f.chunkd = chunkd ? chunkd : serve_chunkd(s);
     log_debug("trace %016llx fails: %s (%s)", (unsigned long long)req->trace, err_str(code),
               detail);
     rpc_fail_with(req, &f);
     leave(s);
 }
 
-unsigned service_time_left(const struct rpc_req *req)
+unsigned serve_time_left(const struct rpc_req *req)
 {
     int64_t left = (req->deadline - clock_mono()) / NSEC_PER_MSEC;
     left -= left / 16;
@@ -265,8 +264,8 @@ static void read_send(struct service *s, struct rpc_req *req, struct store_read 
     rr.n_spans = n;
     rr.chunk_len = r->chunk_len;
     RPC_ENVELOPE(env, READ_REPLY, read_reply, &rr);
-    service_count(s, bytes, 0);
-    service_reply(s, req, &env, r->data);
+    serve_count(s, bytes, 0);
+    serve_reply(s, req, &env, r->data);
     free(list);
     free(spans);
     free(r->spans);
@@ -282,8 +281,8 @@ static void read_answer(struct service *s, struct rpc_req *req)
     if (disk && disk_store(disk))
         rc = store_read(disk_store(disk), in->chunk, in->off, in->len, false, &r);
     if (rc != 0)
-        service_fail(s, req, rc, 0, "read of chunk %llx at %u+%u: %s",
-                     (unsigned long long)in->chunk, in->off, in->len, err_str(rc));
+        serve_fail(s, req, rc, 0, "read of chunk %llx at %u+%u: %s", (unsigned long long)in->chunk,
+                   in->off, in->len, err_str(rc));
     else
         read_send(s, req, &r);
 }
@@ -292,7 +291,7 @@ static void read_job_run(void *arg)
 {
     struct read_job *job = arg;
     if (clock_mono() > job->req->deadline)
-        service_fail(job->s, job->req, -ERR_TIMEOUT, 0, "waited too long for a free reader");
+        serve_fail(job->s, job->req, -ERR_TIMEOUT, 0, "waited too long for a free reader");
     else
         read_answer(job->s, job->req);
     free(job);
@@ -302,13 +301,13 @@ static void handle_read(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReadReq *in = req->env->read_req;
     if (in->len == 0 || in->len > MAX_READ || in->off > UINT32_MAX - in->len) {
-        service_fail(s, req, -ERR_PROTOCOL, 0, "Read of %u bytes at %u: 1 to %u are possible",
-                     in->len, in->off, MAX_READ);
+        serve_fail(s, req, -ERR_PROTOCOL, 0, "Read of %u bytes at %u: 1 to %u are possible",
+                   in->len, in->off, MAX_READ);
         return;
     }
-    int rc = service_check_cap(s, &in->cap, in->chunk, in->session, CAP_READ);
+    int rc = serve_check_cap(s, &in->cap, in->chunk, in->session, CAP_READ);
     if (rc != 0) {
-        service_fail(s, req, rc, 0, "Read of chunk %llx", (unsigned long long)in->chunk);
+        serve_fail(s, req, rc, 0, "Read of chunk %llx", (unsigned long long)in->chunk);
         return;
     }
     struct read_job *job = malloc(sizeof *job);
@@ -318,7 +317,7 @@ static void handle_read(struct service *s, struct rpc_req *req)
     rc = workers_run(s->readers, read_job_run, job);
     if (rc != 0) {
         free(job);
-        service_fail(s, req, rc, 0, "%u reads are waiting already", MAX_QUEUED_READS);
+        serve_fail(s, req, rc, 0, "%u reads are waiting already", MAX_QUEUED_READS);
     }
 }
 
@@ -340,11 +339,11 @@ static void sync_done(void *arg, int code)
         return;
     code = atomic_load(&op->code);
     if (code != 0) {
-        service_fail(op->s, op->req, code, 0, "sync: %s", err_str(code));
+        serve_fail(op->s, op->req, code, 0, "sync: %s", err_str(code));
     } else {
         Replfs__SyncReply sr = REPLFS__SYNC_REPLY__INIT;
         RPC_ENVELOPE(env, SYNC_REPLY, sync_reply, &sr);
-        service_reply(op->s, op->req, &env, NULL);
+        serve_reply(op->s, op->req, &env, NULL);
     }
     free(op);
 }
@@ -353,9 +352,9 @@ static void sync_done(void *arg, int code)
 static int sync_check(struct service *s, uint64_t session, const Replfs__SyncChunk *c,
                       struct disk **disk)
 {
-    int rc = service_check_cap(s, &c->cap, c->chunk, session, CAP_APPEND);
+    int rc = serve_check_cap(s, &c->cap, c->chunk, session, CAP_APPEND);
     if (rc == -ERR_CAP)
-        rc = service_check_cap(s, &c->cap, c->chunk, session, CAP_READ);
+        rc = serve_check_cap(s, &c->cap, c->chunk, session, CAP_READ);
     if (rc != 0)
         return rc;
     *disk = disks_find(s->cfg.disks, c->chunk, false);
@@ -371,8 +370,8 @@ static void handle_sync(struct service *s, struct rpc_req *req)
 {
     const Replfs__SyncReq *in = req->env->sync_req;
     if (in->n_chunks > MAX_SYNC_CHUNKS) {
-        service_fail(s, req, -ERR_PROTOCOL, 0, "Sync of %zu chunks: at most %u are possible",
-                     in->n_chunks, MAX_SYNC_CHUNKS);
+        serve_fail(s, req, -ERR_PROTOCOL, 0, "Sync of %zu chunks: at most %u are possible",
+                   in->n_chunks, MAX_SYNC_CHUNKS);
         return;
     }
     uint64_t wanted = 0; /* set of disk indexes */
@@ -381,8 +380,8 @@ static void handle_sync(struct service *s, struct rpc_req *req)
         struct disk *disk;
         int rc = sync_check(s, in->session, in->chunks[i], &disk);
         if (rc != 0) {
-            service_fail(s, req, rc, 0, "Sync of chunk %llx up to %u: %s",
-                         (unsigned long long)in->chunks[i]->chunk, in->chunks[i]->len, err_str(rc));
+            serve_fail(s, req, rc, 0, "Sync of chunk %llx up to %u: %s",
+                       (unsigned long long)in->chunks[i]->chunk, in->chunks[i]->len, err_str(rc));
             return;
         }
         wanted |= 1ull << disk_index(disk);
@@ -425,27 +424,26 @@ static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
     return NULL;
 }
 
-void service_request(void *arg, struct rpc_req *req)
+void serve_request(void *arg, struct rpc_req *req)
 {
     struct service *s = arg;
     pthread_mutex_lock(&s->mu);
-    s->inflight++; /* before looking at stopping: service_stop then waits for us */
+    s->inflight++; /* before looking at stopping: serve_stop then waits for us */
     pthread_mutex_unlock(&s->mu);
     const struct entry *e = find_entry(req->env->body_case);
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
-    if (service_stopping(s))
-        service_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
+    if (serve_stopping(s))
+        serve_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
     else if (!e)
-        service_fail(s, req, -ERR_PROTOCOL, 0, "a chunkd does not answer message %d",
-                     (int)req->env->body_case);
+        serve_fail(s, req, -ERR_PROTOCOL, 0, "a chunkd does not answer message %d",
+                   (int)req->env->body_case);
     else if (!(e->roles & (unsigned)peer->role))
-        service_fail(s, req, -ERR_ROLE, 0, "%s may not send message %d to a chunkd", peer->name,
-                     (int)req->env->body_case);
-    else if (service_chunkd(s) == 0 || !disks_ready(s->cfg.disks))
-        service_fail(s, req, -ERR_NOT_REGISTERED, 0,
-                     "this chunkd is not registered at a metad yet");
+        serve_fail(s, req, -ERR_ROLE, 0, "%s may not send message %d to a chunkd", peer->name,
+                   (int)req->env->body_case);
+    else if (serve_chunkd(s) == 0 || !disks_ready(s->cfg.disks))
+        serve_fail(s, req, -ERR_NOT_REGISTERED, 0, "this chunkd is not registered at a metad yet");
     else if (clock_mono() > req->deadline)
-        service_fail(s, req, -ERR_TIMEOUT, 0, "the deadline had passed on arrival");
+        serve_fail(s, req, -ERR_TIMEOUT, 0, "the deadline had passed on arrival");
     else
         e->handler(s, req);
 }

@@ -8,7 +8,7 @@
 #include "rpc/rpc.h"
 
 struct service;
-struct service_config {
+struct serve_config {
     struct rpc_loop *loop;
     struct disks *disks;
     struct peers *peers;
@@ -16,43 +16,43 @@ struct service_config {
     size_t ndisks;         /* sizes the pool of copy orders */
 };
 /* 0 or -errno. */
-int service_new(const struct service_config *cfg, struct service **out);
+int serve_new(const struct serve_config *cfg, struct service **out);
 /* New requests end with ERR_SHUTDOWN from now on; returns when all others are answered. Peers must
  * have been closed (peers_close), so that none waits for another chunkd. Not on a loop thread. */
-void service_stop(struct service *s);
-void service_free(struct service *s); /* after service_stop and the loop's end; NULL is fine */
+void serve_stop(struct service *s);
+void serve_free(struct service *s); /* after serve_stop and the loop's end; NULL is fine */
 /* Consumes req: dispatches it. For rpc_service.request, arg is the service. Loop threads. */
-void service_request(void *arg, struct rpc_req *req);
+void serve_request(void *arg, struct rpc_req *req);
 
 /* Who we are, once metad said so. Requests before end with ERR_NOT_REGISTERED. */
-void service_identity(struct service *s, const char *cluster, uint32_t chunkd);
+void serve_identity(struct service *s, const char *cluster, uint32_t chunkd);
 /* A key that verifies capabilities; a wrong length is ignored, former keys stay valid for a while.
  */
-void service_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len);
-struct service_load {
+void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len);
+struct serve_load {
     uint32_t inflight;                /* requests under way */
     uint64_t read_bytes, write_bytes; /* since start */
 };
-void service_load(struct service *s, struct service_load *out);
+void serve_load(struct service *s, struct serve_load *out);
 
 /* ---- for handlers (forward.c, orders.c) ---- */
-struct disks *service_disks(struct service *s);
-struct peers *service_peers(struct service *s);
-uint32_t service_chunkd(struct service *s);
-bool service_stopping(struct service *s);
-void service_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes);
+struct disks *serve_disks(struct service *s);
+struct peers *serve_peers(struct service *s);
+uint32_t serve_chunkd(struct service *s);
+bool serve_stopping(struct service *s);
+void serve_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes);
 /* 0, -ERR_NOT_REGISTERED, -ERR_CAP or -ERR_CAP_EXPIRED. */
-int service_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
-                      uint64_t session, uint32_t rights);
+int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
+                    uint64_t session, uint32_t rights);
 /* Runs a blocking job; a full pool fails req with ERR_BUSY (and returns that). */
-int service_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg);
+int serve_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg);
 /* Ends a request: each handler calls exactly one of these once. code: negative; chunkd: who failed,
  * 0 is this one. */
-void service_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep,
-                   struct buf *payload);
-void service_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd,
-                  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void serve_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep,
+                 struct buf *payload);
+void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd, const char *fmt,
+                ...) __attribute__((format(printf, 5, 6)));
 /* Milliseconds until the request's deadline, less a margin so that our answer arrives in time. 0:
  * over. */
-unsigned service_time_left(const struct rpc_req *req);
+unsigned serve_time_left(const struct rpc_req *req);
 #endif
