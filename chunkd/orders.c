@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -90,9 +91,10 @@ struct copy {
     const Replfs__CopyOrder *o;
     struct store *store;
     uint64_t token;
-    uint32_t pos;   /* bytes of the new copy so far */
-    bool own_fault; /* the last failure was this chunkd's disk: no other source helps */
-    char why[256];  /* of the last failure */
+    uint32_t pos;    /* bytes of the new copy so far */
+    bool own_fault;  /* the last failure was this chunkd's disk: no other source helps */
+    uint32_t failed; /* chunkd that the last failure came from; 0: this one */
+    char why[256];   /* of the last failure */
 };
 
 /* Appends one verified span, skipping what is there already. */
@@ -186,6 +188,7 @@ static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t tra
         rc = serve_stopping(c->s) ? -ERR_SHUTDOWN : copy_piece(c, conn, src, trace);
     rpc_conn_unref(conn);
     if (rc != 0) {
+        c->failed = c->own_fault ? 0 : src->chunkd;
         snprintf(c->why, sizeof c->why, "chunk %llx at %u from chunkd %u at %s: %s",
                  (unsigned long long)c->o->chunk, c->pos, src->chunkd, src->addr, err_str(rc));
         log_warn("copy of %s", c->why);
@@ -196,8 +199,11 @@ static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t tra
 static int copy_all(struct copy *c, uint64_t trace)
 {
     int rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
-    if (rc != 0)
+    if (rc != 0) {
+        snprintf(c->why, sizeof c->why, "chunk %llx: beginning the copy: %s",
+                 (unsigned long long)c->o->chunk, err_str(rc));
         return rc;
+    }
     rc = -ERR_NO_CHUNK;
     snprintf(c->why, sizeof c->why, "chunk %llx: no source was named",
              (unsigned long long)c->o->chunk);
@@ -211,9 +217,11 @@ static int copy_all(struct copy *c, uint64_t trace)
     waiter_add(&w);
     store_copy_finish(c->store, c->token, waiter_done, &w);
     rc = waiter_wait(&w);
-    if (rc != 0)
+    if (rc != 0) {
+        c->failed = 0; /* whatever sources failed before, this was our disk */
         snprintf(c->why, sizeof c->why, "chunk %llx: completing the copy: %s",
                  (unsigned long long)c->o->chunk, err_str(rc));
+    }
     return rc;
 }
 
@@ -232,7 +240,7 @@ static void run_copy(struct service *s, struct rpc_req *req)
     rc = copy_all(&c, req->trace);
     disks_copy_leave(serve_disks(s), disk);
     if (rc != 0) {
-        serve_fail(s, req, rc, 0, "copy of %s", c.why);
+        serve_fail(s, req, rc, c.failed, "copy of %s", c.why);
         return;
     }
     log_debug("copied chunk %llx, %u bytes", (unsigned long long)o->chunk, c.pos);
@@ -325,6 +333,10 @@ static void order_run(void *arg)
     free(job);
     if (serve_stopping(s)) {
         serve_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
+        return;
+    }
+    if (clock_mono() > req->deadline) {
+        serve_fail(s, req, -ERR_TIMEOUT, 0, "the order waited too long for a free thread");
         return;
     }
     switch (req->env->order_req->order_case) {

@@ -477,6 +477,7 @@ struct rig_order_reply {
     uint64_t bytes;
     uint32_t len, disk;
     bool bad;
+    uint32_t blamed; /* of a failure */
 };
 static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_reply *out)
 {
@@ -485,7 +486,9 @@ static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_re
     int rc = rpc_call_wait(rig.node[i].conn, &env, NULL, 15000, &res);
     if (rc == 0) {
         const Replfs__OrderReply *r = res.rep->order_reply;
-        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad};
+        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad, 0};
+    } else if (res.rep) {
+        out->blamed = res.rep->failure->chunkd;
     }
     rpc_result_free(&res);
     return rc;

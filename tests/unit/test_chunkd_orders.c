@@ -135,6 +135,7 @@ static void a_bad_source_is_left_for_the_next(void **state)
     damage(1, 3, 10); /* inside the fourth record: copying starts well and then meets it */
     struct rig_order_reply r;
     assert_int_equal(order_copy(3, len, only_bad, &r), -ERR_CRC);
+    assert_int_equal(r.blamed, 1);
     uint8_t byte;
     assert_int_equal(rig_read(3, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK); /* nothing half */
     assert_int_equal(order_copy(3, len, from, &r), 0);
