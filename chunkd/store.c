@@ -327,8 +327,8 @@ static int check_identity(struct store *s)
         log_error(
             "%s belongs to cluster %s as chunkd %u, not to cluster %s as chunkd %u. Use an empty "
             "directory, or start the chunkd that it belongs to",
-            s->dir, s->id.cluster, s->id.chunkd, s->cfg.cluster ? s->cfg.cluster : "(any)",
-            s->cfg.chunkd);
+            s->dir, s->id.cluster, s->id.chunkd,
+            s->cfg.cluster && s->cfg.cluster[0] ? s->cfg.cluster : "(any)", s->cfg.chunkd);
         return -ERR_WRONG_CLUSTER;
     }
     return 0;
@@ -447,6 +447,8 @@ int store_open(const struct store_config *cfg, struct store **out)
     uint64_t *size = &s->cfg.segment_size;
     *size = !*size ? 256u << 20 : *size < STORE_SEGMENT_MIN ? STORE_SEGMENT_MIN : *size;
     *size = *size > STORE_SEGMENT_MAX ? STORE_SEGMENT_MAX : *size;
+    if (!s->cfg.checkpoint_ms)
+        s->cfg.checkpoint_ms = STORE_CHECKPOINT_MSEC;
     raise_nofile();
     s->group = calloc(1, sizeof *s->group);
     if (!s->group)

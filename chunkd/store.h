@@ -20,6 +20,7 @@ struct store_config {
     uint64_t reserve;          /* bytes of the file system never used */
     uint64_t segment_size;     /* default 256 MiB */
     bool rebuild_index;
+    unsigned checkpoint_ms;    /* index checkpoints and giving space back: this long after a change; default 2000 */
     /* On any thread: a chunk got longer, vanished (len 0) or was replaced. For heartbeat increments. May be NULL. */
     void (*changed)(void *arg, uint64_t chunk, uint32_t len, uint64_t session);
     /* The disk failed (write or read error that is the disk's): store serves what it still can, refuses appends. */

@@ -38,16 +38,16 @@ static int id_damaged(const char *dir, const char *what)
 
 static int id_parse(const char *dir, char *text, size_t len, struct store_id *out)
 {
-    unsigned version, crc;
-    int end = 0;
+    unsigned version;
     text[len] = 0;
     if (sscanf(text, "replfs disk %u\n", &version) != 1)
         return id_damaged(dir, "the first line is not 'replfs disk VERSION'");
     char *crc_line = strstr(text, "\ncrc ");
-    if (!crc_line || sscanf(crc_line, "\ncrc %8x\n%n", &crc, &end) != 1 || !end ||
-        crc_line + end != text + len)
+    if (!crc_line)
         return id_damaged(dir, "no crc line at its end");
-    if (crc32c(0, text, (size_t)(crc_line + 1 - text)) != crc)
+    char want[32];
+    snprintf(want, sizeof want, "\ncrc %08x\n", crc32c(0, text, (size_t)(crc_line + 1 - text)));
+    if (strcmp(crc_line, want))
         return id_damaged(dir, "the crc does not match");
     if (version > ID_VERSION) {
         log_error(

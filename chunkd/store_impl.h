@@ -25,7 +25,7 @@
 #define STORE_GROUP_BYTES (8u << 20)
 #define STORE_SYNC_NSEC (1000 * 1000 * 1000ll) /* dirty data older than this is synced */
 #define STORE_SYNC_BYTES (64u << 20)           /* or when there is so much of it */
-#define STORE_CHECKPOINT_NSEC (2 * 1000 * 1000 * 1000ll)
+#define STORE_CHECKPOINT_MSEC 2000
 #define STORE_SEGMENT_MIN (4u << 20)
 #define STORE_SEGMENT_MAX (2048u << 20)
 

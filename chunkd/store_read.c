@@ -39,9 +39,8 @@ struct run {
     uint32_t seg;
     uint64_t pos, end;
     int code;
+    uint8_t *scratch; /* GAP_MAX bytes where gaps go */
 };
-
-static uint8_t scratch[GAP_MAX]; /* where gaps go: written by many, read by none */
 
 static void run_flush(struct run *r)
 {
@@ -89,7 +88,7 @@ static void run_add(struct run *r, const struct piece *p)
         r->n = 0;
     }
     if (p->pos > r->end)
-        r->iov[r->n++] = (struct iovec){scratch, p->pos - r->end};
+        r->iov[r->n++] = (struct iovec){r->scratch, p->pos - r->end};
     r->iov[r->n++] = (struct iovec){p->to, p->len};
     r->end = p->pos + p->len;
 }
@@ -140,7 +139,8 @@ static int read_layout(struct reading *rd, struct store_read *out)
 
 static int read_pieces(struct store *s, struct reading *rd, struct store_read *out)
 {
-    struct run run = {.s = s};
+    uint8_t scratch[GAP_MAX];
+    struct run run = {.s = s, .scratch = scratch};
     uint8_t *data = out->data->data, *crcs = (uint8_t *)(out->spans + out->n), *h = rd->headers;
     for (uint32_t i = 0; i < out->n; i++) {
         const struct ext *e = &rd->x.v[i];

@@ -374,6 +374,9 @@ static void test_concurrent(void **state)
 {
     struct rig *r = *state;
     pthread_t t[2];
+    rig_close(r);
+    r->cfg.checkpoint_ms = 10;
+    assert_int_equal(rig_open(r), 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&t[i], NULL, reader, r), 0);
     for (unsigned round = 0; round < 30; round++) {

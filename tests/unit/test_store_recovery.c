@@ -1,0 +1,520 @@
+/* The store after accidents: killed daemons, torn and damaged logs, lost indexes, foreign directories. */
+#include "store_rig.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include "chunkd/le.h"
+#include "chunkd/record.h"
+#include "chunkd/segment.h"
+
+/* Runs fn in a child that opens the store and ends without closing it, like a killed daemon. */
+static void crash_after(struct rig *r, void (*fn)(struct rig *r))
+{
+    assert_null(r->s);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (rig_open(r))
+            _exit(1);
+        fn(r);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void rebuild(struct rig *r)
+{
+    rig_close(r);
+    r->cfg.rebuild_index = true;
+    assert_int_equal(rig_open(r), 0);
+    r->cfg.rebuild_index = false;
+}
+
+static int start_closed(void **state)
+{
+    int rc = rig_setup(state);
+    if (!rc)
+        rig_close(*state);
+    return rc;
+}
+
+/* -- kill -9 under load -------------------------------------------------------------------------- */
+
+enum { CHUNKS = 64, PIECE = 5000 };
+struct load {
+    _Atomic uint32_t len[CHUNKS + 1];  /* acknowledged */
+    _Atomic bool deleting[CHUNKS + 1]; /* a deletion was asked for, its answer may be lost */
+    _Atomic uint32_t round[CHUNKS + 1];
+    _Atomic unsigned acks;
+};
+static struct load *load;
+
+struct ack {
+    uint32_t chunk, end;
+};
+
+static void acked(void *arg, int code)
+{
+    struct ack *a = arg;
+    if (code)
+        _exit(3);
+    load->len[a->chunk] = a->end;
+    load->acks++;
+    free(a);
+}
+
+static void append_load(struct rig *r, uint32_t chunk, uint32_t off)
+{
+    uint8_t crcs[16];
+    struct buf *b = rig_buf(chunk, off, PIECE, 0, crcs);
+    struct ack *a = malloc(sizeof *a);
+    *a = (struct ack){chunk, off + PIECE};
+    struct store_append ap = {.chunk = chunk,
+                              .session = 77,
+                              .chunk_off = off,
+                              .data = b,
+                              .crcs = crcs,
+                              .sync = (chunk + off / PIECE) % 16 == 0};
+    store_append(r->s, &ap, acked, a);
+    buf_unref(b);
+}
+
+static void load_forever(struct rig *r)
+{
+    uint32_t next[CHUNKS + 1];
+    for (uint32_t c = 1; c <= CHUNKS; c++) {
+        uint32_t len;
+        next[c] = store_chunk_len(r->s, c, &len, NULL) ? 0 : len;
+        load->deleting[c] = false;
+    }
+    for (uint32_t i = 0;; i++) {
+        uint32_t c = 1 + (uint32_t)(mix64(i) % CHUNKS);
+        append_load(r, c, next[c]);
+        next[c] += PIECE;
+        if (i % 16 == 0 && rig_sync(r))
+            _exit(4);
+        if (i % 50 == 0) { /* nothing of this chunk is under way: a sync passed */
+            c = 1 + i / 50 % CHUNKS;
+            if (rig_sync(r))
+                _exit(4);
+            load->deleting[c] = true;
+            load->len[c] = 0;
+            if (rig_delete(r, &(uint64_t){c}, 1))
+                _exit(5);
+            load->deleting[c] = false;
+            next[c] = 0;
+        }
+    }
+}
+
+static void check_load(struct rig *r)
+{
+    for (uint32_t c = 1; c <= CHUNKS; c++) {
+        long len = rig_len(r, c);
+        if (len == -ERR_NO_CHUNK)
+            len = 0;
+        assert_true(len % PIECE == 0);
+        assert_true(len >= (long)load->len[c]);
+        if (len > 0)
+            assert_int_equal(rig_read(r, c, 0, (uint32_t)len), 0);
+    }
+}
+
+static void test_kill_under_load(void **state)
+{
+    struct rig *r = *state;
+    load = mmap(NULL, sizeof *load, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    r->cfg.checkpoint_ms = 20; /* checkpoints, holes and compaction under way as well */
+    for (unsigned round = 1; round <= 6; round++) {
+        load->acks = 0;
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (rig_open(r))
+                _exit(1);
+            load_forever(r);
+        }
+        RIG_UNTIL(load->acks > 800 * round || waitpid(pid, NULL, WNOHANG) != 0);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        r->cfg.rebuild_index = round % 3 == 0;
+        assert_int_equal(rig_open(r), 0);
+        check_load(r);
+        rig_close(r);
+    }
+    munmap(load, sizeof *load);
+}
+
+/* -- crashes in between -------------------------------------------------------------------------- */
+
+static void some_chunks(struct rig *r)
+{
+    for (uint64_t c = 1; c <= 20; c++)
+        if (rig_append(r, c, 0, 300 * KIB) || rig_append(r, c, 300 * KIB, 5000))
+            _exit(2);
+}
+
+static void check_chunks(struct rig *r, uint64_t first, uint64_t last)
+{
+    for (uint64_t c = first; c <= last; c++) {
+        assert_int_equal(rig_len(r, c), 300 * KIB + 5000);
+        assert_int_equal(rig_read(r, c, 0, 300 * KIB + 5000), 0);
+    }
+}
+
+static void delete_some(struct rig *r)
+{
+    if (rig_delete(r, (uint64_t[]){3, 4, 5}, 3) || rig_append(r, 4, 0, 100))
+        _exit(2);
+}
+
+static void half_a_copy(struct rig *r)
+{
+    uint64_t token;
+    if (store_copy_begin(r->s, 7, 77, &token) || rig_copy_append(r, token, 7, 0, MIB, 9) ||
+        rig_sync(r))
+        _exit(2);
+}
+
+static void whole_copy(struct rig *r)
+{
+    uint64_t token;
+    if (store_copy_begin(r->s, 7, 77, &token) || rig_copy_append(r, token, 7, 0, MIB, 9) ||
+        rig_copy_append(r, token, 7, MIB, 77, 9) || rig_finish(r, token))
+        _exit(2);
+}
+
+static void test_crash_points(void **state)
+{
+    struct rig *r = *state;
+    crash_after(r, some_chunks);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 1, 20);
+    rig_close(r);
+    crash_after(r, delete_some);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+    assert_int_equal(rig_len(r, 3), -ERR_NO_CHUNK);
+    assert_int_equal(rig_read(r, 4, 0, 100), 0);
+    assert_int_equal(rig_len(r, 4), 100);
+    rig_close(r);
+    for (int i = 0; i < 2; i++) {
+        crash_after(r, half_a_copy);
+        r->cfg.rebuild_index = i == 1;
+        assert_int_equal(rig_open(r), 0);
+        check_chunks(r, 6, 20);
+        rig_close(r);
+    }
+    r->cfg.rebuild_index = false;
+    crash_after(r, whole_copy);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(rig_open(r), 0);
+        assert_int_equal(rig_len(r, 7), MIB + 77);
+        assert_int_equal(rig_read_salted(r, 7, 0, MIB + 77, 9), 0);
+        check_chunks(r, 8, 20);
+        rig_close(r);
+        r->cfg.rebuild_index = true;
+    }
+}
+
+/* What aborted and unfinished copies left behind is given back. */
+static void test_copies_leave_no_garbage(void **state)
+{
+    struct rig *r = *state;
+    struct store_stat st;
+    for (int i = 0; i < 3; i++)
+        crash_after(r, half_a_copy);
+    assert_int_equal(rig_open(r), 0);
+    for (int i = 0; i < 3; i++) {
+        uint64_t token;
+        assert_int_equal(store_copy_begin(r->s, 7, 77, &token), 0);
+        assert_int_equal(rig_copy_append(r, token, 7, 0, MIB, i), 0);
+        store_copy_abort(r->s, token);
+    }
+    RIG_UNTIL((store_stat(r->s, &st), st.used < MIB));
+    assert_int_equal(st.chunks, 0);
+}
+
+/* -- damage in the log --------------------------------------------------------------------------- */
+
+static void test_torn_tail(void **state)
+{
+    struct rig *r = *state;
+    char last[300];
+    struct stat st;
+    crash_after(r, some_chunks);
+    rig_segments(r, NULL, last, sizeof last);
+    assert_int_equal(stat(last, &st), 0);
+    off_t size = st.st_size;
+    /* The last record (chunk 20's second, 5000 bytes) is cut in its payload. */
+    assert_int_equal(truncate(last, size - 3000), 0);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 1, 19);
+    assert_int_equal(rig_len(r, 20), 300 * KIB);
+    assert_int_equal(rig_append(r, 20, 300 * KIB, 5000), 0);
+    check_chunks(r, 1, 20);
+    rig_close(r);
+
+    /* A header without its bytes: they did not reach the disk before the power went. */
+    crash_after(r, delete_some);
+    assert_int_equal(stat(last, &st), 0);
+    int fd = open(last, O_WRONLY);
+    uint8_t zeros[60] = {0};
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, st.st_size - 90), 60);
+    /* And garbage behind. */
+    memset(zeros, 0x5a, sizeof zeros);
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, st.st_size), 60);
+    close(fd);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+    assert_int_equal(rig_len(r, 4), -ERR_NO_CHUNK);
+    rig_close(r);
+    assert_int_equal(stat(last, &st), 0);
+    assert_true(st.st_size < size + 1000);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+}
+
+static void test_damaged_header(void **state)
+{
+    struct rig *r = *state;
+    char first[300];
+    assert_int_equal(rig_open(r), 0);
+    some_chunks(r);
+    rig_segments(r, first, NULL, sizeof first);
+    uint32_t big = record_header_len(300 * KIB) + 300 * KIB,
+             small = (record_header_len(5000) + 5000 + 7) / 8 * 8;
+    off_t second = SEGMENT_HEADER + ((off_t)big + 7) / 8 * 8; /* chunk 1's second record */
+    rig_flip(first, second + 20);
+    assert_int_equal(rig_read(r, 1, 0, 300 * KIB), 0);
+    assert_int_equal(rig_read(r, 1, 300 * KIB, 100), -ERR_CRC);
+    check_chunks(r, 2, 20);
+    rebuild(r);
+    assert_int_equal(rig_len(r, 1), 300 * KIB);
+    check_chunks(r, 2, 20);
+    /* Two chunks' records in one stretch, and the chunk that lost its first one. */
+    rig_flip(first, second + small + 6);
+    rebuild(r);
+    assert_int_equal(rig_len(r, 1), 300 * KIB);
+    assert_int_equal(rig_len(r, 2), 0);
+    assert_int_equal(rig_read(r, 2, 0, 1), -ERR_SHORT);
+    check_chunks(r, 3, 20);
+    /* A fresh copy replaces the ruin. */
+    uint64_t token;
+    assert_int_equal(store_copy_begin(r->s, 2, 77, &token), 0);
+    assert_int_equal(rig_copy_append(r, token, 2, 0, 300 * KIB, 0), 0);
+    assert_int_equal(rig_copy_append(r, token, 2, 300 * KIB, 5000, 0), 0);
+    assert_int_equal(rig_finish(r, token), 0);
+    check_chunks(r, 2, 20);
+    rebuild(r);
+    check_chunks(r, 2, 20);
+}
+
+static void test_damaged_payload(void **state)
+{
+    struct rig *r = *state;
+    char first[300];
+    struct store_read rd;
+    assert_int_equal(rig_open(r), 0);
+    some_chunks(r);
+    rig_segments(r, first, NULL, sizeof first);
+    rig_flip(first, SEGMENT_HEADER + record_header_len(300 * KIB) + 10000);
+    assert_int_equal(rig_read(r, 1, 0, 300 * KIB), -ERR_CRC);
+    assert_int_equal(rig_read(r, 1, 4096, 4096), 0);
+    assert_int_equal(rig_read(r, 1, 12288, 300 * KIB - 12288), 0);
+    assert_int_equal(store_read(r->s, 1, 0, 300 * KIB, false, &rd), 0);
+    assert_int_equal(crc_blocks_check(rd.data->data, rd.data->len, rd.spans[0].crcs), 2);
+    buf_unref(rd.data);
+    free(rd.spans);
+    check_chunks(r, 2, 20);
+}
+
+/* A file whose bytes are records: resynchronising behind damage must not take them for the log's own. */
+static void test_records_inside_records(void **state)
+{
+    struct rig *r = *state;
+    char first[300];
+    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(rig_append(r, 1, 0, 5000), 0);
+    assert_int_equal(rig_append(r, 2, 0, 5000), 0);
+    rig_segments(r, first, NULL, sizeof first);
+    int fd = open(first, O_RDONLY);
+    struct buf *b = buf_new(16384);
+    ssize_t n = pread(fd, b->data, 16384, SEGMENT_HEADER);
+    close(fd);
+    assert_true(n > 10000);
+    b->len = (size_t)n;
+    uint8_t crcs[64];
+    crc_blocks_make(b->data, b->len, crcs);
+    struct store_append a = {.chunk = 9, .session = 77, .data = b, .crcs = crcs};
+    struct rig_wait w;
+    rig_wait_init(&w, 1);
+    store_append(r->s, &a, rig_done, &w);
+    assert_int_equal(rig_wait(&w), 0);
+    buf_unref(b);
+    assert_int_equal(rig_append(r, 3, 0, 5000), 0);
+    assert_int_equal(rig_delete(r, (uint64_t[]){1, 2}, 2), 0);
+    rig_flip(first, SEGMENT_HEADER + n + 16); /* the header of the record that holds records */
+    rebuild(r);
+    assert_int_equal(rig_len(r, 1), -ERR_NO_CHUNK);
+    assert_int_equal(rig_len(r, 2), -ERR_NO_CHUNK);
+    assert_int_equal(rig_len(r, 9), -ERR_NO_CHUNK);
+    assert_int_equal(rig_read(r, 3, 0, 5000), 0);
+}
+
+static void test_missing_segment(void **state)
+{
+    struct rig *r = *state;
+    char first[300];
+    assert_int_equal(rig_open(r), 0);
+    some_chunks(r);
+    rig_segments(r, first, NULL, sizeof first);
+    rig_close(r);
+    assert_int_equal(unlink(first), 0);
+    assert_int_equal(rig_open(r), 0);
+    assert_true(rig_len(r, 1) <= 0);
+    check_chunks(r, 15, 20);
+}
+
+/* -- segment headers and identity ---------------------------------------------------------------- */
+
+static void patch_header(const char *path, off_t at, uint32_t value)
+{
+    uint8_t h[SEGMENT_HEADER];
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, h, sizeof h, 0), sizeof h);
+    le32_put(h + at, value);
+    le32_put(h + 124, crc32c(0, h, 124));
+    assert_int_equal(pwrite(fd, h, sizeof h, 0), sizeof h);
+    close(fd);
+}
+
+static void test_segment_header(void **state)
+{
+    struct rig *r = *state;
+    char first[300];
+    assert_int_equal(rig_open(r), 0);
+    some_chunks(r);
+    rig_segments(r, first, NULL, sizeof first);
+    rig_close(r);
+    for (off_t at = 0; at < SEGMENT_HEADER; at += 31) {
+        rig_flip(first, at);
+        r->cfg.rebuild_index = at == 31;
+        assert_int_equal(rig_open(r), 0);
+        check_chunks(r, 1, 20);
+        rig_close(r);
+    }
+    patch_header(first, 8, SEGMENT_VERSION + 1);
+    assert_int_equal(rig_open(r), -ERR_VERSION);
+    patch_header(first, 8, SEGMENT_VERSION);
+    patch_header(first, 76, 2); /* another disk */
+    assert_int_equal(rig_open(r), -ERR_WRONG_CLUSTER);
+    patch_header(first, 76, 1);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 1, 20);
+}
+
+static void test_identity(void **state)
+{
+    struct rig *r = *state;
+    char path[128];
+    struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1}, got;
+    struct stat st;
+    assert_int_equal(store_id_read(r->dir, &got), 0);
+    assert_string_equal(got.cluster, RIG_CLUSTER);
+    assert_true(got.chunkd == 3 && got.disk == 1);
+    assert_int_equal(store_id_write(r->dir, &id), 0); /* the same again */
+    id.disk = 2;
+    assert_int_equal(store_id_write(r->dir, &id), -EEXIST);
+
+    snprintf(path, sizeof path, "%s/replfs.id", r->dir);
+    assert_int_equal(stat(path, &st), 0);
+    for (off_t at = 0; at < st.st_size; at++) {
+        rig_flip(path, at);
+        assert_int_equal(store_id_read(r->dir, &got), -ERR_CORRUPT);
+        assert_int_equal(rig_open(r), -ERR_CORRUPT);
+        rig_flip(path, at);
+    }
+    const char text[] = "replfs disk 2\ncluster x\nchunkd 3\ndisk 1\nnew thing\n";
+    int fd = open(path, O_WRONLY | O_TRUNC);
+    dprintf(fd, "%scrc %08x\n", text, crc32c(0, text, strlen(text)));
+    close(fd);
+    assert_int_equal(rig_open(r), -ERR_VERSION);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(store_id_read(r->dir, &got), -ENOENT);
+    assert_int_equal(rig_open(r), -ENOENT);
+    id.disk = 1;
+    assert_int_equal(store_id_write(r->dir, &id), 0);
+    r->cfg.cluster = "00000000-0000-0000-0000-000000000000";
+    assert_int_equal(rig_open(r), -ERR_WRONG_CLUSTER);
+    r->cfg.cluster = "";
+    r->cfg.chunkd = 4;
+    assert_int_equal(rig_open(r), -ERR_WRONG_CLUSTER);
+    r->cfg.chunkd = 0;
+    assert_int_equal(rig_open(r), 0);
+    struct store *second;
+    assert_int_equal(store_open(&r->cfg, &second), -ERR_LOCKED);
+}
+
+/* -- the index ----------------------------------------------------------------------------------- */
+
+static void test_index_lost(void **state)
+{
+    struct rig *r = *state;
+    char path[128];
+    assert_int_equal(rig_open(r), 0);
+    some_chunks(r);
+    delete_some(r);
+    rig_close(r);
+    snprintf(path, sizeof path, "%s/index", r->dir);
+    rig_remove(path);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+    assert_int_equal(rig_len(r, 3), -ERR_NO_CHUNK);
+    assert_int_equal(rig_read(r, 4, 0, 100), 0);
+    rig_close(r);
+
+    snprintf(path, sizeof path, "%s/index/data.mdb", r->dir);
+    int fd = open(path, O_WRONLY);
+    char junk[8192];
+    memset(junk, 0x77, sizeof junk);
+    assert_int_equal(pwrite(fd, junk, sizeof junk, 0), sizeof junk);
+    close(fd);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+    assert_int_equal(rig_len(r, 3), -ERR_NO_CHUNK);
+    rig_close(r);
+
+    /* The log is shorter than the index knows: the index is not believed. */
+    char last[300];
+    struct stat st;
+    rig_segments(r, NULL, last, sizeof last);
+    assert_int_equal(stat(last, &st), 0);
+    assert_int_equal(truncate(last, st.st_size - 200), 0);
+    assert_int_equal(rig_open(r), 0);
+    check_chunks(r, 6, 20);
+    assert_int_equal(rig_len(r, 4), -ERR_NO_CHUNK);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, start_closed, rig_teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_kill_under_load),
+        T(test_crash_points),
+        T(test_copies_leave_no_garbage),
+        T(test_torn_tail),
+        T(test_damaged_header),
+        T(test_damaged_payload),
+        T(test_records_inside_records),
+        T(test_missing_segment),
+        T(test_segment_header),
+        T(test_identity),
+        T(test_index_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
