@@ -1,6 +1,7 @@
-/* chunkds as the leader knows them, and where copies are: registry, heartbeats, reports, orders, and the
- * driver that feeds the pure planners (place.h, repair.h) with events and carries out what they decide.
- * Soft state only; what must survive is in the fsm. Thread-safe: own mutex, taken after the fsm lock. */
+/* chunkds as the leader knows them, and where copies are: registry, heartbeats, reports, orders,
+ * and the driver that feeds the pure planners (place.h, repair.h) with events and carries out what
+ * they decide. Soft state only; what must survive is in the fsm. Thread-safe: own mutex, taken
+ * after the fsm lock. */
 #ifndef REPLFS_METAD_NODES_H
 #define REPLFS_METAD_NODES_H
 #include "fsm.h"
@@ -19,30 +20,38 @@ struct nodes_config {
     unsigned suspect_ms;       /* default 5000 */
     unsigned dead_ms;          /* default 60000 */
     unsigned repairs_per_disk; /* default 4 */
-    const char *dir;           /* metad's data directory, for cap.key; NULL: a key that dies with the process */
-    const char *addr;          /* our address as status shows it; may be NULL */
-    unsigned min_copies;       /* as status explains it; default 2 */
-    /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the fsm write lock held. */
+    /* metad's data directory, for cap.key; NULL: a key that dies with the process */
+    const char *dir;
+    const char *addr;    /* our address as status shows it; may be NULL */
+    unsigned min_copies; /* as status explains it; default 2 */
+    /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the
+     * fsm write lock held. */
     void (*orphaned)(void *arg, uint64_t ino);           /* may be NULL */
     void (*session_closed)(void *arg, uint64_t session); /* may be NULL */
     void *hook_arg;
 };
-int nodes_new(const struct nodes_config *cfg, struct nodes **out);  /* sets the fsm hooks, starts its thread */
+int nodes_new(const struct nodes_config *cfg,
+              struct nodes **out); /* sets the fsm hooks, starts its thread */
 void nodes_free(struct nodes *n);
 /* Handles register, heartbeat, report requests of chunkds; consumes req. */
 void nodes_request(struct nodes *n, struct rpc_req *req);
 void nodes_conn_closed(struct nodes *n, struct rpc_conn *c);
-/* Placement for a new chunk: fills up to goal ids, best first; returns how many. exclude: just failed. */
-unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, size_t nexclude, uint32_t *out);
-/* A commit said these chunkds have the chunk's bytes. fsm write lock held (mlog_applied callback). */
+/* Placement for a new chunk: fills up to goal ids, best first; returns how many. exclude: just
+ * failed. */
+unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, size_t nexclude,
+                     uint32_t *out);
+/* A commit said these chunkds have the chunk's bytes. fsm write lock held (mlog_applied callback).
+ */
 void nodes_copies(struct nodes *n, uint64_t chunk, const uint32_t *chunkds, size_t nchunkds);
 /* A client met a bad copy: have it verified, then healed. */
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */
 void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
-uint64_t nodes_epoch(struct nodes *n);                              /* changes when NodesReply would */
-void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights, uint8_t out[CAP_LEN]);
-void nodes_space(struct nodes *n, uint64_t *total, uint64_t *avail); /* raw bytes over all live disks */
+uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
+               uint8_t out[CAP_LEN]);
+void nodes_space(struct nodes *n, uint64_t *total,
+                 uint64_t *avail); /* raw bytes over all live disks */
 /* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq. */
 void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
