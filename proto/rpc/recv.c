@@ -12,7 +12,8 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#define ROUNDS 32 /* reads before others on this worker get their turn */
+#define HELLO_MAX 4096 /* strangers may not make us hold more */
+#define ROUNDS 32      /* reads before others on this worker get their turn */
 
 static size_t buffered(const struct rpc_conn *c)
 {
@@ -38,6 +39,10 @@ static bool take_header(struct rpc_conn *c)
     memcpy(c->header, c->rbuf + c->rpos, FRAME_HEADER);
     if (frame_decode(c->header, &c->frame, &why) < 0) {
         conn_die(c, -ERR_PROTOCOL, "%s: %s", c->target, why);
+        return false;
+    }
+    if (c->state == CONN_HELLO && (c->frame.env_len > HELLO_MAX || c->frame.payload_len > 0)) {
+        conn_die(c, -ERR_PROTOCOL, "%s: the first message is too long for a Hello", c->target);
         return false;
     }
     c->rpos += FRAME_HEADER;

@@ -38,7 +38,8 @@ struct rpc_config {
 struct rpc_loop;
 struct rpc_conn;
 
-struct rpc_peer {           /* what Hello and certificate said; valid once the connection is ready */
+struct rpc_peer {           /* what Hello said (with TLS, role and name from the certificate: OU=replfs-ROLE,
+                             * CN); valid once the connection is ready */
     enum rpc_role role;
     uint64_t features;
     char name[128], cluster[40], software[64], addr[64];
@@ -58,7 +59,8 @@ struct rpc_req {            /* a request received; lives until rpc_reply* consum
 int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out);
 /* Closes all connections (their calls end with ERR_SHUTDOWN), joins the threads, frees. */
 void rpc_loop_free(struct rpc_loop *l);
-/* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. */
+/* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. What is not due by rpc_loop_free
+ * never runs. */
 void rpc_loop_defer(struct rpc_loop *l, unsigned delay_ms, void (*fn)(void *arg), void *arg);
 
 /* ---- server ---- */
@@ -66,7 +68,8 @@ struct rpc_service {
     /* Every request that is not Hello. Must end in exactly one rpc_reply or rpc_fail for req, now or
      * later, from any thread. */
     void (*request)(void *arg, struct rpc_req *req);
-    /* A peer is ready (Hello done) / gone. May be NULL. closed is the last callback for c. */
+    /* A peer is ready (Hello done) / gone. May be NULL. closed is the last callback for c; a connection
+     * that never got ready has neither. */
     void (*opened)(void *arg, struct rpc_conn *c);
     void (*closed)(void *arg, struct rpc_conn *c);
     void *arg;
@@ -88,7 +91,9 @@ void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
 /* Starts connecting (does not block); calls made before it is ready wait for it within their own
  * time-out. svc (may be NULL) handles requests that the peer sends us. expect: roles the peer may have.
  * The caller holds one reference. A failed or lost connection stays lost: rpc_conn_alive() is false, every
- * call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again for a new one. */
+ * call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again for a new one.
+ * 0; -EINVAL: not an address; -EPERM: plaintext beyond loopback; -ERR_SHUTDOWN: l is being freed. Names are
+ * looked up in the background; connect, TLS and Hello together have 10 s. */
 int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
              struct rpc_conn **out);
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c);

@@ -757,6 +757,13 @@ static void test_hostile_peers(void **state)
     raw_send(fd, b, raw_frame(b, &req, 0));
     assert_false(raw_recv(fd, &m));
     close(fd);
+    fd = raw_connect(srv.port); /* a header that promises a huge Hello */
+    memset(b, 0, FRAME_HEADER);
+    frame_encode(b, b, 0, 0);
+    b[6] = 1;
+    raw_send(fd, b, FRAME_HEADER);
+    assert_false(raw_recv(fd, &m));
+    close(fd);
     fd = raw_connect(srv.port); /* another protocol */
     raw_send(fd, "GET / HTTP/1.1\r\n\r\n", 18);
     assert_false(raw_recv(fd, &m));
