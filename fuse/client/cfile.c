@@ -1,0 +1,280 @@
+/* Open files by inode: one cfile however often a file is opened.
+ *
+ * `opens` counts what users opened; the table keeps a cfile while it is above zero. `refs` counts memory:
+ * one for the table, one for each piece of background work (an append on its way, a place on the grants' waiting list,
+ * a caller that looked it up). The dirty list (files.mu) names the files that have bytes not committed, for the
+ * flusher. The last close flushes, drops the table's reference and tells metad, in a batch. */
+#include "internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+
+#define LOG_MODULE "cfile"
+
+void cfile_ref(struct cfile *f)
+{
+    atomic_fetch_add(&f->refs, 1);
+}
+
+static void cfile_destroy(struct cfile *f)
+{
+    struct client *c = f->c;
+    while (f->head) {
+        struct abuf *a = f->head;
+        f->head = a->next;
+        abuf_free(f, a);
+    }
+    while (f->unsynced) {
+        struct wchunk *wc = f->unsynced;
+        f->unsynced = wc->next_unsynced;
+        wchunk_unref(c, wc);
+    }
+    wchunk_unref(c, f->wcur);
+    ra_free(f);
+    layout_drop(f);
+    idmap_clear(&f->locs);
+    idmap_clear(&f->abufs);
+    extmap_free(&f->base);
+    extmap_free(&f->over);
+    pthread_cond_destroy(&f->cv);
+    pthread_mutex_destroy(&f->mu);
+    free(f);
+}
+
+void cfile_unref(struct cfile *f)
+{
+    unsigned before = atomic_fetch_sub(&f->refs, 1);
+    assert(before);
+    if (before == 1)
+        cfile_destroy(f);
+}
+
+static struct cfile *cfile_new(struct client *c, uint64_t ino)
+{
+    struct cfile *f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->c = c;
+    f->ino = ino;
+    atomic_init(&f->refs, 1);
+    pthread_mutex_init(&f->mu, NULL);
+    cond_init_mono(&f->cv);
+    extmap_init(&f->base);
+    extmap_init(&f->over);
+    f->next_abuf = 1;
+    replfs__attr__init(&f->attr);
+    return f;
+}
+
+uint64_t cfile_size(const struct cfile *f)
+{
+    return f->dirty_end > f->attr.size ? f->dirty_end : f->attr.size;
+}
+
+void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
+{
+    if (f->attr.ino && a->change < f->attr.change)
+        return; /* an answer from before our last commit */
+    if (f->attr.ino && a->change != f->attr.change) {
+        layout_drop(f);
+        ra_drop(f);
+    }
+    attr_copy(&f->attr, a);
+}
+
+/* ---- the table ---- */
+
+struct cfile *cfile_get(struct client *c, uint64_t ino)
+{
+    pthread_mutex_lock(&c->files.mu);
+    struct cfile *f = idmap_get(&c->files.map, ino);
+    if (f)
+        cfile_ref(f);
+    pthread_mutex_unlock(&c->files.mu);
+    return f;
+}
+
+/* The file's entry with one more open; made when there is none. */
+static struct cfile *table_open(struct client *c, uint64_t ino)
+{
+    pthread_mutex_lock(&c->files.mu);
+    struct cfile *f = idmap_get(&c->files.map, ino);
+    if (!f) {
+        f = cfile_new(c, ino);
+        if (f)
+            idmap_put(&c->files.map, ino, f);
+    }
+    if (f)
+        f->opens++;
+    pthread_mutex_unlock(&c->files.mu);
+    return f;
+}
+
+/* One open less; true when it was the last: the caller has the table's reference now. */
+static bool table_close(struct cfile *f)
+{
+    struct client *c = f->c;
+    pthread_mutex_lock(&c->files.mu);
+    assert(f->opens);
+    bool last = --f->opens == 0;
+    if (last) {
+        idmap_del(&c->files.map, f->ino);
+        /* Before anybody can open it anew: the open then finds the pending close and cancels it. */
+    }
+    pthread_mutex_unlock(&c->files.mu);
+    return last;
+}
+
+uint64_t *cfile_open_inos(struct client *c, size_t *n)
+{
+    size_t pos = 0;
+    pthread_mutex_lock(&c->files.mu);
+    *n = 0;
+    uint64_t *out = malloc((c->files.map.n + 1) * sizeof(*out));
+    for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));)
+        out[(*n)++] = f->ino;
+    pthread_mutex_unlock(&c->files.mu);
+    return out;
+}
+
+/* ---- the dirty list ---- */
+
+void cfile_mark_dirty(struct cfile *f)
+{
+    struct client *c = f->c;
+    if (f->dirty_listed) /* only changed with f->mu held */
+        return;
+    pthread_mutex_lock(&c->files.mu);
+    f->dirty_listed = true;
+    f->dirty_prev = NULL;
+    f->dirty_next = c->files.dirty;
+    if (f->dirty_next)
+        f->dirty_next->dirty_prev = f;
+    c->files.dirty = f;
+    cfile_ref(f);
+    pthread_mutex_unlock(&c->files.mu);
+}
+
+void cfile_mark_clean(struct cfile *f)
+{
+    struct client *c = f->c;
+    if (!f->dirty_listed)
+        return;
+    pthread_mutex_lock(&c->files.mu);
+    f->dirty_listed = false;
+    *(f->dirty_prev ? &f->dirty_prev->dirty_next : &c->files.dirty) = f->dirty_next;
+    if (f->dirty_next)
+        f->dirty_next->dirty_prev = f->dirty_prev;
+    pthread_mutex_unlock(&c->files.mu);
+    unsigned before = atomic_fetch_sub(&f->refs, 1);
+    assert(before > 1); /* the caller has one as well */
+}
+
+size_t cfile_dirty_all(struct client *c, struct cfile ***out)
+{
+    size_t n = 0, cap = 0;
+    pthread_mutex_lock(&c->files.mu);
+    for (struct cfile *f = c->files.dirty; f; f = f->dirty_next)
+        cap++;
+    *out = malloc((cap + 1) * sizeof(**out));
+    for (struct cfile *f = c->files.dirty; *out && f; f = f->dirty_next) {
+        cfile_ref(f);
+        (*out)[n++] = f;
+    }
+    pthread_mutex_unlock(&c->files.mu);
+    return n;
+}
+
+/* ---- open and close ---- */
+
+int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, struct cfile **out)
+{
+    struct cfile *f = table_open(c, ino);
+    if (!f)
+        return -ENOMEM;
+    session_keep_ino(c, ino);
+    pthread_mutex_lock(&f->mu);
+    uint64_t gen = f->map_gen;
+    pthread_mutex_unlock(&f->mu);
+    Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
+    m.ino = ino;
+    m.write = write;
+    RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
+    struct rpc_result res;
+    int rc = session_ask(c, &env, client_deadline(c), &res);
+    const Replfs__OpenReply *r = NULL;
+    if (!rc &&
+        (res.rep->body_case != REPLFS__ENVELOPE__BODY_OPEN_REPLY || !res.rep->open_reply->attr))
+        rc = -ERR_PROTOCOL;
+    if (!rc) {
+        r = res.rep->open_reply;
+        pthread_mutex_lock(&f->mu);
+        cfile_set_attr(f, r->attr);
+        if (r->layout)
+            layout_take(f, r->layout, gen, true);
+        if (attr) {
+            attr_copy(attr, &f->attr);
+            attr->size = cfile_size(f);
+        }
+        pthread_mutex_unlock(&f->mu);
+        *out = f;
+    }
+    rpc_result_free(&res);
+    if (rc && table_close(f))
+        cfile_unref(f);
+    return rc;
+}
+
+/* metad counts a file as open by the session that created it, so there is nothing to tell. */
+int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **out)
+{
+    struct cfile *f = table_open(c, attr->ino);
+    if (!f)
+        return -ENOMEM;
+    pthread_mutex_lock(&f->mu);
+    if (!f->attr.ino) {
+        attr_copy(&f->attr, attr);
+        if (!attr->size)
+            f->base_to = UINT64_MAX; /* nothing there, nothing to ask for */
+    }
+    pthread_mutex_unlock(&f->mu);
+    *out = f;
+    return 0;
+}
+
+void cfile_close(struct cfile *f)
+{
+    struct client *c = f->c;
+    int rc = flush_file(f, false, false);
+    pthread_mutex_lock(&f->mu);
+    int err = cfile_take_err(f);
+    pthread_mutex_unlock(&f->mu);
+    if (err || rc)
+        log_error("inode %llu: writing failed and nobody asked: %s", (unsigned long long)f->ino,
+                  err_str(err ? err : rc));
+    uint64_t ino = f->ino;
+    if (!table_close(f))
+        return;
+    session_close_ino(c, ino);
+    cfile_unref(f);
+}
+
+/* At the end of client_close, when no other thread is left. */
+void cfile_free_all(struct client *c)
+{
+    size_t pos = 0;
+    while (c->files.dirty) {
+        struct cfile *f = c->files.dirty;
+        pthread_mutex_lock(&f->mu);
+        cfile_ref(f);
+        send_give_up(f, -EIO, "the client closes");
+        cfile_mark_clean(f);
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+    }
+    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)
+        cfile_unref(f);
+    idmap_clear(&c->files.map);
+}

@@ -1,0 +1,255 @@
+/* Opening and closing a client, and the calls that concern no open file in particular.
+ *
+ * Closing: everything dirty is flushed within the mount's time-out; then the background threads stop, the session is
+ * left to expire (metad has no close of a session in the protocol: its lease ends it), the loop closes all connections,
+ * which completes what was on its way, and memory goes last. */
+#include "internal.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+
+#define LOG_MODULE "client"
+
+static void read_host_id(struct client *c)
+{
+    if (c->cfg.host_id && *c->cfg.host_id) {
+        snprintf(c->host_id, sizeof(c->host_id), "%s", c->cfg.host_id);
+        return;
+    }
+    FILE *f = fopen("/etc/machine-id", "re");
+    if (f && fgets(c->host_id, sizeof(c->host_id), f))
+        c->host_id[strcspn(c->host_id, "\n")] = 0;
+    if (f)
+        fclose(f);
+}
+
+static void locks_init(struct client *c)
+{
+    pthread_mutex_init(&c->session.mu, NULL);
+    cond_init_mono(&c->session.cv);
+    pthread_mutex_init(&c->grants.mu, NULL);
+    cond_init_mono(&c->grants.cv);
+    pthread_mutex_init(&c->files.mu, NULL);
+    cond_init_mono(&c->files.flush_cv);
+    pthread_mutex_init(&c->dirty.mu, NULL);
+    cond_init_mono(&c->dirty.cv);
+    nodes_init(c);
+    ra_start(c);
+}
+
+/* Accepts a half-built client. */
+static void client_free(struct client *c)
+{
+    c->stopping = true;
+    ra_stop(c);
+    flush_stop(c);
+    grants_stop(c);
+    session_stop(c);
+    if (c->loop)
+        rpc_loop_free(c->loop); /* completes all calls */
+    cfile_free_all(c);
+    nodes_free(c);
+    free(c->name);
+    free(c);
+}
+
+int client_open(const struct client_config *cfg, struct client **out)
+{
+    struct client *c = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    c->cfg = *cfg;
+    c->cfg.timeout_ms = cfg->timeout_ms ? cfg->timeout_ms : 60000;
+    c->cfg.dirty_max = cfg->dirty_max ? cfg->dirty_max : 128ull << 20;
+    c->cfg.flush_ms = cfg->flush_ms ? cfg->flush_ms : 1000;
+    if (c->cfg.dirty_max < 4 * APPEND_MAX)
+        c->cfg.dirty_max = 4 * APPEND_MAX;
+    c->name = strdup(cfg->name ? cfg->name : "client");
+    read_host_id(c);
+    locks_init(c);
+    int rc = c->name ? rpc_loop_new(&cfg->rpc, &c->loop) : -ENOMEM;
+    if (!rc)
+        rc = session_start(c);
+    if (!rc)
+        rc = nodes_refresh(c);
+    if (!rc)
+        rc = grants_start(c);
+    if (!rc)
+        rc = flush_start(c);
+    if (rc) {
+        client_free(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void client_close(struct client *c)
+{
+    struct cfile **list;
+    size_t n = cfile_dirty_all(c, &list);
+    for (size_t i = 0; i < n; i++) {
+        int rc = flush_file(list[i], false, true);
+        if (rc)
+            log_error("inode %llu: not wholly written at the end: %s",
+                      (unsigned long long)list[i]->ino, err_str(rc));
+        cfile_unref(list[i]);
+    }
+    free(list);
+    client_free(c);
+}
+
+const char *client_cluster(struct client *c)
+{
+    return c->session.cluster;
+}
+
+/* ---- plain calls ---- */
+
+int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent)
+{
+    Replfs__Attr got = REPLFS__ATTR__INIT;
+    int rc = session_mutate(c, op, 0, client_deadline(c), &got, parent);
+    if (rc)
+        return rc;
+    struct cfile *f = got.ino ? cfile_get(c, got.ino) : NULL;
+    if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
+        pthread_mutex_lock(&f->mu);
+        bool same = got.change >= f->attr.change && got.size == f->attr.size;
+        if (same)
+            attr_copy(&f->attr, &got);
+        else
+            cfile_set_attr(f, &got);
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+    }
+    if (attr)
+        attr_copy(attr, &got);
+    return 0;
+}
+
+int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out)
+{
+    return session_ask(c, req, client_deadline(c), out);
+}
+
+/* attr of a file that may be open here: remembers foreign changes, adds what is not flushed. */
+static void merge_attr(struct client *c, Replfs__Attr *a)
+{
+    struct cfile *f = cfile_get(c, a->ino);
+    if (!f)
+        return;
+    pthread_mutex_lock(&f->mu);
+    cfile_set_attr(f, a);
+    if (f->head) {
+        if (f->dirty_end > a->size)
+            a->size = f->dirty_end;
+        if (f->dirty_mtime)
+            a->mtime_ns = a->ctime_ns = f->dirty_mtime;
+    }
+    pthread_mutex_unlock(&f->mu);
+    cfile_unref(f);
+}
+
+int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
+{
+    Replfs__LookupReq m = REPLFS__LOOKUP_REQ__INIT;
+    m.parent = parent;
+    m.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
+    RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, &m);
+    struct rpc_result res;
+    int rc = client_ask(c, &env, &res);
+    if (!rc &&
+        (res.rep->body_case != REPLFS__ENVELOPE__BODY_LOOKUP_REPLY || !res.rep->lookup_reply->attr))
+        rc = -ERR_PROTOCOL;
+    if (!rc) {
+        attr_copy(out, res.rep->lookup_reply->attr);
+        merge_attr(c, out);
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+
+int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
+{
+    Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
+    m.ino = ino;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
+    struct rpc_result res;
+    int rc = client_ask(c, &env, &res);
+    if (!rc && (res.rep->body_case != REPLFS__ENVELOPE__BODY_GETATTR_REPLY ||
+                !res.rep->getattr_reply->attr))
+        rc = -ERR_PROTOCOL;
+    if (!rc) {
+        attr_copy(out, res.rep->getattr_reply->attr);
+        merge_attr(c, out);
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+
+bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns)
+{
+    struct cfile *f = cfile_get(c, ino);
+    if (!f)
+        return false;
+    pthread_mutex_lock(&f->mu);
+    bool dirty = f->head != NULL;
+    if (dirty) {
+        *size = cfile_size(f);
+        *mtime_ns = f->dirty_mtime;
+    }
+    pthread_mutex_unlock(&f->mu);
+    cfile_unref(f);
+    return dirty;
+}
+
+int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
+{
+    int rc = flush_file(f, false, true);
+    if (rc)
+        return rc;
+    Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
+    Replfs__MetaOp meta = REPLFS__META_OP__INIT;
+    Replfs__Attr got = REPLFS__ATTR__INIT;
+    op.ino = f->ino;
+    op.valid = REPLFS__SETATTR_OP__VALID__SIZE | REPLFS__SETATTR_OP__VALID__MTIME_NOW;
+    op.size = size;
+    meta.op_case = REPLFS__META_OP__OP_SETATTR;
+    meta.setattr = &op;
+    rc = session_mutate(f->c, &meta, 0, client_deadline(f->c), &got, NULL);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&f->mu);
+    extmap_remove(&f->base, size, UINT64_MAX - size, NULL, NULL);
+    f->map_gen++;
+    ra_drop(f);
+    if (got.ino)
+        attr_copy(&f->attr, &got);
+    /* metad may free the chunk with its last extent: nothing more goes there. */
+    wchunk_unref(f->c, f->wcur);
+    f->wcur = NULL;
+    if (attr)
+        attr_copy(attr, &f->attr);
+    pthread_mutex_unlock(&f->mu);
+    return 0;
+}
+
+void client_stat(struct client *c, struct client_stat *out)
+{
+    memset(out, 0, sizeof(*out));
+    pthread_mutex_lock(&c->dirty.mu);
+    out->dirty_bytes = c->dirty.bytes;
+    pthread_mutex_unlock(&c->dirty.mu);
+    out->inflight_appends = c->appends;
+    out->sealed_early = c->sealed_early;
+    out->read_retries = c->read_retries;
+    out->crc_errors = c->crc_errors;
+    pthread_mutex_lock(&c->session.mu);
+    out->connected = c->session.conn && rpc_conn_alive(c->session.conn);
+    if (c->session.naddrs)
+        snprintf(out->metad, sizeof(out->metad), "%s", c->session.addrs[c->session.cur]);
+    pthread_mutex_unlock(&c->session.mu);
+}

@@ -1,0 +1,403 @@
+/* Commit, flush, fsync, and the background flusher.
+ *
+ * A commit takes the acknowledged buffers at the head of the file's list, in the order of writing, and tells
+ * metad their extents; then they leave the list and the overlay, and the committed map has them. One commit per
+ * file at a time (f->committing). Bytes first, map second: nothing unacknowledged is ever committed.
+ *
+ * flush = seal, send, wait for all copies, commit. fsync = the same with the last append asking the chain to
+ * sync, plus a SyncReq where other bytes are unsynced, while the commit is under way (metad's log
+ * is always synced). What too few copies could sync is written again, until the mount's time-out.
+ *
+ * The flusher thread walks the dirty files a few times per flush_ms: seals what is old, commits what is acknowledged, syncs
+ * chunks that get no more appends (so that they can be forgotten), pumps after pauses, gives up what stalls.
+ *
+ * Errors of the background stay in f->err until a write, flush or fsync takes them: once. */
+#include "internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+
+#define LOG_MODULE "flush"
+#define COMMIT_BUFS_MAX 1024u
+
+int cfile_take_err(struct cfile *f)
+{
+    int e = f->err;
+    f->err = 0;
+    return e;
+}
+
+/* ---- commit ---- */
+
+struct batch {
+    struct abuf **bufs;
+    uint64_t *chunks;
+    size_t n;
+    struct ext *exts;
+    size_t nexts;
+    uint64_t session;
+};
+
+static void batch_free(struct batch *b)
+{
+    free(b->bufs);
+    free(b->chunks);
+    free(b->exts);
+}
+
+/* Takes the acknowledged buffers at the head, written under one session. 0 with b->n == 0: none. */
+static int batch_take(struct cfile *f, struct batch *b)
+{
+    size_t n = 0, used = 0;
+    *b = (struct batch){0};
+    for (struct abuf *a = f->head; a && a->state == ABUF_ACKED && n < COMMIT_BUFS_MAX; a = a->next)
+        n++;
+    if (!n)
+        return 0;
+    b->bufs = calloc(n, sizeof(*b->bufs));
+    b->chunks = calloc(n, sizeof(*b->chunks));
+    if (!b->bufs || !b->chunks)
+        return -ENOMEM;
+    b->session = f->head->wc->session;
+    size_t i = 0;
+    for (struct abuf *a = f->head; i < n && a->wc->session == b->session; a = a->next, i++) {
+        b->bufs[i] = a;
+        b->chunks[i] = a->wc->loc.chunk;
+    }
+    b->exts = overlay_extents(b->bufs, i, b->chunks, COMMIT_EXTENTS_MAX, &b->nexts, &used);
+    if (!b->exts)
+        return -ENOMEM;
+    b->n = used;
+    for (i = 0; i < used; i++)
+        b->bufs[i]->state = ABUF_COMMITTING;
+    return 0;
+}
+
+struct commit_msg {
+    Replfs__MetaOp op;
+    Replfs__CommitOp commit;
+    Replfs__Extent *exts, **ext_list;
+    Replfs__ChunkCopies *copies, **copy_list;
+    uint32_t (*chunkds)[COPIES_MAX];
+};
+
+static void msg_free(struct commit_msg *m)
+{
+    free(m->exts);
+    free(m->ext_list);
+    free(m->copies);
+    free(m->copy_list);
+    free(m->chunkds);
+}
+
+static void msg_add_copies(struct commit_msg *m, const struct wchunk *wc)
+{
+    size_t k = m->commit.n_copies;
+    for (size_t i = 0; i < k; i++) {
+        if (m->copies[i].chunk == wc->loc.chunk)
+            return;
+    }
+    Replfs__ChunkCopies *c = &m->copies[k];
+    replfs__chunk_copies__init(c);
+    c->chunk = wc->loc.chunk;
+    c->len = wc->acked;
+    memcpy(m->chunkds[k], wc->loc.chunkds, sizeof(wc->loc.chunkds));
+    c->n_chunkds = wc->loc.n;
+    c->chunkds = m->chunkds[k];
+    m->copy_list[k] = c;
+    m->commit.n_copies++;
+}
+
+static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *m)
+{
+    memset(m, 0, sizeof(*m));
+    replfs__meta_op__init(&m->op);
+    replfs__commit_op__init(&m->commit);
+    m->op.op_case = REPLFS__META_OP__OP_COMMIT;
+    m->op.commit = &m->commit;
+    m->exts = calloc(b->nexts, sizeof(*m->exts));
+    m->ext_list = calloc(b->nexts, sizeof(*m->ext_list));
+    m->copies = calloc(b->n, sizeof(*m->copies));
+    m->copy_list = calloc(b->n, sizeof(*m->copy_list));
+    m->chunkds = calloc(b->n, sizeof(*m->chunkds));
+    if (!m->exts || !m->ext_list || !m->copies || !m->copy_list || !m->chunkds)
+        return -ENOMEM;
+    m->commit.ino = f->ino;
+    m->commit.mtime_ns = f->dirty_mtime;
+    for (size_t i = 0; i < b->nexts; i++) {
+        Replfs__Extent *x = &m->exts[i];
+        replfs__extent__init(x);
+        x->file_off = b->exts[i].file_off;
+        x->len = b->exts[i].len;
+        x->chunk = b->exts[i].chunk;
+        x->chunk_off = b->exts[i].chunk_off;
+        m->ext_list[i] = x;
+    }
+    m->commit.extents = m->ext_list;
+    m->commit.n_extents = b->nexts;
+    for (size_t i = 0; i < b->n; i++)
+        msg_add_copies(m, b->bufs[i]->wc);
+    m->commit.copies = m->copy_list;
+    return 0;
+}
+
+/* The buffers of b leave the list: committed (rc 0) or lost. */
+static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs__Attr *attr)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; !rc && i < b->nexts; i++)
+        extmap_insert(&f->base, &b->exts[i], NULL, NULL, NULL);
+    for (size_t i = 0; i < b->n; i++) {
+        struct abuf *a = b->bufs[i];
+        assert(f->head == a && a->state == ABUF_COMMITTING);
+        overlay_drop(&f->over, a);
+        bytes += a->len;
+        f->head = a->next;
+        abuf_free(f, a);
+    }
+    f->uncommitted -= bytes;
+    f->map_gen++;
+    if (!rc && attr->ino)
+        attr_copy(&f->attr, attr);
+    if (rc) {
+        log_error("inode %llu: %llu bytes are with the chunkds but metad did not take them: %s",
+                  (unsigned long long)f->ino, (unsigned long long)bytes, err_str(rc));
+        if (!f->err)
+            f->err = rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc;
+    }
+    if (!f->head) {
+        f->tail = NULL;
+        f->dirty_end = 0;
+        f->dirty_mtime = 0;
+        cfile_mark_clean(f);
+    }
+}
+
+/* One commit. mu held, dropped while metad works. Returns false when there is nothing to commit. */
+static bool commit_some(struct cfile *f)
+{
+    struct batch b;
+    struct commit_msg m;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    int rc = batch_take(f, &b);
+    if (!rc && !b.n) {
+        batch_free(&b);
+        return false;
+    }
+    if (!rc)
+        rc = msg_build(f, &b, &m);
+    if (rc) /* without memory for a message nothing goes on */
+        abort();
+    f->committing = true;
+    pthread_mutex_unlock(&f->mu);
+    rc = session_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL);
+    msg_free(&m);
+    pthread_mutex_lock(&f->mu);
+    f->committing = false;
+    batch_finish(f, &b, rc, &attr);
+    batch_free(&b);
+    pthread_cond_broadcast(&f->cv);
+    return true;
+}
+
+/* ---- flush and fsync ---- */
+
+static bool any_below(const struct cfile *f, uint64_t target, bool unacked_only)
+{
+    for (const struct abuf *a = f->head; a && a->id < target; a = a->next) {
+        if (!unacked_only || a->state <= ABUF_SENT)
+            return true;
+    }
+    return false;
+}
+
+static void seal_and_send(struct cfile *f, bool sync)
+{
+    abuf_seal(f);
+    if (sync && f->tail && f->tail->state == ABUF_QUEUED)
+        f->tail->sync = true;
+    send_pump(f);
+}
+
+/* Until everything below target was acknowledged by all copies, or given up. */
+static void wait_acked(struct cfile *f, uint64_t target)
+{
+    while (any_below(f, target, true)) {
+        int64_t until = clock_mono() + 100 * NSEC_PER_MSEC;
+        if (f->retry_at && f->retry_at < until && f->retry_at > clock_mono())
+            until = f->retry_at;
+        cond_wait_until(&f->cv, &f->mu, until);
+        send_check_stall(f);
+        send_pump(f);
+    }
+}
+
+static void commit_below(struct cfile *f, uint64_t target)
+{
+    while (any_below(f, target, false)) {
+        if (f->committing)
+            cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
+        else if (!commit_some(f))
+            wait_acked(f, target);
+    }
+}
+
+static int flush_synced(struct cfile *f, int64_t deadline)
+{
+    for (;;) {
+        uint64_t target = f->next_abuf;
+        seal_and_send(f, true);
+        wait_acked(f, target);
+        struct syncop *op = sync_begin(f, false);
+        commit_below(f, target);
+        int rc = sync_wait(f, op);
+        sync_drop_done(f);
+        if (!rc)
+            return 0;
+        rc = sync_rewrite(f, deadline);
+        if (clock_mono() >= deadline) {
+            char missing[256];
+            grants_missing(f->c, missing, sizeof(missing));
+            log_error("inode %llu: fsync: fewer than %u copies could be synced within %u ms; %s",
+                      (unsigned long long)f->ino, session_min_copies(f->c, f->attr.goal),
+                      f->c->cfg.timeout_ms, missing);
+            return -EIO;
+        }
+        if (rc) /* cannot be read back just now: try again */
+            cond_wait_until(&f->cv, &f->mu, clock_mono() + 200 * NSEC_PER_MSEC);
+    }
+}
+
+int flush_file(struct cfile *f, bool sync, bool report)
+{
+    int rc = 0;
+    pthread_mutex_lock(&f->mu);
+    if (sync) {
+        rc = flush_synced(f, client_deadline(f->c));
+    } else if (f->head) {
+        uint64_t target = f->next_abuf;
+        seal_and_send(f, false);
+        wait_acked(f, target);
+        commit_below(f, target);
+    }
+    if (report) {
+        int e = cfile_take_err(f);
+        rc = e ? e : rc;
+    }
+    pthread_mutex_unlock(&f->mu);
+    return rc;
+}
+
+int cfile_flush(struct cfile *f)
+{
+    return flush_file(f, false, true);
+}
+
+int cfile_fsync(struct cfile *f)
+{
+    return flush_file(f, true, true);
+}
+
+int client_flush_ino(struct client *c, uint64_t ino)
+{
+    struct cfile *f = cfile_get(c, ino);
+    if (!f)
+        return 0;
+    int rc = flush_file(f, false, false); /* its error belongs to whoever writes the file */
+    cfile_unref(f);
+    return rc;
+}
+
+int client_sync(struct client *c)
+{
+    struct cfile **list;
+    size_t n = cfile_dirty_all(c, &list);
+    int rc = 0;
+    for (size_t i = 0; i < n; i++) { /* all on their way before the first is waited for */
+        pthread_mutex_lock(&list[i]->mu);
+        seal_and_send(list[i], true);
+        pthread_mutex_unlock(&list[i]->mu);
+    }
+    for (size_t i = 0; i < n; i++) {
+        int e = flush_file(list[i], true, false);
+        rc = rc ? rc : e;
+        cfile_unref(list[i]);
+    }
+    free(list);
+    return rc;
+}
+
+/* ---- the flusher ---- */
+
+void flush_kick(struct client *c)
+{
+    pthread_mutex_lock(&c->files.mu);
+    c->files.flush_now = true;
+    pthread_cond_signal(&c->files.flush_cv);
+    pthread_mutex_unlock(&c->files.mu);
+}
+
+static void flush_tick(struct cfile *f, bool now_all)
+{
+    int64_t now = clock_mono(), old = f->c->cfg.flush_ms * NSEC_PER_MSEC / 2;
+    pthread_mutex_lock(&f->mu);
+    if (f->tail && f->tail->state == ABUF_FILLING && (now_all || now - f->tail->born >= old))
+        abuf_seal(f);
+    send_check_stall(f);
+    send_pump(f);
+    if (!f->syncing) {
+        struct syncop *op = sync_begin(f, true);
+        sync_forget(op);
+    }
+    if (!f->committing && f->head && f->head->state == ABUF_ACKED &&
+        (f->uncommitted > UNCOMMITTED_MAX || now - f->head->acked_at >= old / 2))
+        commit_some(f);
+    pthread_mutex_unlock(&f->mu);
+}
+
+static void *flush_thread(void *arg)
+{
+    struct client *c = arg;
+    int64_t every = c->cfg.flush_ms * NSEC_PER_MSEC / 8;
+    if (every < 20 * NSEC_PER_MSEC)
+        every = 20 * NSEC_PER_MSEC;
+    while (!c->stopping) {
+        pthread_mutex_lock(&c->files.mu);
+        if (!c->files.flush_now)
+            cond_wait_until(&c->files.flush_cv, &c->files.mu, clock_mono() + every);
+        bool now_all = c->files.flush_now;
+        c->files.flush_now = false;
+        pthread_mutex_unlock(&c->files.mu);
+        struct cfile **list;
+        size_t n = cfile_dirty_all(c, &list);
+        for (size_t i = 0; i < n; i++) {
+            flush_tick(list[i], now_all);
+            cfile_unref(list[i]);
+        }
+        free(list);
+        if (now_all) { /* not a busy loop while writers wait for slow chunkds */
+            pthread_mutex_lock(&c->files.mu);
+            c->files.flush_now = false;
+            cond_wait_until(&c->files.flush_cv, &c->files.mu, clock_mono() + 5 * NSEC_PER_MSEC);
+            pthread_mutex_unlock(&c->files.mu);
+        }
+    }
+    return NULL;
+}
+
+int flush_start(struct client *c)
+{
+    int rc = pthread_create(&c->files.thread, NULL, flush_thread, c);
+    c->files.started = !rc;
+    return -rc;
+}
+
+void flush_stop(struct client *c)
+{
+    if (!c->files.started)
+        return;
+    flush_kick(c);
+    pthread_join(c->files.thread, NULL);
+}

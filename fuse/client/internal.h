@@ -1,0 +1,383 @@
+/* Private to fuse/client: how a client is put together.
+ *
+ *   session.c    the connection to metad, the session, retries, keepalives
+ *   nodes.c      the table of chunkds and one connection to each
+ *   grants.c     pool of chunks that may be written
+ *   layout.c     extents and chunk locations fetched from metad
+ *   overlay.c    pure: bytes not yet committed over the committed map
+ *   cfile.c      open files by inode
+ *   write.c      write(2) into append buffers, dirty accounting
+ *   send.c       append buffers to chunkds, failures, resending
+ *   sync.c       chunks to stable storage, rewriting what too few copies could sync
+ *   flush.c      commit, flush, fsync, the background flusher
+ *   read.c       reading from chunkds with checks and fall-over
+ *   readahead.c  prefetching for sequential readers
+ *   client.c     open, close and the plain calls
+ *   idmap.c      hash table from 64-bit ids to pointers
+ *
+ * Lock order: cfile.mu first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
+ * session.mu, dirty.mu, ra.mu. No lock is held over a call that waits for a peer, nor over rpc_call
+ * (which may run its completion at once). Completions run on loop threads: they take cfile.mu
+ * briefly and never wait for a condition. */
+#ifndef REPLFS_CLIENT_INTERNAL_H
+#define REPLFS_CLIENT_INTERNAL_H
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include "client.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/extmap.h"
+
+#define APPEND_MAX (1u << 20)
+#define CHUNK_MAX (64u << 20)
+#define COPIES_MAX 8u
+#define INFLIGHT_MAX 8u               /* appends on their way, per file */
+#define UNCOMMITTED_MAX (64ull << 20) /* per file, before the flusher commits early */
+#define APPEND_TIMEOUT_MS 10000u      /* one append through the whole chain */
+#define COMMIT_EXTENTS_MAX 4096u      /* extents in one CommitOp */
+#define NODE_BAD_MS 10000             /* a chunkd that failed is not written to for so long */
+#define FEW_RETRY_MS 200              /* too few chunkds: ask again */
+
+/* ---- idmap.c: not thread-safe; values are never NULL ---- */
+struct idmap {
+    struct idmap_slot {
+        uint64_t id;
+        void *val;
+    } * slots;
+    size_t cap, n;
+};
+void *idmap_get(const struct idmap *m, uint64_t id); /* NULL: none */
+void idmap_put(struct idmap *m, uint64_t id, void *val);
+void *idmap_del(struct idmap *m, uint64_t id); /* the value that was there or NULL */
+/* *pos 0 starts; NULL at the end. The map must not change meanwhile. */
+void *idmap_next(const struct idmap *m, size_t *pos);
+void idmap_clear(struct idmap *m); /* frees the table, not the values */
+
+/* ---- overlay.c ---- */
+/* One stretch of the file inside an append buffer. */
+struct piece {
+    uint64_t file_off;
+    uint32_t len;
+    uint32_t buf_off;
+};
+enum abuf_state { ABUF_FILLING, ABUF_QUEUED, ABUF_SENT, ABUF_ACKED, ABUF_COMMITTING };
+struct wchunk;
+/* One append: bytes of the file on their way to a chunk.
+ *   FILLING -> QUEUED (full, or flushed) -> SENT -> ACKED (on all copies; buf given back) -> COMMITTING
+ *   SENT -> QUEUED when the chunk failed; COMMITTING -> gone once metad has the extents. */
+struct abuf {
+    uint64_t id;       /* per file, increasing; what the overlay map names */
+    struct abuf *next; /* in the order of writing */
+    enum abuf_state state;
+    struct buf *buf;     /* NULL once acknowledged */
+    uint32_t len, limit; /* bytes used, bytes it may take */
+    struct piece *pieces;
+    uint32_t npieces, cap_pieces;
+    struct wchunk *wc; /* SENT and later */
+    uint32_t chunk_off;
+    uint64_t gen; /* of the sending: late answers to a former one are ignored */
+    bool sync;    /* ask the chain to sync with this append */
+    int64_t born, acked_at;
+};
+/* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
+int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len);
+/* How many bytes an append buffer beginning at file_off may take, so that the next one begins aligned. */
+uint32_t abuf_limit(uint64_t file_off);
+enum seg_kind { SEG_HOLE, SEG_BUFFER, SEG_COMMITTED };
+struct seg {
+    enum seg_kind kind;
+    uint64_t off, len; /* range of the file */
+    uint64_t id;       /* append buffer or chunk */
+    uint32_t at;       /* offset in it */
+};
+/* The first segment of [off, end), end > off. */
+void overlay_next(const struct extmap *over, const struct extmap *base, uint64_t off, uint64_t end,
+                  struct seg *out);
+/* Removes from `over` what still points at a. */
+int overlay_drop(struct extmap *over, const struct abuf *a);
+/* True when [off, off+len) lies in one stretch of buffer id; *at is where. */
+bool overlay_inside(const struct extmap *over, uint64_t off, uint32_t len, uint64_t id,
+                    uint32_t *at);
+/* Extents for a commit: pieces of the buffers first..(n of them), merged where they continue each other. Stops
+ * before exceeding max extents; *used says how many buffers went in (at least one). malloc'ed array. */
+struct ext *overlay_extents(struct abuf *const *bufs, size_t n, const uint64_t *chunks, size_t max,
+                            size_t *nout, size_t *used);
+
+/* ---- where a chunk is ---- */
+struct cloc {
+    uint64_t chunk;
+    uint32_t len;
+    uint32_t n;
+    uint32_t chunkds[COPIES_MAX];
+    uint32_t cap_len;
+    uint8_t cap[64];
+};
+int cloc_from(struct cloc *l, const Replfs__ChunkLoc *m); /* 0 or -ERR_PROTOCOL */
+
+/* A chunk being written by one file. Protected by that file's mu; the links by grants.mu. */
+struct wchunk {
+    struct cloc loc;
+    uint64_t session;
+    unsigned goal;
+    int64_t expiry;         /* of the capability, clock_wall ns */
+    unsigned refs;          /* file's current chunk, each append buffer, unsynced list */
+    uint32_t len;           /* bytes given out to appends */
+    uint32_t acked, synced; /* bytes that all copies have, have on stable storage */
+    bool failed;            /* no more appends */
+    bool unsynced_listed;
+    bool short_sync; /* the last sync reached too few copies */
+    struct wchunk *next_unsynced;
+    struct wchunk *prev, *next; /* grants: live or pooled, in order of id */
+};
+
+/* ---- open files ---- */
+struct ra; /* readahead.c */
+struct cfile {
+    struct client *c;
+    uint64_t ino;
+    atomic_uint refs; /* memory: opens, background work, completions */
+
+    /* files.mu */
+    unsigned opens;
+    bool dirty_listed;
+    struct cfile *dirty_prev, *dirty_next;
+
+    pthread_mutex_t mu; /* everything below */
+    pthread_cond_t cv;  /* any change of state */
+    Replfs__Attr attr;  /* as metad last said */
+    uint64_t dirty_end; /* end of the last byte not committed, 0: none */
+    int64_t dirty_mtime;
+    /* committed map */
+    struct extmap base;
+    uint64_t base_to; /* known up to here; UINT64_MAX: wholly */
+    uint64_t map_gen; /* changes with every commit or truncate: older layouts are refused */
+    bool fetching;
+    struct idmap locs; /* chunk -> struct cloc */
+    /* bytes not committed */
+    struct extmap over;
+    struct abuf *head, *tail;
+    struct idmap abufs;
+    uint64_t next_abuf;
+    bool streaming; /* the last buffer was filled up: take a big one at once */
+    struct wchunk *wcur, *unsynced;
+    unsigned inflight;
+    uint64_t uncommitted; /* acknowledged bytes */
+    bool sending, committing;
+    bool want_grant;  /* in the grants' waiting list */
+    bool syncing;     /* a background sync is under way */
+    int err;          /* not reported yet */
+    int last_fail;    /* why the last append failed */
+    unsigned fails;   /* failures in a row */
+    int64_t retry_at; /* not before */
+    int64_t progress; /* last time something went forward */
+    struct ra *ra;
+};
+
+struct node {
+    uint32_t id;
+    char addr[128], host_id[64], host_name[64];
+    unsigned state, load;
+    struct rpc_conn *conn;
+    char conn_addr[128];
+    int64_t dial_after; /* backoff */
+    unsigned backoff_ms;
+    int64_t bad_until; /* failed a write lately */
+    bool bad_hard;     /* a probe does not clear it (no space) */
+    bool probing;
+    int64_t probe_at;
+    atomic_uint inflight;
+    uint32_t latency_us; /* smoothed */
+};
+
+struct pool {
+    struct wchunk **items; /* a ring would do; few enough to shift */
+    size_t n, want;        /* ready, aimed at */
+    size_t waiting;        /* takers that found none */
+};
+
+struct client {
+    struct client_config cfg;
+    char *name;
+    struct rpc_loop *loop;
+    char host_id[64];
+    atomic_bool stopping;
+
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cv;
+        char **addrs;
+        char **errors; /* last error per address, for messages */
+        size_t naddrs, cur;
+        struct rpc_conn *conn;
+        bool connecting;
+        uint64_t id; /* session, 0: none yet */
+        unsigned lease_ms, min_copies;
+        char cluster[40];
+        uint64_t next_seq;
+        uint64_t *pending; /* seqs not answered yet, unordered */
+        size_t npending, cap_pending;
+        pthread_t thread;
+        bool started;
+        uint64_t *closes; /* inodes to tell metad about */
+        size_t ncloses, cap_closes;
+        uint64_t *closing; /* being told right now */
+        size_t nclosing;
+    } session;
+    struct {
+        pthread_mutex_t mu;
+        struct idmap map;
+        uint64_t epoch;
+        bool stale;
+    } nodes;
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cv;
+        struct pool pools[COPIES_MAX + 1];
+        struct wchunk *oldest, *newest; /* every chunk we hold, in order of id */
+        uint64_t last_id;
+        struct cfile **waiting;
+        size_t nwaiting, cap_waiting;
+        char missing[256]; /* chunkds that were down at the last grant */
+        int last_code;
+        pthread_t thread;
+        bool started;
+    } grants;
+    struct {
+        pthread_mutex_t mu;
+        struct idmap map;
+        struct cfile *dirty;
+        pthread_cond_t flush_cv;
+        bool flush_now;
+        pthread_t thread;
+        bool started;
+    } files;
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cv;
+        uint64_t bytes;
+    } dirty;
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cv;
+        struct ra_job *head, *tail;
+        pthread_t threads[4];
+        unsigned nthreads, idle;
+    } ra;
+    atomic_ullong appends, sealed_early, read_retries, crc_errors;
+};
+
+/* ---- session.c ---- */
+int session_start(struct client *c);
+void session_stop(struct client *c);
+uint64_t session_id(struct client *c);
+unsigned session_min_copies(struct client *c, unsigned goal);
+int64_t client_deadline(const struct client *c);
+/* need: session that the mutation is bound to, 0: any. -ERR_SESSION when it is gone. */
+int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                   Replfs__Attr *attr, Replfs__Attr *parent);
+int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out);
+/* Fire and forget on the present connection. */
+void session_tell(struct client *c, Replfs__Envelope *req);
+void session_close_ino(struct client *c, uint64_t ino);
+/* A file is being opened again: its pending close is dropped, or waited for when it is under way. */
+void session_keep_ino(struct client *c, uint64_t ino);
+/* Waits until *pred or deadline on a CLOCK_MONOTONIC condvar. */
+int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
+void cond_init_mono(pthread_cond_t *cv);
+void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
+
+/* ---- nodes.c ---- */
+void nodes_init(struct client *c);
+void nodes_free(struct client *c);
+int nodes_refresh(struct client *c);                    /* waits for metad */
+void nodes_saw_epoch(struct client *c, uint64_t epoch); /* of a reply */
+void nodes_tick(struct client *c); /* session thread: refresh when stale, probes */
+bool nodes_known(struct client *c, uint32_t id);
+bool nodes_addr(struct client *c, uint32_t id, char out[128]);
+struct rpc_conn *nodes_conn(struct client *c,
+                            uint32_t id); /* a reference, or NULL: not reachable just now */
+void nodes_fail(struct client *c, uint32_t id, bool hard);
+void nodes_suspect(struct client *c, uint32_t id); /* maybe at fault: probe it */
+bool nodes_usable(struct client *c, const struct cloc *l);
+size_t nodes_bad(struct client *c, uint32_t *out, size_t max);
+/* Sorts ids for reading: this host first, then the idle and quick ones, those that failed last. */
+void nodes_order(struct client *c, uint32_t *ids, size_t n);
+void nodes_begin(struct client *c, uint32_t id);
+void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok);
+void nodes_name(struct client *c, uint32_t id, char *out,
+                size_t cap); /* "chunkd 3 (host h, addr)" */
+
+/* ---- grants.c ---- */
+int grants_start(struct client *c);
+void grants_stop(struct client *c);
+/* A chunk for f (f->mu held), or NULL: f is on the waiting list and will be pumped. */
+struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal);
+void wchunk_unref(struct client *c, struct wchunk *wc); /* owner file's mu held */
+uint64_t grants_oldest(struct client *c);
+void grants_drop_all(struct client *c); /* pooled ones: the session is gone */
+void grants_missing(struct client *c, char *out, size_t cap);
+
+/* ---- cfile.c ---- */
+struct cfile *cfile_get(struct client *c, uint64_t ino); /* open or dirty; a reference or NULL */
+void cfile_ref(struct cfile *f);
+void cfile_unref(struct cfile *f);
+void cfile_mark_dirty(struct cfile *f);                        /* mu held */
+void cfile_mark_clean(struct cfile *f);                        /* mu held */
+size_t cfile_dirty_all(struct client *c, struct cfile ***out); /* references; free the array */
+uint64_t cfile_size(const struct cfile *f);                    /* mu held */
+void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);   /* mu held */
+uint64_t *cfile_open_inos(struct client *c, size_t *n);
+void cfile_free_all(struct client *c);
+
+/* ---- layout.c ---- */
+void layout_drop(struct cfile *f); /* mu held: forget the committed map */
+void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen,
+                 bool first); /* mu held */
+int layout_need(struct cfile *f, uint64_t end,
+                int64_t deadline);                          /* mu held, dropped while waiting */
+void layout_add_loc(struct cfile *f, const struct cloc *l); /* mu held */
+
+/* ---- write.c ---- */
+void dirty_give(struct client *c, uint64_t bytes);
+int write_wait_room(struct cfile *f, size_t len);
+int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off); /* mu held */
+void abuf_seal(struct cfile *f); /* mu held: FILLING -> QUEUED */
+void abuf_drop_buf(struct cfile *f, struct abuf *a);
+void abuf_free(struct cfile *f, struct abuf *a); /* already off the list */
+
+/* ---- send.c ---- */
+void send_pump(struct cfile *f); /* mu held, dropped while sending */
+/* Gives up everything not acknowledged: the error is remembered. mu held. */
+void send_give_up(struct cfile *f, int code, const char *why);
+void send_check_stall(struct cfile *f); /* mu held */
+
+/* ---- sync.c (mu held, dropped while waiting) ---- */
+struct syncop;
+/* Asks every copy of the chunks with unsynced bytes to sync; sealed_only: those that get no more appends. NULL when there
+ * is nothing to do. The last answer applies what was learnt to the chunks. */
+struct syncop *sync_begin(struct cfile *f, bool sealed_only);
+/* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies. Consumes op (NULL: 0). */
+int sync_wait(struct cfile *f, struct syncop *op);
+void sync_forget(struct syncop *op); /* nobody waits: the answers do their work anyway */
+/* Puts the live bytes of chunks whose copies could not be synced into new append buffers. */
+int sync_rewrite(struct cfile *f, int64_t deadline);
+void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced and not in use */
+
+/* ---- flush.c ---- */
+int flush_start(struct client *c);
+void flush_stop(struct client *c);
+void flush_kick(struct client *c);
+int flush_file(struct cfile *f, bool sync, bool report);
+int cfile_take_err(struct cfile *f); /* mu held */
+
+/* ---- read.c / readahead.c ---- */
+int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out);
+/* Serves from prefetched bytes: 1 served, 0 not there. */
+int ra_serve(struct cfile *f, uint64_t off, size_t len, struct buf **out);
+void ra_after(struct cfile *f, uint64_t off, size_t len); /* start prefetching when sequential */
+void ra_drop(struct cfile *f);                            /* mu held: bytes changed */
+void ra_free(struct cfile *f);
+void ra_start(struct client *c);
+void ra_stop(struct client *c);
+#endif

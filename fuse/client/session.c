@@ -1,0 +1,663 @@
+/* The connection to metad and the session on it.
+ *
+ * One connection at a time, to the metad that answered last. Whoever finds it dead becomes the connector: it goes
+ * round all addresses (those given, then those learnt), says which session it resumes and which inodes are
+ * open, and wakes the others. Requests are repeated over reconnects until their deadline, mutations with the same
+ * session and sequence number, so that metad executes each once however often it arrives.
+ *
+ * When metad does not know the session any more (cut off for longer than the lease), a new one is opened.
+ * Mutations that may have been executed under the old one fail with EIO, commits of chunks written
+ * under it with ERR_SESSION: their bytes are lost, and the files concerned say so.
+ *
+ * The session thread sends keepalives (with the oldest chunk we still hold, so that metad can tell garbage), reconnects
+ * while nobody asks anything, tells closes in batches and refreshes the chunkd table. */
+#include "internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+
+#define LOG_MODULE "session"
+#define CONNECT_TIMEOUT_MS 4000
+#define CLOSE_BATCH 256
+#define TICK_MS 100
+
+void cond_init_mono(pthread_cond_t *cv)
+{
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(cv, &a);
+    pthread_condattr_destroy(&a);
+}
+
+int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline)
+{
+    struct timespec ts = {deadline / NSEC_PER_SEC, deadline % NSEC_PER_SEC};
+    return pthread_cond_timedwait(cv, mu, &ts) == ETIMEDOUT ? -ERR_TIMEOUT : 0;
+}
+
+int64_t client_deadline(const struct client *c)
+{
+    return clock_mono() + c->cfg.timeout_ms * NSEC_PER_MSEC;
+}
+
+void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src)
+{
+    *dst = *src;
+    dst->base.n_unknown_fields = 0;
+    dst->base.unknown_fields = NULL;
+}
+
+uint64_t session_id(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    uint64_t id = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    return id;
+}
+
+unsigned session_min_copies(struct client *c, unsigned goal)
+{
+    pthread_mutex_lock(&c->session.mu);
+    unsigned m = c->session.min_copies ? c->session.min_copies : 2;
+    pthread_mutex_unlock(&c->session.mu);
+    return m < goal ? m : goal;
+}
+
+/* ---- addresses (session.mu held) ---- */
+
+static size_t addr_add(struct client *c, const char *addr)
+{
+    for (size_t i = 0; i < c->session.naddrs; i++) {
+        if (!strcmp(c->session.addrs[i], addr))
+            return i;
+    }
+    size_t n = c->session.naddrs;
+    char **a = realloc(c->session.addrs, (n + 1) * sizeof(*a));
+    if (a)
+        c->session.addrs = a;
+    char **e = realloc(c->session.errors, (n + 1) * sizeof(*e));
+    if (e)
+        c->session.errors = e;
+    char *copy = strdup(addr);
+    if (!a || !e || !copy) {
+        free(copy);
+        return 0;
+    }
+    c->session.addrs[n] = copy;
+    c->session.errors[n] = NULL;
+    c->session.naddrs++;
+    return n;
+}
+
+static void conn_lost(struct client *c, struct rpc_conn *conn, const char *leader)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (c->session.conn == conn) {
+        c->session.conn = NULL;
+        if (leader && *leader)
+            c->session.cur = addr_add(c, leader);
+        else if (c->session.naddrs)
+            c->session.cur = (c->session.cur + 1) % c->session.naddrs;
+        pthread_mutex_unlock(&c->session.mu);
+        rpc_conn_close(conn);
+        rpc_conn_unref(conn);
+        return;
+    }
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+/* ---- opening and resuming ---- */
+
+static void session_lost(struct client *c, uint64_t old)
+{
+    log_error("session %016llx is gone: metad heard nothing from us for longer than its lease. "
+              "Bytes written under it and not yet committed are lost; files concerned report EIO",
+              (unsigned long long)old);
+    grants_drop_all(c);
+}
+
+static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
+{
+    pthread_mutex_lock(&c->session.mu);
+    bool fresh = c->session.id != r->session;
+    c->session.id = r->session;
+    if (fresh) {
+        c->session.next_seq = 1;
+        c->session.npending = 0;
+    }
+    c->session.lease_ms = r->lease_ms ? r->lease_ms : 60000;
+    c->session.min_copies = r->default_min_copies;
+    if (r->cluster && *r->cluster)
+        snprintf(c->session.cluster, sizeof(c->session.cluster), "%s", r->cluster);
+    for (size_t k = 0; k < r->n_metads && c->session.naddrs < 64; k++)
+        addr_add(c, r->metads[k]);
+    log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
+             (unsigned long long)r->session, c->session.addrs[i]);
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
+                         char *leader, size_t leader_cap)
+{
+    uint64_t old = session_id(c);
+    size_t nopen = 0;
+    uint64_t *open = cfile_open_inos(c, &nopen);
+    int rc = 0;
+    for (int round = 0; round < 2; round++) {
+        Replfs__SessionReq m = REPLFS__SESSION_REQ__INIT;
+        m.session = round ? 0 : old;
+        m.name = c->name;
+        m.host_id = c->host_id;
+        m.n_open_inos = nopen;
+        m.open_inos = open;
+        RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
+        int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
+        unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
+                      : left > 1                ? (unsigned)left
+                                                : 1;
+        struct rpc_result res;
+        rc = rpc_call_wait(conn, &env, NULL, ms, &res);
+        if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY)
+            session_opened(c, res.rep->session_reply, i);
+        else if (!rc)
+            rc = -ERR_PROTOCOL;
+        else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
+            snprintf(leader, leader_cap, "%s", res.rep->failure->leader);
+        rpc_result_free(&res);
+        if (rc != -ERR_SESSION || !old)
+            break;
+        session_lost(c, old);
+    }
+    free(open);
+    return rc;
+}
+
+/* One round over all addresses. 0 when connected. Only the connector runs this. */
+static int connect_round(struct client *c, int64_t deadline)
+{
+    int rc = -ERR_PEER_GONE;
+    pthread_mutex_lock(&c->session.mu);
+    size_t n = c->session.naddrs;
+    pthread_mutex_unlock(&c->session.mu);
+    for (size_t k = 0; k < n && clock_mono() < deadline && !c->stopping; k++) {
+        char addr[256], why[256] = "", leader[256] = "";
+        pthread_mutex_lock(&c->session.mu);
+        size_t i = c->session.cur;
+        snprintf(addr, sizeof(addr), "%s", c->session.addrs[i]);
+        pthread_mutex_unlock(&c->session.mu);
+        struct rpc_conn *conn = NULL;
+        rc = rpc_dial(c->loop, addr, RPC_ROLE_METAD, NULL, &conn);
+        if (!rc)
+            rc = hello_session(c, conn, i, deadline, leader, sizeof(leader));
+        if (rc && conn)
+            snprintf(why, sizeof(why), "%s", rpc_conn_error(conn));
+        pthread_mutex_lock(&c->session.mu);
+        free(c->session.errors[i]);
+        c->session.errors[i] = NULL;
+        if (!rc) {
+            c->session.conn = conn;
+            pthread_mutex_unlock(&c->session.mu);
+            return 0;
+        }
+        c->session.errors[i] = strdup(*why ? why : err_str(rc));
+        c->session.cur = *leader ? addr_add(c, leader) : (i + 1) % c->session.naddrs;
+        pthread_mutex_unlock(&c->session.mu);
+        if (conn) {
+            rpc_conn_close(conn);
+            rpc_conn_unref(conn);
+        }
+        log_debug("metad %s: %s", addr, *why ? why : err_str(rc));
+    }
+    return rc;
+}
+
+static void log_addresses(struct client *c)
+{
+    for (size_t i = 0; i < c->session.naddrs; i++)
+        log_error("metad %s does not answer: %s", c->session.addrs[i],
+                  c->session.errors[i] ? c->session.errors[i] : "not tried");
+}
+
+/* A reference to a live connection with our session on it, or NULL at the deadline. */
+static struct rpc_conn *meta_conn(struct client *c, int64_t deadline)
+{
+    unsigned backoff = 50;
+    struct rpc_conn *conn = NULL;
+    pthread_mutex_lock(&c->session.mu);
+    for (;;) {
+        if (c->session.conn && rpc_conn_alive(c->session.conn)) {
+            conn = rpc_conn_ref(c->session.conn);
+            break;
+        }
+        if (clock_mono() >= deadline || c->stopping)
+            break;
+        if (c->session.connecting) {
+            cond_wait_until(&c->session.cv, &c->session.mu, deadline);
+            continue;
+        }
+        struct rpc_conn *dead = c->session.conn;
+        c->session.conn = NULL;
+        c->session.connecting = true;
+        pthread_mutex_unlock(&c->session.mu);
+        rpc_conn_unref(dead);
+        int rc = connect_round(c, deadline);
+        pthread_mutex_lock(&c->session.mu);
+        c->session.connecting = false;
+        pthread_cond_broadcast(&c->session.cv);
+        if (rc) {
+            int64_t until = clock_mono() + backoff * NSEC_PER_MSEC;
+            cond_wait_until(&c->session.cv, &c->session.mu, until < deadline ? until : deadline);
+            backoff = backoff < 500 ? backoff * 2 : 1000;
+        }
+    }
+    pthread_mutex_unlock(&c->session.mu);
+    return conn;
+}
+
+/* ---- requests ---- */
+
+static void set_session(Replfs__Envelope *e, uint64_t s)
+{
+    switch ((int)e->body_case) {
+    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
+        e->mutate_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+        e->lookup_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+        e->getattr_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
+        e->readdir_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_READLINK_REQ:
+        e->readlink_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+        e->layout_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+        e->open_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_CLOSE_REQ:
+        e->close_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_GRANT_REQ:
+        e->grant_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_STATFS_REQ:
+        e->statfs_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ:
+        e->keepalive_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+        e->nodes_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ:
+        e->report_bad_req->session = s;
+        break;
+    default:
+        break;
+    }
+}
+
+static bool try_elsewhere(int code)
+{
+    return code == -ERR_NOT_LEADER || code == -ERR_PEER_GONE || code == -ERR_TIMEOUT ||
+           code == -ERR_SHUTDOWN || code == -ECONNREFUSED || code == -EHOSTUNREACH ||
+           code == -ENETUNREACH || code == -ETIMEDOUT || code == -ECONNRESET || code == -EPIPE;
+}
+
+static bool ambiguous(int code)
+{
+    return code == -ERR_PEER_GONE || code == -ERR_TIMEOUT || code == -ECONNRESET || code == -EPIPE;
+}
+
+static unsigned try_ms(struct client *c, int64_t deadline)
+{
+    int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
+    int64_t most = c->session.naddrs > 1 ? 4000 : 15000;
+    left = left < most ? left : most;
+    return left > 1 ? (unsigned)left : 1;
+}
+
+/* What to do after a failed attempt: true: try again. Sleeps when metad is busy. */
+static bool attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
+                           int64_t deadline, unsigned *busy_ms)
+{
+    if (clock_mono() >= deadline || c->stopping)
+        return false;
+    if (res->code == -ERR_BUSY) {
+        int64_t until = clock_mono() + *busy_ms * NSEC_PER_MSEC;
+        *busy_ms = *busy_ms < 200 ? *busy_ms * 2 : 200;
+        pthread_mutex_lock(&c->session.mu);
+        while (clock_mono() < until && !c->stopping)
+            cond_wait_until(&c->session.cv, &c->session.mu, until);
+        pthread_mutex_unlock(&c->session.mu);
+        return true;
+    }
+    if (res->code == -ERR_SESSION) { /* the next meta_conn() finds out and opens a new one */
+        conn_lost(c, conn, NULL);
+        return true;
+    }
+    if (!try_elsewhere(res->code))
+        return false;
+    const char *leader = NULL;
+    if (res->code == -ERR_NOT_LEADER && res->rep &&
+        res->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
+        leader = res->rep->failure->leader;
+    conn_lost(c, conn, leader);
+    return true;
+}
+
+int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out)
+{
+    unsigned busy_ms = 10;
+    for (;;) {
+        *out = (struct rpc_result){.code = -ERR_TIMEOUT};
+        struct rpc_conn *conn = meta_conn(c, deadline);
+        if (!conn)
+            return out->code;
+        set_session(req, session_id(c));
+        rpc_call_wait(conn, req, NULL, try_ms(c, deadline), out);
+        bool again = out->code && attempt_failed(c, conn, out, deadline, &busy_ms);
+        rpc_conn_unref(conn);
+        if (!again)
+            return out->code;
+        rpc_result_free(out);
+    }
+}
+
+/* ---- mutations ---- */
+
+static uint64_t seq_begin(struct client *c, uint64_t *session)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (c->session.npending == c->session.cap_pending) {
+        c->session.cap_pending = c->session.cap_pending ? c->session.cap_pending * 2 : 64;
+        c->session.pending =
+            realloc(c->session.pending, c->session.cap_pending * sizeof(*c->session.pending));
+        if (!c->session.pending)
+            abort();
+    }
+    uint64_t seq = c->session.next_seq++;
+    c->session.pending[c->session.npending++] = seq;
+    *session = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    return seq;
+}
+
+static void seq_end(struct client *c, uint64_t session, uint64_t seq)
+{
+    pthread_mutex_lock(&c->session.mu);
+    for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
+        if (c->session.pending[i] == seq) {
+            c->session.pending[i] = c->session.pending[--c->session.npending];
+            break;
+        }
+    }
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+/* Everything below the oldest unanswered number may be forgotten. */
+static uint64_t acked_seq(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    uint64_t least = c->session.next_seq;
+    for (size_t i = 0; i < c->session.npending; i++) {
+        if (c->session.pending[i] < least)
+            least = c->session.pending[i];
+    }
+    pthread_mutex_unlock(&c->session.mu);
+    return least - 1;
+}
+
+static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Attr *attr,
+                         Replfs__Attr *parent)
+{
+    if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
+        return -ERR_PROTOCOL;
+    const Replfs__MutateReply *m = res->rep->mutate_reply;
+    for (size_t i = 0; i < m->n_results; i++) {
+        const Replfs__MutationResult *r = m->results[i];
+        if (r->seq != seq)
+            continue;
+        if (attr && r->attr)
+            attr_copy(attr, r->attr);
+        if (parent && r->parent)
+            attr_copy(parent, r->parent);
+        return -(int)r->code;
+    }
+    return -ERR_PROTOCOL;
+}
+
+int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                   Replfs__Attr *attr, Replfs__Attr *parent)
+{
+    uint64_t session = 0, seq = 0;
+    bool maybe_done = false;
+    unsigned busy_ms = 10;
+    for (int rc;;) {
+        struct rpc_conn *conn = meta_conn(c, deadline);
+        if (!conn) {
+            if (seq)
+                seq_end(c, session, seq);
+            return -ERR_TIMEOUT;
+        }
+        if (!seq || session != session_id(c)) {
+            bool first = !seq;
+            seq = seq_begin(c, &session);
+            if ((!first && maybe_done) || (need && need != session)) {
+                seq_end(c, session, seq);
+                rpc_conn_unref(conn);
+                return need ? -ERR_SESSION : -EIO;
+            }
+        }
+        Replfs__Mutation mu = REPLFS__MUTATION__INIT, *list[1] = {&mu};
+        mu.seq = seq;
+        mu.op = op;
+        Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
+        m.session = session;
+        m.acked_seq = acked_seq(c);
+        m.n_ops = 1;
+        m.ops = list;
+        RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
+        struct rpc_result res = {0};
+        rc = rpc_call_wait(conn, &env, NULL, try_ms(c, deadline), &res);
+        if (!rc) {
+            rc = mutate_result(&res, seq, attr, parent);
+            res.code = rc;
+        }
+        maybe_done |= ambiguous(rc);
+        bool again = rc && attempt_failed(c, conn, &res, deadline, &busy_ms);
+        rpc_result_free(&res);
+        rpc_conn_unref(conn);
+        if (!again) {
+            seq_end(c, session, seq);
+            return rc;
+        }
+    }
+}
+
+static void told(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)arg;
+    (void)rep;
+    (void)payload;
+    if (code)
+        log_debug("metad: %s", err_str(code));
+}
+
+void session_tell(struct client *c, Replfs__Envelope *req)
+{
+    pthread_mutex_lock(&c->session.mu);
+    struct rpc_conn *conn = c->session.conn ? rpc_conn_ref(c->session.conn) : NULL;
+    uint64_t id = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    if (!conn)
+        return;
+    set_session(req, id);
+    rpc_call(conn, req, NULL, 10000, told, NULL);
+    rpc_conn_unref(conn);
+}
+
+/* ---- closes, in batches ---- */
+
+void session_close_ino(struct client *c, uint64_t ino)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (c->session.ncloses == c->session.cap_closes) {
+        c->session.cap_closes = c->session.cap_closes ? c->session.cap_closes * 2 : 64;
+        c->session.closes = realloc(c->session.closes, c->session.cap_closes * sizeof(uint64_t));
+        if (!c->session.closes)
+            abort();
+    }
+    c->session.closes[c->session.ncloses++] = ino;
+    if (c->session.ncloses >= CLOSE_BATCH)
+        pthread_cond_broadcast(&c->session.cv);
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+void session_keep_ino(struct client *c, uint64_t ino)
+{
+    int64_t deadline = clock_mono() + 5 * NSEC_PER_SEC;
+    pthread_mutex_lock(&c->session.mu);
+    for (size_t i = 0; i < c->session.ncloses; i++) {
+        if (c->session.closes[i] == ino)
+            c->session.closes[i--] = c->session.closes[--c->session.ncloses];
+    }
+    for (size_t i = 0; i < c->session.nclosing && clock_mono() < deadline;) {
+        if (c->session.closing[i] == ino) {
+            cond_wait_until(&c->session.cv, &c->session.mu, deadline);
+            i = 0;
+        } else {
+            i++;
+        }
+    }
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+static void send_closes(struct client *c, int64_t deadline)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (!c->session.ncloses) {
+        pthread_mutex_unlock(&c->session.mu);
+        return;
+    }
+    uint64_t *inos = c->session.closes;
+    size_t n = c->session.ncloses;
+    c->session.closing = inos;
+    c->session.nclosing = n;
+    c->session.closes = NULL;
+    c->session.ncloses = c->session.cap_closes = 0;
+    pthread_mutex_unlock(&c->session.mu);
+    for (size_t at = 0; at < n; at += 4096) {
+        Replfs__CloseReq m = REPLFS__CLOSE_REQ__INIT;
+        m.ino = inos + at;
+        m.n_ino = n - at < 4096 ? n - at : 4096;
+        RPC_ENVELOPE(env, CLOSE_REQ, close_req, &m);
+        struct rpc_result res;
+        /* Lost closes do no harm beyond a delay: a resumed session tells what is open. */
+        session_ask(c, &env, deadline, &res);
+        rpc_result_free(&res);
+    }
+    pthread_mutex_lock(&c->session.mu);
+    c->session.closing = NULL;
+    c->session.nclosing = 0;
+    pthread_cond_broadcast(&c->session.cv);
+    pthread_mutex_unlock(&c->session.mu);
+    free(inos);
+}
+
+/* ---- the session thread ---- */
+
+static void keepalive(struct client *c)
+{
+    struct rpc_conn *conn = meta_conn(c, clock_mono() + 2 * NSEC_PER_SEC);
+    if (!conn)
+        return;
+    Replfs__KeepaliveReq m = REPLFS__KEEPALIVE_REQ__INIT;
+    m.session = session_id(c);
+    m.oldest_grant = grants_oldest(c);
+    RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
+    struct rpc_result res;
+    int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
+    if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
+        nodes_saw_epoch(c, res.rep->keepalive_reply->nodes_epoch);
+    } else if (rc) {
+        log_warn("keepalive to metad: %s", err_str(rc));
+        unsigned busy = 10;
+        attempt_failed(c, conn, &res, clock_mono() + NSEC_PER_SEC, &busy);
+    }
+    rpc_result_free(&res);
+    rpc_conn_unref(conn);
+}
+
+static void *session_thread(void *arg)
+{
+    struct client *c = arg;
+    int64_t next_keepalive = 0;
+    while (!c->stopping) {
+        int64_t now = clock_mono();
+        pthread_mutex_lock(&c->session.mu);
+        bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
+        int64_t every = (int64_t)c->session.lease_ms / 6 * NSEC_PER_MSEC;
+        pthread_mutex_unlock(&c->session.mu);
+        if (every > 5 * NSEC_PER_SEC)
+            every = 5 * NSEC_PER_SEC;
+        if (now >= next_keepalive || !alive) {
+            keepalive(c);
+            next_keepalive = clock_mono() + every;
+        }
+        send_closes(c, clock_mono() + 2 * NSEC_PER_SEC);
+        nodes_tick(c);
+        pthread_mutex_lock(&c->session.mu);
+        if (!c->stopping && c->session.ncloses < CLOSE_BATCH)
+            cond_wait_until(&c->session.cv, &c->session.mu, clock_mono() + TICK_MS * NSEC_PER_MSEC);
+        pthread_mutex_unlock(&c->session.mu);
+    }
+    return NULL;
+}
+
+int session_start(struct client *c)
+{
+    for (size_t i = 0; i < c->cfg.nmetads; i++)
+        addr_add(c, c->cfg.metads[i]);
+    unsigned ms = c->cfg.timeout_ms < 10000 ? c->cfg.timeout_ms : 10000;
+    struct rpc_conn *conn = meta_conn(c, clock_mono() + ms * NSEC_PER_MSEC);
+    if (!conn) {
+        log_addresses(c);
+        return -ETIMEDOUT;
+    }
+    rpc_conn_unref(conn);
+    int rc = pthread_create(&c->session.thread, NULL, session_thread, c);
+    c->session.started = !rc;
+    return -rc;
+}
+
+void session_stop(struct client *c)
+{
+    if (c->session.started) {
+        send_closes(c, clock_mono() + 2 * NSEC_PER_SEC);
+        pthread_mutex_lock(&c->session.mu);
+        c->stopping = true;
+        pthread_cond_broadcast(&c->session.cv);
+        pthread_mutex_unlock(&c->session.mu);
+        pthread_join(c->session.thread, NULL);
+    }
+    c->stopping = true;
+    rpc_conn_unref(c->session.conn);
+    c->session.conn = NULL;
+    for (size_t i = 0; i < c->session.naddrs; i++) {
+        free(c->session.addrs[i]);
+        free(c->session.errors[i]);
+    }
+    free(c->session.addrs);
+    free(c->session.errors);
+    free(c->session.pending);
+    free(c->session.closes);
+}

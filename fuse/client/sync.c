@@ -1,0 +1,355 @@
+/* Chunks to stable storage.
+ *
+ * A file lists the chunks that have acknowledged bytes not known to be on stable storage (unsynced). sync_begin() sends
+ * one SyncReq to each chunkd concerned, in parallel; the answers are counted per chunk, and the last one applies
+ * the result: all copies synced, or at least min_copies (then the others are reported to metad, which verifies
+ * and repairs them, and the chunk gets no more appends). With fewer, the chunk is marked short_sync: sync_rewrite()
+ * reads its live bytes back from whatever copy still answers and writes them to a new chunk.
+ *
+ * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run on loop threads
+ * and take the file's mu. Failure modes: a chunkd that does not answer counts as not synced after SYNC_TIMEOUT_MS. */
+#include "internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+
+#define LOG_MODULE "sync"
+#define SYNC_TIMEOUT_MS 10000u
+#define REWRITE_MAX (256u << 10)
+
+struct sync_entry {
+    struct wchunk *wc;
+    uint32_t len;
+    unsigned ok;
+};
+struct sync_target {
+    struct syncop *op;
+    uint32_t chunkd;
+    int code;
+    int64_t started;
+};
+struct syncop { /* protected by f->mu */
+    struct cfile *f;
+    unsigned refs, pending;
+    bool done, background;
+    int code;
+    size_t nentries, ntargets;
+    struct sync_entry *entries;
+    struct sync_target *targets;
+};
+
+static bool has_copy(const struct wchunk *wc, uint32_t chunkd)
+{
+    for (uint32_t i = 0; i < wc->loc.n; i++) {
+        if (wc->loc.chunkds[i] == chunkd)
+            return true;
+    }
+    return false;
+}
+
+static void op_unref(struct syncop *op)
+{
+    if (--op->refs)
+        return;
+    free(op->entries);
+    free(op->targets);
+    free(op);
+}
+
+void sync_forget(struct syncop *op)
+{
+    if (op)
+        op_unref(op);
+}
+
+/* ---- results (mu held) ---- */
+
+static void report_bad(struct client *c, uint64_t chunk, uint32_t chunkd, int code)
+{
+    Replfs__ReportBadReq m = REPLFS__REPORT_BAD_REQ__INIT;
+    m.chunk = chunk;
+    m.chunkd = chunkd;
+    m.code = (uint32_t)-code;
+    RPC_ENVELOPE(env, REPORT_BAD_REQ, report_bad_req, &m);
+    session_tell(c, &env);
+}
+
+static void apply_entry(struct syncop *op, struct sync_entry *e)
+{
+    struct cfile *f = op->f;
+    struct wchunk *wc = e->wc;
+    unsigned need = session_min_copies(f->c, wc->goal);
+    if (e->ok < wc->loc.n)
+        wc->failed = true;
+    if (e->ok >= need || e->ok == wc->loc.n) {
+        if (e->len > wc->synced)
+            wc->synced = e->len;
+        wc->short_sync = false;
+    } else {
+        wc->short_sync = true;
+        op->code = -ERR_FEW_COPIES;
+    }
+}
+
+static void op_finish(struct syncop *op)
+{
+    struct cfile *f = op->f;
+    for (size_t i = 0; i < op->nentries; i++) {
+        struct sync_entry *e = &op->entries[i];
+        apply_entry(op, e);
+        wchunk_unref(f->c, e->wc);
+    }
+    if (op->background)
+        f->syncing = false;
+    op->done = true;
+    sync_drop_done(f);
+    pthread_cond_broadcast(&f->cv);
+}
+
+/* Those that failed are told to metad, with no lock held. */
+static void report_targets(struct client *c, struct sync_target *t, const struct syncop *op)
+{
+    char name[256];
+    if (!t->code)
+        return;
+    nodes_name(c, t->chunkd, name, sizeof(name));
+    log_warn("%s could not sync: %s", name, err_str(t->code));
+    nodes_fail(c, t->chunkd, t->code == -EIO || t->code == -ENOSPC);
+    for (size_t i = 0; i < op->nentries; i++) {
+        if (has_copy(op->entries[i].wc, t->chunkd))
+            report_bad(c, op->entries[i].wc->loc.chunk, t->chunkd, t->code);
+    }
+}
+
+static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)rep;
+    (void)payload;
+    struct sync_target *t = arg;
+    struct syncop *op = t->op;
+    struct cfile *f = op->f;
+    nodes_end(f->c, t->chunkd, t->started, !code);
+    t->code = code;
+    if (code && code != -ERR_SHUTDOWN)
+        report_targets(f->c, t, op); /* entries' chunks are referenced until op_finish */
+    pthread_mutex_lock(&f->mu);
+    for (size_t i = 0; !code && i < op->nentries; i++)
+        op->entries[i].ok += has_copy(op->entries[i].wc, t->chunkd);
+    if (--op->pending == 0)
+        op_finish(op);
+    op_unref(op);
+    pthread_mutex_unlock(&f->mu);
+    cfile_unref(f);
+}
+
+/* ---- asking ---- */
+
+static void ask_one(struct client *c, struct sync_target *t, struct rpc_conn *conn)
+{
+    struct syncop *op = t->op;
+    Replfs__SyncReq m = REPLFS__SYNC_REQ__INIT;
+    Replfs__SyncChunk *chunks = calloc(op->nentries, sizeof(*chunks));
+    Replfs__SyncChunk **list = calloc(op->nentries, sizeof(*list));
+    if (!chunks || !list)
+        abort();
+    for (size_t i = 0; i < op->nentries; i++) {
+        struct wchunk *wc = op->entries[i].wc;
+        if (!has_copy(wc, t->chunkd))
+            continue;
+        Replfs__SyncChunk *s = &chunks[m.n_chunks];
+        replfs__sync_chunk__init(s);
+        s->chunk = wc->loc.chunk;
+        s->len = op->entries[i].len;
+        s->cap = (ProtobufCBinaryData){wc->loc.cap_len, wc->loc.cap};
+        m.session = wc->session;
+        list[m.n_chunks++] = s;
+    }
+    m.chunks = list;
+    RPC_ENVELOPE(env, SYNC_REQ, sync_req, &m);
+    t->started = clock_mono();
+    nodes_begin(c, t->chunkd);
+    unsigned ms = c->cfg.timeout_ms < SYNC_TIMEOUT_MS ? c->cfg.timeout_ms : SYNC_TIMEOUT_MS;
+    rpc_call(conn, &env, NULL, ms, sync_done, t);
+    free(chunks);
+    free(list);
+}
+
+static bool wanted(const struct cfile *f, const struct wchunk *wc, bool sealed_only)
+{
+    if (wc->acked <= wc->synced)
+        return false;
+    return !sealed_only || (wc != f->wcur && wc->refs == 1);
+}
+
+static struct syncop *op_new(struct cfile *f, bool sealed_only)
+{
+    size_t n = 0;
+    for (struct wchunk *wc = f->unsynced; wc; wc = wc->next_unsynced)
+        n += wanted(f, wc, sealed_only);
+    if (!n)
+        return NULL;
+    struct syncop *op = calloc(1, sizeof(*op));
+    if (!op || !(op->entries = calloc(n, sizeof(*op->entries))) ||
+        !(op->targets = calloc(n * COPIES_MAX, sizeof(*op->targets))))
+        abort();
+    op->f = f;
+    for (struct wchunk *wc = f->unsynced; wc; wc = wc->next_unsynced) {
+        if (!wanted(f, wc, sealed_only))
+            continue;
+        wc->refs++;
+        op->entries[op->nentries++] = (struct sync_entry){wc, wc->acked, 0};
+        for (uint32_t i = 0; i < wc->loc.n; i++) {
+            size_t k = 0;
+            while (k < op->ntargets && op->targets[k].chunkd != wc->loc.chunkds[i])
+                k++;
+            if (k == op->ntargets)
+                op->targets[op->ntargets++] = (struct sync_target){op, wc->loc.chunkds[i], 0, 0};
+        }
+    }
+    return op;
+}
+
+struct syncop *sync_begin(struct cfile *f, bool sealed_only)
+{
+    struct syncop *op = op_new(f, sealed_only);
+    if (!op)
+        return NULL;
+    op->background = sealed_only;
+    if (sealed_only)
+        f->syncing = true;
+    size_t n = op->ntargets;
+    op->pending = (unsigned)n;
+    op->refs = (unsigned)n + 1;
+    atomic_fetch_add(&f->refs, (unsigned)n);
+    pthread_mutex_unlock(&f->mu);
+    for (size_t i = 0; i < n; i++) {
+        struct sync_target *t = &op->targets[i];
+        struct rpc_conn *conn = nodes_conn(f->c, t->chunkd);
+        if (conn) {
+            ask_one(f->c, t, conn);
+        } else {
+            t->started = clock_mono();
+            nodes_begin(f->c, t->chunkd);
+            sync_done(t, -ERR_PEER_GONE, NULL, NULL);
+        }
+        rpc_conn_unref(conn);
+    }
+    pthread_mutex_lock(&f->mu);
+    return op;
+}
+
+int sync_wait(struct cfile *f, struct syncop *op)
+{
+    if (!op)
+        return 0;
+    while (!op->done)
+        cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
+    int rc = op->code;
+    op_unref(op);
+    return rc;
+}
+
+void sync_drop_done(struct cfile *f)
+{
+    struct wchunk **link = &f->unsynced;
+    while (*link) {
+        struct wchunk *wc = *link;
+        if (wc->acked > wc->synced) {
+            link = &wc->next_unsynced;
+            continue;
+        }
+        *link = wc->next_unsynced;
+        wc->unsynced_listed = false;
+        wchunk_unref(f->c, wc);
+    }
+}
+
+/* ---- rewriting ---- */
+
+/* First stretch of the file from off on that still lives in wc beyond what was synced. */
+static bool next_live(struct cfile *f, const struct wchunk *wc, uint64_t off, struct ext *out)
+{
+    while (extmap_find(&f->base, off, out)) {
+        if (out->file_off < off) {
+            uint32_t cut = (uint32_t)(off - out->file_off);
+            out->file_off = off;
+            out->chunk_off += cut;
+            out->len -= cut;
+        }
+        if (out->chunk == wc->loc.chunk && out->chunk_off + out->len > wc->synced) {
+            if (out->len > REWRITE_MAX)
+                out->len = REWRITE_MAX;
+            return true;
+        }
+        off = out->file_off + out->len;
+    }
+    return false;
+}
+
+/* Puts b's bytes where the file still shows exactly the stretch e of the committed map. */
+static int put_back(struct cfile *f, const struct ext *e, const struct buf *b)
+{
+    uint64_t pos = e->file_off, end = e->file_off + b->len;
+    int rc = 0;
+    while (pos < end && !rc) {
+        struct seg s;
+        overlay_next(&f->over, &f->base, pos, end, &s);
+        if (s.kind == SEG_COMMITTED && s.id == e->chunk &&
+            s.at == e->chunk_off + (uint32_t)(pos - e->file_off)) {
+            pthread_mutex_lock(&f->c->dirty.mu);
+            f->c->dirty.bytes += s.len; /* may exceed the limit: this has to go first */
+            pthread_mutex_unlock(&f->c->dirty.mu);
+            rc = write_put(f, b->data + (pos - e->file_off), s.len, pos);
+        }
+        pos += s.len;
+    }
+    return rc;
+}
+
+static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
+{
+    struct ext e;
+    int rc = layout_need(f, UINT64_MAX, deadline);
+    log_warn("inode %llu: too few copies of chunk %llx could be synced: writing its bytes again",
+             (unsigned long long)f->ino, (unsigned long long)wc->loc.chunk);
+    if (!f->dirty_mtime)
+        f->dirty_mtime = f->attr.mtime_ns;
+    for (uint64_t off = 0; !rc && next_live(f, wc, off, &e); off = e.file_off + e.len) {
+        struct buf *b = NULL;
+        pthread_mutex_unlock(&f->mu);
+        rc = read_range(f, e.file_off, e.len, &b);
+        pthread_mutex_lock(&f->mu);
+        if (!rc)
+            rc = put_back(f, &e, b);
+        buf_unref(b);
+    }
+    if (!rc) {
+        wc->synced =
+            wc->acked; /* nothing of the file lives there any more once this is committed */
+        wc->short_sync = false;
+    }
+    return rc;
+}
+
+int sync_rewrite(struct cfile *f, int64_t deadline)
+{
+    for (;;) {
+        struct wchunk *wc = f->unsynced;
+        while (wc && !wc->short_sync)
+            wc = wc->next_unsynced;
+        if (!wc)
+            return 0;
+        wc->refs++;
+        if (f->wcur == wc) {
+            wchunk_unref(f->c, wc);
+            f->wcur = NULL;
+        }
+        int rc = rewrite_chunk(f, wc, deadline);
+        wchunk_unref(f->c, wc);
+        sync_drop_done(f); /* the list changes: start over */
+        if (rc)
+            return rc;
+    }
+}
