@@ -228,6 +228,9 @@ void conn_update_events_locked(struct rpc_conn *c)
 /* ---- death ---- */
 
 static void set_error(struct rpc_conn *c, int code, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+
+static void set_error(struct rpc_conn *c, int code, const char *fmt, va_list ap)
 {
     if (c->code)
         return; /* the first cause wins */
