@@ -52,8 +52,8 @@ void cap_make(const struct cap_key *k, uint64_t chunk, uint64_t session, uint32_
     sign(k, out, chunk, session, out + SIGNED_LEN);
 }
 
-int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size_t len, uint64_t chunk,
-              uint64_t session, uint32_t rights, uint32_t now_s)
+int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size_t len,
+              uint64_t chunk, uint64_t session, uint32_t rights, uint32_t now_s)
 {
     uint8_t mac[MAC_LEN];
     const struct cap_key *k = NULL;
