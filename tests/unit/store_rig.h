@@ -112,6 +112,7 @@ static inline int rig_setup(void **state)
     struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
     r->cfg = (struct store_config){.dir = r->dir, .cluster = RIG_CLUSTER, .chunkd = 3};
     r->cfg.segment_size = 4 * MIB;
+    r->cfg.checkpoint_ms = 100;
     *state = r;
     return store_id_write(r->dir, &id) || rig_open(r) ? -1 : 0;
 }
