@@ -32,6 +32,7 @@ static void cfile_destroy(struct cfile *f)
         wchunk_unref(c, wc);
     }
     wchunk_unref(c, f->wcur);
+    f->wcur = NULL;
     ra_free(f);
     layout_drop(f);
     idmap_clear(&f->locs);
