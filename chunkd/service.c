@@ -229,42 +229,71 @@ struct read_job {
     struct rpc_req *req;
 };
 
-/* How many spans fit one reply: a chunk of very small appends has many. */
-static size_t spans_that_fit(const struct store_read *r)
+/* Whether the spans fit the envelope of a reply: a chunk of very small appends has many. */
+static bool spans_fit(const struct store_read *r)
 {
-    size_t space = 0, n = 0;
-    for (; n < r->n; n++) {
-        space += 32 + crc_blocks(r->spans[n].len) * 4;
-        if (space > REPLY_SPACE)
-            break;
+    size_t space = 0;
+    for (size_t i = 0; i < r->n; i++)
+        space += 32 + crc_blocks(r->spans[i].len) * 4;
+    return space <= REPLY_SPACE;
+}
+
+/* Makes one span (two, when edge blocks make it longer than an append may be) of many, with CRCs of its
+ * own. The bytes were verified against the client's CRCs just now. */
+static void merge_spans(struct store_read *r)
+{
+    uint32_t off = r->spans[0].chunk_off, len = (uint32_t)r->data->len;
+    size_t n = (len + MAX_READ - 1) / MAX_READ;
+    struct store_span *merged = malloc(n * sizeof *merged + (crc_blocks(len) + n) * 4);
+    if (!merged)
+        abort();
+    uint8_t *crcs = (uint8_t *)(merged + n);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t from = (uint32_t)i * MAX_READ,
+                 size = len - from < MAX_READ ? len - from : MAX_READ;
+        merged[i] = (struct store_span){off + from, size, crcs};
+        crc_blocks_make(r->data->data + from, size, crcs);
+        crcs += crc_blocks(size) * 4;
     }
-    return n;
+    free(r->spans);
+    r->spans = merged;
+    r->n = n;
+}
+
+/* store_read, with a result that fits a reply. */
+static int read_fitting(struct store *store, const Replfs__ReadReq *in, struct store_read *r)
+{
+    int rc = store_read(store, in->chunk, in->off, in->len, false, r);
+    if (rc != 0 || spans_fit(r))
+        return rc;
+    buf_unref(r->data);
+    free(r->spans);
+    rc = store_read(store, in->chunk, in->off, in->len, true, r);
+    if (rc == 0)
+        merge_spans(r);
+    return rc;
 }
 
 static void read_send(struct service *s, struct rpc_req *req, struct store_read *r)
 {
-    size_t n = spans_that_fit(r), bytes = 0;
-    Replfs__Span *spans = calloc(n + 1, sizeof *spans);
-    Replfs__Span **list = calloc(n + 1, sizeof *list);
+    Replfs__Span *spans = calloc(r->n + 1, sizeof *spans);
+    Replfs__Span **list = calloc(r->n + 1, sizeof *list);
     if (!spans || !list)
         abort();
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < r->n; i++) {
         replfs__span__init(&spans[i]);
         spans[i].chunk_off = r->spans[i].chunk_off;
         spans[i].len = r->spans[i].len;
         spans[i].crcs.data = r->spans[i].crcs;
         spans[i].crcs.len = crc_blocks(r->spans[i].len) * 4;
         list[i] = &spans[i];
-        bytes += r->spans[i].len;
     }
-    if (bytes < r->data->len)
-        r->data->len = bytes; /* the rest is asked for again */
     Replfs__ReadReply rr = REPLFS__READ_REPLY__INIT;
     rr.spans = list;
-    rr.n_spans = n;
+    rr.n_spans = r->n;
     rr.chunk_len = r->chunk_len;
     RPC_ENVELOPE(env, READ_REPLY, read_reply, &rr);
-    serve_count(s, bytes, 0);
+    serve_count(s, r->data->len, 0);
     serve_reply(s, req, &env, r->data);
     free(list);
     free(spans);
@@ -279,7 +308,7 @@ static void read_answer(struct service *s, struct rpc_req *req)
     struct store_read r;
     int rc = -ERR_NO_CHUNK;
     if (disk && disk_store(disk))
-        rc = store_read(disk_store(disk), in->chunk, in->off, in->len, false, &r);
+        rc = read_fitting(disk_store(disk), in, &r);
     if (rc != 0)
         serve_fail(s, req, rc, 0, "read of chunk %llx at %u+%u: %s", (unsigned long long)in->chunk,
                    in->off, in->len, err_str(rc));

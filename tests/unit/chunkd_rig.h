@@ -350,7 +350,7 @@ struct rig_append {
     uint32_t lie_len;        /* 0: len */
     bool bad_crc;
     unsigned timeout_ms;
-    const char *addr2; /* instead of the second hop's address */
+    const char *addr2, *addr3; /* instead of the second and third hop's address */
 };
 struct rig_answer {
     int code;
@@ -375,8 +375,8 @@ static inline struct rig_answer rig_append(const struct rig_append *a)
     for (unsigned i = 1; a->chain[i]; i++) {
         replfs__chain_hop__init(&hops[i]);
         hops[i].chunkd = a->chain[i];
-        hops[i].addr =
-            i == 1 && a->addr2 ? (char *)a->addr2 : (char *)chunkd_addr(rig.chunkd[a->chain[i]]);
+        const char *given = i == 1 ? a->addr2 : i == 2 ? a->addr3 : NULL;
+        hops[i].addr = (char *)(given ? given : chunkd_addr(rig.chunkd[a->chain[i]]));
         list[r.n_chain++] = &hops[i];
     }
     r.chunk = a->chunk;

@@ -108,6 +108,50 @@ static void appends_in_flight_keep_their_order(void **state)
             rig_check(node, 20, i * LEN, LEN, i);
 }
 
+/* A chunk of very many tiny appends: their CRCs would not fit one reply, yet it can be read. */
+static void tiny_appends_can_be_read(void **state)
+{
+    (void)state;
+    enum { N = 40000, LEN = 3 };
+    rig_chunkd_start(1, 1);
+    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    uint8_t cap[CAP_LEN], crc[4];
+    cap_make(&rig_key, 80, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    for (unsigned i = 0; i < N; i++) {
+        struct buf *data = buf_new(LEN);
+        data->len = LEN;
+        rig_fill(data->data, LEN, i);
+        crc_blocks_make(data->data, LEN, crc);
+        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
+        r.chunk = 80;
+        r.chunk_off = i * LEN;
+        r.len = LEN;
+        r.cap.data = cap;
+        r.cap.len = sizeof cap;
+        r.session = RIG_SESSION;
+        r.crcs.data = crc;
+        r.crcs.len = 4;
+        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
+        pthread_mutex_lock(&b.mu);
+        while (i - b.done >= 1000)
+            pthread_cond_wait(&b.cv, &b.mu);
+        pthread_mutex_unlock(&b.mu);
+        rpc_call(rig.conn[1], &env, data, 60000, burst_done, &b);
+    }
+    pthread_mutex_lock(&b.mu);
+    while (b.done < N)
+        pthread_cond_wait(&b.cv, &b.mu);
+    pthread_mutex_unlock(&b.mu);
+    assert_int_equal(b.failed, 0);
+    uint8_t *got = malloc(N * LEN), want[LEN];
+    assert_int_equal(rig_read(1, 80, 0, N * LEN, got), 0);
+    for (unsigned i = 0; i < N; i++) {
+        rig_fill(want, LEN, i);
+        assert_memory_equal(got + i * LEN, want, LEN);
+    }
+    free(got);
+}
+
 static void the_dead_hop_is_named(void **state)
 {
     (void)state;
@@ -151,6 +195,42 @@ static void a_failure_deep_in_the_chain_is_passed_up(void **state)
     struct rig_answer r = rig_append(&a);
     assert_int_equal(r.code, -ERR_CHAIN);
     assert_int_equal(r.chunkd, 3);
+}
+
+/* A chunkd that takes a request and never answers, until the test lets it. */
+static struct rpc_req *held;
+
+static void hold_request(void *arg, struct rpc_req *req)
+{
+    (void)arg;
+    pthread_mutex_lock(&rig.mu);
+    held = req;
+    pthread_cond_broadcast(&rig.cv);
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static void a_hanging_hop_is_named_before_the_client_gives_up(void **state)
+{
+    (void)state;
+    rig_chunkd_start(1, 1);
+    rig_chunkd_start(2, 1);
+    struct rpc_loop *loop;
+    struct rpc_config rc = {.role = RPC_ROLE_CHUNKD, .name = "hanging", .threads = 1};
+    assert_int_equal(rpc_loop_new(&rc, &loop), 0);
+    struct rpc_service svc = {.request = hold_request};
+    int port;
+    assert_int_equal(rpc_listen(loop, "127.0.0.1:0", &svc, &port), 0);
+    char addr[32];
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", port);
+    held = NULL;
+    struct rig_append a = {
+        .chunk = 45, .len = 5000, .seed = 1, .chain = three, .addr3 = addr, .timeout_ms = 1600};
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 3);
+    rig_wait(held != NULL);
+    rpc_fail(held, -ERR_BUSY, "too late");
+    rpc_loop_free(loop);
 }
 
 static void expect_refused(struct rig_append a, int code)
@@ -236,8 +316,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(a_chain_stores_everywhere),
         T(appends_in_flight_keep_their_order),
+        T(tiny_appends_can_be_read),
         T(the_dead_hop_is_named),
         T(a_failure_deep_in_the_chain_is_passed_up),
+        T(a_hanging_hop_is_named_before_the_client_gives_up),
         T(wrong_requests_are_refused),
         T(unregistered_and_foreign_roles_are_refused),
         T(acknowledged_bytes_survive_a_restart),
