@@ -39,7 +39,7 @@ check_sanitizers() {
     [ -z "$hits" ] || { sanitizer_hits=1; fail "sanitizer report in $hits"; }
 }
 random_file() { # FILE MIB: incompressible bytes, quickly
-    openssl enc -aes-128-ctr -nosalt -pass pass:"$RANDOM$RANDOM" -in /dev/zero 2>/dev/null | head -c "$2"M >"$1"
+    head -c "$2"M /dev/zero | openssl enc -aes-128-ctr -nosalt -pass pass:"$RANDOM$RANDOM" 2>/dev/null >"$1"
 }
 sum_of() { sha256sum <"$1" | cut -d' ' -f1; }
 health_is() { ctl health "$mnt" >/dev/null 2>&1; }
@@ -48,5 +48,5 @@ wait_healthy() { # SECONDS
 }
 copies() { # FILE: number of healthy copies of each chunk, one a line
     ctl info --json "$1" | python3 -c 'import json,sys
-for c in json.load(sys.stdin)["chunks"]: print(sum(1 for x in c["copies"] if x["state"]=="ok"))'
+for c in json.load(sys.stdin)["files"][0]["chunks"]: print(sum(1 for x in c["copies"] if x["state"]=="ok"))'
 }

@@ -10,7 +10,7 @@ random_file "$mnt/big" 130
 sync
 for f in "$mnt"/*; do
     hosts=$(ctl info --json "$f" | python3 -c 'import json,sys
-for c in json.load(sys.stdin)["chunks"]: print(len(c["copies"]), len({x["host_id"] for x in c["copies"]}))' | sort -u)
+for c in json.load(sys.stdin)["files"][0]["chunks"]: print(len(c["copies"]), len({x["host_id"] for x in c["copies"]}))' | sort -u)
     expect "copies and distinct hosts of $f" "2 2" "$hosts"
 done
 echo "61 files, every chunk on two hosts"

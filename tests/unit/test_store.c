@@ -1,7 +1,7 @@
 /* The store's ordinary life: appends, reads, repetitions, restarts, deletions, copies, limits. */
 #include "store_rig.h"
 #include <errno.h>
-#include <sys/statvfs.h>
+#include <sys/mount.h>
 
 static void test_append_and_read(void **state)
 {
@@ -304,6 +304,55 @@ static void test_capacity(void **state)
     assert_int_equal(st.avail, 0);
 }
 
+/* A really full file system: appends fail, nothing breaks, deletions still work. Needs the right to mount. */
+static void test_full_disk(void **state)
+{
+    struct rig *r = *state;
+    struct store_stat st;
+    struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
+    rig_close(r);
+    if (mount("tmpfs", r->dir, "tmpfs", 0, "size=100m"))
+        skip();
+    assert_int_equal(store_id_write(r->dir, &id), 0);
+    assert_int_equal(rig_open(r), 0);
+    unsigned n = 0;
+    int rc;
+    assert_int_equal(rig_append(r, 1, 0, 4096), 0);
+    char spare[128];
+    snprintf(spare, sizeof spare, "%s/spare", r->dir);
+    RIG_UNTIL(access(spare, F_OK) == 0);
+    while ((rc = rig_append(r, 100 + n, 0, MIB)) == 0)
+        assert_true(++n < 100);
+    assert_int_equal(rc, -ENOSPC);
+    /* Somebody else takes the last bytes. */
+    char hog[128];
+    snprintf(hog, sizeof hog, "%s/hog", r->dir);
+    int fd = open(hog, O_WRONLY | O_CREAT, 0600);
+    static char page[4096];
+    while (write(fd, page, sizeof page) > 0)
+        ;
+    assert_int_equal(errno, ENOSPC);
+    while ((rc = rig_append(r, 2, 0, 100000)) == 0)
+        assert_int_equal(rig_delete(r, &(uint64_t){2}, 1), 0);
+    assert_int_equal(rc, -ENOSPC);
+    store_stat(r->s, &st);
+    assert_false(st.failed);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(rig_read(r, 100 + i, 0, MIB), 0);
+    for (unsigned i = 0; i < n; i += 2)
+        assert_int_equal(rig_delete(r, &(uint64_t){100 + i}, 1), 0);
+    RIG_UNTIL((rc = rig_append(r, 50, 0, MIB)) == 0 || rc != -ENOSPC);
+    assert_int_equal(rc, 0);
+    rig_reopen(r);
+    for (unsigned i = 1; i < n; i += 2)
+        assert_int_equal(rig_read(r, 100 + i, 0, MIB), 0);
+    assert_int_equal(rig_read(r, 50, 0, MIB), 0);
+    close(fd);
+    rig_close(r);
+    assert_int_equal(umount(r->dir), 0);
+    assert_int_equal(rig_open(r), 0);
+}
+
 struct change {
     pthread_mutex_t lock;
     unsigned grown, gone;
@@ -412,6 +461,7 @@ int main(void)
         T(test_compaction_keeps_data),
         T(test_copy),
         T(test_capacity),
+        T(test_full_disk),
         T(test_changes_are_told),
         T(test_concurrent),
     };
