@@ -272,15 +272,22 @@ static void note_waiting(struct nodes *n, enum repair_kind kind, const char *why
     n->stat[kind].nwaiting++;
 }
 
+/* Whether d has its fill of verifications. A job that has some behind it goes on: sent back to the queue it would
+ * have to do them again. */
+static bool checks_full(const struct nodes *n, const struct node *d, const struct job *j,
+                        bool quick)
+{
+    if (quick)
+        return !j->nverified && d->checks >= NODE_CHECKS_MAX;
+    return d->jobs >= n->table[d->id].max_jobs;
+}
+
 /* Starts what was decided at the chunkd named. False: it cannot take it now. */
 static bool start_act(struct nodes *n, struct job *j, struct fsm_chunk *c,
                       const struct repair_decision *dec)
 {
     struct node *d = nodes_find(n, dec->target);
-    if (!d || !d->conn)
-        return false;
-    if (dec->act == REPAIR_VERIFY &&
-        (dec->quick ? d->checks >= NODE_CHECKS_MAX : d->jobs >= n->table[d->id].max_jobs))
+    if (!d || !d->conn || (dec->act == REPAIR_VERIFY && checks_full(n, d, j, dec->quick)))
         return false;
     if (dec->act == REPAIR_COPY)
         start_copy(n, j, c, d, dec);
