@@ -1,0 +1,621 @@
+/* metad's service as a client meets it: a real metad in this process, requests over loopback. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "metad/service.h"
+
+#define LEASE_MS 1500u
+#define PATIENCE_MS 20000
+
+static struct metad {
+    char dir[128];
+    struct fsm *fsm;
+    struct mlog *mlog;
+    struct ids *ids;
+    struct opens *opens;
+    struct rpc_loop *loop;
+    struct nodes *nodes;
+    struct service *service;
+    int port;
+} md;
+static struct peer {
+    struct rpc_loop *loop;
+    struct rpc_conn *conn;
+    uint64_t session, seq;
+} me;
+
+/* ---- a metad, a client ---- */
+
+static void start_metad(void)
+{
+    struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
+    struct mlog_config log_cfg = {.dir = md.dir};
+    struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20};
+    struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
+    struct service_config cfg = {.lease_ms = LEASE_MS};
+
+    assert_int_equal(fsm_new(&md.fsm), 0);
+    log_cfg.fsm = md.fsm;
+    assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
+    assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
+    opens_cfg.fsm = md.fsm;
+    opens_cfg.mlog = md.mlog;
+    assert_int_equal(opens_new(&opens_cfg, &md.opens), 0);
+    assert_int_equal(rpc_loop_new(&rpc, &md.loop), 0);
+    nodes_cfg.fsm = md.fsm;
+    nodes_cfg.mlog = md.mlog;
+    nodes_cfg.loop = md.loop;
+    nodes_cfg.orphaned = opens_orphaned;
+    nodes_cfg.session_closed = opens_session_closed;
+    nodes_cfg.hook_arg = md.opens;
+    assert_int_equal(nodes_new(&nodes_cfg, &md.nodes), 0);
+    cfg.fsm = md.fsm;
+    cfg.mlog = md.mlog;
+    cfg.nodes = md.nodes;
+    cfg.opens = md.opens;
+    cfg.ids = md.ids;
+    assert_int_equal(service_new(&cfg, &md.service), 0);
+    assert_int_equal(opens_start(md.opens), 0);
+    assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
+}
+
+static void stop_metad(void)
+{
+    opens_stop(md.opens);
+    mlog_stop(md.mlog);
+    rpc_loop_free(md.loop);
+    nodes_free(md.nodes);
+    service_free(md.service);
+    opens_free(md.opens);
+    ids_free(md.ids);
+    mlog_close(md.mlog);
+    fsm_free(md.fsm);
+}
+
+static void dial(struct peer *p, enum rpc_role role)
+{
+    struct rpc_config rpc = {.role = role, .name = "test", .threads = 1};
+    char addr[64];
+
+    snprintf(addr, sizeof(addr), "127.0.0.1:%d", md.port);
+    assert_int_equal(rpc_loop_new(&rpc, &p->loop), 0);
+    assert_int_equal(rpc_dial(p->loop, addr, RPC_ROLE_METAD, NULL, &p->conn), 0);
+}
+
+static void hang_up(struct peer *p)
+{
+    rpc_conn_unref(p->conn);
+    rpc_loop_free(p->loop);
+}
+
+static int ask(struct peer *p, Replfs__Envelope *env, struct rpc_result *out)
+{
+    return rpc_call_wait(p->conn, env, NULL, PATIENCE_MS, out);
+}
+
+/* id 0: a new session. Returns the code. */
+static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_t n)
+{
+    Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = id;
+    r.name = (char *)"test";
+    r.host_id = (char *)"host";
+    r.open_inos = (uint64_t *)(uintptr_t)inos;
+    r.n_open_inos = n;
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
+    int rv = ask(p, &env, &res);
+    if (rv == 0) {
+        assert_int_equal(res.rep->session_reply->lease_ms, LEASE_MS);
+        assert_string_equal(res.rep->session_reply->cluster, mlog_uuid(md.mlog));
+        p->session = res.rep->session_reply->session;
+        assert_true(p->session != 0);
+    }
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int setup(void **state)
+{
+    char uuid[37];
+
+    (void)state;
+    memset(&md, 0, sizeof(md));
+    memset(&me, 0, sizeof(me));
+    snprintf(md.dir, sizeof(md.dir), "/var/tmp/test_service.XXXXXX");
+    if (mkdtemp(md.dir) == NULL || mlog_init_dir(md.dir, uuid) != 0)
+        return -1;
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    return open_session(&me, 0, NULL, 0);
+}
+
+static void remove_tree(const char *path)
+{
+    DIR *d = opendir(path);
+
+    if (d == NULL) {
+        unlink(path);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        char sub[512];
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
+        remove_tree(sub);
+    }
+    closedir(d);
+    rmdir(path);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hang_up(&me);
+    stop_metad();
+    remove_tree(md.dir);
+    return 0;
+}
+
+/* ---- requests ---- */
+
+struct outcome {
+    int code;        /* of the call */
+    uint32_t result; /* of the operation */
+    uint64_t ino, parent_nlink;
+    uint32_t nlink;
+    bool has_attr, has_parent;
+};
+
+static struct outcome mutate(struct peer *p, Replfs__MetaOp *op, uint64_t seq)
+{
+    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
+    Replfs__Mutation m = REPLFS__MUTATION__INIT, *mp = &m;
+    struct rpc_result res;
+    struct outcome o = {0};
+
+    m.seq = seq;
+    m.op = op;
+    r.session = p->session;
+    r.ops = &mp;
+    r.n_ops = 1;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
+    o.code = ask(p, &env, &res);
+    if (o.code == 0) {
+        assert_int_equal(res.rep->mutate_reply->n_results, 1);
+        const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
+        assert_int_equal(x->seq, seq);
+        o.result = x->code;
+        o.has_attr = x->attr != NULL;
+        o.has_parent = x->parent != NULL;
+        o.ino = x->attr != NULL ? x->attr->ino : 0;
+        o.nlink = x->attr != NULL ? x->attr->nlink : 0;
+    }
+    rpc_result_free(&res);
+    return o;
+}
+
+static struct outcome create_seq(struct peer *p, const char *name, uint32_t mode, uint64_t seq)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+
+    c.parent = FSM_ROOT_INO;
+    c.name.data = (uint8_t *)(uintptr_t)name;
+    c.name.len = strlen(name);
+    c.mode = mode;
+    if (S_ISLNK(mode)) {
+        c.target.data = (uint8_t *)(uintptr_t) "target/of/link";
+        c.target.len = 14;
+    }
+    op.op_case = REPLFS__META_OP__OP_CREATE;
+    op.create = &c;
+    return mutate(p, &op, seq);
+}
+
+static uint64_t create(const char *name, uint32_t mode)
+{
+    struct outcome o = create_seq(&me, name, mode, ++me.seq);
+
+    assert_int_equal(o.code, 0);
+    assert_int_equal(o.result, 0);
+    assert_true(o.has_attr && o.has_parent);
+    return o.ino;
+}
+
+static struct outcome unlink_name(const char *name)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+
+    u.parent = FSM_ROOT_INO;
+    u.name.data = (uint8_t *)(uintptr_t)name;
+    u.name.len = strlen(name);
+    op.op_case = REPLFS__META_OP__OP_UNLINK;
+    op.unlink = &u;
+    return mutate(&me, &op, ++me.seq);
+}
+
+static int lookup(struct peer *p, const char *name, uint64_t *ino)
+{
+    Replfs__LookupReq r = REPLFS__LOOKUP_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = p->session;
+    r.parent = FSM_ROOT_INO;
+    r.name.data = (uint8_t *)(uintptr_t)name;
+    r.name.len = strlen(name);
+    RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, &r);
+    int rv = ask(p, &env, &res);
+    if (rv == 0)
+        *ino = res.rep->lookup_reply->attr->ino;
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int getattr(struct peer *p, uint64_t ino)
+{
+    Replfs__GetattrReq r = REPLFS__GETATTR_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = p->session;
+    r.ino = ino;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &r);
+    int rv = ask(p, &env, &res);
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int keepalive(struct peer *p)
+{
+    Replfs__KeepaliveReq r = REPLFS__KEEPALIVE_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = p->session;
+    RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
+    int rv = ask(p, &env, &res);
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int open_ino(uint64_t ino)
+{
+    Replfs__OpenReq r = REPLFS__OPEN_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = me.session;
+    r.ino = ino;
+    RPC_ENVELOPE(env, OPEN_REQ, open_req, &r);
+    int rv = ask(&me, &env, &res);
+    rpc_result_free(&res);
+    return rv;
+}
+
+static void close_ino(uint64_t ino)
+{
+    Replfs__CloseReq r = REPLFS__CLOSE_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = me.session;
+    r.ino = &ino;
+    r.n_ino = 1;
+    RPC_ENVELOPE(env, CLOSE_REQ, close_req, &r);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    rpc_result_free(&res);
+}
+
+static void wait_reaped(uint64_t ino)
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+
+    while (getattr(&me, ino) == 0) {
+        assert_true(clock_mono() < until);
+        nanosleep(&(struct timespec){.tv_nsec = 5 * NSEC_PER_MSEC}, NULL);
+    }
+}
+
+/* ---- tests ---- */
+
+static void test_namespace(void **state)
+{
+    uint64_t ino = 0;
+    struct rpc_result res;
+    Replfs__ReadlinkReq rl = REPLFS__READLINK_REQ__INIT;
+
+    (void)state;
+    uint64_t file = create("file", S_IFREG | 0644);
+    uint64_t link = create("link", S_IFLNK | 0777);
+    assert_true(file != link);
+    assert_int_equal(lookup(&me, "file", &ino), 0);
+    assert_int_equal(ino, file);
+    assert_int_equal(lookup(&me, "nothing", &ino), -ENOENT);
+    rl.session = me.session;
+    rl.ino = link;
+    RPC_ENVELOPE(env, READLINK_REQ, readlink_req, &rl);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(res.rep->readlink_reply->target.len, 14);
+    assert_memory_equal(res.rep->readlink_reply->target.data, "target/of/link", 14);
+    rpc_result_free(&res);
+    struct outcome o = create_seq(&me, "file", S_IFREG | 0644, ++me.seq);
+    assert_int_equal(o.code, 0);
+    assert_int_equal(o.result, EEXIST);
+}
+
+static void test_retry_is_done_once(void **state)
+{
+    uint64_t ino = 0;
+
+    (void)state;
+    struct outcome a = create_seq(&me, "once", S_IFREG | 0600, 7);
+    struct outcome b = create_seq(&me, "once", S_IFREG | 0600, 7); /* the answer got lost */
+    assert_int_equal(a.result, 0);
+    assert_int_equal(b.result, 0);
+    assert_int_equal(a.ino, b.ino);
+    assert_int_equal(lookup(&me, "once", &ino), 0);
+    assert_int_equal(ino, a.ino);
+}
+
+static void test_many_in_one_request(void **state)
+{
+    enum { N = 300 };
+    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
+    static Replfs__Mutation m[N], *mp[N];
+    static Replfs__MetaOp op[N];
+    static Replfs__CreateOp c[N];
+    static char names[N][16];
+    struct rpc_result res;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        replfs__mutation__init(&m[i]);
+        replfs__meta_op__init(&op[i]);
+        replfs__create_op__init(&c[i]);
+        snprintf(names[i], sizeof(names[i]), "f%d", i % (N - 1)); /* the last one exists already */
+        c[i].parent = FSM_ROOT_INO;
+        c[i].name.data = (uint8_t *)names[i];
+        c[i].name.len = strlen(names[i]);
+        c[i].mode = S_IFREG | 0644;
+        op[i].op_case = REPLFS__META_OP__OP_CREATE;
+        op[i].create = &c[i];
+        m[i].seq = (uint64_t)i + 1;
+        m[i].op = &op[i];
+        mp[i] = &m[i];
+    }
+    r.session = me.session;
+    r.ops = mp;
+    r.n_ops = N;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(res.rep->mutate_reply->n_results, N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(res.rep->mutate_reply->results[i]->seq, i + 1);
+        assert_int_equal(res.rep->mutate_reply->results[i]->code, i == N - 1 ? EEXIST : 0);
+    }
+    rpc_result_free(&res);
+}
+
+static void test_readdir_pages(void **state)
+{
+    enum { N = 500 };
+    static bool seen[N];
+    unsigned count = 0, rounds = 0;
+    uint64_t cookie = 0;
+    bool eof = false;
+
+    (void)state;
+    memset(seen, 0, sizeof(seen));
+    for (int i = 0; i < N; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "e%d", i);
+        create(name, i % 2 != 0 ? S_IFREG | 0644 : S_IFDIR | 0755);
+    }
+    while (!eof) {
+        Replfs__ReaddirReq r = REPLFS__READDIR_REQ__INIT;
+        struct rpc_result res;
+        r.session = me.session;
+        r.ino = FSM_ROOT_INO;
+        r.cookie = cookie;
+        r.max_entries = 64;
+        r.plus = rounds % 2 == 0;
+        RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &r);
+        assert_int_equal(ask(&me, &env, &res), 0);
+        const Replfs__ReaddirReply *d = res.rep->readdir_reply;
+        assert_true(d->n_entries <= 64 && d->parent == FSM_ROOT_INO);
+        for (size_t i = 0; i < d->n_entries; i++) {
+            char name[16];
+            snprintf(name, sizeof(name), "%.*s", (int)d->entries[i]->name.len,
+                     (char *)d->entries[i]->name.data);
+            int k = atoi(name + 1);
+            assert_true(k >= 0 && k < N && !seen[k]);
+            seen[k] = true;
+            assert_int_equal(d->entries[i]->type, k % 2 != 0 ? DT_REG : DT_DIR);
+            assert_true((d->entries[i]->attr != NULL) == r.plus);
+            cookie = d->entries[i]->cookie;
+            count++;
+        }
+        eof = d->eof;
+        rounds++;
+        rpc_result_free(&res);
+    }
+    assert_int_equal(count, N);
+    assert_true(rounds >= N / 64);
+}
+
+static void test_open_unlinked_lives(void **state)
+{
+    (void)state;
+    uint64_t ino = create("gone", S_IFREG | 0644); /* creating opens it */
+    assert_true(opens_is_open(md.opens, ino));
+    assert_int_equal(unlink_name("gone").result, 0);
+    uint64_t other = create("other", S_IFREG | 0644);
+    close_ino(other);
+    assert_int_equal(unlink_name("other").result, 0);
+    wait_reaped(other); /* so the reaper has looked at both */
+    assert_int_equal(getattr(&me, ino), 0);
+    assert_int_equal(open_ino(ino), 0);
+    close_ino(ino);
+    wait_reaped(ino);
+    assert_true(open_ino(ino) < 0);
+    assert_false(opens_is_open(md.opens, ino));
+}
+
+static void test_restart_keeps_open_files(void **state)
+{
+    (void)state;
+    uint64_t ino = create("open", S_IFREG | 0644);
+    uint64_t named = create("named", S_IFREG | 0644);
+    assert_int_equal(unlink_name("open").result, 0);
+    uint64_t session = me.session;
+    hang_up(&me);
+    stop_metad();
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, session, &ino, 1), 0);
+    assert_int_equal(me.session, session);
+    assert_int_equal(getattr(&me, ino), 0);
+    uint64_t later = create("later", S_IFREG | 0644);
+    assert_true(later > ino && later > named); /* ids are never given again */
+    close_ino(ino);
+    wait_reaped(ino);
+}
+
+static void test_silent_session_ends(void **state)
+{
+    struct peer other = {0};
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+
+    (void)state;
+    dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&other, 0, NULL, 0), 0);
+    struct outcome o = create_seq(&other, "left", S_IFREG | 0644, 1);
+    assert_int_equal(o.result, 0);
+    assert_int_equal(unlink_name("left").result, 0);
+    bool alive = true;
+    while (alive) { /* looking at the state is no sign of life; mine are keepalives */
+        assert_int_equal(keepalive(&me), 0);
+        assert_true(clock_mono() < until);
+        fsm_rdlock(md.fsm);
+        alive = fsm_session_alive(md.fsm, other.session);
+        fsm_unlock(md.fsm);
+        nanosleep(&(struct timespec){.tv_nsec = 10 * NSEC_PER_MSEC}, NULL);
+    }
+    wait_reaped(o.ino);
+    assert_int_equal(keepalive(&other), -ERR_SESSION);
+    assert_int_equal(open_session(&other, other.session, NULL, 0), -ERR_SESSION);
+    assert_int_equal(create_seq(&other, "late", S_IFREG | 0644, 2).code, -ERR_SESSION);
+    hang_up(&other);
+}
+
+static void test_refusals(void **state)
+{
+    struct rpc_result res;
+    struct peer chunkd = {0};
+    Replfs__ReadReq read_req = REPLFS__READ_REQ__INIT;
+    Replfs__GrantReq grant = REPLFS__GRANT_REQ__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__ReapOp reap = REPLFS__REAP_OP__INIT;
+    uint64_t root = FSM_ROOT_INO;
+
+    (void)state;
+    RPC_ENVELOPE(env, READ_REQ, read_req, &read_req); /* a chunkd's business */
+    assert_int_equal(ask(&me, &env, &res), -ERR_PROTOCOL);
+    rpc_result_free(&res);
+    reap.ino = &root;
+    reap.n_ino = 1;
+    op.op_case = REPLFS__META_OP__OP_REAP;
+    op.reap = &reap;
+    assert_int_equal(mutate(&me, &op, ++me.seq).code, -EPERM);
+    dial(&chunkd, RPC_ROLE_CHUNKD);
+    chunkd.session = me.session;
+    assert_int_equal(getattr(&chunkd, FSM_ROOT_INO), -ERR_ROLE);
+    hang_up(&chunkd);
+    grant.session = me.session;
+    grant.goal = 3;
+    grant.count = 2;
+    RPC_ENVELOPE(genv, GRANT_REQ, grant_req, &grant);
+    assert_int_equal(ask(&me, &genv, &res), -ERR_FEW_COPIES); /* there is no chunkd at all */
+    assert_non_null(res.rep->failure->detail);
+    rpc_result_free(&res);
+    grant.goal = 99;
+    assert_int_equal(ask(&me, &genv, &res), -EINVAL);
+    rpc_result_free(&res);
+}
+
+static void test_layout_and_commit(void **state)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__CommitOp c = REPLFS__COMMIT_OP__INIT;
+    Replfs__Extent e[3], *ep[3] = {&e[0], &e[1], &e[2]};
+    Replfs__LayoutReq r = REPLFS__LAYOUT_REQ__INIT;
+    struct rpc_result res;
+
+    (void)state;
+    uint64_t ino = create("data", S_IFREG | 0644);
+    uint64_t chunk = ids_chunk(md.ids);
+    for (unsigned i = 0; i < 3; i++) {
+        replfs__extent__init(&e[i]);
+        e[i].file_off = i * 8192; /* holes between */
+        e[i].len = 4096;
+        e[i].chunk = chunk;
+        e[i].chunk_off = i * 4096;
+    }
+    c.ino = ino;
+    c.extents = ep;
+    c.n_extents = 3;
+    op.op_case = REPLFS__META_OP__OP_COMMIT;
+    op.commit = &c;
+    assert_int_equal(mutate(&me, &op, ++me.seq).result, 0);
+    r.session = me.session;
+    r.ino = ino;
+    r.max_extents = 2;
+    RPC_ENVELOPE(env, LAYOUT_REQ, layout_req, &r);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    const Replfs__LayoutReply *l = res.rep->layout_reply;
+    assert_int_equal(l->n_extents, 2);
+    assert_int_equal(l->n_chunks, 1); /* named once */
+    assert_int_equal(l->chunks[0]->cap.len, CAP_LEN);
+    assert_int_equal(l->chunks[0]->len, 3 * 4096);
+    assert_int_equal(l->covered_to, 16384);
+    assert_int_equal(l->attr->size, 16384 + 4096);
+    rpc_result_free(&res);
+    r.off = 16384 + 100;
+    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(res.rep->layout_reply->n_extents, 1);
+    assert_true(res.rep->layout_reply->covered_to == UINT64_MAX);
+    rpc_result_free(&res);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_namespace, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retry_is_done_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_in_one_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_readdir_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_open_unlinked_lives, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_session_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_layout_and_commit, setup, teardown),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    log_init("test_service", LOG_LVL_ERROR, getenv("TEST_LOG") != NULL ? NULL : "/dev/null");
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
