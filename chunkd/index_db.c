@@ -53,7 +53,7 @@ static int db_error(int rc)
     case MDB_INCOMPATIBLE:
         return -ERR_CORRUPT;
     case MDB_MAP_FULL:
-        return -ENOSPC;
+        return -EFBIG; /* not the disk: the map must grow */
     default:
         return rc > 0 ? -rc : -EIO;
     }
@@ -383,9 +383,8 @@ static int commit_once(struct index_db *db, const struct delta *d)
 int index_db_commit(struct index_db *db, const struct delta *d)
 {
     int rc;
-    /* -ENOSPC may mean the disk or the map: when the map has grown a few times it is the disk. */
-    for (int i = 0; (rc = commit_once(db, d)) == -ENOSPC && i < 3; i++)
-        if (grow(db))
+    while ((rc = commit_once(db, d)) == -EFBIG)
+        if ((rc = grow(db)))
             break;
     return rc;
 }

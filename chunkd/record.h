@@ -5,6 +5,7 @@
  *   replfs.id           identity of the disk: see store_id.c
  *   lock                flock()ed by the daemon that uses the directory
  *   seg-%016x.log       segment logs, numbered from 1 in hexadecimal, never reused; default 256 MiB
+ *   spare               8 MiB of nothing, given up when the disk is full to go on with deletions
  *   index/              LMDB environment: a cache of what the log says (index_db.h), can be removed
  *
  * A segment is a 128-byte header (segment.h) followed by records, each at a multiple of 8 bytes,

@@ -348,6 +348,7 @@ int store_recover(struct store *s)
     while (s->copies)
         store_copy_drop(s, s->copies);
     s->committed = start;
+    s->spare = !faccessat(s->segs.dirfd, "spare", F_OK, 0);
     struct segment *last = segments_last(&s->segs);
     if (last && last->size < s->cfg.segment_size)
         s->open_seg = last;

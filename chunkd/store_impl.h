@@ -26,6 +26,7 @@
 #define STORE_SYNC_NSEC (1000 * 1000 * 1000ll) /* dirty data older than this is synced */
 #define STORE_SYNC_BYTES (64u << 20)           /* or when there is so much of it */
 #define STORE_CHECKPOINT_MSEC 2000
+#define STORE_SPARE (8u << 20)                     /* kept allocated for deletions on a full disk */
 #define STORE_SEGMENT_MIN (4u << 20)
 #define STORE_SEGMENT_MAX (2048u << 20)
 
@@ -155,6 +156,7 @@ struct store {
     struct dead_list to_punch; /* maintenance: dead and checkpointed, not yet given back */
     struct log_pos committed;  /* maintenance: position in LMDB */
 
+    _Atomic bool spare;         /* the spare file is there */
     _Atomic bool failed;
     pthread_mutex_t error_lock; /* guards error */
     char error[256];
@@ -200,6 +202,9 @@ int store_checkpoint(struct store *s);  /* maintenance thread, or close after it
 void store_maint_note(struct store *s); /* something changed: a checkpoint is due in a while */
 /* Submits op and waits until it is done. Not on the writer or sync thread. */
 int store_submit_wait(struct store *s, struct op *op);
+/* Gives up the spare file, so that a deletion or checkpoint can be written on a full disk. False when it
+ * was given up before. Any thread. */
+bool store_spare_drop(struct store *s);
 void checkpoint_free(struct checkpoint *ck);
 /* Commits a collected checkpoint to LMDB. */
 int store_commit(struct store *s, struct checkpoint *ck);

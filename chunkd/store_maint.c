@@ -15,9 +15,12 @@
  * Idle, the thread sleeps without a timer. */
 #include "store_impl.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #define LOG_MODULE "store"
@@ -72,12 +75,42 @@ int store_submit_wait(struct store *s, struct op *op)
     return w.code;
 }
 
+/* -- the spare ----------------------------------------------------------------------------------- */
+
+#define SPARE_NAME "spare"
+
+bool store_spare_drop(struct store *s)
+{
+    if (!atomic_exchange(&s->spare, false))
+        return false;
+    log_warn("%s: the disk is full; its spare %u MiB are used to go on with deletions", s->dir,
+             STORE_SPARE >> 20);
+    return !unlinkat(s->segs.dirfd, SPARE_NAME, 0);
+}
+
+/* (Re)creates it when there is room to do so. Not counted as used: it is what keeps a full disk usable. */
+static void spare_make(struct store *s)
+{
+    struct store_stat st;
+    store_stat(s, &st);
+    if (s->spare || st.avail < 8ull * STORE_SPARE)
+        return;
+    CLEANUP(close_fdp)
+    int fd = openat(s->segs.dirfd, SPARE_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0 && !fallocate(fd, 0, 0, STORE_SPARE))
+        s->spare = true;
+    else if (fd >= 0)
+        unlinkat(s->segs.dirfd, SPARE_NAME, 0);
+}
+
 /* -- checkpoints ---------------------------------------------------------------------------------
  */
 
 int store_commit(struct store *s, struct checkpoint *ck)
 {
     int rc = index_db_commit(s->db, &ck->delta);
+    if (rc == -ENOSPC && store_spare_drop(s))
+        rc = index_db_commit(s->db, &ck->delta);
     if (rc) {
         log_error("%s/index: checkpoint failed: %s. The log keeps everything; it is tried again",
                   s->dir, err_str(rc));
@@ -236,6 +269,7 @@ static void maintain(struct store *s)
     punch_all(s);
     segments_each(&s->segs, compact_one, s);
     segments_each(&s->segs, remove_dead, s);
+    spare_make(s);
 }
 
 /* Sleeps until something changed and a while has passed since then, so that much of it comes

@@ -80,7 +80,7 @@ void store_copy_drop(struct store *s, struct copy *cp)
 
 /* The segment that the group goes to, with space for size bytes behind what is planned. Flushes and
  * begins a new one when needed. */
-static int open_segment(struct store *s, uint64_t size)
+static int open_segment(struct store *s, uint64_t size, bool limited)
 {
     struct segment *sg = s->open_seg;
     if (sg && sg->size + s->group->bytes + size <= s->cfg.segment_size)
@@ -91,6 +91,8 @@ static int open_segment(struct store *s, uint64_t size)
     if (sg)
         segment_update_alloc(sg);
     int rc = segments_create(&s->segs, &sg);
+    if (rc == -ENOSPC && !limited && store_spare_drop(s))
+        rc = segments_create(&s->segs, &sg);
     if (rc) {
         if (rc != -ENOSPC && rc != -EDQUOT)
             store_fail(s, "creation", "a new segment", rc);
@@ -120,7 +122,7 @@ static int plan(struct store *s, const struct item *item, bool limited)
         return -EIO;
     if (limited && !room_for(s, size))
         return -ENOSPC;
-    int rc = open_segment(s, size);
+    int rc = open_segment(s, size, limited);
     if (rc)
         return rc;
     uint64_t pos = s->open_seg->size + g->bytes;
@@ -155,6 +157,8 @@ static uint64_t write_group(struct store *s, int *code)
     while (n > 0) {
         ssize_t w = pwritev(s->open_seg->fd, iov, (int)n, (off_t)(pos + done));
         if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0 && errno == ENOSPC && g->items[0].op->kind == OP_DELETE && store_spare_drop(s))
             continue;
         if (w <= 0) {
             *code = w < 0 ? -errno : -EIO;

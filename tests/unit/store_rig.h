@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -121,6 +122,7 @@ static inline int rig_teardown(void **state)
 {
     struct rig *r = *state;
     rig_close(r);
+    umount2(r->dir, MNT_DETACH); /* left over by a failed test of a full disk */
     rig_remove(r->dir);
     free(r);
     return 0;
