@@ -117,6 +117,8 @@ static void report_targets(struct client *c, struct sync_target *t, const struct
     nodes_name(c, t->chunkd, name, sizeof(name));
     log_warn("%s could not sync: %s", name, err_str(t->code));
     nodes_fail(c, t->chunkd, t->code == -EIO || t->code == -ENOSPC);
+    if (t->code != -ERR_SHORT && t->code != -ERR_NO_CHUNK && t->code != -EIO && t->code != -ERR_CRC)
+        return; /* not reachable: metad sees that by itself, and its next report tells the rest */
     for (size_t i = 0; i < op->nentries; i++) {
         if (has_copy(op->entries[i].wc, t->chunkd))
             report_bad(c, op->entries[i].wc->loc.chunk, t->chunkd, t->code);
