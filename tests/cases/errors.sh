@@ -14,7 +14,7 @@ says "$work/nowhere" "$bin/mount.replfs" 127.0.0.1:1 "$work/nowhere" -o timeout=
 says -- "--init" "$bin/replfs-metad" --data="$work/empty" --listen=127.0.0.1:0
 says "bogus" "$bin/replfs-metad" --bogus
 says "data" "$bin/replfs-chunkd" --meta=127.0.0.1:1
-says "replfs" ctl status /tmp
+says "replfs" "$bin/replfsctl" status /tmp
 for p in replfs-metad replfs-chunkd mount.replfs replfsctl; do
     "$bin/$p" --help | grep -i usage >/dev/null || fail "$p --help shows no usage"
     "$bin/$p" --version | grep '[0-9]' >/dev/null || fail "$p --version shows none"
@@ -33,5 +33,5 @@ readable() { [ "$(cat "$mnt/x")" = x ]; }
 wait_for 30 "the mount to find its metad again" readable
 devcluster kill all
 timeout 60 umount "$mnt" || fail "umount hangs or fails without a cluster"
-says "no replfs|not on" ctl status "$mnt"
+says "no replfs|not on" "$bin/replfsctl" status "$mnt"
 check_sanitizers
