@@ -14,13 +14,14 @@
 struct store;
 struct store_config {
     const char *dir;
-    const char *cluster;       /* UUID; NULL or "": take what the directory says */
-    uint32_t chunkd;           /* 0: take what the directory says */
-    uint64_t capacity;         /* bytes replfs may use; 0: whole file system */
-    uint64_t reserve;          /* bytes of the file system never used */
-    uint64_t segment_size;     /* default 256 MiB */
+    const char *cluster;   /* UUID; NULL or "": take what the directory says */
+    uint32_t chunkd;       /* 0: take what the directory says */
+    uint64_t capacity;     /* bytes replfs may use; 0: whole file system */
+    uint64_t reserve;      /* bytes of the file system never used */
+    uint64_t segment_size; /* default 256 MiB */
     bool rebuild_index;
-    unsigned checkpoint_ms;    /* index checkpoints and giving space back: this long after a change; default 2000 */
+    unsigned
+        checkpoint_ms; /* index checkpoints and giving space back: this long after a change; default 2000 */
     /* On any thread: a chunk got longer, vanished (len 0) or was replaced. For heartbeat increments. May be NULL. */
     void (*changed)(void *arg, uint64_t chunk, uint32_t len, uint64_t session);
     /* The disk failed (write or read error that is the disk's): store serves what it still can, refuses appends. */
@@ -28,23 +29,31 @@ struct store_config {
     void *arg;
 };
 /* Identity of a data directory: cluster UUID and chunkd id, in replfs.id. */
-struct store_id { char cluster[40]; uint32_t chunkd; uint32_t disk; };
-int store_id_read(const char *dir, struct store_id *out);           /* -ENOENT: a fresh directory; -ERR_CORRUPT, -ERR_VERSION */
-int store_id_write(const char *dir, const struct store_id *id);     /* fsynced; -EEXIST when another identity is there */
+struct store_id {
+    char cluster[40];
+    uint32_t chunkd;
+    uint32_t disk;
+};
+int store_id_read(
+    const char *dir,
+    struct store_id *out); /* -ENOENT: a fresh directory; -ERR_CORRUPT, -ERR_VERSION */
+int store_id_write(const char *dir,
+                   const struct store_id *id); /* fsynced; -EEXIST when another identity is there */
 
 /* Opens (creating what is missing in a directory that has an identity), locks, recovers: index from LMDB, then the log from its
  * checkpointed position. A torn tail after a crash is cut; a bad record in the middle of the log is reported, skipped, and its chunk
  * range counts as missing. -ERR_LOCKED, -ERR_CORRUPT, -ERR_VERSION, -ERR_WRONG_CLUSTER after log lines that name the file and the way out. */
 int store_open(const struct store_config *cfg, struct store **out);
-void store_close(struct store *s);    /* syncs, checkpoints the index */
+void store_close(struct store *s); /* syncs, checkpoints the index */
 
 typedef void store_done(void *arg, int code);
 struct store_append {
     uint64_t chunk, session, ino, file_off;
-    uint32_t chunk_off;        /* must equal the chunk's length; a repetition with equal bytes succeeds */
-    struct buf *data;          /* 1 .. 1 MiB; a reference is taken */
-    const uint8_t *crcs;       /* crc_blocks(len) little-endian u32, copied. CHECKED here against data: -ERR_CRC when the bytes were damaged on the way */
-    bool sync;                 /* done after fdatasync, else after write(2) */
+    uint32_t chunk_off; /* must equal the chunk's length; a repetition with equal bytes succeeds */
+    struct buf *data;   /* 1 .. 1 MiB; a reference is taken */
+    const uint8_t *
+        crcs; /* crc_blocks(len) little-endian u32, copied. CHECKED here against data: -ERR_CRC when the bytes were damaged on the way */
+    bool sync; /* done after fdatasync, else after write(2) */
 };
 void store_append(struct store *s, const struct store_append *a, store_done *done, void *arg);
 /* done when everything appended before is on stable storage. */
@@ -53,26 +62,38 @@ void store_delete(struct store *s, const uint64_t *chunks, size_t n, store_done 
 /* Begins a fresh copy of chunk beside whatever is there; appends with the returned token go to it; finish swaps it in
  * atomically (synced), abort drops it. For repair. */
 int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t *token);
-void store_copy_append(struct store *s, uint64_t token, const struct store_append *a, store_done *done, void *arg);
+void store_copy_append(struct store *s, uint64_t token, const struct store_append *a,
+                       store_done *done, void *arg);
 void store_copy_finish(struct store *s, uint64_t token, store_done *done, void *arg);
 void store_copy_abort(struct store *s, uint64_t token);
 
-struct store_span { uint32_t chunk_off, len; uint8_t *crcs; /* into the caller's arena: see store_read */ };
+struct store_span {
+    uint32_t chunk_off, len;
+    uint8_t *crcs; /* into the caller's arena: see store_read */
+};
 struct store_read {
-    struct buf *data;          /* the spans' bytes, one after the other; caller unrefs */
-    struct store_span *spans;  /* one malloc holding spans and crcs; caller frees spans only */
+    struct buf *data;         /* the spans' bytes, one after the other; caller unrefs */
+    struct store_span *spans; /* one malloc holding spans and crcs; caller frees spans only */
     size_t n;
     uint32_t chunk_len;
 };
 /* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the end; chunk_len is set),
  * -ERR_CRC (this copy is bad: a record's header is damaged, or with verify its bytes), -EIO (the disk cannot read it).
  * Does not check CRCs of data (the reader does) unless verify. Any thread. */
-int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify, struct store_read *out);
-int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);  /* 0 or -ERR_NO_CHUNK */
+int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify,
+               struct store_read *out);
+int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len,
+                    uint64_t *session); /* 0 or -ERR_NO_CHUNK */
 /* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing meanwhile are seen before or after. */
-void store_walk(struct store *s, bool (*fn)(void *arg, uint64_t chunk, uint32_t len, uint64_t session), void *arg);
+void store_walk(struct store *s,
+                bool (*fn)(void *arg, uint64_t chunk, uint32_t len, uint64_t session), void *arg);
 
-struct store_stat { uint64_t capacity, used, avail, chunks, dead_bytes; bool failed; char error[256]; uint64_t fsyncs, appends, append_bytes, read_bytes; };
+struct store_stat {
+    uint64_t capacity, used, avail, chunks, dead_bytes;
+    bool failed;
+    char error[256];
+    uint64_t fsyncs, appends, append_bytes, read_bytes;
+};
 void store_stat(struct store *s, struct store_stat *out);
 /* The report digest of node.proto: mix of one chunk id (splitmix64 finalizer). Shared with metad by definition; lives in proto/base/mix.h. */
 #endif

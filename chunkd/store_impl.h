@@ -26,7 +26,7 @@
 #define STORE_SYNC_NSEC (1000 * 1000 * 1000ll) /* dirty data older than this is synced */
 #define STORE_SYNC_BYTES (64u << 20)           /* or when there is so much of it */
 #define STORE_CHECKPOINT_MSEC 2000
-#define STORE_SPARE (8u << 20)                     /* kept allocated for deletions on a full disk */
+#define STORE_SPARE (8u << 20) /* kept allocated for deletions on a full disk */
 #define STORE_SEGMENT_MIN (4u << 20)
 #define STORE_SEGMENT_MAX (2048u << 20)
 
@@ -156,7 +156,7 @@ struct store {
     struct dead_list to_punch; /* maintenance: dead and checkpointed, not yet given back */
     struct log_pos committed;  /* maintenance: position in LMDB */
 
-    _Atomic bool spare;         /* the spare file is there */
+    _Atomic bool spare; /* the spare file is there */
     _Atomic bool failed;
     pthread_mutex_t error_lock; /* guards error */
     char error[256];

@@ -22,7 +22,7 @@
 #define FSM_CHUNK_MAX (64u << 20)
 
 struct fsm;
-int fsm_new(struct fsm **out);      /* empty: root directory only, mode 0755, goal 2 */
+int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
 void fsm_free(struct fsm *f);
 void fsm_rdlock(struct fsm *f);
 void fsm_wrlock(struct fsm *f);
@@ -30,10 +30,10 @@ void fsm_unlock(struct fsm *f);
 
 /* What a command did. events tells the leader's soft side what to follow up. */
 struct fsm_result {
-    int code;                /* 0 or a POSITIVE code as on the wire (errno or ERR_*) */
-    uint64_t ino;            /* created / changed inode, 0 when none */
-    uint64_t parent;         /* directory changed, 0 when none */
-    bool repeated;           /* answered from the duplicate memory, nothing was changed */
+    int code;        /* 0 or a POSITIVE code as on the wire (errno or ERR_*) */
+    uint64_t ino;    /* created / changed inode, 0 when none */
+    uint64_t parent; /* directory changed, 0 when none */
+    bool repeated;   /* answered from the duplicate memory, nothing was changed */
 };
 /* Executes cmd at log position index (strictly increasing). Invalid commands yield a code, never an
  * assertion: an old log must replay on a newer program. Caller holds the write lock. */
@@ -46,62 +46,79 @@ struct fsm_hooks {
     /* A writer that is still alive may commit further bytes of a freed chunk (it then comes back as new): order
      * its deletion only once the session is closed or has declared the id retired (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
-    void (*chunk_changed)(void *arg, struct fsm_chunk *c);   /* new, longer, or other goal */
-    void (*orphaned)(void *arg, uint64_t ino);               /* last name gone: reap when nobody has it open */
+    void (*chunk_changed)(void *arg, struct fsm_chunk *c); /* new, longer, or other goal */
+    void (*orphaned)(void *arg, uint64_t ino); /* last name gone: reap when nobody has it open */
     void (*session_closed)(void *arg, uint64_t session);
     void *arg;
 };
 void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h);
 
 /* ---- reads (read lock held); 0 or -errno ---- */
-int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out);   /* fills all scalar fields of an __INIT'ed Attr */
-int fsm_lookup(struct fsm *f, uint64_t parent, const uint8_t *name, size_t len, uint64_t *ino); /* also "." and ".." */
+int fsm_getattr(struct fsm *f, uint64_t ino,
+                Replfs__Attr *out); /* fills all scalar fields of an __INIT'ed Attr */
+int fsm_lookup(struct fsm *f, uint64_t parent, const uint8_t *name, size_t len,
+               uint64_t *ino); /* also "." and ".." */
 int fsm_readlink(struct fsm *f, uint64_t ino, const uint8_t **target, size_t *len);
 /* Entries behind cookie in cookie order ("." and ".." not included); fn returns false to stop. Cookies grow
  * with creation and never move, so entries added or removed meanwhile never skip or repeat others. */
-typedef bool fsm_dirent_fn(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode, uint64_t cookie);
+typedef bool fsm_dirent_fn(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
+                           uint64_t cookie);
 int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn, void *arg);
-int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent);     /* directories only */
+int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent); /* directories only */
 int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out);
-int fsm_goal(struct fsm *f, uint64_t ino);                         /* 1..8 or -ENOENT */
+int fsm_goal(struct fsm *f, uint64_t ino); /* 1..8 or -ENOENT */
 bool fsm_session_alive(struct fsm *f, uint64_t session);
-bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name); /* iterate, 0 starts */
+bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session,
+                      const char **name); /* iterate, 0 starts */
 bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino);
-uint64_t fsm_applied(struct fsm *f);                               /* index of the last command */
+uint64_t fsm_applied(struct fsm *f); /* index of the last command */
 void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto);
-struct fsm_counts { uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans; };
+struct fsm_counts {
+    uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans;
+};
 void fsm_counts(struct fsm *f, struct fsm_counts *out);
-struct fsm_member { uint32_t chunkd; const char *host_id; const char *host_name; };
+struct fsm_member {
+    uint32_t chunkd;
+    const char *host_id;
+    const char *host_name;
+};
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
-uint64_t fsm_digest(struct fsm *f);                                /* of the replicated state: equal states, equal digests; walks everything */
-uint64_t fsm_memory(struct fsm *f);                                /* heap bytes, for status and the memory bench */
+uint64_t fsm_digest(
+    struct fsm *f); /* of the replicated state: equal states, equal digests; walks everything */
+uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */
 
 /* ---- chunks: the replicated part is fsm's; loc is soft, owned by the nodes module, never in the log or
  * checkpoint and never read by fsm_apply ---- */
-typedef uint64_t fsm_u64_a4 __attribute__((aligned(4)));           /* keeps struct fsm_chunk at 52 bytes */
+typedef uint64_t fsm_u64_a4 __attribute__((aligned(4))); /* keeps struct fsm_chunk at 52 bytes */
 /* state: enum copy_state of nodes.h; reported: the chunkd's own report named it (digests, nodes module) */
-struct fsm_loc { uint32_t chunkd : 20, disk : 6, state : 5, reported : 1; };
+struct fsm_loc {
+    uint32_t chunkd : 20, disk : 6, state : 5, reported : 1;
+};
 struct fsm_chunk {
     fsm_u64_a4 id;
-    fsm_u64_a4 session;      /* writer */
-    uint32_t next;           /* private: hash chain */
-    uint32_t owner;          /* private: the inode that references it; see fsm_chunk.c */
-    uint32_t len;            /* committed bytes */
-    uint32_t refs;           /* extents that name it */
-    uint32_t live;           /* bytes that extents name */
-    uint8_t goal;            /* highest among the files that reference it */
+    fsm_u64_a4 session; /* writer */
+    uint32_t next;      /* private: hash chain */
+    uint32_t owner;     /* private: the inode that references it; see fsm_chunk.c */
+    uint32_t len;       /* committed bytes */
+    uint32_t refs;      /* extents that name it */
+    uint32_t live;      /* bytes that extents name */
+    uint8_t goal;       /* highest among the files that reference it */
     uint8_t nloc;
-    uint8_t soft_flags;      /* nodes module */
-    uint8_t loc_heap;        /* private to fsm_chunk_set_locs */
-    union { struct fsm_loc inl[3]; struct fsm_loc *ptr; } __attribute__((packed, aligned(4))) u; /* functions below */
+    uint8_t soft_flags; /* nodes module */
+    uint8_t loc_heap;   /* private to fsm_chunk_set_locs */
+    union {
+        struct fsm_loc inl[3];
+        struct fsm_loc *ptr;
+    } __attribute__((packed, aligned(4))) u; /* functions below */
 };
-struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id);      /* NULL when unknown */
-struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);               /* c->nloc entries */
-int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l);      /* write lock; replaces same chunkd */
-void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd);      /* write lock */
+struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id); /* NULL when unknown */
+struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);          /* c->nloc entries */
+int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l); /* write lock; replaces same chunkd */
+void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd); /* write lock */
 /* Iterates all chunks in slices without holding the lock between them: *pos 0 starts, false at the end.
  * A chunk that exists during the whole walk is seen at least once. */
-bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max, void (*fn)(void *arg, struct fsm_chunk *c), void *arg);
+bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
+                    void (*fn)(void *arg, struct fsm_chunk *c), void *arg);
 
 /* ---- checkpoint (format: man/replfs-format.7) ---- */
 /* Writes the whole state to fd with a CRC32C per section, no locks, no allocation that another thread's lock

@@ -9,10 +9,10 @@
 
 struct mlog;
 struct mlog_config {
-    const char *dir;                 /* the metad's data directory: log/, checkpoints, replfs.id, hwm */
+    const char *dir; /* the metad's data directory: log/, checkpoints, replfs.id, hwm */
     struct fsm *fsm;
-    uint64_t checkpoint_bytes;       /* log bytes between checkpoints, default 64 MiB */
-    void (*role_changed)(void *arg, bool leader);   /* on the log thread */
+    uint64_t checkpoint_bytes; /* log bytes between checkpoints, default 64 MiB */
+    void (*role_changed)(void *arg, bool leader); /* on the log thread */
     void *arg;
 };
 /* Makes a new cluster in an empty or missing dir: UUID, bootstrap of one voter. -EEXIST with a log line when there
@@ -25,7 +25,7 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
 /* Completes what was proposed, turns away everything later with -ERR_SHUTDOWN (fn then runs on the proposer's thread);
  * other calls stay allowed. Optional before mlog_close, for callers whose threads may still propose. */
 void mlog_stop(struct mlog *m);
-void mlog_close(struct mlog *m);   /* stops and frees; NULL is fine */
+void mlog_close(struct mlog *m); /* stops and frees; NULL is fine */
 const char *mlog_uuid(struct mlog *m);
 /* fn is called once, on the log thread, right after apply, with the fsm write lock HELD (so that a reply can be built
  * from the state), code 0; or with code -ERR_NOT_LEADER / -ERR_SHUTDOWN / -EIO and res NULL, no lock held. mlog_after, when not NULL, is called
@@ -33,11 +33,16 @@ const char *mlog_uuid(struct mlog *m);
  * when 0. Any thread. Commands proposed by one thread are applied in that order. */
 typedef void mlog_applied(void *arg, int code, const struct fsm_result *res);
 typedef void mlog_after(void *arg);
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after, void *arg);
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg);
 /* The same, waiting. Not on the log thread. */
 int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *res);
 bool mlog_is_leader(struct mlog *m);
-struct mlog_status { bool leader; uint64_t term, applied, log_bytes, checkpoint_index, queued; const char *error; };
+struct mlog_status {
+    bool leader;
+    uint64_t term, applied, log_bytes, checkpoint_index, queued;
+    const char *error;
+};
 void mlog_status(struct mlog *m, struct mlog_status *out);
-int mlog_checkpoint(struct mlog *m);   /* ask for one now; returns at once */
+int mlog_checkpoint(struct mlog *m); /* ask for one now; returns at once */
 #endif

@@ -120,7 +120,7 @@ struct mlog {
     void (*role_changed)(void *arg, bool leader);
     void *role_arg;
     int lock_fd;
-    bool stopped;             /* mlog_stop was called */
+    bool stopped; /* mlog_stop was called */
     struct mlog_stored stored;
 
     atomic_bool closing;  /* no new proposals; set under lock */

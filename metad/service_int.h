@@ -6,7 +6,8 @@
 #include "pile.h"
 #include "service.h"
 
-#define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply stops growing here: envelopes end at 1 MiB  \
+#define SERVICE_REPLY_SOFT_MAX                                                                     \
+    (384u << 10) /* a reply stops growing here: envelopes end at 1 MiB  \
                                              */
 
 struct service {

@@ -11,19 +11,20 @@
 
 struct client;
 struct client_config {
-    char **metads;            /* "host:port" each */
+    char **metads; /* "host:port" each */
     size_t nmetads;
-    const char *name;         /* shown in status: host:mountpoint */
-    unsigned timeout_ms;      /* default 60000 */
-    uint64_t dirty_max;       /* bytes buffered for writing in all, default 128 MiB */
-    unsigned flush_ms;        /* dirty data reaches the chunkds and metad within about this, default 1000 */
-    bool sync_all;            /* -o sync: every write waits as fsync does */
-    struct rpc_config rpc;    /* role, TLS, insecure, threads */
-    const char *host_id;      /* told to metad; NULL: /etc/machine-id */
+    const char *name;    /* shown in status: host:mountpoint */
+    unsigned timeout_ms; /* default 60000 */
+    uint64_t dirty_max;  /* bytes buffered for writing in all, default 128 MiB */
+    unsigned
+        flush_ms;  /* dirty data reaches the chunkds and metad within about this, default 1000 */
+    bool sync_all; /* -o sync: every write waits as fsync does */
+    struct rpc_config rpc; /* role, TLS, insecure, threads */
+    const char *host_id;   /* told to metad; NULL: /etc/machine-id */
 };
 /* Connects and opens a session. On failure a log line names each address tried and its error. */
 int client_open(const struct client_config *cfg, struct client **out);
-void client_close(struct client *c);     /* flushes everything, closes the session */
+void client_close(struct client *c); /* flushes everything, closes the session */
 const char *client_cluster(struct client *c);
 
 /* One mutation, waiting for its commit; retried with the same seq over reconnects until the time-out. attr and parent
@@ -32,7 +33,9 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
 /* Any read-only request to metad, retried likewise. out: free with rpc_result_free. */
 int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out);
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out);
-int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out);  /* of a file with unflushed writes: size and mtime include them */
+int client_getattr(
+    struct client *c, uint64_t ino,
+    Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
 
 /* ---- open files: one cfile per inode however often it is opened; reference-counted ---- */
 struct cfile;
@@ -54,9 +57,13 @@ int cfile_fsync(struct cfile *f);
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr, unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
-int client_sync(struct client *c);       /* fsync of everything dirty */
+int client_sync(struct client *c); /* fsync of everything dirty */
 /* Size and mtime including unflushed writes; false when ino is not open or clean. */
 bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns);
-struct client_stat { uint64_t dirty_bytes, inflight_appends, sealed_early, read_retries, crc_errors; bool connected; char metad[64]; };
+struct client_stat {
+    uint64_t dirty_bytes, inflight_appends, sealed_early, read_retries, crc_errors;
+    bool connected;
+    char metad[64];
+};
 void client_stat(struct client *c, struct client_stat *out);
 #endif

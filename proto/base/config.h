@@ -7,22 +7,25 @@
 #include <stdint.h>
 
 enum config_type {
-    CONFIG_STRING,  /* char * (owned by the config, freed by config_free) */
-    CONFIG_LIST,    /* struct config_list: may be given several times or comma-separated */
-    CONFIG_BOOL,    /* bool; --flag, --flag=yes|no */
-    CONFIG_UINT,    /* uint64_t */
-    CONFIG_SIZE,    /* uint64_t bytes: 512, 64K, 10M, 2G, 1T (powers of 1024) */
-    CONFIG_MSEC,    /* uint64_t milliseconds: 500ms, 10s, 2m, 1h; bare number is seconds */
+    CONFIG_STRING, /* char * (owned by the config, freed by config_free) */
+    CONFIG_LIST,   /* struct config_list: may be given several times or comma-separated */
+    CONFIG_BOOL,   /* bool; --flag, --flag=yes|no */
+    CONFIG_UINT,   /* uint64_t */
+    CONFIG_SIZE,   /* uint64_t bytes: 512, 64K, 10M, 2G, 1T (powers of 1024) */
+    CONFIG_MSEC,   /* uint64_t milliseconds: 500ms, 10s, 2m, 1h; bare number is seconds */
 };
-struct config_list { char **items; size_t n; };
+struct config_list {
+    char **items;
+    size_t n;
+};
 struct config_opt {
-    const char *name;      /* long name without dashes; NULL ends the table */
+    const char *name; /* long name without dashes; NULL ends the table */
     enum config_type type;
-    void *value;           /* the variable; holds the default before parsing */
-    const char *arg;       /* placeholder in --help, e.g. "DIR" */
-    const char *help;      /* one line */
-    uint64_t min, max;     /* numbers: allowed range; max 0: no limit */
-    bool flag_only;        /* not in the config file (e.g. --init) */
+    void *value;       /* the variable; holds the default before parsing */
+    const char *arg;   /* placeholder in --help, e.g. "DIR" */
+    const char *help;  /* one line */
+    uint64_t min, max; /* numbers: allowed range; max 0: no limit */
+    bool flag_only;    /* not in the config file (e.g. --init) */
 };
 
 /* Parses argv after the config file named by --config (or default_file when it exists). Handles

@@ -12,13 +12,13 @@
 
 struct ext {
     uint64_t file_off;
-    uint64_t chunk;     /* 0 is never a chunk of the store */
+    uint64_t chunk; /* 0 is never a chunk of the store */
     uint32_t chunk_off;
-    uint32_t len;       /* > 0 */
+    uint32_t len; /* > 0 */
 };
 struct extmap {
-    uint64_t w[2];      /* private: inline extent or pointer; see extmap.c */
-    uint32_t n;         /* extents; high bit private, use extmap_count() */
+    uint64_t w[2]; /* private: inline extent or pointer; see extmap.c */
+    uint32_t n;    /* extents; high bit private, use extmap_count() */
 };
 /* Called for every piece of an extent that leaves the map (replaced or cut), with exactly the bytes
  * that left; so a caller can keep reference counts and live bytes. May be NULL. whole: the last piece of
@@ -27,7 +27,7 @@ struct extmap {
 typedef void extmap_fn(void *arg, const struct ext *gone, int refs);
 
 void extmap_init(struct extmap *m);
-void extmap_free(struct extmap *m);                       /* no callbacks */
+void extmap_free(struct extmap *m); /* no callbacks */
 /* Inserts e (merging with a neighbour that continues it in file and chunk: merged is true then).
  * With both neighbours continuing it only one is merged, so that the count changes by the sum of the
  * callbacks' refs, plus 1 unless merged. Returns 0, -ENOMEM or -EINVAL (empty or past 2^64 / 2^32 offsets);
@@ -40,5 +40,5 @@ bool extmap_find(const struct extmap *m, uint64_t off, struct ext *out);
 /* The extent at position i in order, 0 <= i < extmap_count (for checkpoints: iterate with find is fine
  * too). */
 size_t extmap_count(const struct extmap *m);
-size_t extmap_memory(const struct extmap *m);             /* heap bytes used */
+size_t extmap_memory(const struct extmap *m); /* heap bytes used */
 #endif

@@ -8,10 +8,13 @@
 #define CAP_LEN 32u
 #define CAP_KEY_LEN 32u
 enum { CAP_READ = 1, CAP_APPEND = 2 };
-struct cap_key { uint64_t id; uint8_t key[CAP_KEY_LEN]; };
+struct cap_key {
+    uint64_t id;
+    uint8_t key[CAP_KEY_LEN];
+};
 void cap_make(const struct cap_key *k, uint64_t chunk, uint64_t session, uint32_t rights,
               uint32_t expiry_s, uint8_t out[CAP_LEN]);
 /* 0, -ERR_CAP or -ERR_CAP_EXPIRED. keys: the current and former keys known. */
-int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size_t len, uint64_t chunk,
-              uint64_t session, uint32_t rights, uint32_t now_s);
+int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size_t len,
+              uint64_t chunk, uint64_t session, uint32_t rights, uint32_t now_s);
 #endif

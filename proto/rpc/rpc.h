@@ -19,37 +19,41 @@
 #include "envelope.pb-c.h"
 
 #define RPC_PROTO_VERSION 1u
-#define RPC_MAX_ENVELOPE (1u << 20)       /* bytes */
+#define RPC_MAX_ENVELOPE (1u << 20) /* bytes */
 #define RPC_MAX_PAYLOAD ((1u << 20) + 65536u)
-#define RPC_MAX_INFLIGHT 4096             /* requests a peer may have open on one connection */
+#define RPC_MAX_INFLIGHT 4096 /* requests a peer may have open on one connection */
 
 enum rpc_role { /* bit set so that a set of roles fits one word */
-    RPC_ROLE_NONE = 0, RPC_ROLE_METAD = 1, RPC_ROLE_CHUNKD = 2, RPC_ROLE_CLIENT = 4, RPC_ROLE_ADMIN = 8,
-    RPC_ROLE_ANY = 15,
+                RPC_ROLE_NONE = 0,
+                RPC_ROLE_METAD = 1,
+                RPC_ROLE_CHUNKD = 2,
+                RPC_ROLE_CLIENT = 4,
+                RPC_ROLE_ADMIN = 8,
+                RPC_ROLE_ANY = 15,
 };
 
 struct rpc_config {
-    enum rpc_role role;     /* ours, told in Hello */
-    const char *name;       /* for peers' logs */
-    unsigned threads;       /* epoll threads, >= 1 */
-    bool insecure;          /* plaintext beyond loopback */
-    const char *tls_cert, *tls_key, *tls_ca;  /* PEM files; all or none */
+    enum rpc_role role;                      /* ours, told in Hello */
+    const char *name;                        /* for peers' logs */
+    unsigned threads;                        /* epoll threads, >= 1 */
+    bool insecure;                           /* plaintext beyond loopback */
+    const char *tls_cert, *tls_key, *tls_ca; /* PEM files; all or none */
 };
 struct rpc_loop;
 struct rpc_conn;
 
-struct rpc_peer {           /* what Hello said (with TLS, role and name from the certificate: OU=replfs-ROLE,
+struct rpc_peer { /* what Hello said (with TLS, role and name from the certificate: OU=replfs-ROLE,
                              * CN); valid once the connection is ready */
     enum rpc_role role;
     uint64_t features;
     char name[128], cluster[40], software[64], addr[64];
 };
 
-struct rpc_req {            /* a request received; lives until rpc_reply* consumes it */
+struct rpc_req { /* a request received; lives until rpc_reply* consumes it */
     struct rpc_conn *conn;
     const Replfs__Envelope *env;
-    struct buf *payload;    /* or NULL; owned by the req, take a reference to keep it */
-    int64_t deadline;       /* clock_mono ns */
+    struct buf *payload; /* or NULL; owned by the req, take a reference to keep it */
+    int64_t deadline;    /* clock_mono ns */
     uint64_t trace;
 };
 
@@ -73,7 +77,7 @@ struct rpc_service {
     void (*opened)(void *arg, struct rpc_conn *c);
     void (*closed)(void *arg, struct rpc_conn *c);
     void *arg;
-    const char *cluster;    /* our cluster UUID for Hello, or NULL */
+    const char *cluster; /* our cluster UUID for Hello, or NULL */
 };
 /* Listens on "host:port", "[v6]:port" or ":port". *port gets the bound port (for port 0). Refuses
  * non-loopback plaintext without insecure: -EPERM with a log line saying so and the two ways out. */
@@ -83,7 +87,8 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
  * (may be NULL). body of rep stays the caller's. */
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload);
 /* Replies with a Failure; code positive or negative. */
-void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Same with the whole Failure given (chunkd, leader). */
 void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
 
@@ -97,11 +102,11 @@ void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
 int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
              struct rpc_conn **out);
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c);
-void rpc_conn_unref(struct rpc_conn *c);     /* the last one closes; NULL is fine */
-void rpc_conn_close(struct rpc_conn *c);     /* now; outstanding calls end with ERR_PEER_GONE */
+void rpc_conn_unref(struct rpc_conn *c); /* the last one closes; NULL is fine */
+void rpc_conn_close(struct rpc_conn *c); /* now; outstanding calls end with ERR_PEER_GONE */
 bool rpc_conn_alive(const struct rpc_conn *c);
 const struct rpc_peer *rpc_conn_peer(const struct rpc_conn *c);
-void rpc_conn_set_data(struct rpc_conn *c, void *data);  /* one pointer for the service's use */
+void rpc_conn_set_data(struct rpc_conn *c, void *data); /* one pointer for the service's use */
 void *rpc_conn_data(const struct rpc_conn *c);
 /* Why a dead connection died: text for people, "" when unknown. */
 const char *rpc_conn_error(const struct rpc_conn *c);
@@ -116,13 +121,13 @@ void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, un
 
 struct rpc_result {
     int code;
-    Replfs__Envelope *rep;  /* or NULL */
+    Replfs__Envelope *rep; /* or NULL */
     struct buf *payload;
     void *priv;
 };
 /* The same, waiting; not on a loop thread. Returns out->code. Free out with rpc_result_free always. */
-int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
-                  struct rpc_result *out);
+int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
+                  unsigned timeout_ms, struct rpc_result *out);
 void rpc_result_free(struct rpc_result *r);
 
 /* ENVELOPE_INIT(x, APPEND_REQ, append_req) style helper: declares an envelope whose body is &msg. */

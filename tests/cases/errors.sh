@@ -23,7 +23,7 @@ done
 devcluster up --chunkd 2
 devcluster mount "$mnt" -o timeout=2
 echo x >"$mnt/x"
-says "already|exist" "$bin/replfs-metad" --init --data="$cluster/metad"
+says "already|exist|in use" "$bin/replfs-metad" --init --data="$cluster/metad"
 says "use|lock" "$bin/replfs-metad" --data="$cluster/metad" --listen=127.0.0.1:0
 says "use|lock" "$bin/replfs-chunkd" --data="$cluster/chunkd1/disk1" --meta="$(devcluster addr)" --listen=127.0.0.1:0
 devcluster kill metad
