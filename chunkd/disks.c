@@ -59,6 +59,7 @@ struct disks {
     char cluster[40]; /* mu */
     uint32_t chunkd;  /* mu */
     atomic_bool ready;
+    bool was_known; /* some directory had an identity when we started */
     size_t n;
     struct disk v[];
 };
@@ -139,6 +140,7 @@ static int check_identities(struct disks *d)
     if (first) {
         snprintf(d->cluster, sizeof d->cluster, "%s", first->id.cluster);
         d->chunkd = first->id.chunkd;
+        d->was_known = true;
     }
     return 0;
 }
@@ -220,6 +222,10 @@ static int open_one(struct disks *d, struct disk *k)
         if (rc != 0)
             return rc;
         k->id = id;
+        if (d->was_known)
+            log_warn("%s was empty and is taken as a new disk: if a file system should be mounted "
+                     "there, stop this chunkd and mount it",
+                     k->dir);
         log_info("%s is now disk %u of chunkd %u, cluster %s", k->dir, id.disk, id.chunkd,
                  id.cluster);
     }
