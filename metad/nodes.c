@@ -175,7 +175,7 @@ void nodes_make_ctx(struct nodes *n)
     n->ctx.seed = mix64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && !n->node[i]->reported_once) {
+        if (n->node[i] && !n->node[i]->reported_once && !n->node[i]->replaced_by) {
             n->ctx.unreported = true;
             n->ctx.incomplete |= n->node[i]->state != REPLFS__NODE_STATE__NODE_DEAD;
         }
@@ -276,7 +276,7 @@ static bool settled(const struct nodes *n, int64_t now)
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i]) {
             any = true;
-            if (!n->node[i]->reported_once)
+            if (!n->node[i]->reported_once && !n->node[i]->replaced_by)
                 return false;
         }
     return any;
@@ -287,6 +287,8 @@ static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_c
 {
     int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
     Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
+    if (d->replaced_by)
+        s = REPLFS__NODE_STATE__NODE_DEAD; /* nobody waits for it */
     if (s != d->state)
         change_state(n, d, s, silent);
     if (s == REPLFS__NODE_STATE__NODE_DEAD && d->conn && silent > (int64_t)n->cfg.dead_ms)
@@ -388,7 +390,7 @@ size_t nodes_missing(struct nodes *n, char ***out)
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
         char label[256];
-        if (!d || d->state == REPLFS__NODE_STATE__NODE_UP)
+        if (!d || d->state == REPLFS__NODE_STATE__NODE_UP || d->replaced_by)
             continue;
         if (asprintf(&v[got], "%s: %s, silent for %lld s", nodes_label(d, label),
                      state_text(d->state), (long long)((now - d->last_seen) / NSEC_PER_SEC)) < 0)
@@ -517,6 +519,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     grow_slots(n, 0);
     fsm_wrlock(cfg->fsm);
     load_members(n);
+    nodes_replaced_load(n);
     nodes_make_ctx(n);
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,

@@ -59,7 +59,7 @@ struct node {
     char host_id[64], host_name[64], addr[128];
     Replfs__NodeState state;
     struct rpc_conn *conn; /* a reference; NULL when not connected */
-    bool seen;             /* registered since we lead */
+    uint32_t replaced_by;  /* a newer chunkd took its place (address, computer); 0: none */
     int64_t last_seen;     /* mono; leader start when never seen */
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
@@ -186,6 +186,7 @@ void nodes_outstanding(struct nodes *n, int by); /* counts callbacks to come; ta
 
 /* ---- nodes_register.c ---- */
 int nodes_cap_key_load(struct nodes *n);
+void nodes_replaced_load(struct nodes *n); /* lock held */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
 void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */

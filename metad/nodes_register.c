@@ -85,6 +85,69 @@ int nodes_cap_key_load(struct nodes *n)
     return 0;
 }
 
+/* ---- chunkds whose place was taken ----
+ *
+ * A chunkd that comes with an empty directory gets a new id; the member that was at its address
+ * before is `replaced`: dead at once, and no warning for ever. The ids are kept in the file
+ * `replaced` of the metad's directory (as text, a pair a line); losing it costs a warning and, after
+ * a restart, a wait of dead_ms. */
+
+static void replaced_path(const struct nodes *n, char out[static 540])
+{
+    snprintf(out, 540, "%s/replaced", n->dir);
+}
+
+void nodes_replaced_load(struct nodes *n)
+{
+    char path[540];
+    unsigned id, by;
+    replaced_path(n, path);
+    FILE *f = n->dir[0] ? fopen(path, "re") : NULL;
+    if (!f)
+        return;
+    while (fscanf(f, "%u %u", &id, &by) == 2) {
+        struct node *d = nodes_find(n, id);
+        if (d && nodes_find(n, by))
+            d->replaced_by = by;
+    }
+    fclose(f);
+}
+
+static void replaced_save(const struct nodes *n)
+{
+    char path[540], tmp[560];
+    replaced_path(n, path);
+    snprintf(tmp, sizeof tmp, "%s.new", path);
+    FILE *f = n->dir[0] ? fopen(tmp, "we") : NULL;
+    if (!f)
+        return;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && n->node[i]->replaced_by)
+            fprintf(f, "%u %u\n", i, n->node[i]->replaced_by);
+    bool bad = fflush(f) || fsync(fileno(f));
+    if (fclose(f) || bad || rename(tmp, path))
+        log_warn("%s cannot be written: %s", path, err_str(-errno));
+}
+
+/* Lock held, d has just registered. */
+static void find_replaced(struct nodes *n, struct node *d)
+{
+    bool changed = d->replaced_by;
+    d->replaced_by = 0;
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        struct node *e = n->node[i];
+        char label[256];
+        if (!e || e == d || e->conn || e->replaced_by || e->host != d->host || !e->addr[0] ||
+            strcmp(e->addr, d->addr))
+            continue;
+        e->replaced_by = d->id;
+        changed = true;
+        log_info("%s is replaced by chunkd %u at the same address", nodes_label(e, label), d->id);
+    }
+    if (changed)
+        replaced_save(n);
+}
+
 /* ---- registration ---- */
 
 /* An address without a host ("0.0.0.0:7101", ":7101") gets the one its connection comes from. */
@@ -108,13 +171,13 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     nodes_set_host(n, d, r->host_id, r->host_name ? r->host_name : "");
     full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->addr);
     d->conn = rpc_conn_ref(req->conn);
-    d->seen = true;
     d->last_seen = clock_mono();
     d->hb_seq = 0;
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;
     d->want_report = false;
     nodes_disks_set(n, d, r->disks, r->n_disks);
+    find_replaced(n, d);
     n->epoch++;
 }
 

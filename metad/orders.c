@@ -377,9 +377,9 @@ static void verify_result(struct nodes *n, struct order *o, struct job *j, struc
     struct node *d = nodes_find(n, o->chunkd);
     char label[256];
     if (l && verify_found_bad(o)) {
-        log_warn(
-            "the copy of chunk %016llx on %s is bad (%u of %u bytes are good): it will be replaced",
-            (unsigned long long)c->id, nodes_label(d, label), o->good_len, c->len);
+        log_warn("the copy of chunk %016llx on %s is bad (good up to byte %u of %u): it will be "
+                 "replaced",
+                 (unsigned long long)c->id, nodes_label(d, label), o->good_len, c->len);
         l->state = COPY_BAD;
         job_doubted(j, o->chunkd);
     } else if (l && !o->code) {

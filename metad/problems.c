@@ -30,6 +30,8 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     char label[256];
     long long silent = (a->now - d->last_seen) / NSEC_PER_SEC;
     nodes_label(d, label);
+    if (d->replaced_by)
+        return; /* its place is taken: nothing to be done about it */
     if (d->state == REPLFS__NODE_STATE__NODE_DEAD)
         status_problem(
             a, 1, "chunkd-dead",
@@ -55,6 +57,8 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
 {
     char label[256];
     nodes_label(d, label);
+    if (d->replaced_by)
+        return;
     if (k->failed) {
         status_problem(
             a, 1, "disk-failed",

@@ -791,6 +791,27 @@ static void wiped_disk_is_noticed(void **state)
     wait_until(really_held, &w, "the digest to tell and the copy to be made anew");
 }
 
+static void wiped_chunkd_takes_its_old_place(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    struct chunkd *k = &fx->chunkd[1];
+    join_all(2);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(all_reported, &w.chunk, "heartbeats to name the copies");
+    leave(k);
+    pthread_mutex_lock(&k->lock);
+    k->nheld = k->nchanges = 0;
+    k->digest = k->seq = 0;
+    k->id = 0;
+    pthread_mutex_unlock(&k->lock);
+    join(k, "");
+    assert_int_equal(k->id, 3);
+    wait_until(really_held, &w, "the copy on the empty disk");
+    assert_false(has_problem("chunkd-dead", 1));
+    assert_false(has_problem("chunkd-suspect", 1));
+}
+
 static void lost_and_unavailable_show(void **state)
 {
     (void)state;
@@ -912,6 +933,7 @@ int main(void)
         NODES_TEST(garbage_goes_when_it_is_sure),
         NODES_TEST(freed_chunk_is_deleted),
         NODES_TEST(wiped_disk_is_noticed),
+        NODES_TEST(wiped_chunkd_takes_its_old_place),
         NODES_TEST(lost_and_unavailable_show),
         NODES_TEST(info_and_converge_tell),
         NODES_TEST(failing_orders_are_tried_again),
