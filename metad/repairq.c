@@ -156,6 +156,12 @@ static uint32_t slab_take(struct repairq *q)
     return i;
 }
 
+static void account(struct repairq *q, const struct repairq_item *it, int by)
+{
+    q->stat_n[it->kind] += (uint64_t)(int64_t)by;
+    q->stat_bytes[it->kind] += (uint64_t)by * it->bytes;
+}
+
 static void detach(struct repairq *q, uint32_t i)
 {
     struct node *n = &q->slab[i];
@@ -165,16 +171,14 @@ static void detach(struct repairq *q, uint32_t i)
     else
         list_del(q, i);
     assert(q->stat_n[n->it.kind] > 0 && q->stat_bytes[n->it.kind] >= n->it.bytes);
-    q->stat_n[n->it.kind]--;
-    q->stat_bytes[n->it.kind] -= n->it.bytes;
+    account(q, &n->it, -1);
 }
 
 static void attach(struct repairq *q, uint32_t i, bool front)
 {
     struct node *n = &q->slab[i];
     assert(n->it.prio < REPAIR_PRIO_MAX && n->it.kind < REPAIR_KINDS);
-    q->stat_n[n->it.kind]++;
-    q->stat_bytes[n->it.kind] += n->it.bytes;
+    account(q, &n->it, 1);
     if (front)
         list_add(q, i, true);
     else
@@ -189,42 +193,56 @@ static void discard(struct repairq *q, uint32_t i)
     q->free = i;
 }
 
-static void put(struct repairq *q, const struct repairq_item *it, bool front)
+/* What stays of the one in the queue when a newer finding comes. One that asks for no delay (due when it was
+ * found) changes nothing about when and in which order. */
+static struct repairq_item merge(const struct repairq_item *old, const struct repairq_item *it)
 {
-    uint32_t i;
-    struct repairq_item merged = *it;
-    if (u64map_get(&q->index, it->chunk, &i)) {
-        const struct node *n = &q->slab[i];
-        if (n->where == LISTED && n->it.prio == it->prio && it->due <= n->it.due)
-            front = true; /* keeps its place, see below */
-        merged.since = n->it.since;
-        merged.due = n->it.due > it->due ? n->it.due : it->due;
-        merged.fails = n->it.fails > it->fails ? n->it.fails : it->fails;
-        if (front) {
-            q->stat_n[n->it.kind]--;
-            q->stat_bytes[n->it.kind] -= n->it.bytes;
-            q->slab[i].it = merged;
-            q->stat_n[merged.kind]++;
-            q->stat_bytes[merged.kind] += merged.bytes;
-            return;
-        }
-        detach(q, i);
-    } else {
-        i = slab_take(q);
-        u64map_put(&q->index, it->chunk, i);
-    }
-    q->slab[i].it = merged;
+    struct repairq_item m = *it;
+    m.since = old->since;
+    m.due = it->due <= it->since || old->due > it->due ? old->due : it->due;
+    m.fails = old->fails > it->fails ? old->fails : it->fails;
+    return m;
+}
+
+static void add(struct repairq *q, const struct repairq_item *it, bool front)
+{
+    uint32_t i = slab_take(q);
+    u64map_put(&q->index, it->chunk, i);
+    q->slab[i].it = *it;
     attach(q, i, front);
+}
+
+static void update(struct repairq *q, uint32_t i, const struct repairq_item *it)
+{
+    struct node *n = &q->slab[i];
+    struct repairq_item m = merge(&n->it, it);
+    if (n->where == LISTED && m.prio == n->it.prio && m.due == n->it.due) {
+        account(q, &n->it, -1); /* keeps its place */
+        n->it = m;
+        account(q, &n->it, 1);
+        return;
+    }
+    detach(q, i);
+    n->it = m;
+    attach(q, i, false);
 }
 
 void repairq_push(struct repairq *q, const struct repairq_item *it)
 {
-    put(q, it, false);
+    uint32_t i;
+    if (u64map_get(&q->index, it->chunk, &i))
+        update(q, i, it);
+    else
+        add(q, it, false);
 }
 
 void repairq_unpop(struct repairq *q, const struct repairq_item *it)
 {
-    put(q, it, !repairq_has(q, it->chunk));
+    uint32_t i;
+    if (u64map_get(&q->index, it->chunk, &i))
+        update(q, i, it);
+    else
+        add(q, it, true);
 }
 
 bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out)
