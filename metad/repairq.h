@@ -18,7 +18,8 @@ struct repairq;
 struct repairq *repairq_new(void);
 void repairq_free(struct repairq *q);
 /* Adds, or updates the one that is there: prio, kind, bytes are replaced, since stays, and the
- * later due wins. it->since is when a new one begins to age. */
+ * later due wins; a due not after since asks for no delay and changes neither time nor order. since
+ * is when a new one begins to age. */
 void repairq_push(struct repairq *q, const struct repairq_item *it);
 /* Puts back one just popped, before its equals. */
 void repairq_unpop(struct repairq *q, const struct repairq_item *it);
