@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -203,6 +204,21 @@ static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__E
     return rc;
 }
 
+static int not_connected(struct ctl_server *s, uid_t uid, struct ctl_msg *out)
+{
+    struct client_stat st;
+    char detail[160];
+    Replfs__Failure f = REPLFS__FAILURE__INIT;
+    RPC_ENVELOPE(env, FAILURE, failure, &f);
+    client_stat(s->client, &st);
+    snprintf(detail, sizeof detail, "the mount has lost metad and keeps trying, last %s", st.metad);
+    env.is_reply = true;
+    f.code = ERR_PEER_GONE;
+    f.detail = detail;
+    keep(s, uid, &env, out);
+    return -ERR_PEER_GONE;
+}
+
 static int call(struct ctl_server *s, uint64_t ino, uid_t uid, const struct ctl_msg *in,
                 struct ctl_msg *out)
 {
@@ -211,7 +227,7 @@ static int call(struct ctl_server *s, uint64_t ino, uid_t uid, const struct ctl_
         return -EINVAL;
     int rc = ctl_server_allows(req);
     if (!rc && !wait_connected(s->client))
-        rc = -ERR_PEER_GONE;
+        rc = not_connected(s, uid, out);
     if (!rc && req->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ)
         rc = run_set_goal(s, uid, req, out);
     else if (!rc)

@@ -126,8 +126,9 @@ static int connect_cluster(struct mount *m)
                                         .tls_ca = o->tls_ca}};
     int rc = client_open(&cfg, &m->ctx.client);
     if (rc) {
-        log_error("cannot mount %s on %s: %s. Is metad running there, and the port open?", o->spec,
-                  m->mountpoint, err_str(rc));
+        bool silent = rc == -ETIMEDOUT || rc == -ERR_TIMEOUT || rc == -ERR_PEER_GONE;
+        log_error("cannot mount %s on %s: %s%s", o->spec, m->mountpoint, err_str(rc),
+                  silent ? ". Is metad running there, and its port reachable from here?" : "");
         return EXIT_MOUNT;
     }
     rc = client_getattr(m->ctx.client, FUSE_ROOT_ID, &root);
@@ -268,7 +269,7 @@ static int run(struct mount *m)
 
 int main(int argc, char **argv)
 {
-    struct mount m = {.log_fd = -1};
+    struct mount m = {.log_fd = -1, .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER};
     char err[1536];
     int rc = 0;
     if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {

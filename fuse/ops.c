@@ -11,7 +11,6 @@
 #include "ops.h"
 
 #include <errno.h>
-#include <sys/statvfs.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -23,6 +22,13 @@
 struct mount_ctx *ops_ctx(fuse_req_t req)
 {
     return fuse_req_userdata(req);
+}
+
+bool ops_cut_off(struct mount_ctx *m)
+{
+    struct client_stat st;
+    client_stat(m->client, &st);
+    return !st.connected;
 }
 
 void ops_reply(fuse_req_t req, int code)
@@ -130,29 +136,47 @@ static void op_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *l
     fuse_reply_none(req);
 }
 
-static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+static int ask_space(fuse_req_t req, fuse_ino_t ino, struct statvfs *v)
 {
     Replfs__StatfsReq ask = REPLFS__STATFS_REQ__INIT;
     RPC_ENVELOPE(q, STATFS_REQ, statfs_req, &ask);
     struct rpc_result r;
     ask.ino = ino ? ino : FUSE_ROOT_ID;
     int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_STATFS_REPLY, &r);
-    if (rc) {
-        ops_reply(req, rc);
-    } else {
+    if (!rc) {
         const Replfs__StatfsReply *s = r.rep->statfs_reply;
-        struct statvfs v = {.f_bsize = 4096,
-                            .f_frsize = 4096,
-                            .f_blocks = s->total / 4096,
-                            .f_bfree = s->free / 4096,
-                            .f_bavail = s->free / 4096,
-                            .f_files = s->files + s->files_free,
-                            .f_ffree = s->files_free,
-                            .f_favail = s->files_free,
-                            .f_namemax = 255};
-        fuse_reply_statfs(req, &v);
+        *v = (struct statvfs){.f_bsize = 4096,
+                              .f_frsize = 4096,
+                              .f_blocks = s->total / 4096,
+                              .f_bfree = s->free / 4096,
+                              .f_bavail = s->free / 4096,
+                              .f_files = s->files + s->files_free,
+                              .f_ffree = s->files_free,
+                              .f_favail = s->files_free,
+                              .f_namemax = 255};
     }
     rpc_result_free(&r);
+    return rc;
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct mount_ctx *m = ops_ctx(req);
+    struct statvfs v = {0};
+    int rc = 0;
+    bool last_seen = ops_cut_off(m);
+    if (!last_seen)
+        rc = ask_space(req, ino, &v);
+    pthread_mutex_lock(&m->root_lock);
+    if (last_seen)
+        v = m->space;
+    else if (!rc)
+        m->space = v;
+    pthread_mutex_unlock(&m->root_lock);
+    if (rc)
+        ops_reply(req, rc);
+    else
+        fuse_reply_statfs(req, &v);
 }
 
 /* Absent operations get ENOSYS from libfuse, which the kernel remembers and then handles itself:

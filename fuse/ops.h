@@ -3,8 +3,10 @@
 #ifndef REPLFS_FUSE_OPS_H
 #define REPLFS_FUSE_OPS_H
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/statvfs.h>
 
 #include "client/client.h"
 #include "ctl_server.h"
@@ -15,12 +17,18 @@ struct mount_ctx { /* the session's userdata */
     struct inode_table *inodes;
     struct ctl_server *ctl;
     bool readdirplus;
+    pthread_mutex_t root_lock;
+    Replfs__Attr root; /* as last seen; under root_lock, as is: */
+    struct statvfs space;
 };
 
 extern const struct fuse_lowlevel_ops ops_table;
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
+/* No metad is connected. The root's attributes and the free space are then answered as last seen, since
+ * umount(8) and replfsctl ask for them first and must work just then; all else waits for metad. */
+bool ops_cut_off(struct mount_ctx *m);
 /* The one edge where replfs codes become errno; code 0 answers success. */
 void ops_reply(fuse_req_t req, int code);
 void ops_stat(const Replfs__Attr *a, struct stat *st);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -34,9 +35,22 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    struct mount_ctx *m = ops_ctx(req);
     Replfs__Attr a = REPLFS__ATTR__INIT;
+    int rc = 0;
     (void)fi;
-    int rc = client_getattr(ops_ctx(req)->client, ino, &a);
+    if (ino != FUSE_ROOT_ID) {
+        rc = client_getattr(m->client, ino, &a);
+    } else {
+        bool last_seen = ops_cut_off(m);
+        if (!last_seen)
+            rc = client_getattr(m->client, ino, &a);
+        LOCK_SCOPE(&m->root_lock);
+        if (last_seen)
+            a = m->root;
+        else if (!rc)
+            m->root = a;
+    }
     ops_reply_attr(req, rc, &a);
 }
 

@@ -13,12 +13,14 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../ctl_ioctl.h"
@@ -28,6 +30,7 @@
 
 #define FOLLOW_MAX 5
 #define REPLY_MAX (64u << 20)
+#define PROBE_MS 10000
 
 struct transport {
     int fd; /* of the mount, or -1 */
@@ -132,16 +135,65 @@ static int open_any(const char *path, const struct stat *st, const char *root)
     return fd < 0 ? -errno : fd;
 }
 
+/* stat in a child, since a mount without its metad answers only after its own time-out, and a process
+ * cannot give up meanwhile. 0, or the errno; ETIMEDOUT after PROBE_MS, the child is left to end by itself. */
+static int probe(const char *path)
+{
+    struct stat st;
+    int fds[2], err = ETIMEDOUT;
+    if (pipe2(fds, O_CLOEXEC))
+        return errno;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) {
+        err = errno;
+    } else if (!pid) {
+        err = stat(path, &st) ? errno : 0;
+        ssize_t n = write(fds[1], &err, sizeof err);
+        _exit(n != sizeof err);
+    } else {
+        struct pollfd p = {.fd = fds[0], .events = POLLIN};
+        if (poll(&p, 1, PROBE_MS) == 1 && read(fds[0], &err, sizeof err) == sizeof err)
+            waitpid(pid, NULL, 0);
+        else
+            err = ETIMEDOUT;
+    }
+    close(fds[0]);
+    close(fds[1]);
+    return err;
+}
+
+static int no_path(const char *path, int err)
+{
+    switch (err) {
+    case ENOTCONN:
+        ctl_error("%s: the mount's process is gone: umount -l it and mount again", path);
+        return CTL_UNREACHABLE;
+    case ETIMEDOUT:
+    case EIO:
+        ctl_error("%s: the mount does not answer: its metad cannot be reached. See which one with "
+                  "'findmnt "
+                  "-t fuse.replfs' and why in the mount's log; --meta ADDR asks a metad directly",
+                  path);
+        return CTL_UNREACHABLE;
+    case EACCES:
+        ctl_error("%s: %s", path, strerror(err));
+        return CTL_DENIED;
+    default:
+        ctl_error("%s: %s", path, strerror(err));
+        return CTL_NO_PATH;
+    }
+}
+
 int transport_path(const char *path, struct transport **out, struct transport_target *target)
 {
     struct stat st;
     struct found f;
-    if (stat(path, &st)) {
-        ctl_error("%s: %s%s", path, strerror(errno),
-                  errno == ENOTCONN ? ": the mount's process is gone; umount -l it and mount again"
-                                    : "");
-        return errno == EACCES ? CTL_DENIED : errno == ENOENT ? CTL_NO_PATH : CTL_UNREACHABLE;
-    }
+    int err = probe(path);
+    if (!err && stat(path, &st))
+        err = errno;
+    if (err)
+        return no_path(path, err);
     if (find_mounts(st.st_dev, &f) || !f.n) {
         ctl_error("%s: not on a replfs mount. Give a path below a mount point of type fuse.replfs "
                   "(see 'mount | grep replfs')",
