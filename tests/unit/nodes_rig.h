@@ -1,0 +1,622 @@
+/* What test_nodes.c runs in: the registry and its driver with a real fsm and rpc loop, a stand-in for the log
+ * that applies at once, and chunkds whose doings are scripted. */
+#ifndef REPLFS_TESTS_NODES_RIG_H
+#define REPLFS_TESTS_NODES_RIG_H
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+#include "metad/nodes_int.h"
+
+#define UUID "11111111-2222-3333-4444-555555555555"
+#define CHUNKDS 4
+#define HELD_MAX 64
+#define WAIT_MS 15000
+
+/* ---- the log's stand-in ---- */
+
+struct mlog {
+    struct fsm *fsm;
+    uint64_t index;
+};
+
+const char *mlog_uuid(struct mlog *m)
+{
+    (void)m;
+    return UUID;
+}
+
+bool mlog_is_leader(struct mlog *m)
+{
+    (void)m;
+    return true;
+}
+
+void mlog_status(struct mlog *m, struct mlog_status *out)
+{
+    *out = (struct mlog_status){.leader = true, .applied = m->index};
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    struct fsm_result res;
+    fsm_wrlock(m->fsm);
+    fsm_apply(m->fsm, ++m->index, cmd, &res);
+    fn(arg, 0, &res);
+    fsm_unlock(m->fsm);
+    after(arg);
+}
+
+/* ---- scripted chunkds ---- */
+
+struct held {
+    uint64_t chunk, session;
+    uint32_t len;
+    bool damaged;
+};
+struct chunkd {
+    pthread_mutex_t lock;
+    char host[32];
+    uint32_t id;
+    struct rpc_conn *conn;
+    struct held held[HELD_MAX];
+    unsigned nheld;
+    Replfs__ChunkRecord changes[HELD_MAX];
+    unsigned nchanges;
+    uint64_t seq, digest, reports;
+    unsigned copies, deletes, verifies;
+    bool silent; /* no heartbeats */
+    bool refuse; /* orders fail */
+};
+
+struct fixture {
+    struct rpc_loop *loop;
+    struct rpc_service svc;
+    struct mlog mlog;
+    struct nodes *nodes;
+    int port;
+    struct chunkd chunkd[CHUNKDS];
+    pthread_t beater;
+    bool stop;
+    uint64_t seq, next_chunk;
+};
+static struct fixture *fx;
+
+/* A field of the script, read under its lock. */
+#define PEEK(k, field)                                                                             \
+    (__extension__({                                                                               \
+        pthread_mutex_lock(&(k)->lock);                                                            \
+        uint64_t peeked_ = (k)->field;                                                             \
+        pthread_mutex_unlock(&(k)->lock);                                                          \
+        peeked_;                                                                                   \
+    }))
+
+static struct held *find_held(struct chunkd *k, uint64_t chunk)
+{
+    for (unsigned i = 0; i < k->nheld; i++)
+        if (k->held[i].chunk == chunk)
+            return &k->held[i];
+    return NULL;
+}
+
+/* len 0 removes. Lock held. */
+static void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+{
+    struct held *h = find_held(k, chunk);
+    if (!h && len) {
+        assert_true(k->nheld < HELD_MAX);
+        h = &k->held[k->nheld++];
+        k->digest ^= mix64(chunk);
+    } else if (h && !len) {
+        *h = k->held[--k->nheld];
+        k->digest ^= mix64(chunk);
+        h = NULL;
+    }
+    if (h)
+        *h = (struct held){.chunk = chunk, .len = len, .session = session};
+    assert_true(k->nchanges < HELD_MAX);
+    Replfs__ChunkRecord *r = &k->changes[k->nchanges++];
+    replfs__chunk_record__init(r);
+    r->chunk = chunk;
+    r->len = len;
+    r->session = session;
+}
+
+static void store(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+{
+    pthread_mutex_lock(&k->lock);
+    hold(k, chunk, len, session);
+    pthread_mutex_unlock(&k->lock);
+}
+
+static void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderReply *rep,
+                     int *code)
+{
+    struct held *h;
+    switch (o->order_case) {
+    case REPLFS__ORDER_REQ__ORDER_COPY:
+        assert_true(o->copy->n_sources > 0 && o->copy->sources[0]->cap.len == CAP_LEN);
+        hold(k, o->copy->chunk, o->copy->len, o->copy->session);
+        rep->bytes = o->copy->len;
+        k->copies++;
+        break;
+    case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
+        for (size_t i = 0; i < o->delete_chunks->n_chunks; i++) {
+            if (find_held(k, o->delete_chunks->chunks[i]))
+                hold(k, o->delete_chunks->chunks[i], 0, 0);
+            k->deletes++;
+        }
+        break;
+    case REPLFS__ORDER_REQ__ORDER_VERIFY:
+        k->verifies++;
+        h = find_held(k, o->verify->chunk);
+        *code = h ? 0 : -ERR_NO_CHUNK;
+        rep->len = h ? h->len : 0;
+        rep->bad = h && h->damaged && !o->verify->quick;
+        break;
+    default:
+        *code = -ERR_PROTOCOL;
+    }
+}
+
+static void chunkd_request(void *arg, struct rpc_req *req)
+{
+    struct chunkd *k = arg;
+    Replfs__OrderReply rep = REPLFS__ORDER_REPLY__INIT;
+    int code = 0;
+    if (req->env->body_case != REPLFS__ENVELOPE__BODY_ORDER_REQ) {
+        rpc_fail(req, -ERR_PROTOCOL, "not an order");
+        return;
+    }
+    pthread_mutex_lock(&k->lock);
+    if (k->refuse)
+        code = -EIO;
+    else
+        do_order(k, req->env->order_req, &rep, &code);
+    pthread_mutex_unlock(&k->lock);
+    if (code) {
+        rpc_fail(req, code, "scripted");
+        return;
+    }
+    RPC_ENVELOPE(env, ORDER_REPLY, order_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struct rpc_conn *conn,
+                       char detail[256])
+{
+    Replfs__RegisterReq r = REPLFS__REGISTER_REQ__INIT;
+    Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
+    char cl[64], addr[32];
+    struct rpc_result res;
+    snprintf(cl, sizeof cl, "%s", cluster);
+    snprintf(addr, sizeof addr, "127.0.0.1:%u", 7100 + (unsigned)(k - fx->chunkd));
+    disk.capacity = 1ull << 40;
+    disk.avail = 1ull << 39;
+    r.cluster = cl;
+    r.chunkd = id;
+    r.host_id = r.host_name = k->host;
+    r.addr = addr;
+    r.disks = disks;
+    r.n_disks = 1;
+    RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
+    int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
+    if (!rc) {
+        k->id = res.rep->register_reply->chunkd;
+        assert_int_equal(res.rep->register_reply->cap_key.len, CAP_KEY_LEN);
+        assert_string_equal(res.rep->register_reply->cluster, UUID);
+    } else if (res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {
+        snprintf(detail, 256, "%s", res.rep->failure->detail);
+    }
+    rpc_result_free(&res);
+    return rc;
+}
+
+static struct rpc_conn *dial(struct chunkd *k)
+{
+    char addr[32];
+    struct rpc_conn *c = NULL;
+    static struct rpc_service svc[CHUNKDS];
+    struct rpc_service *s = &svc[k - fx->chunkd];
+    *s = (struct rpc_service){.request = chunkd_request, .arg = k};
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", fx->port);
+    assert_int_equal(rpc_dial(fx->loop, addr, RPC_ROLE_ANY, s, &c), 0);
+    return c;
+}
+
+static void report(struct chunkd *k)
+{
+    Replfs__ReportReq r = REPLFS__REPORT_REQ__INIT;
+    Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
+    struct rpc_result res;
+    pthread_mutex_lock(&k->lock);
+    r.chunkd = k->id;
+    r.report = ++k->reports;
+    r.first = r.last = true;
+    for (unsigned i = 0; i < k->nheld; i++) {
+        replfs__chunk_record__init(&rec[i]);
+        rec[i].chunk = k->held[i].chunk;
+        rec[i].len = k->held[i].len;
+        rec[i].session = k->held[i].session;
+        recs[i] = &rec[i];
+    }
+    r.n_chunks = k->nheld;
+    r.chunks = recs;
+    struct rpc_conn *c = rpc_conn_ref(k->conn);
+    pthread_mutex_unlock(&k->lock);
+    RPC_ENVELOPE(env, REPORT_REQ, report_req, &r);
+    rpc_call_wait(c, &env, NULL, 5000, &res);
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+}
+
+/* Returns whether a full report is wanted. */
+static bool beat(struct chunkd *k)
+{
+    Replfs__HeartbeatReq h = REPLFS__HEARTBEAT_REQ__INIT;
+    Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
+    Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
+    struct rpc_result res;
+    pthread_mutex_lock(&k->lock);
+    if (!k->conn || k->silent) {
+        pthread_mutex_unlock(&k->lock);
+        return false;
+    }
+    h.chunkd = k->id;
+    h.seq = ++k->seq;
+    h.digest = k->digest;
+    h.count = k->nheld;
+    disk.capacity = 1ull << 40;
+    disk.avail = 1ull << 39;
+    h.disks = disks;
+    h.n_disks = 1;
+    for (unsigned i = 0; i < k->nchanges; i++) {
+        rec[i] = k->changes[i];
+        recs[i] = &rec[i];
+    }
+    h.n_changes = k->nchanges;
+    h.changes = recs;
+    k->nchanges = 0;
+    struct rpc_conn *c = rpc_conn_ref(k->conn);
+    pthread_mutex_unlock(&k->lock);
+    RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &h);
+    int rc = rpc_call_wait(c, &env, NULL, 5000, &res);
+    bool want = !rc && res.rep->heartbeat_reply->want_report;
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+    return want;
+}
+
+static void *beater(void *arg)
+{
+    (void)arg;
+    while (!__atomic_load_n(&fx->stop, __ATOMIC_ACQUIRE)) {
+        for (unsigned i = 0; i < CHUNKDS; i++)
+            if (beat(&fx->chunkd[i]))
+                report(&fx->chunkd[i]);
+        usleep(20000); /* the pace of heartbeats, not a wait for anything */
+    }
+    return NULL;
+}
+
+static void join(struct chunkd *k, const char *cluster)
+{
+    char detail[256] = "";
+    struct rpc_conn *c = dial(k);
+    assert_int_equal(do_register(k, cluster, k->id, c, detail), 0);
+    pthread_mutex_lock(&k->lock);
+    k->conn = c;
+    k->nchanges = 0;
+    pthread_mutex_unlock(&k->lock);
+    report(k);
+}
+
+static void leave(struct chunkd *k)
+{
+    pthread_mutex_lock(&k->lock);
+    struct rpc_conn *c = k->conn;
+    k->conn = NULL;
+    pthread_mutex_unlock(&k->lock);
+    rpc_conn_close(c);
+    rpc_conn_unref(c);
+}
+
+/* ---- metad's side ---- */
+
+static void server_request(void *arg, struct rpc_req *req)
+{
+    struct fixture *f = arg;
+    switch (req->env->body_case) {
+    case REPLFS__ENVELOPE__BODY_STATUS_REQ:
+        nodes_rpc_status(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+        nodes_rpc_info(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
+        nodes_rpc_converge(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+        nodes_rpc_nodes(f->nodes, req);
+        break;
+    default:
+        nodes_request(f->nodes, req);
+    }
+}
+
+static void server_closed(void *arg, struct rpc_conn *c)
+{
+    nodes_conn_closed(((struct fixture *)arg)->nodes, c);
+}
+
+static int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
+{
+    struct fsm_result res;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    cmd.op = op;
+    cmd.session = session;
+    cmd.time_ns = clock_wall();
+    fsm_wrlock(fx->mlog.fsm);
+    fsm_apply(fx->mlog.fsm, ++fx->mlog.index, &cmd, &res);
+    if (!res.code && op->op_case == REPLFS__META_OP__OP_COMMIT)
+        for (size_t i = 0; i < op->commit->n_copies; i++)
+            nodes_copies(fx->nodes, op->commit->copies[i]->chunk, op->commit->copies[i]->chunkds,
+                         op->commit->copies[i]->n_chunkds);
+    fsm_unlock(fx->mlog.fsm);
+    if (ino)
+        *ino = res.ino;
+    return res.code;
+}
+
+#define OP(var, CASE, field, ptr)                                                                  \
+    Replfs__MetaOp var = REPLFS__META_OP__INIT;                                                    \
+    var.op_case = REPLFS__META_OP__OP_##CASE;                                                      \
+    var.field = ptr
+
+static void open_session(uint64_t session)
+{
+    char text[] = "test";
+    Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
+    o.session = session;
+    o.name = o.host_id = text;
+    OP(op, SESSION_OPEN, session_open, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+static void close_session(uint64_t session)
+{
+    Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
+    o.n_session = 1;
+    o.session = &session;
+    OP(op, SESSION_CLOSE, session_close, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+static uint64_t make_file(const char *name)
+{
+    static uint64_t ino = 100;
+    uint64_t got;
+    Replfs__CreateOp o = REPLFS__CREATE_OP__INIT;
+    o.parent = FSM_ROOT_INO;
+    o.name = (ProtobufCBinaryData){.len = strlen(name), .data = (uint8_t *)(uintptr_t)name};
+    o.mode = 0100644;
+    o.ino = ++ino;
+    OP(op, CREATE, create, &o);
+    assert_int_equal(apply(&op, 0, &got), 0);
+    return got;
+}
+
+static void set_goal(uint64_t ino, unsigned goal)
+{
+    Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
+    o.ino = &ino;
+    o.n_ino = 1;
+    o.goal = goal;
+    OP(op, SET_GOAL, set_goal, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+/* A committed chunk of a new file, stored at the first n chunkds. */
+static uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t *ino)
+{
+    uint32_t ids[CHUNKDS];
+    uint64_t chunk = fx->next_chunk++;
+    *ino = make_file(name);
+    set_goal(*ino, goal);
+    for (unsigned i = 0; i < n; i++) {
+        ids[i] = fx->chunkd[i].id;
+        store(&fx->chunkd[i], chunk, 8192, 77);
+    }
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *pe = &e;
+    Replfs__ChunkCopies cc = REPLFS__CHUNK_COPIES__INIT, *pcc = &cc;
+    Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
+    e.len = 8192;
+    e.chunk = cc.chunk = chunk;
+    cc.len = 8192;
+    cc.chunkds = ids;
+    cc.n_chunkds = n;
+    o.ino = *ino;
+    o.extents = &pe;
+    o.n_extents = 1;
+    o.copies = &pcc;
+    o.n_copies = 1;
+    OP(op, COMMIT, commit, &o);
+    assert_int_equal(apply(&op, 77, NULL), 0);
+    return chunk;
+}
+
+/* ---- waiting ---- */
+
+typedef bool condition(void *arg);
+
+static void wait_until(condition *fn, void *arg, const char *what)
+{
+    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    while (!fn(arg)) {
+        if (clock_mono() > end)
+            fail_msg("waited %d ms for: %s", WAIT_MS, what);
+        usleep(5000);
+    }
+}
+
+struct want {
+    uint64_t chunk;
+    unsigned ok; /* copies in state ok, and none in any other */
+};
+
+static bool has_copies(void *arg)
+{
+    const struct want *w = arg;
+    unsigned ok = 0, other = 0;
+    fsm_rdlock(fx->mlog.fsm);
+    struct fsm_chunk *c = fsm_chunk_find(fx->mlog.fsm, w->chunk);
+    for (unsigned i = 0; c && i < c->nloc; i++) {
+        const struct fsm_loc *l = &fsm_chunk_locs(c)[i];
+        *(l->state == COPY_OK ? &ok : &other) += 1;
+    }
+    fsm_unlock(fx->mlog.fsm);
+    return ok == w->ok && !other;
+}
+
+static bool all_reported(void *arg)
+{
+    bool all = true;
+    fsm_rdlock(fx->mlog.fsm);
+    struct fsm_chunk *c = fsm_chunk_find(fx->mlog.fsm, *(uint64_t *)arg);
+    for (unsigned i = 0; i < c->nloc; i++)
+        all &= fsm_chunk_locs(c)[i].reported;
+    fsm_unlock(fx->mlog.fsm);
+    return all;
+}
+
+static unsigned held_by(uint64_t chunk)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CHUNKDS; i++) {
+        pthread_mutex_lock(&fx->chunkd[i].lock);
+        n += find_held(&fx->chunkd[i], chunk) != NULL;
+        pthread_mutex_unlock(&fx->chunkd[i].lock);
+    }
+    return n;
+}
+
+static bool really_held(void *arg)
+{
+    const struct want *w = arg;
+    return held_by(w->chunk) == w->ok && has_copies(arg);
+}
+
+static bool nobody_holds(void *arg)
+{
+    return held_by(*(uint64_t *)arg) == 0;
+}
+
+static bool all_up(void *arg)
+{
+    unsigned up = 0;
+    pthread_mutex_lock(&fx->nodes->lock);
+    for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
+        up += fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
+    bool ok = up == *(unsigned *)arg && !fx->nodes->settling;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    return ok;
+}
+
+static void wait_up(unsigned n)
+{
+    wait_until(all_up, &n, "chunkds to be up");
+}
+
+/* ---- fixture ---- */
+
+static int setup(void **state)
+{
+    struct fixture *f = fx = calloc(1, sizeof *f);
+    struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "test", .threads = 2};
+    log_init("test", LOG_LVL_ERROR, NULL);
+    assert_int_equal(rpc_loop_new(&rc, &f->loop), 0);
+    assert_int_equal(fsm_new(&f->mlog.fsm), 0);
+    struct nodes_config nc = {.fsm = f->mlog.fsm,
+                              .mlog = &f->mlog,
+                              .loop = f->loop,
+                              .heartbeat_ms = 20,
+                              .suspect_ms = 300,
+                              .dead_ms = 600};
+    assert_int_equal(nodes_new(&nc, &f->nodes), 0);
+    f->svc = (struct rpc_service){
+        .request = server_request, .closed = server_closed, .arg = f, .cluster = UUID};
+    assert_int_equal(rpc_listen(f->loop, "127.0.0.1:0", &f->svc, &f->port), 0);
+    f->next_chunk = 1000;
+    for (unsigned i = 0; i < CHUNKDS; i++) {
+        pthread_mutex_init(&f->chunkd[i].lock, NULL);
+        snprintf(f->chunkd[i].host, sizeof f->chunkd[i].host, "host-%u", i);
+    }
+    Replfs__ReserveOp o = REPLFS__RESERVE_OP__INIT;
+    o.chunk_upto = 100000;
+    o.ino_upto = 100000;
+    OP(op, RESERVE, reserve, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+    open_session(77);
+    pthread_create(&f->beater, NULL, beater, NULL);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
+    pthread_join(f->beater, NULL);
+    for (unsigned i = 0; i < CHUNKDS; i++)
+        if (f->chunkd[i].conn)
+            leave(&f->chunkd[i]);
+    rpc_loop_free(f->loop); /* the order in which metad stops */
+    nodes_free(f->nodes);
+    fsm_free(f->mlog.fsm);
+    free(f);
+    return 0;
+}
+
+static void join_all(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        join(&fx->chunkd[i], "");
+    wait_up(n);
+}
+
+static Replfs__StatusReply *status(struct rpc_result *res)
+{
+    Replfs__StatusReq r = REPLFS__STATUS_REQ__INIT;
+    RPC_ENVELOPE(env, STATUS_REQ, status_req, &r);
+    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, res), 0);
+    rpc_conn_unref(c);
+    return res->rep->status_reply;
+}
+
+static bool has_problem(const char *code, unsigned severity)
+{
+    struct rpc_result res;
+    Replfs__StatusReply *s = status(&res);
+    bool found = false;
+    for (size_t i = 0; i < s->n_problems; i++) {
+        assert_true(s->problems[i]->what[0] && s->problems[i]->way_out[0]);
+        found |= !strcmp(s->problems[i]->code, code) && s->problems[i]->severity == severity;
+    }
+    rpc_result_free(&res);
+    return found;
+}
+#endif
