@@ -1,0 +1,521 @@
+/* A client under test against a fake metad and fake chunkds in the same process, scripted to fail: one file
+ * (RIG_INO), grants in order, chunks in memory. Every wait ends with its condition or after RIG_WAIT_S. */
+#ifndef REPLFS_TESTS_CLIENT_RIG_H
+#define REPLFS_TESTS_CLIENT_RIG_H
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/extmap.h"
+#include "base/log.h"
+#include "fuse/client/client.h"
+
+#define RIG_INO 10u
+#define RIG_NODES 3u
+#define RIG_RECORDS 4096
+#define RIG_SESSION 77u
+#define RIG_WAIT_S 20
+
+struct rig_record { /* one append, as a chunkd keeps it */
+    uint64_t chunk;
+    uint32_t off, len;
+    struct buf *data;
+    uint8_t *crcs;
+};
+struct rig_node {
+    int port;
+    struct rig_record recs[RIG_RECORDS];
+    size_t nrecs;
+    int append_code, sync_code, read_code; /* answered instead, when set */
+    bool corrupt;                          /* flips a byte of what it reads */
+    bool mute_reads;
+    unsigned appends, reads, syncs;
+};
+struct rig {
+    pthread_mutex_t mu;
+    struct rpc_loop *loop;
+    int meta_port;
+    char addr[RIG_NODES + 1][32], meta_addr[32];
+    struct rig_node node[RIG_NODES + 1];
+    struct rpc_req *muted[64];
+    size_t nmuted;
+    /* metad */
+    struct extmap map;
+    uint64_t size, change, next_chunk, next_session, session;
+    unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
+    uint64_t last_seq;
+    int grant_code, commit_code;
+    uint32_t last_exclude[8];
+    size_t nexclude;
+    struct client *cl;
+};
+static struct rig rig;
+
+/* Holds when cond became true, with rig.mu held for looking. */
+#define rig_wait(cond)                                                                             \
+    do {                                                                                           \
+        int64_t rig_until = clock_mono() + RIG_WAIT_S * NSEC_PER_SEC;                              \
+        bool rig_ok = false;                                                                       \
+        while (!rig_ok && clock_mono() < rig_until) {                                              \
+            pthread_mutex_lock(&rig.mu);                                                           \
+            rig_ok = (cond);                                                                       \
+            pthread_mutex_unlock(&rig.mu);                                                         \
+            if (!rig_ok)                                                                           \
+                usleep(2000);                                                                      \
+        }                                                                                          \
+        assert_true(rig_ok);                                                                       \
+    } while (0)
+
+/* ---- fake chunkds ---- */
+
+static void rig_store(struct rig_node *n, const Replfs__AppendReq *m, struct buf *data)
+{
+    for (size_t i = 0; i < n->nrecs; i++) {
+        if (n->recs[i].chunk == m->chunk && n->recs[i].off == m->chunk_off)
+            return; /* a repetition */
+    }
+    if (n->nrecs == RIG_RECORDS)
+        abort();
+    struct rig_record *r = &n->recs[n->nrecs++];
+    *r = (struct rig_record){m->chunk, m->chunk_off, m->len, buf_ref(data), malloc(m->crcs.len)};
+    memcpy(r->crcs, m->crcs.data, m->crcs.len);
+}
+
+static void rig_append(uint32_t self, struct rpc_req *req)
+{
+    const Replfs__AppendReq *m = req->env->append_req;
+    uint32_t ids[RIG_NODES], n = 0;
+    ids[n++] = self;
+    for (size_t i = 0; i < m->n_chain && n < RIG_NODES; i++)
+        ids[n++] = m->chain[i]->chunkd;
+    if (!req->payload || req->payload->len != m->len || m->crcs.len != 4 * crc_blocks(m->len) ||
+        crc_blocks_check(req->payload->data, m->len, m->crcs.data) >= 0) {
+        rpc_fail(req, -ERR_CRC, "append does not match its checksums");
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct rig_node *nd = &rig.node[ids[i]];
+        nd->appends++;
+        if (nd->append_code) {
+            Replfs__Failure f = REPLFS__FAILURE__INIT;
+            f.code = (uint32_t)(i ? ERR_CHAIN : -nd->append_code);
+            f.chunkd = ids[i];
+            f.detail = (char *)"scripted";
+            rpc_fail_with(req, &f);
+            return;
+        }
+        rig_store(nd, m, req->payload);
+    }
+    Replfs__AppendReply rep = REPLFS__APPEND_REPLY__INIT;
+    rep.n_stored = n;
+    rep.stored = ids;
+    RPC_ENVELOPE(env, APPEND_REPLY, append_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_read(uint32_t self, struct rpc_req *req)
+{
+    struct rig_node *nd = &rig.node[self];
+    const Replfs__ReadReq *m = req->env->read_req;
+    Replfs__ReadReply rep = REPLFS__READ_REPLY__INIT;
+    Replfs__Span spans[64], *list[64];
+    nd->reads++;
+    if (nd->mute_reads && rig.nmuted < 64) {
+        rig.muted[rig.nmuted++] = req;
+        return;
+    }
+    if (nd->read_code) {
+        rpc_fail(req, nd->read_code, "scripted");
+        return;
+    }
+    struct buf *out = buf_new(RPC_MAX_PAYLOAD);
+    uint32_t pos = m->off;
+    while (pos < m->off + m->len && rep.n_spans < 64) {
+        struct rig_record *r = NULL;
+        for (size_t i = 0; i < nd->nrecs; i++) {
+            struct rig_record *c = &nd->recs[i];
+            if (c->chunk == m->chunk && c->off <= pos && c->off + c->len > pos)
+                r = c;
+        }
+        if (!r)
+            break;
+        uint32_t from = (pos - r->off) / CRC_BLOCK * CRC_BLOCK, to = m->off + m->len - r->off;
+        to = (to + CRC_BLOCK - 1) / CRC_BLOCK * CRC_BLOCK;
+        to = to < r->len ? to : r->len;
+        Replfs__Span *s = &spans[rep.n_spans];
+        replfs__span__init(s);
+        s->chunk_off = r->off + from;
+        s->len = to - from;
+        s->crcs = (ProtobufCBinaryData){4 * crc_blocks(s->len), r->crcs + from / CRC_BLOCK * 4};
+        memcpy(out->data + out->len, r->data->data + from, s->len);
+        out->len += s->len;
+        list[rep.n_spans++] = s;
+        pos = r->off + to;
+    }
+    if (pos < m->off + m->len) {
+        buf_unref(out);
+        rpc_fail(req, -ERR_NO_CHUNK, "not here");
+        return;
+    }
+    if (nd->corrupt)
+        out->data[out->len / 2] ^= 1;
+    rep.spans = list;
+    RPC_ENVELOPE(env, READ_REPLY, read_reply, &rep);
+    rpc_reply(req, &env, out);
+}
+
+static void rig_sync(uint32_t self, struct rpc_req *req)
+{
+    Replfs__SyncReply rep = REPLFS__SYNC_REPLY__INIT;
+    rig.node[self].syncs++;
+    if (rig.node[self].sync_code && req->env->sync_req->n_chunks) {
+        rpc_fail(req, rig.node[self].sync_code, "scripted");
+        return;
+    }
+    RPC_ENVELOPE(env, SYNC_REPLY, sync_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_chunkd(void *arg, struct rpc_req *req)
+{
+    uint32_t self = (uint32_t)(uintptr_t)arg;
+    pthread_mutex_lock(&rig.mu);
+    switch ((int)req->env->body_case) {
+    case REPLFS__ENVELOPE__BODY_APPEND_REQ:
+        rig_append(self, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_READ_REQ:
+        rig_read(self, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_SYNC_REQ:
+        rig_sync(self, req);
+        break;
+    default:
+        rpc_fail(req, -ERR_PROTOCOL, "not in the script");
+    }
+    pthread_mutex_unlock(&rig.mu);
+}
+
+/* ---- fake metad ---- */
+
+static void rig_attr(Replfs__Attr *a)
+{
+    replfs__attr__init(a);
+    a->ino = RIG_INO;
+    a->mode = S_IFREG | 0644;
+    a->nlink = 1;
+    a->size = rig.size;
+    a->goal = 2;
+    a->change = rig.change;
+}
+
+static bool rig_excluded(const Replfs__GrantReq *m, uint32_t id)
+{
+    for (size_t i = 0; i < m->n_exclude; i++) {
+        if (m->exclude[i] == id)
+            return true;
+    }
+    return false;
+}
+
+static void rig_grant(struct rpc_req *req)
+{
+    const Replfs__GrantReq *m = req->env->grant_req;
+    Replfs__GrantReply rep = REPLFS__GRANT_REPLY__INIT;
+    Replfs__ChunkLoc locs[64], *list[64];
+    uint32_t ids[RIG_NODES], n = 0;
+    rig.nexclude = 0;
+    for (size_t i = 0; i < m->n_exclude && i < 8; i++)
+        rig.last_exclude[rig.nexclude++] = m->exclude[i];
+    for (uint32_t id = 1; id <= RIG_NODES && n < m->goal; id++) {
+        if (!rig_excluded(m, id))
+            ids[n++] = id;
+    }
+    if (rig.grant_code || n < (m->goal < 2 ? m->goal : 2)) {
+        rpc_fail(req, rig.grant_code ? rig.grant_code : -ERR_FEW_COPIES,
+                 "scripted: chunkd 9 is missing");
+        return;
+    }
+    rig.grants++;
+    for (; rep.n_grants < m->count && rep.n_grants < 64; rep.n_grants++) {
+        Replfs__ChunkLoc *l = &locs[rep.n_grants];
+        replfs__chunk_loc__init(l);
+        l->chunk = rig.next_chunk++;
+        l->n_chunkds = n;
+        l->chunkds = ids;
+        list[rep.n_grants] = l;
+    }
+    rep.grants = list;
+    rep.nodes_epoch = 1;
+    RPC_ENVELOPE(env, GRANT_REPLY, grant_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static int rig_apply(const Replfs__MetaOp *op)
+{
+    rig.mutations++;
+    rig.change++;
+    if (op->op_case == REPLFS__META_OP__OP_SETATTR) {
+        rig.size = op->setattr->size;
+        extmap_remove(&rig.map, rig.size, UINT64_MAX - rig.size, NULL, NULL);
+        return 0;
+    }
+    if (op->op_case != REPLFS__META_OP__OP_COMMIT)
+        return EINVAL;
+    if (rig.commit_code)
+        return -rig.commit_code;
+    rig.commits++;
+    for (size_t i = 0; i < op->commit->n_extents; i++) {
+        const Replfs__Extent *x = op->commit->extents[i];
+        struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
+        extmap_insert(&rig.map, &e, NULL, NULL, NULL);
+        if (e.file_off + e.len > rig.size)
+            rig.size = e.file_off + e.len;
+    }
+    return 0;
+}
+
+static void rig_mutate(struct rpc_req *req)
+{
+    const Replfs__MutateReq *m = req->env->mutate_req;
+    Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
+    Replfs__MutationResult r = REPLFS__MUTATION_RESULT__INIT, *list[1] = {&r};
+    Replfs__Attr a;
+    if (m->session != rig.session) {
+        rpc_fail(req, -ERR_SESSION, "scripted");
+        return;
+    }
+    r.seq = m->ops[0]->seq;
+    if (r.seq > rig.last_seq) { /* executed once however often it comes */
+        rig.last_seq = r.seq;
+        r.code = (uint32_t)rig_apply(m->ops[0]->op);
+    }
+    if (rig.drop_replies) { /* executed, but the answer is lost with the connection */
+        rig.drop_replies--;
+        rpc_fail(req, -ERR_NOT_LEADER, "scripted");
+        return;
+    }
+    rig_attr(&a);
+    r.attr = &a;
+    rep.n_results = 1;
+    rep.results = list;
+    RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_layout(struct rpc_req *req, bool open)
+{
+    Replfs__OpenReply orep = REPLFS__OPEN_REPLY__INIT;
+    Replfs__LayoutReply rep = REPLFS__LAYOUT_REPLY__INIT;
+    static Replfs__Extent xs[4096], *xl[4096];
+    static Replfs__ChunkLoc ls[4096], *ll[4096];
+    uint32_t ids[RIG_NODES] = {1, 2, 3};
+    Replfs__Attr a;
+    struct ext e;
+    rig_attr(&a);
+    rep.attr = orep.attr = &a;
+    for (uint64_t at = 0; rep.n_extents < 4096 && extmap_find(&rig.map, at, &e);
+         at = e.file_off + e.len) {
+        size_t i = rep.n_extents++;
+        replfs__extent__init(&xs[i]);
+        xs[i].file_off = e.file_off;
+        xs[i].len = e.len;
+        xs[i].chunk = e.chunk;
+        xs[i].chunk_off = e.chunk_off;
+        xl[i] = &xs[i];
+        replfs__chunk_loc__init(&ls[i]);
+        ls[i].chunk = e.chunk;
+        ls[i].n_chunkds = RIG_NODES;
+        ls[i].chunkds = ids;
+        ll[i] = &ls[i];
+    }
+    rep.extents = xl;
+    rep.n_chunks = rep.n_extents;
+    rep.chunks = ll;
+    rep.covered_to = UINT64_MAX;
+    rep.nodes_epoch = 1;
+    orep.layout = &rep;
+    RPC_ENVELOPE(oenv, OPEN_REPLY, open_reply, &orep);
+    RPC_ENVELOPE(lenv, LAYOUT_REPLY, layout_reply, &rep);
+    rpc_reply(req, open ? &oenv : &lenv, NULL);
+}
+
+static void rig_session(struct rpc_req *req)
+{
+    Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
+    uint64_t asked = req->env->session_req->session;
+    if (asked && asked != rig.session) {
+        rpc_fail(req, -ERR_SESSION, "scripted");
+        return;
+    }
+    if (!asked) {
+        rig.session = rig.next_session++;
+        rig.last_seq = 0;
+    }
+    rep.session = rig.session;
+    rep.lease_ms = 60000;
+    rep.cluster = (char *)"test";
+    rep.default_min_copies = 2;
+    RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_nodes(struct rpc_req *req)
+{
+    Replfs__NodesReply rep = REPLFS__NODES_REPLY__INIT;
+    Replfs__NodeAddr n[RIG_NODES], *list[RIG_NODES];
+    for (uint32_t i = 0; i < RIG_NODES; i++) {
+        replfs__node_addr__init(&n[i]);
+        n[i].chunkd = i + 1;
+        n[i].addr = rig.addr[i + 1];
+        n[i].host_id = (char *)"elsewhere";
+        n[i].state = REPLFS__NODE_STATE__NODE_UP;
+        list[i] = &n[i];
+    }
+    rep.n_nodes = RIG_NODES;
+    rep.nodes = list;
+    rep.epoch = 1;
+    RPC_ENVELOPE(env, NODES_REPLY, nodes_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_small(struct rpc_req *req)
+{
+    Replfs__KeepaliveReply ka = REPLFS__KEEPALIVE_REPLY__INIT;
+    Replfs__CloseReply cl = REPLFS__CLOSE_REPLY__INIT;
+    Replfs__ReportBadReply rb = REPLFS__REPORT_BAD_REPLY__INIT;
+    RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
+    RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
+    RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
+    ka.nodes_epoch = 1;
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ) {
+        if (req->env->keepalive_req->session == rig.session)
+            rpc_reply(req, &kenv, NULL);
+        else
+            rpc_fail(req, -ERR_SESSION, "scripted");
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CLOSE_REQ) {
+        rpc_reply(req, &cenv, NULL);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {
+        rig.bad_reports++;
+        rig.last_bad_chunkd = req->env->report_bad_req->chunkd;
+        rpc_reply(req, &benv, NULL);
+    } else {
+        rpc_fail(req, -ERR_PROTOCOL, "not in the script");
+    }
+}
+
+static void rig_metad(void *arg, struct rpc_req *req)
+{
+    (void)arg;
+    pthread_mutex_lock(&rig.mu);
+    switch ((int)req->env->body_case) {
+    case REPLFS__ENVELOPE__BODY_SESSION_REQ:
+        rig_session(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+        rig_nodes(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_GRANT_REQ:
+        rig_grant(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
+        rig_mutate(req);
+        break;
+    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+        rig_layout(req, true);
+        break;
+    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+        rig_layout(req, false);
+        break;
+    default:
+        rig_small(req);
+    }
+    pthread_mutex_unlock(&rig.mu);
+}
+
+/* ---- set-up ---- */
+
+static int rig_up(void **st)
+{
+    (void)st;
+    memset(&rig, 0, sizeof(rig));
+    pthread_mutex_init(&rig.mu, NULL);
+    extmap_init(&rig.map);
+    rig.next_chunk = 100;
+    rig.next_session = RIG_SESSION;
+    struct rpc_config mc = {.role = RPC_ROLE_METAD, .name = "fake", .threads = 1};
+    if (rpc_loop_new(&mc, &rig.loop))
+        return -1;
+    static struct rpc_service msvc = {.request = rig_metad, .cluster = "test"};
+    if (rpc_listen(rig.loop, "127.0.0.1:0", &msvc, &rig.meta_port))
+        return -1;
+    snprintf(rig.meta_addr, sizeof(rig.meta_addr), "127.0.0.1:%d", rig.meta_port);
+    return 0;
+}
+
+static struct rpc_loop *rig_chunkd_loop;
+
+static int rig_chunkds_up(void)
+{
+    static struct rpc_service svc[RIG_NODES + 1];
+    struct rpc_config cc = {.role = RPC_ROLE_CHUNKD, .name = "fake", .threads = 1};
+    if (rpc_loop_new(&cc, &rig_chunkd_loop))
+        return -1;
+    for (uint32_t i = 1; i <= RIG_NODES; i++) {
+        svc[i] = (struct rpc_service){
+            .request = rig_chunkd, .arg = (void *)(uintptr_t)i, .cluster = "test"};
+        if (rpc_listen(rig_chunkd_loop, "127.0.0.1:0", &svc[i], &rig.node[i].port))
+            return -1;
+        snprintf(rig.addr[i], sizeof(rig.addr[i]), "127.0.0.1:%d", rig.node[i].port);
+    }
+    return 0;
+}
+
+static int rig_setup(void **st)
+{
+    if (rig_up(st) || rig_chunkds_up())
+        return -1;
+    char *metads[] = {rig.meta_addr};
+    struct client_config cfg = {
+        .metads = metads,
+        .nmetads = 1,
+        .name = "test",
+        .timeout_ms = 1500,
+        .flush_ms = 200,
+        .host_id = "here",
+        .rpc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1},
+    };
+    return client_open(&cfg, &rig.cl);
+}
+
+static int rig_teardown(void **st)
+{
+    (void)st;
+    client_close(rig.cl);
+    pthread_mutex_lock(&rig.mu);
+    for (size_t i = 0; i < rig.nmuted; i++)
+        rpc_fail(rig.muted[i], -ERR_SHUTDOWN, "the end");
+    pthread_mutex_unlock(&rig.mu);
+    rpc_loop_free(rig_chunkd_loop);
+    rpc_loop_free(rig.loop);
+    for (uint32_t i = 1; i <= RIG_NODES; i++) {
+        for (size_t k = 0; k < rig.node[i].nrecs; k++) {
+            buf_unref(rig.node[i].recs[k].data);
+            free(rig.node[i].recs[k].crcs);
+        }
+    }
+    extmap_free(&rig.map);
+    pthread_mutex_destroy(&rig.mu);
+    return 0;
+}
+#endif

@@ -1,0 +1,304 @@
+/* The client library against a metad and chunkds that fail as told: a failed append moves on to another
+ * chunk without the culprit, bad copies are skipped and reported, errors come back exactly once, repeated
+ * mutations happen once, unsynced copies are written again. */
+#include "client_rig.h"
+
+#define SIZE (600u << 10)
+
+static uint8_t data[SIZE];
+
+static void set(int *field, int code)
+{
+    pthread_mutex_lock(&rig.mu);
+    *field = code;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static void set_flag(bool *field, bool v)
+{
+    pthread_mutex_lock(&rig.mu);
+    *field = v;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static unsigned get(const unsigned *field)
+{
+    pthread_mutex_lock(&rig.mu);
+    unsigned v = *field;
+    pthread_mutex_unlock(&rig.mu);
+    return v;
+}
+
+static struct cfile *open_file(void)
+{
+    struct cfile *f = NULL;
+    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    for (size_t i = 0; i < SIZE; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 13);
+    return f;
+}
+
+static int put(struct cfile *f, size_t off, size_t len)
+{
+    off_t o = (off_t)off;
+    return cfile_write(f, data + off, len, &o, false);
+}
+
+static void expect(struct cfile *f, size_t off, size_t len)
+{
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, (off_t)off, len, &b), 0);
+    assert_int_equal(b->len, len);
+    assert_memory_equal(b->data, data + off, len);
+    buf_unref(b);
+}
+
+static void test_write_read(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    expect(f, 1000, 5000); /* from the buffer */
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_int_equal(get(&rig.commits), 1);
+    expect(f, 0, SIZE);
+    expect(f, 4095, 4099);
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, SIZE - 10, 100, &b), 0); /* short at the end */
+    assert_int_equal(b->len, 10);
+    buf_unref(b);
+    cfile_close(f);
+}
+
+/* Nobody asks, and the bytes get there all the same. */
+static void test_background_flush(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, 1000), 0);
+    rig_wait(rig.commits == 1);
+    cfile_close(f);
+}
+
+static void test_failed_append_moves_on(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    set(&rig.node[2].append_code, -EIO); /* the chain's second hop */
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    expect(f, 0, SIZE);
+    pthread_mutex_lock(&rig.mu);
+    assert_int_equal(rig.node[2].nrecs, 0);
+    assert_true(rig.node[3].nrecs > 0);
+    assert_int_equal(rig.nexclude, 1);
+    assert_int_equal(rig.last_exclude[0], 2);
+    pthread_mutex_unlock(&rig.mu);
+    struct client_stat s;
+    client_stat(rig.cl, &s);
+    assert_true(s.sealed_early >= 1);
+    assert_int_equal(s.dirty_bytes, 0);
+    cfile_close(f);
+}
+
+static void test_too_few_is_eio_once(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    set(&rig.node[2].append_code, -EIO);
+    set(&rig.node[3].append_code, -EIO);
+    assert_int_equal(put(f, 0, 5000), 0);
+    int64_t t = clock_mono();
+    assert_int_equal(cfile_fsync(f), -EIO);
+    int64_t ms = (clock_mono() - t) / NSEC_PER_MSEC;
+    assert_true(ms >= 1000 && ms < 10000); /* the time-out is 1.5 s */
+    assert_int_equal(cfile_fsync(f), 0);   /* told once */
+    struct client_stat s;
+    client_stat(rig.cl, &s);
+    assert_int_equal(s.dirty_bytes, 0);
+    cfile_close(f);
+}
+
+static void test_no_space(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    set(&rig.grant_code, -ENOSPC);
+    int rc = put(f, 0, 5000);
+    assert_true(rc == 0 || rc == -ENOSPC);
+    if (!rc)
+        assert_int_equal(cfile_flush(f), -ENOSPC);
+    set(&rig.grant_code, 0);
+    assert_int_equal(put(f, 0, 5000), 0); /* and it works again */
+    assert_int_equal(cfile_flush(f), 0);
+    expect(f, 0, 5000);
+    cfile_close(f);
+}
+
+static void test_commit_refused(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    set(&rig.commit_code, -EDQUOT);
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_flush(f), -EDQUOT);
+    assert_int_equal(cfile_flush(f), 0);
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, 0, 5000, &b), 0); /* the bytes are not part of the file */
+    assert_int_equal(b->len, 0);
+    buf_unref(b);
+    cfile_close(f);
+}
+
+static void test_bad_copy_skipped(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_fsync(f), 0);
+    set_flag(&rig.node[1].corrupt, true);
+    set(&rig.node[3].read_code, -ERR_NO_CHUNK);
+    for (int i = 0; i < 4; i++)
+        expect(f, 0, SIZE);
+    rig_wait(rig.bad_reports > 0);
+    struct client_stat s;
+    client_stat(rig.cl, &s);
+    assert_true(s.crc_errors + s.read_retries > 0);
+    /* All bad: EIO, never garbage. */
+    set_flag(&rig.node[2].corrupt, true);
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, 0, SIZE, &b), -EIO);
+    assert_null(b);
+    set_flag(&rig.node[2].corrupt, false);
+    expect(f, 0, SIZE);
+    cfile_close(f);
+}
+
+static void test_silent_copy_hedged(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_fsync(f), 0);
+    set_flag(&rig.node[1].mute_reads, true);
+    set_flag(&rig.node[3].mute_reads, true);
+    int64_t t = clock_mono();
+    expect(f, 0, SIZE);
+    assert_true(clock_mono() - t < 4 * NSEC_PER_SEC);
+    cfile_close(f);
+}
+
+/* The answer of a commit is lost: it is repeated under the same number and executed once. */
+static void test_repeated_mutation(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    pthread_mutex_lock(&rig.mu);
+    rig.drop_replies = 2;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    assert_int_equal(get(&rig.commits), 1);
+    assert_int_equal(get(&rig.mutations), 1);
+    cfile_close(f);
+}
+
+/* One of two copies cannot sync: its bytes are read from the other and written where two can. */
+static void test_unsynced_written_again(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    set(&rig.node[1].sync_code, -EIO);
+    assert_int_equal(cfile_fsync(f), 0);
+    pthread_mutex_lock(&rig.mu);
+    assert_true(rig.node[3].nrecs > 0);
+    assert_true(rig.commits >= 2);
+    struct ext e;
+    assert_true(extmap_find(&rig.map, 0, &e));
+    uint64_t chunk = e.chunk;
+    bool on_one = false;
+    for (size_t i = 0; i < rig.node[1].nrecs; i++)
+        on_one |= rig.node[1].recs[i].chunk == chunk;
+    assert_false(on_one);
+    pthread_mutex_unlock(&rig.mu);
+    expect(f, 0, SIZE);
+    cfile_close(f);
+}
+
+/* Metad closed the session: what was written under it and not committed is lost and told; the next works. */
+static void test_session_lost(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    pthread_mutex_lock(&rig.mu);
+    rig.session = 1;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(put(f, 5000, 5000), 0);
+    int rc = cfile_flush(f);
+    assert_true(rc == -EIO || rc == 0); /* 0: the loss was noticed before the bytes were sent */
+    assert_int_equal(put(f, 5000, 5000), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    expect(f, 0, 10000);
+    cfile_close(f);
+}
+
+static void test_truncate(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, 10000), 0);
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    assert_int_equal(cfile_truncate(f, 4000, &a), 0);
+    assert_int_equal(a.size, 4000);
+    assert_int_equal(put(f, 8000, 100), 0);
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, 0, 9000, &b), 0);
+    assert_int_equal(b->len, 8100);
+    assert_memory_equal(b->data, data, 4000);
+    for (size_t i = 4000; i < 8000; i++)
+        assert_int_equal(b->data[i], 0);
+    assert_memory_equal(b->data + 8000, data + 8000, 100);
+    buf_unref(b);
+    cfile_close(f);
+}
+
+/* Many small writes become few appends. */
+static void test_small_writes_batched(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(put(f, (i * 37 % 100) * 5000, 300), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    assert_true(get(&rig.node[1].appends) <= 5);
+    for (size_t i = 0; i < 100; i++)
+        expect(f, (i * 37 % 100) * 5000, 300);
+    cfile_close(f);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, rig_setup, rig_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_write_read),
+        T(test_background_flush),
+        T(test_failed_append_moves_on),
+        T(test_too_few_is_eio_once),
+        T(test_no_space),
+        T(test_commit_refused),
+        T(test_bad_copy_skipped),
+        T(test_silent_copy_hedged),
+        T(test_repeated_mutation),
+        T(test_unsynced_written_again),
+        T(test_session_lost),
+        T(test_truncate),
+        T(test_small_writes_batched),
+    };
+    log_init("test_client_faults", LOG_LVL_ERROR, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
