@@ -212,9 +212,13 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     if (!rc) {
         r = res.rep->open_reply;
         pthread_mutex_lock(&f->mu);
+        bool raced = gen != f->map_gen; /* with a commit or truncate of ours */
         cfile_set_attr(f, r->attr);
-        if (r->layout)
-            layout_take(f, r->layout, gen, true);
+        if (r->layout) { /* fresh: what others did since the last look is in it */
+            layout_drop(f);
+            if (!raced)
+                layout_take(f, r->layout, f->map_gen);
+        }
         if (attr) {
             attr_copy(attr, &f->attr);
             attr->size = cfile_size(f);

@@ -346,6 +346,7 @@ static void flush_tick(struct cfile *f, bool now_all)
     if (f->tail && f->tail->state == ABUF_FILLING && (now_all || now - f->tail->born >= old))
         abuf_seal(f);
     send_check_stall(f);
+    send_check_slow(f);
     send_pump(f);
     if (!f->syncing) {
         struct syncop *op = sync_begin(f, true);

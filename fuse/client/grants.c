@@ -110,9 +110,14 @@ static void wait_listed(struct client *c, struct cfile *f)
     c->grants.waiting[c->grants.nwaiting++] = f;
 }
 
+static unsigned goal_of(unsigned asked)
+{
+    return asked < 1 ? 1 : asked > COPIES_MAX ? COPIES_MAX : asked;
+}
+
 struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
 {
-    goal = goal < 1 ? 1 : goal > COPIES_MAX ? COPIES_MAX : goal;
+    goal = goal_of(goal);
     struct pool *p = &c->grants.pools[goal];
     struct wchunk *out = NULL;
     pthread_mutex_lock(&c->grants.mu);
@@ -259,8 +264,8 @@ static bool final_error(int rc)
            rc == -EINVAL;
 }
 
-/* Wakes the files that wait: to try again, or to fail for good. */
-static void wake_waiting(struct client *c, int rc)
+/* Wakes the files that wait: to try again, or, those of the goal that cannot be had, to fail for good. */
+static void wake_waiting(struct client *c, unsigned goal, int rc)
 {
     pthread_mutex_lock(&c->grants.mu);
     struct cfile **list = c->grants.waiting;
@@ -274,7 +279,7 @@ static void wake_waiting(struct client *c, int rc)
         struct cfile *f = list[i];
         pthread_mutex_lock(&f->mu);
         f->want_grant = false;
-        if (final_error(rc))
+        if (final_error(rc) && goal_of(f->attr.goal) == goal)
             send_give_up(f, rc, "metad grants no chunk");
         else
             send_pump(f);
@@ -329,7 +334,7 @@ static void *grants_thread(void *arg)
             c->grants.pools[goal].want = 0;
         pthread_mutex_unlock(&c->grants.mu);
         if (!rc || final_error(rc))
-            wake_waiting(c, rc);
+            wake_waiting(c, goal, rc);
     }
     return NULL;
 }

@@ -36,6 +36,7 @@
 #define UNCOMMITTED_MAX (64ull << 20) /* per file, before the flusher commits early */
 #define APPEND_TIMEOUT_MS 10000u      /* one append through the whole chain */
 #define COMMIT_EXTENTS_MAX 4096u      /* extents in one CommitOp */
+#define APPEND_SLOW_MS 3000           /* then see whether the chain is alive */
 #define NODE_BAD_MS 10000             /* a chunkd that failed is not written to for so long */
 #define FEW_RETRY_MS 200              /* too few chunkds: ask again */
 
@@ -77,7 +78,8 @@ struct abuf {
     struct wchunk *wc; /* SENT and later */
     uint32_t chunk_off;
     uint64_t gen; /* of the sending: late answers to a former one are ignored */
-    bool sync;    /* ask the chain to sync with this append */
+    int64_t sent_at;
+    bool sync; /* ask the chain to sync with this append */
     int64_t born, acked_at;
 };
 /* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
@@ -182,9 +184,9 @@ struct node {
     char conn_addr[128];
     int64_t dial_after; /* backoff */
     unsigned backoff_ms;
-    int64_t bad_until; /* failed a write lately */
-    bool bad_hard;     /* a probe does not clear it (no space) */
-    bool probing;
+    int64_t bad_until;    /* failed a write lately */
+    bool bad_hard;        /* a probe does not clear it (no space) */
+    bool probing, silent; /* silent: did not answer the last probe */
     int64_t probe_at;
     atomic_uint inflight;
     uint32_t latency_us; /* smoothed */
@@ -298,7 +300,8 @@ bool nodes_addr(struct client *c, uint32_t id, char out[128]);
 struct rpc_conn *nodes_conn(struct client *c,
                             uint32_t id); /* a reference, or NULL: not reachable just now */
 void nodes_fail(struct client *c, uint32_t id, bool hard);
-void nodes_suspect(struct client *c, uint32_t id); /* maybe at fault: probe it */
+void nodes_probe(struct client *c, uint32_t id);  /* is it alive? */
+bool nodes_silent(struct client *c, uint32_t id); /* its last probe was not answered */
 bool nodes_usable(struct client *c, const struct cloc *l);
 size_t nodes_bad(struct client *c, uint32_t *out, size_t max);
 /* Sorts ids for reading: this host first, then the idle and quick ones, those that failed last. */
@@ -332,8 +335,7 @@ void cfile_free_all(struct client *c);
 
 /* ---- layout.c ---- */
 void layout_drop(struct cfile *f); /* mu held: forget the committed map */
-void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen,
-                 bool first); /* mu held */
+void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen); /* mu held */
 int layout_need(struct cfile *f, uint64_t end,
                 int64_t deadline);                          /* mu held, dropped while waiting */
 void layout_add_loc(struct cfile *f, const struct cloc *l); /* mu held */
@@ -351,6 +353,7 @@ void send_pump(struct cfile *f); /* mu held, dropped while sending */
 /* Gives up everything not acknowledged: the error is remembered. mu held. */
 void send_give_up(struct cfile *f, int code, const char *why);
 void send_check_stall(struct cfile *f); /* mu held */
+void send_check_slow(struct cfile *f);  /* mu held, dropped while probing */
 
 /* ---- sync.c (mu held, dropped while waiting) ---- */
 struct syncop;

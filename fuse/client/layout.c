@@ -44,10 +44,9 @@ void layout_drop(struct cfile *f)
     }
 }
 
-void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen, bool first)
+void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen)
 {
-    /* The map was dropped by this very answer's attr when it is the first: then gen is one behind. */
-    if (gen != f->map_gen && !(first && f->base_to == 0 && gen + 1 == f->map_gen))
+    if (gen != f->map_gen)
         return;
     for (size_t i = 0; i < r->n_chunks; i++) {
         struct cloc l;
@@ -88,7 +87,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     if (!rc) {
         const Replfs__LayoutReply *r = res.rep->layout_reply;
         nodes_saw_epoch(f->c, r->nodes_epoch);
-        layout_take(f, r, gen, false);
+        layout_take(f, r, gen);
         if (gen == f->map_gen) {
             if (r->attr)
                 attr_copy(&f->attr, r->attr);

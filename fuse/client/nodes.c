@@ -15,6 +15,7 @@
 #define BACKOFF_MIN_MS 50u
 #define BACKOFF_MAX_MS 2000u
 #define PROBE_MS 1500u
+#define PROBE_AFTER_MS 200 /* after a failure; then every second */
 
 void nodes_init(struct client *c)
 {
@@ -166,7 +167,7 @@ void nodes_fail(struct client *c, uint32_t id, bool hard)
     if (n) {
         n->bad_until = clock_mono() + NODE_BAD_MS * NSEC_PER_MSEC;
         n->bad_hard = hard;
-        n->probe_at = clock_mono() + NSEC_PER_SEC;
+        n->probe_at = clock_mono() + PROBE_AFTER_MS * NSEC_PER_MSEC;
     }
     pthread_mutex_unlock(&c->nodes.mu);
 }
@@ -186,29 +187,30 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
     if (n) {
         n->probing = false;
         n->probe_at = clock_mono() + NSEC_PER_SEC;
-        if (!code || rep) { /* any answer shows that it lives */
-            n->bad_until = 0;
-            n->backoff_ms = 0;
-        } else if (n->bad_until) {
+        n->silent = code && !rep; /* any answer shows that it lives */
+        if (n->silent) {
             n->bad_until = clock_mono() + NODE_BAD_MS * NSEC_PER_MSEC;
+        } else {
+            n->bad_until = n->bad_hard ? n->bad_until : 0;
+            n->backoff_ms = 0;
         }
     }
     pthread_mutex_unlock(&c->nodes.mu);
     free(p);
 }
 
+/* n->probing is set. */
 static void probe(struct client *c, uint32_t id)
 {
     struct probe *p = malloc(sizeof(*p));
-    struct rpc_conn *conn = p ? nodes_conn(c, id) : NULL;
+    if (!p)
+        abort();
+    *p = (struct probe){c, id};
+    struct rpc_conn *conn = nodes_conn(c, id);
     if (!conn) {
-        free(p);
+        probe_done(p, -ERR_PEER_GONE, NULL, NULL);
         return;
     }
-    *p = (struct probe){c, id};
-    pthread_mutex_lock(&c->nodes.mu);
-    node_get(c, id)->probing = true;
-    pthread_mutex_unlock(&c->nodes.mu);
     Replfs__SyncReq m = REPLFS__SYNC_REQ__INIT;
     m.session = session_id(c);
     RPC_ENVELOPE(env, SYNC_REQ, sync_req, &m);
@@ -216,15 +218,25 @@ static void probe(struct client *c, uint32_t id)
     rpc_conn_unref(conn);
 }
 
-void nodes_suspect(struct client *c, uint32_t id)
+void nodes_probe(struct client *c, uint32_t id)
 {
-    nodes_fail(c, id, false);
     pthread_mutex_lock(&c->nodes.mu);
     struct node *n = node_get(c, id);
     bool go = n && !n->probing;
+    if (go)
+        n->probing = true;
     pthread_mutex_unlock(&c->nodes.mu);
     if (go)
         probe(c, id);
+}
+
+bool nodes_silent(struct client *c, uint32_t id)
+{
+    pthread_mutex_lock(&c->nodes.mu);
+    struct node *n = node_get(c, id);
+    bool silent = n && n->silent;
+    pthread_mutex_unlock(&c->nodes.mu);
+    return silent;
 }
 
 void nodes_tick(struct client *c)
@@ -240,7 +252,7 @@ void nodes_tick(struct client *c)
     }
     pthread_mutex_unlock(&c->nodes.mu);
     for (size_t i = 0; i < count; i++)
-        probe(c, ids[i]);
+        nodes_probe(c, ids[i]);
     if (stale)
         nodes_refresh(c);
 }

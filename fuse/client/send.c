@@ -81,11 +81,13 @@ static void leave_chunk(struct cfile *f)
     f->wcur = NULL;
 }
 
-static void chunk_failed(struct cfile *f, struct wchunk *wc, int code, const Replfs__Envelope *rep)
+/* who: the chunkd at fault when that is known already, else 0. */
+static void chunk_failed(struct cfile *f, struct wchunk *wc, int code, uint32_t who,
+                         const Replfs__Envelope *rep)
 {
-    uint32_t who;
     char name[256] = "nobody to blame";
-    blame(f, wc, code, rep, &who);
+    if (!who)
+        blame(f, wc, code, rep, &who);
     if (who)
         nodes_name(f->c, who, name, sizeof(name));
     const char *detail =
@@ -163,6 +165,28 @@ void send_check_stall(struct cfile *f)
                  "not enough chunkds took them before the time-out");
 }
 
+/* An append takes long: its chain is probed, and left when one of it does not answer. */
+void send_check_slow(struct cfile *f)
+{
+    struct abuf *a = f->head;
+    while (a && a->state != ABUF_SENT)
+        a = a->next;
+    if (!a || clock_mono() - a->sent_at < APPEND_SLOW_MS * NSEC_PER_MSEC)
+        return;
+    struct cloc l = a->wc->loc;
+    for (uint32_t i = 0; i < l.n; i++) {
+        if (!nodes_silent(f->c, l.chunkds[i]))
+            continue;
+        nodes_fail(f->c, l.chunkds[i], false);
+        chunk_failed(f, a->wc, -ERR_TIMEOUT, l.chunkds[i], NULL);
+        return;
+    }
+    pthread_mutex_unlock(&f->mu);
+    for (uint32_t i = 0; i < l.n; i++)
+        nodes_probe(f->c, l.chunkds[i]);
+    pthread_mutex_lock(&f->mu);
+}
+
 /* ---- answers ---- */
 
 static bool stored_everywhere(const struct wchunk *wc, const Replfs__Envelope *rep)
@@ -222,7 +246,7 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
         if (!code)
             acked(f, a);
         else
-            chunk_failed(f, a->wc, code, rep);
+            chunk_failed(f, a->wc, code, 0, rep);
         pthread_cond_broadcast(&f->cv);
     }
     send_pump(f);
@@ -310,7 +334,7 @@ void send_pump(struct cfile *f)
             break;
         struct rpc_conn *conn = nodes_conn(f->c, wc->loc.chunkds[0]);
         if (!conn) {
-            chunk_failed(f, wc, -ERR_PEER_GONE, NULL);
+            chunk_failed(f, wc, -ERR_PEER_GONE, 0, NULL);
             continue;
         }
         a->wc = wc;
@@ -318,6 +342,7 @@ void send_pump(struct cfile *f)
         a->chunk_off = wc->len;
         wc->len += a->len;
         a->state = ABUF_SENT;
+        a->sent_at = clock_mono();
         a->gen++;
         f->inflight++;
         send_one(f, a, conn);

@@ -320,7 +320,9 @@ static bool ambiguous(int code)
 static unsigned try_ms(struct client *c, int64_t deadline)
 {
     int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
+    pthread_mutex_lock(&c->session.mu);
     int64_t most = c->session.naddrs > 1 ? 4000 : 15000;
+    pthread_mutex_unlock(&c->session.mu);
     left = left < most ? left : most;
     return left > 1 ? (unsigned)left : 1;
 }

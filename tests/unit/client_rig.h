@@ -53,6 +53,7 @@ struct rig {
     struct extmap map;
     uint64_t size, change, next_chunk, next_session, session;
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
+    unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
     uint64_t last_seq;
     int grant_code, commit_code;
     uint32_t last_exclude[8];
@@ -167,7 +168,7 @@ static void rig_read(uint32_t self, struct rpc_req *req)
         rpc_fail(req, -ERR_NO_CHUNK, "not here");
         return;
     }
-    if (nd->corrupt)
+    if (nd->corrupt || (rig.corrupt_reads && rig.corrupt_reads--))
         out->data[out->len / 2] ^= 1;
     rep.spans = list;
     RPC_ENVELOPE(env, READ_REPLY, read_reply, &rep);
