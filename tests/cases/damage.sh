@@ -2,7 +2,7 @@
 # Flipped bytes: in one copy's chunk segment the reader still gets the right bytes and the copy is replaced; in the metadata
 # log or a checkpoint metad refuses to start and names the file; put back, it starts.
 . "$(dirname "$0")/caselib.sh"
-devcluster up --chunkd 3
+devcluster up --chunkd 3 --metad-args "--checkpoint-bytes=1M"
 devcluster mount "$mnt"
 ctl setrepl "$mnt" 3
 random_file "$work/f" 24
@@ -57,8 +57,15 @@ P
     break
 done
 
-# the metadata: make a log worth damaging
-for i in $(seq 1 200); do echo "$i" >"$mnt/m$i"; done
+# the metadata: make a log and a checkpoint worth damaging
+made=0
+checkpointed() { compgen -G "$cluster/metad/checkpoint-*[0-9]" >/dev/null && compgen -G "$cluster/metad/log/snapshot-*" >/dev/null; }
+until checkpointed; do
+    mkdir "$mnt/d$((made += 1))"
+    for i in $(seq 1 200); do echo "$i" >"$mnt/d$made/m$i"; done
+    [ $made -lt 40 ] || fail "no checkpoint after $((made * 200)) files: $(ls "$cluster/metad" "$cluster/metad/log")"
+done
+for i in $(seq 1 200); do echo "$i" >"$mnt/m$i"; done # these are in the log only
 devcluster unmount "$mnt"
 devcluster kill metad
 cp -a "$cluster/metad" "$work/metad.good"
@@ -69,15 +76,24 @@ refused() { # WHAT: metad must not start, and must name a file in its directory
     rm -rf "$cluster/metad" "$cluster/metad.pid"
     cp -a "$work/metad.good" "$cluster/metad"
 }
-damaged=0
-for f in $(find "$cluster/metad" -type f -name 'open-*' -o -type f -name '[0-9]*-[0-9]*' | sort); do
-    used=$(python3 -c 'import sys; d=open(sys.argv[1],"rb").read().rstrip(b"\0"); print(len(d))' "$f")
-    [ "$used" -gt 64 ] || continue
-    flip "$f" $((used / 2))
-    refused "log segment ${f##*/}"
-    damaged=$((damaged + 1))
-done
-[ $damaged -gt 0 ] || fail "found no log segment to damage"
+damage_each() { # KIND FILES...: flips a byte in the middle of what each file holds
+    local kind=$1 f used damaged=0
+    shift
+    for f in "$@"; do
+        used=$(python3 -c 'import sys; d=open(sys.argv[1],"rb").read().rstrip(b"\0"); print(len(d))' "$f")
+        [ "$used" -gt 64 ] || continue
+        flip "$f" $((used / 2))
+        refused "$kind ${f##*/}"
+        damaged=$((damaged + 1))
+    done
+    [ $damaged -gt 0 ] || fail "found no $kind to damage"
+}
+mapfile -t files < <(find "$cluster/metad/log" -type f \( -name 'open-*' -o -name '[0-9]*-[0-9]*' \) | sort)
+damage_each "log segment" "${files[@]}"
+mapfile -t files < <(find "$cluster/metad" -maxdepth 1 -name 'checkpoint-*' | sort | tail -1)
+damage_each checkpoint "${files[@]}"
+mapfile -t files < <(find "$cluster/metad/log" -type f -name 'snapshot-*' ! -name '*.meta' | sort | tail -1)
+damage_each "snapshot descriptor" "${files[@]}"
 devcluster start metad
 devcluster mount "$mnt"
 expect "file after the good state came back" 200 "$(cat "$mnt/m200")"
