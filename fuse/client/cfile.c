@@ -232,7 +232,8 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     return rc;
 }
 
-/* metad counts a file as open by the session that created it, so there is nothing to tell. */
+/* metad counts a file as open by the session that created it; client_mutate queued a close for those that are
+ * only created. Unless that was sent already, taking it back is all there is to do. */
 int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **out)
 {
     struct cfile *f = table_open(c, attr->ino);
@@ -245,6 +246,13 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
             f->base_to = UINT64_MAX; /* nothing there, nothing to ask for */
     }
     pthread_mutex_unlock(&f->mu);
+    if (!session_keep_ino(c, attr->ino)) {
+        Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
+        m.ino = attr->ino;
+        m.write = true;
+        RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
+        session_tell(c, &env);
+    }
     *out = f;
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/log.h"
 
 #define LOG_MODULE "client"
@@ -114,6 +115,8 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
     int rc = session_mutate(c, op, 0, client_deadline(c), &got, parent);
     if (rc)
         return rc;
+    if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)
+        session_close_ino(c, got.ino); /* unless cfile_open_new follows */
     struct cfile *f = got.ino ? cfile_get(c, got.ino) : NULL;
     if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
         pthread_mutex_lock(&f->mu);

@@ -282,8 +282,8 @@ int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struc
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
 void session_close_ino(struct client *c, uint64_t ino);
-/* A file is being opened again: its pending close is dropped, or waited for when it is under way. */
-void session_keep_ino(struct client *c, uint64_t ino);
+/* A file is being opened: its pending close is dropped (true), or waited for when it is under way. */
+bool session_keep_ino(struct client *c, uint64_t ino);
 /* Waits until *pred or deadline on a CLOCK_MONOTONIC condvar. */
 int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
 void cond_init_mono(pthread_cond_t *cv);
@@ -375,7 +375,8 @@ int flush_file(struct cfile *f, bool sync, bool report);
 int cfile_take_err(struct cfile *f); /* mu held */
 
 /* ---- read.c / readahead.c ---- */
-int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out);
+/* once: one try and no complaints (prefetch). */
+int read_range(struct cfile *f, uint64_t off, size_t len, bool once, struct buf **out);
 /* Serves from prefetched bytes: 1 served, 0 not there. */
 int ra_serve(struct cfile *f, uint64_t off, size_t len, struct buf **out);
 void ra_after(struct cfile *f, uint64_t off, size_t len); /* start prefetching when sequential */

@@ -444,15 +444,15 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     return rc;
 }
 
-int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
+int read_range(struct cfile *f, uint64_t off, size_t len, bool once, struct buf **out)
 {
     int64_t deadline = client_deadline(f->c);
     unsigned hopeless = 0, pause_ms = 20;
     for (;;) {
         bool again, answered;
         bool last = hopeless == 2 || clock_mono() + pause_ms * NSEC_PER_MSEC >= deadline;
-        int rc = round_once(f, off, len, deadline, last, out, &again, &answered);
-        if (!rc || !again)
+        int rc = round_once(f, off, len, deadline, last && !once, out, &again, &answered);
+        if (!rc || !again || once)
             return rc;
         if (last)
             return -EIO;
@@ -470,7 +470,7 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
     if (off < 0)
         return -EINVAL;
     if (!ra_serve(f, (uint64_t)off, len, out)) {
-        int rc = read_range(f, (uint64_t)off, len, out);
+        int rc = read_range(f, (uint64_t)off, len, false, out);
         if (rc)
             return rc;
     }

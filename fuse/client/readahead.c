@@ -111,7 +111,7 @@ static void run_job(struct ra_job *j)
 {
     struct cfile *f = j->f;
     struct buf *b = NULL;
-    int rc = read_range(f, j->off, BLOCK, &b);
+    int rc = read_range(f, j->off, BLOCK, true, &b);
     pthread_mutex_lock(&f->mu);
     struct slot *s = slot_find(f->ra, j->off);
     if (s && s->state == SLOT_FETCHING && s->gen == j->gen) {

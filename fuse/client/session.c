@@ -524,13 +524,16 @@ void session_close_ino(struct client *c, uint64_t ino)
     pthread_mutex_unlock(&c->session.mu);
 }
 
-void session_keep_ino(struct client *c, uint64_t ino)
+bool session_keep_ino(struct client *c, uint64_t ino)
 {
+    bool cancelled = false;
     int64_t deadline = clock_mono() + 5 * NSEC_PER_SEC;
     pthread_mutex_lock(&c->session.mu);
     for (size_t i = 0; i < c->session.ncloses; i++) {
-        if (c->session.closes[i] == ino)
-            c->session.closes[i--] = c->session.closes[--c->session.ncloses];
+        if (c->session.closes[i] != ino)
+            continue;
+        c->session.closes[i--] = c->session.closes[--c->session.ncloses];
+        cancelled = true;
     }
     for (size_t i = 0; i < c->session.nclosing && clock_mono() < deadline;) {
         if (c->session.closing[i] == ino) {
@@ -541,6 +544,7 @@ void session_keep_ino(struct client *c, uint64_t ino)
         }
     }
     pthread_mutex_unlock(&c->session.mu);
+    return cancelled;
 }
 
 static void send_closes(struct client *c, int64_t deadline)
