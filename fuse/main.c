@@ -90,7 +90,8 @@ static int open_log(struct mount *m)
     return EXIT_MOUNT;
 }
 
-static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void fuse_says(enum fuse_log_level level,
+                                                            const char *fmt, va_list ap)
 {
     char line[512];
     vsnprintf(line, sizeof line, fmt, ap);
