@@ -19,9 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/le.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
-#include "le.h"
 
 #define DB_FORMAT 1u
 #define CHUNK_ROW 40
@@ -90,8 +90,8 @@ static MDB_val val(const void *p, size_t n)
 
 static void key_ext(uint8_t *k, uint64_t chunk, uint32_t off)
 {
-    be64_put(k, chunk);
-    be32_put(k + 8, off);
+    be_put64(k, chunk);
+    be_put32(k + 8, off);
 }
 
 static int row_decode(const MDB_val *v, struct chunk_row *row)
@@ -99,11 +99,11 @@ static int row_decode(const MDB_val *v, struct chunk_row *row)
     const uint8_t *p = v->mv_data;
     if (v->mv_size != CHUNK_ROW)
         return -ERR_CORRUPT;
-    *row = (struct chunk_row){.gen = le64_get(p),
-                              .session = le64_get(p + 8),
-                              .lo = le64_get(p + 16),
-                              .hi = le64_get(p + 24),
-                              .len = le32_get(p + 32)};
+    *row = (struct chunk_row){.gen = le_get64(p),
+                              .session = le_get64(p + 8),
+                              .lo = le_get64(p + 16),
+                              .hi = le_get64(p + 24),
+                              .len = le_get32(p + 32)};
     return 0;
 }
 
@@ -112,10 +112,10 @@ static int ext_decode(const MDB_val *k, const MDB_val *v, struct ext *e)
     if (k->mv_size != 12 || v->mv_size != EXT_ROW)
         return -ERR_CORRUPT;
     const uint8_t *p = v->mv_data;
-    *e = (struct ext){.off = be32_get((const uint8_t *)k->mv_data + 8),
-                      .len = le32_get(p),
-                      .seg = le32_get(p + 4),
-                      .pos = le32_get(p + 8)};
+    *e = (struct ext){.off = be_get32((const uint8_t *)k->mv_data + 8),
+                      .len = le_get32(p),
+                      .seg = le_get32(p + 4),
+                      .pos = le_get32(p + 8)};
     return e->len == 0 || e->off > UINT32_MAX - e->len ? -ERR_CORRUPT : 0;
 }
 
@@ -164,8 +164,8 @@ static int check_format(struct index_db *db, MDB_txn *txn, uint32_t identity, bo
     int rc = meta_get(db, txn, "format", format, 4);
     *fresh = rc == -ENOENT;
     if (*fresh) {
-        le32_put(format, DB_FORMAT);
-        le32_put(id, identity);
+        le_put32(format, DB_FORMAT);
+        le_put32(id, identity);
         rc = meta_put(db, txn, "format", format, 4);
         return rc ? rc : meta_put(db, txn, "identity", id, 4);
     }
@@ -173,7 +173,7 @@ static int check_format(struct index_db *db, MDB_txn *txn, uint32_t identity, bo
         rc = meta_get(db, txn, "identity", id, 4);
     if (rc)
         return rc == -ENOENT ? -ERR_CORRUPT : rc;
-    return le32_get(format) != DB_FORMAT || le32_get(id) != identity ? -ERR_CORRUPT : 0;
+    return le_get32(format) != DB_FORMAT || le_get32(id) != identity ? -ERR_CORRUPT : 0;
 }
 
 static int open_env(struct index_db *db, const char *path, uint32_t identity, bool *fresh)
@@ -260,7 +260,7 @@ static int del_prefix(MDB_txn *txn, MDB_dbi dbi, uint64_t id)
         return db_error(rc);
     MDB_val k = val(key, sizeof key), v;
     rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
-    while (!rc && k.mv_size >= 8 && be64_get(k.mv_data) == id) {
+    while (!rc && k.mv_size >= 8 && be_get64(k.mv_data) == id) {
         rc = mdb_cursor_del(cur, 0);
         if (!rc) /* the cursor stands on the successor already, and NEXT knows */
             rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
@@ -292,19 +292,19 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
         rc = del_prefix(txn, db->extents, c->chunk);
     if (rc || c->gone)
         return rc ? rc : del(txn, db->chunks, key, 8);
-    le64_put(row, c->row.gen);
-    le64_put(row + 8, c->row.session);
-    le64_put(row + 16, c->row.lo);
-    le64_put(row + 24, c->row.hi);
-    le32_put(row + 32, c->row.len);
+    le_put64(row, c->row.gen);
+    le_put64(row + 8, c->row.session);
+    le_put64(row + 16, c->row.lo);
+    le_put64(row + 24, c->row.hi);
+    le_put32(row + 32, c->row.len);
     rc = put(txn, db->chunks, key, 8, row, sizeof row);
     for (uint32_t i = 0; i < c->n && !rc; i++) {
         const struct ext *e = &d->exts[c->first + i];
         uint8_t v[EXT_ROW];
         key_ext(key, c->chunk, e->off);
-        le32_put(v, e->len);
-        le32_put(v + 4, e->seg);
-        le32_put(v + 8, e->pos);
+        le_put32(v, e->len);
+        le_put32(v + 4, e->seg);
+        le_put32(v + 8, e->pos);
         rc = put(txn, db->extents, key, sizeof key, v, sizeof v);
     }
     return rc;
@@ -313,13 +313,13 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
 static int commit_segment(struct index_db *db, MDB_txn *txn, const struct segment_row *s)
 {
     uint8_t key[8], v[SEG_ROW];
-    be64_put(key, s->id);
+    be_put64(key, s->id);
     if (s->gone) {
         int rc = del(txn, db->segments, key, sizeof key);
         return rc ? rc : del_prefix(txn, db->marks, s->id);
     }
-    le64_put(v, s->size);
-    le64_put(v + 8, s->live);
+    le_put64(v, s->size);
+    le_put64(v + 8, s->live);
     return put(txn, db->segments, key, sizeof key, v, sizeof v);
 }
 
@@ -327,11 +327,11 @@ static int commit_mark(struct index_db *db, MDB_txn *txn, const struct mark *m)
 {
     uint8_t key[12], v[MARK_ROW];
     key_ext(key, m->seg, m->pos);
-    le64_put(v, m->type);
-    le64_put(v + 8, m->chunk);
-    le64_put(v + 16, m->gen);
-    le64_put(v + 24, m->lo);
-    le64_put(v + 32, m->hi);
+    le_put64(v, m->type);
+    le_put64(v + 8, m->chunk);
+    le_put64(v + 16, m->gen);
+    le_put64(v + 24, m->lo);
+    le_put64(v + 32, m->hi);
     return put(txn, db->marks, key, sizeof key, v, sizeof v);
 }
 
@@ -345,9 +345,9 @@ static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
     for (size_t i = 0; i < d->n_segs && !rc; i++)
         rc = commit_segment(db, txn, &d->segs[i]);
     uint8_t pos[16], gen[8];
-    le64_put(pos, d->pos.seg);
-    le64_put(pos + 8, d->pos.pos);
-    le64_put(gen, d->next_gen);
+    le_put64(pos, d->pos.seg);
+    le_put64(pos + 8, d->pos.pos);
+    le_put64(gen, d->next_gen);
     if (!rc)
         rc = meta_put(db, txn, "position", pos, sizeof pos);
     return rc ? rc : meta_put(db, txn, "generation", gen, sizeof gen);
@@ -420,8 +420,8 @@ int index_db_position(struct index_db *db, struct log_pos *pos, uint64_t *next_g
     read_end(db, txn);
     if (rc)
         return rc;
-    *pos = (struct log_pos){le64_get(p), le64_get(p + 8)};
-    *next_gen = le64_get(g);
+    *pos = (struct log_pos){le_get64(p), le_get64(p + 8)};
+    *next_gen = le_get64(g);
     return 0;
 }
 
@@ -458,10 +458,10 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
     if (from > 0 && (rc || k.mv_size != 12 || memcmp(k.mv_data, key, sizeof key))) {
         rc = mdb_cursor_get(cur, &k, &v, rc ? MDB_LAST : MDB_PREV);
         if (!rc &&
-            (be64_get(k.mv_data) != chunk || ext_decode(&k, &v, &e) || e.off + e.len <= from))
+            (be_get64(k.mv_data) != chunk || ext_decode(&k, &v, &e) || e.off + e.len <= from))
             rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
     }
-    while (!rc && be64_get(k.mv_data) == chunk) {
+    while (!rc && be_get64(k.mv_data) == chunk) {
         if (ext_decode(&k, &v, &e)) {
             rc = MDB_CORRUPTED;
             break;
@@ -487,7 +487,7 @@ int index_db_lookup(struct index_db *db, uint64_t chunk, uint32_t from, uint32_t
     int rc = read_begin(db, &txn);
     if (rc)
         return rc;
-    be64_put(key, chunk);
+    be_put64(key, chunk);
     MDB_val k = val(key, sizeof key), v;
     rc = db_error(mdb_get(txn, db->chunks, &k, &v));
     if (rc == -ENOENT)
@@ -512,11 +512,11 @@ long index_db_slice(struct index_db *db, uint64_t after, uint64_t *chunks, struc
     rc = mdb_cursor_open(txn, db->chunks, &cur);
     size_t n = 0;
     if (!rc && after != UINT64_MAX) {
-        be64_put(key, after + 1);
+        be_put64(key, after + 1);
         MDB_val k = val(key, sizeof key), v;
         rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
         while (!rc && n < max) {
-            chunks[n] = be64_get(k.mv_data);
+            chunks[n] = be_get64(k.mv_data);
             if (k.mv_size != 8 || row_decode(&v, &rows[n]))
                 rc = MDB_CORRUPTED;
             else if (++n < max)
@@ -565,7 +565,7 @@ static int each_segment(void *arg, const MDB_val *k, const MDB_val *v)
     if (k->mv_size != 8 || v->mv_size != SEG_ROW)
         return -ERR_CORRUPT;
     struct segment_row row = {
-        .id = be64_get(k->mv_data), .size = le64_get(p), .live = le64_get(p + 8)};
+        .id = be_get64(k->mv_data), .size = le_get64(p), .live = le_get64(p + 8)};
     return a->seg_fn(a->arg, &row);
 }
 
@@ -585,13 +585,13 @@ static int each_mark(void *arg, const MDB_val *k, const MDB_val *v)
     const uint8_t *p = v->mv_data;
     if (k->mv_size != 12 || v->mv_size != MARK_ROW)
         return -ERR_CORRUPT;
-    struct mark m = {.seg = be64_get(k->mv_data),
-                     .pos = be32_get((const uint8_t *)k->mv_data + 8),
-                     .type = (uint8_t)le64_get(p),
-                     .chunk = le64_get(p + 8),
-                     .gen = le64_get(p + 16),
-                     .lo = le64_get(p + 24),
-                     .hi = le64_get(p + 32)};
+    struct mark m = {.seg = be_get64(k->mv_data),
+                     .pos = be_get32((const uint8_t *)k->mv_data + 8),
+                     .type = (uint8_t)le_get64(p),
+                     .chunk = le_get64(p + 8),
+                     .gen = le_get64(p + 16),
+                     .lo = le_get64(p + 24),
+                     .hi = le_get64(p + 32)};
     if (a->seg && m.seg != a->seg)
         return EACH_STOP;
     return a->mark_fn(a->arg, &m);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "le.h"
+#include "base/le.h"
 
 uint32_t record_header_len(uint32_t len)
 {
@@ -62,21 +62,21 @@ uint32_t record_encode(const struct record *r, uint32_t seed, uint8_t *out)
 {
     uint32_t header_len = has_payload(r->type) ? record_header_len(r->len) : RECORD_FIXED;
     memset(out, 0, header_len);
-    le32_put(out, RECORD_MAGIC);
-    le16_put(out + 4, RECORD_VERSION);
+    le_put32(out, RECORD_MAGIC);
+    le_put16(out + 4, RECORD_VERSION);
     out[6] = r->type;
-    le32_put(out + 8, header_len);
-    le32_put(out + 12, r->len);
-    le64_put(out + 16, r->chunk);
-    le64_put(out + 24, r->session);
-    le64_put(out + 32, r->ino);
-    le64_put(out + 40, r->file_off);
-    le64_put(out + 48, r->gen);
-    le32_put(out + 56, r->chunk_off);
-    le64_put(out + 64, r->time);
+    le_put32(out + 8, header_len);
+    le_put32(out + 12, r->len);
+    le_put64(out + 16, r->chunk);
+    le_put64(out + 24, r->session);
+    le_put64(out + 32, r->ino);
+    le_put64(out + 40, r->file_off);
+    le_put64(out + 48, r->gen);
+    le_put32(out + 56, r->chunk_off);
+    le_put64(out + 64, r->time);
     if (has_payload(r->type))
         memcpy(out + RECORD_FIXED, r->crcs, 4 * crc_blocks(r->len));
-    le32_put(out + 76, header_crc(out, header_len, seed));
+    le_put32(out + 76, header_crc(out, header_len, seed));
     return header_len;
 }
 
@@ -107,17 +107,17 @@ int record_decode(const uint8_t *p, size_t avail, uint32_t seed, struct record *
 {
     if (avail < RECORD_FIXED)
         return -EAGAIN;
-    if (le32_get(p) != RECORD_MAGIC)
+    if (le_get32(p) != RECORD_MAGIC)
         return -ERR_CORRUPT;
-    uint16_t version = le16_get(p + 4);
-    uint32_t header_len = le32_get(p + 8), len = le32_get(p + 12);
+    uint16_t version = le_get16(p + 4);
+    uint32_t header_len = le_get32(p + 8), len = le_get32(p + 12);
     if (header_len < RECORD_FIXED || header_len > RECORD_HEADER_MAX)
         return -ERR_CORRUPT;
     if (version == RECORD_VERSION && !check_lengths(p, header_len, len))
         return -ERR_CORRUPT;
     if (avail < header_len)
         return -EAGAIN;
-    if (le32_get(p + 76) != header_crc(p, header_len, seed))
+    if (le_get32(p + 76) != header_crc(p, header_len, seed))
         return -ERR_CORRUPT;
     if (version != RECORD_VERSION)
         return version > RECORD_VERSION ? -ERR_VERSION : -ERR_CORRUPT;
@@ -125,13 +125,13 @@ int record_decode(const uint8_t *p, size_t avail, uint32_t seed, struct record *
         .type = p[6],
         .header_len = header_len,
         .len = len,
-        .chunk = le64_get(p + 16),
-        .session = le64_get(p + 24),
-        .ino = le64_get(p + 32),
-        .file_off = le64_get(p + 40),
-        .gen = le64_get(p + 48),
-        .chunk_off = le32_get(p + 56),
-        .time = le64_get(p + 64),
+        .chunk = le_get64(p + 16),
+        .session = le_get64(p + 24),
+        .ino = le_get64(p + 32),
+        .file_off = le_get64(p + 40),
+        .gen = le_get64(p + 48),
+        .chunk_off = le_get32(p + 56),
+        .time = le_get64(p + 64),
         .crcs = p + RECORD_FIXED,
     };
     return check_meaning(out) ? 0 : -ERR_CORRUPT;

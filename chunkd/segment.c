@@ -21,9 +21,9 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
-#include "le.h"
 
 static const char segment_magic[8] = "RFSEGMT";
 
@@ -31,14 +31,14 @@ static void header_make(const struct segments *t, uint64_t id, uint8_t *h)
 {
     memset(h, 0, SEGMENT_HEADER);
     memcpy(h, segment_magic, 8);
-    le32_put(h + 8, SEGMENT_VERSION);
-    le32_put(h + 12, SEGMENT_HEADER);
-    le64_put(h + 16, id);
-    le64_put(h + 24, (uint64_t)clock_wall());
+    le_put32(h + 8, SEGMENT_VERSION);
+    le_put32(h + 12, SEGMENT_HEADER);
+    le_put64(h + 16, id);
+    le_put64(h + 24, (uint64_t)clock_wall());
     memcpy(h + 32, t->id.cluster, sizeof t->id.cluster);
-    le32_put(h + 72, t->id.chunkd);
-    le32_put(h + 76, t->id.disk);
-    le32_put(h + 124, crc32c(0, h, 124));
+    le_put32(h + 72, t->id.chunkd);
+    le_put32(h + 76, t->id.disk);
+    le_put32(h + 124, crc32c(0, h, 124));
 }
 
 static int header_write(const struct segments *t, struct segment *sg)
@@ -54,23 +54,23 @@ static int header_write(const struct segments *t, struct segment *sg)
  * used. */
 static int header_check(const struct segments *t, const struct segment *sg, const uint8_t *h)
 {
-    if (memcmp(h, segment_magic, 8) || le32_get(h + 124) != crc32c(0, h, 124))
+    if (memcmp(h, segment_magic, 8) || le_get32(h + 124) != crc32c(0, h, 124))
         return -ERR_CORRUPT;
-    if (le32_get(h + 8) > SEGMENT_VERSION) {
+    if (le_get32(h + 8) > SEGMENT_VERSION) {
         log_error(
             "%s/%s has segment format %u, this program knows up to %u: a newer replfs wrote it. "
             "Install that version again",
-            t->dir, sg->name, le32_get(h + 8), SEGMENT_VERSION);
+            t->dir, sg->name, le_get32(h + 8), SEGMENT_VERSION);
         return -ERR_VERSION;
     }
-    if (le64_get(h + 16) != sg->id || memcmp(h + 32, t->id.cluster, sizeof t->id.cluster) ||
-        le32_get(h + 72) != t->id.chunkd || le32_get(h + 76) != t->id.disk) {
+    if (le_get64(h + 16) != sg->id || memcmp(h + 32, t->id.cluster, sizeof t->id.cluster) ||
+        le_get32(h + 72) != t->id.chunkd || le_get32(h + 76) != t->id.disk) {
         log_error(
             "%s/%s belongs to segment %" PRIx64 " of cluster %.40s, chunkd %u, disk %u, but the "
             "directory's replfs.id says cluster %s, chunkd %u, disk %u. Move the file to where "
             "it came from",
-            t->dir, sg->name, le64_get(h + 16), (const char *)h + 32, le32_get(h + 72),
-            le32_get(h + 76), t->id.cluster, t->id.chunkd, t->id.disk);
+            t->dir, sg->name, le_get64(h + 16), (const char *)h + 32, le_get32(h + 72),
+            le_get32(h + 76), t->id.cluster, t->id.chunkd, t->id.disk);
         return -ERR_WRONG_CLUSTER;
     }
     return 0;

@@ -16,9 +16,9 @@
 #include <unistd.h>
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
-#include "le.h"
 
 #define WINDOW (2u << 20)
 #define WINDOW_SMALL 4096u
@@ -104,9 +104,9 @@ static uint64_t next_candidate(struct scanner *s, uint64_t pos)
         }
         size_t got;
         const uint8_t *p = window(s, pos, RECORD_FIXED, &got);
-        if (le32_get(p) == RECORD_MAGIC)
+        if (le_get32(p) == RECORD_MAGIC)
             return pos;
-        s->bad_nonzero |= le64_get(p) != 0;
+        s->bad_nonzero |= le_get64(p) != 0;
         pos += RECORD_ALIGN;
     }
     return s->size;
@@ -127,7 +127,7 @@ static int scan_loop(struct scanner *s, uint64_t pos)
         size_t got;
         struct record r;
         const uint8_t *p = window(s, pos, RECORD_HEADER_MAX, &got);
-        uint64_t first = le64_get(p);
+        uint64_t first = le_get64(p);
         int rc = record_decode(p, got, record_seed(s->t->base, s->sg->id, (uint32_t)pos), &r);
         if (rc == -ERR_VERSION) {
             log_error(

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/crc32c.h"
-#include "le.h"
+#include "base/le.h"
 
 struct sink {
     int fd; /* -1: digest */

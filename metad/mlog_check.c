@@ -25,9 +25,9 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "base/log.h"
 #include "entry.h"
-#include "le.h"
 
 #define LOG_MODULE "mlog"
 #define RAFT_DISK_FORMAT 1u
@@ -61,7 +61,7 @@ static uint32_t raft_crc(const uint8_t *p, size_t len, uint32_t crc)
 
     pthread_once(&once, make_crc_table);
     for (; len >= 8; p += 8, len -= 8) {
-        crc ^= (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        crc ^= be_get32(p);
         crc = crc_table[7][crc >> 24] ^ crc_table[6][(crc >> 16) & 255] ^
               crc_table[5][(crc >> 8) & 255] ^ crc_table[4][crc & 255] ^ crc_table[3][p[4]] ^
               crc_table[2][p[5]] ^ crc_table[1][p[6]] ^ crc_table[0][p[7]];

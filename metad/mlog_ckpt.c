@@ -37,9 +37,9 @@
 #include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "base/log.h"
 #include "entry.h"
-#include "le.h"
 
 #define LOG_MODULE "checkpoint"
 #define DESC_MAGIC 0x44435052u /* "RPCD" */

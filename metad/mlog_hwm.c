@@ -18,8 +18,8 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "base/log.h"
-#include "le.h"
 
 #define LOG_MODULE "mlog"
 #define SLOT 512

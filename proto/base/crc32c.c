@@ -4,6 +4,7 @@
 #include "crc32c.h"
 
 #include <isa-l/crc.h>
+#include "le.h"
 
 #define PIECE (1u << 30) /* ISA-L takes int lengths */
 
@@ -33,21 +34,14 @@ static uint32_t block_crc(const uint8_t *data, size_t len, size_t i)
 void crc_blocks_make(const void *data, size_t len, uint8_t *out)
 {
     for (size_t i = 0, n = crc_blocks(len); i < n; i++) {
-        uint32_t c = block_crc(data, len, i);
-        out[4 * i] = (uint8_t)c;
-        out[4 * i + 1] = (uint8_t)(c >> 8);
-        out[4 * i + 2] = (uint8_t)(c >> 16);
-        out[4 * i + 3] = (uint8_t)(c >> 24);
+        le_put32(out + 4 * i, block_crc(data, len, i));
     }
 }
 
 long crc_blocks_check(const void *data, size_t len, const uint8_t *crcs)
 {
     for (size_t i = 0, n = crc_blocks(len); i < n; i++) {
-        const uint8_t *p = crcs + 4 * i;
-        uint32_t want =
-            (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        if (block_crc(data, len, i) != want)
+        if (block_crc(data, len, i) != le_get32(crcs + 4 * i))
             return (long)i;
     }
     return -1;

@@ -10,24 +10,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/le.h"
 
 #define SIGNED_LEN 16u
 #define MAC_LEN 16u
-
-static void put(uint8_t *p, uint64_t v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *p, size_t n)
-{
-    uint64_t v = 0;
-
-    for (size_t i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 static void sign(const struct cap_key *k, const uint8_t head[SIGNED_LEN], uint64_t chunk,
                  uint64_t session, uint8_t mac[MAC_LEN])
@@ -36,8 +22,8 @@ static void sign(const struct cap_key *k, const uint8_t head[SIGNED_LEN], uint64
     unsigned len = 0;
 
     memcpy(text, head, SIGNED_LEN);
-    put(text + SIGNED_LEN, chunk, 8);
-    put(text + SIGNED_LEN + 8, session, 8);
+    le_put64(text + SIGNED_LEN, chunk);
+    le_put64(text + SIGNED_LEN + 8, session);
     if (!HMAC(EVP_sha256(), k->key, CAP_KEY_LEN, text, sizeof text, full, &len) || len < MAC_LEN)
         abort(); /* only without memory or SHA-256: nothing could be granted or checked */
     memcpy(mac, full, MAC_LEN);
@@ -46,9 +32,9 @@ static void sign(const struct cap_key *k, const uint8_t head[SIGNED_LEN], uint64
 void cap_make(const struct cap_key *k, uint64_t chunk, uint64_t session, uint32_t rights,
               uint32_t expiry_s, uint8_t out[CAP_LEN])
 {
-    put(out, k->id, 8);
-    put(out + 8, rights, 4);
-    put(out + 12, expiry_s, 4);
+    le_put64(out, k->id);
+    le_put32(out + 8, rights);
+    le_put32(out + 12, expiry_s);
     sign(k, out, chunk, session, out + SIGNED_LEN);
 }
 
@@ -61,7 +47,7 @@ int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size
     if (len != CAP_LEN)
         return -ERR_CAP;
     for (size_t i = 0; i < nkeys && !k; i++) {
-        if (keys[i].id == get(cap, 8))
+        if (keys[i].id == le_get64(cap))
             k = &keys[i];
     }
     if (!k)
@@ -69,7 +55,7 @@ int cap_check(const struct cap_key *keys, size_t nkeys, const uint8_t *cap, size
     sign(k, cap, chunk, session, mac);
     if (CRYPTO_memcmp(mac, cap + SIGNED_LEN, MAC_LEN) != 0)
         return -ERR_CAP;
-    if ((get(cap + 8, 4) & rights) != rights)
+    if ((le_get32(cap + 8) & rights) != rights)
         return -ERR_CAP;
-    return get(cap + 12, 4) < now_s ? -ERR_CAP_EXPIRED : 0;
+    return le_get32(cap + 12) < now_s ? -ERR_CAP_EXPIRED : 0;
 }

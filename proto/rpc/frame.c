@@ -12,19 +12,9 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 
 static const uint8_t magic[4] = {'R', 'P', 'F', '1'};
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
 
 const char *frame_bad_start(const uint8_t *p, size_t n)
 {
@@ -41,9 +31,9 @@ int frame_decode(const uint8_t h[FRAME_HEADER], struct frame *out, const char **
     *why = frame_bad_start(h, FRAME_HEADER);
     if (*why)
         return -ERR_PROTOCOL;
-    out->env_len = get32(h + 4);
-    out->payload_len = get32(h + 8);
-    out->crc = get32(h + 12);
+    out->env_len = le_get32(h + 4);
+    out->payload_len = le_get32(h + 8);
+    out->crc = le_get32(h + 12);
     if (out->env_len > RPC_MAX_ENVELOPE) {
         *why = "envelope longer than the limit of 1 MiB";
         return -ERR_PROTOCOL;
@@ -62,16 +52,16 @@ static uint32_t frame_crc(const uint8_t *h, const uint8_t *env, size_t env_len)
 
 int frame_check(const uint8_t h[FRAME_HEADER], const uint8_t *env, size_t env_len)
 {
-    return get32(h + 12) == frame_crc(h, env, env_len) ? 0 : -ERR_PROTOCOL;
+    return le_get32(h + 12) == frame_crc(h, env, env_len) ? 0 : -ERR_PROTOCOL;
 }
 
 void frame_encode(uint8_t h[FRAME_HEADER], const uint8_t *env, uint32_t env_len,
                   uint32_t payload_len)
 {
     memcpy(h, magic, sizeof magic);
-    put32(h + 4, env_len);
-    put32(h + 8, payload_len);
-    put32(h + 12, frame_crc(h, env, env_len));
+    le_put32(h + 4, env_len);
+    le_put32(h + 8, payload_len);
+    le_put32(h + 12, frame_crc(h, env, env_len));
 }
 
 /* ---- arena ---- */

@@ -3,8 +3,8 @@
 #ifndef REPLFS_TESTS_CKPT_FIX_H
 #define REPLFS_TESTS_CKPT_FIX_H
 #include "base/crc32c.h"
+#include "base/le.h"
 #include "metad/fsm_format.h"
-#include "metad/le.h"
 
 /* Payload lengths are clipped to what is there; stops where nothing sensible follows. */
 static inline void ckpt_fix(uint8_t *p, size_t n)

@@ -13,8 +13,8 @@
 #include <unistd.h>
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "base/log.h"
-#include "chunkd/le.h"
 #include "chunkd/record.h"
 #include "chunkd/segment.h"
 
@@ -69,11 +69,11 @@ static void make_right(uint8_t *p, size_t avail, uint32_t seed)
 {
     if (avail < RECORD_FIXED)
         return;
-    uint32_t n = le32_get(p + 8);
+    uint32_t n = le_get32(p + 8);
     if (n < RECORD_FIXED || n > RECORD_HEADER_MAX || n > avail)
         return;
-    le32_put(p, RECORD_MAGIC);
-    le32_put(p + 76, crc32c(crc32c(seed, p, 76), p + RECORD_FIXED, n - RECORD_FIXED));
+    le_put32(p, RECORD_MAGIC);
+    le_put32(p + 76, crc32c(crc32c(seed, p, 76), p + RECORD_FIXED, n - RECORD_FIXED));
 }
 
 static int on_record(void *arg, const struct record *r, uint32_t pos)
@@ -93,7 +93,7 @@ static void on_bad(void *arg, uint64_t from, uint64_t to, bool to_end)
 static void scan(uint8_t *copy, size_t size, bool verify)
 {
     for (size_t at = 0; at + RECORD_FIXED <= size; at += RECORD_ALIGN)
-        if (le32_get(copy + at) == RECORD_MAGIC)
+        if (le_get32(copy + at) == RECORD_MAGIC)
             make_right(copy + at, size - at,
                        record_seed(table.base, segment.id, (uint32_t)at + SEGMENT_HEADER));
     if (ftruncate(segment.fd, 0) || pwrite(segment.fd, copy, size, SEGMENT_HEADER) != (ssize_t)size)

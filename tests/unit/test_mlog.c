@@ -23,8 +23,8 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "base/log.h"
-#include "metad/le.h"
 #include "metad/mlog.h"
 
 #define PATIENCE_MS 20000

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/le.h"
 #include "metad/entry.h"
-#include "metad/le.h"
 
 static size_t make(uint8_t *buf, unsigned count, uint64_t index)
 {

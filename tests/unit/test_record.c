@@ -8,8 +8,8 @@
 #include <string.h>
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/le.h"
 #include "chunkd/extents.h"
-#include "chunkd/le.h"
 #include "chunkd/record.h"
 
 static uint8_t crcs[4 * 256];
@@ -121,9 +121,9 @@ static void test_newer_version(void **state)
     uint8_t h[RECORD_HEADER_MAX];
     struct record out, in = sample(RECORD_DELETE, 0);
     record_encode(&in, seed(), h);
-    le16_put(h + 4, 2);
+    le_put16(h + 4, 2);
     uint32_t crc = crc32c(crc32c(seed(), h, 76), h + 80, 0);
-    le32_put(h + 76, crc);
+    le_put32(h + 76, crc);
     assert_int_equal(record_decode(h, sizeof h, seed(), &out), -ERR_VERSION);
 }
 

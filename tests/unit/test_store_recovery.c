@@ -6,7 +6,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include "chunkd/le.h"
+#include "base/le.h"
 #include "chunkd/record.h"
 #include "chunkd/segment.h"
 
@@ -387,8 +387,8 @@ static void patch_header(const char *path, off_t at, uint32_t value)
     uint8_t h[SEGMENT_HEADER];
     int fd = open(path, O_RDWR);
     assert_int_equal(pread(fd, h, sizeof h, 0), sizeof h);
-    le32_put(h + at, value);
-    le32_put(h + 124, crc32c(0, h, 124));
+    le_put32(h + at, value);
+    le_put32(h + 124, crc32c(0, h, 124));
     assert_int_equal(pwrite(fd, h, sizeof h, 0), sizeof h);
     close(fd);
 }
