@@ -1,9 +1,10 @@
 /* Open files by inode: one cfile however often a file is opened.
  *
- * `opens` counts what users opened; the table keeps a cfile while it is above zero. `refs` counts memory:
- * one for the table, one for each piece of background work (an append on its way, a place on the grants' waiting list,
- * a caller that looked it up). The dirty list (files.mu) names the files that have bytes not committed, for the
- * flusher. The last close flushes, drops the table's reference and tells metad, in a batch. */
+ * `opens` counts what users opened; the table keeps a cfile while it is above zero. `refs`
+ * counts memory: one for the table, one for each piece of background work (an append on its way,
+ * a place on the grants' waiting list, a caller that looked it up). The dirty list (files.mu)
+ * names the files that have bytes not committed, for the flusher. The last close flushes, drops
+ * the table's reference and tells metad, in a batch. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
@@ -232,8 +233,9 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     return rc;
 }
 
-/* metad counts a file as open by the session that created it; client_mutate queued a close for those that are
- * only created. Unless that was sent already, taking it back is all there is to do. */
+/* metad counts a file as open by the session that created it; client_mutate queued a close for
+ * those that are only created. Unless that was sent already, taking it back is all there is to
+ * do. */
 int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **out)
 {
     struct cfile *f = table_open(c, attr->ino);

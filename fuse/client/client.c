@@ -1,8 +1,9 @@
 /* Opening and closing a client, and the calls that concern no open file in particular.
  *
- * Closing: everything dirty is flushed within the mount's time-out; then the background threads stop, the session is
- * left to expire (metad has no close of a session in the protocol: its lease ends it), the loop closes all connections,
- * which completes what was on its way, and memory goes last. */
+ * Closing: everything dirty is flushed within the mount's time-out; then the background threads
+ * stop, the session is left to expire (metad has no close of a session in the protocol: its
+ * lease ends it), the loop closes all connections, which completes what was on its way, and
+ * memory goes last. */
 #include "internal.h"
 #include <errno.h>
 #include <stdio.h>

@@ -1,15 +1,18 @@
 /* Commit, flush, fsync, and the background flusher.
  *
- * A commit takes the acknowledged buffers at the head of the file's list, in the order of writing, and tells
- * metad their extents; then they leave the list and the overlay, and the committed map has them. One commit per
- * file at a time (f->committing). Bytes first, map second: nothing unacknowledged is ever committed.
+ * A commit takes the acknowledged buffers at the head of the file's list, in the order of
+ * writing, and tells metad their extents; then they leave the list and the overlay, and the
+ * committed map has them. One commit per file at a time (f->committing). Bytes first, map
+ * second: nothing unacknowledged is ever committed.
  *
- * flush = seal, send, wait for all copies, commit. fsync = the same with the last append asking the chain to
- * sync, plus a SyncReq where other bytes are unsynced, while the commit is under way (metad's log
- * is always synced). What too few copies could sync is written again, until the mount's time-out.
+ * flush = seal, send, wait for all copies, commit. fsync = the same with the last append asking
+ * the chain to sync, plus a SyncReq where other bytes are unsynced, while the commit is under
+ * way (metad's log is always synced). What too few copies could sync is written again, until the
+ * mount's time-out.
  *
- * The flusher thread walks the dirty files a few times per flush_ms: seals what is old, commits what is acknowledged, syncs
- * chunks that get no more appends (so that they can be forgotten), pumps after pauses, gives up what stalls.
+ * The flusher thread walks the dirty files a few times per flush_ms: seals what is old, commits
+ * what is acknowledged, syncs chunks that get no more appends (so that they can be forgotten),
+ * pumps after pauses, gives up what stalls.
  *
  * Errors of the background stay in f->err until a write, flush or fsync takes them: once. */
 #include "internal.h"

@@ -1,14 +1,16 @@
-/* Chunks that metad granted to this session and that no file uses yet, per goal, so that starting a file
- * costs no round trip.
+/* Chunks that metad granted to this session and that no file uses yet, per goal, so that
+ * starting a file costs no round trip.
  *
- * The grants thread keeps each pool that was ever asked for at its wanted size, which grows when takers find it
- * empty and is bounded. A pooled chunk is dropped when a chunkd of its placement failed a write lately or its
- * capability is about to expire. Takers never wait: a file that found nothing is put on the waiting list and
- * pumped (send_pump) after the next refill, or told the error when that is final (ENOSPC, EDQUOT, ...).
+ * The grants thread keeps each pool that was ever asked for at its wanted size, which grows when
+ * takers find it empty and is bounded. A pooled chunk is dropped when a chunkd of its placement
+ * failed a write lately or its capability is about to expire. Takers never wait: a file that
+ * found nothing is put on the waiting list and pumped (send_pump) after the next refill, or told
+ * the error when that is final (ENOSPC, EDQUOT, ...).
  *
- * Every chunk held, pooled or in use, is on one list in order of id; ids that metad hands to a session only grow, so
- * its head is what the keepalive reports as the oldest grant: what is older and unknown to metad is garbage.
- * Failure modes: metad away or too few chunkds: retried every FEW_RETRY_MS; files give up by their own clock. */
+ * Every chunk held, pooled or in use, is on one list in order of id; ids that metad hands to a
+ * session only grow, so its head is what the keepalive reports as the oldest grant: what is
+ * older and unknown to metad is garbage. Failure modes: metad away or too few chunkds: retried
+ * every FEW_RETRY_MS; files give up by their own clock. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
@@ -264,7 +266,8 @@ static bool final_error(int rc)
            rc == -EINVAL;
 }
 
-/* Wakes the files that wait: to try again, or, those of the goal that cannot be had, to fail for good. */
+/* Wakes the files that wait: to try again, or, those of the goal that cannot be had, to fail for
+ * good. */
 static void wake_waiting(struct client *c, unsigned goal, int rc)
 {
     pthread_mutex_lock(&c->grants.mu);

@@ -1,6 +1,7 @@
 /* Hash table from 64-bit ids to pointers: open addressing with linear probing and backward-shift
- * deletion, at most two thirds full. Not thread-safe: the owner locks. Values are never NULL, so a NULL value marks
- * an empty slot. Running out of memory ends the process, as buf_new does: no caller could go on. */
+ * deletion, at most two thirds full. Not thread-safe: the owner locks. Values are never NULL, so
+ * a NULL value marks an empty slot. Running out of memory ends the process, as buf_new does: no
+ * caller could go on. */
 #include "internal.h"
 #include <assert.h>
 #include <stdlib.h>

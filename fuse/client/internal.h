@@ -65,7 +65,7 @@ struct piece {
 enum abuf_state { ABUF_FILLING, ABUF_QUEUED, ABUF_SENT, ABUF_ACKED, ABUF_COMMITTING };
 struct wchunk;
 /* One append: bytes of the file on their way to a chunk.
- *   FILLING -> QUEUED (full, or flushed) -> SENT -> ACKED (on all copies; buf given back) -> COMMITTING
+ *   FILLING -> QUEUED (full, or flushed) -> SENT -> ACKED (buf given back) -> COMMITTING
  *   SENT -> QUEUED when the chunk failed; COMMITTING -> gone once metad has the extents. */
 struct abuf {
     uint64_t id;       /* per file, increasing; what the overlay map names */
@@ -84,7 +84,8 @@ struct abuf {
 };
 /* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
 int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len);
-/* How many bytes an append buffer beginning at file_off may take, so that the next one begins aligned. */
+/* How many bytes an append buffer beginning at file_off may take, so that the next one begins
+ * aligned. */
 uint32_t abuf_limit(uint64_t file_off);
 enum seg_kind { SEG_HOLE, SEG_BUFFER, SEG_COMMITTED };
 struct seg {
@@ -101,8 +102,9 @@ int overlay_drop(struct extmap *over, const struct abuf *a);
 /* True when [off, off+len) lies in one stretch of buffer id; *at is where. */
 bool overlay_inside(const struct extmap *over, uint64_t off, uint32_t len, uint64_t id,
                     uint32_t *at);
-/* Extents for a commit: pieces of the buffers first..(n of them), merged where they continue each other. Stops
- * before exceeding max extents; *used says how many buffers went in (at least one). malloc'ed array. */
+/* Extents for a commit: pieces of the buffers first..(n of them), merged where they continue
+ * each other. Stops before exceeding max extents; *used says how many buffers went in (at least
+ * one). malloc'ed array. */
 struct ext *overlay_extents(struct abuf *const *bufs, size_t n, const uint64_t *chunks, size_t max,
                             size_t *nout, size_t *used);
 
@@ -282,7 +284,8 @@ int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struc
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
 void session_close_ino(struct client *c, uint64_t ino);
-/* A file is being opened: its pending close is dropped (true), or waited for when it is under way. */
+/* A file is being opened: its pending close is dropped (true), or waited for when it is under
+ * way. */
 bool session_keep_ino(struct client *c, uint64_t ino);
 /* Waits until *pred or deadline on a CLOCK_MONOTONIC condvar. */
 int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
@@ -357,8 +360,9 @@ void send_check_slow(struct cfile *f);  /* mu held, dropped while probing */
 
 /* ---- sync.c (mu held, dropped while waiting) ---- */
 struct syncop;
-/* Asks every copy of the chunks with unsynced bytes to sync; sealed_only: those that get no more appends. NULL when there
- * is nothing to do. The last answer applies what was learnt to the chunks. */
+/* Asks every copy of the chunks with unsynced bytes to sync; sealed_only: those that get no more
+ * appends. NULL when there is nothing to do. The last answer applies what was learnt to the
+ * chunks. */
 struct syncop *sync_begin(struct cfile *f, bool sealed_only);
 /* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies. Consumes op (NULL: 0). */
 int sync_wait(struct cfile *f, struct syncop *op);

@@ -1,9 +1,10 @@
 /* The committed extents of a file and where their chunks are, as fetched from metad.
  *
- * Known is always a prefix of the file, [0, base_to): reading beyond fetches more. Our own commits and truncates
- * change the map directly and raise map_gen, so that a layout asked for before and answered after is
- * refused instead of bringing old extents back. A foreign change (attr.change differs at open or getattr, or
- * a chunk that is gone) drops the map. All with cfile.mu held; layout_need drops it while it waits. */
+ * Known is always a prefix of the file, [0, base_to): reading beyond fetches more. Our own
+ * commits and truncates change the map directly and raise map_gen, so that a layout asked for
+ * before and answered after is refused instead of bringing old extents back. A foreign change
+ * (attr.change differs at open or getattr, or a chunk that is gone) drops the map. All with
+ * cfile.mu held; layout_need drops it while it waits. */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>

@@ -1,10 +1,11 @@
 /* The chunkds as this client knows them: address, host, load, and one connection to each.
  *
- * The table comes from metad and is fetched again when a reply shows another epoch, a chunkd is unknown, or a
- * connection cannot be made. Entries are never removed (ids are permanent), so pointers stay valid; fields
- * are protected by nodes.mu. Connections are dialled on first use, and again with growing pauses after
- * they broke. A chunkd that failed a write is "bad" for some seconds: no new chunk goes there; a
- * cheap probe (a sync of nothing) may clear that earlier. Probes also find out which of a chain is at fault. */
+ * The table comes from metad and is fetched again when a reply shows another epoch, a chunkd is
+ * unknown, or a connection cannot be made. Entries are never removed (ids are permanent), so
+ * pointers stay valid; fields are protected by nodes.mu. Connections are dialled on first use,
+ * and again with growing pauses after they broke. A chunkd that failed a write is "bad" for some
+ * seconds: no new chunk goes there; a cheap probe (a sync of nothing) may clear that earlier.
+ * Probes also find out which of a chain is at fault. */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>

@@ -1,11 +1,12 @@
 /* Pure: the bytes of a file that metad does not know yet, laid over those it does.
  *
- * The overlay is an extmap whose "chunks" are ids of append buffers: it is changed when bytes are written
- * and when a buffer's extents were committed or given up, not when a buffer is sent, acknowledged or sent
- * again; where the buffer's bytes are is the buffer's business. A byte found in the overlay is newer than the
- * committed map's. Two buffers never claim the same byte: the later write cuts the earlier's stretch.
- * The pieces of a buffer keep what was cut, too: a commit sends all pieces in the order of
- * writing, and metad's map ends up with the newest. No locks, no I/O. */
+ * The overlay is an extmap whose "chunks" are ids of append buffers: it is changed when bytes
+ * are written and when a buffer's extents were committed or given up, not when a buffer is sent,
+ * acknowledged or sent again; where the buffer's bytes are is the buffer's business. A byte
+ * found in the overlay is newer than the committed map's. Two buffers never claim the same byte:
+ * the later write cuts the earlier's stretch. The pieces of a buffer keep what was cut, too: a
+ * commit sends all pieces in the order of writing, and metad's map ends up with the newest. No
+ * locks, no I/O. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>

@@ -1,11 +1,12 @@
 /* Reading: holes are zeros, buffered bytes are copied, the rest comes from chunkds, checked.
  *
- * A read is cut into segments (overlay_next). Chunk segments are asked for in parallel, each from the copy
- * that nodes_order() puts first. A copy that fails, or has a bad CRC, is followed by the next; one that is
- * slow gets company after HEDGE_MS, and the first good answer wins. Bad copies are reported to metad, which has them
- * verified and healed. When no copy of a segment served, the layout is fetched anew (the chunk may have moved, the
- * capability may have expired) and the read begins again, until the mount's time-out; when all copies answered and none
- * is good, twice in a row, it is EIO at once. No byte whose CRC was not checked leaves this file.
+ * A read is cut into segments (overlay_next). Chunk segments are asked for in parallel, each
+ * from the copy that nodes_order() puts first. A copy that fails, or has a bad CRC, is followed
+ * by the next; one that is slow gets company after HEDGE_MS, and the first good answer wins. Bad
+ * copies are reported to metad, which has them verified and healed. When no copy of a segment
+ * served, the layout is fetched anew (the chunk may have moved, the capability may have expired)
+ * and the read begins again, until the mount's time-out; when all copies answered and none is
+ * good, twice in a row, it is EIO at once. No byte whose CRC was not checked leaves this file.
  *
  * Threads: the reader does everything but the completions, which only queue the answer. A readop
  * is referenced by its reader and by each outstanding request. */
@@ -206,7 +207,8 @@ static void report_bad(struct readop *op, const struct readseg *s, uint32_t chun
     session_tell(op->c, &env);
 }
 
-/* Checks every span and copies the wanted range (or hands the payload through). 0, -ERR_CRC, -ERR_PROTOCOL, -ERR_SHORT. */
+/* Checks every span and copies the wanted range (or hands the payload through). 0, -ERR_CRC,
+ * -ERR_PROTOCOL, -ERR_SHORT. */
 static int take(struct readop *op, const struct readseg *s, const struct answer *a)
 {
     size_t at = 0;
@@ -356,7 +358,8 @@ static int add_piece(struct cfile *f, struct readop *op, const struct seg *s, si
     return add_seg(op, l, s->at, (uint32_t)s->len, dest);
 }
 
-/* Fills op for [off, off+len), shortened at the end of the file. mu held, dropped while metad is asked. */
+/* Fills op for [off, off+len), shortened at the end of the file. mu held, dropped while metad is
+ * asked. */
 static int op_plan(struct cfile *f, struct readop *op, uint64_t off, size_t len, int64_t deadline)
 {
     uint64_t size = cfile_size(f);
@@ -411,7 +414,8 @@ static void log_failed(const struct readop *op, int rc)
               (unsigned long long)op->ino, err_str(rc));
 }
 
-/* One round: 0, or a code; *again: worth fetching the layout and trying once more; *answered: all copies did. */
+/* One round: 0, or a code; *again: worth fetching the layout and trying once more; *answered:
+ * all copies did. */
 static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadline, bool log,
                       struct buf **out, bool *again, bool *answered)
 {

@@ -1,10 +1,11 @@
 /* Prefetching for sequential readers.
  *
- * When reads of a file follow one another, the next WINDOW blocks of 1 MiB are fetched in the background by a
- * few threads of the client, through the same checked path as every read. A read that lies within one block is
- * served from it, waiting when it is on its way. Blocks are dropped when they were read to their end, when the reader
- * goes elsewhere, and when the file's bytes change. A failed prefetch is forgotten: the read itself will
- * meet the error and report it. Fields of struct ra are protected by cfile.mu, the job queue by client.ra.mu. */
+ * When reads of a file follow one another, the next WINDOW blocks of 1 MiB are fetched in the
+ * background by a few threads of the client, through the same checked path as every read. A read
+ * that lies within one block is served from it, waiting when it is on its way. Blocks are
+ * dropped when they were read to their end, when the reader goes elsewhere, and when the file's
+ * bytes change. A failed prefetch is forgotten: the read itself will meet the error and report
+ * it. Fields of struct ra are protected by cfile.mu, the job queue by client.ra.mu. */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>

@@ -1,15 +1,17 @@
 /* Append buffers on their way to the chunkds.
  *
- * send_pump() sends queued buffers in order: at most INFLIGHT_MAX per file, to the file's current chunk until that is
- * full or failed, then to a fresh grant. It never waits: without a grant the file goes to the grants' waiting
- * list, after repeated failures it pauses until retry_at, and the flusher, every completion and whoever waits for
- * the file pump again. One thread at a time sends (f->sending), so that appends of a chunk leave in order; mu is
- * dropped over rpc_call because its completion may run at once.
+ * send_pump() sends queued buffers in order: at most INFLIGHT_MAX per file, to the file's
+ * current chunk until that is full or failed, then to a fresh grant. It never waits: without a
+ * grant the file goes to the grants' waiting list, after repeated failures it pauses until
+ * retry_at, and the flusher, every completion and whoever waits for the file pump again. One
+ * thread at a time sends (f->sending), so that appends of a chunk leave in order; mu is dropped
+ * over rpc_call because its completion may run at once.
  *
- * A failed append ends its chunk: what all copies acknowledged stays there and will be committed; everything else
- * sent to it is queued again, in its old place of the order, for a grant without the chunkds to blame. Answers to former
- * sendings are told by `gen` and ignored. When nothing goes forward for the mount's time-out, everything not acknowledged
- * is given up: the error is kept for the next write, flush or fsync, and the log names who was missing.
+ * A failed append ends its chunk: what all copies acknowledged stays there and will be
+ * committed; everything else sent to it is queued again, in its old place of the order, for a
+ * grant without the chunkds to blame. Answers to former sendings are told by `gen` and ignored.
+ * When nothing goes forward for the mount's time-out, everything not acknowledged is given up:
+ * the error is kept for the next write, flush or fsync, and the log names who was missing.
  *
  * Context: any thread; completions on loop threads. */
 #include "internal.h"

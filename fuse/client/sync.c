@@ -1,13 +1,15 @@
 /* Chunks to stable storage.
  *
- * A file lists the chunks that have acknowledged bytes not known to be on stable storage (unsynced). sync_begin() sends
- * one SyncReq to each chunkd concerned, in parallel; the answers are counted per chunk, and the last one applies
- * the result: all copies synced, or at least min_copies (then the others are reported to metad, which verifies
- * and repairs them, and the chunk gets no more appends). With fewer, the chunk is marked short_sync: sync_rewrite()
- * reads its live bytes back from whatever copy still answers and writes them to a new chunk.
+ * A file lists the chunks that have acknowledged bytes not known to be on stable storage
+ * (unsynced). sync_begin() sends one SyncReq to each chunkd concerned, in parallel; the answers
+ * are counted per chunk, and the last one applies the result: all copies synced, or at least
+ * min_copies (then the others are reported to metad, which verifies and repairs them, and the
+ * chunk gets no more appends). With fewer, the chunk is marked short_sync: sync_rewrite() reads
+ * its live bytes back from whatever copy still answers and writes them to a new chunk.
  *
- * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run on loop threads
- * and take the file's mu. Failure modes: a chunkd that does not answer counts as not synced after SYNC_TIMEOUT_MS. */
+ * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run
+ * on loop threads and take the file's mu. Failure modes: a chunkd that does not answer counts as
+ * not synced after SYNC_TIMEOUT_MS. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>

@@ -1,13 +1,15 @@
 /* write(2) into append buffers.
  *
- * A file has at most one buffer being filled, the last of its list. Bytes that continue it, and small writes
- * elsewhere in the file, are appended to it; a rewrite of bytes still in it happens in place. It is sealed when full,
- * when it is flushed, and when a large write begins somewhere else, so that large data stays aligned to CRC blocks
- * and can be read back without amplification. Buffers grow from small to 1 MiB, since most files are small.
+ * A file has at most one buffer being filled, the last of its list. Bytes that continue it, and
+ * small writes elsewhere in the file, are appended to it; a rewrite of bytes still in it happens
+ * in place. It is sealed when full, when it is flushed, and when a large write begins somewhere
+ * else, so that large data stays aligned to CRC blocks and can be read back without
+ * amplification. Buffers grow from small to 1 MiB, since most files are small.
  *
- * Dirty bytes are those in buffers: counted when written, given back when every copy has acknowledged
- * them or they are given up. Writers wait, without locks, while the sum is at its limit; the flusher is told
- * to seal everything then. Failure mode: nothing moves for the mount's time-out: -EIO. */
+ * Dirty bytes are those in buffers: counted when written, given back when every copy has
+ * acknowledged them or they are given up. Writers wait, without locks, while the sum is at its
+ * limit; the flusher is told to seal everything then. Failure mode: nothing moves for the
+ * mount's time-out: -EIO. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>

@@ -1,8 +1,9 @@
-/* The client library end to end against real daemons, without FUSE: creates a file, writes, fsyncs, reads
- * back and compares; random rewrites against a model in memory; many small files. Prints MB/s and exits
- * non-zero at the first difference.
+/* The client library end to end against real daemons, without FUSE: creates a file, writes,
+ * fsyncs, reads back and compares; random rewrites against a model in memory; many small files.
+ * Prints MB/s and exits non-zero at the first difference.
  *
- *   bench_client_io METAD[,METAD] [mib=64] [goal=0] [random=2000] [small=200] [timeout=60000] [keep=0] [loop=1] */
+ *   bench_client_io METAD[,METAD] [mib=64] [goal=0] [random=2000] [small=200] [timeout=60000]
+ *       [keep=0] [loop=1] */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

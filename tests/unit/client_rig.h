@@ -1,5 +1,6 @@
-/* A client under test against a fake metad and fake chunkds in the same process, scripted to fail: one file
- * (RIG_INO), grants in order, chunks in memory. Every wait ends with its condition or after RIG_WAIT_S. */
+/* A client under test against a fake metad and fake chunkds in the same process, scripted to
+ * fail: one file (RIG_INO), grants in order, chunks in memory. Every wait ends with its
+ * condition or after RIG_WAIT_S. */
 #ifndef REPLFS_TESTS_CLIENT_RIG_H
 #define REPLFS_TESTS_CLIENT_RIG_H
 #include <errno.h>

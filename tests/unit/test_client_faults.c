@@ -1,6 +1,6 @@
-/* The client library against a metad and chunkds that fail as told: a failed append moves on to another
- * chunk without the culprit, bad copies are skipped and reported, errors come back exactly once, repeated
- * mutations happen once, unsynced copies are written again. */
+/* The client library against a metad and chunkds that fail as told: a failed append moves on to
+ * another chunk without the culprit, bad copies are skipped and reported, errors come back
+ * exactly once, repeated mutations happen once, unsynced copies are written again. */
 #include "client_rig.h"
 
 #define SIZE (600u << 10)
@@ -231,7 +231,8 @@ static void test_unsynced_written_again(void **st)
     cfile_close(f);
 }
 
-/* Metad closed the session: what was written under it and not committed is lost and told; the next works. */
+/* Metad closed the session: what was written under it and not committed is lost and told; the
+ * next works. */
 static void test_session_lost(void **st)
 {
     (void)st;

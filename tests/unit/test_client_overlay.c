@@ -1,5 +1,5 @@
-/* The client's pure parts: bytes not committed over the committed map, against a naive array model; cutting of
- * appends; merging of extents for a commit; the id table. */
+/* The client's pure parts: bytes not committed over the committed map, against a naive array
+ * model; cutting of appends; merging of extents for a commit; the id table. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -108,8 +108,8 @@ static void check(const struct extmap *over, const struct extmap *base, const st
     }
 }
 
-/* Commits buffer a as chunk 1000 + id at offset 0: what the model still shows of it becomes committed, everything
- * of its pieces that nothing newer covers is in the base. */
+/* Commits buffer a as chunk 1000 + id at offset 0: what the model still shows of it becomes
+ * committed, everything of its pieces that nothing newer covers is in the base. */
 static void commit(struct extmap *over, struct extmap *base, struct abuf *a,
                    struct model_byte *committed, struct model_byte *m)
 {
