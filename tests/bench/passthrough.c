@@ -145,7 +145,7 @@ static int pass_utimens(const char *path, const struct timespec tv[2], struct fu
 }
 static int open_with(const char *path, int flags, mode_t mode, struct fuse_file_info *fi)
 {
-    int fd = openat(root_fd, rel(path), flags & ~O_NOFOLLOW, mode);
+    int fd = openat(root_fd, rel(path), flags & ~(O_NOFOLLOW | O_DIRECT), mode);
     fi->fh = (uint64_t)fd;
     fi->keep_cache = 1;
     return fd < 0 ? -errno : 0;
