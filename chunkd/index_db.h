@@ -11,8 +11,8 @@
  *                                         (DELETE and COMMIT records)
  *   meta      "format"                    u32 1
  *             "identity"                  u32 record_base() of the disk
- *             "position"                  u64 segment, u64 offset: everything before is in the
- * index "generation"                u64 next unused one
+ *             "position"                  u64 segment, u64 offset: all before is in the index
+ *             "generation"                u64 next unused one
  *
  * Reads on any thread; one thread at a time commits. */
 #ifndef REPLFS_CHUNKD_INDEX_DB_H

@@ -23,12 +23,12 @@
  *       32    8  ino          DATA, COPY: inode that the bytes belong to (a hint for salvage)
  *       40    8  file_off     DATA, COPY: offset in that file (the same)
  *       48    8  generation   see below
- *       56    4  chunk_off    DATA, COPY: first byte's offset in the chunk; COMMIT: the copy's length
+ *       56    4  chunk_off    DATA, COPY: first byte's place in the chunk; COMMIT: copy's length
  *       60    4  zero
  *       64    8  time         wall clock, nanoseconds since 1970, when the record was first written
  *       72    4  zero
  *       76    4  header CRC   CRC32C, see below
- *       80   4n  checksums    CRC32C of each 4 KiB of payload, counted from the payload's first byte
+ *       80   4n  checksums    CRC32C of each 4 KiB of payload, counted from its first byte
  *       ...      zeros to a multiple of 8
  *  header_len    payload, then zeros to a multiple of 8 (not checksummed, not read)
  *

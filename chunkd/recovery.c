@@ -1,16 +1,17 @@
 /* Recovery: from the files of a directory to a store that can run.
  *
  * 1. The index is opened and compared with the log: format, identity, and that every segment with
- * live records exists and is as long as the index knows it. Any doubt: it is removed and made anew
- * from the log.
+ *    live records exists and is as long as the index knows it. Any doubt: it is removed and made
+ *    anew from the log.
  * 2. The log is read from the index's position to its end, and every record put into the index as
- * the writer would have. The rules of record.h make that right wherever it starts: a record that
- * the index has already, or that a later one replaced, changes nothing. COPY records wait in a copy
- * of their own until their COMMIT; those without one are dropped at the end.
+ *    the writer would have. The rules of record.h make that right wherever it starts: a record that
+ *    the index has already, or that a later one replaced, changes nothing. COPY records wait in a
+ *    copy of their own until their COMMIT; those without one are dropped at the end.
  * 3. Payload is checked where a crash may have left a header without its bytes: behind the
- * position, or, when rebuilding, in the last few segments.
+ *    position, or, when rebuilding, in the last few segments.
  * 4. What follows the last good record of the last segment is a torn tail and cut off. Damage
- * before it is reported with file and offset; the chunk's length then ends before what is missing.
+ *    before it is reported with file and offset; the chunk's length then ends before what is
+ *    missing.
  *
  * Runs alone, before any thread is started, in the role of the writer. Large rebuilds checkpoint on
  * the way to keep memory bounded. */

@@ -238,8 +238,8 @@ static bool spans_fit(const struct store_read *r)
     return space <= REPLY_SPACE;
 }
 
-/* Makes one span (two, when edge blocks make it longer than an append may be) of many, with CRCs of its
- * own. The bytes were verified against the client's CRCs just now. */
+/* Makes one span (two, when edge blocks make it longer than an append may be) of many, with CRCs of
+ * its own. The bytes were verified against the client's CRCs just now. */
 static void merge_spans(struct store_read *r)
 {
     uint32_t off = r->spans[0].chunk_off, len = (uint32_t)r->data->len;

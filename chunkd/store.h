@@ -1,10 +1,11 @@
-/* The chunk store of one disk: segment logs plus an LMDB index (DESIGN of the store: store.c; format:
- * man/replfs-format.7). The log is the truth, the index can be rebuilt from it.
+/* The chunk store of one disk: segment logs plus an LMDB index (DESIGN of the store: store.c;
+ * format: man/replfs-format.7). The log is the truth, the index can be rebuilt from it.
  *
- * Threads: one writer thread per store does all writing with group commit. Append, sync and delete are
- * asynchronous: their callback runs on the writer thread, or on the sync thread when it had to wait for an
- * fdatasync (sync appends, store_sync, store_copy_finish). It must not block, and may call the asynchronous
- * functions. Reads run on the caller's thread, concurrently. No calls once store_close() was called. */
+ * Threads: one writer thread per store does all writing with group commit. Append, sync and delete
+ * are asynchronous: their callback runs on the writer thread, or on the sync thread when it had to
+ * wait for an fdatasync (sync appends, store_sync, store_copy_finish). It must not block, and may
+ * call the asynchronous functions. Reads run on the caller's thread, concurrently. No calls once
+ * store_close() was called. */
 #ifndef REPLFS_CHUNKD_STORE_H
 #define REPLFS_CHUNKD_STORE_H
 #include <stdbool.h>
@@ -20,11 +21,13 @@ struct store_config {
     uint64_t reserve;      /* bytes of the file system never used */
     uint64_t segment_size; /* default 256 MiB */
     bool rebuild_index;
-    unsigned
-        checkpoint_ms; /* index checkpoints and giving space back: this long after a change; default 2000 */
-    /* On any thread: a chunk got longer, vanished (len 0) or was replaced. For heartbeat increments. May be NULL. */
+    /* Index checkpoints and giving space back: this long after a change; default 2000. */
+    unsigned checkpoint_ms;
+    /* On any thread: a chunk got longer, vanished (len 0) or was replaced. For heartbeat
+     * increments. May be NULL. */
     void (*changed)(void *arg, uint64_t chunk, uint32_t len, uint64_t session);
-    /* The disk failed (write or read error that is the disk's): store serves what it still can, refuses appends. */
+    /* The disk failed (write or read error that is the disk's): store serves what it still can,
+     * refuses appends. */
     void (*failed)(void *arg, const char *why);
     void *arg;
 };
@@ -34,15 +37,16 @@ struct store_id {
     uint32_t chunkd;
     uint32_t disk;
 };
-int store_id_read(
-    const char *dir,
-    struct store_id *out); /* -ENOENT: a fresh directory; -ERR_CORRUPT, -ERR_VERSION */
-int store_id_write(const char *dir,
-                   const struct store_id *id); /* fsynced; -EEXIST when another identity is there */
+/* 0; -ENOENT: a fresh directory; -ERR_CORRUPT, -ERR_VERSION. */
+int store_id_read(const char *dir, struct store_id *out);
+/* 0 once fsynced; -EEXIST when another identity is there. */
+int store_id_write(const char *dir, const struct store_id *id);
 
-/* Opens (creating what is missing in a directory that has an identity), locks, recovers: index from LMDB, then the log from its
- * checkpointed position. A torn tail after a crash is cut; a bad record in the middle of the log is reported, skipped, and its chunk
- * range counts as missing. -ERR_LOCKED, -ERR_CORRUPT, -ERR_VERSION, -ERR_WRONG_CLUSTER after log lines that name the file and the way out. */
+/* Opens (creating what is missing in a directory that has an identity), locks, recovers: index from
+ * LMDB, then the log from its checkpointed position. A torn tail after a crash is cut; a bad record
+ * in the middle of the log is reported, skipped, and its chunk range counts as missing.
+ * -ERR_LOCKED, -ERR_CORRUPT, -ERR_VERSION, -ERR_WRONG_CLUSTER after log lines that name the file
+ * and the way out. */
 int store_open(const struct store_config *cfg, struct store **out);
 void store_close(struct store *s); /* syncs, checkpoints the index */
 
@@ -51,16 +55,17 @@ struct store_append {
     uint64_t chunk, session, ino, file_off;
     uint32_t chunk_off; /* must equal the chunk's length; a repetition with equal bytes succeeds */
     struct buf *data;   /* 1 .. 1 MiB; a reference is taken */
-    const uint8_t *
-        crcs; /* crc_blocks(len) little-endian u32, copied. CHECKED here against data: -ERR_CRC when the bytes were damaged on the way */
+    /* crc_blocks(len) little-endian u32, copied. Checked here against data: -ERR_CRC when the bytes
+     * were damaged on the way. */
+    const uint8_t *crcs;
     bool sync; /* done after fdatasync, else after write(2) */
 };
 void store_append(struct store *s, const struct store_append *a, store_done *done, void *arg);
 /* done when everything appended before is on stable storage. */
 void store_sync(struct store *s, store_done *done, void *arg);
 void store_delete(struct store *s, const uint64_t *chunks, size_t n, store_done *done, void *arg);
-/* Begins a fresh copy of chunk beside whatever is there; appends with the returned token go to it; finish swaps it in
- * atomically (synced), abort drops it. For repair. */
+/* Begins a fresh copy of chunk beside whatever is there; appends with the returned token go to it;
+ * finish swaps it in atomically (synced), abort drops it. For repair. */
 int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t *token);
 void store_copy_append(struct store *s, uint64_t token, const struct store_append *a,
                        store_done *done, void *arg);
@@ -77,14 +82,16 @@ struct store_read {
     size_t n;
     uint32_t chunk_len;
 };
-/* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the end; chunk_len is set),
- * -ERR_CRC (this copy is bad: a record's header is damaged, or with verify its bytes), -EIO (the disk cannot read it).
- * Does not check CRCs of data (the reader does) unless verify. Any thread. */
+/* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the
+ * end; chunk_len is set), -ERR_CRC (this copy is bad: a record's header is damaged, or with verify
+ * its bytes), -EIO (the disk cannot read it). Does not check CRCs of data (the reader does) unless
+ * verify. Any thread. */
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify,
                struct store_read *out);
-int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len,
-                    uint64_t *session); /* 0 or -ERR_NO_CHUNK */
-/* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing meanwhile are seen before or after. */
+/* 0 or -ERR_NO_CHUNK. */
+int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);
+/* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing
+ * meanwhile are seen before or after. */
 void store_walk(struct store *s,
                 bool (*fn)(void *arg, uint64_t chunk, uint32_t len, uint64_t session), void *arg);
 
@@ -95,5 +102,4 @@ struct store_stat {
     uint64_t fsyncs, appends, append_bytes, read_bytes;
 };
 void store_stat(struct store *s, struct store_stat *out);
-/* The report digest of node.proto: mix of one chunk id (splitmix64 finalizer). Shared with metad by definition; lives in proto/base/mix.h. */
 #endif

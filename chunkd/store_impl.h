@@ -202,8 +202,8 @@ int store_checkpoint(struct store *s);  /* maintenance thread, or close after it
 void store_maint_note(struct store *s); /* something changed: a checkpoint is due in a while */
 /* Submits op and waits until it is done. Not on the writer or sync thread. */
 int store_submit_wait(struct store *s, struct op *op);
-/* Gives up the spare file, so that a deletion or checkpoint can be written on a full disk. False when it
- * was given up before. Any thread. */
+/* Gives up the spare file, so that a deletion or checkpoint can be written on a full disk. False
+ * when it was given up before. Any thread. */
 bool store_spare_drop(struct store *s);
 void checkpoint_free(struct checkpoint *ck);
 /* Commits a collected checkpoint to LMDB. */

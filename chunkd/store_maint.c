@@ -75,7 +75,7 @@ int store_submit_wait(struct store *s, struct op *op)
     return w.code;
 }
 
-/* -- the spare ----------------------------------------------------------------------------------- */
+/* ---- the spare ---- */
 
 #define SPARE_NAME "spare"
 
@@ -88,7 +88,8 @@ bool store_spare_drop(struct store *s)
     return !unlinkat(s->segs.dirfd, SPARE_NAME, 0);
 }
 
-/* (Re)creates it when there is room to do so. Not counted as used: it is what keeps a full disk usable. */
+/* (Re)creates it when there is room to do so. Not counted as used: it is what keeps a full disk
+ * usable. */
 static void spare_make(struct store *s)
 {
     struct store_stat st;

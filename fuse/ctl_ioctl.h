@@ -4,8 +4,9 @@
  * uid (fuse_req_ctx).
  *
  *   CTL_CALL   in: struct ctl_msg {len, data = packed Envelope}; out: ino of the file, token and
- * total length of the packed reply CTL_FETCH  in: token, offset; out: up to sizeof data bytes. The
- * token is freed once the last byte was fetched, or after 60 s. */
+ *              total length of the packed reply
+ *   CTL_FETCH  in: token, offset; out: up to sizeof data bytes. The token is freed once the last
+ *              byte was fetched, or after 60 s. */
 #ifndef REPLFS_FUSE_CTL_IOCTL_H
 #define REPLFS_FUSE_CTL_IOCTL_H
 #include <linux/ioctl.h>

@@ -26,8 +26,9 @@ extern const struct fuse_lowlevel_ops ops_table;
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
-/* No metad is connected. The root's attributes and the free space are then answered as last seen, since
- * umount(8) and replfsctl ask for them first and must work just then; all else waits for metad. */
+/* No metad is connected. The root's attributes and the free space are then answered as last seen,
+ * since umount(8) and replfsctl ask for them first and must work just then; all else waits for
+ * metad. */
 bool ops_cut_off(struct mount_ctx *m);
 /* The one edge where replfs codes become errno; code 0 answers success. */
 void ops_reply(fuse_req_t req, int code);

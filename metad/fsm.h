@@ -1,12 +1,13 @@
-/* The metadata state machine: all of the namespace in memory, changed only by fsm_apply(), which is pure
- * and deterministic: same state and command, same result, on every metad and in every replay. No clock, no
- * randomness, no I/O inside; time and new ids come stamped in the command.
+/* The metadata state machine: all of the namespace in memory, changed only by fsm_apply(), which is
+ * pure and deterministic: same state and command, same result, on every metad and in every replay.
+ * No clock, no randomness, no I/O inside; time and new ids come stamped in the command.
  *
  * Locking: the owner holds `lock` for writing around fsm_apply and soft changes, for reading around
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
- * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_session.c (duplicate
- * memory, members), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and fsm_table.c (memory, indexes). */
+ * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_session.c
+ * (duplicate memory, members), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and fsm_table.c
+ * (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
 #include <pthread.h>
@@ -39,12 +40,13 @@ struct fsm_result {
  * assertion: an old log must replay on a newer program. Caller holds the write lock. */
 void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct fsm_result *res);
 /* Called from inside fsm_apply when a chunk lost its last reference (after it left the table, loc
- * list passed) or its goal changed, or got committed bytes; NULL by default. Not part of the replicated
- * state; used by the nodes module. */
+ * list passed) or its goal changed, or got committed bytes; NULL by default. Not part of the
+ * replicated state; used by the nodes module. */
 struct fsm_chunk;
 struct fsm_hooks {
-    /* A writer that is still alive may commit further bytes of a freed chunk (it then comes back as new): order
-     * its deletion only once the session is closed or has declared the id retired (KeepaliveReq.oldest_grant). */
+    /* A writer that is still alive may commit further bytes of a freed chunk (it then comes back as
+     * new): order its deletion only once the session is closed or has declared the id retired
+     * (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
     void (*chunk_changed)(void *arg, struct fsm_chunk *c); /* new, longer, or other goal */
     void (*orphaned)(void *arg, uint64_t ino); /* last name gone: reap when nobody has it open */
@@ -54,13 +56,14 @@ struct fsm_hooks {
 void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h);
 
 /* ---- reads (read lock held); 0 or -errno ---- */
-int fsm_getattr(struct fsm *f, uint64_t ino,
-                Replfs__Attr *out); /* fills all scalar fields of an __INIT'ed Attr */
-int fsm_lookup(struct fsm *f, uint64_t parent, const uint8_t *name, size_t len,
-               uint64_t *ino); /* also "." and ".." */
+/* Fills all scalar fields of an __INIT'ed Attr. */
+int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out);
+/* Also "." and "..". */
+int fsm_lookup(struct fsm *f, uint64_t parent, const uint8_t *name, size_t len, uint64_t *ino);
 int fsm_readlink(struct fsm *f, uint64_t ino, const uint8_t **target, size_t *len);
-/* Entries behind cookie in cookie order ("." and ".." not included); fn returns false to stop. Cookies grow
- * with creation and never move, so entries added or removed meanwhile never skip or repeat others. */
+/* Entries behind cookie in cookie order ("." and ".." not included); fn returns false to stop.
+ * Cookies grow with creation and never move, so entries added or removed meanwhile never skip or
+ * repeat others. */
 typedef bool fsm_dirent_fn(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
                            uint64_t cookie);
 int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn, void *arg);
@@ -68,8 +71,8 @@ int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent); /* directories on
 int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out);
 int fsm_goal(struct fsm *f, uint64_t ino); /* 1..8 or -ENOENT */
 bool fsm_session_alive(struct fsm *f, uint64_t session);
-bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session,
-                      const char **name); /* iterate, 0 starts */
+/* The next one by id; after 0: the first. */
+bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name);
 bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino);
 uint64_t fsm_applied(struct fsm *f); /* index of the last command */
 void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto);
@@ -83,14 +86,15 @@ struct fsm_member {
     const char *host_name;
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
-uint64_t fsm_digest(
-    struct fsm *f); /* of the replicated state: equal states, equal digests; walks everything */
+/* Of the replicated state: equal states, equal digests. Walks everything. */
+uint64_t fsm_digest(struct fsm *f);
 uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */
 
-/* ---- chunks: the replicated part is fsm's; loc is soft, owned by the nodes module, never in the log or
- * checkpoint and never read by fsm_apply ---- */
+/* ---- chunks: the replicated part is fsm's; loc is soft, owned by the nodes module, never in the
+ * log or checkpoint and never read by fsm_apply ---- */
 typedef uint64_t fsm_u64_a4 __attribute__((aligned(4))); /* keeps struct fsm_chunk at 52 bytes */
-/* state: enum copy_state of nodes.h; reported: the chunkd's own report named it (digests, nodes module) */
+/* state: enum copy_state of nodes.h; reported: the chunkd's own report named it (digests, nodes
+ * module) */
 struct fsm_loc {
     uint32_t chunkd : 20, disk : 6, state : 5, reported : 1;
 };
@@ -115,17 +119,18 @@ struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id); /* NULL when unkno
 struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);          /* c->nloc entries */
 int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l); /* write lock; replaces same chunkd */
 void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd); /* write lock */
-/* Iterates all chunks in slices without holding the lock between them: *pos 0 starts, false at the end.
- * A chunk that exists during the whole walk is seen at least once. */
+/* Iterates all chunks in slices without holding the lock between them: *pos 0 starts, false at the
+ * end. A chunk that exists during the whole walk is seen at least once. */
 bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
                     void (*fn)(void *arg, struct fsm_chunk *c), void *arg);
 
 /* ---- checkpoint (format: man/replfs-format.7) ---- */
-/* Writes the whole state to fd with a CRC32C per section, no locks, no allocation that another thread's lock
- * could block: meant for a forked child (one save at a time in a process). 0 or -errno. Does not fsync. */
+/* Writes the whole state to fd with a CRC32C per section, no locks, no allocation that another
+ * thread's lock could block: meant for a forked child (one save at a time in a process). 0 or
+ * -errno. Does not fsync. */
 int fsm_save(struct fsm *f, int fd);
-/* Fills an empty fsm (from fsm_new) with what fd holds from its position to its end. 0; -ERR_CORRUPT,
- * -ERR_VERSION or -errno of read with why naming section and offset: then only fsm_free may follow. Calls no
- * hooks: walk chunks, sessions and orphans afterwards. */
+/* Fills an empty fsm (from fsm_new) with what fd holds from its position to its end. 0;
+ * -ERR_CORRUPT, -ERR_VERSION or -errno of read with why naming section and offset: then only
+ * fsm_free may follow. Calls no hooks: walk chunks, sessions and orphans afterwards. */
 int fsm_load(struct fsm *f, int fd, char why[256]);
 #endif

@@ -2,8 +2,8 @@
  * numbers are little-endian.
  *
  *   header   u8 magic[8]; u32 version; u32 0; u64 index; u32 0; u32 crc of the 28 bytes before
- *   section  u32 mark; u32 type; u32 length; u32 crc of the payload; u32 crc of the 16 bytes before;
- *            payload
+ *   section  u32 mark; u32 type; u32 length; u32 crc of the payload; u32 crc of the 16 bytes
+ *            before; payload
  *   ...      types ascend; a type may take several sections; records never cross sections
  *   END      u64 records in the file (END's not counted); u64 sections before it; then end of file
  *

@@ -1,7 +1,12 @@
 /* The door of the replicated log (mlog.h): opening, proposing, status, closing. The engine behind
- * it: mlog_dir.c    data directory, lock, --init      mlog_loop.c   log thread: libuv, libraft,
- * batches mlog_hwm.c    high-water mark                   mlog_apply.c  entry -> fsm -> answers
- *   mlog_check.c  checks the log before libraft     mlog_ckpt.c   checkpoints
+ * it:
+ *
+ *   mlog_dir.c    data directory, lock, --init
+ *   mlog_hwm.c    high-water mark
+ *   mlog_check.c  checks the log before libraft
+ *   mlog_loop.c   log thread: libuv, libraft, batches
+ *   mlog_apply.c  entry -> fsm -> answers
+ *   mlog_ckpt.c   checkpoints
  *
  * Opening, in this order, each refusing what it cannot trust before anything is changed: lock,
  * replfs.id, the stored log, the high-water mark against the log's end; then libraft loads, the log

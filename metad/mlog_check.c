@@ -3,14 +3,19 @@
  * Why: libraft repairs while it loads (it cuts an open segment at the first bad batch, skips a
  * snapshot it cannot read, drops segments that do not connect). Each is right after some crash and
  * wrong after some damage, and afterwards the evidence is gone. So everything is checked here
- * first: metadata1/2   format; versions that follow each other; a term not below the log's
- *   snapshots     the newest complete one: its .meta checksum, its descriptor, the state file it
- * names closed        contiguous, connected to the snapshot, every batch and every entry whole open
- * batches up to the first bad one. A bad one with anything but zeros behind it is a torn last write
- * if the high-water mark allows (the caller compares) and nothing follows in later segments; else
- * damage. What a kill -9 or a power cut can leave must pass: unfinished snapshots (a .meta without
- * its file), empty or zeroed open segments, segments that a clean-up had not removed yet. Called
- * before the log thread starts. */
+ * first:
+ *
+ *   metadata1/2      format; versions that follow each other; a term not below the log's
+ *   snapshots        the newest complete one: its .meta checksum, its descriptor, the state file it
+ *                    names
+ *   closed segments  contiguous, connected to the snapshot, every batch and every entry whole
+ *   open segments    batches up to the first bad one. A bad one with anything but zeros behind it
+ *                    is a torn last write if the high-water mark allows (the caller compares) and
+ *                    nothing follows in later segments; else damage
+ *
+ * What a kill -9 or a power cut can leave must pass: unfinished snapshots (a .meta without its
+ * file), empty or zeroed open segments, segments that a clean-up had not removed yet. Called before
+ * the log thread starts. */
 #include "mlog_int.h"
 
 #include <assert.h>

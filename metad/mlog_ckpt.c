@@ -3,8 +3,9 @@
  * States (log thread):
  *   IDLE    nothing under way
  *   SAVING  forked at index I: the child writes checkpoint-I.tmp from its frozen copy of memory, a
- * waiter thread waits for it, checks the file in, renames it to checkpoint-I and syncs the
- * directory SAVED   the file is safe; libraft has been told to take a snapshot at its next event
+ *           waiter thread waits for it, checks the file in, renames it to checkpoint-I and syncs
+ *           the directory
+ *   SAVED   the file is safe; libraft has been told to take a snapshot at its next event
  *   HANDED  libraft is writing the descriptor; when it is done it cuts the log, and old files go
  *
  * libraft takes its snapshot at the index S it has reached by then, not at I. So entries applied

@@ -1,9 +1,12 @@
 /* The metad's data directory: who it belongs to, who uses it now, and how it comes into being.
  *
  *   replfs.id         text: format, cluster UUID, server id, checksum. Written last by --init, so a
- * directory with it is complete; never changed afterwards. lock              flock'ed by the
- * running process hwm               mlog_hwm.c log/              libraft's segments and snapshots
+ *                     directory with it is complete; never changed afterwards
+ *   lock              flock'ed by the running process
+ *   hwm               mlog_hwm.c
+ *   log/              libraft's segments and snapshots
  *   checkpoint-INDEX  mlog_ckpt.c
+ *   cap.key, replaced nodes_register.c; made when missing
  *
  * A crash in the middle of --init leaves a directory without replfs.id and a log with nothing but
  * the bootstrap entry; --init then starts over. Anything more without a replfs.id is refused:

@@ -6,8 +6,9 @@
  *
  *   up       connected, heard of within suspect_ms, and its full report has come in
  *   suspect  silent longer, or its connection broke, or not reported yet: read from, nothing new,
- * no repair dead     silent longer than dead_ms: its copies don't count until it has registered and
- * reported again
+ *            no repair
+ *   dead     silent longer than dead_ms: its copies don't count until it has registered and
+ *            reported again
  *
  * A chunkd that was dead stays so until its report is complete, since nobody knows what became of
  * its disk. After leader start members never seen are suspect, and dead after dead_ms. Ids are

@@ -89,8 +89,8 @@ int nodes_cap_key_load(struct nodes *n)
  *
  * A chunkd that comes with an empty directory gets a new id; the member that was at its address
  * before is `replaced`: dead at once, and no warning for ever. The ids are kept in the file
- * `replaced` of the metad's directory (as text, a pair a line); losing it costs a warning and, after
- * a restart, a wait of dead_ms. */
+ * `replaced` of the metad's directory (as text, a pair a line); losing it costs a warning and,
+ * after a restart, a wait of dead_ms. */
 
 static void replaced_path(const struct nodes *n, char out[static 540])
 {

@@ -9,7 +9,7 @@
  *                           +-> bound of running jobs reached -> queue, same place
  *                           +-> failed -> queue, after a pause that doubles
  *                           +-> nothing can be done now -> left; a walk brings it back when a
- * chunkd changes state
+ *                               chunkd changes state
  *
  * A walk through all chunks, slice by slice, queues what needs work; it starts when a chunkd's
  * state, disks or report changed, so the cost of an idle cluster is nothing.
@@ -272,8 +272,8 @@ static void note_waiting(struct nodes *n, enum repair_kind kind, const char *why
     n->stat[kind].nwaiting++;
 }
 
-/* Whether d has its fill of verifications. A job that has some behind it goes on: sent back to the queue it would
- * have to do them again. */
+/* Whether d has its fill of verifications. A job that has some behind it goes on: sent back to the
+ * queue it would have to do them again. */
 static bool checks_full(const struct nodes *n, const struct node *d, const struct job *j,
                         bool quick)
 {

@@ -2,12 +2,13 @@
  *
  *   1. being written               -> LATER
  *   2. doubtful copy in reach      -> VERIFY it (short: its length, doubted by a reader: every
- * byte)
+ *                                     byte)
  *   3. fewer good copies than goal -> COPY to a new computer; else over a bad copy in place; else
- * to a computer that has one already; else WAIT. No source: WAIT or LOST
- *   4. two good ones on one computer while another could take it -> COPY there (a move: 5 ends it)
- *   5. more than goal, or bad ones left over -> VERIFY the ones that stay, then DROP: bad ones
- * first, then those sharing a computer, then the fullest chunkd's
+ *                                     to a computer that has one already; else WAIT. No source:
+ *                                     WAIT or LOST
+ *   4. two good ones on a computer -> COPY to another that could take it (a move: 5 ends it)
+ *   5. more than goal, or bad ones -> VERIFY the ones that stay, then DROP: bad ones first, then
+ *      left over                      those sharing a computer, then the fullest chunkd's
  *   6. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,

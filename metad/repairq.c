@@ -193,8 +193,8 @@ static void discard(struct repairq *q, uint32_t i)
     q->free = i;
 }
 
-/* What stays of the one in the queue when a newer finding comes. One that asks for no delay (due when it was
- * found) changes nothing about when and in which order. */
+/* What stays of the one in the queue when a newer finding comes. One that asks for no delay (due
+ * when it was found) changes nothing about when and in which order. */
 static struct repairq_item merge(const struct repairq_item *old, const struct repairq_item *it)
 {
     struct repairq_item m = *it;

@@ -1,6 +1,7 @@
-/* The replfs client as a library, without FUSE: a session with metad, files' layouts, chunk reads and writes.
- * All calls block the calling thread (never a loop thread) at most `timeout`; many threads may call at once.
- * 0 or a negative code (base/error.h). mount.replfs, replfsctl and load generators build on it. */
+/* The replfs client as a library, without FUSE: a session with metad, files' layouts, chunk reads
+ * and writes. All calls block the calling thread (never a loop thread) at most `timeout`; many
+ * threads may call at once. 0 or a negative code (base/error.h). mount.replfs, replfsctl and load
+ * generators build on it. */
 #ifndef REPLFS_CLIENT_CLIENT_H
 #define REPLFS_CLIENT_CLIENT_H
 #include <stdbool.h>
@@ -27,8 +28,8 @@ int client_open(const struct client_config *cfg, struct client **out);
 void client_close(struct client *c); /* flushes everything, closes the session */
 const char *client_cluster(struct client *c);
 
-/* One mutation, waiting for its commit; retried with the same seq over reconnects until the time-out. attr and parent
- * may be NULL, else are filled (scalars only). */
+/* One mutation, waiting for its commit; retried with the same seq over reconnects until the
+ * time-out. attr and parent may be NULL, else are filled (scalars only). */
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent);
 /* Any read-only request to metad, retried likewise. out: free with rpc_result_free. */
 int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out);
@@ -42,20 +43,24 @@ struct cfile;
 int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, struct cfile **out);
 /* A file this client just created: nothing to ask. */
 int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **out);
-/* Drops one reference; the last tells metad. Errors not yet reported by flush or fsync are logged with ino. */
+/* Drops one reference; the last tells metad. Errors not yet reported by flush or fsync are logged
+ * with ino. */
 void cfile_close(struct cfile *f);
-/* Buffers and returns; waits when dirty_max is reached. Reports an earlier background error once. append: at the end of
- * the file, *off gets where. */
+/* Buffers and returns; waits when dirty_max is reached. Reports an earlier background error once.
+ * append: at the end of the file, *off gets where. */
 int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool append);
 /* As cfile_write, taking over a page-aligned buffer without a copy. */
-/* Bytes [off, off+len) of the file as this client sees it (own unflushed writes included; holes are zeros), short at
- * the end of the file. *out is one buffer. Checks every CRC; tries every copy; -EIO when none is good. */
+/* Bytes [off, off+len) of the file as this client sees it (own unflushed writes included; holes are
+ * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
+ * -EIO when none is good. */
 int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
-/* flush (close): every copy has accepted, metad knows. fsync: every copy synced, metad's log synced. */
+/* flush (close): every copy has accepted, metad knows. fsync: every copy synced, metad's log
+ * synced. */
 int cfile_flush(struct cfile *f);
 int cfile_fsync(struct cfile *f);
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr);
-/* Flushes the file if this client has it open and dirty (before getattr of others, setattr, unlink...). */
+/* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
+ * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
 int client_sync(struct client *c); /* fsync of everything dirty */
 /* Size and mtime including unflushed writes; false when ino is not open or clean. */

@@ -1,4 +1,5 @@
-/* Time. clock_mono: intervals and deadlines; clock_wall: what users see. Nanoseconds, any thread. */
+/* Time. clock_mono: intervals and deadlines; clock_wall: what users see. Nanoseconds, any
+ * thread. */
 #ifndef REPLFS_BASE_CLOCK_H
 #define REPLFS_BASE_CLOCK_H
 #include <stdint.h>

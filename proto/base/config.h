@@ -30,9 +30,9 @@ struct config_opt {
 
 /* Parses argv after the config file named by --config (or default_file when it exists). Handles
  * --help and --version itself (prints, *exit_now = true). usage: text before the option list.
- * Positional arguments are left in *rest and *nrest (pointing into argv). Returns 0, or -EINVAL after
- * writing a message to stderr that names the option, the bad value, its place (file:line or command
- * line) and what is allowed. Not thread-safe. */
+ * Positional arguments are left in *rest and *nrest (pointing into argv). Returns 0, or -EINVAL
+ * after writing a message to stderr that names the option, the bad value, its place (file:line or
+ * command line) and what is allowed. Not thread-safe. */
 int config_parse(const struct config_opt *opts, const char *program, const char *usage,
                  const char *default_file, int argc, char **argv, char ***rest, int *nrest,
                  bool *exit_now);

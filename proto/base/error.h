@@ -1,6 +1,7 @@
-/* Error codes. Functions return 0 or a negative code: -errno for what Linux already names, or one of
- * the codes below. They cross the wire as positive numbers (Failure.code, MutationResult.code), so a
- * number, once given, never changes. err_to_errno() is the one edge where they collapse to errno. */
+/* Error codes. Functions return 0 or a negative code: -errno for what Linux already names, or one
+ * of the codes below. They cross the wire as positive numbers (Failure.code, MutationResult.code),
+ * so a number, once given, never changes. err_to_errno() is the one edge where they collapse to
+ * errno. */
 #ifndef REPLFS_BASE_ERROR_H
 #define REPLFS_BASE_ERROR_H
 
@@ -32,8 +33,9 @@ enum err_code {
  * non-zero code. Any thread. */
 int err_to_errno(int code);
 
-/* Name for people and logs: "ERR_CRC: bad checksum", or strerror text. Static string or thread-local
- * buffer valid until the next call in this thread. Accepts negative and positive codes. */
+/* Name for people and logs: "ERR_CRC: bad checksum", or strerror text. Static string or
+ * thread-local buffer valid until the next call in this thread. Accepts negative and positive
+ * codes. */
 const char *err_str(int code);
 
 #endif

@@ -1,9 +1,11 @@
-/* Extent maps. Two shapes:
+/* Extent maps. Two shapes, told apart by the high bit of n:
+ *
  *   inline  no extent, or one that starts at file offset 0: held in the two words of the map itself
  *           (chunk; chunk_off and len). Most files are this, and cost no allocation.
  *   tree    one sorted array of {first file offset, leaf}; a leaf is a sorted array of 1..128
- * extents whose allocation grows with need. The high bit of n tells which. A tree that shrinks to
- * something inlinable becomes inline again.
+ *           extents whose allocation grows with need.
+ *
+ * A tree that shrinks to something inlinable becomes inline again.
  *
  * Every change is one `replace(off, end, new extent or none)`: the extents that overlap [off, end)
  * are a run of neighbours; the run is replaced by at most three extents (what is left before, the

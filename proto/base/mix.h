@@ -1,5 +1,5 @@
-/* A 64-bit mixing function (splitmix64's finalizer, Steele, Lea, Flood 2014) for hash tables and report
- * digests. Part of the wire format: heartbeats carry the XOR of mix64(chunk). */
+/* A 64-bit mixing function (splitmix64's finalizer, Steele, Lea, Flood 2014) for hash tables and
+ * report digests. Part of the wire format: heartbeats carry the XOR of mix64(chunk). */
 #ifndef REPLFS_BASE_MIX_H
 #define REPLFS_BASE_MIX_H
 #include <stdint.h>

@@ -1,6 +1,7 @@
 /* Capabilities as bytes: {u64 key id, u32 rights, u32 expiry}, little-endian, then 16 bytes of
- * HMAC-SHA256(key, those 16 bytes + u64 chunk + u64 session). Chunk and session are not in the capability:
- * the request names them, and another chunk's request does not verify. Pure; any thread. */
+ * HMAC-SHA256(key, those 16 bytes + u64 chunk + u64 session). Chunk and session are not in the
+ * capability: the request names them, and another chunk's request does not verify. Pure; any
+ * thread. */
 #include "rpc/cap.h"
 
 #include <openssl/crypto.h>

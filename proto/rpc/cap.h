@@ -1,6 +1,7 @@
-/* Capabilities: the right of one session to read or append one chunk for a while, signed by metad with
- * a key that chunkds got when they registered. 32 bytes: {u64 key id, u32 rights, u32 expiry (wall seconds),
- * 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session}. Any thread. */
+/* Capabilities: the right of one session to read or append one chunk for a while, signed by metad
+ * with a key that chunkds got when they registered. 32 bytes: {u64 key id, u32 rights, u32 expiry
+ * (wall seconds), 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session}. Any
+ * thread. */
 #ifndef REPLFS_RPC_CAP_H
 #define REPLFS_RPC_CAP_H
 #include <stddef.h>

@@ -1,15 +1,16 @@
-/* Requests and replies between replfs processes: one connection carries requests in both directions.
+/* Requests and replies between replfs processes: one connection carries requests in both
+ * directions.
  *
- * A frame is a 16-byte header {magic, envelope length, payload length, CRC32C of header and envelope},
- * the protobuf Envelope, then raw payload (see man/replfs-protocol.7). Lengths are checked against caps
- * before anything is allocated. The first frame each way is Hello.
+ * A frame is a 16-byte header {magic, envelope length, payload length, CRC32C of header and
+ * envelope}, the protobuf Envelope, then raw payload (see man/replfs-protocol.7). Lengths are
+ * checked against caps before anything is allocated. The first frame each way is Hello.
  *
- * Threads: a loop owns epoll threads; every connection belongs to one of them. Handlers and completion
- * callbacks run on a loop thread and must not block; long work goes to a thread of its own and
- * replies from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread. Sending tries
- * the socket at once from the calling thread; what does not fit is queued.
- * A connection is TLS (1.3, mutual) when the loop has TLS material, else plaintext, which is refused for
- * addresses other than loopback unless `insecure`. */
+ * Threads: a loop owns epoll threads; every connection belongs to one of them. Handlers and
+ * completion callbacks run on a loop thread and must not block; long work goes to a thread of its
+ * own and replies from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread.
+ * Sending tries the socket at once from the calling thread; what does not fit is queued. A
+ * connection is TLS (1.3, mutual) when the loop has TLS material, else plaintext, which is refused
+ * for addresses other than loopback unless `insecure`. */
 #ifndef REPLFS_RPC_RPC_H
 #define REPLFS_RPC_RPC_H
 #include <stdbool.h>
@@ -58,29 +59,30 @@ struct rpc_req { /* a request received; lives until rpc_reply* consumes it */
 };
 
 /* ---- loop ---- */
-/* *out gets a running loop (threads started). 0, or a negative code after logging what is wrong (unreadable
- * certificate: file and OpenSSL's reason). Ignores SIGPIPE process-wide. */
+/* *out gets a running loop (threads started). 0, or a negative code after logging what is wrong
+ * (unreadable certificate: file and OpenSSL's reason). Ignores SIGPIPE process-wide. */
 int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out);
 /* Closes all connections (their calls end with ERR_SHUTDOWN), joins the threads, frees. */
 void rpc_loop_free(struct rpc_loop *l);
-/* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. What is not due by rpc_loop_free
- * never runs. */
+/* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. What is not due by
+ * rpc_loop_free never runs. */
 void rpc_loop_defer(struct rpc_loop *l, unsigned delay_ms, void (*fn)(void *arg), void *arg);
 
 /* ---- server ---- */
 struct rpc_service {
-    /* Every request that is not Hello. Must end in exactly one rpc_reply or rpc_fail for req, now or
-     * later, from any thread. */
+    /* Every request that is not Hello. Must end in exactly one rpc_reply or rpc_fail for req, now
+     * or later, from any thread. */
     void (*request)(void *arg, struct rpc_req *req);
-    /* A peer is ready (Hello done) / gone. May be NULL. closed is the last callback for c; a connection
-     * that never got ready has neither. */
+    /* A peer is ready (Hello done) / gone. May be NULL. closed is the last callback for c; a
+     * connection that never got ready has neither. */
     void (*opened)(void *arg, struct rpc_conn *c);
     void (*closed)(void *arg, struct rpc_conn *c);
     void *arg;
     const char *cluster; /* our cluster UUID for Hello, or NULL */
 };
 /* Listens on "host:port", "[v6]:port" or ":port". *port gets the bound port (for port 0). Refuses
- * non-loopback plaintext without insecure: -EPERM with a log line saying so and the two ways out. */
+ * non-loopback plaintext without insecure: -EPERM with a log line saying so and the two ways
+ * out. */
 int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *svc, int *port);
 
 /* Sends the reply and frees req. rep->id and is_reply are filled in; payload reference is consumed
@@ -94,11 +96,11 @@ void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
 
 /* ---- client ---- */
 /* Starts connecting (does not block); calls made before it is ready wait for it within their own
- * time-out. svc (may be NULL) handles requests that the peer sends us. expect: roles the peer may have.
- * The caller holds one reference. A failed or lost connection stays lost: rpc_conn_alive() is false, every
- * call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again for a new one.
- * 0; -EINVAL: not an address; -EPERM: plaintext beyond loopback; -ERR_SHUTDOWN: l is being freed. Names are
- * looked up in the background; connect, TLS and Hello together have 10 s. */
+ * time-out. svc (may be NULL) handles requests that the peer sends us. expect: roles the peer may
+ * have. The caller holds one reference. A failed or lost connection stays lost: rpc_conn_alive() is
+ * false, every call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again
+ * for a new one. 0; -EINVAL: not an address; -EPERM: plaintext beyond loopback; -ERR_SHUTDOWN: l is
+ * being freed. Names are looked up in the background; connect, TLS and Hello together have 10 s. */
 int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
              struct rpc_conn **out);
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c);
@@ -112,10 +114,12 @@ void *rpc_conn_data(const struct rpc_conn *c);
 const char *rpc_conn_error(const struct rpc_conn *c);
 
 /* code: 0 (rep set), or negative. A Failure from the peer arrives as its code with rep set to the
- * envelope holding it. rep and payload are valid during the callback; buf_ref payload to keep it. */
+ * envelope holding it. rep and payload are valid during the callback; buf_ref payload to keep
+ * it. */
 typedef void rpc_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload);
-/* Sends req (id, deadline filled in; trace kept or made when 0). payload's reference is consumed. done is
- * called exactly once, maybe before rpc_call returns when the connection is already dead. */
+/* Sends req (id, deadline filled in; trace kept or made when 0). payload's reference is consumed.
+ * done is called exactly once, maybe before rpc_call returns when the connection is already
+ * dead. */
 void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
               rpc_done *done, void *arg);
 
@@ -125,12 +129,14 @@ struct rpc_result {
     struct buf *payload;
     void *priv;
 };
-/* The same, waiting; not on a loop thread. Returns out->code. Free out with rpc_result_free always. */
+/* The same, waiting; not on a loop thread. Returns out->code. Free out with rpc_result_free
+ * always. */
 int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
                   unsigned timeout_ms, struct rpc_result *out);
 void rpc_result_free(struct rpc_result *r);
 
-/* ENVELOPE_INIT(x, APPEND_REQ, append_req) style helper: declares an envelope whose body is &msg. */
+/* ENVELOPE_INIT(x, APPEND_REQ, append_req) style helper: declares an envelope whose body is
+ * &msg. */
 #define RPC_ENVELOPE(var, CASE, field, msgptr)                                                     \
     Replfs__Envelope var = REPLFS__ENVELOPE__INIT;                                                 \
     var.body_case = REPLFS__ENVELOPE__BODY_##CASE;                                                 \

@@ -1,9 +1,12 @@
-/* Measures one chunk store without network: appends of 1 MiB and 4 KiB, synced appends one at a time and 64 at
- * once, random 4 KiB reads, recovery from the log with and without the index.
+/* Measures one chunk store without network: appends of 1 MiB and 4 KiB, synced appends one at a
+ * time and 64 at once, random 4 KiB reads, recovery from the log with and without the index.
  *
- *   bench_store [-d DIR] [-m MIB]     DIR: where to make the store (default /tmp), MIB: data per phase (1024)
+ *   bench_store [-d DIR] [-m MIB]
  *
- * Each phase prints one line: name, figure, unit. The first pass over the memory is warm-up and not shown. */
+ * DIR: where to make the store (default /tmp); MIB: data per phase (1024).
+ *
+ * Each phase prints one line: name, figure, unit. The first pass over the memory is warm-up and not
+ * shown. */
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
@@ -58,8 +61,8 @@ static void wait_below(struct bench *b, unsigned n)
     pthread_mutex_unlock(&b->lock);
 }
 
-/* count appends of size bytes to chunks from first on (at most chunk_max bytes each), depth under way at once.
- * Returns seconds. */
+/* count appends of size bytes to chunks from first on (at most chunk_max bytes each), depth under
+ * way at once. Returns seconds. */
 static double append(struct bench *b, uint64_t first, uint32_t size, uint64_t count,
                      uint32_t chunk_max, unsigned depth, bool sync)
 {

@@ -17,8 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *packed = malloc(len + 1);
     assert(packed);
     assert(replfs__envelope__pack(m.env, packed) == len);
-    /* Not everything accepted packs to something acceptable: an unknown field with an overlong tag of 0
-     * is kept as it is and refused when written short. */
+    /* Not everything accepted packs to something acceptable: an unknown field with an overlong tag
+     * of 0 is kept as it is and refused when written short. */
     if (len <= RPC_MAX_ENVELOPE && message_unpack(&again, packed, len) == 0) {
         assert(again.env->id == m.env->id && again.env->body_case == m.env->body_case);
         message_free(&again);

@@ -1,8 +1,9 @@
 /* Feeds arbitrary bytes to the record decoder and to the segment scan.
  *
- * Random bytes never have a right CRC, so each input is tried three times: as it is, with the CRC of its first
- * header made right, and as a segment's contents in which every header that stands at a plausible place has
- * its CRC made right. Whatever decodes must satisfy what the callers rely on. */
+ * Random bytes never have a right CRC, so each input is tried three times: as it is, with the CRC
+ * of its first header made right, and as a segment's contents in which every header that stands at
+ * a plausible place has its CRC made right. Whatever decodes must satisfy what the callers rely
+ * on. */
 #include <assert.h>
 #include <errno.h>
 #include <stdint.h>

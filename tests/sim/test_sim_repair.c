@@ -1,12 +1,14 @@
-/* The repair planners in a simulated cluster with virtual time: hundreds of chunkds, thousands of chunks, and
- * chunkds that die, return (with or without their data), computers that are added, copies that go bad, goals
- * that change, orders that fail or are carried out without anybody hearing of it.
+/* The repair planners in a simulated cluster with virtual time: hundreds of chunkds, thousands of
+ * chunks, and chunkds that die, return (with or without their data), computers that are added,
+ * copies that go bad, goals that change, orders that fail or are carried out without anybody
+ * hearing of it.
  *
- * The world knows the truth (which copies are real and good); the planner sees only what metad would believe.
- * Checked at every step: no chunkd has more jobs than its bound; a copy is dropped only while enough good
- * ones remain; no act repeats for ever. Checked at the end, when the faults have stopped: every chunk has exactly
- * its goal of copies, real and good, no two on one computer while enough computers are up.
- * All randomness comes from the seed in a test's name, so a failure repeats. */
+ * The world knows the truth (which copies are real and good); the planner sees only what metad
+ * would believe. Checked at every step: no chunkd has more jobs than its bound; a copy is dropped
+ * only while enough good ones remain; no act repeats for ever. Checked at the end, when the faults
+ * have stopped: every chunk has exactly its goal of copies, real and good, no two on one computer
+ * while enough computers are up. All randomness comes from the seed in a test's name, so a failure
+ * repeats. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -128,8 +130,8 @@ static unsigned really_good(const struct world *w, const struct chunk *c, uint32
     return n;
 }
 
-/* The guarantee for a drop: enough good ones remain in truth, on chunkds that metad may count on (one may
- * have died so lately that nobody can know). */
+/* The guarantee for a drop: enough good ones remain in truth, on chunkds that metad may count on
+ * (one may have died so lately that nobody can know). */
 static unsigned held_good(const struct world *w, const struct chunk *c, uint32_t but)
 {
     unsigned n = 0;

@@ -1,5 +1,5 @@
-/* What test_nodes.c runs in: the registry and its driver with a real fsm and rpc loop, a stand-in for the log
- * that applies at once, and chunkds whose doings are scripted. */
+/* What test_nodes.c runs in: the registry and its driver with a real fsm and rpc loop, a stand-in
+ * for the log that applies at once, and chunkds whose doings are scripted. */
 #ifndef REPLFS_TESTS_NODES_RIG_H
 #define REPLFS_TESTS_NODES_RIG_H
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* Two sides of rpc on loopback sockets: each a loop with a service that echoes, swallows or refuses,
- * by the inode it is asked for, and counts what happens. Every wait ends when its condition holds,
- * or fails the test after 10 s. */
+/* Two sides of rpc on loopback sockets: each a loop with a service that echoes, swallows or
+ * refuses, by the inode it is asked for, and counts what happens. Every wait ends when its
+ * condition holds, or fails the test after 10 s. */
 #ifndef REPLFS_TESTS_RPC_RIG_H
 #define REPLFS_TESTS_RPC_RIG_H
 #include <errno.h>

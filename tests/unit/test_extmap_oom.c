@@ -1,5 +1,5 @@
-/* Extent maps without memory: an operation that fails changes nothing and calls nobody. The module is compiled
- * in here once more, with allocators that fail on demand. */
+/* Extent maps without memory: an operation that fails changes nothing and calls nobody. The module
+ * is compiled in here once more, with allocators that fail on demand. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

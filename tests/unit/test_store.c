@@ -304,7 +304,8 @@ static void test_capacity(void **state)
     assert_int_equal(st.avail, 0);
 }
 
-/* A really full file system: appends fail, nothing breaks, deletions still work. Needs the right to mount. */
+/* A really full file system: appends fail, nothing breaks, deletions still work. Needs the right to
+ * mount. */
 static void test_full_disk(void **state)
 {
     struct rig *r = *state;

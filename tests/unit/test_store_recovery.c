@@ -1,4 +1,5 @@
-/* The store after accidents: killed daemons, torn and damaged logs, lost indexes, foreign directories. */
+/* The store after accidents: killed daemons, torn and damaged logs, lost indexes, foreign
+ * directories. */
 #include "store_rig.h"
 #include <errno.h>
 #include <signal.h>
@@ -43,7 +44,7 @@ static int start_closed(void **state)
     return rc;
 }
 
-/* -- kill -9 under load -------------------------------------------------------------------------- */
+/* ---- kill -9 under load ---- */
 
 enum { CHUNKS = 64, PIECE = 5000 };
 struct load {
@@ -149,7 +150,7 @@ static void test_kill_under_load(void **state)
     munmap(load, sizeof *load);
 }
 
-/* -- crashes in between -------------------------------------------------------------------------- */
+/* ---- crashes in between ---- */
 
 static void some_chunks(struct rig *r)
 {
@@ -239,7 +240,7 @@ static void test_copies_leave_no_garbage(void **state)
     assert_int_equal(st.chunks, 0);
 }
 
-/* -- damage in the log --------------------------------------------------------------------------- */
+/* ---- damage in the log ---- */
 
 static void test_torn_tail(void **state)
 {
@@ -333,7 +334,8 @@ static void test_damaged_payload(void **state)
     check_chunks(r, 2, 20);
 }
 
-/* A file whose bytes are records: resynchronising behind damage must not take them for the log's own. */
+/* A file whose bytes are records: resynchronising behind damage must not take them for the log's
+ * own. */
 static void test_records_inside_records(void **state)
 {
     struct rig *r = *state;
@@ -380,7 +382,7 @@ static void test_missing_segment(void **state)
     check_chunks(r, 15, 20);
 }
 
-/* -- segment headers and identity ---------------------------------------------------------------- */
+/* ---- segment headers and identity ---- */
 
 static void patch_header(const char *path, off_t at, uint32_t value)
 {
@@ -460,7 +462,7 @@ static void test_identity(void **state)
     assert_int_equal(store_open(&r->cfg, &second), -ERR_LOCKED);
 }
 
-/* -- the index ----------------------------------------------------------------------------------- */
+/* ---- the index ---- */
 
 static void test_index_lost(void **state)
 {
