@@ -356,6 +356,15 @@ unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, si
     return got;
 }
 
+bool nodes_full(struct nodes *n, unsigned need)
+{
+    LOCK_SCOPE(&n->lock);
+    unsigned up = 0;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        up += n->node[i] && n->table[i].state == REPLFS__NODE_STATE__NODE_UP;
+    return up >= need;
+}
+
 uint64_t nodes_epoch(struct nodes *n)
 {
     LOCK_SCOPE(&n->lock);

@@ -47,6 +47,8 @@ void nodes_copies(struct nodes *n, uint64_t chunk, const uint32_t *chunkds, size
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */
 void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
+/* Whether nodes_place() gave fewer than `need` for want of space only: that many chunkds are up. */
+bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
 void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
                uint8_t out[CAP_LEN]);

@@ -246,6 +246,12 @@ static void too_few(struct service *s, struct rpc_req *req, unsigned found, unsi
     char text[512] = "";
     size_t len = 0;
 
+    if (nodes_full(s->cfg.nodes, need)) {
+        rpc_fail(req, ENOSPC,
+                 "%u of at least %u chunkds have room: add disks or chunkds, or delete", found,
+                 need);
+        return;
+    }
     m.n = nodes_missing(s->cfg.nodes, &m.names);
     for (size_t i = 0; i < m.n && len < sizeof(text) - 1; i++) {
         int k = snprintf(text + len, sizeof(text) - len, "%s%s", i > 0 ? ", " : "", m.names[i]);

@@ -648,6 +648,38 @@ int session_start(struct client *c)
     return -rc;
 }
 
+/* Tells metad that this session ends, so that what it held is freed now and not a lease later. Only
+ * a courtesy: nothing is lost when it does not arrive. */
+static void session_goodbye(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    struct rpc_conn *conn = rpc_conn_ref(c->session.conn);
+    Replfs__Mutation step = REPLFS__MUTATION__INIT, *steps = &step;
+    Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
+    m.session = c->session.id;
+    step.seq = c->session.next_seq++;
+    pthread_mutex_unlock(&c->session.mu);
+    if (!conn || !rpc_conn_alive(conn)) {
+        rpc_conn_unref(conn);
+        return;
+    }
+    Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    close_op.session = &m.session;
+    close_op.n_session = 1;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &close_op;
+    step.op = &op;
+    m.ops = &steps;
+    m.n_ops = 1;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
+    struct rpc_result res;
+    if (rpc_call_wait(conn, &env, NULL, 2000, &res))
+        log_info("metad did not answer the end of the session; it ends by itself after its lease");
+    rpc_result_free(&res);
+    rpc_conn_unref(conn);
+}
+
 void session_stop(struct client *c)
 {
     if (c->session.started) {
@@ -657,6 +689,7 @@ void session_stop(struct client *c)
         pthread_cond_broadcast(&c->session.cv);
         pthread_mutex_unlock(&c->session.mu);
         pthread_join(c->session.thread, NULL);
+        session_goodbye(c);
     }
     c->stopping = true;
     rpc_conn_unref(c->session.conn);
