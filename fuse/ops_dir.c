@@ -147,6 +147,7 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
     memcpy(name, de->name.data, de->name.len);
     name[de->name.len] = '\0';
     if (l->plus && de->attr) {
+        client_merge_attr(ops_ctx(l->req)->client, de->attr);
         ops_entry(de->attr, &e);
     } else {
         e.attr.st_ino = de->ino;

@@ -129,8 +129,10 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
-    if (attr)
+    if (attr) {
         attr_copy(attr, &got);
+        client_merge_attr(c, attr);
+    }
     return 0;
 }
 
@@ -139,14 +141,17 @@ int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out)
     return session_ask(c, req, client_deadline(c), out);
 }
 
-/* attr of a file that may be open here: remembers foreign changes, adds what is not flushed. */
-static void merge_attr(struct client *c, Replfs__Attr *a)
+/* An answer may be older than what a commit of ours has brought since: then ours counts. The kernel would take
+ * the former size for the file's end. */
+void client_merge_attr(struct client *c, Replfs__Attr *a)
 {
-    struct cfile *f = cfile_get(c, a->ino);
+    struct cfile *f = a->ino ? cfile_get(c, a->ino) : NULL;
     if (!f)
         return;
     pthread_mutex_lock(&f->mu);
     cfile_set_attr(f, a);
+    if (f->attr.change > a->change)
+        attr_copy(a, &f->attr);
     if (f->head) {
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;
@@ -170,7 +175,7 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
         rc = -ERR_PROTOCOL;
     if (!rc) {
         attr_copy(out, res.rep->lookup_reply->attr);
-        merge_attr(c, out);
+        client_merge_attr(c, out);
     }
     rpc_result_free(&res);
     return rc;
@@ -188,7 +193,7 @@ int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
         rc = -ERR_PROTOCOL;
     if (!rc) {
         attr_copy(out, res.rep->getattr_reply->attr);
-        merge_attr(c, out);
+        client_merge_attr(c, out);
     }
     rpc_result_free(&res);
     return rc;

@@ -38,6 +38,10 @@ int client_getattr(
     struct client *c, uint64_t ino,
     Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
 
+/* Of attributes that another call to metad brought, before they are shown: what this client knows
+ * better. */
+void client_merge_attr(struct client *c, Replfs__Attr *a);
+
 /* ---- open files: one cfile per inode however often it is opened; reference-counted ---- */
 struct cfile;
 int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, struct cfile **out);
@@ -58,6 +62,9 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
  * synced. */
 int cfile_flush(struct cfile *f);
 int cfile_fsync(struct cfile *f);
+/* The last error of the background since *seen (0: since the file was first opened), once for each
+ * holder of a `seen`; 0: none. */
+int cfile_error_since(struct cfile *f, unsigned *seen);
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
