@@ -20,6 +20,7 @@
 #define LOG_MODULE "write"
 #define LARGE_WRITE (64u << 10)
 #define BUF_MIN 4096u
+#define PIECES_MAX (COMMIT_EXTENTS_MAX / 4) /* of one buffer: a commit takes whole buffers */
 
 /* ---- dirty accounting ---- */
 
@@ -133,7 +134,7 @@ static struct abuf *abuf_for(struct cfile *f, uint64_t off, size_t len)
     if (a && a->state == ABUF_FILLING && a->npieces) {
         const struct piece *p = &a->pieces[a->npieces - 1];
         bool continues = p->file_off + p->len == off;
-        if (a->len < a->limit && (continues || len < LARGE_WRITE))
+        if (a->len < a->limit && (continues || (len < LARGE_WRITE && a->npieces < PIECES_MAX)))
             return a;
         abuf_seal(f);
         if (!continues)
