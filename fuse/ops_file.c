@@ -23,6 +23,7 @@
 struct handle {
     struct cfile *file;
     bool writable;
+    unsigned errs_seen; /* under the client's lock of the file */
 };
 
 static struct handle *handle_of(const struct fuse_file_info *fi)
@@ -41,11 +42,19 @@ static void set_handle(struct fuse_file_info *fi, struct cfile *file)
     if (!h)
         abort();
     h->file = file;
+    cfile_error_since(file, &h->errs_seen); /* older ones are for those who had it open */
     h->writable = wants_write(fi->flags) || (fi->flags & O_TRUNC);
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->noflush = !h->writable; /* nothing to report at close */
     if (fi->flags & O_DIRECT)
         fi->direct_io = 1;
+}
+
+/* A write in the background that failed is told to each handle, not only to the first that asks. */
+static int with_errors(struct handle *h, int rc)
+{
+    int e = cfile_error_since(h->file, &h->errs_seen);
+    return rc < 0 ? rc : e;
 }
 
 static void drop_handle(struct handle *h)
@@ -121,6 +130,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     int rc = cfile_write(h->file, data, size, &off, append);
     if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
         rc = cfile_fsync(h->file);
+    rc = with_errors(h, rc);
     if (rc < 0)
         ops_reply(req, rc);
     else
@@ -131,7 +141,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
     (void)ino;
-    ops_reply(req, h->writable ? cfile_flush(h->file) : 0);
+    ops_reply(req, h->writable ? with_errors(h, cfile_flush(h->file)) : 0);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -144,7 +154,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
     (void)ino, (void)datasync; /* size and map are needed to find the data: no cheaper variant */
-    ops_reply(req, cfile_fsync(handle_of(fi)->file));
+    ops_reply(req, with_errors(handle_of(fi), cfile_fsync(handle_of(fi)->file)));
 }
 
 /* EOPNOTSUPP instead of ENOSYS, so that posix_fallocate(3) falls back to writing zeros each time.

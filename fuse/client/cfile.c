@@ -82,6 +82,7 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
     if (f->attr.ino && a->change != f->attr.change) {
         layout_drop(f);
         ra_drop(f);
+        f->base_synced = false; /* who wrote that may not have synced it */
     }
     attr_copy(&f->attr, a);
 }
@@ -124,6 +125,7 @@ static bool table_close(struct cfile *f)
     if (last) {
         idmap_del(&c->files.map, f->ino);
         /* Before anybody can open it anew: the open then finds the pending close and cancels it. */
+        session_close_ino(c, f->ino);
     }
     pthread_mutex_unlock(&c->files.mu);
     return last;
@@ -244,8 +246,10 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
     pthread_mutex_lock(&f->mu);
     if (!f->attr.ino) {
         attr_copy(&f->attr, attr);
-        if (!attr->size)
-            f->base_to = UINT64_MAX; /* nothing there, nothing to ask for */
+        if (!attr->size) { /* nothing there, nothing to ask for */
+            f->base_to = UINT64_MAX;
+            f->base_synced = true;
+        }
     }
     pthread_mutex_unlock(&f->mu);
     if (!session_keep_ino(c, attr->ino)) {
@@ -261,18 +265,15 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
 
 void cfile_close(struct cfile *f)
 {
-    struct client *c = f->c;
     int rc = flush_file(f, false, false);
+    if (!table_close(f))
+        return; /* an error not told yet is for those who still have it open */
     pthread_mutex_lock(&f->mu);
     int err = cfile_take_err(f);
     pthread_mutex_unlock(&f->mu);
     if (err || rc)
         log_error("inode %llu: writing failed and nobody asked: %s", (unsigned long long)f->ino,
                   err_str(err ? err : rc));
-    uint64_t ino = f->ino;
-    if (!table_close(f))
-        return;
-    session_close_ino(c, ino);
     cfile_unref(f);
 }
 

@@ -32,6 +32,24 @@ int cfile_take_err(struct cfile *f)
     return e;
 }
 
+/* Counted, so that everybody who has the file open can be told: f->err only tells the first. */
+void cfile_fail(struct cfile *f, int code)
+{
+    if (!f->err)
+        f->err = code;
+    f->last_err = code;
+    f->nerrs++;
+}
+
+int cfile_error_since(struct cfile *f, unsigned *seen)
+{
+    pthread_mutex_lock(&f->mu);
+    int rc = *seen != f->nerrs ? f->last_err : 0;
+    *seen = f->nerrs;
+    pthread_mutex_unlock(&f->mu);
+    return rc;
+}
+
 /* ---- commit ---- */
 
 struct batch {
@@ -167,8 +185,7 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
     if (rc) {
         log_error("inode %llu: %llu bytes are with the chunkds but metad did not take them: %s",
                   (unsigned long long)f->ino, (unsigned long long)bytes, err_str(rc));
-        if (!f->err)
-            f->err = rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc;
+        cfile_fail(f, rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc);
     }
     if (!f->head) {
         f->tail = NULL;
@@ -249,6 +266,9 @@ static void commit_below(struct cfile *f, uint64_t target)
 
 static int flush_synced(struct cfile *f, int64_t deadline)
 {
+    int known = sync_committed(f, deadline);
+    if (known)
+        return known;
     for (;;) {
         uint64_t target = f->next_abuf;
         seal_and_send(f, true);

@@ -83,9 +83,11 @@ void wchunk_unref(struct client *c, struct wchunk *wc)
     assert(wc->refs);
     if (--wc->refs)
         return;
-    pthread_mutex_lock(&c->grants.mu);
-    list_del(c, wc);
-    pthread_mutex_unlock(&c->grants.mu);
+    if (!wc->borrowed) {
+        pthread_mutex_lock(&c->grants.mu);
+        list_del(c, wc);
+        pthread_mutex_unlock(&c->grants.mu);
+    }
     free(wc);
 }
 

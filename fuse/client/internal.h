@@ -16,7 +16,7 @@
  *   idmap.c      hash table from 64-bit ids to pointers
  *
  * Lock order: cfile.mu first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
- * session.mu, dirty.mu, ra.mu. No lock is held over a call that waits for a peer, nor over rpc_call
+ * session.mu, dirty.mu, ra.mu (session.mu also inside files.mu). No lock is held over a call that waits for a peer, nor over rpc_call
  * (which may run its completion at once). Completions run on loop threads: they take cfile.mu
  * briefly and never wait for a condition. */
 #ifndef REPLFS_CLIENT_INTERNAL_H
@@ -131,6 +131,7 @@ struct wchunk {
     bool failed;            /* no more appends */
     bool unsynced_listed;
     bool short_sync; /* the last sync reached too few copies */
+    bool borrowed;   /* of the committed map: not a grant of ours, only to be synced */
     struct wchunk *next_unsynced;
     struct wchunk *prev, *next; /* grants: live or pooled, in order of id */
 };
@@ -171,6 +172,9 @@ struct cfile {
     bool want_grant;  /* in the grants' waiting list */
     bool syncing;     /* a background sync is under way */
     int err;          /* not reported yet */
+    int last_err;     /* the last one */
+    unsigned nerrs;   /* so many */
+    bool base_synced; /* all of the committed map is on stable storage, or on the unsynced list */
     int last_fail;    /* why the last append failed */
     unsigned fails;   /* failures in a row */
     int64_t retry_at; /* not before */
@@ -369,6 +373,9 @@ int sync_wait(struct cfile *f, struct syncop *op);
 void sync_forget(struct syncop *op); /* nobody waits: the answers do their work anyway */
 /* Puts the live bytes of chunks whose copies could not be synced into new append buffers. */
 int sync_rewrite(struct cfile *f, int64_t deadline);
+/* Before a file's first fsync: what was committed earlier, through other opens or by others, is
+ * synced as well. What cannot be stays on the unsynced list. */
+int sync_committed(struct cfile *f, int64_t deadline);
 void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced and not in use */
 
 /* ---- flush.c ---- */
@@ -376,7 +383,8 @@ int flush_start(struct client *c);
 void flush_stop(struct client *c);
 void flush_kick(struct client *c);
 int flush_file(struct cfile *f, bool sync, bool report);
-int cfile_take_err(struct cfile *f); /* mu held */
+int cfile_take_err(struct cfile *f);        /* mu held */
+void cfile_fail(struct cfile *f, int code); /* mu held: bytes were lost */
 
 /* ---- read.c / readahead.c ---- */
 /* once: one try and no complaints (prefetch). */

@@ -146,8 +146,7 @@ void send_give_up(struct cfile *f, int code, const char *why)
         log_error("inode %llu: %llu bytes could not be written: %s: %s%s%s",
                   (unsigned long long)f->ino, (unsigned long long)bytes, why, err_str(code),
                   missing[0] ? "; " : "", missing);
-        if (!f->err)
-            f->err = code;
+        cfile_fail(f, code);
     }
     if (!f->head) {
         f->dirty_end = 0;

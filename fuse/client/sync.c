@@ -20,6 +20,7 @@
 #define LOG_MODULE "sync"
 #define SYNC_TIMEOUT_MS 10000u
 #define REWRITE_MAX (256u << 10)
+#define COMMITTED_BATCH 64u /* chunks asked about at once */
 
 struct sync_entry {
     struct wchunk *wc;
@@ -268,6 +269,71 @@ void sync_drop_done(struct cfile *f)
         wc->unsynced_listed = false;
         wchunk_unref(f->c, wc);
     }
+}
+
+/* ---- what was committed before ---- */
+
+static bool listed(const struct cfile *f, uint64_t chunk)
+{
+    for (const struct wchunk *wc = f->unsynced; wc; wc = wc->next_unsynced) {
+        if (wc->loc.chunk == chunk)
+            return true;
+    }
+    return false;
+}
+
+/* Lists the chunk of a committed extent. loc.len is what metad said was committed of it: 0 for
+ * chunks of our own that were never asked about, and those are listed when they need it. */
+static bool borrow(struct cfile *f, const struct cloc *l)
+{
+    if (!l || !l->len || !l->n || listed(f, l->chunk))
+        return false;
+    struct wchunk *wc = calloc(1, sizeof(*wc));
+    if (!wc)
+        abort();
+    *wc = (struct wchunk){.loc = *l,
+                          .session = session_id(f->c),
+                          .goal = f->attr.goal,
+                          .refs = 1,
+                          .len = l->len,
+                          .acked = l->len,
+                          .failed = true,
+                          .unsynced_listed = true,
+                          .borrowed = true,
+                          .next_unsynced = f->unsynced};
+    f->unsynced = wc;
+    return true;
+}
+
+int sync_committed(struct cfile *f, int64_t deadline)
+{
+    struct idmap seen = {0};
+    uint64_t off = 0;
+    int rc = 0;
+    if (f->base_synced)
+        return 0;
+    f->base_synced = true; /* a foreign change meanwhile takes it back */
+    for (bool more = true; more && !rc;) {
+        struct ext e;
+        rc = layout_need(f, UINT64_MAX, deadline); /* anew: it may be dropped while we wait */
+        for (unsigned k = 0; !rc && k < COMMITTED_BATCH; off = e.file_off + e.len) {
+            more = extmap_find(&f->base, off, &e);
+            if (!more)
+                break;
+            if (idmap_get(&seen, e.chunk))
+                continue;
+            idmap_put(&seen, e.chunk, &seen);
+            k += borrow(f, idmap_get(&f->locs, e.chunk));
+        }
+        if (!rc && more) {
+            sync_wait(f, sync_begin(f, false)); /* what fails is tried again by the caller */
+            sync_drop_done(f);
+        }
+    }
+    idmap_clear(&seen);
+    if (rc)
+        f->base_synced = false;
+    return rc;
 }
 
 /* ---- rewriting ---- */

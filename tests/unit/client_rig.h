@@ -276,6 +276,8 @@ static int rig_apply(const Replfs__MetaOp *op)
         return EINVAL;
     if (rig.commit_code)
         return -rig.commit_code;
+    if (op->commit->n_extents > 4096)
+        return EINVAL; /* as metad's limit */
     rig.commits++;
     for (size_t i = 0; i < op->commit->n_extents; i++) {
         const Replfs__Extent *x = op->commit->extents[i];
@@ -337,6 +339,7 @@ static void rig_layout(struct rpc_req *req, bool open)
         xl[i] = &xs[i];
         replfs__chunk_loc__init(&ls[i]);
         ls[i].chunk = e.chunk;
+        ls[i].len = e.chunk_off + e.len;
         ls[i].n_chunkds = RIG_NODES;
         ls[i].chunkds = ids;
         ll[i] = &ls[i];

@@ -285,6 +285,54 @@ static void test_small_writes_batched(void **st)
     cfile_close(f);
 }
 
+/* fsync is about the file, not about what this open of it wrote. */
+static void test_fsync_after_reopen(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    cfile_close(f);
+    unsigned before = get(&rig.node[2].syncs);
+    f = open_file();
+    assert_int_equal(cfile_fsync(f), 0);
+    unsigned after = get(&rig.node[2].syncs);
+    assert_true(after > before);
+    assert_int_equal(cfile_fsync(f), 0); /* known now */
+    assert_int_equal(get(&rig.node[2].syncs), after);
+    cfile_close(f);
+}
+
+/* Whoever else has the file open and closes it does not take the error along. */
+static void test_error_reaches_all(void **st)
+{
+    (void)st;
+    unsigned seen = 0, other = 0;
+    struct cfile *f = open_file(), *g = open_file();
+    assert_int_equal(put(f, 0, 1000), 0);
+    set(&rig.commit_code, -EFBIG);
+    cfile_close(g);
+    set(&rig.commit_code, 0);
+    assert_int_equal(cfile_fsync(f), -EFBIG);
+    assert_int_equal(cfile_error_since(f, &seen), -EFBIG);
+    assert_int_equal(cfile_error_since(f, &seen), 0);
+    assert_int_equal(cfile_error_since(f, &other), -EFBIG);
+    assert_int_equal(cfile_fsync(f), 0);
+    cfile_close(f);
+}
+
+/* A commit is limited in extents: so many scattered bytes need several. */
+static void test_scattered_bytes(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    for (size_t i = 0; i < 10000; i++)
+        assert_int_equal(put(f, 3 * i, 1), 0);
+    assert_int_equal(cfile_fsync(f), 0);
+    expect(f, 29997, 1);
+    cfile_close(f);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, rig_setup, rig_teardown)
 
 int main(void)
@@ -303,6 +351,9 @@ int main(void)
         T(test_session_lost),
         T(test_truncate),
         T(test_small_writes_batched),
+        T(test_fsync_after_reopen),
+        T(test_error_reaches_all),
+        T(test_scattered_bytes),
     };
     log_init("test_client_faults", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
