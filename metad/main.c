@@ -24,7 +24,7 @@ static struct {
     char *data, *listen, *config;
     bool init, insecure;
     uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, checkpoint_bytes, threads;
-    char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *pid_file;
+    char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
 } flags = {.heartbeat_ms = 1000,
            .suspect_ms = 5000,
            .dead_ms = 60000,
@@ -121,6 +121,11 @@ static const struct config_opt options[] = {
      .value = &flags.log_file,
      .arg = "FILE",
      .help = "log there instead of standard error"},
+    {.name = "debug",
+     .type = CONFIG_STRING,
+     .value = &flags.debug,
+     .arg = "MODULES",
+     .help = "debug lines of these modules, or all"},
     {.name = "pid-file",
      .type = CONFIG_STRING,
      .value = &flags.pid_file,
@@ -365,6 +370,8 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     rv = log_init("replfs-metad", level, flags.log_file);
+    if (flags.debug != NULL)
+        log_set_debug(flags.debug);
     if (rv != 0)
         fprintf(stderr, "replfs-metad: %s: %s\n", flags.log_file, err_str(rv));
     else
