@@ -40,8 +40,7 @@ static void *must(void *p)
     return p;
 }
 
-/* -- lists ---------------------------------------------------------------------------------------
- */
+/* ---- lists ---- */
 
 static void list_add(struct chunk_list *l, struct chunk *c)
 {
@@ -71,8 +70,7 @@ static void set_dirty(struct index *ix, struct chunk *c)
     c->dirty = true;
 }
 
-/* -- hash ----------------------------------------------------------------------------------------
- */
+/* ---- hash ---- */
 
 void index_init(struct index *ix, struct index_db *db, extents_fn *extent, void *arg)
 {
@@ -159,8 +157,7 @@ static void shard_del(struct index *ix, struct chunk *c)
     chunk_free(c);
 }
 
-/* -- changes: writer thread ----------------------------------------------------------------------
- */
+/* ---- changes: writer thread ---- */
 
 int index_get(struct index *ix, uint64_t chunk, bool create, struct chunk **out)
 {
@@ -262,8 +259,7 @@ void index_remove(struct index *ix, struct chunk *c)
     replace(ix, c, true, &c->row, NULL);
 }
 
-/* -- checkpoints ---------------------------------------------------------------------------------
- */
+/* ---- checkpoints ---- */
 
 static void collect_chunk(struct chunk *c, struct delta *d)
 {
@@ -317,8 +313,7 @@ void index_committed(struct index *ix, uint64_t epoch)
     ix->committed = epoch;
 }
 
-/* -- reading: any thread -------------------------------------------------------------------------
- */
+/* ---- reading: any thread ---- */
 
 /* 1 when RAM does not know the chunk. */
 static int lookup_ram(struct index *ix, uint64_t chunk, uint32_t from, uint32_t to,

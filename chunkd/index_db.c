@@ -80,8 +80,7 @@ void delta_free(struct delta *d)
     memset(d, 0, sizeof *d);
 }
 
-/* -- keys and rows -------------------------------------------------------------------------------
- */
+/* ---- keys and rows ---- */
 
 static MDB_val val(const void *p, size_t n)
 {
@@ -119,8 +118,7 @@ static int ext_decode(const MDB_val *k, const MDB_val *v, struct ext *e)
     return e->len == 0 || e->off > UINT32_MAX - e->len ? -ERR_CORRUPT : 0;
 }
 
-/* -- opening -------------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static int open_dbis(struct index_db *db, MDB_txn *txn)
 {
@@ -246,8 +244,7 @@ int index_db_remove(const char *dir)
     return 0;
 }
 
-/* -- committing ----------------------------------------------------------------------------------
- */
+/* ---- committing ---- */
 
 /* Removes all keys that start with the 8 bytes of id. */
 static int del_prefix(MDB_txn *txn, MDB_dbi dbi, uint64_t id)
@@ -389,8 +386,7 @@ int index_db_commit(struct index_db *db, const struct delta *d)
     return rc;
 }
 
-/* -- reading -------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 static int read_begin(struct index_db *db, MDB_txn **txn)
 {

@@ -44,8 +44,7 @@ struct recovery {
     int code;
 };
 
-/* -- replaying one record ------------------------------------------------------------------------
- */
+/* ---- replaying one record ---- */
 
 static bool later(const struct ext *a, const struct ext *b)
 {
@@ -142,8 +141,7 @@ static int replay(struct store *s, const struct record *r, uint64_t seg, uint32_
     return 0;
 }
 
-/* -- scanning ------------------------------------------------------------------------------------
- */
+/* ---- scanning ---- */
 
 /* While rebuilding: LMDB takes over what has piled up. Positions and marks go along; with copies
  * pending, which are only in RAM, it has to wait (the position written would be wrong for them, but
@@ -227,8 +225,7 @@ static int scan_log(struct recovery *rv, const struct log_pos *start)
     return rc;
 }
 
-/* -- the index against the log -------------------------------------------------------------------
- */
+/* ---- the index against the log ---- */
 
 static int check_row(void *arg, const struct segment_row *row)
 {

@@ -32,8 +32,7 @@
 #define LOG_MODULE "store"
 #include "base/log.h"
 
-/* -- queue ---------------------------------------------------------------------------------------
- */
+/* ---- queue ---- */
 
 void op_queue_init(struct op_queue *q)
 {
@@ -89,8 +88,7 @@ void op_complete(struct op *op, int code)
     free(op);
 }
 
-/* -- public operations ---------------------------------------------------------------------------
- */
+/* ---- public operations ---- */
 
 static int append_check(const struct store_append *a)
 {
@@ -189,8 +187,7 @@ void store_copy_abort(struct store *s, uint64_t token)
     store_submit(s, op);
 }
 
-/* -- shared bookkeeping --------------------------------------------------------------------------
- */
+/* ---- shared bookkeeping ---- */
 
 void store_fail(struct store *s, const char *what, const char *name, int code)
 {
@@ -275,8 +272,7 @@ void grace_wait(struct grace *g)
     }
 }
 
-/* -- statistics ----------------------------------------------------------------------------------
- */
+/* ---- statistics ---- */
 
 void store_stat(struct store *s, struct store_stat *out)
 {
@@ -310,8 +306,7 @@ void store_stat(struct store *s, struct store_stat *out)
         out->avail = 0;
 }
 
-/* -- opening and closing -------------------------------------------------------------------------
- */
+/* ---- opening and closing ---- */
 
 static int check_identity(struct store *s)
 {

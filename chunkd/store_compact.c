@@ -139,8 +139,7 @@ int store_compact(struct store *s, struct segment *sg)
     return rc ? rc : move_marks(s, sg);
 }
 
-/* -- forgotten ranges ----------------------------------------------------------------------------
- */
+/* ---- forgotten ranges ---- */
 
 static int sweep_record(void *arg, const struct record *r, uint32_t pos)
 {

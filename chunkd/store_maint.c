@@ -42,8 +42,7 @@ void store_maint_note(struct store *s)
     pthread_mutex_unlock(&s->maint_lock);
 }
 
-/* -- waiting for an op ---------------------------------------------------------------------------
- */
+/* ---- waiting for an op ---- */
 
 struct waiter {
     pthread_mutex_t lock;
@@ -104,8 +103,7 @@ static void spare_make(struct store *s)
         unlinkat(s->segs.dirfd, SPARE_NAME, 0);
 }
 
-/* -- checkpoints ---------------------------------------------------------------------------------
- */
+/* ---- checkpoints ---- */
 
 int store_commit(struct store *s, struct checkpoint *ck)
 {
@@ -152,8 +150,7 @@ int store_checkpoint(struct store *s)
     return rc;
 }
 
-/* -- giving space back ---------------------------------------------------------------------------
- */
+/* ---- giving space back ---- */
 
 static int by_place(const void *a, const void *b)
 {

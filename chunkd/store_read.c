@@ -93,8 +93,7 @@ static void run_add(struct run *r, const struct piece *p)
     r->end = p->pos + p->len;
 }
 
-/* -- store_read ----------------------------------------------------------------------------------
- */
+/* ---- store_read ---- */
 
 /* The blocks of e that cover [off, end): span relative to the chunk, first block's index in *block.
  */
@@ -257,8 +256,7 @@ bool store_same_bytes(struct store *s, const struct extents *x, uint32_t off, ui
     return same;
 }
 
-/* -- the rest ------------------------------------------------------------------------------------
- */
+/* ---- the rest ---- */
 
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session)
 {

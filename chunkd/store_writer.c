@@ -28,8 +28,7 @@
 
 static void flush(struct store *s);
 
-/* -- room ----------------------------------------------------------------------------------------
- */
+/* ---- room ---- */
 
 static void room_update(struct store *s)
 {
@@ -50,8 +49,7 @@ static bool room_for(struct store *s, uint64_t bytes)
     return s->room >= bytes;
 }
 
-/* -- copies --------------------------------------------------------------------------------------
- */
+/* ---- copies ---- */
 
 struct copy *store_copy_find(struct store *s, uint64_t token)
 {
@@ -75,8 +73,7 @@ void store_copy_drop(struct store *s, struct copy *cp)
     free(cp);
 }
 
-/* -- planning ------------------------------------------------------------------------------------
- */
+/* ---- planning ---- */
 
 /* The segment that the group goes to, with space for size bytes behind what is planned. Flushes and
  * begins a new one when needed. */
@@ -143,8 +140,7 @@ static int plan(struct store *s, const struct item *item, bool limited)
     return 0;
 }
 
-/* -- writing and applying ------------------------------------------------------------------------
- */
+/* ---- writing and applying ---- */
 
 /* Writes the group's bytes; returns how many got there, and the error that stopped it. */
 static uint64_t write_group(struct store *s, int *code)
@@ -300,8 +296,7 @@ static void flush(struct store *s)
     }
 }
 
-/* -- operations ----------------------------------------------------------------------------------
- */
+/* ---- operations ---- */
 
 /* The range is there already: equal bytes make the append a success (a repetition), else it is
  * wrong. */

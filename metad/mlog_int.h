@@ -26,8 +26,7 @@ int mlog_dir_lock(const char *dir, int *fd);
 int mlog_dir_read(const char *path, uint8_t **data, size_t *len);
 void mlog_transport_init(struct raft_uv_transport *t);
 
-/* ---- mlog_hwm.c: the highest acknowledged index, so that a log that lost its end is noticed ----
- */
+/* ---- mlog_hwm.c: the highest acknowledged index; shows that a log lost its end ---- */
 struct mlog_hwm {
     int fd;
     uint64_t seq, index, term;

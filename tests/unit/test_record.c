@@ -127,8 +127,7 @@ static void test_newer_version(void **state)
     assert_int_equal(record_decode(h, sizeof h, seed(), &out), -ERR_VERSION);
 }
 
-/* -- extents -------------------------------------------------------------------------------------
- */
+/* ---- extents ---- */
 
 static int balance;
 
