@@ -1,7 +1,6 @@
 /* Durable operations a second through the metadata log at several depths: setattr commands on one
  * inode, each answered after its log entry is on disk. usage: bench_mlog [DIR [SECONDS]]; DIR must
  * not exist and is removed afterwards. */
-#include <dirent.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "metad/mlog.h"
+#include "tests/unit/tree.h"
 
 struct item {
     struct load *load;
@@ -92,25 +92,6 @@ static int run(struct mlog *m, unsigned depth, double seconds)
     return atomic_load(&l.failed);
 }
 
-static void remove_tree(const char *path)
-{
-    DIR *d = opendir(path);
-
-    if (d == NULL) {
-        unlink(path);
-        return;
-    }
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        char sub[1024];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
-        remove_tree(sub);
-    }
-    closedir(d);
-    rmdir(path);
-}
-
 int main(int argc, char **argv)
 {
     static const unsigned depths[] = {1, 8, 64, 256, 2048};
@@ -134,6 +115,6 @@ int main(int argc, char **argv)
             fprintf(stderr, "a command failed: %d\n", rv);
     }
     fsm_free(fsm);
-    remove_tree(dir);
+    tree_remove(dir);
     return rv != 0;
 }

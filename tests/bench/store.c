@@ -7,7 +7,6 @@
  *
  * Each phase prints one line: name, figure, unit. The first pass over the memory is warm-up and not
  * shown. */
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "chunkd/store.h"
+#include "tests/unit/tree.h"
 
 #define MIB (1u << 20)
 #define DEPTH 64
@@ -174,21 +174,6 @@ static void run(struct bench *b, uint64_t mib)
            (unsigned long long)st.fsyncs);
 }
 
-static void remove_dir(const char *dir)
-{
-    DIR *d = opendir(dir);
-    struct dirent *e;
-    while (d && (e = readdir(d))) {
-        char path[4352];
-        snprintf(path, sizeof path, "%.4000s/%s", dir, e->d_name);
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && unlink(path))
-            remove_dir(path);
-    }
-    if (d)
-        closedir(d);
-    rmdir(dir);
-}
-
 int main(int argc, char **argv)
 {
     const char *where = "/tmp";
@@ -216,6 +201,6 @@ int main(int argc, char **argv)
     run(&b, mib);
     store_close(b.s);
     buf_unref(b.data);
-    remove_dir(dir);
+    tree_remove(dir);
     return 0;
 }

@@ -4,7 +4,6 @@
 #ifndef REPLFS_TESTS_CHUNKD_RIG_H
 #define REPLFS_TESTS_CHUNKD_RIG_H
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,6 +24,7 @@
 #include "chunkd/chunkd.h"
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
+#include "tests/unit/tree.h"
 
 #define RIG_WAIT_S 20
 #define RIG_CLUSTER "11111111-2222-3333-4444-555555555555"
@@ -286,14 +286,6 @@ static inline void rig_chunkd_stop(unsigned i)
 
 /* ---- life ---- */
 
-static int rig_unlink(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline int rig_setup(void **state)
 {
     (void)state;
@@ -323,7 +315,7 @@ static inline int rig_teardown(void **state)
     rpc_loop_free(rig.client);
     pthread_mutex_destroy(&rig.mu);
     pthread_cond_destroy(&rig.cv);
-    nftw(rig.dir, rig_unlink, 16, FTW_DEPTH | FTW_PHYS);
+    tree_remove(rig.dir);
     return 0;
 }
 

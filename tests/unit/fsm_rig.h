@@ -13,6 +13,9 @@
 #include "base/error.h"
 #include "metad/fsm.h"
 
+#define REG_MODE (S_IFREG | 0644)
+#define DIR_MODE (S_IFDIR | 0755)
+
 struct rig {
     struct fsm *f;
     uint64_t index;
@@ -46,6 +49,17 @@ static inline int rig_op(struct rig *r, Replfs__MetaOp *op)
         rig_op_.op_case = REPLFS__META_OP__OP_##CASE;                                              \
         rig_op_.field = (body);                                                                    \
         rig_op((r), &rig_op_);                                                                     \
+    })
+
+/* The same for what the leader proposes itself: no session, not remembered. */
+#define RIG_LEADER_OP(r, CASE, field, body)                                                        \
+    ({                                                                                             \
+        uint64_t rig_session_ = (r)->session, rig_seq_ = (r)->seq;                                 \
+        (r)->session = (r)->seq = 0;                                                               \
+        int rig_code_ = RIG_OP(r, CASE, field, body);                                              \
+        (r)->session = rig_session_;                                                               \
+        (r)->seq = rig_seq_;                                                                       \
+        rig_code_;                                                                                 \
     })
 
 static inline int rig_create_full(struct rig *r, uint64_t parent, const char *name, uint32_t mode,
@@ -138,14 +152,9 @@ static inline int rig_set_goal(struct rig *r, uint64_t ino, uint32_t goal, uint3
 static inline int rig_reap(struct rig *r, uint64_t ino)
 {
     Replfs__ReapOp o = REPLFS__REAP_OP__INIT;
-    uint64_t session = r->session, seq = r->seq;
     o.n_ino = 1;
     o.ino = &ino;
-    r->session = r->seq = 0;
-    int code = RIG_OP(r, REAP, reap, &o);
-    r->session = session;
-    r->seq = seq;
-    return code;
+    return RIG_LEADER_OP(r, REAP, reap, &o);
 }
 
 static inline int rig_reserve(struct rig *r, uint64_t chunk_upto, uint64_t ino_upto)
@@ -159,28 +168,18 @@ static inline int rig_reserve(struct rig *r, uint64_t chunk_upto, uint64_t ino_u
 static inline int rig_session_open(struct rig *r, uint64_t id)
 {
     Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
-    uint64_t session = r->session, seq = r->seq;
     o.session = id;
     o.name = (char *)"host:/mnt";
     o.host_id = (char *)"0123456789abcdef";
-    r->session = r->seq = 0;
-    int code = RIG_OP(r, SESSION_OPEN, session_open, &o);
-    r->session = session;
-    r->seq = seq;
-    return code;
+    return RIG_LEADER_OP(r, SESSION_OPEN, session_open, &o);
 }
 
 static inline int rig_session_close(struct rig *r, uint64_t id)
 {
     Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
-    uint64_t session = r->session, seq = r->seq;
     o.n_session = 1;
     o.session = &id;
-    r->session = r->seq = 0;
-    int code = RIG_OP(r, SESSION_CLOSE, session_close, &o);
-    r->session = session;
-    r->seq = seq;
-    return code;
+    return RIG_LEADER_OP(r, SESSION_CLOSE, session_close, &o);
 }
 
 static inline int rig_member(struct rig *r, uint32_t chunkd, const char *host)
@@ -259,5 +258,26 @@ static inline struct fsm *rig_reload(struct fsm *f)
         abort();
     }
     return g;
+}
+
+/* ---- cmocka's setup and teardown: *state is a struct rig ---- */
+
+static inline int rig_setup(void **state)
+{
+    struct rig *r = calloc(1, sizeof *r);
+    if (!r)
+        return -1;
+    rig_open(r);
+    *state = r;
+    return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+    struct rig *r = *state;
+    fsm_free(rig_reload(r->f)); /* whatever a test built survives a checkpoint */
+    rig_close(r);
+    free(r);
+    return 0;
 }
 #endif

@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/mix.h"
 #include "chunkd/store.h"
+#include "tests/unit/tree.h"
 
 #define RIG_CLUSTER "0f8fad5b-d9cb-469f-a165-70867728950e"
 #define KIB 1024u
@@ -65,26 +66,7 @@ static inline int rig_wait(struct rig_wait *w)
     return w->code;
 }
 
-/* -- directories ---------------------------------------------------------------------------------
- */
-
-static void rig_remove(const char *dir)
-{
-    DIR *d = opendir(dir);
-    if (!d)
-        return;
-    struct dirent *e;
-    while ((e = readdir(d))) {
-        char path[4096];
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-            continue;
-        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        if (unlink(path))
-            rig_remove(path);
-    }
-    closedir(d);
-    rmdir(dir);
-}
+/* ---- directories ---- */
 
 static inline int rig_open(struct rig *r)
 {
@@ -123,7 +105,7 @@ static inline int rig_teardown(void **state)
     struct rig *r = *state;
     rig_close(r);
     umount2(r->dir, MNT_DETACH); /* left over by a failed test of a full disk */
-    rig_remove(r->dir);
+    tree_remove(r->dir);
     free(r);
     return 0;
 }
@@ -164,8 +146,7 @@ static inline void rig_flip(const char *path, off_t at)
     close(fd);
 }
 
-/* -- data ----------------------------------------------------------------------------------------
- */
+/* ---- data ---- */
 
 /* The byte at one place of one chunk; salt makes different contents for the same place. */
 static inline void rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt)

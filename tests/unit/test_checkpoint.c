@@ -9,9 +9,6 @@
 #include "tests/fuzz/ckpt_fix.h"
 #include "tests/unit/fsm_rig.h"
 
-#define REG_MODE (S_IFREG | 0644)
-#define DIR_MODE (S_IFDIR | 0755)
-
 /* A little of everything. */
 static void fill(struct rig *r)
 {

@@ -7,7 +7,6 @@
 #include "tests/unit/fsm_rig.h"
 
 #define MIB (1u << 20)
-#define REG_MODE (S_IFREG | 0644)
 
 struct seen {
     unsigned freed, changed, orphaned, closed;

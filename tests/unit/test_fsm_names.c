@@ -6,28 +6,6 @@
 #include <cmocka.h>
 #include "tests/unit/fsm_rig.h"
 
-#define DIR_MODE (S_IFDIR | 0755)
-#define REG_MODE (S_IFREG | 0644)
-
-static int setup(void **state)
-{
-    struct rig *r = calloc(1, sizeof *r);
-    if (!r)
-        return -1;
-    rig_open(r);
-    *state = r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct rig *r = *state;
-    fsm_free(rig_reload(r->f)); /* whatever a test built survives a checkpoint */
-    rig_close(r);
-    free(r);
-    return 0;
-}
-
 static uint64_t mk(struct rig *r, uint64_t parent, const char *name, uint32_t mode)
 {
     int64_t ino = rig_create(r, parent, name, mode);
@@ -424,7 +402,7 @@ static void test_big_directory(void **state)
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_root),
         T(test_create),

@@ -5,27 +5,6 @@
 #include <cmocka.h>
 #include "tests/unit/fsm_rig.h"
 
-#define REG_MODE (S_IFREG | 0644)
-
-static int setup(void **state)
-{
-    struct rig *r = calloc(1, sizeof *r);
-    if (!r)
-        return -1;
-    rig_open(r);
-    *state = r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct rig *r = *state;
-    fsm_free(rig_reload(r->f));
-    rig_close(r);
-    free(r);
-    return 0;
-}
-
 static void test_repeat(void **state)
 {
     struct rig *r = *state;
@@ -207,7 +186,7 @@ static void test_malformed(void **state)
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_repeat),        T(test_out_of_order_and_acks),
         T(test_busy),          T(test_sessions),

@@ -26,6 +26,7 @@
 #include "base/le.h"
 #include "base/log.h"
 #include "metad/mlog.h"
+#include "tests/unit/tree.h"
 
 #define PATIENCE_MS 20000
 
@@ -37,25 +38,6 @@ struct node {
 static char dir[128];
 
 /* ---- helpers ---- */
-
-static void remove_tree(const char *path)
-{
-    DIR *d = opendir(path);
-
-    if (d == NULL) {
-        unlink(path);
-        return;
-    }
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        char sub[512];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
-        remove_tree(sub);
-    }
-    closedir(d);
-    rmdir(path);
-}
 
 static int setup(void **state)
 {
@@ -71,7 +53,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    remove_tree(dir);
+    tree_remove(dir);
     return 0;
 }
 

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "metad/service.h"
+#include "tests/unit/tree.h"
 
 #define LEASE_MS 1500u
 #define PATIENCE_MS 20000
@@ -146,31 +147,12 @@ static int setup(void **state)
     return open_session(&me, 0, NULL, 0);
 }
 
-static void remove_tree(const char *path)
-{
-    DIR *d = opendir(path);
-
-    if (d == NULL) {
-        unlink(path);
-        return;
-    }
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        char sub[512];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
-        remove_tree(sub);
-    }
-    closedir(d);
-    rmdir(path);
-}
-
 static int teardown(void **state)
 {
     (void)state;
     hang_up(&me);
     stop_metad();
-    remove_tree(md.dir);
+    tree_remove(md.dir);
     return 0;
 }
 

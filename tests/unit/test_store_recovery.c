@@ -473,7 +473,7 @@ static void test_index_lost(void **state)
     delete_some(r);
     rig_close(r);
     snprintf(path, sizeof path, "%s/index", r->dir);
-    rig_remove(path);
+    tree_remove(path);
     assert_int_equal(rig_open(r), 0);
     check_chunks(r, 6, 20);
     assert_int_equal(rig_len(r, 3), -ERR_NO_CHUNK);
