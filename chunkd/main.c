@@ -19,6 +19,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/run.h"
 #include "chunkd.h"
 
 #define LOG_MODULE "main"
@@ -127,39 +128,9 @@ static int check_options(int nrest, char **rest)
     return -EINVAL;
 }
 
-static int start_log(void)
-{
-    enum log_level level = LOG_LVL_INFO;
-    if (log_level && log_parse_level(log_level, &level) != 0) {
-        fprintf(stderr, "replfs-chunkd: --log-level=%s: must be error, warn, info or debug\n",
-                log_level);
-        return -EINVAL;
-    }
-    int rc = log_init("replfs-chunkd", level, log_file);
-    if (rc != 0)
-        fprintf(stderr, "replfs-chunkd: --log-file=%s: %s\n", log_file ? log_file : "",
-                err_str(rc));
-    if (log_debug_modules)
-        log_set_debug(log_debug_modules);
-    return rc;
-}
-
-static int write_pid_file(void)
-{
-    if (!pid_file)
-        return 0;
-    FILE *f = fopen(pid_file, "we");
-    int rc = f && fprintf(f, "%ld\n", (long)getpid()) > 0 ? 0 : -errno;
-    if (f && fclose(f) != 0)
-        rc = -errno;
-    if (rc != 0)
-        log_error("--pid-file=%s: %s", pid_file, err_str(rc));
-    return rc;
-}
-
 static int run(const sigset_t *signals)
 {
-    if (default_host_id() != 0 || default_host_name() != 0 || write_pid_file() != 0)
+    if (default_host_id() != 0 || default_host_name() != 0 || run_pid_file(pid_file) != 0)
         return EXIT_FAILURE;
     const char *where = listen_addr;
     if (!where)
@@ -215,7 +186,8 @@ int main(int argc, char **argv)
         return EX_USAGE;
     if (exit_now)
         return EXIT_SUCCESS;
-    if (check_options(nrest, rest) != 0 || start_log() != 0)
+    if (check_options(nrest, rest) != 0 ||
+        run_log("replfs-chunkd", log_level, log_file, log_debug_modules) != 0)
         return EX_USAGE;
     sigset_t signals;
     sigemptyset(&signals);

@@ -14,6 +14,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/run.h"
 #include "service.h"
 
 #define LOG_MODULE "metad"
@@ -300,19 +301,6 @@ static void stop(struct metad *d)
 
 /* ---- main ---- */
 
-static int write_pid_file(void)
-{
-    if (flags.pid_file == NULL)
-        return 0;
-    FILE *f = fopen(flags.pid_file, "we");
-    if (f == NULL || fprintf(f, "%ld\n", (long)getpid()) < 0 || fclose(f) != 0) {
-        int code = errno != 0 ? -errno : -EIO;
-        log_error("%s: the pid file cannot be written: %s", flags.pid_file, err_str(code));
-        return code;
-    }
-    return 0;
-}
-
 static int run(void)
 {
     struct metad d = {0};
@@ -325,7 +313,7 @@ static int run(void)
     signal(SIGPIPE, SIG_IGN);
     int rv = start(&d);
     if (rv == 0)
-        rv = write_pid_file();
+        rv = run_pid_file(flags.pid_file);
     if (rv == 0) {
         sigwait(&d.signals, &signal_nr);
         log_info("stopping on %s", strsignal(signal_nr));
@@ -343,7 +331,6 @@ static int run(void)
 
 int main(int argc, char **argv)
 {
-    enum log_level level = LOG_LVL_INFO;
     char **rest;
     int nrest;
     bool exit_now = false;
@@ -360,22 +347,14 @@ int main(int argc, char **argv)
     } else if (flags.data == NULL) {
         fprintf(stderr, "replfs-metad: --data DIR is needed: where the metadata is kept\n");
         rv = -EINVAL;
-    } else if (flags.log_level != NULL && log_parse_level(flags.log_level, &level) != 0) {
-        fprintf(stderr, "replfs-metad: --log-level=%s: error, warn, info or debug\n",
-                flags.log_level);
-        rv = -EINVAL;
+    } else {
+        rv = run_log("replfs-metad", flags.log_level, flags.log_file, flags.debug);
     }
     if (rv != 0) {
         config_free(options);
         return EXIT_USAGE;
     }
-    rv = log_init("replfs-metad", level, flags.log_file);
-    if (flags.debug != NULL)
-        log_set_debug(flags.debug);
-    if (rv != 0)
-        fprintf(stderr, "replfs-metad: %s: %s\n", flags.log_file, err_str(rv));
-    else
-        rv = flags.init ? make_cluster() : run();
+    rv = flags.init ? make_cluster() : run();
     config_free(options);
     return rv == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

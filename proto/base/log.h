@@ -1,5 +1,5 @@
-/* Log lines for daemons and tools: "2026-01-02T03:04:05.678Z info module: text". One write(2) a
- * line to stderr or a file. Any thread. */
+/* Log lines for daemons and tools: "2026-01-02T03:04:05.678Z info  program module: text". One
+ * write(2) a line to stderr or a file. Any thread. */
 #ifndef REPLFS_BASE_LOG_H
 #define REPLFS_BASE_LOG_H
 #include <stdbool.h>
