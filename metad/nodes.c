@@ -460,7 +460,14 @@ void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code
 void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest)
 {
     LOCK_SCOPE(&n->lock);
-    reports_floor(n, session, oldest);
+    reports_floor(n, session, oldest, 0, NULL, 0);
+}
+
+void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
+                       const uint64_t *held, size_t nheld)
+{
+    LOCK_SCOPE(&n->lock);
+    reports_floor(n, session, oldest, newest, held, nheld);
 }
 
 /* ---- fsm hooks: fsm write lock held, on the log thread ---- */
@@ -574,6 +581,8 @@ void nodes_free(struct nodes *n)
     free(n->hosts);
     free(n->node);
     free(n->table);
+    for (uint32_t i = 0; i < n->nfloors; i++)
+        free(n->floors[i].held);
     free(n->floors);
     u64map_free(&n->floor_index);
     repairq_free(n->queue);

@@ -47,6 +47,9 @@ void nodes_copies(struct nodes *n, uint64_t chunk, const uint32_t *chunkds, size
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */
 void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
+/* So are those up to newest that `held` (rising) does not name. */
+void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
+                       const uint64_t *held, size_t nheld);
 /* Whether nodes_place() gave fewer than `need` for want of space only: that many chunkds are up. */
 bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */

@@ -124,8 +124,10 @@ struct job_stat {
     uint64_t nwaiting;
 };
 
-struct grant_floor {
-    uint64_t session, oldest;
+struct grant_floor { /* which of its grants a session has given up for good */
+    uint64_t session, oldest, newest;
+    uint64_t *held; /* rising; those in [oldest, newest] that it has not */
+    size_t nheld;
 };
 
 struct nodes {
@@ -202,8 +204,9 @@ void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd);
 void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool deleted);
 void reports_freed(struct nodes *n, const struct fsm_chunk *c);
-void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest); /* lock only */
-void reports_floor_del(struct nodes *n, uint64_t session);              /* lock only */
+void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
+                   const uint64_t *held, size_t nheld);    /* lock only */
+void reports_floor_del(struct nodes *n, uint64_t session); /* lock only */
 
 /* ---- orders.c ---- */
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */

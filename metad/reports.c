@@ -12,8 +12,8 @@
  * is doubtful (the commit may be newer than the report: the chunkd is asked). Increments that
  * arrive meanwhile go into the map too.
  *
- * Strays are garbage when their writer's session is closed or they lie below the session's oldest
- * grant; commits from closed sessions are refused, so that is final. Others are kept and judged
+ * Strays are garbage when their writer's session is closed or has given them up (they are below its
+ * oldest grant, or not among those that it holds); commits from closed sessions are refused, so that is final. Others are kept and judged
  * again. A chunk numbered beyond what the log ever reserved is never deleted: rather the log lost
  * something than the chunkd invented it.
  *
@@ -162,21 +162,44 @@ void reports_forget(struct node *d)
 
 /* ---- oldest grants ---- */
 
-void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest)
+static struct grant_floor *floor_find(const struct nodes *n, uint64_t session)
 {
     uint32_t i;
+    return u64map_get(&n->floor_index, session, &i) ? &n->floors[i] : NULL;
+}
+
+/* What a session gave up stays given up, so an older message that overtook a newer one says nothing
+ * wrong, only less. */
+void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
+                   const uint64_t *held, size_t nheld)
+{
     if (!session)
         return;
-    if (!u64map_get(&n->floor_index, session, &i)) {
+    struct grant_floor *g = floor_find(n, session);
+    if (!g) {
         n->floors = realloc(n->floors, (n->nfloors + 1) * sizeof *n->floors);
         if (!n->floors)
             abort();
-        i = n->nfloors++;
-        n->floors[i] = (struct grant_floor){.session = session};
-        u64map_put(&n->floor_index, session, i);
+        u64map_put(&n->floor_index, session, n->nfloors);
+        g = &n->floors[n->nfloors++];
+        *g = (struct grant_floor){.session = session};
     }
-    if (oldest > n->floors[i].oldest)
-        n->floors[i].oldest = oldest;
+    if (oldest > g->oldest)
+        g->oldest = oldest;
+    if (newest < g->newest || !newest)
+        return;
+    for (size_t i = 1; i < nheld; i++)
+        if (held[i] <= held[i - 1])
+            return; /* a client that cannot count loses nothing but space */
+    uint64_t *copy = malloc((nheld + 1) * sizeof *copy);
+    if (!copy)
+        abort();
+    if (nheld)
+        memcpy(copy, held, nheld * sizeof *copy);
+    free(g->held);
+    g->held = copy;
+    g->nheld = nheld;
+    g->newest = newest;
 }
 
 void reports_floor_del(struct nodes *n, uint64_t session)
@@ -185,16 +208,27 @@ void reports_floor_del(struct nodes *n, uint64_t session)
     if (!u64map_get(&n->floor_index, session, &i))
         return;
     u64map_del(&n->floor_index, session);
+    free(n->floors[i].held);
     if (i != --n->nfloors) {
         n->floors[i] = n->floors[n->nfloors];
         u64map_put(&n->floor_index, n->floors[i].session, i);
     }
 }
 
-static uint64_t floor_of(const struct nodes *n, uint64_t session)
+static int cmp_id(const void *a, const void *b)
 {
-    uint32_t i;
-    return u64map_get(&n->floor_index, session, &i) ? n->floors[i].oldest : 0;
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* Whether the session will never name the chunk in a commit again. */
+static bool given_up(const struct nodes *n, uint64_t session, uint64_t chunk)
+{
+    const struct grant_floor *g = floor_find(n, session);
+    if (!g)
+        return false;
+    return chunk < g->oldest ||
+           (chunk <= g->newest && !bsearch(&chunk, g->held, g->nheld, sizeof chunk, cmp_id));
 }
 
 /* ---- single records ---- */
@@ -493,7 +527,7 @@ static bool is_garbage(struct nodes *n, const struct stray *s, uint64_t chunk_up
         n->future_chunks++;
         return false;
     }
-    return !fsm_session_alive(n->cfg.fsm, s->session) || s->chunk < floor_of(n, s->session);
+    return !fsm_session_alive(n->cfg.fsm, s->session) || given_up(n, s->session, s->chunk);
 }
 
 /* Returns false when the stray was taken out of the array. */

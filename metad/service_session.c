@@ -123,7 +123,8 @@ void service_keepalive(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, false))
         return;
     if (r->oldest_grant != 0)
-        nodes_oldest_grant(s->cfg.nodes, r->session, r->oldest_grant);
+        nodes_held_grants(s->cfg.nodes, r->session, r->oldest_grant, r->newest_grant, r->held,
+                          r->n_held);
     rep.lease_ms = s->cfg.lease_ms;
     rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
     RPC_ENVELOPE(env, KEEPALIVE_REPLY, keepalive_reply, &rep);

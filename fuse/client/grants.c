@@ -76,6 +76,18 @@ uint64_t grants_oldest(struct client *c)
     return id;
 }
 
+size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&c->grants.mu);
+    const struct wchunk *wc = c->grants.oldest;
+    for (; wc && n < max; wc = wc->next)
+        out[n++] = wc->loc.chunk;
+    *newest = wc ? 0 : c->grants.last_id; /* too many to name */
+    pthread_mutex_unlock(&c->grants.mu);
+    return *newest ? n : 0;
+}
+
 void wchunk_unref(struct client *c, struct wchunk *wc)
 {
     if (!wc)

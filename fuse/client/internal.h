@@ -325,6 +325,8 @@ void grants_stop(struct client *c);
 struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal);
 void wchunk_unref(struct client *c, struct wchunk *wc); /* owner file's mu held */
 uint64_t grants_oldest(struct client *c);
+/* Everything held, rising; *newest: the newest grant there ever was. 0 and *newest 0: more than max. */
+size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest);
 void grants_drop_all(struct client *c); /* pooled ones: the session is gone */
 void grants_missing(struct client *c, char *out, size_t cap);
 

@@ -24,6 +24,7 @@
 #define CONNECT_TIMEOUT_MS 4000
 #define CLOSE_BATCH 256
 #define TICK_MS 100
+#define HELD_MAX 4096u /* chunks named in a keepalive */
 
 void cond_init_mono(pthread_cond_t *cv)
 {
@@ -590,8 +591,11 @@ static void keepalive(struct client *c)
     if (!conn)
         return;
     Replfs__KeepaliveReq m = REPLFS__KEEPALIVE_REQ__INIT;
+    uint64_t held[HELD_MAX];
     m.session = session_id(c);
     m.oldest_grant = grants_oldest(c);
+    m.held = held;
+    m.n_held = grants_held(c, held, HELD_MAX, &m.newest_grant);
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
     struct rpc_result res;
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);

@@ -133,6 +133,14 @@ static void garbage_goes_when_it_is_sure(void **state)
     nodes_oldest_grant(fx->nodes, 88, young);
     wait_until(nobody_holds, &old, "the chunk below the oldest grant to go");
     assert_int_equal(held_by(young), 1);
+    /* one that is held keeps neither those before nor those behind it */
+    uint64_t behind = fx->next_chunk++, later = fx->next_chunk++;
+    store(&fx->chunkd[0], behind, 100, 88);
+    store(&fx->chunkd[0], later, 100, 88);
+    nodes_held_grants(fx->nodes, 88, young, behind, &young, 1);
+    wait_until(nobody_holds, &behind, "the chunk that is not held to go");
+    assert_int_equal(held_by(young), 1);
+    assert_int_equal(held_by(later), 1);
     close_session(88);
     wait_until(nobody_holds, &young, "the closed session's chunk to go");
     assert_int_equal(held_by(future), 1); /* the log never gave that number */
