@@ -356,13 +356,19 @@ unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, si
     return got;
 }
 
+/* Before its first heartbeat a chunkd's disks are still being opened, and what it says of them is
+ * nothing; one that a client wants left out may have room all the same. */
 bool nodes_full(struct nodes *n, unsigned need)
 {
     LOCK_SCOPE(&n->lock);
-    unsigned up = 0;
-    for (uint32_t i = 1; i < n->nnodes; i++)
-        up += n->node[i] && n->table[i].state == REPLFS__NODE_STATE__NODE_UP;
-    return up >= need;
+    unsigned full = 0, hopeful = 0;
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP)
+            continue;
+        bool lacks = n->node[i]->beats && n->table[i].room < PLACE_TIGHT;
+        *(lacks ? &full : &hopeful) += 1;
+    }
+    return full + hopeful >= need && hopeful < need;
 }
 
 uint64_t nodes_epoch(struct nodes *n)

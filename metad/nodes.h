@@ -50,7 +50,8 @@ void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
 /* So are those up to newest that `held` (rising) does not name. */
 void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
                        const uint64_t *held, size_t nheld);
-/* Whether nodes_place() gave fewer than `need` for want of space only: that many chunkds are up. */
+/* Whether it is space that keeps nodes_place() from giving `need`: so many chunkds are up, and known to
+ * have no room. */
 bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
 void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,

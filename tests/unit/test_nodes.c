@@ -123,6 +123,7 @@ static void garbage_goes_when_it_is_sure(void **state)
     uint64_t orphan = fx->next_chunk++, old = fx->next_chunk++, young = fx->next_chunk++;
     uint64_t future = 200000;
     join_all(2);
+    assert_false(nodes_full(fx->nodes, 2)); /* they have room, whoever wants them left out */
     open_session(88);
     store(&fx->chunkd[0], orphan, 100, 4242); /* a session that never was */
     store(&fx->chunkd[0], old, 100, 88);
