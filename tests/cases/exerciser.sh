@@ -47,7 +47,7 @@ for _ in 1 2 3 4; do
 done
 wait_healthy 60
 
-for i in 1 2 3 4 5 6; do
+for _ in 1 2 3 4 5 6; do
     head -c 20M /dev/zero >"$work/mnt2/big"
     rm "$work/mnt2/big"
 done
