@@ -501,7 +501,7 @@ static void told(void *arg, int code, const Replfs__Envelope *rep, struct buf *p
 void session_tell(struct client *c, Replfs__Envelope *req)
 {
     pthread_mutex_lock(&c->session.mu);
-    struct rpc_conn *conn = c->session.conn ? rpc_conn_ref(c->session.conn) : NULL;
+    struct rpc_conn *conn = rpc_conn_ref(c->session.conn);
     uint64_t id = c->session.id;
     pthread_mutex_unlock(&c->session.mu);
     if (!conn)

@@ -91,6 +91,8 @@ void conn_unref_internal(struct rpc_conn *c)
 
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c)
 {
+    if (!c)
+        return NULL;
     atomic_fetch_add(&c->refs, 1);
     atomic_fetch_add(&c->users, 1);
     return c;

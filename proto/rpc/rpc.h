@@ -103,8 +103,8 @@ void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
  * being freed. Names are looked up in the background; connect, TLS and Hello together have 10 s. */
 int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
              struct rpc_conn **out);
-struct rpc_conn *rpc_conn_ref(struct rpc_conn *c);
-void rpc_conn_unref(struct rpc_conn *c); /* the last one closes; NULL is fine */
+struct rpc_conn *rpc_conn_ref(struct rpc_conn *c); /* NULL stays NULL */
+void rpc_conn_unref(struct rpc_conn *c);           /* the last one closes; NULL is fine */
 void rpc_conn_close(struct rpc_conn *c); /* now; outstanding calls end with ERR_PEER_GONE */
 bool rpc_conn_alive(const struct rpc_conn *c);
 const struct rpc_peer *rpc_conn_peer(const struct rpc_conn *c);
