@@ -81,7 +81,7 @@ int entry_open(const void *buf, size_t len, struct entry *e, const char **why)
         *why = "wrong magic";
     if (*why != NULL)
         return -ERR_CORRUPT;
-    if (le_get16(p + 4) != ENTRY_VERSION) {
+    if (le_get16(p + 4) < ENTRY_VERSION_MIN || le_get16(p + 4) > ENTRY_VERSION) {
         *why = "entry version unknown to this program";
         return -ERR_VERSION;
     }

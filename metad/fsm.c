@@ -157,6 +157,16 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return fsm_op_reserve(f, op->reserve);
     case REPLFS__META_OP__OP_CHUNKD_ADD:
         return fsm_op_chunkd_add(f, op->chunkd_add);
+    case REPLFS__META_OP__OP_ATIME:
+        return fsm_op_atime(f, op->atime);
+    case REPLFS__META_OP__OP_XATTR:
+        return fsm_op_xattr(f, op->xattr, res);
+    case REPLFS__META_OP__OP_CLONE:
+        return fsm_op_clone(f, op->clone, res);
+    case REPLFS__META_OP__OP_FALLOCATE:
+        return fsm_op_fallocate(f, op->fallocate, res);
+    case REPLFS__META_OP__OP_QUOTA:
+        return fsm_op_quota(f, op->quota, res);
     case REPLFS__META_OP__OP__NOT_SET:
     default:
         return -EINVAL;
@@ -195,7 +205,7 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
         *res = (struct fsm_result){.code = -code};
     /* the command may have closed its own session */
     if (s && cmd->seq && (s = fsm_session_find(f, cmd->session))) {
-        struct fsm_answer a = {cmd->seq, res->ino, res->parent, (uint32_t)res->code};
+        struct fsm_answer a = {cmd->seq, res->ino, res->parent, res->value, (uint32_t)res->code};
         code = fsm_session_remember(f, s, &a);
         assert(code == 0);
     }

@@ -34,6 +34,7 @@ struct fsm_result {
     int code;        /* 0 or a POSITIVE code as on the wire (errno or ERR_*) */
     uint64_t ino;    /* created / changed inode, 0 when none */
     uint64_t parent; /* directory changed, 0 when none */
+    uint64_t value;  /* MutationResult.value */
     bool repeated;   /* answered from the duplicate memory, nothing was changed */
 };
 /* Executes cmd at log position index (strictly increasing). Invalid commands yield a code, never an

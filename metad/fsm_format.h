@@ -12,11 +12,12 @@
  *
  *   META     u64 change; u64 chunk_upto; u64 ino_upto
  *   SESSION  u64 id; u64 acked; str8 name; str8 host id
- *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code       (ascending per session)
+ *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code; u64 value
+ *            (ascending per session; value since version 2)
  *   MEMBER   u32 chunkd; str8 host id; str8 host name
  *   INODE    u64 ino; u16 mode; u16 nlink; u32 uid; u32 gid; u8 goal; u64 change; i64 mtime, ctime,
- *            atime; u64 size; u64 next cookie of a directory or rdev of a device, else 0; str16
- *            symlink target
+ *            atime; u64 size; u64 next cookie of a directory or rdev of a device, else 0; since
+ *            version 2: u8 flags (1: never had a name), u16 quota realm; str16 symlink target
  *   DENTRY   u64 parent; u64 child; u64 cookie; str8 name
  *   CHUNK    u64 id; u64 session; u32 len
  *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode)
@@ -28,7 +29,8 @@
 #define REPLFS_METAD_FSM_FORMAT_H
 
 #define CKPT_MAGIC "RPLFSCKP"
-#define CKPT_VERSION 1u
+#define CKPT_VERSION 2u
+#define CKPT_VERSION_MIN 1u
 #define CKPT_HEADER 32u
 #define CKPT_SECTION 20u
 #define CKPT_MARK 0x54434553u /* "SECT" */
@@ -44,6 +46,8 @@ enum ckpt_type {
     CKPT_DENTRY = 6,
     CKPT_CHUNK = 7,
     CKPT_EXTENT = 8,
+    CKPT_XATTR = 9,  /* since version 2 */
+    CKPT_QUOTA = 10, /* since version 2 */
     CKPT_END = 255,
 };
 #endif

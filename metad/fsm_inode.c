@@ -135,6 +135,19 @@ int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op)
 
 /* ---- attributes ---- */
 
+/* Inodes that vanished meanwhile are passed over: the client tells in batches, later. */
+int fsm_op_atime(struct fsm *f, const Replfs__AtimeOp *op)
+{
+    if (op->n_ino != op->n_atime_ns)
+        return -EINVAL;
+    for (size_t k = 0; k < op->n_ino; k++) {
+        uint32_t h = fsm_inode_find(f, op->ino[k]);
+        if (h && fsm_inode_at(f, h)->atime < op->atime_ns[k])
+            fsm_inode_at(f, h)->atime = op->atime_ns[k];
+    }
+    return 0;
+}
+
 int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
 {
     uint32_t h = fsm_inode_find(f, ino);

@@ -19,6 +19,12 @@
 #define FSM_STRING_MAX 255u     /* names of sessions and hosts; longer ones are cut */
 #define FSM_DEFAULT_GOAL 2u
 #define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
+#define FSM_CHANGE_BITS 46
+
+enum fsm_inode_flag {
+    FSM_INODE_XATTR = 1,   /* has entries in the table of extended attributes */
+    FSM_INODE_TMPFILE = 2, /* never had a name: LinkOp may give it one */
+};
 
 /* 96 bytes. A directory's alloc field holds the next cookie, a device's its rdev. */
 struct fsm_inode {
@@ -27,7 +33,9 @@ struct fsm_inode {
     uint32_t uid, gid;
     uint16_t mode;
     uint16_t nlink; /* names; of a directory 1 until it is removed */
-    uint64_t change : 60, goal : 4;
+    uint64_t change : 46, goal : 4;
+    uint64_t flags : 2;  /* enum fsm_inode_flag */
+    uint64_t realm : 12; /* the quota it is charged to, 0: none (fsm_quota.c) */
     int64_t mtime, ctime, atime;
     uint64_t size;
     union {
@@ -60,7 +68,7 @@ struct fsm_dentry {
 
 /* An answer given to a session, kept until the session says that it has it. */
 struct fsm_answer {
-    uint64_t seq, ino, parent;
+    uint64_t seq, ino, parent, value;
     uint32_t code;
 };
 struct fsm_session {
@@ -122,6 +130,7 @@ struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
 int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
 int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
 int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op);
+int fsm_op_atime(struct fsm *f, const Replfs__AtimeOp *op);
 
 /* ---- fsm_dir.c ---- */
 extern const struct fsm_htab_ops fsm_dentry_htab_ops;
@@ -151,6 +160,18 @@ void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from); /* drops extents be
 void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal);
 int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
                   struct fsm_result *res);
+
+/* ---- fsm_xattr.c ---- */
+int fsm_op_xattr(struct fsm *f, const Replfs__XattrOp *op, struct fsm_result *res);
+
+/* ---- fsm_clone.c ---- */
+int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *res);
+
+/* ---- fsm_fallocate.c ---- */
+int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_result *res);
+
+/* ---- fsm_quota.c ---- */
+int fsm_op_quota(struct fsm *f, const Replfs__QuotaOp *op, struct fsm_result *res);
 
 /* ---- fsm_session.c ---- */
 struct fsm_session *fsm_session_find(const struct fsm *f, uint64_t id);

@@ -27,6 +27,7 @@ struct loader {
     uint64_t pos;     /* file offset behind what was read */
     uint64_t section; /* file offset of the current section's header */
     uint32_t type;
+    uint32_t version; /* of the file */
     uint64_t records, sections;
     const uint8_t *start, *p, *end; /* payload being decoded */
     bool bad;                       /* a record ran over the end of its section */
@@ -159,7 +160,7 @@ static int load_meta(struct loader *l)
     l->f->change = get64(l);
     l->f->chunk_upto = get64(l);
     l->f->ino_upto = get64(l);
-    if (l->f->ino_upto <= FSM_ROOT_INO || l->f->change >> 60)
+    if (l->f->ino_upto <= FSM_ROOT_INO || l->f->change >> FSM_CHANGE_BITS)
         return corrupt(l, "counters out of range");
     return 0;
 }
@@ -189,6 +190,8 @@ static int load_answer(struct loader *l)
     a.ino = get64(l);
     a.parent = get64(l);
     a.code = get32(l);
+    if (l->version >= 2)
+        a.value = get64(l);
     struct fsm_session *s = fsm_session_find(l->f, id);
     if (!s)
         return corrupt(l, "answer for a session that is not there");
@@ -243,13 +246,21 @@ static void read_inode(struct loader *l, struct fsm_inode *i)
     i->goal = goal <= FSM_GOAL_MAX ? goal : 0;
     uint64_t change = get64(l);
     i->change = change;
-    if (change >> 60)
+    if (change >> FSM_CHANGE_BITS)
         l->bad = true;
     i->mtime = (int64_t)get64(l);
     i->ctime = (int64_t)get64(l);
     i->atime = (int64_t)get64(l);
     i->size = get64(l);
     i->x.rdev = get64(l);
+    if (l->version < 2)
+        return;
+    uint8_t flags = get8(l);
+    uint16_t realm = get16(l);
+    if (flags > 1 || realm >= 1u << 12)
+        l->bad = true;
+    i->flags = flags ? FSM_INODE_TMPFILE : 0;
+    i->realm = realm & 0xfff;
 }
 
 static int load_inode(struct loader *l)
@@ -484,11 +495,12 @@ static int load_header(struct loader *l)
                  memcmp(h, CKPT_MAGIC, 8) ? "not a checkpoint" : "checksum is wrong");
         return -ERR_CORRUPT;
     }
-    if (le_get32(h + 8) != CKPT_VERSION) {
+    l->version = le_get32(h + 8);
+    if (l->version < CKPT_VERSION_MIN || l->version > CKPT_VERSION) {
         snprintf(l->why, 256,
                  "header at offset 0: format version %" PRIu32
-                 ", this program knows only %u: use the version that wrote it or a newer one",
-                 le_get32(h + 8), CKPT_VERSION);
+                 ", this program knows %u to %u: use the version that wrote it or a newer one",
+                 l->version, CKPT_VERSION_MIN, CKPT_VERSION);
         return -ERR_VERSION;
     }
     l->f->applied = le_get64(h + 16);

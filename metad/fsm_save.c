@@ -132,6 +132,7 @@ static void walk_sessions(const struct fsm *f, struct sink *s)
             put64(s, x->answers[j].ino);
             put64(s, x->answers[j].parent);
             put32(s, x->answers[j].code);
+            put64(s, x->answers[j].value);
             end(s);
         }
     }
@@ -163,6 +164,8 @@ static void put_inode(struct sink *s, const struct fsm_inode *i)
     put64(s, (uint64_t)i->atime);
     put64(s, i->size);
     put64(s, extra ? i->x.rdev : 0);
+    put8(s, i->flags & FSM_INODE_TMPFILE ? 1 : 0);
+    put16(s, i->realm);
     put16(s, (uint16_t)n);
     if (n)
         memcpy(room(s, n), i->u.target, n);

@@ -165,8 +165,11 @@ bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint
     uint32_t p = answer_pos(s, seq);
     if (p < s->end && s->answers[p].seq == seq) {
         const struct fsm_answer *a = &s->answers[p];
-        *res = (struct fsm_result){
-            .code = (int)a->code, .ino = a->ino, .parent = a->parent, .repeated = true};
+        *res = (struct fsm_result){.code = (int)a->code,
+                                   .ino = a->ino,
+                                   .parent = a->parent,
+                                   .value = a->value,
+                                   .repeated = true};
         return true;
     }
     if (s->end - s->first >= FSM_REMEMBER_MAX) {

@@ -91,6 +91,7 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         return;
     }
     st->result.code = (uint32_t)res->code;
+    st->result.value = res->value;
     if (res->code != 0)
         return;
     if (st->op->op_case == REPLFS__META_OP__OP_COMMIT)
@@ -116,6 +117,11 @@ static int check_op(const Replfs__MetaOp *op, uint64_t session)
     case REPLFS__META_OP__OP_SETATTR:
     case REPLFS__META_OP__OP_COMMIT:
     case REPLFS__META_OP__OP_SET_GOAL:
+    case REPLFS__META_OP__OP_ATIME:
+    case REPLFS__META_OP__OP_XATTR:
+    case REPLFS__META_OP__OP_CLONE:
+    case REPLFS__META_OP__OP_FALLOCATE:
+    case REPLFS__META_OP__OP_QUOTA:
         return op->create != NULL ? 0 : -ERR_PROTOCOL; /* any member of the union */
     case REPLFS__META_OP__OP_SESSION_CLOSE:            /* one's own: unmount */
         return op->session_close != NULL && op->session_close->n_session == 1 &&
