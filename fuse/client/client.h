@@ -66,6 +66,18 @@ int cfile_fsync(struct cfile *f);
  * holder of a `seen`; 0: none. */
 int cfile_error_since(struct cfile *f, unsigned *seen);
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr);
+/* Makes dst's [dst_off, dst_off+len) the same bytes as src's [src_off, src_off+len) without moving
+ * any: what is unflushed in either is flushed, then metad shares the extents. Short at the end of
+ * src: *done says how far it came, also after an error; dst grows as needed. src may be dst.
+ * -EINVAL when the ranges of one file overlap, -EFBIG, -ENOSPC and so on as from metad. */
+int cfile_clone(struct cfile *src, uint64_t src_off, struct cfile *dst, uint64_t dst_off,
+                uint64_t len, uint64_t *done);
+/* As fallocate(2); mode: its flags. kill_suid: the caller is not privileged. -EOPNOTSUPP for modes
+ * that replfs has not. */
+int cfile_fallocate(struct cfile *f, int mode, uint64_t off, uint64_t len, bool kill_suid);
+/* The first offset from off on that has data (hole: that lies in a hole; the end of the file is
+ * one), unflushed bytes included. -ENXIO: none, or off is not within the file. */
+int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
