@@ -50,10 +50,12 @@ int fsm_new(struct fsm **out)
         f->hash_key = (uint64_t)(uintptr_t)f;
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
     fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
+    fsm_slab_init(&f->xsets, sizeof(struct fsm_xset));
     fsm_arena_init(&f->dentries);
     fsm_htab_init(&f->by_ino);
     fsm_htab_init(&f->by_name);
     fsm_htab_init(&f->by_chunk);
+    fsm_htab_init(&f->by_xattr);
     f->chunk_upto = 1;
     f->ino_upto = FSM_ROOT_INO + 1;
     uint32_t h = fsm_inode_new(f, FSM_ROOT_INO, S_IFDIR | 0755);
@@ -85,6 +87,7 @@ void fsm_free(struct fsm *f)
         fsm_chunk_drop_locs(fsm_chunk_at(f, h));
     fsm_oset_fini(&f->orphans, &f->heap);
     fsm_sessions_free(f);
+    fsm_xattr_fini(f);
     fsm_htab_fini(&f->by_ino);
     fsm_htab_fini(&f->by_name);
     fsm_htab_fini(&f->by_chunk);
@@ -134,7 +137,7 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return -EPERM;
     switch (op->op_case) {
     case REPLFS__META_OP__OP_CREATE:
-        return fsm_op_create(f, op->create, res);
+        return fsm_op_create(f, cmd->session, op->create, res);
     case REPLFS__META_OP__OP_UNLINK:
         return fsm_op_unlink(f, op->unlink, res);
     case REPLFS__META_OP__OP_RENAME:
@@ -234,7 +237,8 @@ uint64_t fsm_memory(struct fsm *f)
 {
     uint64_t sum = sizeof *f + f->heap + fsm_slab_memory(&f->inodes) + fsm_slab_memory(&f->chunks) +
                    fsm_arena_memory(&f->dentries) + fsm_htab_memory(&f->by_ino) +
-                   fsm_htab_memory(&f->by_name) + fsm_htab_memory(&f->by_chunk);
+                   fsm_htab_memory(&f->by_name) + fsm_htab_memory(&f->by_chunk) +
+                   fsm_slab_memory(&f->xsets) + fsm_htab_memory(&f->by_xattr);
 
     for (uint32_t h = 1; h <= f->inodes.used; h++) {
         const struct fsm_inode *i = fsm_inode_at(f, h);

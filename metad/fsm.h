@@ -6,8 +6,8 @@
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_session.c
- * (duplicate memory, members), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and fsm_table.c
- * (memory, indexes). */
+ * (duplicate memory, members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint),
+ * fsm_slab.c and fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
 #include <pthread.h>
@@ -21,6 +21,8 @@
 #define FSM_NAME_MAX 255
 #define FSM_GOAL_MAX 8
 #define FSM_CHUNK_MAX (64u << 20)
+#define FSM_XATTR_SIZE_MAX (64u << 10) /* of all values of one inode */
+#define FSM_XATTR_LIST_MAX (64u << 10) /* of all names of one inode, each with a NUL */
 
 struct fsm;
 int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
@@ -50,7 +52,10 @@ struct fsm_hooks {
      * (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
     void (*chunk_changed)(void *arg, struct fsm_chunk *c); /* new, longer, or other goal */
-    void (*orphaned)(void *arg, uint64_t ino); /* last name gone: reap when nobody has it open */
+    /* Has no name (any more): reap when nobody has it open. opener: the session that made it with
+     * O_TMPFILE and so has it open, else 0. */
+    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener);
+    void (*adopted)(void *arg, uint64_t ino); /* an orphan got a name: do not reap */
     void (*session_closed)(void *arg, uint64_t session);
     void *arg;
 };
@@ -62,6 +67,11 @@ int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out);
 /* Also "." and "..". */
 int fsm_lookup(struct fsm *f, uint64_t parent, const uint8_t *name, size_t len, uint64_t *ino);
 int fsm_readlink(struct fsm *f, uint64_t ino, const uint8_t **target, size_t *len);
+/* -ENODATA when there is none of that name; -EOPNOTSUPP, -ERANGE, -EINVAL for impossible names. */
+int fsm_getxattr(struct fsm *f, uint64_t ino, const uint8_t *name, size_t len,
+                 const uint8_t **value, size_t *value_len);
+/* All names, each with its closing NUL: *len bytes, at most FSM_XATTR_LIST_MAX. out may be NULL. */
+int fsm_listxattr(struct fsm *f, uint64_t ino, uint8_t *out, size_t *len);
 /* Entries behind cookie in cookie order ("." and ".." not included); fn returns false to stop.
  * Cookies grow with creation and never move, so entries added or removed meanwhile never skip or
  * repeat others. */

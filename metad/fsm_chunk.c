@@ -203,12 +203,12 @@ void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
 
 #define COMMIT_BYTES (2ull << 30) /* in one command, so that live fits 32 bits while pinned */
 
-static int extent_check(const struct fsm *f, uint64_t session, uint32_t file,
+static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, uint64_t base,
                         const Replfs__Extent *e)
 {
     if (e->len < 1 || e->len > FSM_CHUNK_MAX || e->chunk_off > FSM_CHUNK_MAX - e->len)
         return -EINVAL;
-    if (e->file_off > FSM_SIZE_MAX - e->len)
+    if (e->len > FSM_SIZE_MAX - base || e->file_off > FSM_SIZE_MAX - base - e->len)
         return -EFBIG;
     if (e->chunk == 0 || e->chunk >= f->chunk_upto)
         return -EINVAL; /* was never granted */
@@ -225,6 +225,12 @@ static int extent_check(const struct fsm *f, uint64_t session, uint32_t file,
     return 0;
 }
 
+/* Where the offsets of a commit count from. */
+static uint64_t commit_base(const struct fsm *f, uint32_t file, const Replfs__CommitOp *op)
+{
+    return op->append ? fsm_inode_at(f, file)->size : 0;
+}
+
 static int commit_check(const struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
                         uint32_t *file)
 {
@@ -238,9 +244,9 @@ static int commit_check(const struct fsm *f, uint64_t session, const Replfs__Com
         return -ERR_SESSION;
     if (op->n_extents > FSM_COMMIT_MAX)
         return -EINVAL;
-    uint64_t sum = 0;
+    uint64_t sum = 0, base = commit_base(f, *file, op);
     for (size_t k = 0; k < op->n_extents; k++) {
-        int r = extent_check(f, session, *file, op->extents[k]);
+        int r = extent_check(f, session, *file, base, op->extents[k]);
         if (r)
             return r;
         sum += op->extents[k]->len;
@@ -267,10 +273,10 @@ static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Ex
     }
 }
 
-static void insert(struct fsm *f, uint32_t file, const Replfs__Extent *x)
+static void insert(struct fsm *f, uint32_t file, uint64_t base, const Replfs__Extent *x)
 {
     struct fsm_inode *i = fsm_inode_at(f, file);
-    struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
+    struct ext e = {base + x->file_off, x->chunk, x->chunk_off, x->len};
     struct cut_ctx ctx = {f, i};
     bool merged = false;
 
@@ -294,13 +300,17 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
         return r;
     for (size_t k = 0; k < op->n_extents; k++)
         pin(f, session, file, op->extents[k]);
+    uint64_t base = commit_base(f, file, op);
     for (size_t k = 0; k < op->n_extents; k++)
-        insert(f, file, op->extents[k]);
+        insert(f, file, base, op->extents[k]);
     struct fsm_inode *i = fsm_inode_at(f, file);
     i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
-    if (op->kill_suid)
+    if (op->kill_suid) {
         fsm_inode_kill_suid(i);
+        fsm_xattr_drop_caps(f, i);
+    }
     fsm_inode_touch(f, i, false);
     res->ino = op->ino;
+    res->value = base;
     return 0;
 }

@@ -148,7 +148,7 @@ void fsm_inode_unname(struct fsm *f, uint32_t h)
         i->u.dir.parent = 0;
     fsm_inode_touch(f, i, false);
     if (i->nlink == 0)
-        fsm_inode_orphan(f, h);
+        fsm_inode_orphan(f, h, 0);
 }
 
 /* ---- reads ---- */
@@ -208,6 +208,19 @@ int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn,
 
 /* ---- create ---- */
 
+/* The name a new inode shall get. */
+static int new_name_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_t dir)
+{
+    uint32_t type = op->mode & S_IFMT;
+
+    if (op->tmpfile)
+        return op->name.len || (type && type != S_IFREG) ? -EINVAL : 0;
+    int r = fsm_name_check(op->name.data, op->name.len);
+    if (r)
+        return r;
+    return fsm_dentry_find(f, dir, op->name.data, op->name.len) ? -EEXIST : 0;
+}
+
 static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_t *dir)
 {
     int r;
@@ -216,11 +229,9 @@ static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_
     *dir = fsm_dir_find(f, op->parent, &r);
     if (!*dir)
         return r;
-    r = fsm_name_check(op->name.data, op->name.len);
+    r = new_name_check(f, op, *dir);
     if (r)
         return r;
-    if (fsm_dentry_find(f, *dir, op->name.data, op->name.len))
-        return -EEXIST;
     if (op->mode & ~(uint32_t)(S_IFMT | 07777))
         return -EINVAL;
     if (type && type != S_IFREG && type != S_IFDIR && type != S_IFLNK && type != S_IFIFO &&
@@ -241,7 +252,20 @@ static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_
     return 0;
 }
 
-int fsm_op_create(struct fsm *f, const Replfs__CreateOp *op, struct fsm_result *res)
+/* What the new inode gets from its directory: group, goal, ACLs. */
+static void inherit(struct fsm *f, const struct fsm_inode *p, struct fsm_inode *i, uint32_t umask)
+{
+    i->goal = p->goal;
+    if (p->mode & S_ISGID) {
+        i->gid = p->gid;
+        if (S_ISDIR(i->mode))
+            i->mode |= S_ISGID;
+    }
+    fsm_xattr_inherit(f, p, i, umask);
+}
+
+int fsm_op_create(struct fsm *f, uint64_t session, const Replfs__CreateOp *op,
+                  struct fsm_result *res)
 {
     uint32_t dir;
     int r = create_check(f, op, &dir);
@@ -250,15 +274,9 @@ int fsm_op_create(struct fsm *f, const Replfs__CreateOp *op, struct fsm_result *
     uint32_t type = op->mode & S_IFMT ? op->mode & S_IFMT : S_IFREG;
     uint32_t h = fsm_inode_new(f, op->ino, (uint16_t)(type | (op->mode & 07777)));
     struct fsm_inode *p = fsm_inode_at(f, dir), *i = fsm_inode_at(f, h);
-    i->nlink = 1;
     i->uid = op->uid;
     i->gid = op->gid;
-    i->goal = p->goal;
-    if (p->mode & S_ISGID) {
-        i->gid = p->gid;
-        if (type == S_IFDIR)
-            i->mode |= S_ISGID;
-    }
+    inherit(f, p, i, op->umask);
     if (type == S_IFDIR) {
         i->u.dir.parent = dir;
         p->u.dir.subdirs++;
@@ -270,10 +288,16 @@ int fsm_op_create(struct fsm *f, const Replfs__CreateOp *op, struct fsm_result *
     } else if (type == S_IFCHR || type == S_IFBLK) {
         i->x.rdev = op->rdev;
     }
+    res->ino = op->ino;
+    if (op->tmpfile) {
+        i->flags |= FSM_INODE_TMPFILE;
+        fsm_inode_orphan(f, h, session);
+        return 0;
+    }
+    i->nlink = 1;
     uint32_t d = fsm_dentry_add(f, dir, op->name.data, op->name.len, h, 0);
     assert(d);
     fsm_inode_touch(f, p, true);
-    res->ino = op->ino;
     res->parent = op->parent;
     return 0;
 }
@@ -327,10 +351,12 @@ int fsm_op_link(struct fsm *f, const Replfs__LinkOp *op, struct fsm_result *res)
         return r;
     if (fsm_dentry_find(f, dir, op->name.data, op->name.len))
         return -EEXIST;
-    if (i->nlink == 0)
+    if (i->nlink == 0 && !(i->flags & FSM_INODE_TMPFILE))
         return -ENOENT;
     if (i->nlink >= FSM_LINK_MAX)
         return -EMLINK;
+    if (i->nlink == 0)
+        fsm_inode_adopt(f, h);
     uint32_t d = fsm_dentry_add(f, dir, op->name.data, op->name.len, h, 0);
     assert(d);
     i->nlink++;

@@ -21,6 +21,7 @@
  *   DENTRY   u64 parent; u64 child; u64 cookie; str8 name
  *   CHUNK    u64 id; u64 session; u32 len
  *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode)
+ *   XATTR    u64 ino; str8 name; u32 length; value of that length (since version 2)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal) is not stored but computed and
@@ -36,6 +37,7 @@
 #define CKPT_MARK 0x54434553u /* "SECT" */
 #define CKPT_PAYLOAD_MAX (256u << 10)
 #define CKPT_RECORD_MAX 4400u
+#define CKPT_XATTR_RECORD_MAX (13u + 255u + (64u << 10))
 
 enum ckpt_type {
     CKPT_META = 1,

@@ -3,6 +3,8 @@
  * States of an inode: named (nlink > 0), orphan (no name left; listed in f->orphans, still readable
  * and writable by whoever has it open) and freed (by ReapOp, once nobody has it open). Directories
  * become orphans as well, so that a process whose working directory was removed can still stat it.
+ * A file made by O_TMPFILE begins as an orphan, open by the session that made it, and carries the
+ * flag FSM_INODE_TMPFILE until it gets its first name: no other orphan can get one.
  *
  * A directory's nlink field is only 1 or 0; what users see is 2 + subdirs, counted beside it, so
  * that the number of subdirectories has no limit. Every modification takes the next change number.
@@ -75,6 +77,7 @@ void fsm_inode_free(struct fsm *f, uint32_t h)
         assert(i->u.dir.entries.count == 0);
         fsm_oset_fini(&i->u.dir.entries, &f->heap);
     }
+    fsm_xattr_drop_all(f, i);
     --*counter_of(f, i->mode);
     fsm_htab_remove(&f->by_ino, &fsm_inode_htab_ops, f, h);
     fsm_slab_release(&f->inodes, h);
@@ -100,13 +103,25 @@ struct fsm_oset_ops fsm_orphan_ops(struct fsm *f)
     return (struct fsm_oset_ops){orphan_key, f, &f->heap};
 }
 
-void fsm_inode_orphan(struct fsm *f, uint32_t h)
+void fsm_inode_orphan(struct fsm *f, uint32_t h, uint64_t opener)
 {
     struct fsm_oset_ops ops = fsm_orphan_ops(f);
     int r = fsm_oset_insert(&f->orphans, &ops, h);
     assert(r == 0);
     if (f->hooks.orphaned)
-        f->hooks.orphaned(f->hooks.arg, fsm_inode_at(f, h)->ino);
+        f->hooks.orphaned(f->hooks.arg, fsm_inode_at(f, h)->ino, opener);
+}
+
+void fsm_inode_adopt(struct fsm *f, uint32_t h)
+{
+    struct fsm_oset_ops ops = fsm_orphan_ops(f);
+    struct fsm_inode *i = fsm_inode_at(f, h);
+
+    assert(i->nlink == 0 && (i->flags & FSM_INODE_TMPFILE));
+    fsm_oset_remove(&f->orphans, &ops, h);
+    i->flags &= ~(unsigned)FSM_INODE_TMPFILE & 3u;
+    if (f->hooks.adopted)
+        f->hooks.adopted(f->hooks.arg, i->ino);
 }
 
 bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino)
@@ -167,6 +182,8 @@ int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
     out->rdev = S_ISCHR(i->mode) || S_ISBLK(i->mode) ? i->x.rdev : 0;
     out->goal = i->goal;
     out->change = i->change;
+    if (i->flags & FSM_INODE_XATTR)
+        out->flags |= REPLFS__ATTR_FLAG__ATTR_XATTR;
     if (S_ISDIR(i->mode)) {
         out->size = 4096;
         out->nlink = i->nlink ? 2 + i->u.dir.subdirs : 0;
@@ -198,7 +215,7 @@ static int setattr_check(const struct fsm_inode *i, const Replfs__SetattrOp *op)
 
 void fsm_inode_kill_suid(struct fsm_inode *i)
 {
-    if (!S_ISREG(i->mode))
+    if (S_ISDIR(i->mode))
         return;
     i->mode &= (uint16_t)~S_ISUID;
     if (i->mode & S_IXGRP)
@@ -216,8 +233,13 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
         return r;
     if (op->valid & REPLFS__SETATTR_OP__VALID__KILL_SUID)
         fsm_inode_kill_suid(i);
-    if (op->valid & REPLFS__SETATTR_OP__VALID__MODE)
+    if (op->valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID |
+                     REPLFS__SETATTR_OP__VALID__SIZE | REPLFS__SETATTR_OP__VALID__KILL_SUID))
+        fsm_xattr_drop_caps(f, i);
+    if (op->valid & REPLFS__SETATTR_OP__VALID__MODE) {
         i->mode = (uint16_t)((i->mode & S_IFMT) | (op->mode & 07777));
+        fsm_xattr_chmod(f, i);
+    }
     if (op->valid & REPLFS__SETATTR_OP__VALID__UID)
         i->uid = op->uid;
     if (op->valid & REPLFS__SETATTR_OP__VALID__GID)

@@ -19,6 +19,7 @@
 #define FSM_STRING_MAX 255u     /* names of sessions and hosts; longer ones are cut */
 #define FSM_DEFAULT_GOAL 2u
 #define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
+#define FSM_XATTR_NAME_MAX 255u
 #define FSM_CHANGE_BITS 46
 
 enum fsm_inode_flag {
@@ -66,6 +67,22 @@ struct fsm_dentry {
     uint8_t name[];
 };
 
+/* One extended attribute: its name, then its value. */
+struct fsm_xattr {
+    uint32_t len; /* of the value */
+    uint8_t name_len;
+    uint8_t bytes[];
+};
+/* All attributes of one inode. */
+struct fsm_xset {
+    uint64_t ino;         /* 0: free slot */
+    uint32_t next;        /* hash chain */
+    uint32_t n;           /* never 0 */
+    uint32_t names;       /* bytes of all names, each with a NUL */
+    uint32_t values;      /* bytes of all values */
+    struct fsm_xattr **v; /* n, ascending by name */
+};
+
 /* An answer given to a session, kept until the session says that it has it. */
 struct fsm_answer {
     uint64_t seq, ino, parent, value;
@@ -82,9 +99,9 @@ struct fsm_session {
 struct fsm {
     pthread_rwlock_t lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
-    struct fsm_slab inodes, chunks;
+    struct fsm_slab inodes, chunks, xsets;
     struct fsm_arena dentries;
-    struct fsm_htab by_ino, by_name, by_chunk;
+    struct fsm_htab by_ino, by_name, by_chunk, by_xattr;
     struct fsm_oset orphans; /* inodes without a name, by ino */
     struct fsm_session **sessions;
     uint32_t nsessions, sessions_cap;
@@ -109,6 +126,10 @@ static inline struct fsm_chunk *fsm_chunk_at(const struct fsm *f, uint32_t h)
 {
     return fsm_slab_at(&f->chunks, h);
 }
+static inline struct fsm_xset *fsm_xset_at(const struct fsm *f, uint32_t h)
+{
+    return fsm_slab_at(&f->xsets, h);
+}
 static inline uint64_t fsm_dentry_cookie(const struct fsm_dentry *d)
 {
     return (uint64_t)d->cookie_hi << 32 | d->cookie_lo;
@@ -123,7 +144,9 @@ uint32_t fsm_inode_find(const struct fsm *f, uint64_t ino); /* handle or 0 */
 /* New and counted, in the table; times, goal and change set, no name yet. */
 uint32_t fsm_inode_new(struct fsm *f, uint64_t ino, uint16_t mode);
 void fsm_inode_free(struct fsm *f, uint32_t h);
-void fsm_inode_orphan(struct fsm *f, uint32_t h);                        /* its last name is gone */
+/* It has no name, or its last one is gone. opener: the session that has it open though, or 0. */
+void fsm_inode_orphan(struct fsm *f, uint32_t h, uint64_t opener);
+void fsm_inode_adopt(struct fsm *f, uint32_t h); /* a tmpfile gets its first name */
 void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctime, change; mtime */
 void fsm_inode_kill_suid(struct fsm_inode *i);                           /* as write(2) does */
 struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
@@ -145,7 +168,8 @@ uint32_t fsm_dentry_add(struct fsm *f, uint32_t dir, const uint8_t *name, size_t
 void fsm_dentry_drop(struct fsm *f, uint32_t d);  /* the entry only, no counts */
 void fsm_inode_unname(struct fsm *f, uint32_t h); /* one name fewer; a directory is removed */
 bool fsm_dir_is_within(const struct fsm *f, uint32_t dir, uint32_t ancestor); /* or the same */
-int fsm_op_create(struct fsm *f, const Replfs__CreateOp *op, struct fsm_result *res);
+int fsm_op_create(struct fsm *f, uint64_t session, const Replfs__CreateOp *op,
+                  struct fsm_result *res);
 int fsm_op_unlink(struct fsm *f, const Replfs__UnlinkOp *op, struct fsm_result *res);
 int fsm_op_link(struct fsm *f, const Replfs__LinkOp *op, struct fsm_result *res);
 
@@ -163,6 +187,17 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
 
 /* ---- fsm_xattr.c ---- */
 int fsm_op_xattr(struct fsm *f, const Replfs__XattrOp *op, struct fsm_result *res);
+/* The mode's permission bits were changed: a stored access ACL follows. */
+void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i);
+/* A new inode i in dir: takes over its default ACL, or else loses the bits of umask. */
+void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_inode *i,
+                       uint32_t umask);
+void fsm_xattr_drop_caps(struct fsm *f, struct fsm_inode *i); /* file capabilities, as write(2) */
+void fsm_xattr_drop_all(struct fsm *f, struct fsm_inode *i);
+/* From a checkpoint. 0, -EEXIST, or -EINVAL for what could not have been set. */
+int fsm_xattr_load(struct fsm *f, uint32_t h, const uint8_t *name, size_t name_len,
+                   const uint8_t *value, size_t len);
+void fsm_xattr_fini(struct fsm *f);
 
 /* ---- fsm_clone.c ---- */
 int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *res);

@@ -57,6 +57,8 @@ static const char *type_name(uint32_t type)
         return "chunks";
     case CKPT_EXTENT:
         return "extents";
+    case CKPT_XATTR:
+        return "extended attributes";
     case CKPT_END:
         return "end";
     default:
@@ -229,6 +231,8 @@ static bool inode_ok(const struct fsm *f, const struct fsm_inode *i, size_t targ
     if (type != S_IFREG && type != S_IFDIR && type != S_IFLNK && type != S_IFIFO &&
         type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK)
         return false;
+    if ((i->flags & FSM_INODE_TMPFILE) && (type != S_IFREG || i->nlink != 0))
+        return false;
     if (i->ino == FSM_ROOT_INO && (type != S_IFDIR || i->nlink != 1))
         return false;
     return i->ino && i->ino < f->ino_upto && i->size <= FSM_SIZE_MAX && i->goal >= 1 &&
@@ -389,6 +393,26 @@ static int load_extent(struct loader *l)
     return 0;
 }
 
+static int load_xattr(struct loader *l)
+{
+    uint64_t ino = get64(l);
+    size_t n = get8(l);
+    const uint8_t *name = take(l, n);
+    size_t len = get32(l);
+    const uint8_t *value = take(l, len);
+    uint32_t h = fsm_inode_find(l->f, ino);
+
+    if (l->bad)
+        return corrupt(l, "malformed extended attribute");
+    if (!h)
+        return corrupt(l, "extended attribute of an inode that is not there");
+    int r = fsm_xattr_load(l->f, h, name, n, value, len);
+    if (r)
+        return corrupt(l,
+                       r == -EEXIST ? "extended attribute twice" : "impossible extended attribute");
+    return 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -417,6 +441,8 @@ static int load_record(struct loader *l)
         return load_chunk(l);
     case CKPT_EXTENT:
         return load_extent(l);
+    case CKPT_XATTR:
+        return load_xattr(l);
     case CKPT_END:
         return load_end(l);
     default:

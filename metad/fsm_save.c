@@ -8,6 +8,7 @@
  * buffer and write(2). Failure modes: -errno of write; the caller throws the file away. */
 #include "fsm_format.h"
 #include "fsm_internal.h"
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/crc32c.h"
@@ -56,9 +57,14 @@ static void flush(struct sink *s)
 
 /* ---- records ---- */
 
+static size_t record_max(uint32_t type)
+{
+    return type == CKPT_XATTR ? CKPT_XATTR_RECORD_MAX : CKPT_RECORD_MAX;
+}
+
 static void begin(struct sink *s, uint32_t type)
 {
-    if (s->type != type || s->used + CKPT_RECORD_MAX > CKPT_PAYLOAD_MAX)
+    if (s->type != type || s->used + record_max(type) > CKPT_PAYLOAD_MAX)
         flush(s);
     s->type = type;
     s->mark = s->used;
@@ -68,7 +74,7 @@ static void end(struct sink *s)
 {
     const uint8_t *rec = s->buf + CKPT_SECTION + s->mark;
 
-    assert(s->used - s->mark <= CKPT_RECORD_MAX);
+    assert(s->used - s->mark <= record_max(s->type));
     s->records++;
     if (s->fd < 0) {
         s->digest += fsm_hash_bytes(s->type, rec, s->used - s->mark);
@@ -234,6 +240,22 @@ static void walk_inodes(struct fsm *f, struct sink *s, uint32_t type)
     }
 }
 
+static void walk_xattrs(const struct fsm *f, struct sink *s)
+{
+    for (uint32_t h = 1; h <= f->xsets.used && !s->err; h++) {
+        const struct fsm_xset *x = fsm_xset_at(f, h);
+        for (uint32_t k = 0; x->ino && k < x->n; k++) {
+            const struct fsm_xattr *a = x->v[k];
+            begin(s, CKPT_XATTR);
+            put64(s, x->ino);
+            put_str8(s, a->bytes, a->name_len);
+            put32(s, a->len);
+            memcpy(room(s, a->len), a->bytes + a->name_len, a->len);
+            end(s);
+        }
+    }
+}
+
 static void walk(struct fsm *f, struct sink *s)
 {
     begin(s, CKPT_META);
@@ -255,6 +277,7 @@ static void walk(struct fsm *f, struct sink *s)
         end(s);
     }
     walk_inodes(f, s, CKPT_EXTENT);
+    walk_xattrs(f, s);
 }
 
 int fsm_save(struct fsm *f, int fd)
@@ -280,9 +303,10 @@ int fsm_save(struct fsm *f, int fd)
 
 uint64_t fsm_digest(struct fsm *f)
 {
-    uint8_t buf[CKPT_SECTION + CKPT_RECORD_MAX];
+    uint8_t *buf = fsm_xmalloc(CKPT_SECTION + CKPT_XATTR_RECORD_MAX);
     struct sink s = {.fd = -1, .buf = buf};
 
     walk(f, &s);
+    free(buf);
     return mix64(s.digest + s.records);
 }

@@ -221,6 +221,7 @@ static int start_nodes(struct metad *d, const char *addr)
                                .addr = addr,
                                .min_copies = (unsigned)flags.min_copies,
                                .orphaned = opens_orphaned,
+                               .adopted = opens_adopted,
                                .session_closed = opens_session_closed,
                                .hook_arg = d->opens};
 

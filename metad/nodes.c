@@ -504,11 +504,18 @@ static void on_session_closed(void *arg, uint64_t session)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
 
-static void on_orphaned(void *arg, uint64_t ino)
+static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct nodes *n = arg;
     if (n->cfg.orphaned)
-        n->cfg.orphaned(n->cfg.hook_arg, ino);
+        n->cfg.orphaned(n->cfg.hook_arg, ino, opener);
+}
+
+static void on_adopted(void *arg, uint64_t ino)
+{
+    struct nodes *n = arg;
+    if (n->cfg.adopted)
+        n->cfg.adopted(n->cfg.hook_arg, ino);
 }
 
 /* ---- life ---- */
@@ -547,6 +554,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,
                               .orphaned = on_orphaned,
+                              .adopted = on_adopted,
                               .session_closed = on_session_closed,
                               .arg = n};
     fsm_set_hooks(cfg->fsm, &hooks);

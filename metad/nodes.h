@@ -26,8 +26,9 @@ struct nodes_config {
     unsigned min_copies; /* as status explains it; default 2 */
     /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the
      * fsm write lock held. */
-    void (*orphaned)(void *arg, uint64_t ino);           /* may be NULL */
-    void (*session_closed)(void *arg, uint64_t session); /* may be NULL */
+    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener); /* may be NULL */
+    void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
+    void (*session_closed)(void *arg, uint64_t session);        /* may be NULL */
     void *hook_arg;
 };
 int nodes_new(const struct nodes_config *cfg,

@@ -9,6 +9,9 @@
  * no session has it open. After a start nobody's open files are known yet, so reaping waits until
  * every session has come back or been closed, at most two leases.
  *
+ * A file made with O_TMPFILE is an orphan from the beginning, open by the session that made it; when
+ * it gets a name it is struck off the list.
+ *
  * Race: an open that arrives while the ReapOp for its inode is under way. opens_add looks at the
  * batch under the same mutex that filled it, so the open is refused (-ESTALE) or the inode was not
  * in the batch.
@@ -259,12 +262,28 @@ bool opens_is_open(struct opens *o, uint64_t ino)
     return open;
 }
 
-void opens_orphaned(void *arg, uint64_t ino)
+void opens_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct opens *o = arg;
 
     pthread_mutex_lock(&o->lock);
+    struct session *s = opener ? *session_slot(o, opener) : NULL;
+    if (s != NULL)
+        ref_add(o, s, ino); /* in one step with the next, lest it be reaped at once */
     add_orphan(o, ino);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_adopted(void *arg, uint64_t ino)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    for (size_t i = o->norphans; i-- > 0;)
+        if (o->orphans[i] == ino) {
+            o->orphans[i] = o->orphans[--o->norphans];
+            break;
+        }
     pthread_mutex_unlock(&o->lock);
 }
 

@@ -33,6 +33,7 @@ void opens_del(struct opens *o, uint64_t session, uint64_t ino);
 bool opens_is_open(struct opens *o, uint64_t ino);
 
 /* fsm hooks (write lock held); arg is the struct opens */
-void opens_orphaned(void *arg, uint64_t ino);
+void opens_orphaned(void *arg, uint64_t ino, uint64_t opener); /* opener, if any, has it open */
+void opens_adopted(void *arg, uint64_t ino);
 void opens_session_closed(void *arg, uint64_t session);
 #endif

@@ -23,6 +23,9 @@ void service_getattr(struct service *s, struct rpc_req *req);
 void service_readdir(struct service *s, struct rpc_req *req);
 void service_readlink(struct service *s, struct rpc_req *req);
 void service_statfs(struct service *s, struct rpc_req *req);
+/* service_xattr.c */
+void service_getxattr(struct service *s, struct rpc_req *req);
+void service_listxattr(struct service *s, struct rpc_req *req);
 /* service_layout.c */
 void service_layout(struct service *s, struct rpc_req *req);
 void service_open(struct service *s, struct rpc_req *req);

@@ -139,6 +139,43 @@ static inline int rig_commit(struct rig *r, uint64_t ino, uint64_t off, uint32_t
     return RIG_OP(r, COMMIT, commit, &o);
 }
 
+static inline int rig_setxattr(struct rig *r, uint64_t ino, const char *name, const void *value,
+                               size_t len, uint32_t flags)
+{
+    Replfs__XattrOp o = REPLFS__XATTR_OP__INIT;
+    o.ino = ino;
+    o.name = rig_bytes(name);
+    o.value = (ProtobufCBinaryData){len, (uint8_t *)(uintptr_t)value};
+    o.flags = flags;
+    return RIG_OP(r, XATTR, xattr, &o);
+}
+
+static inline int rig_rmxattr(struct rig *r, uint64_t ino, const char *name)
+{
+    Replfs__XattrOp o = REPLFS__XATTR_OP__INIT;
+    o.ino = ino;
+    o.name = rig_bytes(name);
+    o.remove = true;
+    return RIG_OP(r, XATTR, xattr, &o);
+}
+
+/* The value's length, or a negative code. */
+static inline int rig_getxattr(struct rig *r, uint64_t ino, const char *name, const uint8_t **value)
+{
+    size_t len = 0;
+    int code = fsm_getxattr(r->f, ino, (const uint8_t *)name, strlen(name), value, &len);
+    return code ? code : (int)len;
+}
+
+static inline int rig_chmod(struct rig *r, uint64_t ino, uint32_t mode)
+{
+    Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
+    o.ino = ino;
+    o.valid = REPLFS__SETATTR_OP__VALID__MODE;
+    o.mode = mode;
+    return RIG_OP(r, SETATTR, setattr, &o);
+}
+
 static inline int rig_set_goal(struct rig *r, uint64_t ino, uint32_t goal, uint32_t uid)
 {
     Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;

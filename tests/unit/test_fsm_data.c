@@ -25,8 +25,9 @@ static void on_changed(void *arg, struct fsm_chunk *c)
     assert_true(c->id != 0);
     s->changed++;
 }
-static void on_orphaned(void *arg, uint64_t ino)
+static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
+    (void)opener;
     struct seen *s = arg;
     assert_true(ino != 0);
     s->orphaned++;
@@ -50,7 +51,7 @@ static int setup(void **state)
     if (!c)
         return -1;
     rig_open(&c->r);
-    struct fsm_hooks h = {on_freed, on_changed, on_orphaned, on_closed, &c->seen};
+    struct fsm_hooks h = {on_freed, on_changed, on_orphaned, NULL, on_closed, &c->seen};
     fsm_set_hooks(c->r.f, &h);
     c->file = (uint64_t)rig_create(&c->r, 1, "f", REG_MODE);
     *state = c;
