@@ -1,52 +1,35 @@
 #!/usr/bin/env bash
-# Random operations compared with a model, while daemons are killed, stopped and started, over remounts, and from two
-# mounts in turn (close-to-open). At the end the space of what was overwritten and deleted is given back, although a
-# file stays open for writing.
+# Random operations compared with a model (tests/exerciser, short form), while daemons are killed, stopped and started,
+# over a remount, from two mounts in turn (close-to-open), and overwrites and listings from two mounts at once. At the
+# end the space of what was overwritten and deleted is given back, although a file stays open for writing.
 . "$(dirname "$0")/caselib.sh"
-ops=${OPS:-1200}
+ops=${OPS:-8000} seed=${SEED:-1}
 devcluster up --chunkd 4
 devcluster mount "$mnt" -o timeout=60
-ctl setrepl "$mnt" 3
-seed=$((${SEED:-1} * 1000))
-exercise() { python3 "$cases_repo/tests/cases/exerciser.py" "$1" $((seed++)) "$2" "$work/model"; } # MOUNT OPERATIONS
-during() { # STEPS...: an exerciser runs while the steps are taken, and ends well
-    exercise "$mnt" "$ops" &
-    case_pids=$!
-    "$@"
-    wait "$case_pids" || fail "the exerciser found a difference"
-    case_pids=
-    seed=$((seed + 1))
-}
-written() { # FILES: so many were made anew by the exerciser under way
-    [ "$(find "$mnt" -type f -newer "$work/mark" | wc -l)" -ge "$1" ]
-}
-busy() { touch "$work/mark"; wait_for 30 "the exerciser to write" written 3; }
-
-exercise "$mnt" "$ops"
-devcluster unmount "$mnt"
-devcluster mount "$mnt" -o timeout=60
-
-restarts() {
-    busy; devcluster kill metad; devcluster start metad
-    busy; devcluster kill chunkd2
-    busy; devcluster start chunkd2
-    busy; devcluster kill all; devcluster start all
-    busy; devcluster stop chunkd1
-    sleep 4   # longer than a slow append is waited for
-    devcluster cont chunkd1
-}
-during restarts
-
-mkdir "$work/mnt2"
 devcluster mount "$work/mnt2" -o timeout=60
+ctl setrepl "$mnt" 3
+exercise() { "$bin/exerciser" "$mnt" --seed="$seed" "$@" || fail "the exerciser found a difference"; }
+do_() { echo "'$cases_repo/scripts/devcluster' $* --dir '$cluster'"; } # a command for the exerciser
+at() { echo $((ops * $1 / 100)); }                                     # percent of the run
+
+# a stopped chunkd: longer than a slow append is waited for
+exercise --ops="$ops" \
+    --at "$(at 10)=$(do_ kill metad) && $(do_ start metad)" \
+    --at "$(at 25)=$(do_ kill chunkd2)" \
+    --at "$(at 40)=$(do_ start chunkd2)" \
+    --at "$(at 55)=$(do_ kill all) && $(do_ start all)" \
+    --at "$(at 70)=$(do_ stop chunkd1) && sleep 4 && $(do_ cont chunkd1)" \
+    --closed-at "$(at 85)=$(do_ unmount "'$mnt'") && $(do_ mount "'$mnt'" -o timeout=60)"
+seed=$((seed + 1))
+exercise --ops="$ops" --second "$work/mnt2" \
+    --at "$(at 30)=$(do_ kill metad) && $(do_ start metad)" \
+    --at "$(at 60)=$(do_ kill chunkd3) && $(do_ start chunkd3)"
+exercise --second "$work/mnt2" --concurrent=blocks --records=1000
+exercise --second "$work/mnt2" --concurrent=listing --records=10
+
 exec 9>"$work/mnt2/open"
 echo x >&9
-for _ in 1 2 3 4; do
-    exercise "$mnt" 60
-    exercise "$work/mnt2" 60
-done
 wait_healthy 60
-
 for _ in 1 2 3 4 5 6; do
     head -c 20M /dev/zero >"$work/mnt2/big"
     rm "$work/mnt2/big"
