@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon.h"
+#include "kernel.h"
 #include "ops.h"
 #include "options.h"
 
@@ -180,6 +181,12 @@ static int mount_session(struct mount *m)
                   geteuid() ? "; without root, fusermount3 must be installed and allow_other "
                               "permitted in /etc/fuse.conf"
                             : "");
+        return EXIT_MOUNT;
+    }
+    int rc = kernel_attach(m->se);
+    if (rc) {
+        log_error("cannot take over the connection to the kernel: %s", strerror(-rc));
+        fuse_session_unmount(m->se);
         return EXIT_MOUNT;
     }
     return 0;

@@ -6,8 +6,10 @@
  * the change counter (inode.c) and dropped by the kernel when a later stat shows another size or
  * mtime (AUTO_INVAL_DATA).
  *
- * Permissions are the kernel's business (default_permissions), as is clearing setuid bits on write
- * (HANDLE_KILLPRIV stays off) and file locks among processes of this machine. */
+ * Permissions are the kernel's business (default_permissions), ACLs included, as are file locks
+ * among processes of this machine. Clearing setuid bits is ours: the kernel says when (kernel.c),
+ * metad does it with the write. The umask comes along with every creation, since a directory's
+ * default ACL replaces it. */
 #include "ops.h"
 
 #include <errno.h>
@@ -75,6 +77,7 @@ void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a)
         ops_reply(req, code);
         return;
     }
+    inode_note_xattr(ops_ctx(req)->inodes, a->ino, a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
     ops_entry(a, &e);
     fuse_reply_entry(req, &e);
 }
@@ -86,6 +89,7 @@ void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
         ops_reply(req, code);
         return;
     }
+    inode_note_xattr(ops_ctx(req)->inodes, a->ino, a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
     ops_stat(a, &st);
     fuse_reply_attr(req, &st, 0);
 }
@@ -100,13 +104,27 @@ int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want
     return rc;
 }
 
+int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
+{
+    Replfs__SetattrOp s = REPLFS__SETATTR_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    if (!(a->mode & (S_ISUID | S_ISGID)) && !(a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR))
+        return 0;
+    op.op_case = REPLFS__META_OP__OP_SETATTR;
+    op.setattr = &s;
+    s.ino = a->ino;
+    s.valid = REPLFS__SETATTR_OP__VALID__KILL_SUID;
+    return client_mutate(ops_ctx(req)->client, &op, a, NULL);
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct mount_ctx *m = userdata;
     unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-                    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA;
+                    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA |
+                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
     unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
-                     FUSE_CAP_POSIX_LOCKS | FUSE_CAP_POSIX_ACL;
+                     FUSE_CAP_POSIX_LOCKS;
     /* Without entry lifetimes the kernel looks every name up again, so attributes sent along with a
      * directory are wasted work. */
     if (m->readdirplus)
@@ -180,8 +198,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 }
 
 /* Absent operations get ENOSYS from libfuse, which the kernel remembers and then handles itself:
- * access (default_permissions checks), getxattr and friends, getlk/setlk/flock (local locks),
- * copy_file_range (falls back to read and write), lseek (SEEK_DATA sees no holes). */
+ * access (default_permissions checks), getlk/setlk/flock (local locks). */
 const struct fuse_lowlevel_ops ops_table = {
     .init = op_init,
     .lookup = op_lookup,
@@ -205,6 +222,8 @@ const struct fuse_lowlevel_ops ops_table = {
     .release = op_release,
     .fsync = op_fsync,
     .fallocate = op_fallocate,
+    .lseek = op_lseek,
+    .copy_file_range = op_copy_file_range,
     .ioctl = op_ioctl,
     .opendir = op_opendir,
     .readdir = op_readdir,
@@ -212,4 +231,8 @@ const struct fuse_lowlevel_ops ops_table = {
     .releasedir = op_releasedir,
     .fsyncdir = op_fsyncdir,
     .statfs = op_statfs,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .setxattr = op_setxattr,
+    .removexattr = op_removexattr,
 };

@@ -37,6 +37,8 @@ void ops_entry(const Replfs__Attr *a, struct fuse_entry_param *e);
 /* Answers with an entry or an attribute when code is 0, else with the error. */
 void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a);
 void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
+/* Setuid and setgid bits and capabilities of the file, if a says that it has any, go away. */
+int ops_kill_suid(fuse_req_t req, Replfs__Attr *a);
 /* One question to metad: 0 and *out with a reply whose body is `want`, or a negative code.
  * rpc_result_free out in both cases. */
 int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
@@ -60,7 +62,8 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                const char *new_name, unsigned flags);
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
-/* The mutation shared by mknod, mkdir, symlink and create. target may be NULL. */
+/* The mutation shared by mknod, mkdir, symlink and create. target may be NULL; the name
+ * KERNEL_TMPFILE_NAME means a file without one. */
 int ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
                const char *target, Replfs__Attr *out);
 
@@ -81,6 +84,18 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
 /* Truncates through the open file, or one opened for the purpose when fi is NULL. */
 int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi,
                  Replfs__Attr *out);
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+                        struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                        struct fuse_file_info *fi_out, size_t len, int flags);
+
+/* ops_xattr.c */
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+                 int flags);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* ops_dir.c */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

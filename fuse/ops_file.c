@@ -14,9 +14,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "kernel.h"
 
 #define LOG_MODULE "fuse"
 
@@ -63,6 +65,20 @@ static void drop_handle(struct handle *h)
     free(h);
 }
 
+static int truncate_open(fuse_req_t req, struct cfile *f, uint64_t size, Replfs__Attr *a)
+{
+    int rc = cfile_truncate(f, size, a);
+    return !rc && kernel_kill_suid() ? ops_kill_suid(req, a) : rc;
+}
+
+/* Likewise where no message of the change itself can carry it. */
+static int kill_suid_now(fuse_req_t req, struct cfile *f)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    cfile_attr(f, &a);
+    return ops_kill_suid(req, &a);
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct mount_ctx *m = ops_ctx(req);
@@ -71,7 +87,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     bool write = wants_write(fi->flags) || (fi->flags & O_TRUNC);
     int rc = cfile_open(m->client, ino, write, &a, &f);
     if (!rc && (fi->flags & O_TRUNC)) {
-        rc = cfile_truncate(f, 0, &a);
+        rc = truncate_open(req, f, 0, &a);
         if (rc)
             cfile_close(f);
     }
@@ -127,6 +143,8 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     (void)ino;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
     bool append = (fi->flags & O_APPEND) && !fi->writepage;
+    if (kernel_kill_suid())
+        cfile_kill_suid(h->file);
     int rc = cfile_write(h->file, data, size, &off, append);
     if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
         rc = cfile_fsync(h->file);
@@ -157,13 +175,56 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
     ops_reply(req, with_errors(handle_of(fi), cfile_fsync(handle_of(fi)->file)));
 }
 
-/* EOPNOTSUPP instead of ENOSYS, so that posix_fallocate(3) falls back to writing zeros each time.
- */
+/* The protocol says of writes and truncations who must lose setuid bits, of these not. */
+static bool unprivileged(fuse_req_t req)
+{
+    return fuse_req_ctx(req)->uid != 0;
+}
+
+/* The kernel lets through mode 0, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE, and drops the pages. */
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                   struct fuse_file_info *fi)
 {
-    (void)ino, (void)mode, (void)off, (void)len, (void)fi;
-    ops_reply(req, -EOPNOTSUPP);
+    struct handle *h = handle_of(fi);
+    (void)ino;
+    int rc = off < 0 || len <= 0 ? -EINVAL : 0;
+    if (!rc)
+        rc = cfile_fallocate(h->file, mode, (uint64_t)off, (uint64_t)len, unprivileged(req));
+    ops_reply(req, with_errors(h, rc));
+}
+
+/* Only SEEK_DATA and SEEK_HOLE come here. */
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+    uint64_t at = 0;
+    (void)ino;
+    int rc = whence != SEEK_DATA && whence != SEEK_HOLE ? -EINVAL : off < 0 ? -ENXIO : 0;
+    if (!rc)
+        rc = cfile_seek(handle_of(fi)->file, (uint64_t)off, whence == SEEK_HOLE, &at);
+    if (rc)
+        ops_reply(req, rc);
+    else
+        fuse_reply_lseek(req, (off_t)at);
+}
+
+/* EOPNOTSUPP makes the kernel copy through the page cache. */
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+                        struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                        struct fuse_file_info *fi_out, size_t len, int flags)
+{
+    struct handle *dst = handle_of(fi_out);
+    uint64_t done = 0;
+    (void)ino_in, (void)ino_out;
+    int rc = flags || off_in < 0 || off_out < 0 ? -EINVAL : 0;
+    if (!rc && unprivileged(req))
+        rc = kill_suid_now(req, dst->file);
+    if (!rc)
+        rc = cfile_clone(handle_of(fi_in)->file, (uint64_t)off_in, dst->file, (uint64_t)off_out,
+                         len, &done);
+    if (rc && !done)
+        ops_reply(req, with_errors(dst, rc));
+    else
+        fuse_reply_write(req, done);
 }
 
 int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi,
@@ -171,11 +232,11 @@ int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file
 {
     struct cfile *f;
     if (fi)
-        return cfile_truncate(handle_of(fi)->file, size, out);
+        return truncate_open(req, handle_of(fi)->file, size, out);
     int rc = cfile_open(ops_ctx(req)->client, ino, true, out, &f);
     if (rc)
         return rc;
-    rc = cfile_truncate(f, size, out);
+    rc = truncate_open(req, f, size, out);
     cfile_close(f);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "kernel.h"
 
 #define LOG_MODULE "fuse"
 #define NAME_BYTES_MAX 255
@@ -101,6 +102,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     op.setattr = &s;
     s.ino = ino;
     fill_setattr(&s, st, to_set);
+    if (s.valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID))
+        s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SUID;
     int rc;
     if (to_set & FUSE_SET_ATTR_SIZE)
         rc = ops_truncate(req, ino, (uint64_t)st->st_size, fi, &a);
@@ -147,8 +150,11 @@ int ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return -ENAMETOOLONG;
     op.create = &c;
     c.parent = parent;
-    c.name = ops_bytes(name, strlen(name));
+    c.tmpfile = !strcmp(name, KERNEL_TMPFILE_NAME);
+    if (!c.tmpfile)
+        c.name = ops_bytes(name, strlen(name));
     c.mode = mode;
+    c.umask = who->umask;
     c.uid = who->uid;
     c.gid = who->gid;
     c.rdev = rdev;

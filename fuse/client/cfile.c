@@ -87,6 +87,22 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
     attr_copy(&f->attr, a);
 }
 
+void cfile_attr(struct cfile *f, Replfs__Attr *out)
+{
+    pthread_mutex_lock(&f->mu);
+    attr_copy(out, &f->attr);
+    out->size = cfile_size(f);
+    pthread_mutex_unlock(&f->mu);
+}
+
+void cfile_kill_suid(struct cfile *f)
+{
+    pthread_mutex_lock(&f->mu);
+    f->kill_suid = true;
+    f->kill_gen++;
+    pthread_mutex_unlock(&f->mu);
+}
+
 /* ---- the table ---- */
 
 struct cfile *cfile_get(struct client *c, uint64_t ino)
@@ -97,6 +113,18 @@ struct cfile *cfile_get(struct client *c, uint64_t ino)
         cfile_ref(f);
     pthread_mutex_unlock(&c->files.mu);
     return f;
+}
+
+bool client_open_plain(struct client *c, uint64_t ino)
+{
+    struct cfile *f = cfile_get(c, ino);
+    if (!f)
+        return false;
+    pthread_mutex_lock(&f->mu);
+    bool plain = f->attr.ino && !(f->attr.flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
+    pthread_mutex_unlock(&f->mu);
+    cfile_unref(f);
+    return plain;
 }
 
 /* The file's entry with one more open; made when there is none. */

@@ -157,6 +157,8 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
             a->size = f->dirty_end;
         if (f->dirty_mtime)
             a->mtime_ns = a->ctime_ns = f->dirty_mtime;
+        if (f->kill_suid)
+            a->mode &= ~(uint32_t)(S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0));
     }
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);

@@ -78,9 +78,16 @@ int cfile_fallocate(struct cfile *f, int mode, uint64_t off, uint64_t len, bool 
 /* The first offset from off on that has data (hole: that lies in a hole; the end of the file is
  * one), unflushed bytes included. -ENXIO: none, or off is not within the file. */
 int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out);
+/* Attributes as last known, without asking. */
+void cfile_attr(struct cfile *f, Replfs__Attr *out);
+/* What is written from now on comes from somebody who must lose the file's setuid and setgid bits:
+ * cleared with the next commit, and shown so before. */
+void cfile_kill_suid(struct cfile *f);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
+/* The file is open here, and had no extended attributes when metad was last asked. */
+bool client_open_plain(struct client *c, uint64_t ino);
 int client_sync(struct client *c); /* fsync of everything dirty */
 /* Size and mtime including unflushed writes; false when ino is not open or clean. */
 bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns);

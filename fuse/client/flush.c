@@ -59,6 +59,7 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
+    unsigned kill_gen; /* of the file when the commit was made */
 };
 
 static void batch_free(struct batch *b)
@@ -82,6 +83,7 @@ static int batch_take(struct cfile *f, struct batch *b)
     if (!b->bufs || !b->chunks)
         return -ENOMEM;
     b->session = f->head->wc->session;
+    b->kill_gen = f->kill_gen;
     size_t i = 0;
     for (struct abuf *a = f->head; i < n && a->wc->session == b->session; a = a->next, i++) {
         b->bufs[i] = a;
@@ -147,6 +149,7 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
         return -ENOMEM;
     m->commit.ino = f->ino;
     m->commit.mtime_ns = f->dirty_mtime;
+    m->commit.kill_suid = f->kill_suid;
     for (size_t i = 0; i < b->nexts; i++) {
         Replfs__Extent *x = &m->exts[i];
         replfs__extent__init(x);
@@ -191,6 +194,8 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
         f->tail = NULL;
         f->dirty_end = 0;
         f->dirty_mtime = 0;
+        if (b->kill_gen == f->kill_gen)
+            f->kill_suid = false;
         cfile_mark_clean(f);
     }
 }

@@ -1,0 +1,168 @@
+/* Between libfuse and /dev/fuse: the parts of the protocol that libfuse 3.14 (and in part every
+ * later one) does not know.
+ *
+ * libfuse lets a session's reads and writes of the device be replaced. Ours are the plain system
+ * calls plus a look at what passes, in the buffers where it lies: no copy and no call more.
+ *
+ *   INIT        FUSE_HANDLE_KILLPRIV_V2, FUSE_SETXATTR_EXT and FUSE_DIRECT_IO_ALLOW_MMAP are added
+ *               to the answer when the kernel offers them. With the first, the file system clears
+ *               setuid, setgid and capabilities, and the kernel no longer asks for
+ *               security.capability before every write. The second tells when setting an ACL
+ *               clears setgid. The third allows shared mappings of files opened with O_DIRECT.
+ *   TMPFILE     looks exactly as CREATE does, with the impossible name "/": becomes one.
+ *   SETXATTR    in its extended form is cut back to the short one that libfuse reads.
+ *   WRITE, OPEN, CREATE, SETATTR, SETXATTR carry "kill setuid and setgid": remembered.
+ *
+ * What is remembered belongs to the thread: a worker of libfuse reads a request and serves it
+ * before it reads the next. Operations that answer from another thread ask before they leave.
+ *
+ * Invariant: a request that is not understood passes unchanged. Failure modes: none of its own. */
+#include "kernel.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define LOG_MODULE "fuse"
+#define DIRECT_IO_ALLOW_MMAP_2 (1u << (36 - 32)) /* of flags2; newer than the headers of Debian 12 */
+#define SHORT_SETXATTR FUSE_COMPAT_SETXATTR_IN_SIZE
+
+static _Thread_local struct {
+    bool kill_suid, kill_sgid;
+} now;
+
+/* From the request of INIT to its answer; one session a process. */
+static struct {
+    _Atomic uint64_t unique;        /* of the request; 0: none is waiting for its answer */
+    _Atomic uint32_t flags, flags2; /* that the kernel offers; then: agreed on */
+} init;
+
+bool kernel_kill_suid(void)
+{
+    return now.kill_suid;
+}
+
+bool kernel_kill_sgid(void)
+{
+    return now.kill_sgid;
+}
+
+/* ---- requests ---- */
+
+static void saw_init(const struct fuse_in_header *h, const struct fuse_init_in *in, size_t len)
+{
+    if (len < sizeof *in || in->major != FUSE_KERNEL_VERSION)
+        return;
+    init.flags = in->flags;
+    init.flags2 = in->flags & FUSE_INIT_EXT ? in->flags2 : 0;
+    init.unique = h->unique;
+}
+
+/* Returns how long the message is now. */
+static size_t shorten_setxattr(struct fuse_in_header *h, struct fuse_setxattr_in *in, size_t len)
+{
+    size_t cut = sizeof *in - SHORT_SETXATTR;
+    if (!(init.flags & FUSE_SETXATTR_EXT) || len < sizeof *in)
+        return len;
+    now.kill_sgid = in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID;
+    memmove((char *)in + SHORT_SETXATTR, (char *)in + sizeof *in, len - sizeof *in);
+    h->len -= (uint32_t)cut;
+    return len - cut;
+}
+
+/* len: of what follows the header. Returns what it is afterwards. */
+static size_t look(struct fuse_in_header *h, size_t len)
+{
+    union {
+        void *p;
+        struct fuse_init_in *init;
+        struct fuse_open_in *open;
+        struct fuse_create_in *create;
+        struct fuse_write_in *write;
+        struct fuse_setattr_in *setattr;
+        struct fuse_setxattr_in *setxattr;
+    } in = {h + 1};
+    switch (h->opcode) {
+    case FUSE_INIT:
+        saw_init(h, in.init, len);
+        break;
+    case FUSE_OPEN:
+        now.kill_suid = len >= sizeof *in.open && in.open->open_flags & FUSE_OPEN_KILL_SUIDGID;
+        break;
+    case FUSE_TMPFILE:
+        h->opcode = FUSE_CREATE;
+        break;
+    case FUSE_WRITE:
+        now.kill_suid = len >= sizeof *in.write && in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
+        break;
+    case FUSE_SETATTR:
+        now.kill_suid = len >= sizeof *in.setattr && in.setattr->valid & FATTR_KILL_SUIDGID;
+        break;
+    case FUSE_SETXATTR:
+        return shorten_setxattr(h, in.setxattr, len);
+    default:
+        break;
+    }
+    return len;
+}
+
+static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
+{
+    (void)userdata;
+    ssize_t n = read(fd, buf, size);
+    now.kill_suid = now.kill_sgid = false;
+    if (n < (ssize_t)sizeof(struct fuse_in_header))
+        return n;
+    size_t rest = (size_t)n - sizeof(struct fuse_in_header);
+    return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
+}
+
+/* ---- answers ---- */
+
+static void add_features(struct fuse_init_out *out)
+{
+    uint32_t flags = init.flags, flags2 = init.flags2;
+    out->flags |= flags & (FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT);
+    if (out->flags & FUSE_INIT_EXT)
+        out->flags2 |= flags2 & DIRECT_IO_ALLOW_MMAP_2;
+    log_debug("the kernel offers %#x %#x, agreed on %#x %#x", flags, flags2, out->flags,
+              out->flags2);
+    init.flags = out->flags;
+    init.flags2 = out->flags2;
+}
+
+static ssize_t write_init(int fd, const struct iovec *iov)
+{
+    struct fuse_init_out out;
+    struct iovec v[2] = {iov[0], {&out, sizeof out}};
+    memcpy(&out, iov[1].iov_base, sizeof out);
+    add_features(&out);
+    return writev(fd, v, 2);
+}
+
+static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata)
+{
+    (void)userdata;
+    uint64_t waiting = init.unique;
+    if (waiting && count == 2 && iov[1].iov_len == sizeof(struct fuse_init_out)) {
+        const struct fuse_out_header *h = iov[0].iov_base;
+        if (h->unique == waiting && !h->error) {
+            init.unique = 0;
+            return write_init(fd, iov);
+        }
+    }
+    return writev(fd, iov, count);
+}
+
+int kernel_attach(struct fuse_session *se)
+{
+    static const struct fuse_custom_io io = {.read = read_request, .writev = write_answer};
+    return fuse_session_custom_io(se, &io, fuse_session_fd(se));
+}

@@ -1,0 +1,19 @@
+/* What the kernel says to a file system and libfuse does not pass on. */
+#ifndef REPLFS_FUSE_KERNEL_H
+#define REPLFS_FUSE_KERNEL_H
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+
+/* The name that op_create sees for a file without one (O_TMPFILE): no file can have it. */
+#define KERNEL_TMPFILE_NAME "/"
+
+/* Stands between libfuse and the kernel from now on. After fuse_session_mount, before the loop.
+ * 0 or -errno. */
+int kernel_attach(struct fuse_session *se);
+
+/* Of the request that this thread is serving: a write, truncation or truncating open by somebody
+ * who must not keep setuid, setgid and file capabilities on the file. */
+bool kernel_kill_suid(void);
+/* Likewise: setting this access ACL clears setgid. */
+bool kernel_kill_sgid(void);
+#endif

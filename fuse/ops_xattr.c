@@ -1,0 +1,133 @@
+/* Extended attributes, and through them POSIX ACLs: the kernel checks permissions and the form of
+ * an ACL, metad keeps both and does what an ACL does to the mode.
+ *
+ * The kernel itself asks often: for the ACL at each permission check of somebody who does not own
+ * the inode, for security.capability at the first write of an open file. Nearly no inode has
+ * either, and attributes say so (ATTR_XATTR): such a question is answered here when it comes
+ * together with the attributes of the same call (inode.c), or when the file is open and metad would
+ * clear its capabilities anyway. What users ask for by name otherwise goes to metad.
+ *
+ * trusted.* is shown to root alone. Get and set of it are the kernel's to refuse. */
+#include "ops.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "kernel.h"
+
+#define CAPABILITY "security.capability"
+#define ACL_PREFIX "system.posix_acl_"
+#define TRUSTED "trusted."
+
+static bool begins(const char *s, const char *with)
+{
+    return !strncmp(s, with, strlen(with));
+}
+
+static bool known_absent(struct mount_ctx *m, fuse_ino_t ino, const char *name)
+{
+    bool caps = !strcmp(name, CAPABILITY);
+    if (!caps && !begins(name, ACL_PREFIX))
+        return false;
+    return inode_plain(m->inodes, ino) || (caps && client_open_plain(m->client, ino));
+}
+
+/* As getxattr(2) and listxattr(2) want it: size 0 asks for the length. */
+static void reply_value(fuse_req_t req, const uint8_t *value, size_t len, size_t size)
+{
+    if (!size)
+        fuse_reply_xattr(req, len);
+    else if (len > size)
+        ops_reply(req, -ERANGE);
+    else
+        fuse_reply_buf(req, (const char *)value, len);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    Replfs__GetxattrReq ask = REPLFS__GETXATTR_REQ__INIT;
+    RPC_ENVELOPE(q, GETXATTR_REQ, getxattr_req, &ask);
+    struct rpc_result r;
+    if (known_absent(ops_ctx(req), ino, name)) {
+        ops_reply(req, -ENODATA);
+        return;
+    }
+    ask.ino = ino;
+    ask.name = ops_bytes(name, strlen(name));
+    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_GETXATTR_REPLY, &r);
+    if (rc) {
+        ops_reply(req, rc);
+    } else {
+        const ProtobufCBinaryData *v = &r.rep->getxattr_reply->value;
+        reply_value(req, v->data, v->len, size);
+    }
+    rpc_result_free(&r);
+}
+
+/* Takes the names out that this caller may not see; returns the new length. */
+static size_t filter(uint8_t *names, size_t len)
+{
+    size_t out = 0;
+    for (size_t at = 0, n; at < len; at += n) {
+        const uint8_t *end = memchr(names + at, 0, len - at);
+        if (!end)
+            break;
+        n = (size_t)(end - (names + at)) + 1;
+        if (begins((const char *)names + at, TRUSTED))
+            continue;
+        memmove(names + out, names + at, n);
+        out += n;
+    }
+    return out;
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    Replfs__ListxattrReq ask = REPLFS__LISTXATTR_REQ__INIT;
+    RPC_ENVELOPE(q, LISTXATTR_REQ, listxattr_req, &ask);
+    struct rpc_result r;
+    ask.ino = ino;
+    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_LISTXATTR_REPLY, &r);
+    if (rc) {
+        ops_reply(req, rc);
+    } else {
+        ProtobufCBinaryData *v = &r.rep->listxattr_reply->names;
+        if (fuse_req_ctx(req)->uid)
+            v->len = filter(v->data, v->len);
+        reply_value(req, v->data, v->len, size);
+    }
+    rpc_result_free(&r);
+}
+
+static void change(fuse_req_t req, Replfs__XattrOp *x)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_XATTR;
+    op.xattr = x;
+    int rc = client_mutate(ops_ctx(req)->client, &op, NULL, NULL);
+    inode_note_xattr(ops_ctx(req)->inodes, x->ino, true);
+    ops_reply(req, rc);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+                 int flags)
+{
+    Replfs__XattrOp x = REPLFS__XATTR_OP__INIT;
+    x.ino = ino;
+    x.name = ops_bytes(name, strlen(name));
+    x.value = ops_bytes(value, size);
+    x.flags = (uint32_t)flags;
+    x.kill_sgid = kernel_kill_sgid();
+    change(req, &x);
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    Replfs__XattrOp x = REPLFS__XATTR_OP__INIT;
+    x.ino = ino;
+    x.name = ops_bytes(name, strlen(name));
+    x.remove = true;
+    change(req, &x);
+}
