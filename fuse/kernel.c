@@ -31,7 +31,8 @@
 #include "base/log.h"
 
 #define LOG_MODULE "fuse"
-#define DIRECT_IO_ALLOW_MMAP_2 (1u << (36 - 32)) /* of flags2; newer than the headers of Debian 12 */
+#define DIRECT_IO_ALLOW_MMAP_2                                                                     \
+    (1u << (36 - 32)) /* of flags2; newer than the headers of Debian 12 */
 #define SHORT_SETXATTR FUSE_COMPAT_SETXATTR_IN_SIZE
 
 static _Thread_local struct {

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -118,6 +119,10 @@ static int connect_cluster(struct mount *m)
                                 .dirty_max = o->dirty_max,
                                 .flush_ms = (unsigned)o->flush_ms,
                                 .sync_all = o->sync,
+                                .atime = o->ro || o->noatime ? CLIENT_ATIME_NEVER
+                                         : o->strictatime    ? CLIENT_ATIME_ALWAYS
+                                                             : CLIENT_ATIME_RELATIME,
+                                .nodiratime = o->nodiratime,
                                 .host_id = o->host_id,
                                 .rpc = {.role = RPC_ROLE_CLIENT,
                                         .name = name,
@@ -206,6 +211,21 @@ static void set_readahead(dev_t dev, uint64_t bytes)
         fclose(f);
 }
 
+/* Those that libfuse cannot pass on, so that the table of mounts shows them; what they mean is our
+ * business. */
+static void show_flags(const struct mount *m)
+{
+    struct mount_attr a = {0};
+    if (m->o.strictatime && !m->o.noatime) {
+        a.attr_clr |= MOUNT_ATTR__ATIME;
+        a.attr_set |= MOUNT_ATTR_STRICTATIME;
+    }
+    if (m->o.nodiratime)
+        a.attr_set |= MOUNT_ATTR_NODIRATIME;
+    if (a.attr_set && mount_setattr(AT_FDCWD, m->mountpoint, 0, &a, sizeof a))
+        log_debug("%s: mount flags: %s", m->mountpoint, strerror(errno));
+}
+
 static void *announce(void *arg)
 {
     struct mount *m = arg;
@@ -215,6 +235,7 @@ static void *announce(void *arg)
         return NULL; /* ended meanwhile; main says the rest */
     }
     set_readahead(st.st_dev, m->o.readahead);
+    show_flags(m);
     if (!m->o.foreground) {
         daemon_ready(m->log_fd);
         log_set_level(LOG_LVL_INFO);

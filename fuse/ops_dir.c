@@ -79,11 +79,11 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     ops_reply(req, 0);
 }
 
-/* Every change of a directory is durable before it is answered. */
+/* Every change of a directory is durable before it is answered; its access time is not. */
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    (void)ino, (void)datasync, (void)fi;
-    ops_reply(req, 0);
+    (void)fi;
+    ops_reply(req, datasync ? 0 : client_flush_atime(ops_ctx(req)->client, ino));
 }
 
 static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
@@ -207,6 +207,8 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (!l.buf)
         abort();
     int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, ino, (uint64_t)off);
+    if (!rc && l.used)
+        client_accessed(ops_ctx(req)->client, ino, true);
     if (rc && !l.used) /* else: give what there is, the next call meets the error */
         ops_reply(req, rc);
     else

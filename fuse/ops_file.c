@@ -96,6 +96,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     fi->keep_cache = inode_seen(m->inodes, ino, a.change);
+    if (fi->keep_cache && !(fi->flags & O_NOATIME) && (fi->flags & O_ACCMODE) != O_WRONLY &&
+        client_atime_counts(m->client, &a))
+        fi->keep_cache = 0; /* so that the first read reaches us */
     set_handle(fi, f);
     if (fuse_reply_open(req, fi))
         drop_handle(handle_of(fi)); /* the caller was interrupted: no release will come */
@@ -129,6 +132,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     struct buf *b = NULL;
     (void)ino;
     int rc = cfile_read(handle_of(fi)->file, off, size, &b);
+    if (!rc && !(fi->flags & O_NOATIME))
+        cfile_accessed(handle_of(fi)->file);
     if (rc < 0)
         ops_reply(req, rc);
     else
@@ -171,8 +176,11 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    (void)ino, (void)datasync; /* size and map are needed to find the data: no cheaper variant */
-    ops_reply(req, with_errors(handle_of(fi), cfile_fsync(handle_of(fi)->file)));
+    /* Size and map are needed to find the data: fdatasync only spares the access time. */
+    int rc = cfile_fsync(handle_of(fi)->file);
+    if (!rc && !datasync)
+        rc = client_flush_atime(ops_ctx(req)->client, ino);
+    ops_reply(req, with_errors(handle_of(fi), rc));
 }
 
 /* The protocol says of writes and truncations who must lose setuid bits, of these not. */

@@ -104,6 +104,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     fill_setattr(&s, st, to_set);
     if (s.valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID))
         s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SUID;
+    if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
+        client_forget_atime(c, ino);
     int rc;
     if (to_set & FUSE_SET_ATTR_SIZE)
         rc = ops_truncate(req, ino, (uint64_t)st->st_size, fi, &a);
@@ -134,6 +136,8 @@ void op_readlink(fuse_req_t req, fuse_ino_t ino)
         }
     }
     rpc_result_free(&r);
+    if (!rc)
+        client_accessed(ops_ctx(req)->client, ino, false);
     if (rc)
         ops_reply(req, rc);
     else

@@ -46,6 +46,12 @@ static const struct opt_def own_opts[] = {
     {"no_allow_other", OPT_NOT, OFF(allow_other), 0, 0, NULL, "only the mounting user may"},
     {"readdirplus", OPT_BOOL, OFF(readdirplus), 0, 0, NULL, "read attributes with directories"},
     {"no_readdirplus", OPT_NOT, OFF(readdirplus), 0, 0, NULL, "the default"},
+    {"strictatime", OPT_BOOL, OFF(strictatime), 0, 0, NULL, "each read sets the access time"},
+    {"nostrictatime", OPT_NOT, OFF(strictatime), 0, 0, NULL, "the default, as relatime"},
+    {"noatime", OPT_BOOL, OFF(noatime), 0, 0, NULL, "no read does"},
+    {"atime", OPT_NOT, OFF(noatime), 0, 0, NULL, "the default"},
+    {"nodiratime", OPT_BOOL, OFF(nodiratime), 0, 0, NULL, "listing a directory does not"},
+    {"diratime", OPT_NOT, OFF(nodiratime), 0, 0, NULL, "the default"},
     {"tls_cert", OPT_STRING, OFF(tls_cert), 0, 0, "FILE", "certificate of this client (PEM)"},
     {"tls_key", OPT_STRING, OFF(tls_key), 0, 0, "FILE", "its private key"},
     {"tls_ca", OPT_STRING, OFF(tls_ca), 0, 0, "FILE", "certificate authority of the cluster"},
@@ -59,9 +65,8 @@ static const struct opt_def own_opts[] = {
 #define N_OWN (sizeof own_opts / sizeof *own_opts)
 
 /* Flags of the mount itself, understood by libfuse or by mount(2). */
-static const char *const kernel_opts[] = {"rw",      "ro",         "suid",   "nosuid",
-                                          "dev",     "nodev",      "exec",   "noexec",
-                                          "noatime", "nodiratime", "dirsync"};
+static const char *const kernel_opts[] = {"rw",    "ro",   "suid",   "nosuid", "dev",
+                                          "nodev", "exec", "noexec", "dirsync"};
 /* Nothing to do: handled by mount(8), or the way it is anyway. */
 static const char *const ignored_opts[] = {"defaults",
                                            "auto",
@@ -73,12 +78,8 @@ static const char *const ignored_opts[] = {"defaults",
                                            "users",
                                            "owner",
                                            "group",
-                                           "atime",
-                                           "diratime",
                                            "relatime",
                                            "norelatime",
-                                           "strictatime",
-                                           "nostrictatime",
                                            "lazytime",
                                            "nolazytime",
                                            "silent",
@@ -226,6 +227,8 @@ static void add_kernel(struct options *o, const char *name)
     o->kernel = joined;
     if (!strcmp(name, "suid") || !strcmp(name, "nosuid"))
         o->suid_set = true;
+    if (!strcmp(name, "ro") || !strcmp(name, "rw"))
+        o->ro = name[1] == 'o';
     if (!strcmp(name, "dev") || !strcmp(name, "nodev"))
         o->dev_set = true;
 }
@@ -295,6 +298,8 @@ static int finish(struct options *o, bool as_root, char *err, size_t n)
         add_kernel(o, "suid");
     if (as_root && !o->dev_set)
         add_kernel(o, "dev");
+    if (o->noatime)
+        add_kernel(o, "noatime");
     if (o->debug)
         o->foreground = true;
     return 0;

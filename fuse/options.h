@@ -24,6 +24,7 @@ struct options {
     uint64_t readahead; /* bytes */
     bool foreground, debug, help, version;
     bool sync, insecure, allow_other, readdirplus;
+    bool ro, noatime, nodiratime, strictatime;
     bool allow_other_set, suid_set, dev_set; /* said explicitly, one way or the other */
 };
 

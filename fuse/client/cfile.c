@@ -244,6 +244,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
         r = res.rep->open_reply;
         pthread_mutex_lock(&f->mu);
         bool raced = gen != f->map_gen; /* with a commit or truncate of ours */
+        atime_overlay(c, r->attr);
         cfile_set_attr(f, r->attr);
         if (r->layout) { /* fresh: what others did since the last look is in it */
             layout_drop(f);

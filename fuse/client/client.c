@@ -38,6 +38,7 @@ static void locks_init(struct client *c)
     pthread_mutex_init(&c->dirty.mu, NULL);
     cond_init_mono(&c->dirty.cv);
     nodes_init(c);
+    atime_init(c);
     ra_start(c);
 }
 
@@ -53,6 +54,7 @@ static void client_free(struct client *c)
         rpc_loop_free(c->loop); /* completes all calls */
     cfile_free_all(c);
     nodes_free(c);
+    atime_free(c);
     free(c->name);
     free(c);
 }
@@ -100,6 +102,7 @@ void client_close(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
+    client_flush_atime(c, 0);
     client_free(c);
 }
 
@@ -145,13 +148,17 @@ int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out)
  * the former size for the file's end. */
 void client_merge_attr(struct client *c, Replfs__Attr *a)
 {
+    atime_overlay(c, a);
+    atime_note(c, a);
     struct cfile *f = a->ino ? cfile_get(c, a->ino) : NULL;
     if (!f)
         return;
     pthread_mutex_lock(&f->mu);
     cfile_set_attr(f, a);
-    if (f->attr.change > a->change)
+    if (f->attr.change > a->change) {
         attr_copy(a, &f->attr);
+        atime_overlay(c, a);
+    }
     if (f->head) {
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;

@@ -11,6 +11,7 @@
 #include "rpc/rpc.h"
 
 struct client;
+enum client_atime { CLIENT_ATIME_RELATIME, CLIENT_ATIME_ALWAYS, CLIENT_ATIME_NEVER };
 struct client_config {
     char **metads; /* "host:port" each */
     size_t nmetads;
@@ -20,6 +21,8 @@ struct client_config {
     unsigned
         flush_ms;  /* dirty data reaches the chunkds and metad within about this, default 1000 */
     bool sync_all; /* -o sync: every write waits as fsync does */
+    enum client_atime atime;
+    bool nodiratime;
     struct rpc_config rpc; /* role, TLS, insecure, threads */
     const char *host_id;   /* told to metad; NULL: /etc/machine-id */
 };
@@ -91,6 +94,19 @@ bool client_open_plain(struct client *c, uint64_t ino);
 int client_sync(struct client *c); /* fsync of everything dirty */
 /* Size and mtime including unflushed writes; false when ino is not open or clean. */
 bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns);
+
+/* ---- access times: which reads count is the mount's rule; metad learns it within about a second ----
+ */
+/* Somebody read this symbolic link, or listed this directory. */
+void client_accessed(struct client *c, uint64_t ino, bool dir);
+/* Somebody read the file. */
+void cfile_accessed(struct cfile *f);
+/* Would reading an inode with these attributes count? */
+bool client_atime_counts(struct client *c, const Replfs__Attr *a);
+/* metad has what was read of ino (0: of all). 0 or a code. */
+int client_flush_atime(struct client *c, uint64_t ino);
+/* The time is about to be set by hand: what was read before does not matter any more. */
+void client_forget_atime(struct client *c, uint64_t ino);
 struct client_stat {
     uint64_t dirty_bytes, inflight_appends, sealed_early, read_retries, crc_errors;
     bool connected;

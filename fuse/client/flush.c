@@ -354,6 +354,7 @@ int client_sync(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
+    client_flush_atime(c, 0); /* advisory: no error of a sync */
     return rc;
 }
 
@@ -406,6 +407,7 @@ static void *flush_thread(void *arg)
             cfile_unref(list[i]);
         }
         free(list);
+        atime_tick(c);
         if (now_all) { /* not a busy loop while writers wait for slow chunkds */
             pthread_mutex_lock(&c->files.mu);
             c->files.flush_now = false;

@@ -200,6 +200,9 @@ struct node {
     uint32_t latency_us; /* smoothed */
 };
 
+#define ATIME_SLOTS 8192u
+#define ATIME_ENTRIES_MAX 4096u
+
 struct pool {
     struct wchunk **items; /* a ring would do; few enough to shift */
     size_t n, want;        /* ready, aimed at */
@@ -274,6 +277,14 @@ struct client {
         pthread_t threads[4];
         unsigned nthreads, idle;
     } ra;
+    struct {
+        pthread_mutex_t sending; /* taken first */
+        pthread_mutex_t mu;      /* map, since */
+        struct idmap map;        /* ino -> struct atime_entry */
+        int64_t since;           /* work waits since; 0: none */
+        atomic_size_t n;         /* of map, to look without the lock */
+        atomic_ullong seen[ATIME_SLOTS];
+    } atime;
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
 };
 
@@ -297,6 +308,15 @@ bool session_keep_ino(struct client *c, uint64_t ino);
 int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
 void cond_init_mono(pthread_cond_t *cv);
 void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
+
+/* ---- atime.c ---- */
+void atime_init(struct client *c);
+void atime_free(struct client *c);
+bool atime_counts(enum client_atime mode, bool dirs, const Replfs__Attr *a, int64_t now);
+/* Lays over a what this client read. May be called with a file's mu held. */
+void atime_overlay(struct client *c, Replfs__Attr *a);
+void atime_note(struct client *c, const Replfs__Attr *a); /* a is being shown */
+void atime_tick(struct client *c);                        /* flusher: sends what is old enough */
 
 /* ---- nodes.c ---- */
 void nodes_init(struct client *c);
