@@ -216,7 +216,7 @@ static void set_readahead(dev_t dev, uint64_t bytes)
 static void show_flags(const struct mount *m)
 {
     struct mount_attr a = {0};
-    if (m->o.strictatime && !m->o.noatime) {
+    if (m->o.strictatime) {
         a.attr_clr |= MOUNT_ATTR__ATIME;
         a.attr_set |= MOUNT_ATTR_STRICTATIME;
     }

@@ -298,6 +298,8 @@ static int finish(struct options *o, bool as_root, char *err, size_t n)
         add_kernel(o, "suid");
     if (as_root && !o->dev_set)
         add_kernel(o, "dev");
+    if (o->strictatime) /* as the kernel takes them together */
+        o->noatime = false;
     if (o->noatime)
         add_kernel(o, "noatime");
     if (o->debug)

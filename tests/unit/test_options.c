@@ -96,8 +96,10 @@ static void by_mount(void **state)
               "ro,nosuid,_netdev,nofail,x-systemd.automount,noatime,relatime,comment=a b", "-t",
               "replfs"),
         0);
-    assert_string_equal(o.kernel, "ro,nosuid,noatime,dev");
+    assert_string_equal(o.kernel, "ro,nosuid,dev,noatime");
     assert_false(o.foreground);
+    assert_true(o.ro);
+    assert_true(o.noatime);
     options_free(&o);
     assert_int_equal(PARSE(&o, true, "-orw,timeout=5s", "-osync", "meta", "/mnt"), 0);
     assert_int_equal(o.timeout_ms, 5000);
@@ -181,12 +183,38 @@ static void help(void **state)
     assert_non_null(strstr(options_usage(), "See mount.replfs(8)"));
 }
 
+/* Ours, except that the table of mounts shows noatime. */
+static void access_times(void **state)
+{
+    struct options o;
+    (void)state;
+    assert_int_equal(PARSE(&o, true, "m", "/mnt"), 0);
+    assert_false(o.ro || o.noatime || o.strictatime || o.nodiratime);
+    options_free(&o);
+    assert_int_equal(PARSE(&o, true, "m", "/mnt", "-o", "nodiratime,ro,rw,noatime,atime,relatime"),
+                     0);
+    assert_true(o.nodiratime);
+    assert_false(o.ro || o.noatime || o.strictatime);
+    assert_string_equal(o.kernel, "ro,rw,suid,dev");
+    options_free(&o);
+    assert_int_equal(PARSE(&o, true, "m", "/mnt", "-o", "strictatime,noatime,diratime"), 0);
+    assert_true(o.strictatime);
+    assert_false(o.noatime || o.nodiratime);
+    assert_string_equal(o.kernel, "suid,dev");
+    options_free(&o);
+    assert_int_equal(PARSE(&o, true, "m", "/mnt", "-r", "-o", "strictatime,nostrictatime"), 0);
+    assert_true(o.ro);
+    assert_false(o.strictatime);
+    options_free(&o);
+    refused(ARGV("m", "/mnt", "-o", "noatime=1"), ARGV("noatime", "takes no value"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses), cmocka_unit_test(by_hand),  cmocka_unit_test(by_mount),
         cmocka_unit_test(values),    cmocka_unit_test(not_root), cmocka_unit_test(refusals),
-        cmocka_unit_test(sloppy),    cmocka_unit_test(help),
+        cmocka_unit_test(sloppy),    cmocka_unit_test(help),     cmocka_unit_test(access_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
