@@ -88,6 +88,7 @@ void fsm_free(struct fsm *f)
     fsm_oset_fini(&f->orphans, &f->heap);
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
+    free(f->realms);
     fsm_htab_fini(&f->by_ino);
     fsm_htab_fini(&f->by_name);
     fsm_htab_fini(&f->by_chunk);

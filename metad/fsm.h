@@ -5,8 +5,8 @@
  * Locking: the owner holds `lock` for writing around fsm_apply and soft changes, for reading around
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
- * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_session.c
- * (duplicate memory, members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint),
+ * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_quota.c,
+ * fsm_session.c (duplicate memory, members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint),
  * fsm_slab.c and fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
@@ -23,6 +23,7 @@
 #define FSM_CHUNK_MAX (64u << 20)
 #define FSM_XATTR_SIZE_MAX (64u << 10) /* of all values of one inode */
 #define FSM_XATTR_LIST_MAX (64u << 10) /* of all names of one inode, each with a NUL */
+#define FSM_QUOTAS_MAX 4095u
 
 struct fsm;
 int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
@@ -79,6 +80,8 @@ typedef bool fsm_dirent_fn(void *arg, const uint8_t *name, size_t len, uint64_t 
                            uint64_t cookie);
 int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn, void *arg);
 int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent); /* directories only */
+/* A directory's own name and where it is. Looks through the parent's entries: for messages. */
+int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **name, size_t *len);
 int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out);
 int fsm_goal(struct fsm *f, uint64_t ino); /* 1..8 or -ENOENT */
 bool fsm_session_alive(struct fsm *f, uint64_t session);
@@ -97,6 +100,16 @@ struct fsm_member {
     const char *host_name;
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
+/* Quotas by realm number (fsm_quota.c). */
+struct fsm_quota {
+    uint64_t ino;                   /* root of the tree */
+    uint64_t max_bytes, max_inodes; /* 0: no limit */
+    uint64_t bytes, inodes;         /* in use */
+    unsigned outer;                 /* realm of the tree around it, 0: none */
+};
+unsigned fsm_quota_realm(struct fsm *f, uint64_t ino);  /* what ino is charged to, 0: nothing */
+unsigned fsm_quota_next(struct fsm *f, unsigned after); /* the next realm in use, 0: no more */
+bool fsm_quota_get(struct fsm *f, unsigned realm, struct fsm_quota *out);
 /* Of the replicated state: equal states, equal digests. Walks everything. */
 uint64_t fsm_digest(struct fsm *f);
 uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */

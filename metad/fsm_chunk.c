@@ -167,6 +167,7 @@ static void on_gone(void *arg, const struct ext *gone, int refs)
     c->live -= gone->len;
     c->refs += (uint32_t)refs;
     x->inode->x.alloc -= gone->len;
+    fsm_charge(x->f, x->inode, -(int64_t)gone->len, 0);
     x->f->n.bytes -= gone->len;
     if (c->refs == 0)
         release(x->f, h);
@@ -251,7 +252,9 @@ static int commit_check(const struct fsm *f, uint64_t session, const Replfs__Com
             return r;
         sum += op->extents[k]->len;
     }
-    return sum < COMMIT_BYTES ? 0 : -EINVAL;
+    if (sum >= COMMIT_BYTES)
+        return -EINVAL;
+    return fsm_quota_commit(f, fsm_inode_at(f, *file), op, 0, sum);
 }
 
 /* Counts one extent's reference before it is in the map. */
@@ -266,6 +269,7 @@ static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Ex
     c->refs++;
     c->live += e->len;
     i->x.alloc += e->len;
+    fsm_charge(f, i, e->len, 0);
     f->n.bytes += e->len;
     if (c->len < e->chunk_off + e->len) {
         c->len = e->chunk_off + e->len;

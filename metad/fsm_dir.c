@@ -144,8 +144,10 @@ void fsm_inode_unname(struct fsm *f, uint32_t h)
 
     assert(i->nlink > 0);
     i->nlink--;
-    if (S_ISDIR(i->mode))
+    if (S_ISDIR(i->mode)) {
         i->u.dir.parent = 0;
+        fsm_quota_dir_gone(f, h);
+    }
     fsm_inode_touch(f, i, false);
     if (i->nlink == 0)
         fsm_inode_orphan(f, h, 0);
@@ -183,6 +185,29 @@ int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent)
     if (!h)
         return code;
     *parent = fsm_inode_at(f, fsm_inode_at(f, h)->u.dir.parent)->ino;
+    return 0;
+}
+
+int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **name, size_t *len)
+{
+    int code;
+    uint32_t h = fsm_dir_find(f, ino, &code), d;
+
+    if (!h)
+        return code;
+    const struct fsm_inode *p = fsm_inode_at(f, fsm_inode_at(f, h)->u.dir.parent);
+    struct fsm_opos pos = {0};
+    *parent = p->ino;
+    *name = NULL;
+    *len = 0;
+    while ((d = fsm_oset_next(&p->u.dir.entries, &pos))) {
+        const struct fsm_dentry *e = fsm_dentry_at(f, d);
+        if (e->child != h)
+            continue;
+        *name = e->name;
+        *len = e->len;
+        break;
+    }
     return 0;
 }
 
@@ -249,7 +274,7 @@ static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_
      * twice */
     if (op->ino <= FSM_ROOT_INO || op->ino >= f->ino_upto || fsm_inode_find(f, op->ino))
         return -EINVAL;
-    return 0;
+    return fsm_quota_room(f, fsm_inode_at(f, *dir), 0, 1);
 }
 
 /* What the new inode gets from its directory: group, goal, ACLs. */
@@ -276,6 +301,7 @@ int fsm_op_create(struct fsm *f, uint64_t session, const Replfs__CreateOp *op,
     struct fsm_inode *p = fsm_inode_at(f, dir), *i = fsm_inode_at(f, h);
     i->uid = op->uid;
     i->gid = op->gid;
+    fsm_quota_join(f, h, dir);
     inherit(f, p, i, op->umask);
     if (type == S_IFDIR) {
         i->u.dir.parent = dir;
@@ -355,6 +381,8 @@ int fsm_op_link(struct fsm *f, const Replfs__LinkOp *op, struct fsm_result *res)
         return -ENOENT;
     if (i->nlink >= FSM_LINK_MAX)
         return -EMLINK;
+    if (i->realm != fsm_inode_at(f, dir)->realm)
+        return -EXDEV;
     if (i->nlink == 0)
         fsm_inode_adopt(f, h);
     uint32_t d = fsm_dentry_add(f, dir, op->name.data, op->name.len, h, 0);

@@ -22,9 +22,10 @@
  *   CHUNK    u64 id; u64 session; u32 len
  *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode)
  *   XATTR    u64 ino; str8 name; u32 length; value of that length (since version 2)
+ *   QUOTA    u16 realm; u64 ino of the tree's root; u64 most bytes; u64 most inodes (0: no limit)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
- * (orphans, parents, reference counts, a chunk's goal) is not stored but computed and
+ * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but computed and
  * checked when loading. */
 #ifndef REPLFS_METAD_FSM_FORMAT_H
 #define REPLFS_METAD_FSM_FORMAT_H

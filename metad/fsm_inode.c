@@ -78,6 +78,7 @@ void fsm_inode_free(struct fsm *f, uint32_t h)
         fsm_oset_fini(&i->u.dir.entries, &f->heap);
     }
     fsm_xattr_drop_all(f, i);
+    fsm_charge(f, i, 0, -1);
     --*counter_of(f, i->mode);
     fsm_htab_remove(&f->by_ino, &fsm_inode_htab_ops, f, h);
     fsm_slab_release(&f->inodes, h);
@@ -184,6 +185,7 @@ int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
     out->change = i->change;
     if (i->flags & FSM_INODE_XATTR)
         out->flags |= REPLFS__ATTR_FLAG__ATTR_XATTR;
+    fsm_quota_attr(f, i, out);
     if (S_ISDIR(i->mode)) {
         out->size = 4096;
         out->nlink = i->nlink ? 2 + i->u.dir.subdirs : 0;

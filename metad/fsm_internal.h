@@ -96,6 +96,14 @@ struct fsm_session {
     char *name, *host_id;
 };
 
+/* A quota: limits and use of the tree below one directory. */
+struct fsm_realm {
+    uint64_t ino;                   /* the tree's root; 0: the number is free */
+    uint64_t max_bytes, max_inodes; /* 0: no limit */
+    uint64_t bytes, inodes;         /* in use, with what is charged to realms inside */
+    uint16_t parent;                /* the realm around it, 0: none */
+};
+
 struct fsm {
     pthread_rwlock_t lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
@@ -107,6 +115,8 @@ struct fsm {
     uint32_t nsessions, sessions_cap;
     struct fsm_member *members;
     uint32_t nmembers, members_cap;
+    struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
+    uint32_t nrealms;
     uint64_t applied, change, chunk_upto, ino_upto;
     struct fsm_counts n;
     struct fsm_hooks hooks;
@@ -206,6 +216,42 @@ int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *re
 int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_result *res);
 
 /* ---- fsm_quota.c ---- */
+#define FSM_REALM_MAX FSM_QUOTAS_MAX
+void fsm_realm_charge(struct fsm *f, unsigned realm, int64_t bytes, int64_t inodes);
+int fsm_realm_room(const struct fsm *f, unsigned realm, uint64_t bytes, uint64_t inodes);
+/* What i gained or lost, charged to its realm and those around it: called wherever x.alloc of a
+ * file changes and where an inode is made or freed. */
+static inline void fsm_charge(struct fsm *f, const struct fsm_inode *i, int64_t bytes,
+                              int64_t inodes)
+{
+    if (i->realm)
+        fsm_realm_charge(f, i->realm, bytes, inodes);
+}
+/* 0, or -EDQUOT when the realm of i (a file, or the directory that gets something new) has no room
+ * for so much more. Asking for nothing is always granted. */
+static inline int fsm_quota_room(const struct fsm *f, const struct fsm_inode *i, uint64_t bytes,
+                                 uint64_t inodes)
+{
+    return i->realm ? fsm_realm_room(f, i->realm, bytes, inodes) : 0;
+}
+/* Bytes of [off, end) that no extent of the file covers: what writing there would add. */
+uint64_t fsm_file_holes(const struct fsm_inode *i, uint64_t off, uint64_t end);
+/* 0 or -EDQUOT for a commit of these extents, each `shift` bytes behind its file_off; sum: of their
+ * lengths. */
+int fsm_quota_commit(const struct fsm *f, const struct fsm_inode *i, const Replfs__CommitOp *op,
+                     uint64_t shift, uint64_t sum);
+void fsm_quota_join(struct fsm *f, uint32_t h, uint32_t dir); /* a new inode, made in dir */
+/* Inode h is to go from one directory to another, `other` (0: none) the other way: 0, -EXDEV or
+ * -EDQUOT. Then fsm_quota_move for each. */
+int fsm_quota_move_check(const struct fsm *f, uint32_t h, uint32_t other, uint32_t from_dir,
+                         uint32_t to_dir);
+void fsm_quota_move(struct fsm *f, uint32_t h, uint32_t from_dir, uint32_t to_dir);
+void fsm_quota_dir_gone(struct fsm *f, uint32_t h); /* a directory lost its name */
+void fsm_quota_attr(const struct fsm *f, const struct fsm_inode *i, Replfs__Attr *out);
+/* Loading: a realm as the checkpoint has it; false: number or root is impossible or there twice. */
+bool fsm_quota_load(struct fsm *f, unsigned realm, const struct fsm_realm *r);
+/* When all is loaded: nesting and use from the inodes. NULL, or what is wrong. */
+const char *fsm_quota_finish(struct fsm *f);
 int fsm_op_quota(struct fsm *f, const Replfs__QuotaOp *op, struct fsm_result *res);
 
 /* ---- fsm_session.c ---- */

@@ -59,6 +59,8 @@ static const char *type_name(uint32_t type)
         return "extents";
     case CKPT_XATTR:
         return "extended attributes";
+    case CKPT_QUOTA:
+        return "quotas";
     case CKPT_END:
         return "end";
     default:
@@ -413,6 +415,18 @@ static int load_xattr(struct loader *l)
     return 0;
 }
 
+static int load_quota(struct loader *l)
+{
+    unsigned realm = get16(l);
+    struct fsm_realm r = {.ino = get64(l)};
+
+    r.max_bytes = get64(l);
+    r.max_inodes = get64(l);
+    if (l->bad || !fsm_quota_load(l->f, realm, &r))
+        return corrupt(l, "malformed quota, or there twice");
+    return 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -443,6 +457,8 @@ static int load_record(struct loader *l)
         return load_extent(l);
     case CKPT_XATTR:
         return load_xattr(l);
+    case CKPT_QUOTA:
+        return load_quota(l);
     case CKPT_END:
         return load_end(l);
     default:
@@ -498,6 +514,9 @@ static int finish(struct loader *l)
     }
     if (!connected(f))
         return corrupt(l, "directories that are not below the root");
+    const char *quota = fsm_quota_finish(f);
+    if (quota)
+        return corrupt(l, quota);
     for (uint32_t h = 1; h <= f->chunks.used; h++) {
         if (fsm_chunk_at(f, h)->refs == 0)
             return corrupt(l, "a chunk that no file refers to");

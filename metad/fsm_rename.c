@@ -5,6 +5,9 @@
  * source); same inode (nothing to do); kinds (ENOTDIR, EISDIR); emptiness. A replaced entry keeps
  * its cookie and gets the new inode.
  *
+ * Between trees of different quotas files take their charge along: a file with several names is
+ * EXDEV (it can be charged to one only), what does not fit is EDQUOT (fsm_quota.c).
+ *
  * Failure modes: errno codes only. Thread context: fsm write lock. */
 #include "fsm_internal.h"
 
@@ -104,7 +107,12 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
     res->parent = op->new_parent;
     if (m.moved == m.other)
         return 0; /* two names of one file: POSIX wants both kept */
+    r = fsm_quota_move_check(f, m.moved, exchange ? m.other : 0, m.from_dir, m.to_dir);
+    if (r)
+        return r;
+    fsm_quota_move(f, m.moved, m.from_dir, m.to_dir);
     if (exchange) {
+        fsm_quota_move(f, m.other, m.to_dir, m.from_dir);
         fsm_dentry_at(f, m.from)->child = m.other;
         fsm_dentry_at(f, m.to)->child = m.moved;
         reparent(f, m.moved, m.from_dir, m.to_dir);

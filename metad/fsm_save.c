@@ -278,6 +278,16 @@ static void walk(struct fsm *f, struct sink *s)
     }
     walk_inodes(f, s, CKPT_EXTENT);
     walk_xattrs(f, s);
+    for (uint32_t r = 1; r < f->nrealms; r++) {
+        if (!f->realms[r].ino)
+            continue;
+        begin(s, CKPT_QUOTA);
+        put16(s, (uint16_t)r);
+        put64(s, f->realms[r].ino);
+        put64(s, f->realms[r].max_bytes);
+        put64(s, f->realms[r].max_inodes);
+        end(s);
+    }
 }
 
 int fsm_save(struct fsm *f, int fd)

@@ -67,6 +67,7 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_STATUS_REQ, CLIENTS, node_status},
     {REPLFS__ENVELOPE__BODY_INFO_REQ, CLIENTS, node_info},
     {REPLFS__ENVELOPE__BODY_CONVERGE_REQ, CLIENTS, node_converge},
+    {REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ, CLIENTS, service_quota_list},
 };
 
 static void on_request(void *arg, struct rpc_req *req)

@@ -31,6 +31,10 @@ void service_layout(struct service *s, struct rpc_req *req);
 void service_open(struct service *s, struct rpc_req *req);
 void service_close(struct service *s, struct rpc_req *req);
 void service_grant(struct service *s, struct rpc_req *req);
+/* service_quota.c */
+void service_quota_list(struct service *s, struct rpc_req *req);
+/* What statfs says of ino, cut down to the quotas it is charged to. fsm read lock held. */
+void service_quota_space(struct service *s, uint64_t ino, Replfs__StatfsReply *rep);
 /* service_session.c */
 void service_session(struct service *s, struct rpc_req *req);
 void service_keepalive(struct service *s, struct rpc_req *req);

@@ -169,18 +169,19 @@ void service_statfs(struct service *s, struct rpc_req *req)
 
     if (!service_session_ok(s, req, r->session, true))
         return;
+    nodes_space(s->cfg.nodes, &total, &avail);
     fsm_rdlock(s->cfg.fsm);
     int goal = fsm_goal(s->cfg.fsm, r->ino != 0 ? r->ino : FSM_ROOT_INO);
     if (goal <= 0)
         goal = fsm_goal(s->cfg.fsm, FSM_ROOT_INO);
     fsm_counts(s->cfg.fsm, &counts);
-    fsm_unlock(s->cfg.fsm);
-    nodes_space(s->cfg.nodes, &total, &avail);
     uint64_t copies = goal > 0 ? (uint64_t)goal : 1;
     rep.total = total / copies;
     rep.free = avail / copies;
-    rep.files = FILES_MAX;
-    rep.files_free = FILES_MAX - (counts.files + counts.dirs + counts.symlinks + counts.others);
+    rep.files = counts.files + counts.dirs + counts.symlinks + counts.others;
+    rep.files_free = FILES_MAX - rep.files;
+    service_quota_space(s, r->ino, &rep);
+    fsm_unlock(s->cfg.fsm);
     RPC_ENVELOPE(env, STATFS_REPLY, statfs_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
