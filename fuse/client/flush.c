@@ -69,6 +69,14 @@ static void batch_free(struct batch *b)
     free(b->exts);
 }
 
+static uint64_t batch_bytes(const struct batch *b)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < b->nexts; i++)
+        sum += b->exts[i].len;
+    return sum;
+}
+
 /* Takes the acknowledged buffers at the head, written under one session. 0 with b->n == 0: none. */
 static int batch_take(struct cfile *f, struct batch *b)
 {
@@ -186,8 +194,13 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
     if (!rc && attr->ino)
         attr_copy(&f->attr, attr);
     if (rc) {
-        log_error("inode %llu: %llu bytes are with the chunkds but metad did not take them: %s",
-                  (unsigned long long)f->ino, (unsigned long long)bytes, err_str(rc));
+        if (rc != -EDQUOT) /* quota_refused said more */
+            log_error("inode %llu: %llu bytes are with the chunkds but metad did not take them: %s",
+                      (unsigned long long)f->ino, (unsigned long long)bytes, err_str(rc));
+        if (rc == -EDQUOT) { /* as told now; the next write asks anew */
+            f->attr.flags |= REPLFS__ATTR_FLAG__ATTR_QUOTA;
+            f->attr.quota_left = 0;
+        }
         cfile_fail(f, rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc);
     }
     if (!f->head) {
@@ -219,6 +232,8 @@ static bool commit_some(struct cfile *f)
     pthread_mutex_unlock(&f->mu);
     rc = session_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL);
     msg_free(&m);
+    if (rc == -EDQUOT)
+        quota_refused(f->c, f->ino, batch_bytes(&b));
     pthread_mutex_lock(&f->mu);
     f->committing = false;
     batch_finish(f, &b, rc, &attr);

@@ -7,6 +7,7 @@
  *   overlay.c    pure: bytes not yet committed over the committed map
  *   cfile.c      open files by inode
  *   write.c      write(2) into append buffers, dirty accounting
+ *   quota.c      whether a write still fits into the quotas
  *   send.c       append buffers to chunkds, failures, resending
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
  *   flush.c      commit, flush, fsync, the background flusher
@@ -81,6 +82,7 @@ struct abuf {
     int64_t sent_at;
     bool sync; /* ask the chain to sync with this append */
     int64_t born, acked_at;
+    uint64_t grows; /* bytes that were a hole when they were written (quota.c) */
 };
 /* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
 int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len);
@@ -170,6 +172,7 @@ struct cfile {
     struct wchunk *wcur, *unsynced;
     unsigned inflight;
     uint64_t uncommitted; /* acknowledged bytes */
+    uint64_t growing;     /* sum of the buffers' grows */
     bool sending, committing;
     bool want_grant;  /* in the grants' waiting list */
     bool syncing;     /* a background sync is under way */
@@ -378,6 +381,19 @@ int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off); /
 void abuf_seal(struct cfile *f); /* mu held: FILLING -> QUEUED */
 void abuf_drop_buf(struct cfile *f, struct abuf *a);
 void abuf_free(struct cfile *f, struct abuf *a); /* already off the list */
+
+/* ---- quota.c ---- */
+static inline bool quota_applies(const struct cfile *f) /* mu held */
+{
+    return f->attr.flags & REPLFS__ATTR_FLAG__ATTR_QUOTA;
+}
+/* Bytes of [off, off+len) that are a hole as far as we know. mu held. */
+uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len);
+/* May [off, off+len) be written? 0 or a code. With *asked unset it may flush and ask metad anew,
+ * without mu: then 1 and *asked, look at the file again and call once more. mu held. */
+int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked);
+/* A commit was refused: says so in the log, and what to do. Asks metad; no locks. */
+void quota_refused(struct client *c, uint64_t ino, uint64_t bytes);
 
 /* ---- send.c ---- */
 void send_pump(struct cfile *f); /* mu held, dropped while sending */

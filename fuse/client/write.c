@@ -80,6 +80,7 @@ void abuf_free(struct cfile *f, struct abuf *a)
 {
     idmap_del(&f->abufs, a->id);
     abuf_drop_buf(f, a);
+    f->growing -= a->grows;
     wchunk_unref(f->c, a->wc);
     free(a->pieces);
     free(a);
@@ -161,6 +162,9 @@ int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off)
         if (a->len + part > a->buf->cap)
             abuf_grow(a, a->len + part);
         struct ext e = {off, a->id, a->len, part};
+        uint64_t grows = quota_applies(f) ? quota_grows(f, off, part) : 0;
+        a->grows += grows;
+        f->growing += grows;
         memcpy(a->buf->data + a->len, data, part);
         if (extmap_insert(&f->over, &e, NULL, NULL, NULL) || abuf_add_piece(a, off, part))
             break;
@@ -179,19 +183,36 @@ int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off)
 
 /* ---- the call ---- */
 
+/* Where it goes and whether it may. mu held, dropped when a quota is nearly used up. */
+static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
+{
+    bool asked = false;
+    for (int rc = 1;;) {
+        int err = cfile_take_err(f);
+        if (err || rc <= 0)
+            return err ? err : rc;
+        if (append)
+            *off = (off_t)cfile_size(f);
+        rc = quota_applies(f) ? quota_admit(f, (uint64_t)*off, len, &asked) : 0;
+    }
+}
+
 static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *off, bool append)
 {
     int rc = write_wait_room(f, len);
     pthread_mutex_lock(&f->mu);
-    int err = cfile_take_err(f);
-    if (err || rc) {
-        if (!rc)
+    if (rc) {
+        int err = cfile_take_err(f);
+        rc = err ? err : rc;
+    } else {
+        rc = write_begin(f, len, off, append);
+        if (rc)
             dirty_give(f->c, len);
-        pthread_mutex_unlock(&f->mu);
-        return err ? err : rc;
     }
-    if (append)
-        *off = (off_t)cfile_size(f);
+    if (rc) {
+        pthread_mutex_unlock(&f->mu);
+        return rc;
+    }
     f->dirty_mtime = clock_wall();
     rc = write_put(f, data, len, (uint64_t)*off);
     ra_drop(f);
