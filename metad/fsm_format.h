@@ -25,8 +25,8 @@
  *   QUOTA    u16 realm; u64 ino of the tree's root; u64 most bytes; u64 most inodes (0: no limit)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
- * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but computed and
- * checked when loading. */
+ * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
+ * computed and checked when loading. */
 #ifndef REPLFS_METAD_FSM_FORMAT_H
 #define REPLFS_METAD_FSM_FORMAT_H
 

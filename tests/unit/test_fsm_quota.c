@@ -260,6 +260,33 @@ static void test_removed(void **state)
     assert_int_equal(rig_reap(r, d), 0);
 }
 
+/* A file that never had a name counts, and stays within its quota when it gets one. */
+static void test_tmpfile(void **state)
+{
+    struct rig *r = *state;
+    uint64_t d = make(r, 1, "d", DIR_MODE), ino = r->next_ino++;
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+
+    assert_int_equal(set(r, d, BLK, 2), 0);
+    c.parent = d;
+    c.mode = REG_MODE;
+    c.ino = ino;
+    c.tmpfile = true;
+    assert_int_equal(RIG_OP(r, CREATE, create, &c), 0);
+    expect_use(r, d, 0, 2);
+    c.ino = r->next_ino++;
+    assert_int_equal(RIG_OP(r, CREATE, create, &c), EDQUOT);
+    assert_int_equal(fill(r, ino, 0, 2 * BLK), EDQUOT);
+    assert_int_equal(fill(r, ino, 0, BLK), 0);
+    assert_int_equal(rig_link(r, ino, 1, "out"), EXDEV);
+    assert_int_equal(rig_link(r, ino, d, "in"), 0);
+    expect_use(r, d, BLK, 2);
+    assert_int_equal(rig_unlink(r, d, "in", false), 0);
+    assert_int_equal(set(r, d, 0, 0), 0); /* hands over what has no name, too */
+    assert_int_equal(fsm_quota_realm(r->f, ino), 0);
+    assert_int_equal(rig_reap(r, ino), 0);
+}
+
 /* A file with names inside and outside when the quota is set stays with it until it is removed. */
 static void test_names_outside(void **state)
 {
@@ -628,6 +655,7 @@ int main(void)
                                        RULE(test_nested),
                                        RULE(test_rename),
                                        RULE(test_removed),
+                                       RULE(test_tmpfile),
                                        RULE(test_names_outside),
                                        RULE(test_numbers),
                                        RULE(test_deep),
