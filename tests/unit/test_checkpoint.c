@@ -9,6 +9,11 @@
 #include "tests/fuzz/ckpt_fix.h"
 #include "tests/unit/fsm_rig.h"
 
+/* u::rw- g::r-- m::rw- o::--- */
+static const uint8_t acl[] = {2,   0,   0,   0,   1,   0,   6,   0,   255, 255, 255, 255,
+                              4,   0,   4,   0,   255, 255, 255, 255, 16,  0,   6,   0,
+                              255, 255, 255, 255, 32,  0,   0,   0,   255, 255, 255, 255};
+
 /* A little of everything. */
 static void fill(struct rig *r)
 {
@@ -25,6 +30,9 @@ static void fill(struct rig *r)
     bad |= rig_create_full(r, a, "link", S_IFLNK | 0777, 1, 2, "b/file", r->next_ino++);
     bad |= rig_rename(r, b, "file", b, "file2", 0); /* its former cookie stays unused */
     bad |= rig_set_goal(r, b, 3, 0);
+    bad |= rig_setxattr(r, a, "system.posix_acl_default", acl, sizeof acl, 0);
+    bad |= rig_setxattr(r, f, "system.posix_acl_access", acl, sizeof acl, 0);
+    bad |= rig_setxattr(r, f, "user.x", "value", 5, 0);
     r->seq = 3;
     bad |= rig_truncate(r, f, 55000);
     r->seq = 0;
@@ -256,6 +264,15 @@ static void test_contradictions(void **state)
     lie(CKPT_EXTENT, 8, 8, 45000, "overlap");
     lie(CKPT_EXTENT, 16, 8, 77, "does not have");
     lie(CKPT_EXTENT, 28, 4, 0, "behind the end");
+    const size_t space = 9, value = 9 + 24 + 4; /* of a's default ACL, the first */
+    lie(CKPT_XATTR, 0, 8, 999, "inode that is not there");
+    lie(CKPT_XATTR, 0, 8, 4, "impossible"); /* a file with a default ACL */
+    lie(CKPT_XATTR, space, 1, 'S', "impossible");
+    lie(CKPT_XATTR, space, 1, 0, "impossible");
+    lie(CKPT_XATTR, value - 4, 4, 1u << 30, "malformed");
+    lie(CKPT_XATTR, value - 4, 4, 0, "impossible"); /* an ACL of nothing */
+    lie(CKPT_XATTR, value, 4, 3, "impossible");
+    lie(CKPT_XATTR, value + 4, 2, 64, "impossible");
     lie(CKPT_END, 0, 8, 1, "counts");
 }
 
