@@ -76,6 +76,19 @@ static inline int rig_create_full(struct rig *r, uint64_t parent, const char *na
     return RIG_OP(r, CREATE, create, &c);
 }
 
+/* The number of a new file without a name, or -code. */
+static inline int64_t rig_tmpfile(struct rig *r, uint64_t parent, uint32_t mode, uint32_t umask)
+{
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+    c.parent = parent;
+    c.mode = mode;
+    c.umask = umask;
+    c.tmpfile = true;
+    c.ino = r->next_ino;
+    int code = RIG_OP(r, CREATE, create, &c);
+    return code ? -code : (int64_t)r->next_ino++;
+}
+
 /* The new inode's number, or -code. */
 static inline int64_t rig_create(struct rig *r, uint64_t parent, const char *name, uint32_t mode)
 {
@@ -124,8 +137,8 @@ static inline int rig_truncate(struct rig *r, uint64_t ino, uint64_t size)
     return RIG_OP(r, SETATTR, setattr, &o);
 }
 
-static inline int rig_commit(struct rig *r, uint64_t ino, uint64_t off, uint32_t len,
-                             uint64_t chunk, uint32_t chunk_off)
+static inline int rig_commit_at(struct rig *r, uint64_t ino, uint64_t off, uint32_t len,
+                                uint64_t chunk, uint32_t chunk_off, bool append)
 {
     Replfs__Extent e = REPLFS__EXTENT__INIT, *ep = &e;
     Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
@@ -136,7 +149,21 @@ static inline int rig_commit(struct rig *r, uint64_t ino, uint64_t off, uint32_t
     o.ino = ino;
     o.n_extents = 1;
     o.extents = &ep;
+    o.append = append;
     return RIG_OP(r, COMMIT, commit, &o);
+}
+
+static inline int rig_commit(struct rig *r, uint64_t ino, uint64_t off, uint32_t len,
+                             uint64_t chunk, uint32_t chunk_off)
+{
+    return rig_commit_at(r, ino, off, len, chunk, chunk_off, false);
+}
+
+/* At the end of the file: r->res.value is where. */
+static inline int rig_append(struct rig *r, uint64_t ino, uint32_t len, uint64_t chunk,
+                             uint32_t chunk_off)
+{
+    return rig_commit_at(r, ino, 0, len, chunk, chunk_off, true);
 }
 
 static inline int rig_setxattr(struct rig *r, uint64_t ino, const char *name, const void *value,

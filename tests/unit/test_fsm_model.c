@@ -8,14 +8,15 @@
 #include <cmocka.h>
 #include "tests/unit/fsm_rig.h"
 
-enum { NODES = 4000, ENTRIES = 400, BLOCKS = 24, NAMES = 9, BLK = 4096, OPS = 6000 };
+enum { NODES = 4000, ENTRIES = 400, BLOCKS = 24, NAMES = 9, BLK = 4096, OPS = 6000, ATTRS = 5 };
 
 struct node {
     uint64_t ino;
-    bool dir, freed;
-    int nlink; /* names */
+    bool dir, freed, tmp; /* tmp: never had a name */
+    int nlink;            /* names */
     unsigned goal, size,
-        span[BLOCKS]; /* size in blocks; span: chunk << 8 | block of the chunk + 1 */
+        span[BLOCKS];     /* size in blocks; span: chunk << 8 | block of the chunk + 1 */
+    unsigned attr[ATTRS]; /* user.0 and so on: length of the value + 1, 0: none */
 };
 struct entry {
     int parent, name, child;
@@ -135,6 +136,35 @@ static void do_create(struct model *m, struct rig *r)
     m->e[m->ne++] = (struct entry){p, name, m->nn++};
 }
 
+static void do_tmpfile(struct model *m, struct rig *r)
+{
+    int p = pick_dir(m), want = dir_code(m, p);
+    if (m->nn == NODES)
+        return;
+    int64_t ino = rig_tmpfile(r, m->n[p].ino, S_IFREG | 0600, 0);
+    agree(m, "tmpfile", ino < 0 ? (int)-ino : 0, want);
+    if (!want)
+        m->n[m->nn++] = (struct node){.ino = (uint64_t)ino, .tmp = true, .goal = m->n[p].goal};
+}
+
+/* Names one of the newest files that never had a name. */
+static void do_adopt(struct model *m, struct rig *r)
+{
+    int k = m->nn - 1, p = pick_dir(m), name = (int)rnd(m, NAMES), want = dir_code(m, p);
+    while (k > 0 && (!m->n[k].tmp || m->n[k].freed))
+        k--;
+    if (k == 0 || m->ne == ENTRIES)
+        return;
+    if (!want && find(m, p, name) >= 0)
+        want = EEXIST;
+    agree(m, "name a tmpfile", rig_link(r, m->n[k].ino, m->n[p].ino, name_of(name)), want);
+    if (want)
+        return;
+    m->n[k].nlink = 1;
+    m->n[k].tmp = false;
+    m->e[m->ne++] = (struct entry){p, name, k};
+}
+
 static void do_unlink(struct model *m, struct rig *r)
 {
     int p = pick_dir(m), name = (int)rnd(m, NAMES), want = dir_code(m, p);
@@ -165,11 +195,12 @@ static void do_link(struct model *m, struct rig *r)
     else if (m->n[f].dir)
         want = EPERM;
     else if (!(want = dir_code(m, p)))
-        want = find(m, p, name) >= 0 ? EEXIST : m->n[f].nlink == 0 ? ENOENT : 0;
+        want = find(m, p, name) >= 0 ? EEXIST : !m->n[f].nlink && !m->n[f].tmp ? ENOENT : 0;
     agree(m, "link", rig_link(r, m->n[f].ino, m->n[p].ino, name_of(name)), want);
     if (want)
         return;
     m->n[f].nlink++;
+    m->n[f].tmp = false;
     m->e[m->ne++] = (struct entry){p, name, f};
 }
 
@@ -243,6 +274,42 @@ static void do_commit(struct model *m, struct rig *r)
         x->size = at + n;
 }
 
+static void do_append(struct model *m, struct rig *r)
+{
+    struct node *x = &m->n[pick(m)];
+    unsigned chunk = m->next_chunk++, n = 1 + rnd(m, 3), at = x->size;
+    int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
+    if (at + n > BLOCKS)
+        return;
+    agree(m, "append", rig_append(r, x->ino, n * BLK, chunk, 0), want);
+    if (want)
+        return;
+    assert_int_equal(r->res.value, (uint64_t)at * BLK);
+    for (unsigned k = 0; k < n; k++)
+        x->span[at + k] = chunk << 8 | (k + 1);
+    x->size = at + n;
+}
+
+static void do_xattr(struct model *m, struct rig *r)
+{
+    static const uint8_t value[256];
+    char name[16];
+    struct node *x = &m->n[pick(m)];
+    unsigned k = rnd(m, ATTRS), flags = rnd(m, 3), len = rnd(m, sizeof value);
+    bool have = x->attr[k] != 0, removes = rnd(m, 3) == 0;
+    int want = x->freed ? ENOENT : 0;
+    snprintf(name, sizeof name, "user.%u", k);
+    if (!want && removes)
+        want = have ? 0 : ENODATA;
+    else if (!want && flags)
+        want = flags == 1 && have ? EEXIST : flags == 2 && !have ? ENODATA : 0;
+    agree(m, "xattr",
+          removes ? rig_rmxattr(r, x->ino, name) : rig_setxattr(r, x->ino, name, value, len, flags),
+          want);
+    if (!want)
+        x->attr[k] = removes ? 0 : len + 1;
+}
+
 static void do_truncate(struct model *m, struct rig *r)
 {
     int f = pick(m);
@@ -278,8 +345,9 @@ static void do_reap(struct model *m, struct rig *r)
 static void step(struct model *m, struct rig *r)
 {
     static void (*const ops[])(struct model *, struct rig *) = {
-        do_create, do_create, do_create, do_unlink,   do_link, do_rename, do_rename,
-        do_rename, do_commit, do_commit, do_truncate, do_goal, do_reap};
+        do_create, do_create,  do_create, do_unlink, do_link,     do_rename,
+        do_rename, do_rename,  do_commit, do_commit, do_truncate, do_goal,
+        do_reap,   do_tmpfile, do_adopt,  do_append, do_xattr,    do_xattr};
     r->now += 10;
     ops[rnd(m, sizeof ops / sizeof ops[0])](m, r);
 }
@@ -335,6 +403,20 @@ static void check_chunk(void *arg, struct fsm_chunk *c)
     assert_int_equal(c->live, live);
 }
 
+static void check_attrs(struct rig *r, const struct node *x, const Replfs__Attr *a)
+{
+    char name[16];
+    const uint8_t *v;
+    unsigned have = 0;
+    for (unsigned k = 0; k < ATTRS; k++) {
+        snprintf(name, sizeof name, "user.%u", k);
+        int len = x->attr[k] ? (int)x->attr[k] - 1 : -ENODATA;
+        assert_int_equal(rig_getxattr(r, x->ino, name, &v), len);
+        have += x->attr[k] != 0;
+    }
+    assert_int_equal(a->flags, have ? REPLFS__ATTR_FLAG__ATTR_XATTR : 0);
+}
+
 static bool count_entry(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
                         uint64_t cookie)
 {
@@ -359,6 +441,7 @@ static void compare(const struct model *m, struct rig *r)
         if (n->freed)
             continue;
         assert_int_equal(a.goal, n->goal);
+        check_attrs(r, n, &a);
         if (!n->dir) {
             assert_int_equal(a.nlink, n->nlink);
             check_file(r, n, &a);

@@ -162,6 +162,7 @@ static int teardown(void **state)
 struct outcome {
     int code;        /* of the call */
     uint32_t result; /* of the operation */
+    uint64_t value;
     uint64_t ino, parent_nlink;
     uint32_t nlink;
     bool has_attr, has_parent;
@@ -186,6 +187,7 @@ static struct outcome mutate(struct peer *p, Replfs__MetaOp *op, uint64_t seq)
         const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
         assert_int_equal(x->seq, seq);
         o.result = x->code;
+        o.value = x->value;
         o.has_attr = x->attr != NULL;
         o.has_parent = x->parent != NULL;
         o.ino = x->attr != NULL ? x->attr->ino : 0;
@@ -479,6 +481,155 @@ static void test_restart_keeps_open_files(void **state)
     wait_reaped(ino);
 }
 
+static uint64_t tmpfile_ino(void)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+
+    c.parent = FSM_ROOT_INO;
+    c.mode = S_IFREG | 0600;
+    c.tmpfile = true;
+    op.op_case = REPLFS__META_OP__OP_CREATE;
+    op.create = &c;
+    struct outcome o = mutate(&me, &op, ++me.seq);
+    assert_true(o.code == 0 && o.result == 0 && o.ino != 0 && o.nlink == 0);
+    return o.ino;
+}
+
+static struct outcome link_ino(uint64_t ino, const char *name)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__LinkOp l = REPLFS__LINK_OP__INIT;
+
+    l.ino = ino;
+    l.parent = FSM_ROOT_INO;
+    l.name.data = (uint8_t *)(uintptr_t)name;
+    l.name.len = strlen(name);
+    op.op_case = REPLFS__META_OP__OP_LINK;
+    op.link = &l;
+    return mutate(&me, &op, ++me.seq);
+}
+
+static void test_tmpfile_lives(void **state)
+{
+    (void)state;
+    uint64_t ino = tmpfile_ino(), named = tmpfile_ino();
+    assert_true(opens_is_open(md.opens, ino)); /* making it opens it */
+    for (unsigned k = 0; k < 200; k++) {       /* and the reaper never comes between */
+        uint64_t other = tmpfile_ino();
+        assert_int_equal(getattr(&me, other), 0);
+        close_ino(other);
+    }
+    uint64_t last = tmpfile_ino();
+    close_ino(last);
+    wait_reaped(last);
+    assert_int_equal(link_ino(named, "named").result, 0);
+    uint64_t held[2] = {ino, named}, session = me.session;
+    hang_up(&me);
+    stop_metad();
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, session, held, 2), 0);
+    assert_int_equal(getattr(&me, ino), 0);
+    close_ino(named);
+    assert_int_equal(link_ino(ino, "after all").result, 0);
+    close_ino(ino);
+    last = tmpfile_ino();
+    close_ino(last);
+    wait_reaped(last); /* the reaper has looked */
+    assert_int_equal(getattr(&me, named), 0);
+    assert_int_equal(getattr(&me, ino), 0);
+    assert_int_equal(unlink_name("after all").result, 0);
+    wait_reaped(ino);
+    assert_int_equal(link_ino(ino, "gone").result, ENOENT);
+}
+
+static struct outcome set_xattr(uint64_t ino, const char *name, const void *value, size_t len)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__XattrOp x = REPLFS__XATTR_OP__INIT;
+
+    x.ino = ino;
+    x.name.data = (uint8_t *)(uintptr_t)name;
+    x.name.len = strlen(name);
+    x.value.data = (uint8_t *)(uintptr_t)value;
+    x.value.len = len;
+    op.op_case = REPLFS__META_OP__OP_XATTR;
+    op.xattr = &x;
+    return mutate(&me, &op, ++me.seq);
+}
+
+static int get_xattr(uint64_t ino, const char *name, uint8_t *value, size_t *len)
+{
+    Replfs__GetxattrReq r = REPLFS__GETXATTR_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = me.session;
+    r.ino = ino;
+    r.name.data = (uint8_t *)(uintptr_t)name;
+    r.name.len = strlen(name);
+    RPC_ENVELOPE(env, GETXATTR_REQ, getxattr_req, &r);
+    int rv = ask(&me, &env, &res);
+    if (rv == 0) {
+        *len = res.rep->getxattr_reply->value.len;
+        memcpy(value, res.rep->getxattr_reply->value.data, *len);
+    }
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int list_xattrs(uint64_t ino, uint8_t *names, size_t *len)
+{
+    Replfs__ListxattrReq r = REPLFS__LISTXATTR_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = me.session;
+    r.ino = ino;
+    RPC_ENVELOPE(env, LISTXATTR_REQ, listxattr_req, &r);
+    int rv = ask(&me, &env, &res);
+    if (rv == 0) {
+        *len = res.rep->listxattr_reply->names.len;
+        if (*len > 0)
+            memcpy(names, res.rep->listxattr_reply->names.data, *len);
+    }
+    rpc_result_free(&res);
+    return rv;
+}
+
+static void test_xattrs(void **state)
+{
+    static uint8_t big[FSM_XATTR_SIZE_MAX], got[FSM_XATTR_SIZE_MAX];
+    size_t len;
+
+    (void)state;
+    uint64_t ino = create("file", S_IFREG | 0644);
+    assert_int_equal(list_xattrs(ino, got, &len), 0);
+    assert_int_equal(len, 0);
+    assert_int_equal(get_xattr(ino, "user.a", got, &len), -ENODATA);
+    assert_int_equal(get_xattr(ino, "other.a", got, &len), -EOPNOTSUPP);
+    assert_int_equal(get_xattr(999999, "user.a", got, &len), -ENOENT);
+    assert_int_equal(list_xattrs(999999, got, &len), -ENOENT);
+    for (size_t k = 0; k < sizeof(big); k++)
+        big[k] = (uint8_t)(k * 7 + k / 256);
+    assert_int_equal(set_xattr(ino, "user.a", big, sizeof(big)).result, 0);
+    assert_int_equal(set_xattr(ino, "user.b", "", 0).result, 0);
+    assert_int_equal(set_xattr(ino, "user.c", "x", 1).result, ENOSPC);
+    stop_metad(); /* through the log */
+    start_metad();
+    uint64_t session = me.session;
+    hang_up(&me);
+    dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, session, NULL, 0), 0);
+    assert_int_equal(get_xattr(ino, "user.a", got, &len), 0);
+    assert_int_equal(len, sizeof(big));
+    assert_memory_equal(got, big, sizeof(big));
+    assert_int_equal(get_xattr(ino, "user.b", got, &len), 0);
+    assert_int_equal(len, 0);
+    assert_int_equal(list_xattrs(ino, got, &len), 0);
+    assert_int_equal(len, 14);
+    assert_memory_equal(got, "user.a\0user.b", 14);
+}
+
 static void test_silent_session_ends(void **state)
 {
     struct peer other = {0};
@@ -594,6 +745,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_readdir_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_unlinked_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tmpfile_lives, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_xattrs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_session_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_layout_and_commit, setup, teardown),
