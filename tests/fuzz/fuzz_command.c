@@ -1,9 +1,15 @@
 /* Any bytes as log commands: a list of {length byte, packed Command}, each unpacked and applied to
  * a small tree. No command may crash the state machine, and its state must survive a checkpoint
  * afterwards. */
+#include "metad/fsm_acl.h"
 #include "tests/unit/fsm_rig.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* u::rwx u:10:rw- g::r-x m::rwx o::--- */
+static const uint8_t acl[] = {2, 0,  0,   0,   1,   0,   7,  0, 255, 255, 255, 255, 2,   0,  6,
+                              0, 10, 0,   0,   0,   4,   0,  5, 0,   255, 255, 255, 255, 16, 0,
+                              7, 0,  255, 255, 255, 255, 32, 0, 0,   0,   255, 255, 255, 255};
 
 static void fill(struct rig *r)
 {
@@ -15,7 +21,23 @@ static void fill(struct rig *r)
     int64_t g = rig_create(r, FSM_ROOT_INO, "g", S_IFREG | 0644); /* inode 4, an orphan */
     code |= rig_commit(r, (uint64_t)g, 0, 4096, 3, 0);
     code |= rig_unlink(r, FSM_ROOT_INO, "g", false);
-    if (code || d != 2 || f != 3 || g != 4)
+    int64_t a = rig_create(r, FSM_ROOT_INO, "a", S_IFDIR | 0755); /* inode 5 */
+    code |= rig_setxattr(r, (uint64_t)a, "system.posix_acl_default", acl, sizeof acl, 0);
+    int64_t h = rig_create(r, (uint64_t)a, "h", S_IFREG | 0664); /* inode 6, with an access ACL */
+    code |= rig_setxattr(r, (uint64_t)h, "user.x", "value", 5, 0);
+    int64_t t = rig_tmpfile(r, (uint64_t)d, S_IFREG | 0600, 0); /* inode 7 */
+    if (code || d != 2 || f != 3 || g != 4 || a != 5 || h != 6 || t != 7)
+        abort();
+}
+
+/* A file's own ACL and its mode say the same, whatever was done to either. */
+static void check_acl(struct rig *r, uint64_t ino)
+{
+    const uint8_t *v;
+    int n = rig_getxattr(r, ino, "system.posix_acl_access", &v);
+    uint16_t mode = (uint16_t)rig_attr(r, ino).mode, same = mode;
+    if (n >= 0 &&
+        (fsm_acl_check(v, (size_t)n) <= 0 || fsm_acl_to_mode(v, (size_t)n, &same) || same != mode))
         abort();
 }
 
@@ -49,6 +71,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         replfs__command__free_unpacked(cmd, NULL);
     }
     fsm_readdir(r.f, FSM_ROOT_INO, 0, keep_name, r.f);
+    for (uint64_t ino = 1; ino < 64; ino++)
+        check_acl(&r, ino);
     fsm_free(rig_reload(r.f));
     rig_close(&r);
     return 0;
