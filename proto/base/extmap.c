@@ -24,7 +24,7 @@
 
 #define LEAF_MAX 128u
 #define LEAF_MIN 32u          /* a smaller leaf looks for a neighbour to join */
-#define MERGE_MAX (64u << 20) /* largest chunk: no extent is longer */
+#define MERGE_MAX (64u << 20) /* largest chunk: no extent with bytes is longer */
 #define TREE_BIT 0x80000000u
 #define COUNT_MAX (TREE_BIT - 4) /* room for what one replace can add */
 
@@ -61,6 +61,12 @@ struct plan {
 static uint64_t ext_end(const struct ext *e)
 {
     return e->file_off + e->len;
+}
+
+/* Where in its chunk the byte lies that is `by` behind e's first. */
+static uint32_t chunk_pos(const struct ext *e, uint32_t by)
+{
+    return e->chunk ? e->chunk_off + by : 0;
 }
 
 static bool is_tree(const struct extmap *m)
@@ -215,7 +221,7 @@ static void plan_cut(struct plan *p, const struct ext *x, extmap_fn *fn, void *a
         p->left.len = (uint32_t)(p->off - x->file_off);
         p->has_left = true;
         gone.file_off += p->left.len;
-        gone.chunk_off += p->left.len;
+        gone.chunk_off = chunk_pos(x, p->left.len);
         gone.len -= p->left.len;
         refs++;
     }
@@ -223,7 +229,7 @@ static void plan_cut(struct plan *p, const struct ext *x, extmap_fn *fn, void *a
         uint32_t keep = (uint32_t)(ext_end(x) - p->end);
         p->right = *x;
         p->right.file_off = p->end;
-        p->right.chunk_off += x->len - keep;
+        p->right.chunk_off = chunk_pos(x, x->len - keep);
         p->right.len = keep;
         p->has_right = true;
         gone.len -= keep;
@@ -236,9 +242,12 @@ static void plan_cut(struct plan *p, const struct ext *x, extmap_fn *fn, void *a
 /* True when b continues a in the file and in the chunk, and both fit one extent. */
 static bool continues(const struct ext *a, const struct ext *b)
 {
-    return a->chunk == b->chunk && ext_end(a) == b->file_off &&
-           (uint64_t)a->chunk_off + a->len == b->chunk_off &&
-           (uint64_t)a->len + b->len <= MERGE_MAX;
+    if (a->chunk != b->chunk || ext_end(a) != b->file_off)
+        return false;
+    uint64_t sum = (uint64_t)a->len + b->len;
+    if (!a->chunk)
+        return sum <= EXTMAP_RESERVED_MAX;
+    return (uint64_t)a->chunk_off + a->len == b->chunk_off && sum <= MERGE_MAX;
 }
 
 /* Joins e with a neighbour. prev and succ are the extents outside the run (or NULL); they are
@@ -560,6 +569,8 @@ int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *ar
     bool dummy;
 
     if (e->len == 0 || e->file_off > UINT64_MAX - e->len || e->chunk_off > UINT32_MAX - e->len)
+        return -EINVAL;
+    if (!e->chunk && (e->chunk_off || e->len > EXTMAP_RESERVED_MAX))
         return -EINVAL;
     return replace(m, e->file_off, ext_end(e), e, fn, arg, merged ? merged : &dummy);
 }

@@ -12,10 +12,11 @@
 
 struct ext {
     uint64_t file_off;
-    uint64_t chunk; /* 0 is never a chunk of the store */
+    uint64_t chunk; /* 0: reserved, no bytes anywhere, reads as zeros; chunk_off is 0 then */
     uint32_t chunk_off;
     uint32_t len; /* > 0 */
 };
+#define EXTMAP_RESERVED_MAX (1u << 30) /* longest extent of chunk 0 */
 struct extmap {
     uint64_t w[2]; /* private: inline extent or pointer; see extmap.c */
     uint32_t n;    /* extents; high bit private, use extmap_count() */
@@ -37,7 +38,7 @@ void extmap_free(struct extmap *m); /* no callbacks */
 /* Inserts e. *merged says whether it became part of a neighbour that it continues in file and
  * chunk. When it continues both neighbours only one is merged, so that the count always changes by
  * the sum of the callbacks' refs, plus 1 unless merged. Returns 0, or -ENOMEM or -EINVAL (empty, or
- * reaching past 2^64 in the file or 2^32 in the chunk): nothing was changed then and fn was not
+ * reaching past 2^64 in the file or 2^32 in the chunk, of chunk 0 and too long): nothing was changed then and fn was not
  * called. */
 int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *arg, bool *merged);
 /* Makes [off, off+len) a hole. len may reach UINT64_MAX - off. */

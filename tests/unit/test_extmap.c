@@ -14,10 +14,11 @@
 
 #define FILE_SIZE 20000
 #define CHUNKS 6
+#define HOLE 99u /* in the model; chunk 0 is what was reserved */
 
 struct model {
     struct extmap m;
-    uint64_t chunk[FILE_SIZE]; /* 0: hole */
+    uint64_t chunk[FILE_SIZE];
     uint32_t coff[FILE_SIZE];
     int64_t bytes[CHUNKS + 1], refs[CHUNKS + 1]; /* from callbacks and inserts */
     uint32_t tail[CHUNKS + 1];                   /* next offset to append in a chunk */
@@ -36,15 +37,15 @@ static void on_gone(void *arg, const struct ext *g, int refs)
 {
     struct model *x = arg;
 
-    assert_in_range(g->chunk, 1, CHUNKS);
+    assert_in_range(g->chunk, 0, CHUNKS);
     assert_true(g->len > 0);
     assert_true(refs >= -1 && refs <= 1);
     /* Exactly bytes of the map that lie in the range of the operation. */
     assert_true(g->file_off >= x->off && g->file_off + g->len <= x->end);
     for (uint32_t i = 0; i < g->len; i++) {
         assert_int_equal(x->chunk[g->file_off + i], g->chunk);
-        assert_int_equal(x->coff[g->file_off + i], g->chunk_off + i);
-        x->chunk[g->file_off + i] = 0;
+        assert_int_equal(x->coff[g->file_off + i], g->chunk_off + (g->chunk ? i : 0));
+        x->chunk[g->file_off + i] = HOLE;
     }
     x->bytes[g->chunk] -= g->len;
     x->refs[g->chunk] += refs;
@@ -60,17 +61,17 @@ static void check_all(struct model *x)
     while (extmap_find(&x->m, at, &e)) {
         assert_true(e.len > 0 && e.file_off >= at);
         for (; at < e.file_off; at++)
-            assert_int_equal(x->chunk[at], 0);
+            assert_int_equal(x->chunk[at], HOLE);
         for (uint32_t i = 0; i < e.len; i++, at++) {
             assert_int_equal(x->chunk[at], e.chunk);
-            assert_int_equal(x->coff[at], e.chunk_off + i);
+            assert_int_equal(x->coff[at], e.chunk_off + (e.chunk ? i : 0));
         }
         bytes[e.chunk] += e.len;
         refs[e.chunk]++;
         n++;
     }
     for (; at < FILE_SIZE; at++)
-        assert_int_equal(x->chunk[at], 0);
+        assert_int_equal(x->chunk[at], HOLE);
     assert_int_equal(n, extmap_count(&x->m));
     assert_memory_equal(bytes, x->bytes, sizeof bytes);
     assert_memory_equal(refs, x->refs, sizeof refs);
@@ -83,19 +84,19 @@ static void model_insert(struct model *x, uint64_t off, uint32_t len, uint64_t c
     size_t before = extmap_count(&x->m);
     int64_t refs0 = 0, refs1 = 0;
 
-    for (int i = 1; i <= CHUNKS; i++)
+    for (int i = 0; i <= CHUNKS; i++)
         refs0 += x->refs[i];
     x->off = off;
     x->end = off + len;
     assert_int_equal(extmap_insert(&x->m, &e, on_gone, x, &merged), 0);
     for (uint32_t i = 0; i < len; i++) {
-        assert_int_equal(x->chunk[off + i], 0); /* all that was there has been told */
+        assert_int_equal(x->chunk[off + i], HOLE); /* all that was there has been told */
         x->chunk[off + i] = chunk;
-        x->coff[off + i] = coff + i;
+        x->coff[off + i] = coff + (chunk ? i : 0);
     }
     x->bytes[chunk] += len;
     x->refs[chunk] += merged ? 0 : 1;
-    for (int i = 1; i <= CHUNKS; i++)
+    for (int i = 0; i <= CHUNKS; i++)
         refs1 += x->refs[i];
     assert_int_equal((int64_t)(extmap_count(&x->m) - before), refs1 - refs0);
 }
@@ -106,7 +107,7 @@ static void model_remove(struct model *x, uint64_t off, uint64_t len)
     x->end = len > FILE_SIZE ? UINT64_MAX : off + len;
     assert_int_equal(extmap_remove(&x->m, off, len, on_gone, x), 0);
     for (uint64_t i = off; i < FILE_SIZE && i < off + len; i++)
-        assert_int_equal(x->chunk[i], 0);
+        assert_int_equal(x->chunk[i], HOLE);
 }
 
 static void random_op(struct model *x, unsigned max_len, unsigned remove_percent)
@@ -126,15 +127,18 @@ static void random_op(struct model *x, unsigned max_len, unsigned remove_percent
     uint64_t chunk = 1 + rng() % CHUNKS;
     uint32_t coff = x->tail[chunk];
     struct ext e;
-    if (rng() % 3 == 0 && off > 0 && x->chunk[off - 1]) { /* continue what is before */
+    if (rng() % 5 == 0) {
+        chunk = coff = 0;
+    } else if (rng() % 3 == 0 && off > 0 && x->chunk[off - 1] < HOLE &&
+               x->chunk[off - 1]) { /* continue what is before */
         chunk = x->chunk[off - 1];
         coff = x->coff[off - 1] + 1;
-    } else if (rng() % 3 == 0 && extmap_find(&x->m, off + len, &e) && e.chunk_off >= len &&
-               e.file_off >= len) { /* be continued by what is behind */
+    } else if (rng() % 3 == 0 && extmap_find(&x->m, off + len, &e) && e.chunk &&
+               e.chunk_off >= len && e.file_off >= len) { /* be continued by what is behind */
         off = e.file_off - len;
         chunk = e.chunk;
         coff = e.chunk_off - len;
-    } else if (rng() % 8 == 0 && x->chunk[off]) { /* the same bytes again */
+    } else if (rng() % 8 == 0 && x->chunk[off] < HOLE) { /* the same bytes again */
         chunk = x->chunk[off];
         coff = x->coff[off];
     } else {
@@ -149,6 +153,8 @@ static void run_random(uint64_t seed, int ops, unsigned max_len, unsigned remove
 
     rng_state = seed;
     extmap_init(&x->m);
+    for (int i = 0; i < FILE_SIZE; i++)
+        x->chunk[i] = HOLE;
     for (int i = 1; i <= CHUNKS; i++)
         x->tail[i] = 1000000u * (unsigned)i;
     for (int i = 0; i < ops; i++) {
@@ -225,6 +231,37 @@ static void test_merge_limit(void **state)
     extmap_free(&m);
 }
 
+/* What is reserved has no place in a chunk: neighbours merge, pieces of it stay at chunk_off 0. */
+static void test_reserved(void **state)
+{
+    struct extmap m;
+    struct ext got, r = {0, 0, 0, EXTMAP_RESERVED_MAX}, small = {1u << 30, 0, 0, 4096},
+                    data = {1000, 5, 70, 100}, odd = {0, 0, 1, 10},
+                    long_one = {0, 0, 0, EXTMAP_RESERVED_MAX + 1};
+    bool merged;
+
+    (void)state;
+    extmap_init(&m);
+    assert_int_equal(extmap_insert(&m, &odd, NULL, NULL, NULL), -EINVAL);
+    assert_int_equal(extmap_insert(&m, &long_one, NULL, NULL, NULL), -EINVAL);
+    assert_int_equal(extmap_insert(&m, &r, NULL, NULL, &merged), 0);
+    assert_false(merged);
+    assert_int_equal(extmap_memory(&m), 0);
+    assert_int_equal(extmap_insert(&m, &small, NULL, NULL, &merged), 0);
+    assert_false(merged); /* too long together */
+    assert_int_equal(extmap_insert(&m, &data, NULL, NULL, &merged), 0);
+    assert_int_equal(extmap_count(&m), 4);
+    assert_true(extmap_find(&m, 1100, &got));
+    assert_int_equal(got.file_off, 1100);
+    assert_int_equal(got.chunk, 0);
+    assert_int_equal(got.chunk_off, 0);
+    struct ext again = {1000, 0, 0, 100};
+    assert_int_equal(extmap_insert(&m, &again, NULL, NULL, &merged), 0);
+    assert_true(merged); /* with one neighbour */
+    assert_int_equal(extmap_count(&m), 3);
+    extmap_free(&m);
+}
+
 static void test_bad_ranges(void **state)
 {
     struct extmap m;
@@ -283,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_random_small),
         cmocka_unit_test(test_inline_costs_nothing),
         cmocka_unit_test(test_merge_limit),
+        cmocka_unit_test(test_reserved),
         cmocka_unit_test(test_bad_ranges),
         cmocka_unit_test(test_large),
     };
