@@ -51,6 +51,7 @@ int fsm_new(struct fsm **out)
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
     fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
     fsm_slab_init(&f->xsets, sizeof(struct fsm_xset));
+    fsm_slab_init(&f->shares, sizeof(struct fsm_share));
     fsm_arena_init(&f->dentries);
     fsm_htab_init(&f->by_ino);
     fsm_htab_init(&f->by_name);
@@ -83,8 +84,10 @@ void fsm_free(struct fsm *f)
         else if (S_ISDIR(i->mode))
             fsm_oset_fini(&i->u.dir.entries, &f->heap);
     }
-    for (uint32_t h = 1; h <= f->chunks.used; h++)
+    for (uint32_t h = 1; h <= f->chunks.used; h++) {
+        fsm_share_drop(f, fsm_chunk_at(f, h));
         fsm_chunk_drop_locs(fsm_chunk_at(f, h));
+    }
     fsm_oset_fini(&f->orphans, &f->heap);
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
@@ -94,6 +97,7 @@ void fsm_free(struct fsm *f)
     fsm_htab_fini(&f->by_chunk);
     fsm_slab_fini(&f->inodes);
     fsm_slab_fini(&f->chunks);
+    fsm_slab_fini(&f->shares);
     fsm_arena_fini(&f->dentries);
     pthread_rwlock_destroy(&f->lock);
     free(f);
@@ -239,7 +243,8 @@ uint64_t fsm_memory(struct fsm *f)
     uint64_t sum = sizeof *f + f->heap + fsm_slab_memory(&f->inodes) + fsm_slab_memory(&f->chunks) +
                    fsm_arena_memory(&f->dentries) + fsm_htab_memory(&f->by_ino) +
                    fsm_htab_memory(&f->by_name) + fsm_htab_memory(&f->by_chunk) +
-                   fsm_slab_memory(&f->xsets) + fsm_htab_memory(&f->by_xattr);
+                   fsm_slab_memory(&f->xsets) + fsm_slab_memory(&f->shares) +
+                   fsm_htab_memory(&f->by_xattr);
 
     for (uint32_t h = 1; h <= f->inodes.used; h++) {
         const struct fsm_inode *i = fsm_inode_at(f, h);

@@ -5,9 +5,10 @@
  * Locking: the owner holds `lock` for writing around fsm_apply and soft changes, for reading around
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
- * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_quota.c,
- * fsm_session.c (duplicate memory, members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint),
- * fsm_slab.c and fsm_table.c (memory, indexes). */
+ * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
+ * (owners of chunks), fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
+ * members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
 #include <pthread.h>
@@ -84,6 +85,8 @@ int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent); /* directories on
 int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **name, size_t *len);
 int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out);
 int fsm_goal(struct fsm *f, uint64_t ino); /* 1..8 or -ENOENT */
+/* Bytes of [off, off + len) that are in no extent: what a reservation would add. */
+int fsm_holes(struct fsm *f, uint64_t ino, uint64_t off, uint64_t len, uint64_t *out);
 bool fsm_session_alive(struct fsm *f, uint64_t session);
 /* The next one by id; after 0: the first. */
 bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name);
@@ -92,6 +95,7 @@ uint64_t fsm_applied(struct fsm *f); /* index of the last command */
 void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto);
 struct fsm_counts {
     uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans;
+    uint64_t reserved; /* by fallocate and not written yet, times the goal: not in bytes */
 };
 void fsm_counts(struct fsm *f, struct fsm_counts *out);
 struct fsm_member {
@@ -126,11 +130,12 @@ struct fsm_chunk {
     fsm_u64_a4 id;
     fsm_u64_a4 session; /* writer */
     uint32_t next;      /* private: hash chain */
-    uint32_t owner;     /* private: the inode that references it; see fsm_chunk.c */
+    uint32_t owner;     /* private: who references it; see fsm_share.c */
     uint32_t len;       /* committed bytes */
     uint32_t refs;      /* extents that name it */
-    uint32_t live;      /* bytes that extents name */
-    uint8_t goal;       /* highest among the files that reference it */
+    uint32_t live;      /* bytes that extents name, no more than fit; fsm_share.c knows all */
+    uint8_t goal : 4;   /* highest among the files that reference it */
+    uint8_t shared : 1; /* private to fsm_share.c */
     uint8_t nloc;
     uint8_t soft_flags; /* nodes module */
     uint8_t loc_heap;   /* private to fsm_chunk_set_locs */
@@ -139,8 +144,9 @@ struct fsm_chunk {
         struct fsm_loc *ptr;
     } __attribute__((packed, aligned(4))) u; /* functions below */
 };
-struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id); /* NULL when unknown */
-struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);          /* c->nloc entries */
+struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id);       /* NULL when unknown */
+unsigned fsm_chunk_files(struct fsm *f, const struct fsm_chunk *c); /* that reference it */
+struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);                /* c->nloc entries */
 int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l); /* write lock; replaces same chunkd */
 void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd); /* write lock */
 /* Iterates all chunks in slices without holding the lock between them: *pos 0 starts, false at the

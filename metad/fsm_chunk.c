@@ -1,15 +1,18 @@
-/* Chunks and the extents that refer to them: commit, cutting, reference counts, goals.
+/* Chunks and the extents that refer to them: commit, cutting, reference counts.
  *
  * A chunk enters with the first commit that names it and leaves when the last extent that refers to
  * it is gone. refs counts extents, live their bytes; both follow from the extent maps' callbacks,
- * nothing else changes them. A chunk belongs to the one file whose extents name it (owner): commits
- * that would share it between files are refused with EPERM, so its goal is its file's goal.
- * (Sharing, for clones, will need a count of owners here.)
+ * nothing else changes them. Which files those extents are of, and hence the chunk's goal, is kept
+ * by fsm_share.c. Extents of chunk 0 are reserved ranges (fsm_fallocate.c): counted in the file's
+ * alloc and in n.reserved, they belong to no chunk.
  *
- * A commit may append bytes behind len only for the session that wrote the chunk; bytes below len
- * may be named again by the owner's other writers. All chunks that a commit names are pinned
- * (counted) before the first extent goes in, so that an extent which replaces a chunk's last bytes
- * does not free it under the next one.
+ * A commit may name a chunk that the file owns, or bytes that no commit named yet, for the session
+ * that wrote them: even where the file does not own the chunk (any more), since another client may
+ * have cut its extents while its clones keep the chunk. Others' chunks are refused with EPERM: only
+ * a clone makes a file the owner of bytes that it did not write.
+ *
+ * All chunks that a commit names are pinned (counted) before the first extent goes in, so that an
+ * extent which replaces a chunk's last bytes does not free it under the next one.
  *
  * Locations are soft: kept here for memory's sake, never read by an operation. Up to three are
  * inline. Failure modes: codes only; out of memory aborts. Thread context: fsm lock. */
@@ -45,20 +48,23 @@ struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id)
     return h ? fsm_chunk_at(f, h) : NULL;
 }
 
-uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session, uint32_t owner, uint8_t goal)
+unsigned fsm_chunk_files(struct fsm *f, const struct fsm_chunk *c)
+{
+    return fsm_share_files(f, c);
+}
+
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session)
 {
     uint32_t h = fsm_slab_alloc(&f->chunks);
     struct fsm_chunk *c = fsm_chunk_at(f, h);
 
     c->id = id;
     c->session = session;
-    c->owner = owner;
-    c->goal = goal;
     fsm_htab_insert(&f->by_chunk, &fsm_chunk_htab_ops, f, h);
     return h;
 }
 
-static void changed(struct fsm *f, struct fsm_chunk *c)
+void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c)
 {
     if (f->hooks.chunk_changed)
         f->hooks.chunk_changed(f->hooks.arg, c);
@@ -71,6 +77,7 @@ static void release(struct fsm *f, uint32_t h)
     fsm_htab_remove(&f->by_chunk, &fsm_chunk_htab_ops, f, h);
     if (f->hooks.chunk_freed)
         f->hooks.chunk_freed(f->hooks.arg, c);
+    fsm_share_drop(f, c);
     fsm_chunk_drop_locs(c);
     fsm_slab_release(&f->chunks, h);
 }
@@ -153,51 +160,99 @@ bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
 
 struct cut_ctx {
     struct fsm *f;
-    struct fsm_inode *inode;
+    uint32_t file;
 };
+
+/* len more bytes of h have a place (less when negative). */
+static void count(struct fsm *f, uint32_t h, uint64_t chunk, int64_t len)
+{
+    struct fsm_inode *i = fsm_inode_at(f, h);
+
+    assert(len >= 0 || i->x.alloc >= (uint64_t)-len);
+    i->x.alloc += (uint64_t)len;
+    if (chunk)
+        f->n.bytes += (uint64_t)len;
+    else
+        f->n.reserved += (uint64_t)(len * i->goal);
+}
 
 static void on_gone(void *arg, const struct ext *gone, int refs)
 {
     struct cut_ctx *x = arg;
-    uint32_t h = find(x->f, gone->chunk);
 
+    count(x->f, x->file, gone->chunk, -(int64_t)gone->len);
+    fsm_charge(x->f, fsm_inode_at(x->f, x->file), -(int64_t)gone->len, 0);
+    if (!gone->chunk)
+        return;
+    uint32_t h = find(x->f, gone->chunk);
     assert(h);
     struct fsm_chunk *c = fsm_chunk_at(x->f, h);
-    assert(c->live >= gone->len && x->inode->x.alloc >= gone->len);
-    c->live -= gone->len;
-    c->refs += (uint32_t)refs;
-    x->inode->x.alloc -= gone->len;
-    fsm_charge(x->f, x->inode, -(int64_t)gone->len, 0);
-    x->f->n.bytes -= gone->len;
+    fsm_share_count(x->f, c, x->file, refs, -(int64_t)gone->len);
     if (c->refs == 0)
         release(x->f, h);
 }
 
+void fsm_file_punch(struct fsm *f, uint32_t h, uint64_t off, uint64_t len)
+{
+    struct cut_ctx x = {f, h};
+
+    if (extmap_remove(&fsm_inode_at(f, h)->u.map, off, len, on_gone, &x) != 0)
+        fsm_oom();
+}
+
 void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from)
 {
-    struct fsm_inode *i = fsm_inode_at(f, h);
-    struct cut_ctx x = {f, i};
+    fsm_file_punch(f, h, from, UINT64_MAX - from);
+}
 
-    if (extmap_remove(&i->u.map, from, UINT64_MAX - from, on_gone, &x) != 0)
+void fsm_file_pin(struct fsm *f, uint32_t h, const struct ext *e)
+{
+    fsm_charge(f, fsm_inode_at(f, h), e->len, 0);
+    fsm_file_count(f, h, e);
+}
+
+void fsm_file_count(struct fsm *f, uint32_t h, const struct ext *e)
+{
+    count(f, h, e->chunk, e->len);
+    if (!e->chunk)
+        return;
+    struct fsm_chunk *c = fsm_chunk_find(f, e->chunk);
+    assert(c);
+    fsm_share_count(f, c, h, 1, e->len);
+}
+
+void fsm_file_put(struct fsm *f, uint32_t h, const struct ext *e)
+{
+    struct fsm_inode *i = fsm_inode_at(f, h);
+    struct cut_ctx ctx = {f, h};
+    bool merged = false;
+
+    if (extmap_insert(&i->u.map, e, on_gone, &ctx, &merged) != 0)
         fsm_oom();
+    if (merged && e->chunk) {
+        struct fsm_chunk *c = fsm_chunk_find(f, e->chunk);
+        assert(c && c->refs > 1);
+        fsm_share_count(f, c, h, -1, 0);
+    }
 }
 
 void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
 {
     struct fsm_inode *i = fsm_inode_at(f, h);
+    uint64_t reserved = 0;
+    unsigned was = i->goal;
     struct ext e;
 
-    i->goal = goal;
+    i->goal = goal & 15;
     if (!S_ISREG(i->mode))
         return;
     for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
-        struct fsm_chunk *c = fsm_chunk_find(f, e.chunk);
-        assert(c && c->owner == h);
-        if (c->goal != goal) {
-            c->goal = goal;
-            changed(f, c);
-        }
+        if (e.chunk)
+            fsm_share_goal(f, fsm_chunk_find(f, e.chunk));
+        else
+            reserved += e.len;
     }
+    f->n.reserved += reserved * goal - reserved * was;
 }
 
 /* ---- commit ---- */
@@ -217,12 +272,15 @@ static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, ui
     if (!h)
         return 0;
     const struct fsm_chunk *c = fsm_chunk_at(f, h);
-    if (c->owner != file)
+    bool own = c->session == session;
+    if (own && e->chunk_off >= c->len)
+        return 0;
+    if (!fsm_share_has(f, c, file))
         return -EPERM;
-    if (c->session != session && e->chunk_off + e->len > c->len)
+    if (!own && e->chunk_off + e->len > c->len)
         return -EPERM;
-    if (c->live > COMMIT_BYTES)
-        return -EPERM; /* the same bytes named over and over: live must not overflow */
+    if (fsm_share_live(f, c) > COMMIT_BYTES && fsm_share_files(f, c) == 1)
+        return -EPERM; /* the same bytes named over and over */
     return 0;
 }
 
@@ -254,26 +312,22 @@ static int commit_check(const struct fsm *f, uint64_t session, const Replfs__Com
     }
     if (sum >= COMMIT_BYTES)
         return -EINVAL;
-    return fsm_quota_commit(f, fsm_inode_at(f, *file), op, 0, sum);
+    return fsm_quota_commit(f, fsm_inode_at(f, *file), op, base, sum);
 }
 
-/* Counts one extent's reference before it is in the map. */
-static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Extent *e)
+/* Counts one extent before it is in the map. */
+static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Extent *x)
 {
-    struct fsm_inode *i = fsm_inode_at(f, file);
-    uint32_t h = find(f, e->chunk);
+    struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
+    uint32_t h = find(f, e.chunk);
 
     if (!h)
-        h = fsm_chunk_new(f, e->chunk, session, file, i->goal);
+        h = fsm_chunk_new(f, e.chunk, session);
     struct fsm_chunk *c = fsm_chunk_at(f, h);
-    c->refs++;
-    c->live += e->len;
-    i->x.alloc += e->len;
-    fsm_charge(f, i, e->len, 0);
-    f->n.bytes += e->len;
-    if (c->len < e->chunk_off + e->len) {
-        c->len = e->chunk_off + e->len;
-        changed(f, c);
+    fsm_file_pin(f, file, &e);
+    if (c->len < e.chunk_off + e.len) {
+        c->len = e.chunk_off + e.len;
+        fsm_chunk_changed(f, c);
     }
 }
 
@@ -281,16 +335,8 @@ static void insert(struct fsm *f, uint32_t file, uint64_t base, const Replfs__Ex
 {
     struct fsm_inode *i = fsm_inode_at(f, file);
     struct ext e = {base + x->file_off, x->chunk, x->chunk_off, x->len};
-    struct cut_ctx ctx = {f, i};
-    bool merged = false;
 
-    if (extmap_insert(&i->u.map, &e, on_gone, &ctx, &merged) != 0)
-        fsm_oom();
-    if (merged) {
-        struct fsm_chunk *c = fsm_chunk_find(f, e.chunk);
-        assert(c && c->refs > 1);
-        c->refs--;
-    }
+    fsm_file_put(f, file, &e);
     if (i->size < e.file_off + e.len)
         i->size = e.file_off + e.len;
 }

@@ -20,7 +20,8 @@
  *            version 2: u8 flags (1: never had a name), u16 quota realm; str16 symlink target
  *   DENTRY   u64 parent; u64 child; u64 cookie; str8 name
  *   CHUNK    u64 id; u64 session; u32 len
- *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode)
+ *   EXTENT   u64 ino; u64 file_off; u64 chunk; u32 chunk_off; u32 len  (ascending per inode; since
+ *            version 2 several inodes may name one chunk, and chunk 0 is a reserved range)
  *   XATTR    u64 ino; str8 name; u32 length; value of that length (since version 2)
  *   QUOTA    u16 realm; u64 ino of the tree's root; u64 most bytes; u64 most inodes (0: no limit)
  *

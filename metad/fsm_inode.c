@@ -247,7 +247,7 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     if (op->valid & REPLFS__SETATTR_OP__VALID__GID)
         i->gid = op->gid;
     if (op->valid & REPLFS__SETATTR_OP__VALID__SIZE) {
-        if (op->size < i->size)
+        if (op->size <= i->size) /* also what is reserved behind the end */
             fsm_file_cut(f, h, op->size);
         i->size = op->size;
         i->mtime = f->now;

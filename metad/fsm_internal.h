@@ -83,6 +83,18 @@ struct fsm_xset {
     struct fsm_xattr **v; /* n, ascending by name */
 };
 
+/* The owners of a chunk that more than one file references (fsm_share.c). */
+struct fsm_sharer {
+    uint32_t inode; /* handle */
+    uint32_t refs;  /* its extents that name the chunk */
+};
+struct fsm_share {
+    uint64_t id;     /* the chunk's */
+    uint32_t n, cap; /* n: also the slab's link while free */
+    uint64_t live;
+    struct fsm_sharer *own; /* by inode */
+};
+
 /* An answer given to a session, kept until the session says that it has it. */
 struct fsm_answer {
     uint64_t seq, ino, parent, value;
@@ -107,7 +119,7 @@ struct fsm_realm {
 struct fsm {
     pthread_rwlock_t lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
-    struct fsm_slab inodes, chunks, xsets;
+    struct fsm_slab inodes, chunks, shares, xsets;
     struct fsm_arena dentries;
     struct fsm_htab by_ino, by_name, by_chunk, by_xattr;
     struct fsm_oset orphans; /* inodes without a name, by ino */
@@ -188,12 +200,29 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
 
 /* ---- fsm_chunk.c ---- */
 extern const struct fsm_htab_ops fsm_chunk_htab_ops;
-uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session, uint32_t owner, uint8_t goal);
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session); /* no owner, no goal yet */
+void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c);           /* tells the hook */
 void fsm_chunk_drop_locs(struct fsm_chunk *c);
 void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from); /* drops extents behind from */
+void fsm_file_punch(struct fsm *f, uint32_t h, uint64_t off, uint64_t len);
+/* Two steps of adding an extent, chunk 0 included: counted first, so that a chunk whose last extent
+ * is replaced meanwhile does not go; then put into the map. */
+void fsm_file_pin(struct fsm *f, uint32_t h, const struct ext *e);
+void fsm_file_put(struct fsm *f, uint32_t h, const struct ext *e);
+void fsm_file_count(struct fsm *f, uint32_t h, const struct ext *e); /* as pin, charging no quota */
 void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal);
 int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
                   struct fsm_result *res);
+
+/* ---- fsm_share.c ---- */
+bool fsm_share_has(const struct fsm *f, const struct fsm_chunk *c, uint32_t h); /* h owns c */
+uint64_t fsm_share_live(const struct fsm *f, const struct fsm_chunk *c);
+uint32_t fsm_share_files(const struct fsm *f, const struct fsm_chunk *c);
+/* The extents of h that name c change by refs, the bytes that they name by bytes; h joins or leaves
+ * the owners and the goal follows. The caller frees a chunk without references. */
+void fsm_share_count(struct fsm *f, struct fsm_chunk *c, uint32_t h, int refs, int64_t bytes);
+void fsm_share_goal(struct fsm *f, struct fsm_chunk *c); /* an owner's goal changed */
+void fsm_share_drop(struct fsm *f, struct fsm_chunk *c); /* before c is freed */
 
 /* ---- fsm_xattr.c ---- */
 int fsm_op_xattr(struct fsm *f, const Replfs__XattrOp *op, struct fsm_result *res);

@@ -353,9 +353,29 @@ static int load_chunk(struct loader *l)
         return corrupt(l, "malformed chunk");
     if (fsm_chunk_find(l->f, id))
         return corrupt(l, "chunk twice");
-    uint32_t h = fsm_chunk_new(l->f, id, session, 0, 0);
+    uint32_t h = fsm_chunk_new(l->f, id, session);
     fsm_chunk_at(l->f, h)->len = len;
     return 0;
+}
+
+/* Where an extent may lie: bytes within the file and their chunk, reservations anywhere. */
+static const char *extent_wrong(struct loader *l, const struct fsm_inode *i, const struct ext *e)
+{
+    if (!e->chunk) {
+        if (l->version < 2)
+            return "extent without a chunk";
+        return e->len == 0 || e->len > EXTMAP_RESERVED_MAX || e->chunk_off ||
+                       e->file_off > FSM_SIZE_MAX - e->len
+                   ? "malformed reservation"
+                   : NULL;
+    }
+    if (e->len == 0 || e->len > FSM_CHUNK_MAX || e->file_off > i->size ||
+        e->len > i->size - e->file_off)
+        return "extent behind the end of its file";
+    const struct fsm_chunk *c = fsm_chunk_find(l->f, e->chunk);
+    if (!c || e->chunk_off > c->len || e->len > c->len - e->chunk_off)
+        return "extent of bytes that its chunk does not have";
+    return NULL;
 }
 
 static int load_extent(struct loader *l)
@@ -363,7 +383,6 @@ static int load_extent(struct loader *l)
     struct fsm *f = l->f;
     uint64_t ino = get64(l);
     struct ext e = {0};
-    bool merged = false;
 
     e.file_off = get64(l);
     e.chunk = get64(l);
@@ -373,23 +392,13 @@ static int load_extent(struct loader *l)
     if (!h || !S_ISREG(fsm_inode_at(f, h)->mode))
         return corrupt(l, "extent of a file that is not there");
     struct fsm_inode *i = fsm_inode_at(f, h);
-    if (e.len == 0 || e.len > FSM_CHUNK_MAX || e.file_off > i->size || e.len > i->size - e.file_off)
-        return corrupt(l, "extent behind the end of its file");
+    const char *wrong = extent_wrong(l, i, &e);
+    if (wrong)
+        return corrupt(l, wrong);
     if (ino == l->last_ino ? e.file_off < l->last_end : extmap_count(&i->u.map) != 0)
         return corrupt(l, "extents overlap or are out of order");
-    struct fsm_chunk *c = fsm_chunk_find(f, e.chunk);
-    if (!c || e.chunk_off > c->len || e.len > c->len - e.chunk_off)
-        return corrupt(l, "extent of bytes that its chunk does not have");
-    if ((c->owner && c->owner != h) || c->live > UINT32_MAX - e.len)
-        return corrupt(l, "chunk shared in a way this version does not know");
-    if (extmap_insert(&i->u.map, &e, NULL, NULL, &merged) != 0)
-        fsm_oom();
-    c->owner = h;
-    c->goal = i->goal;
-    c->refs += !merged;
-    c->live += e.len;
-    i->x.alloc += e.len;
-    f->n.bytes += e.len;
+    fsm_file_count(f, h, &e); /* quotas are charged in the end */
+    fsm_file_put(f, h, &e);
     l->last_ino = ino;
     l->last_end = e.file_off + e.len;
     return 0;

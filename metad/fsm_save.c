@@ -205,21 +205,34 @@ static void put_extent(struct sink *s, uint64_t ino, const struct ext *e)
     end(s);
 }
 
+static bool continues(const struct ext *run, const struct ext *e)
+{
+    return run->len && run->chunk == e->chunk && run->file_off + run->len == e->file_off &&
+           (!e->chunk || run->chunk_off + run->len == e->chunk_off);
+}
+
 /* Neighbours that continue each other are written as one: whether a map holds them joined depends
- * on its history, and one filled from this file would join them anyway. */
+ * on its history, and one filled from this file would join them anyway. Runs of what is reserved
+ * are cut where an extent can hold no more, counted from the run's beginning. */
 static void put_extents(struct sink *s, const struct fsm_inode *i)
 {
     struct ext e, run = {0};
 
     for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
-        if (run.len && run.chunk == e.chunk && run.file_off + run.len == e.file_off &&
-            run.chunk_off + run.len == e.chunk_off) {
-            run.len += e.len;
-            continue;
+        uint64_t len = e.len;
+        if (continues(&run, &e)) {
+            len += run.len;
+        } else {
+            if (run.len)
+                put_extent(s, i->ino, &run);
+            run = e;
         }
-        if (run.len)
+        for (; !run.chunk && len > EXTMAP_RESERVED_MAX; len -= EXTMAP_RESERVED_MAX) {
+            run.len = EXTMAP_RESERVED_MAX;
             put_extent(s, i->ino, &run);
-        run = e;
+            run.file_off += EXTMAP_RESERVED_MAX;
+        }
+        run.len = (uint32_t)len;
     }
     if (run.len)
         put_extent(s, i->ino, &run);

@@ -98,6 +98,9 @@ static const char *chunk_note(struct status_ask *a, struct fsm_chunk *c, unsigne
         return "lost: no good copy is left";
     if (c->goal > file_goal)
         return status_text(a, "shared with a file of goal %u", c->goal);
+    unsigned files = fsm_chunk_files(a->n->cfg.fsm, c);
+    if (d.act == REPAIR_NONE && files > 1)
+        return status_text(a, "shared by %u files", files);
     return d.act == REPAIR_NONE ? "" : d.why;
 }
 

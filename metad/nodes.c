@@ -388,6 +388,14 @@ void nodes_space(struct nodes *n, uint64_t *total, uint64_t *avail)
         }
 }
 
+bool nodes_no_room(struct nodes *n, uint64_t bytes)
+{
+    uint64_t total, avail;
+    nodes_space(n, &total, &avail);
+    LOCK_SCOPE(&n->lock);
+    return !n->settling && total && bytes > avail;
+}
+
 void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
                uint8_t out[CAP_LEN])
 {

@@ -59,6 +59,8 @@ void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t right
                uint8_t out[CAP_LEN]);
 void nodes_space(struct nodes *n, uint64_t *total,
                  uint64_t *avail); /* raw bytes over all live disks */
+/* Whether so many raw bytes surely do not fit; false while chunkds are still reporting. */
+bool nodes_no_room(struct nodes *n, uint64_t bytes);
 /* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq. */
 void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);

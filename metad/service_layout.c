@@ -150,7 +150,7 @@ static int build_layout(struct service *s, struct pile *pile, uint64_t session,
             break;
         }
         put_extent(pile, rep, &e);
-        if (first_time(&seen, e.chunk))
+        if (e.chunk && first_time(&seen, e.chunk))
             rep->chunks[rep->n_chunks++] = chunk_loc(s, pile, e.chunk, session);
     }
     return 0;

@@ -138,6 +138,36 @@ static int check_op(const Replfs__MetaOp *op, uint64_t session)
     }
 }
 
+/* len * goal + reserved, no more than fits. */
+static uint64_t more(uint64_t len, unsigned goal, uint64_t reserved)
+{
+    uint64_t r;
+
+    if (__builtin_mul_overflow(len, goal, &r) || __builtin_add_overflow(r, reserved, &r))
+        return UINT64_MAX;
+    return r;
+}
+
+/* A reservation that free space could not hold, with what else is reserved, is refused here: apply
+ * knows no disks. What the file has already is counted only when that decides. */
+static bool no_room(struct service *s, const Replfs__FallocateOp *op)
+{
+    struct fsm_counts n;
+    uint64_t need = op->len;
+
+    if (op->mode & 2) /* FALLOC_FL_PUNCH_HOLE */
+        return false;
+    fsm_rdlock(s->cfg.fsm);
+    int goal = fsm_goal(s->cfg.fsm, op->ino);
+    fsm_counts(s->cfg.fsm, &n);
+    bool full = goal > 0 && nodes_no_room(s->cfg.nodes, more(need, (unsigned)goal, n.reserved));
+    if (full)
+        full = fsm_holes(s->cfg.fsm, op->ino, op->off, op->len, &need) == 0 && need &&
+               nodes_no_room(s->cfg.nodes, more(need, (unsigned)goal, n.reserved));
+    fsm_unlock(s->cfg.fsm);
+    return full;
+}
+
 static void refuse(struct step *st, int code)
 {
     st->fail = code;
@@ -166,6 +196,10 @@ static void propose(struct step *st, uint64_t seq)
         commit.n_copies = 0;
         commit.copies = NULL;
         op.commit = &commit;
+    } else if (op.op_case == REPLFS__META_OP__OP_FALLOCATE && no_room(s, op.fallocate)) {
+        st->result.code = ENOSPC;
+        on_after(st);
+        return;
     }
     cmd.session = r->session;
     cmd.seq = seq;

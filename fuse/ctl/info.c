@@ -109,6 +109,11 @@ static void text_extents(const struct pages *p)
             table_row(&t);
             table_cell(&t, 0, "%" PRIu64, r->extents[e]->file_off);
             table_cell(&t, 1, "%u", r->extents[e]->len);
+            if (!r->extents[e]->chunk) {
+                table_cell(&t, 2, "reserved");
+                table_cell(&t, 3, "%s", "");
+                continue;
+            }
             table_cell(&t, 2, "%" PRIx64, r->extents[e]->chunk);
             table_cell(&t, 3, "%u", r->extents[e]->chunk_off);
         }

@@ -203,6 +203,29 @@ static inline int rig_chmod(struct rig *r, uint64_t ino, uint32_t mode)
     return RIG_OP(r, SETATTR, setattr, &o);
 }
 
+static inline int rig_clone(struct rig *r, uint64_t src, uint64_t src_off, uint64_t dst,
+                            uint64_t dst_off, uint64_t len)
+{
+    Replfs__CloneOp o = REPLFS__CLONE_OP__INIT;
+    o.src = src;
+    o.src_off = src_off;
+    o.dst = dst;
+    o.dst_off = dst_off;
+    o.len = len;
+    return RIG_OP(r, CLONE, clone, &o);
+}
+
+static inline int rig_fallocate(struct rig *r, uint64_t ino, uint32_t mode, uint64_t off,
+                                uint64_t len)
+{
+    Replfs__FallocateOp o = REPLFS__FALLOCATE_OP__INIT;
+    o.ino = ino;
+    o.mode = mode;
+    o.off = off;
+    o.len = len;
+    return RIG_OP(r, FALLOCATE, fallocate, &o);
+}
+
 static inline int rig_set_goal(struct rig *r, uint64_t ino, uint32_t goal, uint32_t uid)
 {
     Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
