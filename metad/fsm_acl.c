@@ -39,11 +39,8 @@ static void set_perm(uint8_t *e, unsigned perm)
     le_put16(e + 2, (uint16_t)perm);
 }
 
-int fsm_acl_check(const uint8_t *acl, size_t len)
+int fsm_acl_count(const uint8_t *acl, size_t len)
 {
-    unsigned last = 0;
-    bool named = false, mask = false;
-
     if (len < FSM_ACL_HEADER)
         return -EINVAL;
     if (le_get32(acl) != VERSION)
@@ -52,39 +49,47 @@ int fsm_acl_check(const uint8_t *acl, size_t len)
         return -EINVAL;
     for (const uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
         unsigned tag = tag_of(e);
-        bool is_named = tag == USER || tag == GROUP;
-        bool fits;
-        switch (tag) {
-        case USER_OBJ:
-            fits = last == 0;
-            break;
-        case USER:
-            fits = last == USER_OBJ || last == USER;
-            break;
-        case GROUP_OBJ:
-            fits = last == USER_OBJ || last == USER;
-            break;
-        case GROUP:
-            fits = last == GROUP_OBJ || last == GROUP;
-            break;
-        case MASK:
-            fits = last == GROUP_OBJ || last == GROUP;
-            mask = true;
-            break;
-        case OTHER:
-            fits = last == MASK || (!named && last == GROUP_OBJ);
-            break;
-        default:
+        if ((tag == USER || tag == GROUP) && le_get32(e + 4) == NO_ID)
             return -EINVAL;
-        }
-        if (!fits || perm_of(e) > 7 || (is_named && le_get32(e + 4) == NO_ID))
+        if (tag == 0 || tag > OTHER || (tag & (tag - 1)))
             return -EINVAL;
-        named |= is_named;
+    }
+    return (int)((len - FSM_ACL_HEADER) / FSM_ACL_ENTRY);
+}
+
+/* Whether an entry with this tag may follow one with the tag last (0: none). */
+static bool may_follow(unsigned tag, unsigned last, bool named)
+{
+    switch (tag) {
+    case USER_OBJ:
+        return last == 0;
+    case USER:
+    case GROUP_OBJ:
+        return last == USER_OBJ || last == USER;
+    case GROUP:
+    case MASK:
+        return last == GROUP_OBJ || last == GROUP;
+    default: /* OTHER */
+        return last == MASK || (last == GROUP_OBJ && !named);
+    }
+}
+
+int fsm_acl_check(const uint8_t *acl, size_t len)
+{
+    int n = fsm_acl_count(acl, len);
+    unsigned last = 0;
+    bool named = false; /* so it needs a mask: OTHER may follow that alone */
+
+    if (n <= 0)
+        return n;
+    for (const uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
+        unsigned tag = tag_of(e);
+        if (perm_of(e) > 7 || !may_follow(tag, last, named))
+            return -EINVAL;
+        named |= tag == USER || tag == GROUP;
         last = tag;
     }
-    if (last && (last != OTHER || (named && !mask)))
-        return -EINVAL;
-    return (int)((len - FSM_ACL_HEADER) / FSM_ACL_ENTRY);
+    return last == OTHER ? n : -EINVAL;
 }
 
 void fsm_acl_tidy(uint8_t *acl, size_t len)

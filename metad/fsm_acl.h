@@ -11,9 +11,11 @@
 #define FSM_ACL_ENTRY 8u
 
 /* The number of entries, 0 for a list without any (which means: no ACL), -EOPNOTSUPP for another
- * version, -EINVAL for anything that is not a valid list: entries in the order USER_OBJ, USER,
+ * version, -EINVAL for bytes that are not a list. Takes any bytes. */
+int fsm_acl_count(const uint8_t *acl, size_t len);
+/* Likewise, and -EINVAL for a list that is not valid: entries in the order USER_OBJ, USER,
  * GROUP_OBJ, GROUP, MASK, OTHER; the OBJs and OTHER exactly once; MASK when there are named
- * users or groups. */
+ * users or groups. Takes any bytes. */
 int fsm_acl_check(const uint8_t *acl, size_t len);
 /* Gives entries that carry no id the one that the kernel shows for them. */
 void fsm_acl_tidy(uint8_t *acl, size_t len);

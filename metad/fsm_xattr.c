@@ -245,9 +245,9 @@ static int name_check(struct name name, uint16_t mode)
     for (size_t k = 0; k < sizeof spaces / sizeof spaces[0]; k++) {
         if (name.n < spaces[k].n || memcmp(name.p, spaces[k].p, spaces[k].n) != 0)
             continue;
-        if (name.n == spaces[k].n)
-            return -EINVAL;
-        return k == 0 && !S_ISREG(mode) && !S_ISDIR(mode) ? -EPERM : 0;
+        if (k == 0 && !S_ISREG(mode) && !S_ISDIR(mode))
+            return -EPERM;
+        return name.n == spaces[k].n ? -EINVAL : 0;
     }
     return -EOPNOTSUPP;
 }
@@ -259,12 +259,14 @@ static int set_acl(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *op
 {
     struct name name = {op->name.data, op->name.len};
     bool access = is_name(name, NAME(ACL_ACCESS));
-    int n = op->remove || !op->value.len ? 0 : fsm_acl_check(op->value.data, op->value.len);
+    int n = op->remove || !op->value.len ? 0 : fsm_acl_count(op->value.data, op->value.len);
 
+    if (n > 0 && !access && !S_ISDIR(i->mode))
+        return -EACCES;
+    if (n > 0)
+        n = fsm_acl_check(op->value.data, op->value.len);
     if (n < 0)
         return n;
-    if (!access && n && !S_ISDIR(i->mode))
-        return -EACCES;
     if (n == 0) {
         if (drop(f, i, name))
             fsm_inode_touch(f, i, false);

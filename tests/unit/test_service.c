@@ -572,7 +572,8 @@ static int get_xattr(uint64_t ino, const char *name, uint8_t *value, size_t *len
     int rv = ask(&me, &env, &res);
     if (rv == 0) {
         *len = res.rep->getxattr_reply->value.len;
-        memcpy(value, res.rep->getxattr_reply->value.data, *len);
+        if (*len > 0)
+            memcpy(value, res.rep->getxattr_reply->value.data, *len);
     }
     rpc_result_free(&res);
     return rv;
