@@ -355,10 +355,8 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
         insert(f, file, base, op->extents[k]);
     struct fsm_inode *i = fsm_inode_at(f, file);
     i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
-    if (op->kill_suid) {
-        fsm_inode_kill_suid(i);
-        fsm_xattr_drop_caps(f, i);
-    }
+    if (op->kill_suid)
+        fsm_inode_kill_suid(f, i);
     fsm_inode_touch(f, i, false);
     res->ino = op->ino;
     res->value = base;

@@ -170,7 +170,8 @@ void fsm_inode_free(struct fsm *f, uint32_t h);
 void fsm_inode_orphan(struct fsm *f, uint32_t h, uint64_t opener);
 void fsm_inode_adopt(struct fsm *f, uint32_t h); /* a tmpfile gets its first name */
 void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctime, change; mtime */
-void fsm_inode_kill_suid(struct fsm_inode *i);                           /* as write(2) does */
+/* Drops setuid, setgid and file capabilities, as write(2) does. */
+void fsm_inode_kill_suid(struct fsm *f, struct fsm_inode *i);
 struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
 int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
 int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
@@ -231,7 +232,7 @@ void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i);
 /* A new inode i in dir: takes over its default ACL, or else loses the bits of umask. */
 void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_inode *i,
                        uint32_t umask);
-void fsm_xattr_drop_caps(struct fsm *f, struct fsm_inode *i); /* file capabilities, as write(2) */
+void fsm_xattr_drop_caps(struct fsm *f, struct fsm_inode *i); /* file capabilities */
 void fsm_xattr_drop_all(struct fsm *f, struct fsm_inode *i);
 /* From a checkpoint. 0, -EEXIST, or -EINVAL for what could not have been set. */
 int fsm_xattr_load(struct fsm *f, uint32_t h, const uint8_t *name, size_t name_len,
