@@ -2,9 +2,10 @@
  *
  * A file has at most one buffer being filled, the last of its list. Bytes that continue it, and
  * small writes elsewhere in the file, are appended to it; a rewrite of bytes still in it happens
- * in place. It is sealed when full, when it is flushed, and when a large write begins somewhere
- * else, so that large data stays aligned to CRC blocks and can be read back without
- * amplification. Buffers grow from small to 1 MiB, since most files are small.
+ * in place. It is sealed when full, when it is flushed, when the next write would not fit whole
+ * (buffers are committed one by one: another client's write between two halves would tear it), and
+ * when a large write begins somewhere else, so that large data stays aligned to CRC blocks and can
+ * be read back without amplification. Buffers grow from small to 1 MiB, since most files are small.
  *
  * Dirty bytes are those in buffers: counted when written, given back when every copy has
  * acknowledged them or they are given up. Writers wait, without locks, while the sum is at its
@@ -135,11 +136,12 @@ static struct abuf *abuf_for(struct cfile *f, uint64_t off, size_t len)
     if (a && a->state == ABUF_FILLING && a->npieces) {
         const struct piece *p = &a->pieces[a->npieces - 1];
         bool continues = p->file_off + p->len == off;
-        if (a->len < a->limit && (continues || (len < LARGE_WRITE && a->npieces < PIECES_MAX)))
+        bool fits = len <= a->limit - a->len || len > abuf_limit(off);
+        if (a->len < a->limit && fits &&
+            (continues || (len < LARGE_WRITE && a->npieces < PIECES_MAX)))
             return a;
         abuf_seal(f);
-        if (!continues)
-            f->streaming = false;
+        f->streaming = continues;
     }
     return abuf_new(f, off, len);
 }

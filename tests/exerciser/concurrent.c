@@ -22,6 +22,7 @@
 
 #define BLOCKS 256u
 #define RUN_MAX 8u /* blocks of one write */
+#define ROUND 50u  /* writes of each process between two checks of the blocks */
 
 struct shared {
     uint32_t last[64][BLOCKS]; /* of each process: the number of its last write of a block, or 0 */
@@ -102,13 +103,13 @@ static void append_records(struct exerciser *x, unsigned w)
     free(buf);
 }
 
-static void overwrite_blocks(struct exerciser *x, unsigned w, struct shared *sh)
+static void overwrite_blocks(struct exerciser *x, unsigned w, uint32_t from_seq, struct shared *sh)
 {
     uint64_t size = x->o.record_size, part = BLOCKS / 2 / x->o.writers;
     uint8_t *buf = malloc(size * RUN_MAX);
     int fd = writer_open(x, w, 0);
     uint64_t end = 0; /* of the last write: some go on there */
-    for (uint32_t seq = 1; buf && seq <= x->o.records; seq++) {
+    for (uint32_t seq = from_seq; buf && seq < from_seq + ROUND; seq++) {
         bool own = one_in(x, 2);
         uint64_t from = own ? BLOCKS / 2 + w * part : 0, n = own ? part : BLOCKS / 2;
         uint64_t b = from + below(x, n), run = 1 + below(x, RUN_MAX);
@@ -209,33 +210,11 @@ static uint64_t check_blocks(const struct exerciser *x, int fd, const struct sha
     return bad;
 }
 
-static bool wait_writers(const pid_t *pids, unsigned n)
+/* Starts the writers and waits for them; false when one met an error. */
+static bool write_all(struct exerciser *x, uint32_t from_seq, struct shared *sh)
 {
-    bool fine = true;
-    for (unsigned i = 0; i < n; i++) {
-        int status;
-        if (waitpid(pids[i], &status, 0) < 0 || status)
-            fine = false;
-    }
-    return fine;
-}
-
-int concurrent_run(struct exerciser *x)
-{
-    bool append = !strcmp(x->o.concurrent, "append");
-    uint64_t bad = 0;
     pid_t pids[64];
-    if (!strcmp(x->o.concurrent, "listing"))
-        return listing_run(x);
-    if (!append && strcmp(x->o.concurrent, "blocks") != 0) {
-        fprintf(stderr, "exerciser: --concurrent is append, blocks or listing\n");
-        return 2;
-    }
-    struct shared *sh =
-        mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int fd = open(file_at(x, 0), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (sh == MAP_FAILED || fd < 0 || close(fd))
-        die("create");
+    bool fine = true;
     fflush(stdout);
     for (unsigned i = 0; i < x->o.writers; i++) {
         pids[i] = fork();
@@ -243,20 +222,54 @@ int concurrent_run(struct exerciser *x)
             die("fork");
         if (pids[i])
             continue;
-        x->rnd = mix(x->o.seed) ^ mix(i);
-        if (append)
-            append_records(x, i);
+        x->rnd = mix(x->o.seed) ^ mix(i) ^ mix(~from_seq);
+        if (sh)
+            overwrite_blocks(x, i, from_seq, sh);
         else
-            overwrite_blocks(x, i, sh);
+            append_records(x, i);
         _exit(0);
     }
-    bad += !wait_writers(pids, x->o.writers);
+    for (unsigned i = 0; i < x->o.writers; i++) {
+        int status;
+        if (waitpid(pids[i], &status, 0) < 0 || status)
+            fine = false;
+    }
+    return fine;
+}
+
+/* Through each mount. */
+static uint64_t check_all(const struct exerciser *x, const struct shared *sh)
+{
+    uint64_t bad = 0;
     for (unsigned m = 0; m < x->o.mounts; m++) {
-        fd = open(file_at(x, m), O_RDONLY | O_CLOEXEC);
+        int fd = open(file_at(x, m), O_RDONLY | O_CLOEXEC);
         if (fd < 0)
             die("open");
-        bad += append ? check_appended(x, fd) : check_blocks(x, fd, sh);
+        bad += sh ? check_blocks(x, fd, sh) : check_appended(x, fd);
         close(fd);
+    }
+    return bad;
+}
+
+int concurrent_run(struct exerciser *x)
+{
+    bool append = !strcmp(x->o.concurrent, "append");
+    struct shared *sh = NULL;
+    uint64_t bad = 0, rounds = append ? 1 : (x->o.records + ROUND - 1) / ROUND;
+    if (!strcmp(x->o.concurrent, "listing"))
+        return listing_run(x);
+    if (!append && strcmp(x->o.concurrent, "blocks") != 0) {
+        fprintf(stderr, "exerciser: --concurrent is append, blocks or listing\n");
+        return 2;
+    }
+    if (!append)
+        sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int fd = open(file_at(x, 0), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (sh == MAP_FAILED || fd < 0 || close(fd))
+        die("create");
+    for (uint64_t r = 0; r < rounds && !bad; r++) {
+        bad += !write_all(x, (uint32_t)(r * ROUND + 1), sh);
+        bad += check_all(x, sh);
     }
     if (!bad && unlink(file_at(x, 0)))
         die("unlink");

@@ -285,6 +285,21 @@ static void test_small_writes_batched(void **st)
     cfile_close(f);
 }
 
+/* A write is one append, or another client's could come between its parts. */
+static void test_write_not_cut(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    off_t next = SIZE;
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_write(f, data, SIZE, &next, false), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    assert_int_equal(rig.node[1].nrecs, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(rig.node[1].recs[i].len, SIZE);
+    cfile_close(f);
+}
+
 /* fsync is about the file, not about what this open of it wrote. */
 static void test_fsync_after_reopen(void **st)
 {
@@ -351,6 +366,7 @@ int main(void)
         T(test_session_lost),
         T(test_truncate),
         T(test_small_writes_batched),
+        T(test_write_not_cut),
         T(test_fsync_after_reopen),
         T(test_error_reaches_all),
         T(test_scattered_bytes),
