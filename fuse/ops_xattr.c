@@ -15,8 +15,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "kernel.h"
 
+#define LOG_MODULE "fuse"
 #define CAPABILITY "security.capability"
 #define ACL_PREFIX "system.posix_acl_"
 #define TRUSTED "trusted."
@@ -54,9 +56,13 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
         ops_reply(req, -ENODATA);
         return;
     }
+    log_debug("inode %llu: metad is asked for %s", (unsigned long long)ino, name);
     ask.ino = ino;
     ask.name = ops_bytes(name, strlen(name));
-    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_GETXATTR_REPLY, &r);
+    int rc = strcmp(name, CAPABILITY) ? 0 : client_flush_ino(ops_ctx(req)->client, ino);
+    r = (struct rpc_result){0};
+    if (!rc) /* buffered writes take capabilities away */
+        rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_GETXATTR_REPLY, &r);
     if (rc) {
         ops_reply(req, rc);
     } else {
@@ -106,7 +112,10 @@ static void change(fuse_req_t req, Replfs__XattrOp *x)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = REPLFS__META_OP__OP_XATTR;
     op.xattr = x;
-    int rc = client_mutate(ops_ctx(req)->client, &op, NULL, NULL);
+    /* What was written before must not take away capabilities given now. */
+    int rc = client_flush_ino(ops_ctx(req)->client, x->ino);
+    if (!rc)
+        rc = client_mutate(ops_ctx(req)->client, &op, NULL, NULL);
     inode_note_xattr(ops_ctx(req)->inodes, x->ino, true);
     ops_reply(req, rc);
 }

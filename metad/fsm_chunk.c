@@ -355,8 +355,7 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
         insert(f, file, base, op->extents[k]);
     struct fsm_inode *i = fsm_inode_at(f, file);
     i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
-    if (op->kill_suid)
-        fsm_inode_kill_suid(f, i);
+    fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, false);
     res->ino = op->ino;
     res->value = base;

@@ -140,8 +140,7 @@ int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *re
     struct fsm_inode *i = fsm_inode_at(f, dst);
     if (i->size < op->dst_off + len)
         i->size = op->dst_off + len;
-    if (op->kill_suid)
-        fsm_inode_kill_suid(f, i);
+    fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, true);
     res->value = len;
     return 0;

@@ -81,8 +81,7 @@ static void punch(struct fsm *f, uint32_t h, const Replfs__FallocateOp *op)
     fsm_file_punch(f, h, op->off, op->len);
     if (op->off >= i->size)
         return;
-    if (op->kill_suid)
-        fsm_inode_kill_suid(f, i);
+    fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, true);
 }
 
@@ -109,8 +108,7 @@ int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_re
     end = reserve(f, h, op->off, end);
     if (!(op->mode & KEEP_SIZE) && i->size < end)
         i->size = end;
-    if (op->kill_suid)
-        fsm_inode_kill_suid(f, i);
+    fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, true);
     res->value = end - op->off;
     return 0;

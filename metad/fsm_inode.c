@@ -215,11 +215,13 @@ static int setattr_check(const struct fsm_inode *i, const Replfs__SetattrOp *op)
     return 0;
 }
 
-void fsm_inode_kill_suid(struct fsm *f, struct fsm_inode *i)
+void fsm_inode_strip(struct fsm *f, struct fsm_inode *i, bool suid)
 {
     if (S_ISDIR(i->mode))
         return;
     fsm_xattr_drop_caps(f, i);
+    if (!suid)
+        return;
     i->mode &= (uint16_t)~S_ISUID;
     if (i->mode & S_IXGRP)
         i->mode &= (uint16_t)~S_ISGID;
@@ -234,11 +236,9 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     int r = setattr_check(i, op);
     if (r)
         return r;
-    if (op->valid & REPLFS__SETATTR_OP__VALID__KILL_SUID)
-        fsm_inode_kill_suid(f, i);
     if (op->valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID |
-                     REPLFS__SETATTR_OP__VALID__SIZE))
-        fsm_xattr_drop_caps(f, i);
+                     REPLFS__SETATTR_OP__VALID__SIZE | REPLFS__SETATTR_OP__VALID__KILL_SUID))
+        fsm_inode_strip(f, i, op->valid & REPLFS__SETATTR_OP__VALID__KILL_SUID);
     if (op->valid & REPLFS__SETATTR_OP__VALID__MODE) {
         i->mode = (uint16_t)((i->mode & S_IFMT) | (op->mode & 07777));
         fsm_xattr_chmod(f, i);

@@ -170,8 +170,8 @@ void fsm_inode_free(struct fsm *f, uint32_t h);
 void fsm_inode_orphan(struct fsm *f, uint32_t h, uint64_t opener);
 void fsm_inode_adopt(struct fsm *f, uint32_t h); /* a tmpfile gets its first name */
 void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctime, change; mtime */
-/* Drops setuid, setgid and file capabilities, as write(2) does. */
-void fsm_inode_kill_suid(struct fsm *f, struct fsm_inode *i);
+/* Contents or owner change: file capabilities go, and with suid also setuid and setgid. */
+void fsm_inode_strip(struct fsm *f, struct fsm_inode *i, bool suid);
 struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
 int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
 int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);

@@ -160,8 +160,13 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         atime_overlay(c, a);
     }
     if (f->head) {
+        uint64_t dirty = 0; /* may lie over what is allocated already: at most the size counts */
+        for (const struct abuf *b = f->head; b; b = b->next)
+            dirty += b->len;
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;
+        if (a->allocated < a->size)
+            a->allocated = a->allocated + dirty < a->size ? a->allocated + dirty : a->size;
         if (f->dirty_mtime)
             a->mtime_ns = a->ctime_ns = f->dirty_mtime;
         if (f->kill_suid)
