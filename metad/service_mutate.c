@@ -10,6 +10,10 @@
  * open(2) with O_CREAT needs it: otherwise its unlink by another client could reap it before the
  * creator's first write.
  *
+ * A file without a name (O_TMPFILE) whose creation is answered again after a new start of metad may
+ * have been reaped: the session came back without knowing it yet. That answer is ESTALE, upon which
+ * open(2) makes another one by itself.
+ *
  * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
  * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
  * gone. `left` counts down; whoever takes it to zero replies. */
@@ -80,6 +84,19 @@ static void tell_copies(struct service *s, const Replfs__CommitOp *c)
                      c->copies[i]->n_chunkds);
 }
 
+/* A regular file exists, or did when the command was first answered. */
+static void created(struct step *st, uint64_t ino)
+{
+    uint64_t session = st->m->req->env->mutate_req->session;
+
+    if (st->result.attr != NULL && opens_add(st->m->s->cfg.opens, session, ino) != -ESTALE)
+        return;
+    if (st->op->create->tmpfile) { /* reaped, or about to be */
+        st->result.attr = NULL;
+        st->result.code = ESTALE;
+    }
+}
+
 /* Log thread; fsm write lock held when code is 0. */
 static void on_applied(void *arg, int code, const struct fsm_result *res)
 {
@@ -96,10 +113,10 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         return;
     if (st->op->op_case == REPLFS__META_OP__OP_COMMIT)
         tell_copies(s, st->op->commit);
-    if (st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->op->create->mode))
-        opens_add(s->cfg.opens, st->m->req->env->mutate_req->session, res->ino);
     if (res->ino != 0 && fsm_getattr(s->cfg.fsm, res->ino, &st->attr) == 0)
         st->result.attr = &st->attr;
+    if (st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->op->create->mode))
+        created(st, res->ino);
     if (res->parent != 0 && fsm_getattr(s->cfg.fsm, res->parent, &st->parent) == 0)
         st->result.parent = &st->parent;
 }

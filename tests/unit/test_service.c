@@ -481,7 +481,7 @@ static void test_restart_keeps_open_files(void **state)
     wait_reaped(ino);
 }
 
-static uint64_t tmpfile_ino(void)
+static struct outcome tmpfile_seq(uint64_t seq)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
@@ -491,7 +491,12 @@ static uint64_t tmpfile_ino(void)
     c.tmpfile = true;
     op.op_case = REPLFS__META_OP__OP_CREATE;
     op.create = &c;
-    struct outcome o = mutate(&me, &op, ++me.seq);
+    return mutate(&me, &op, seq);
+}
+
+static uint64_t tmpfile_ino(void)
+{
+    struct outcome o = tmpfile_seq(++me.seq);
     assert_true(o.code == 0 && o.result == 0 && o.ino != 0 && o.nlink == 0);
     return o.ino;
 }
@@ -521,8 +526,10 @@ static void test_tmpfile_lives(void **state)
         close_ino(other);
     }
     uint64_t last = tmpfile_ino();
+    assert_int_equal(tmpfile_seq(me.seq).ino, last); /* a repeat */
     close_ino(last);
     wait_reaped(last);
+    assert_int_equal(tmpfile_seq(me.seq).result, ESTALE); /* a very late one */
     assert_int_equal(link_ino(named, "named").result, 0);
     uint64_t held[2] = {ino, named}, session = me.session;
     hang_up(&me);
