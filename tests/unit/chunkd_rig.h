@@ -293,8 +293,7 @@ static inline int rig_setup(void **state)
     pthread_mutex_init(&rig.mu, NULL);
     pthread_cond_init(&rig.cv, NULL);
     log_init("test", getenv("TEST_LOG") ? LOG_LVL_DEBUG : LOG_LVL_ERROR, NULL);
-    snprintf(rig.dir, sizeof rig.dir, "/tmp/chunkd-test-XXXXXX");
-    if (!mkdtemp(rig.dir))
+    if (!tree_make(rig.dir, sizeof rig.dir, "/tmp", "chunkd"))
         return -1;
     struct rpc_config rc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1};
     if (rpc_loop_new(&rc, &rig.client) != 0)

@@ -88,9 +88,7 @@ static inline void rig_reopen(struct rig *r)
 static inline int rig_setup(void **state)
 {
     struct rig *r = calloc(1, sizeof *r);
-    const char *tmp = getenv("TMPDIR");
-    snprintf(r->dir, sizeof r->dir, "%.40s/store.XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(r->dir))
+    if (!tree_make(r->dir, sizeof r->dir, "/tmp", "store"))
         return -1;
     struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
     r->cfg = (struct store_config){.dir = r->dir, .cluster = RIG_CLUSTER, .chunkd = 3};

@@ -44,8 +44,7 @@ static int setup(void **state)
     char uuid[37];
 
     (void)state;
-    snprintf(dir, sizeof(dir), "/var/tmp/test_mlog.XXXXXX");
-    if (mkdtemp(dir) == NULL)
+    if (!tree_make(dir, sizeof(dir), "/var/tmp", "mlog"))
         return -1;
     return mlog_init_dir(dir, uuid);
 }

@@ -140,8 +140,8 @@ static int setup(void **state)
     (void)state;
     memset(&md, 0, sizeof(md));
     memset(&me, 0, sizeof(me));
-    snprintf(md.dir, sizeof(md.dir), "/var/tmp/test_service.XXXXXX");
-    if (mkdtemp(md.dir) == NULL || mlog_init_dir(md.dir, uuid) != 0)
+    if (!tree_make(md.dir, sizeof(md.dir), "/var/tmp", "service") ||
+        mlog_init_dir(md.dir, uuid) != 0)
         return -1;
     start_metad();
     dial(&me, RPC_ROLE_CLIENT);
