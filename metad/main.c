@@ -235,6 +235,7 @@ static int start_service(struct metad *d)
                                  .nodes = d->nodes,
                                  .opens = d->opens,
                                  .ids = d->ids,
+                                 .loop = d->loop,
                                  .min_copies = (unsigned)flags.min_copies,
                                  .lease_ms = (unsigned)flags.lease_ms};
 

@@ -67,6 +67,8 @@ struct opens {
     size_t norphans, orphans_cap;
     uint64_t batch[REAP_MAX]; /* being reaped */
     size_t nbatch;
+    void (*on_close)(void *arg, uint64_t session);
+    void *on_close_arg;
     uint64_t expired[EXPIRE_MAX];
     size_t nexpired;
     int64_t started, looked;
@@ -299,15 +301,38 @@ void opens_session_closed(void *arg, uint64_t session)
         *slot = s->hash_next;
         free(s);
     }
+    if (o->on_close != NULL)
+        o->on_close(o->on_close_arg, session);
     pthread_mutex_unlock(&o->lock);
 }
 
-/* ---- the thread ---- */
+void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg)
+{
+    pthread_mutex_lock(&o->lock);
+    o->on_close = fn;
+    o->on_close_arg = arg;
+    pthread_mutex_unlock(&o->lock);
+}
 
 static int64_t lease_ns(const struct opens *o)
 {
     return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
 }
+
+static bool settled(const struct opens *o, int64_t now)
+{
+    return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
+}
+
+bool opens_settled(struct opens *o)
+{
+    pthread_mutex_lock(&o->lock);
+    bool yes = settled(o, clock_mono());
+    pthread_mutex_unlock(&o->lock);
+    return yes;
+}
+
+/* ---- the thread ---- */
 
 static void closed_applied(void *arg, int code, const struct fsm_result *res)
 {
@@ -357,7 +382,7 @@ static bool collect_orphans(struct opens *o, int64_t now)
 {
     size_t kept = 0;
 
-    if (o->nbatch > 0 || (o->missing > 0 && now - o->started < 2 * lease_ns(o)))
+    if (o->nbatch > 0 || !settled(o, now))
         return false;
     for (size_t i = 0; i < o->norphans; i++) {
         if (o->nbatch < REAP_MAX && *ref_slot(o, NULL, o->orphans[i]) == NULL)

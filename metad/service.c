@@ -60,6 +60,10 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_SESSION_REQ, CLIENTS, service_session},
     {REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ, CLIENTS, service_keepalive},
     {REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ, CLIENTS, service_report_bad},
+    {REPLFS__ENVELOPE__BODY_LOCK_REQ, CLIENTS, service_lock},
+    {REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ, CLIENTS, service_lock_test},
+    {REPLFS__ENVELOPE__BODY_LOCK_CANCEL_REQ, CLIENTS, service_lock_cancel},
+    {REPLFS__ENVELOPE__BODY_UNLOCK_ALL_REQ, CLIENTS, service_unlock_all},
     {REPLFS__ENVELOPE__BODY_NODES_REQ, RPC_ROLE_ANY, node_list},
     {REPLFS__ENVELOPE__BODY_REGISTER_REQ, RPC_ROLE_CHUNKD, node_request},
     {REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ, RPC_ROLE_CHUNKD, node_request},
@@ -97,6 +101,7 @@ static void on_closed(void *arg, struct rpc_conn *c)
     struct service *s = arg;
 
     nodes_conn_closed(s->cfg.nodes, c);
+    service_lock_conn_closed(s, c);
 }
 
 int service_new(const struct service_config *cfg, struct service **out)
@@ -110,12 +115,16 @@ int service_new(const struct service_config *cfg, struct service **out)
         s->cfg.min_copies = 2; /* never more than the goal, see service_grant */
     s->rpc = (struct rpc_service){
         .request = on_request, .closed = on_closed, .arg = s, .cluster = mlog_uuid(cfg->mlog)};
+    service_lock_start(s);
     *out = s;
     return 0;
 }
 
 void service_free(struct service *s)
 {
+    if (s == NULL)
+        return;
+    service_lock_stop(s);
     free(s);
 }
 

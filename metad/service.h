@@ -15,12 +15,13 @@ struct service_config {
     struct nodes *nodes;
     struct opens *opens;
     struct ids *ids;
+    struct rpc_loop *loop; /* the one it is served on: answers that come later */
     unsigned min_copies;       /* default 2 */
     unsigned lease_ms;         /* told to sessions */
     const char *const *metads; /* addresses told to sessions; may be empty */
     size_t nmetads;
 };
-/* The service must outlive the loop it listens on. Any thread. */
+/* The service must outlive the loop it listens on, and end before opens. Any thread. */
 int service_new(const struct service_config *cfg, struct service **out);
 void service_free(struct service *s);
 const struct rpc_service *service_rpc(struct service *s); /* for rpc_listen */

@@ -13,6 +13,7 @@
 struct service {
     struct service_config cfg;
     struct rpc_service rpc;
+    struct service_locks *locks; /* service_lock.c */
 };
 
 /* service_mutate.c */
@@ -39,6 +40,20 @@ void service_quota_space(struct service *s, uint64_t ino, Replfs__StatfsReply *r
 void service_session(struct service *s, struct rpc_req *req);
 void service_keepalive(struct service *s, struct rpc_req *req);
 void service_report_bad(struct service *s, struct rpc_req *req);
+/* service_lock.c */
+void service_lock(struct service *s, struct rpc_req *req);
+void service_lock_test(struct service *s, struct rpc_req *req);
+void service_lock_cancel(struct service *s, struct rpc_req *req);
+void service_unlock_all(struct service *s, struct rpc_req *req);
+void service_lock_start(struct service *s); /* within service_new and service_free */
+void service_lock_stop(struct service *s);
+/* A new session begins on this connection. */
+void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn);
+/* A session that comes back (SessionReq) holds what it says. Before opens_resume, which may end the
+ * time in which others must wait; when that fails, forget. */
+void service_lock_resume(struct service *s, struct rpc_req *req);
+void service_lock_forget(struct service *s, uint64_t session);
+void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
  * answered. */
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);

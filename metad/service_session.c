@@ -61,6 +61,8 @@ static void open_after(void *arg)
     struct opening *op = arg;
 
     if (op->code == 0)
+        service_lock_opened(op->s, op->session, op->req->conn);
+    if (op->code == 0)
         reply(op->s, op->req, op->session);
     else
         rpc_fail(op->req, op->code, "the session could not be opened");
@@ -103,13 +105,21 @@ void service_session(struct service *s, struct rpc_req *req)
         rpc_fail(req, ERR_PROTOCOL, "too many open files named");
         return;
     }
-    if (opens_resume(s->cfg.opens, r->session, r->open_inos, r->n_open_inos) != 0) {
+    bool alive = opens_touch(s->cfg.opens, r->session) == 0;
+    if (alive) {
+        service_lock_resume(s, req);
+        alive = opens_resume(s->cfg.opens, r->session, r->open_inos, r->n_open_inos) == 0;
+        if (!alive)
+            service_lock_forget(s, r->session);
+    }
+    if (!alive) {
         rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
                  (unsigned long long)r->session);
         return;
     }
-    log_info("session %016llx is back with %zu open files (%s)", (unsigned long long)r->session,
-             r->n_open_inos, rpc_conn_peer(req->conn)->addr);
+    log_info("session %016llx is back with %zu open files and %zu locks (%s)",
+             (unsigned long long)r->session, r->n_open_inos, r->n_locks,
+             rpc_conn_peer(req->conn)->addr);
     reply(s, req, r->session);
 }
 

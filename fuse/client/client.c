@@ -39,6 +39,7 @@ static void locks_init(struct client *c)
     cond_init_mono(&c->dirty.cv);
     nodes_init(c);
     atime_init(c);
+    client_locks_start(c);
     ra_start(c);
 }
 
@@ -49,12 +50,14 @@ static void client_free(struct client *c)
     ra_stop(c);
     flush_stop(c);
     grants_stop(c);
+    client_locks_stop(c);
     session_stop(c);
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
     cfile_free_all(c);
     nodes_free(c);
     atime_free(c);
+    client_locks_free(c);
     free(c->name);
     free(c);
 }

@@ -107,6 +107,36 @@ bool client_atime_counts(struct client *c, const Replfs__Attr *a);
 int client_flush_atime(struct client *c, uint64_t ino);
 /* The time is about to be set by hand: what was read before does not matter any more. */
 void client_forget_atime(struct client *c, uint64_t ino);
+/* ---- file locks among clients (fcntl, OFD and flock) ---- */
+struct client_lock {
+    uint64_t ino, owner;
+    uint64_t start, end; /* bytes, end inclusive; a flock is 0 .. UINT64_MAX */
+    uint32_t type;       /* enum lock_type of base/lockset.h */
+    uint32_t pid;
+    bool flock;      /* a kind of its own */
+    uint64_t handle; /* names the open file through which it is set */
+};
+/* code: 0 granted, -EAGAIN, -EDEADLK, -ENOLCK, -EINTR (cancelled) or -EIO. Called once, on any
+ * thread, perhaps within client_lock_start; must not block. */
+typedef void client_lock_done(void *arg, int code);
+/* Locking without a thread: prepare gives the request its id, so that it can be cancelled from
+ * then on, start sends it. Waits for the lock as long as metad is there, or not at all. type is
+ * never LOCK_NONE. */
+uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool wait,
+                             client_lock_done *done, void *arg);
+void client_lock_start(struct client *c, uint64_t id);
+/* done follows soon, with -EINTR unless the lock was granted meanwhile. Unknown ids are fine. */
+void client_lock_cancel(struct client *c, uint64_t id);
+/* *out: the first lock in the way, or type LOCK_NONE. */
+int client_lock_test(struct client *c, const struct client_lock *l, struct client_lock *out);
+int client_unlock(struct client *c, const struct client_lock *l); /* type is not looked at */
+/* Does the owner hold byte ranges of the inode? And all of them unlocked. */
+bool client_locks_owner(struct client *c, uint64_t ino, uint64_t owner);
+int client_unlock_owner(struct client *c, uint64_t ino, uint64_t owner);
+/* The same for everything that was set through an open file, of both kinds. */
+bool client_locks_handle(struct client *c, uint64_t ino, uint64_t handle);
+void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle);
+
 struct client_stat {
     uint64_t dirty_bytes, inflight_appends, sealed_early, read_retries, crc_errors;
     bool connected;

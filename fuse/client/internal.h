@@ -14,10 +14,11 @@
  *   read.c       reading from chunkds with checks and fall-over
  *   readahead.c  prefetching for sequential readers
  *   client.c     open, close and the plain calls
+ *   locks.c      file locks held and asked for
  *   idmap.c      hash table from 64-bit ids to pointers
  *
  * Lock order: cfile.mu first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
- * session.mu, dirty.mu, ra.mu (session.mu also inside files.mu). No lock is held over a call that waits for a peer, nor over rpc_call
+ * session.mu, dirty.mu, ra.mu, locks.mu (session.mu also inside files.mu and locks.mu). No lock is held over a call that waits for a peer, nor over rpc_call
  * (which may run its completion at once). Completions run on loop threads: they take cfile.mu
  * briefly and never wait for a condition. */
 #ifndef REPLFS_CLIENT_INTERNAL_H
@@ -288,6 +289,7 @@ struct client {
         atomic_size_t n;         /* of map, to look without the lock */
         atomic_ullong seen[ATIME_SLOTS];
     } atime;
+    struct client_locks *locks;
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
 };
 
@@ -301,6 +303,11 @@ int64_t client_deadline(const struct client *c);
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                    Replfs__Attr *attr, Replfs__Attr *parent);
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out);
+/* The present connection (a reference) and the session on it, or NULL: none just now. */
+struct rpc_conn *session_conn_now(struct client *c, uint64_t *session);
+/* conn is of no use any more: the session thread dials anew. leader: where to, or NULL. */
+void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader);
+bool session_elsewhere(int code); /* worth trying again on another connection */
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
 void session_close_ino(struct client *c, uint64_t ino);
@@ -425,6 +432,19 @@ void flush_kick(struct client *c);
 int flush_file(struct cfile *f, bool sync, bool report);
 int cfile_take_err(struct cfile *f);        /* mu held */
 void cfile_fail(struct cfile *f, int code); /* mu held: bytes were lost */
+
+/* ---- locks.c ---- */
+void client_locks_start(struct client *c);
+void client_locks_stop(struct client *c); /* answers what waits; before session_stop */
+void client_locks_free(struct client *c); /* after the loop */
+/* Everything held, for the resume of a session; answers to earlier requests count no more. */
+struct locks_claims {
+    Replfs__Lock *locks;
+    Replfs__Lock *list[];
+};
+struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m);
+void client_locks_claims_free(struct locks_claims *x);
+void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
 /* ---- read.c / readahead.c ---- */
 /* once: one try and no complaints (prefetch). */

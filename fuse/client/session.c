@@ -95,7 +95,7 @@ static size_t addr_add(struct client *c, const char *addr)
     return n;
 }
 
-static void conn_lost(struct client *c, struct rpc_conn *conn, const char *leader)
+void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader)
 {
     pthread_mutex_lock(&c->session.mu);
     if (c->session.conn == conn) {
@@ -120,6 +120,7 @@ static void session_lost(struct client *c, uint64_t old)
               "Bytes written under it and not yet committed are lost; files concerned report EIO",
               (unsigned long long)old);
     grants_drop_all(c);
+    client_locks_lost(c);
 }
 
 static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
@@ -156,6 +157,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.host_id = c->host_id;
         m.n_open_inos = nopen;
         m.open_inos = open;
+        struct locks_claims *claims = client_locks_claims(c, &m);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
         int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
         unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
@@ -163,6 +165,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
                                                 : 1;
         struct rpc_result res;
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
+        client_locks_claims_free(claims);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY)
             session_opened(c, res.rep->session_reply, i);
         else if (!rc)
@@ -304,12 +307,21 @@ static void set_session(Replfs__Envelope *e, uint64_t s)
     case REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ:
         e->report_bad_req->session = s;
         break;
+    case REPLFS__ENVELOPE__BODY_LOCK_REQ:
+        e->lock_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
+        e->lock_test_req->session = s;
+        break;
+    case REPLFS__ENVELOPE__BODY_UNLOCK_ALL_REQ:
+        e->unlock_all_req->session = s;
+        break;
     default:
         break;
     }
 }
 
-static bool try_elsewhere(int code)
+bool session_elsewhere(int code)
 {
     return code == -ERR_NOT_LEADER || code == -ERR_PEER_GONE || code == -ERR_TIMEOUT ||
            code == -ERR_SHUTDOWN || code == -ECONNREFUSED || code == -EHOSTUNREACH ||
@@ -347,16 +359,16 @@ static bool attempt_failed(struct client *c, struct rpc_conn *conn, const struct
         return true;
     }
     if (res->code == -ERR_SESSION) { /* the next meta_conn() finds out and opens a new one */
-        conn_lost(c, conn, NULL);
+        session_conn_failed(c, conn, NULL);
         return true;
     }
-    if (!try_elsewhere(res->code))
+    if (!session_elsewhere(res->code))
         return false;
     const char *leader = NULL;
     if (res->code == -ERR_NOT_LEADER && res->rep &&
         res->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
         leader = res->rep->failure->leader;
-    conn_lost(c, conn, leader);
+    session_conn_failed(c, conn, leader);
     return true;
 }
 
@@ -498,12 +510,20 @@ static void told(void *arg, int code, const Replfs__Envelope *rep, struct buf *p
         log_debug("metad: %s", err_str(code));
 }
 
-void session_tell(struct client *c, Replfs__Envelope *req)
+struct rpc_conn *session_conn_now(struct client *c, uint64_t *session)
 {
     pthread_mutex_lock(&c->session.mu);
-    struct rpc_conn *conn = rpc_conn_ref(c->session.conn);
-    uint64_t id = c->session.id;
+    bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
+    struct rpc_conn *conn = rpc_conn_ref(alive ? c->session.conn : NULL);
+    *session = c->session.id;
     pthread_mutex_unlock(&c->session.mu);
+    return conn;
+}
+
+void session_tell(struct client *c, Replfs__Envelope *req)
+{
+    uint64_t id;
+    struct rpc_conn *conn = session_conn_now(c, &id);
     if (!conn)
         return;
     set_session(req, id);

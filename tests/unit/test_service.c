@@ -71,6 +71,7 @@ static void start_metad(void)
     cfg.nodes = md.nodes;
     cfg.opens = md.opens;
     cfg.ids = md.ids;
+    cfg.loop = md.loop;
     assert_int_equal(service_new(&cfg, &md.service), 0);
     assert_int_equal(opens_start(md.opens), 0);
     assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
