@@ -6,9 +6,8 @@
  * the change counter (inode.c) and dropped by the kernel when a later stat shows another size or
  * mtime (AUTO_INVAL_DATA).
  *
- * Permissions are the kernel's business (default_permissions), ACLs included, as are file locks
- * among processes of this machine. Clearing setuid bits is ours: the kernel says when (kernel.c),
- * metad does it with the write. The umask comes along with every creation, since a directory's
+ * Permissions are the kernel's business (default_permissions), ACLs included. Clearing setuid bits
+ * is ours: the kernel says when (kernel.c), metad does it with the write. The umask comes along with every creation, since a directory's
  * default ACL replaces it. */
 #include "ops.h"
 
@@ -122,9 +121,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     struct mount_ctx *m = userdata;
     unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
                     FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA |
-                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
-    unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
-                     FUSE_CAP_POSIX_LOCKS;
+                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_LOCKS |
+                    FUSE_CAP_FLOCK_LOCKS;
+    unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE;
     /* Without entry lifetimes the kernel looks every name up again, so attributes sent along with a
      * directory are wasted work. */
     if (m->readdirplus)
@@ -198,7 +197,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 }
 
 /* Absent operations get ENOSYS from libfuse, which the kernel remembers and then handles itself:
- * access (default_permissions checks), getlk/setlk/flock (local locks). */
+ * access (default_permissions checks). */
 const struct fuse_lowlevel_ops ops_table = {
     .init = op_init,
     .lookup = op_lookup,
@@ -231,6 +230,9 @@ const struct fuse_lowlevel_ops ops_table = {
     .releasedir = op_releasedir,
     .fsyncdir = op_fsyncdir,
     .statfs = op_statfs,
+    .getlk = op_getlk,
+    .setlk = op_setlk,
+    .flock = op_flock,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
     .setxattr = op_setxattr,

@@ -47,7 +47,6 @@ static void set_handle(struct fuse_file_info *fi, struct cfile *file)
     cfile_error_since(file, &h->errs_seen); /* older ones are for those who had it open */
     h->writable = wants_write(fi->flags) || (fi->flags & O_TRUNC);
     fi->fh = (uint64_t)(uintptr_t)h;
-    fi->noflush = !h->writable; /* nothing to report at close */
     if (fi->flags & O_DIRECT)
         fi->direct_io = 1;
 }
@@ -163,13 +162,14 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
-    (void)ino;
-    ops_reply(req, h->writable ? with_errors(h, cfile_flush(h->file)) : 0);
+    int rc = h->writable ? with_errors(h, cfile_flush(h->file)) : 0;
+    ops_unlock_flush(req, ino, fi);
+    ops_reply(req, rc);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    (void)ino;
+    ops_unlock_release(req, ino, fi);
     drop_handle(handle_of(fi));
     ops_reply(req, 0);
 }

@@ -56,7 +56,7 @@ static bool blocked(const struct lock_file *f, const struct lock_req *r)
 
 static bool requests_exclude(const struct lock_req *a, const struct lock_req *b)
 {
-    return (a->type == LOCK_WRITE || b->type == LOCK_WRITE) && a->start <= b->end &&
+    return (a->type == LOCKSET_WRITE || b->type == LOCKSET_WRITE) && a->start <= b->end &&
            b->start <= a->end && (a->owner != b->owner || a->session != b->session);
 }
 
@@ -156,7 +156,7 @@ static bool scan(struct locks *t, struct lock_file *f, int64_t now)
         }
         struct lock_req r = w->req;
         struct lock_session *s = w->session;
-        again |= r.type == LOCK_READ;
+        again |= r.type == LOCKSET_READ;
         locks_wait_end(t, w, 0);
         locks_apply(t, f, s, &r);
         if (!f->flock && owner_waits(s, r.owner)) {
@@ -263,7 +263,7 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
         locks_wait_end(t, w, 0);
     locks_apply(t, f, s, r);
     check_circles(t, f, s, r->owner);
-    if (r->type == LOCK_READ) /* a downgrade, perhaps */
+    if (r->type == LOCKSET_READ) /* a downgrade, perhaps */
         rescan(t, f, now);
     return 0;
 }
@@ -271,10 +271,10 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
 int locks_set(struct locks *t, const struct lock_req *r, void *cookie, int64_t now,
               int64_t deadline)
 {
-    if (r->type > LOCK_NONE || r->start > r->end || r->session == 0 ||
+    if (r->type > LOCKSET_NONE || r->start > r->end || r->session == 0 ||
         (cookie != NULL && r->id == 0))
         return -EINVAL;
-    if (r->type == LOCK_NONE)
+    if (r->type == LOCKSET_NONE)
         return set_unlock(t, r, now);
     struct lock_file *f = locks_file(t, r->ino, r->flock);
     struct lock_session *s = locks_session(t, r->session);
@@ -432,14 +432,14 @@ size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v,
     for (size_t i = 0; i < n; i++) {
         struct lock_req r = v[i];
         r.session = session;
-        if (r.type > LOCK_WRITE || r.start > r.end || s->nranges > LOCKS_PER_SESSION + 1) {
+        if (r.type > LOCKSET_WRITE || r.start > r.end || s->nranges > LOCKS_PER_SESSION + 1) {
             refused++;
             continue;
         }
         struct lock_file *f = locks_file(t, r.ino, r.flock);
         list_add(&l, f);
         if (blocked(f, &r))
-            r.type = LOCK_READ; /* a downgrade whose answer was lost */
+            r.type = LOCKSET_READ; /* a downgrade whose answer was lost */
         if (blocked(f, &r))
             refused++;
         else

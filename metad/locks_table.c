@@ -118,7 +118,7 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
     struct lock_holder **slot = locks_holder_slot(f, s->id, r->owner), *h = *slot;
 
     if (h == NULL) {
-        if (r->type == LOCK_NONE)
+        if (r->type == LOCKSET_NONE)
             return;
         h = *slot = calloc(1, sizeof(*h));
         if (h == NULL)
@@ -132,7 +132,7 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
             s->holders->s_prev = &h->s_next;
         s->holders = h;
     }
-    if (r->type != LOCK_NONE)
+    if (r->type != LOCKSET_NONE)
         h->pid = r->pid;
     size_t before = h->set.n;
     lockset_set(&h->set, r->type, r->start, r->end);
@@ -149,7 +149,7 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
 
 void locks_drop_holder(struct locks *t, struct lock_file *f, struct lock_session *s, uint64_t owner)
 {
-    struct lock_req all = {.owner = owner, .type = LOCK_NONE, .end = UINT64_MAX};
+    struct lock_req all = {.owner = owner, .type = LOCKSET_NONE, .end = UINT64_MAX};
 
     locks_apply(t, f, s, &all);
 }

@@ -15,7 +15,7 @@ struct service_config {
     struct nodes *nodes;
     struct opens *opens;
     struct ids *ids;
-    struct rpc_loop *loop; /* the one it is served on: answers that come later */
+    struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     unsigned min_copies;       /* default 2 */
     unsigned lease_ms;         /* told to sessions */
     const char *const *metads; /* addresses told to sessions; may be empty */

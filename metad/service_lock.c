@@ -102,7 +102,7 @@ static void answer(struct service_locks *l, struct rpc_req *req, int code)
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
     if (code == 0) {
-        if (m->type != LOCK_NONE) {
+        if (m->type != LOCKSET_NONE) {
             fsm_rdlock(l->s->cfg.fsm);
             if (fsm_getattr(l->s->cfg.fsm, m->ino, &attr) == 0)
                 rep.attr = &attr;
@@ -270,7 +270,7 @@ void service_lock_test(struct service *s, struct rpc_req *req)
     }
     lock = *m->lock;
     lock.base.n_unknown_fields = 0;
-    lock.type = LOCK_NONE;
+    lock.type = LOCKSET_NONE;
     if (found) {
         lock.type = in_the_way.type;
         lock.start = in_the_way.start;

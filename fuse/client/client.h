@@ -121,13 +121,13 @@ struct client_lock {
 typedef void client_lock_done(void *arg, int code);
 /* Locking without a thread: prepare gives the request its id, so that it can be cancelled from
  * then on, start sends it. Waits for the lock as long as metad is there, or not at all. type is
- * never LOCK_NONE. */
+ * never LOCKSET_NONE. */
 uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool wait,
                              client_lock_done *done, void *arg);
 void client_lock_start(struct client *c, uint64_t id);
 /* done follows soon, with -EINTR unless the lock was granted meanwhile. Unknown ids are fine. */
 void client_lock_cancel(struct client *c, uint64_t id);
-/* *out: the first lock in the way, or type LOCK_NONE. */
+/* *out: the first lock in the way, or type LOCKSET_NONE. */
 int client_lock_test(struct client *c, const struct client_lock *l, struct client_lock *out);
 int client_unlock(struct client *c, const struct client_lock *l); /* type is not looked at */
 /* Does the owner hold byte ranges of the inode? And all of them unlocked. */

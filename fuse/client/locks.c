@@ -55,6 +55,7 @@ struct lreq {
     uint64_t id;
     struct client_lock l;
     bool wait, started, cancelled, told;
+    bool telling;       /* the callback runs */
     bool sending, busy; /* rpc_call not returned yet; not answered yet */
     struct rpc_conn *conn;
     uint64_t gen, seq;
@@ -146,9 +147,9 @@ static bool hold_clear(struct client_locks *k, const struct client_lock *l)
 {
     struct lfile *f = idmap_get(&k->files, l->ino);
     struct hold **slot = f ? hold_slot(f, l->owner, l->flock) : NULL, *h = slot ? *slot : NULL;
-    if (!h || !lockset_conflict(&h->set, LOCK_WRITE, l->start, l->end))
+    if (!h || !lockset_conflict(&h->set, LOCKSET_WRITE, l->start, l->end))
         return false;
-    lockset_set(&h->set, LOCK_NONE, l->start, l->end);
+    lockset_set(&h->set, LOCKSET_NONE, l->start, l->end);
     if (!h->set.n)
         hold_free(k, f, slot);
     return true;
@@ -173,7 +174,7 @@ static size_t seq_of(uint64_t ino)
 
 static void req_free(struct lreq *w) /* mu held */
 {
-    if (w->told && !w->busy && !w->sending)
+    if (w->told && !w->telling && !w->busy && !w->sending)
         free(w);
 }
 
@@ -181,7 +182,7 @@ static void req_free(struct lreq *w) /* mu held */
 static void req_tell(struct client_locks *k, struct lreq *w, int code)
 {
     assert(!w->told);
-    w->told = true;
+    w->told = w->telling = true;
     idmap_del(&k->ids, w->id);
     *(w->prev ? &w->prev->next : &k->reqs) = w->next;
     if (w->next)
@@ -189,6 +190,7 @@ static void req_tell(struct client_locks *k, struct lreq *w, int code)
     pthread_mutex_unlock(&k->mu);
     w->done(w->arg, code);
     pthread_mutex_lock(&k->mu);
+    w->telling = false;
 }
 
 static void fill(Replfs__Lock *m, const struct client_lock *l)
@@ -282,9 +284,9 @@ static void req_send(struct client_locks *k, struct lreq *w)
     pthread_mutex_unlock(&k->mu);
     rpc_call(w->conn, &env, NULL, w->wait ? WAIT_MS : ASK_MS, on_reply, w);
     pthread_mutex_lock(&k->mu);
-    w->sending = false;
     if (w->busy && w->cancelled && !w->told)
         send_cancel(k, c, w->conn, w->id);
+    w->sending = false;
     req_free(w);
 }
 
@@ -507,7 +509,7 @@ int client_unlock(struct client *c, const struct client_lock *l)
     Replfs__Lock lock;
     struct rpc_result res;
     fill(&lock, l);
-    lock.type = LOCK_NONE;
+    lock.type = LOCKSET_NONE;
     m.lock = &lock;
     RPC_ENVELOPE(env, LOCK_REQ, lock_req, &m);
     int rc = session_ask(c, &env, client_deadline(c), &res);

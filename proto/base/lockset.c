@@ -10,7 +10,7 @@ static void push(struct lockset *s, uint32_t type, uint64_t start, uint64_t end)
 {
     struct lock_range *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
 
-    if (type == LOCK_NONE)
+    if (type == LOCKSET_NONE)
         return;
     if (last && last->type == type && last->end + 1 == start) {
         last->end = end;
@@ -66,10 +66,10 @@ static uint32_t find(const struct lockset *s, uint64_t at)
 const struct lock_range *lockset_conflict(const struct lockset *s, uint32_t type, uint64_t start,
                                           uint64_t end)
 {
-    if (type == LOCK_NONE)
+    if (type == LOCKSET_NONE)
         return NULL;
     for (uint32_t i = find(s, start); i < s->n && s->v[i].start <= end; i++)
-        if (type == LOCK_WRITE || s->v[i].type == LOCK_WRITE)
+        if (type == LOCKSET_WRITE || s->v[i].type == LOCKSET_WRITE)
             return &s->v[i];
     return NULL;
 }

@@ -6,16 +6,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum lock_type { LOCK_READ = 0, LOCK_WRITE = 1, LOCK_NONE = 2 }; /* F_RDLCK.. and the wire's */
+enum lock_type {
+    LOCKSET_READ = 0,
+    LOCKSET_WRITE = 1,
+    LOCKSET_NONE = 2
+}; /* F_RDLCK.. and the wire's */
 struct lock_range {
     uint64_t start, end; /* end: the last byte, inclusive */
-    uint32_t type;       /* LOCK_READ or LOCK_WRITE */
+    uint32_t type;       /* LOCKSET_READ or LOCKSET_WRITE */
 };
 struct lockset {
     struct lock_range *v;
     uint32_t n, cap;
 };
-/* Makes [start, end] of this type, whatever it was; LOCK_NONE unlocks. start <= end. */
+/* Makes [start, end] of this type, whatever it was; LOCKSET_NONE unlocks. start <= end. */
 void lockset_set(struct lockset *s, uint32_t type, uint64_t start, uint64_t end);
 /* The first range that overlaps [start, end] and excludes a lock of this type by somebody else, or
  * NULL. */

@@ -15,9 +15,9 @@
 
 #define SEC NSEC_PER_SEC
 #define NEVER INT64_MAX
-#define RD LOCK_READ
-#define WR LOCK_WRITE
-#define UN LOCK_NONE
+#define RD LOCKSET_READ
+#define WR LOCKSET_WRITE
+#define UN LOCKSET_NONE
 
 static struct locks *t;
 
