@@ -2,7 +2,10 @@
  *
  * Each quota is read under its own read lock, since finding a directory's name looks through its
  * parent: nobody waits for a long list. A page ends when it has grown to the soft limit of a reply.
- * Paths that would not fit into one are cut at the front, beginning with "...". Threads: rpc. */
+ * Paths that would not fit into one are cut at the front, beginning with "...".
+ *
+ * What was deleted is charged until it is reaped, moments later. A client that meets EDQUOT asks how
+ * many such inodes there are (`freeing`), and tries again when there are none. Threads: rpc. */
 #include "service_int.h"
 
 #include <errno.h>
@@ -14,6 +17,7 @@
 #define QUOTA_BYTES 80u /* about, without path */
 #define PATH_PARTS 256u
 #define PATH_BYTES (16u << 10)
+#define FREEING_MAX 1024u /* counted at most */
 
 /* ---- space ---- */
 
@@ -92,8 +96,30 @@ static void put_quota(struct quotas *l, unsigned realm, const struct fsm_quota *
     l->rep.quotas[l->rep.n_quotas++] = q;
 }
 
+static bool is_charged(struct fsm *f, uint64_t ino, unsigned realm)
+{
+    struct fsm_quota q;
+    unsigned r = fsm_quota_realm(f, ino);
+
+    while (r != 0 && r != realm && fsm_quota_get(f, r, &q))
+        r = q.outer;
+    return r != 0 && r == realm;
+}
+
+/* Unlinked inodes in the tree of `realm` that nobody has open. Read lock held. */
+static uint32_t count_freeing(struct service *s, unsigned realm)
+{
+    uint32_t n = 0, seen = 0;
+
+    for (uint64_t ino = 0; seen < FREEING_MAX && fsm_orphan_next(s->cfg.fsm, ino, &ino); seen++)
+        if (is_charged(s->cfg.fsm, ino, realm) && !opens_is_open(s->cfg.opens, ino))
+            n++;
+    return n;
+}
+
 static int list_of(struct quotas *l, uint64_t ino)
 {
+    unsigned outermost = 0;
     struct fsm *f = l->s->cfg.fsm;
     Replfs__Attr attr = REPLFS__ATTR__INIT;
     struct fsm_quota q;
@@ -101,10 +127,12 @@ static int list_of(struct quotas *l, uint64_t ino)
     fsm_rdlock(f);
     int rv = fsm_getattr(f, ino, &attr);
     for (unsigned r = fsm_quota_realm(f, ino); fsm_quota_get(f, r, &q); r = q.outer) {
-        if (l->bytes > SERVICE_REPLY_SOFT_MAX)
-            break; /* hundreds of nested quotas with long names */
-        put_quota(l, r, &q);
+        outermost = r;
+        if (l->bytes <= SERVICE_REPLY_SOFT_MAX) /* else hundreds, with long names */
+            put_quota(l, r, &q);
     }
+    if (outermost != 0)
+        l->rep.freeing = count_freeing(l->s, outermost);
     fsm_unlock(f);
     return rv;
 }

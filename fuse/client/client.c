@@ -119,7 +119,7 @@ const char *client_cluster(struct client *c)
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent)
 {
     Replfs__Attr got = REPLFS__ATTR__INIT;
-    int rc = session_mutate(c, op, 0, client_deadline(c), &got, parent);
+    int rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent);
     if (rc)
         return rc;
     if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)

@@ -230,7 +230,7 @@ static bool commit_some(struct cfile *f)
         abort();
     f->committing = true;
     pthread_mutex_unlock(&f->mu);
-    rc = session_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL);
+    rc = quota_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL);
     msg_free(&m);
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&b));

@@ -240,6 +240,7 @@ struct client {
         size_t ncloses, cap_closes;
         uint64_t *closing; /* being told right now */
         size_t nclosing;
+        bool closes_now; /* somebody waits for them */
     } session;
     struct {
         pthread_mutex_t mu;
@@ -311,6 +312,7 @@ bool session_elsewhere(int code); /* worth trying again on another connection */
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
 void session_close_ino(struct client *c, uint64_t ino);
+void session_flush_closes(struct client *c); /* metad knows them all; gives up after a while */
 /* A file is being opened: its pending close is dropped (true), or waited for when it is under
  * way. */
 bool session_keep_ino(struct client *c, uint64_t ino);
@@ -399,6 +401,9 @@ uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len);
 /* May [off, off+len) be written? 0 or a code. With *asked unset it may flush and ask metad anew,
  * without mu: then 1 and *asked, look at the file again and call once more. mu held. */
 int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked);
+/* session_mutate, and once more after EDQUOT when what was just deleted has been given back. */
+int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                 Replfs__Attr *attr, Replfs__Attr *parent);
 /* A commit was refused: says so in the log, and what to do. Asks metad; no locks. */
 void quota_refused(struct client *c, uint64_t ino, uint64_t bytes);
 

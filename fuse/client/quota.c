@@ -7,6 +7,9 @@
  * seem to fit, the file is flushed and metad asked anew, since others may have added or deleted;
  * only then it is EDQUOT.
  *
+ * A refusal by metad is met the same way: what this client has just deleted or closed may not have
+ * been given back yet, so EDQUOT counts only when metad has nothing left to free in that tree.
+ *
  * Not known are the bytes that other files, here and on other clients, have buffered: together
  * they may exceed the quota. metad then refuses a commit; its bytes are lost, which close or fsync
  * report as for any error of the background (cfile_fail), and the log names the tree. Refused
@@ -15,9 +18,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "base/log.h"
 
 #define LOG_MODULE "quota"
+#define SETTLE_MS 1000
+#define SETTLE_STEP_MS 10
 
 uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len)
 {
@@ -37,6 +43,66 @@ static bool fits(const struct cfile *f, uint64_t more)
     return !more || (f->growing <= left && more <= left - f->growing);
 }
 
+/* ---- what was just deleted ---- */
+
+static int ask(struct client *c, uint64_t ino, struct rpc_result *res)
+{
+    Replfs__QuotaListReq m = REPLFS__QUOTA_LIST_REQ__INIT;
+    RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &m);
+    m.ino = ino;
+    int rc = session_ask(c, &env, clock_mono() + 5 * NSEC_PER_SEC, res);
+    return !rc && res->rep->body_case != REPLFS__ENVELOPE__BODY_QUOTA_LIST_REPLY ? -ERR_PROTOCOL
+                                                                                 : rc;
+}
+
+/* Deleted files are charged until metad has removed them, moments after nobody has them open any
+ * more: tells it what this client has closed, and waits, not for long. */
+static void settle(struct client *c, uint64_t ino)
+{
+    const struct timespec pause = {.tv_nsec = SETTLE_STEP_MS * NSEC_PER_MSEC};
+    int64_t until = clock_mono() + SETTLE_MS * NSEC_PER_MSEC;
+    bool freeing;
+    session_flush_closes(c);
+    do {
+        struct rpc_result res;
+        freeing = !ask(c, ino, &res) && res.rep->quota_list_reply->freeing;
+        rpc_result_free(&res);
+        if (freeing)
+            nanosleep(&pause, NULL);
+    } while (freeing && clock_mono() < until);
+}
+
+/* The inode whose quotas an operation may exceed, 0: none. */
+static uint64_t charged(const Replfs__MetaOp *op)
+{
+    switch (op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+        return op->create->parent;
+    case REPLFS__META_OP__OP_RENAME:
+        return op->rename->new_parent;
+    case REPLFS__META_OP__OP_COMMIT:
+        return op->commit->ino;
+    case REPLFS__META_OP__OP_CLONE:
+        return op->clone->dst;
+    case REPLFS__META_OP__OP_FALLOCATE:
+        return op->fallocate->ino;
+    default:
+        return 0;
+    }
+}
+
+int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                 Replfs__Attr *attr, Replfs__Attr *parent)
+{
+    int rc = session_mutate(c, op, need, deadline, attr, parent);
+    if (rc != -EDQUOT || !charged(op))
+        return rc;
+    settle(c, charged(op));
+    return session_mutate(c, op, need, deadline, attr, parent);
+}
+
+/* ---- writing ---- */
+
 int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
 {
     Replfs__Attr now = REPLFS__ATTR__INIT;
@@ -47,6 +113,7 @@ int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
     *asked = true;
     pthread_mutex_unlock(&f->mu);
     int rc = flush_file(f, false, false);
+    settle(f->c, f->ino);
     if (!rc)
         rc = client_getattr(f->c, f->ino, &now); /* into f as well */
     pthread_mutex_lock(&f->mu);
@@ -87,19 +154,16 @@ static const Replfs__QuotaInfo *tightest(const Replfs__QuotaListReply *r)
 
 void quota_refused(struct client *c, uint64_t ino, uint64_t bytes)
 {
-    Replfs__QuotaListReq m = REPLFS__QUOTA_LIST_REQ__INIT;
-    RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &m);
     struct rpc_result res;
     const Replfs__QuotaInfo *q = NULL;
     char path[1024];
-    m.ino = ino;
-    int rc = session_ask(c, &env, clock_mono() + 5 * NSEC_PER_SEC, &res);
-    if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REPLY)
+    if (!ask(c, ino, &res))
         q = tightest(res.rep->quota_list_reply);
     if (q) {
         path_of(q, path, sizeof(path));
         log_error("inode %llu: %llu bytes written are lost: the quota of directory %s of this file "
-                  "system is used up (%llu of %llu bytes). Delete something there, or raise it: "
+                  "system would be exceeded (%llu of %llu bytes in use). Delete something there, "
+                  "or raise it: "
                   "replfsctl quota set DIR --bytes SIZE. Which file: find DIR -inum %llu",
                   (unsigned long long)ino, (unsigned long long)bytes, path,
                   (unsigned long long)q->bytes, (unsigned long long)q->max_bytes,

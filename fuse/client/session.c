@@ -603,6 +603,19 @@ static void send_closes(struct client *c, int64_t deadline)
     free(inos);
 }
 
+void session_flush_closes(struct client *c)
+{
+    int64_t deadline = clock_mono() + 2 * NSEC_PER_SEC;
+    pthread_mutex_lock(&c->session.mu);
+    while ((c->session.ncloses || c->session.nclosing) && clock_mono() < deadline) {
+        c->session.closes_now = true;
+        pthread_cond_broadcast(&c->session.cv);
+        cond_wait_until(&c->session.cv, &c->session.mu, deadline);
+    }
+    c->session.closes_now = false;
+    pthread_mutex_unlock(&c->session.mu);
+}
+
 /* ---- the session thread ---- */
 
 static void keepalive(struct client *c)
@@ -649,7 +662,7 @@ static void *session_thread(void *arg)
         send_closes(c, clock_mono() + 2 * NSEC_PER_SEC);
         nodes_tick(c);
         pthread_mutex_lock(&c->session.mu);
-        if (!c->stopping && c->session.ncloses < CLOSE_BATCH)
+        if (!c->stopping && c->session.ncloses < CLOSE_BATCH && !c->session.closes_now)
             cond_wait_until(&c->session.cv, &c->session.mu, clock_mono() + TICK_MS * NSEC_PER_MSEC);
         pthread_mutex_unlock(&c->session.mu);
     }
