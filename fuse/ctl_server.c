@@ -4,8 +4,8 @@
  * requests that any user of the mount may make, completed with what only the mount knows (the inode
  * the ioctl was made on, the caller's uid), and asked of metad. The packed reply is kept under a
  * token until it has been fetched in pieces, by the same uid, or for 60 s; at most MAX_REPLIES
- * wait, the oldest goes first. Rights: questions are harmless; SetGoal carries the caller's uid,
- * and metad checks ownership.
+ * wait, the oldest goes first. Rights: questions are harmless, except for the list of all quotas,
+ * which is root's; SetGoal and Quota carry the caller's uid, and metad checks it.
  *
  * When the mount has no connection to metad, a caller gets an answer after a few seconds, not after
  * the mount's whole time-out: people ask for the status exactly then. */
@@ -75,6 +75,8 @@ static int allows_mutation(const Replfs__MutateReq *m)
     if (!m || m->n_ops != 1)
         return -EPERM;
     const Replfs__MetaOp *op = m->ops[0]->op;
+    if (op && op->op_case == REPLFS__META_OP__OP_QUOTA && op->quota)
+        return 0;
     if (!op || op->op_case != REPLFS__META_OP__OP_SET_GOAL)
         return -EPERM;
     return op->set_goal->n_ino > MAX_INOS ? -EINVAL : 0;
@@ -87,6 +89,7 @@ int ctl_server_allows(const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_INFO_REQ:
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
     case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
         return 0;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
@@ -164,14 +167,17 @@ static bool wait_connected(struct client *c)
     }
 }
 
-static int run_set_goal(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, struct ctl_msg *out)
+static int run_mutation(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, struct ctl_msg *out)
 {
     Replfs__MetaOp *op = req->mutate_req->ops[0]->op;
     Replfs__MutationResult res = REPLFS__MUTATION_RESULT__INIT;
     Replfs__MutationResult *list[1] = {&res};
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
-    op->set_goal->uid = uid;
+    if (op->op_case == REPLFS__META_OP__OP_QUOTA)
+        op->quota->uid = uid;
+    else
+        op->set_goal->uid = uid;
     int rc = client_mutate(s->client, op, NULL, NULL);
     if (rc)
         return rc;
@@ -187,6 +193,8 @@ static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__E
 {
     uint64_t flush = 0;
     struct rpc_result r = {0};
+    if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
+        return -EPERM; /* paths that the caller perhaps may not see */
     if (req->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
         if (!req->info_req->ino)
             req->info_req->ino = ino;
@@ -229,7 +237,7 @@ static int call(struct ctl_server *s, uint64_t ino, uid_t uid, const struct ctl_
     if (!rc && !wait_connected(s->client))
         rc = not_connected(s, uid, out);
     if (!rc && req->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ)
-        rc = run_set_goal(s, uid, req, out);
+        rc = run_mutation(s, uid, req, out);
     else if (!rc)
         rc = run_question(s, ino, uid, req, out);
     replfs__envelope__free_unpacked(req, NULL);

@@ -79,26 +79,23 @@ static void print_json(const Replfs__StatusReply *s)
     json_close(&j);
 }
 
+static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+{
+    if (o->json)
+        print_json(s);
+    else
+        text(s);
+    return CTL_OK;
+}
+
 int verb_chunkd(const struct ctl_opts *o)
 {
     struct ctl_opts rest = *o;
-    struct transport *t = NULL;
-    Replfs__Envelope *rep = NULL;
     if (!o->nargs || strcmp(o->args[0], "list")) {
         ctl_error("chunkd %s: usage: replfsctl chunkd list [PATH]", o->nargs ? o->args[0] : "");
         return CTL_USAGE;
     }
     rest.args++;
     rest.nargs--;
-    int rc = ctl_cluster(&rest, &t);
-    if (!rc)
-        rc = ctl_status(t, &rep);
-    if (!rc && o->json)
-        print_json(rep->status_reply);
-    else if (!rc)
-        text(rep->status_reply);
-    if (rep)
-        replfs__envelope__free_unpacked(rep, NULL);
-    transport_free(t);
-    return rc;
+    return ctl_with_status(&rest, show);
 }

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
+#include "output.h"
+
 void ctl_error(const char *fmt, ...)
 {
     va_list ap;
@@ -40,13 +43,70 @@ int ctl_cluster(const struct ctl_opts *o, struct transport **out)
     return o->nargs ? transport_path(o->args[0], out, NULL) : transport_default(out);
 }
 
-int ctl_status(struct transport *t, Replfs__Envelope **rep)
+int ctl_with_status(const struct ctl_opts *o,
+                    int (*fn)(const struct ctl_opts *o, const Replfs__StatusReply *s))
 {
+    struct transport *t = NULL;
+    Replfs__Envelope *rep = NULL;
     Replfs__StatusReq ask = REPLFS__STATUS_REQ__INIT;
     RPC_ENVELOPE(q, STATUS_REQ, status_req, &ask);
     char detail[512];
-    int rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_STATUS_REPLY, rep, detail, sizeof detail);
-    return rc ? transport_failed(t, "status", rc, detail) : 0;
+    int rc = ctl_cluster(o, &t);
+    if (rc)
+        return rc;
+    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_STATUS_REPLY, &rep, detail, sizeof detail);
+    if (rc)
+        rc = transport_failed(t, "status", rc, detail);
+    else
+        rc = fn(o, rep->status_reply);
+    if (rep)
+        replfs__envelope__free_unpacked(rep, NULL);
+    transport_free(t);
+    return rc;
+}
+
+int ctl_each_path(const struct ctl_opts *o, const char *usage, const char *array,
+                  int (*fn)(const char *path, struct json *j))
+{
+    struct json j;
+    int worst = CTL_OK;
+    if (!o->nargs || o->meta) {
+        ctl_error("usage: replfsctl %s (paths on a mount)", usage);
+        return CTL_USAGE;
+    }
+    json_begin(&j, stdout);
+    if (o->json) {
+        json_object(&j, NULL);
+        json_array(&j, array);
+    }
+    for (int i = 0; i < o->nargs; i++) {
+        int rc = fn(o->args[i], o->json ? &j : NULL);
+        worst = rc ? rc : worst;
+    }
+    if (o->json) {
+        json_close(&j);
+        json_close(&j);
+    }
+    return worst;
+}
+
+int ctl_mutate(struct transport *t, Replfs__MetaOp *op, char *detail, size_t n)
+{
+    Replfs__Mutation m = REPLFS__MUTATION__INIT;
+    Replfs__Mutation *list[1] = {&m};
+    Replfs__MutateReq req = REPLFS__MUTATE_REQ__INIT;
+    RPC_ENVELOPE(q, MUTATE_REQ, mutate_req, &req);
+    Replfs__Envelope *rep;
+    m.op = op;
+    req.n_ops = 1;
+    req.ops = list;
+    int rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_MUTATE_REPLY, &rep, detail, n);
+    if (rc)
+        return rc;
+    const Replfs__MutateReply *r = rep->mutate_reply;
+    rc = r->n_results == 1 ? -(int)r->results[0]->code : -ERR_PROTOCOL;
+    replfs__envelope__free_unpacked(rep, NULL);
+    return rc;
 }
 
 const char *ctl_node_state(uint32_t state)

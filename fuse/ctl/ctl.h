@@ -23,8 +23,9 @@ enum ctl_exit {
 
 struct ctl_opts {
     bool json, recursive, wait;
-    uint64_t timeout_ms; /* of --wait; 0: for ever */
-    const char *meta;    /* --meta, or NULL */
+    uint64_t timeout_ms;        /* of --wait; 0: for ever */
+    const char *meta;           /* --meta, or NULL */
+    const char *bytes, *inodes; /* quota set: as given, or NULL */
     struct transport_tls tls;
     char **args; /* after the verb */
     int nargs;
@@ -36,8 +37,16 @@ void *ctl_alloc(size_t n); /* zeroed; never NULL */
 /* The transport for a verb about the cluster: --meta, the one path argument, or the default mount.
  */
 int ctl_cluster(const struct ctl_opts *o, struct transport **out);
-/* A StatusReply of it; the caller frees *rep. 0 or an exit code after a message. */
-int ctl_status(struct transport *t, Replfs__Envelope **rep);
+/* Gets the cluster's StatusReply and calls fn with it. fn's exit code, or one after a message. */
+int ctl_with_status(const struct ctl_opts *o,
+                    int (*fn)(const struct ctl_opts *o, const Replfs__StatusReply *s));
+/* Calls fn for each path argument. With --json, objects that fn makes in *j go into one array; else
+ * j is NULL. fn returns 0 or an exit code after a message: the last of these is returned. */
+struct json;
+int ctl_each_path(const struct ctl_opts *o, const char *usage, const char *array,
+                  int (*fn)(const char *path, struct json *j));
+/* One change through a mount. 0 or a negative code with what is known for people in detail. */
+int ctl_mutate(struct transport *t, Replfs__MetaOp *op, char *detail, size_t n);
 /* "up", "suspect", "dead", "draining", "unknown". */
 const char *ctl_node_state(uint32_t state);
 /* 1..8 as decimal digits only, else 0. */
@@ -50,4 +59,5 @@ int verb_info(const struct ctl_opts *o);
 int verb_getrepl(const struct ctl_opts *o);
 int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
+int verb_quota(const struct ctl_opts *o);
 #endif

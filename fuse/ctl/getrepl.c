@@ -32,40 +32,28 @@ static int goal_of(const char *path, uint32_t *goal, bool *dir)
     return rc;
 }
 
+static int show(const char *path, struct json *j)
+{
+    uint32_t goal = 0;
+    bool dir = false;
+    int rc = goal_of(path, &goal, &dir);
+    if (rc)
+        return rc;
+    if (j) {
+        json_object(j, NULL);
+        json_str(j, "path", path);
+        json_u64(j, "goal", goal);
+        json_bool(j, "directory", dir);
+        json_close(j);
+    } else {
+        printf("%u  ", goal);
+        output_name(path, stdout);
+        puts(dir ? "  (directory: for new entries)" : "");
+    }
+    return CTL_OK;
+}
+
 int verb_getrepl(const struct ctl_opts *o)
 {
-    struct json j;
-    int worst = CTL_OK;
-    if (!o->nargs || o->meta) {
-        ctl_error("usage: replfsctl getrepl PATH... (paths on a mount)");
-        return CTL_USAGE;
-    }
-    json_begin(&j, stdout);
-    if (o->json) {
-        json_object(&j, NULL);
-        json_array(&j, "files");
-    }
-    for (int i = 0; i < o->nargs; i++) {
-        uint32_t goal = 0;
-        bool dir = false;
-        int rc = goal_of(o->args[i], &goal, &dir);
-        if (rc) {
-            worst = rc;
-        } else if (o->json) {
-            json_object(&j, NULL);
-            json_str(&j, "path", o->args[i]);
-            json_u64(&j, "goal", goal);
-            json_bool(&j, "directory", dir);
-            json_close(&j);
-        } else {
-            printf("%u  ", goal);
-            output_name(o->args[i], stdout);
-            puts(dir ? "  (directory: for new entries)" : "");
-        }
-    }
-    if (o->json) {
-        json_close(&j);
-        json_close(&j);
-    }
-    return worst;
+    return ctl_each_path(o, "getrepl PATH...", "files", show);
 }

@@ -55,22 +55,17 @@ static void print_json(const Replfs__StatusReply *s, int verdict)
     json_close(&j);
 }
 
+static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+{
+    int verdict = worst(s);
+    if (o->json)
+        print_json(s, verdict);
+    else
+        text(s, verdict);
+    return verdict;
+}
+
 int verb_health(const struct ctl_opts *o)
 {
-    struct transport *t = NULL;
-    Replfs__Envelope *rep = NULL;
-    int rc = ctl_cluster(o, &t);
-    if (!rc)
-        rc = ctl_status(t, &rep);
-    if (!rc) {
-        rc = worst(rep->status_reply);
-        if (o->json)
-            print_json(rep->status_reply, rc);
-        else
-            text(rep->status_reply, rc);
-    }
-    if (rep)
-        replfs__envelope__free_unpacked(rep, NULL);
-    transport_free(t);
-    return rc;
+    return ctl_with_status(o, show);
 }

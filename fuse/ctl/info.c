@@ -230,33 +230,19 @@ static void print_json(struct json *j, const char *path, const struct pages *p)
     json_close(j);
 }
 
+static int info_of(const char *path, struct json *j)
+{
+    struct pages p = {0};
+    int rc = fetch(path, &p);
+    if (!rc && j)
+        print_json(j, path, &p);
+    else if (!rc)
+        text(path, &p);
+    pages_free(&p);
+    return rc;
+}
+
 int verb_info(const struct ctl_opts *o)
 {
-    struct json j;
-    int worst = CTL_OK;
-    if (!o->nargs || o->meta) {
-        ctl_error("usage: replfsctl info FILE... (files on a mount)");
-        return CTL_USAGE;
-    }
-    json_begin(&j, stdout);
-    if (o->json) {
-        json_object(&j, NULL);
-        json_array(&j, "files");
-    }
-    for (int i = 0; i < o->nargs; i++) {
-        struct pages p = {0};
-        int rc = fetch(o->args[i], &p);
-        if (rc)
-            worst = rc;
-        else if (o->json)
-            print_json(&j, o->args[i], &p);
-        else
-            text(o->args[i], &p);
-        pages_free(&p);
-    }
-    if (o->json) {
-        json_close(&j);
-        json_close(&j);
-    }
-    return worst;
+    return ctl_each_path(o, "info FILE...", "files", info_of);
 }

@@ -22,6 +22,9 @@ static const struct verb verbs[] = {
     {"setrepl", verb_setrepl, "PATH N [-R] [--wait [--timeout TIME]]",
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
     {"chunkd", verb_chunkd, "list [PATH]", "chunk daemons with their disks"},
+    {"quota", verb_quota,
+     "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
+     "limits of all that is below a directory"},
 };
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 
@@ -30,18 +33,30 @@ static void usage(FILE *out)
     fputs("usage: replfsctl VERB [ARGUMENTS] [OPTIONS]\n\nVerbs:\n", out);
     for (size_t i = 0; i < N_VERBS; i++)
         fprintf(out, "  %s %s\n        %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
-    fputs("\nPATH is any file or directory on a mount; without one, the machine's only replfs "
-          "mount or "
-          "the one\nof the current directory is meant.\n\nOptions:\n"
-          "  --json               machine-readable output with stable keys\n"
-          "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd list)\n"
-          "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
-          "  --insecure           allow plain text beyond loopback, for --meta\n"
-          "  --help, --version\n\nSee replfsctl(1).\n",
-          out);
+    fputs(
+        "\nPATH is any file or directory on a mount; without one, the machine's only replfs "
+        "mount or "
+        "the one\nof the current directory is meant.\n\nOptions:\n"
+        "  --json               machine-readable output with stable keys\n"
+        "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd list, quota list)\n"
+        "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
+        "  --insecure           allow plain text beyond loopback, for --meta\n"
+        "  --help, --version\n\nSee replfsctl(1).\n",
+        out);
 }
 
-enum { OPT_JSON = 256, OPT_META, OPT_CERT, OPT_KEY, OPT_CA, OPT_INSECURE, OPT_WAIT, OPT_TIMEOUT };
+enum {
+    OPT_JSON = 256,
+    OPT_META,
+    OPT_CERT,
+    OPT_KEY,
+    OPT_CA,
+    OPT_INSECURE,
+    OPT_WAIT,
+    OPT_TIMEOUT,
+    OPT_BYTES,
+    OPT_INODES
+};
 static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"meta", required_argument, NULL, OPT_META},
                                           {"tls-cert", required_argument, NULL, OPT_CERT},
@@ -50,6 +65,8 @@ static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"insecure", no_argument, NULL, OPT_INSECURE},
                                           {"wait", no_argument, NULL, OPT_WAIT},
                                           {"timeout", required_argument, NULL, OPT_TIMEOUT},
+                                          {"bytes", required_argument, NULL, OPT_BYTES},
+                                          {"inodes", required_argument, NULL, OPT_INODES},
                                           {"recursive", no_argument, NULL, 'R'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
@@ -78,6 +95,12 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
             break;
         case OPT_INSECURE:
             o->tls.insecure = true;
+            break;
+        case OPT_BYTES:
+            o->bytes = optarg;
+            break;
+        case OPT_INODES:
+            o->inodes = optarg;
             break;
         case OPT_WAIT:
             o->wait = true;
@@ -110,6 +133,10 @@ static int check(const struct ctl_opts *o, const struct verb *v)
     bool setrepl = v->run == verb_setrepl;
     if (!setrepl && (o->recursive || o->wait || o->timeout_ms)) {
         ctl_error("-R, --wait and --timeout belong to setrepl, not to %s", v->name);
+        return CTL_USAGE;
+    }
+    if ((o->bytes || o->inodes) && v->run != verb_quota) {
+        ctl_error("--bytes and --inodes belong to quota set, not to %s", v->name);
         return CTL_USAGE;
     }
     if (o->timeout_ms && !o->wait) {
@@ -150,6 +177,7 @@ int main(int argc, char **argv)
         }
         return rc;
     }
-    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd", name);
+    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota",
+              name);
     return CTL_USAGE;
 }

@@ -39,11 +39,6 @@ static int send_batch(struct job *j)
 {
     Replfs__SetGoalOp sg = REPLFS__SET_GOAL_OP__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
-    Replfs__Mutation m = REPLFS__MUTATION__INIT;
-    Replfs__Mutation *list[1] = {&m};
-    Replfs__MutateReq req = REPLFS__MUTATE_REQ__INIT;
-    RPC_ENVELOPE(q, MUTATE_REQ, mutate_req, &req);
-    Replfs__Envelope *rep;
     char detail[512];
     if (!j->unsent)
         return 0;
@@ -52,16 +47,7 @@ static int send_batch(struct job *j)
     sg.goal = j->goal;
     op.op_case = REPLFS__META_OP__OP_SET_GOAL;
     op.set_goal = &sg;
-    m.op = &op;
-    req.n_ops = 1;
-    req.ops = list;
-    int rc =
-        transport_call(j->t, &q, REPLFS__ENVELOPE__BODY_MUTATE_REPLY, &rep, detail, sizeof detail);
-    if (!rc) {
-        const Replfs__MutateReply *r = rep->mutate_reply;
-        rc = r->n_results == 1 ? -(int)r->results[0]->code : -ERR_PROTOCOL;
-        replfs__envelope__free_unpacked(rep, NULL);
-    }
+    int rc = ctl_mutate(j->t, &op, detail, sizeof detail);
     j->unsent = 0;
     return rc;
 }

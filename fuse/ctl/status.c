@@ -210,29 +210,30 @@ static void json_counts(struct json *j, const Replfs__StatusReply *s)
     json_u64(j, "lost", s->lost);
 }
 
+static void print_json(const Replfs__StatusReply *s)
+{
+    struct json j;
+    json_begin(&j, stdout);
+    json_object(&j, NULL);
+    json_str(&j, "cluster", s->cluster);
+    json_bool(&j, "settling", s->settling);
+    json_metads(&j, s);
+    json_counts(&j, s);
+    json_jobs(&j, s);
+    json_u64(&j, "problems", s->n_problems);
+    json_close(&j);
+}
+
+static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+{
+    if (o->json)
+        print_json(s);
+    else
+        text(s);
+    return CTL_OK;
+}
+
 int verb_status(const struct ctl_opts *o)
 {
-    struct transport *t = NULL;
-    Replfs__Envelope *rep = NULL;
-    int rc = ctl_cluster(o, &t);
-    if (!rc)
-        rc = ctl_status(t, &rep);
-    if (!rc && o->json) {
-        struct json j;
-        json_begin(&j, stdout);
-        json_object(&j, NULL);
-        json_str(&j, "cluster", rep->status_reply->cluster);
-        json_bool(&j, "settling", rep->status_reply->settling);
-        json_metads(&j, rep->status_reply);
-        json_counts(&j, rep->status_reply);
-        json_jobs(&j, rep->status_reply);
-        json_u64(&j, "problems", rep->status_reply->n_problems);
-        json_close(&j);
-    } else if (!rc) {
-        text(rep->status_reply);
-    }
-    if (rep)
-        replfs__envelope__free_unpacked(rep, NULL);
-    transport_free(t);
-    return rc;
+    return ctl_with_status(o, show);
 }

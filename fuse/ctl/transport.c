@@ -283,6 +283,11 @@ void transport_free(struct transport *t)
     free(t);
 }
 
+const char *transport_mount(const struct transport *t)
+{
+    return t->fd >= 0 ? t->where : "";
+}
+
 /* ---- calling ---- */
 
 /* The reply in one piece of memory, data[*len]; 0, or the negative code with which the call ended

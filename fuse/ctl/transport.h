@@ -29,6 +29,8 @@ int transport_path(const char *path, struct transport **out, struct transport_ta
 int transport_default(struct transport **out);
 int transport_meta(const char *addr, const struct transport_tls *tls, struct transport **out);
 void transport_free(struct transport *t);
+/* The mount point it goes through, "" with --meta. */
+const char *transport_mount(const struct transport *t);
 
 /* One request. 0 and *rep (free with replfs__envelope__free_unpacked) with a body of `want`, or a
  * negative code (base/error.h); then detail, a buffer of n bytes, says what is known for people. */

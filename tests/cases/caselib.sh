@@ -15,6 +15,7 @@ finish() {
     local code=$? f
     trap - EXIT
     set +e
+    cd /
     if [ $code != 0 ]; then
         echo "--- case failed with $code; logs:"
         for f in "$cluster"/*.log; do [ -e "$f" ] && { echo "--- $f"; tail -40 "$f"; }; done
