@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 struct conform_case {
-    const char *name;
+    const char *name; // "slow-..": run only with --slow
     void (*run)(void);
 };
 
