@@ -74,17 +74,7 @@ void fsm_quota_join(struct fsm *f, uint32_t h, uint32_t dir)
 
 uint64_t fsm_file_holes(const struct fsm_inode *i, uint64_t off, uint64_t end)
 {
-    uint64_t sum = 0;
-    struct ext e;
-
-    while (off < end) {
-        if (!extmap_find(&i->u.map, off, &e) || e.file_off >= end)
-            return sum + (end - off);
-        if (e.file_off > off)
-            sum += e.file_off - off;
-        off = e.file_off + e.len;
-    }
-    return sum;
+    return extmap_holes(&i->u.map, off, end);
 }
 
 static int by_off(const void *a, const void *b)

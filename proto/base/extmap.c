@@ -208,6 +208,21 @@ bool extmap_find(const struct extmap *m, uint64_t off, struct ext *out)
     return out->len > off;
 }
 
+uint64_t extmap_holes(const struct extmap *m, uint64_t off, uint64_t end)
+{
+    uint64_t sum = 0;
+    struct ext e;
+
+    while (off < end) {
+        if (!extmap_find(m, off, &e) || e.file_off >= end)
+            return sum + (end - off);
+        if (e.file_off > off)
+            sum += e.file_off - off;
+        off = ext_end(&e);
+    }
+    return sum;
+}
+
 /* ---- planning ---- */
 
 /* Notes what is left of x, which overlaps [off, end), and tells fn what goes. */

@@ -45,6 +45,8 @@ int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *ar
 int extmap_remove(struct extmap *m, uint64_t off, uint64_t len, extmap_fn *fn, void *arg);
 /* First extent that ends after off; false when none. *out is a copy. O(log n). */
 bool extmap_find(const struct extmap *m, uint64_t off, struct ext *out);
+/* Bytes of [off, end) that are in no extent. */
+uint64_t extmap_holes(const struct extmap *m, uint64_t off, uint64_t end);
 /* Number of extents. All of them in order: extmap_find from 0, then from each one's end. */
 size_t extmap_count(const struct extmap *m);
 size_t extmap_memory(const struct extmap *m); /* heap bytes used */
