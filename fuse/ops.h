@@ -13,6 +13,7 @@
 #include "inode.h"
 
 struct mount_ctx { /* the session's userdata */
+    struct fuse_session *session;
     struct client *client;
     struct inode_table *inodes;
     struct ctl_server *ctl;

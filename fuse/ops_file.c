@@ -6,6 +6,11 @@
  * and an error not told by write is told there. Release cannot tell anybody anything: the client
  * logs what is left.
  *
+ * A file opened to be appended to bypasses the page cache: the kernel would put the bytes where it
+ * believes the file to end, while metad decides where they go. What other descriptors have cached
+ * there is dropped before the write is answered. Where O_APPEND was set later (fcntl), pages are
+ * locked until then, and those in the wrong place are dropped right behind the answer.
+ *
  * Create without O_EXCL that meets an existing name (another client was faster) is answered with
  * ESTALE: the kernel then looks the name up again and opens the file with its own permission
  * checks, which a silent open here would skip. */
@@ -21,10 +26,12 @@
 #include "kernel.h"
 
 #define LOG_MODULE "fuse"
+#define COPY_MAX 0x7ffff000u /* the answer's count has 32 bits */
 
 struct handle {
     struct cfile *file;
     bool writable;
+    bool direct;        /* past the page cache */
     unsigned errs_seen; /* under the client's lock of the file */
 };
 
@@ -47,8 +54,9 @@ static void set_handle(struct fuse_file_info *fi, struct cfile *file)
     cfile_error_since(file, &h->errs_seen); /* older ones are for those who had it open */
     h->writable = wants_write(fi->flags) || (fi->flags & O_TRUNC);
     fi->fh = (uint64_t)(uintptr_t)h;
-    if (fi->flags & O_DIRECT)
+    if (fi->flags & O_DIRECT || (fi->flags & O_APPEND && h->writable))
         fi->direct_io = 1;
+    h->direct = fi->direct_io;
 }
 
 /* A write in the background that failed is told to each handle, not only to the first that asks. */
@@ -144,7 +152,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
               struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
-    (void)ino;
+    off_t asked = off;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
     bool append = (fi->flags & O_APPEND) && !fi->writepage;
     if (kernel_kill_suid())
@@ -153,10 +161,16 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
         rc = cfile_fsync(h->file);
     rc = with_errors(h, rc);
+    off_t from = off < asked ? off : asked;
+    struct fuse_session *se = ops_ctx(req)->session; /* the answer ends req */
+    if (append && h->direct)
+        fuse_lowlevel_notify_inval_inode(se, ino, from, 0);
     if (rc < 0)
         ops_reply(req, rc);
     else
         fuse_reply_write(req, size);
+    if (append && !h->direct && off != asked)
+        fuse_lowlevel_notify_inval_inode(se, ino, from, 0);
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -223,6 +237,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
     struct handle *dst = handle_of(fi_out);
     uint64_t done = 0;
     (void)ino_in, (void)ino_out;
+    if (len > COPY_MAX)
+        len = COPY_MAX;
     int rc = flags || off_in < 0 || off_out < 0 ? -EINVAL : 0;
     if (!rc && unprivileged(req))
         rc = kill_suid_now(req, dst->file);

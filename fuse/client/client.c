@@ -13,6 +13,7 @@
 #include "base/log.h"
 
 #define LOG_MODULE "client"
+#define BLOCKS_LOOK_MAX 1024u
 
 static void read_host_id(struct client *c)
 {
@@ -119,7 +120,7 @@ const char *client_cluster(struct client *c)
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent)
 {
     Replfs__Attr got = REPLFS__ATTR__INIT;
-    int rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent);
+    int rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
     if (rc)
         return rc;
     if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)
@@ -147,6 +148,23 @@ int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out)
     return session_ask(c, req, client_deadline(c), out);
 }
 
+/* Bytes buffered where the file has none yet, as st_blocks should show them. What lies in a part of
+ * the map that is not known counts as there already; of very many stretches, the first. */
+static uint64_t unflushed_blocks(const struct cfile *f)
+{
+    uint64_t sum = 0, at = 0;
+    struct ext e;
+    for (unsigned k = 0; k < BLOCKS_LOOK_MAX && extmap_find(&f->over, at, &e); k++) {
+        at = e.file_off + e.len;
+        uint64_t known = f->base_to < f->attr.size ? f->base_to : UINT64_MAX;
+        if (e.file_off < known)
+            sum += extmap_holes(&f->base, e.file_off, at < known ? at : known);
+        if (at > known && at > f->attr.size)
+            sum += at - (e.file_off > f->attr.size ? e.file_off : f->attr.size);
+    }
+    return sum;
+}
+
 /* An answer may be older than what a commit of ours has brought since: then ours counts. The kernel would take
  * the former size for the file's end. */
 void client_merge_attr(struct client *c, Replfs__Attr *a)
@@ -163,13 +181,9 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         atime_overlay(c, a);
     }
     if (f->head) {
-        uint64_t dirty = 0; /* may lie over what is allocated already: at most the size counts */
-        for (const struct abuf *b = f->head; b; b = b->next)
-            dirty += b->len;
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;
-        if (a->allocated < a->size)
-            a->allocated = a->allocated + dirty < a->size ? a->allocated + dirty : a->size;
+        a->allocated += unflushed_blocks(f);
         if (f->dirty_mtime)
             a->mtime_ns = a->ctime_ns = f->dirty_mtime;
         if (f->kill_suid)

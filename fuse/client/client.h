@@ -54,7 +54,8 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
  * with ino. */
 void cfile_close(struct cfile *f);
 /* Buffers and returns; waits when dirty_max is reached. Reports an earlier background error once.
- * append: at the end of the file, *off gets where. */
+ * append: at the end of the file, wherever other clients have moved it; *off gets where. That waits
+ * for the commit. Each MiB is one piece, between which others may append. */
 int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool append);
 /* As cfile_write, taking over a page-aligned buffer without a copy. */
 /* Bytes [off, off+len) of the file as this client sees it (own unflushed writes included; holes are

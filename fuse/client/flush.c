@@ -59,6 +59,7 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
+    bool append;       /* its places count from the end of the file */
     unsigned kill_gen; /* of the file when the commit was made */
 };
 
@@ -77,13 +78,19 @@ static uint64_t batch_bytes(const struct batch *b)
     return sum;
 }
 
-/* Takes the acknowledged buffers at the head, written under one session. 0 with b->n == 0: none. */
+/* Takes the acknowledged buffers at the head, written under one session, all at their places or all
+ * at the end of the file. 0 with b->n == 0: none. */
 static int batch_take(struct cfile *f, struct batch *b)
 {
     size_t n = 0, used = 0;
     *b = (struct batch){0};
-    for (struct abuf *a = f->head; a && a->state == ABUF_ACKED && n < COMMIT_BUFS_MAX; a = a->next)
+    bool append = f->head && f->head->append;
+    for (struct abuf *a = f->head; a && a->state == ABUF_ACKED && n < COMMIT_BUFS_MAX;
+         a = a->next) {
+        if (a->append != append)
+            break;
         n++;
+    }
     if (!n)
         return 0;
     b->bufs = calloc(n, sizeof(*b->bufs));
@@ -91,12 +98,15 @@ static int batch_take(struct cfile *f, struct batch *b)
     if (!b->bufs || !b->chunks)
         return -ENOMEM;
     b->session = f->head->wc->session;
+    b->append = append;
     b->kill_gen = f->kill_gen;
     size_t i = 0;
     for (struct abuf *a = f->head; i < n && a->wc->session == b->session; a = a->next, i++) {
         b->bufs[i] = a;
         b->chunks[i] = a->wc->loc.chunk;
     }
+    if (append)
+        append_place(b->bufs, i);
     b->exts = overlay_extents(b->bufs, i, b->chunks, COMMIT_EXTENTS_MAX, &b->nexts, &used);
     if (!b->exts)
         return -ENOMEM;
@@ -158,6 +168,7 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
     m->commit.ino = f->ino;
     m->commit.mtime_ns = f->dirty_mtime;
     m->commit.kill_suid = f->kill_suid;
+    m->commit.append = b->append;
     for (size_t i = 0; i < b->nexts; i++) {
         Replfs__Extent *x = &m->exts[i];
         replfs__extent__init(x);
@@ -175,24 +186,52 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
     return 0;
 }
 
-/* The buffers of b leave the list: committed (rc 0) or lost. */
-static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs__Attr *attr)
+static int lost_code(int rc)
+{
+    return rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc;
+}
+
+/* The extents of b are in the committed map now. When the file has another size than they explain,
+ * somebody else changed it: then nothing of what we know of it counts. */
+static void batch_into_map(struct cfile *f, struct batch *b, const Replfs__Attr *attr)
+{
+    uint64_t size = f->attr.size;
+    for (size_t i = 0; i < b->nexts; i++) {
+        extmap_insert(&f->base, &b->exts[i], NULL, NULL, NULL);
+        if (size < b->exts[i].file_off + b->exts[i].len)
+            size = b->exts[i].file_off + b->exts[i].len;
+    }
+    if (!attr->ino)
+        return;
+    if (attr->size != size) {
+        layout_drop(f);
+        ra_drop(f);
+        f->base_synced = false;
+    }
+    attr_copy(&f->attr, attr);
+}
+
+/* The buffers of b leave the list: committed (rc 0) or lost. base: what their places count from. */
+static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs__Attr *attr,
+                         uint64_t base)
 {
     uint64_t bytes = 0;
-    for (size_t i = 0; !rc && i < b->nexts; i++)
-        extmap_insert(&f->base, &b->exts[i], NULL, NULL, NULL);
+    for (size_t i = 0; i < b->nexts; i++)
+        b->exts[i].file_off += base;
+    if (!rc)
+        batch_into_map(f, b, attr);
     for (size_t i = 0; i < b->n; i++) {
         struct abuf *a = b->bufs[i];
         assert(f->head == a && a->state == ABUF_COMMITTING);
-        overlay_drop(&f->over, a);
+        if (!a->append)
+            overlay_drop(&f->over, a);
+        append_answer(a, lost_code(rc), base + a->pieces[0].file_off);
         bytes += a->len;
         f->head = a->next;
         abuf_free(f, a);
     }
     f->uncommitted -= bytes;
     f->map_gen++;
-    if (!rc && attr->ino)
-        attr_copy(&f->attr, attr);
     if (rc) {
         if (rc != -EDQUOT) /* quota_refused said more */
             log_error("inode %llu: %llu bytes are with the chunkds but metad did not take them: %s",
@@ -201,7 +240,7 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
             f->attr.flags |= REPLFS__ATTR_FLAG__ATTR_QUOTA;
             f->attr.quota_left = 0;
         }
-        cfile_fail(f, rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc);
+        cfile_fail(f, lost_code(rc));
     }
     if (!f->head) {
         f->tail = NULL;
@@ -230,13 +269,14 @@ static bool commit_some(struct cfile *f)
         abort();
     f->committing = true;
     pthread_mutex_unlock(&f->mu);
-    rc = quota_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL);
+    uint64_t base = 0;
+    rc = quota_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL, &base);
     msg_free(&m);
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&b));
     pthread_mutex_lock(&f->mu);
     f->committing = false;
-    batch_finish(f, &b, rc, &attr);
+    batch_finish(f, &b, rc, &attr, b.append ? base : 0);
     batch_free(&b);
     pthread_cond_broadcast(&f->cv);
     return true;
@@ -274,7 +314,7 @@ static void wait_acked(struct cfile *f, uint64_t target)
     }
 }
 
-static void commit_below(struct cfile *f, uint64_t target)
+void flush_below(struct cfile *f, uint64_t target)
 {
     while (any_below(f, target, false)) {
         if (f->committing)
@@ -294,7 +334,7 @@ static int flush_synced(struct cfile *f, int64_t deadline)
         seal_and_send(f, true);
         wait_acked(f, target);
         struct syncop *op = sync_begin(f, false);
-        commit_below(f, target);
+        flush_below(f, target);
         int rc = sync_wait(f, op);
         sync_drop_done(f);
         if (!rc)
@@ -323,7 +363,7 @@ int flush_file(struct cfile *f, bool sync, bool report)
         uint64_t target = f->next_abuf;
         seal_and_send(f, false);
         wait_acked(f, target);
-        commit_below(f, target);
+        flush_below(f, target);
     }
     if (report) {
         int e = cfile_take_err(f);

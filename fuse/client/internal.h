@@ -7,6 +7,8 @@
  *   overlay.c    pure: bytes not yet committed over the committed map
  *   cfile.c      open files by inode
  *   write.c      write(2) into append buffers, dirty accounting
+ *   append.c     O_APPEND
+ *   data.c       clones, fallocate, holes
  *   quota.c      whether a write still fits into the quotas
  *   send.c       append buffers to chunkds, failures, resending
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
@@ -66,6 +68,11 @@ struct piece {
 };
 enum abuf_state { ABUF_FILLING, ABUF_QUEUED, ABUF_SENT, ABUF_ACKED, ABUF_COMMITTING };
 struct wchunk;
+struct append_wait { /* of a writer, on its stack; under the file's mu */
+    bool done;
+    int rc;
+    uint64_t off; /* where it went */
+};
 /* One append: bytes of the file on their way to a chunk.
  *   FILLING -> QUEUED (full, or flushed) -> SENT -> ACKED (buf given back) -> COMMITTING
  *   SENT -> QUEUED when the chunk failed; COMMITTING -> gone once metad has the extents. */
@@ -83,14 +90,17 @@ struct abuf {
     int64_t sent_at;
     bool sync; /* ask the chain to sync with this append */
     int64_t born, acked_at;
-    uint64_t grows; /* bytes that were a hole when they were written (quota.c) */
+    bool append;              /* goes to the end of the file, wherever that is (append.c) */
+    struct append_wait *wait; /* who waits for it */
+    uint64_t grows;           /* bytes that were a hole when they were written (quota.c) */
 };
 /* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
 int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len);
 /* How many bytes an append buffer beginning at file_off may take, so that the next one begins
  * aligned. */
 uint32_t abuf_limit(uint64_t file_off);
-enum seg_kind { SEG_HOLE, SEG_BUFFER, SEG_COMMITTED };
+/* RESERVED: committed, but without bytes: reads as a hole. */
+enum seg_kind { SEG_HOLE, SEG_BUFFER, SEG_COMMITTED, SEG_RESERVED };
 struct seg {
     enum seg_kind kind;
     uint64_t off, len; /* range of the file */
@@ -303,6 +313,9 @@ int64_t client_deadline(const struct client *c);
 /* need: session that the mutation is bound to, 0: any. -ERR_SESSION when it is gone. */
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                    Replfs__Attr *attr, Replfs__Attr *parent);
+/* Also hands out MutationResult.value. */
+int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                         Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value);
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out);
 /* The present connection (a reference) and the session on it, or NULL: none just now. */
 struct rpc_conn *session_conn_now(struct client *c, uint64_t *session);
@@ -383,11 +396,25 @@ int layout_need(struct cfile *f, uint64_t end,
                 int64_t deadline);                          /* mu held, dropped while waiting */
 void layout_add_loc(struct cfile *f, const struct cloc *l); /* mu held */
 
+/* ---- append.c (mu held) ---- */
+/* Must an append wait until metad has given it its place? */
+bool append_waits(const struct cfile *f);
+/* Adds len <= APPEND_MAX bytes at the end of the file; waits, without mu, for everything up to
+ * them to be committed. Takes over the dirty bytes' account. */
+int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off);
+/* Tells a's writer, if somebody waits for it. */
+void append_answer(struct abuf *a, int rc, uint64_t off);
+/* Buffers of one commit get their places behind one another, counted from the first. */
+uint64_t append_place(struct abuf *const *bufs, size_t n);
+
 /* ---- write.c ---- */
 void dirty_give(struct client *c, uint64_t bytes);
 int write_wait_room(struct cfile *f, size_t len);
 int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off); /* mu held */
-void abuf_seal(struct cfile *f); /* mu held: FILLING -> QUEUED */
+/* A new last buffer. What gets no bytes must be forgotten before mu is dropped. */
+struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len);
+void abuf_forget(struct cfile *f, struct abuf *a); /* the last one, without bytes */
+void abuf_seal(struct cfile *f);                   /* mu held: FILLING -> QUEUED */
 void abuf_drop_buf(struct cfile *f, struct abuf *a);
 void abuf_free(struct cfile *f, struct abuf *a); /* already off the list */
 
@@ -403,7 +430,7 @@ uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len);
 int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked);
 /* session_mutate, and once more after EDQUOT when what was just deleted has been given back. */
 int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                 Replfs__Attr *attr, Replfs__Attr *parent);
+                 Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value);
 /* A commit was refused: says so in the log, and what to do. Asks metad; no locks. */
 void quota_refused(struct client *c, uint64_t ino, uint64_t bytes);
 
@@ -435,6 +462,8 @@ int flush_start(struct client *c);
 void flush_stop(struct client *c);
 void flush_kick(struct client *c);
 int flush_file(struct cfile *f, bool sync, bool report);
+/* Waits until no buffer with an id below target is left: committed or given up. mu held, dropped. */
+void flush_below(struct cfile *f, uint64_t target);
 int cfile_take_err(struct cfile *f);        /* mu held */
 void cfile_fail(struct cfile *f, int code); /* mu held: bytes were lost */
 

@@ -54,9 +54,12 @@ void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen)
         if (!cloc_from(&l, r->chunks[i]))
             layout_add_loc(f, &l);
     }
+    if (f->base_to < r->covered_to && /* what our own commits left there may be outdated */
+        extmap_remove(&f->base, f->base_to, r->covered_to - f->base_to, NULL, NULL))
+        return;
     for (size_t i = 0; i < r->n_extents; i++) {
         const Replfs__Extent *x = r->extents[i];
-        if (!x->len || !x->chunk || x->file_off + x->len < x->file_off)
+        if (!x->len || x->file_off + x->len < x->file_off)
             continue;
         struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
         if (extmap_insert(&f->base, &e, NULL, NULL, NULL))

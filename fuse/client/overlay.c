@@ -55,10 +55,10 @@ void overlay_next(const struct extmap *over, const struct extmap *base, uint64_t
             continue;
         }
         uint64_t left = e.file_off + e.len - off;
-        out->kind = i ? SEG_COMMITTED : SEG_BUFFER;
+        out->kind = !i ? SEG_BUFFER : e.chunk ? SEG_COMMITTED : SEG_RESERVED;
         out->len = left < out->len ? left : out->len;
         out->id = e.chunk;
-        out->at = e.chunk_off + (uint32_t)(off - e.file_off);
+        out->at = e.chunk ? e.chunk_off + (uint32_t)(off - e.file_off) : 0;
         return;
     }
 }

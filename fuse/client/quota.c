@@ -92,13 +92,13 @@ static uint64_t charged(const Replfs__MetaOp *op)
 }
 
 int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                 Replfs__Attr *attr, Replfs__Attr *parent)
+                 Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
 {
-    int rc = session_mutate(c, op, need, deadline, attr, parent);
+    int rc = session_mutate_value(c, op, need, deadline, attr, parent, value);
     if (rc != -EDQUOT || !charged(op))
         return rc;
     settle(c, charged(op));
-    return session_mutate(c, op, need, deadline, attr, parent);
+    return session_mutate_value(c, op, need, deadline, attr, parent, value);
 }
 
 /* ---- writing ---- */

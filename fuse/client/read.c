@@ -340,7 +340,7 @@ static int add_piece(struct cfile *f, struct readop *op, const struct seg *s, si
 {
     struct abuf *a = s->kind == SEG_BUFFER ? idmap_get(&f->abufs, s->id) : NULL;
     assert(s->kind != SEG_BUFFER || a);
-    if (s->kind == SEG_HOLE) {
+    if (s->kind == SEG_HOLE || s->kind == SEG_RESERVED) {
         memset(op->out->data + dest, 0, s->len);
         return 0;
     }

@@ -130,7 +130,9 @@ void send_give_up(struct cfile *f, int code, const char *why)
         bytes += a->len;
         if (a->state == ABUF_SENT)
             f->inflight--;
-        overlay_drop(&f->over, a);
+        if (!a->append)
+            overlay_drop(&f->over, a);
+        append_answer(a, code, 0);
         abuf_free(f, a);
     }
     f->tail = last;

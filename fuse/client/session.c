@@ -435,7 +435,7 @@ static uint64_t acked_seq(struct client *c)
 }
 
 static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Attr *attr,
-                         Replfs__Attr *parent)
+                         Replfs__Attr *parent, uint64_t *value)
 {
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
         return -ERR_PROTOCOL;
@@ -448,6 +448,8 @@ static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Att
             attr_copy(attr, r->attr);
         if (parent && r->parent)
             attr_copy(parent, r->parent);
+        if (value)
+            *value = r->value;
         return -(int)r->code;
     }
     return -ERR_PROTOCOL;
@@ -455,6 +457,12 @@ static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Att
 
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                    Replfs__Attr *attr, Replfs__Attr *parent)
+{
+    return session_mutate_value(c, op, need, deadline, attr, parent, NULL);
+}
+
+int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                         Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
 {
     uint64_t session = 0, seq = 0;
     bool maybe_done = false;
@@ -487,7 +495,7 @@ int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t 
         struct rpc_result res = {0};
         rc = rpc_call_wait(conn, &env, NULL, try_ms(c, deadline), &res);
         if (!rc) {
-            rc = mutate_result(&res, seq, attr, parent);
+            rc = mutate_result(&res, seq, attr, parent, value);
             res.code = rc;
         }
         maybe_done |= ambiguous(rc);

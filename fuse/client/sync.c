@@ -320,7 +320,7 @@ int sync_committed(struct cfile *f, int64_t deadline)
             more = extmap_find(&f->base, off, &e);
             if (!more)
                 break;
-            if (idmap_get(&seen, e.chunk))
+            if (!e.chunk || idmap_get(&seen, e.chunk))
                 continue;
             idmap_put(&seen, e.chunk, &seen);
             k += borrow(f, idmap_get(&f->locs, e.chunk));

@@ -81,13 +81,14 @@ void abuf_free(struct cfile *f, struct abuf *a)
 {
     idmap_del(&f->abufs, a->id);
     abuf_drop_buf(f, a);
+    append_answer(a, -EIO, 0); /* unless somebody knew better */
     f->growing -= a->grows;
     wchunk_unref(f->c, a->wc);
     free(a->pieces);
     free(a);
 }
 
-static struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len)
+struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len)
 {
     struct abuf *a = calloc(1, sizeof(*a));
     if (!a)
@@ -101,6 +102,16 @@ static struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len)
     *(f->tail ? &f->tail->next : &f->head) = a;
     f->tail = a;
     return a;
+}
+
+void abuf_forget(struct cfile *f, struct abuf *a)
+{
+    struct abuf **link = &f->head, *before = NULL;
+    for (; *link != a; link = &before->next)
+        before = *link;
+    *link = NULL;
+    f->tail = before;
+    abuf_free(f, a);
 }
 
 static void abuf_grow(struct abuf *a, size_t need)
@@ -216,7 +227,16 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         return rc;
     }
     f->dirty_mtime = clock_wall();
-    rc = write_put(f, data, len, (uint64_t)*off);
+    if (append && append_waits(f)) {
+        uint64_t at = 0;
+        rc = append_put(f, data, len, &at);
+        if (rc)
+            cfile_take_err(f); /* the same one */
+        else
+            *off = (off_t)at;
+    } else {
+        rc = write_put(f, data, len, (uint64_t)*off);
+    }
     ra_drop(f);
     send_pump(f);
     pthread_mutex_unlock(&f->mu);
@@ -231,7 +251,7 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool 
     off_t pos = *off;
     for (size_t done = 0; done < len;) {
         size_t part = len - done < APPEND_MAX ? len - done : APPEND_MAX;
-        int rc = write_some(f, p + done, part, &pos, append && !done);
+        int rc = write_some(f, p + done, part, &pos, append);
         if (rc)
             return rc;
         if (!done)
