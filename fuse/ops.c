@@ -121,8 +121,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     struct mount_ctx *m = userdata;
     unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
                     FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA |
-                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_LOCKS |
-                    FUSE_CAP_FLOCK_LOCKS;
+                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
+                    FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
     unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE;
     /* Without entry lifetimes the kernel looks every name up again, so attributes sent along with a
      * directory are wasted work. */

@@ -83,7 +83,9 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
     (void)fi;
-    ops_reply(req, datasync ? 0 : client_flush_atime(ops_ctx(req)->client, ino));
+    if (!datasync)
+        client_flush_atime(ops_ctx(req)->client, ino);
+    ops_reply(req, 0);
 }
 
 static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)

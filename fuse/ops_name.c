@@ -27,10 +27,34 @@ static bool too_long(const char *name)
     return strlen(name) > NAME_BYTES_MAX;
 }
 
+/* "." and ".." only come from open_by_handle_at(2) and NFS servers, with an inode known from
+ * before; inode numbers are never used again, so that it is the same one, or gone. */
+static int lookup_dot(fuse_req_t req, fuse_ino_t ino, bool up, Replfs__Attr *out)
+{
+    Replfs__ReaddirReq ask = REPLFS__READDIR_REQ__INIT;
+    RPC_ENVELOPE(q, READDIR_REQ, readdir_req, &ask);
+    struct rpc_result r = {0};
+    int rc = 0;
+    ask.ino = ino;
+    ask.max_entries = 1;
+    if (up)
+        rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &r);
+    if (!rc && up && r.rep->readdir_reply->parent)
+        ino = r.rep->readdir_reply->parent;
+    rpc_result_free(&r);
+    if (!rc)
+        rc = client_getattr(ops_ctx(req)->client, ino, out);
+    return !rc && !out->nlink ? -ESTALE : rc;
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    int rc = too_long(name) ? -ENAMETOOLONG : client_lookup(ops_ctx(req)->client, parent, name, &a);
+    int rc;
+    if (!strcmp(name, ".") || !strcmp(name, ".."))
+        rc = lookup_dot(req, parent, name[1], &a);
+    else
+        rc = too_long(name) ? -ENAMETOOLONG : client_lookup(ops_ctx(req)->client, parent, name, &a);
     ops_reply_entry(req, rc, &a);
 }
 

@@ -15,8 +15,8 @@
  * attributes shown said, remembered in one word per slot (ino, and whether a read would count).
  * A forgotten one counts: at worst one needless entry.
  *
- * Failure modes: a full table drops reads' times. Lock order: sending before mu; a file's mu
- * before mu. */
+ * Failure modes: a full table drops reads' times; without a metad they wait, and nobody with them.
+ * Lock order: sending before mu; a file's mu before mu. */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -156,7 +156,7 @@ static void batch_take(struct client *c, Replfs__AtimeOp *op)
             op->atime_ns[op->n_atime_ns++] = e->atime;
         }
     }
-    c->atime.since = e ? clock_mono() : 0; /* more than one batch: go on with the next round */
+    c->atime.since = 0;
     while (n) {
         idmap_del(&c->atime.map, settled[--n]->ino);
         free(settled[n]);
@@ -181,8 +181,8 @@ static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
         log_debug("access times of %zu inodes not taken: %s", op->n_ino, err_str(rc));
 }
 
-/* `sending` held. */
-static int send_batch(struct client *c)
+/* `sending` held. *more: there may be others. */
+static int send_batch(struct client *c, bool *more)
 {
     uint64_t inos[BATCH_MAX];
     int64_t times[BATCH_MAX];
@@ -193,11 +193,26 @@ static int send_batch(struct client *c)
     meta.op_case = REPLFS__META_OP__OP_ATIME;
     meta.atime = &op;
     batch_take(c, &op);
+    *more = op.n_ino == BATCH_MAX;
     if (!op.n_ino)
         return 0;
     int rc = session_mutate(c, &meta, 0, client_deadline(c), NULL, NULL);
     batch_end(c, &op, rc);
     return rc;
+}
+
+static void send_all(struct client *c)
+{
+    struct client_stat st;
+    bool more = true;
+    int rc = 0;
+    client_stat(c, &st);
+    if (!st.connected)
+        return;
+    pthread_mutex_lock(&c->atime.sending);
+    for (unsigned i = 0; more && !rc && i <= ATIME_ENTRIES_MAX / BATCH_MAX; i++)
+        rc = send_batch(c, &more);
+    pthread_mutex_unlock(&c->atime.sending);
 }
 
 void atime_tick(struct client *c)
@@ -207,33 +222,20 @@ void atime_tick(struct client *c)
     pthread_mutex_lock(&c->atime.mu);
     int64_t since = c->atime.since;
     pthread_mutex_unlock(&c->atime.mu);
-    if (!since || clock_mono() - since < c->cfg.flush_ms * NSEC_PER_MSEC / 2)
-        return;
-    pthread_mutex_lock(&c->atime.sending);
-    send_batch(c);
-    pthread_mutex_unlock(&c->atime.sending);
+    if (since && clock_mono() - since >= c->cfg.flush_ms * NSEC_PER_MSEC / 2)
+        send_all(c);
 }
 
-static bool pending(struct client *c, uint64_t ino)
+void client_flush_atime(struct client *c, uint64_t ino)
 {
     if (!c->atime.n)
-        return false;
+        return;
     pthread_mutex_lock(&c->atime.mu);
     const struct atime_entry *e = ino ? idmap_get(&c->atime.map, ino) : NULL;
-    bool is = ino ? e && e->state != ATIME_SETTLED : c->atime.map.n > 0;
+    bool wanted = !ino || (e && e->state != ATIME_SETTLED);
     pthread_mutex_unlock(&c->atime.mu);
-    return is;
-}
-
-int client_flush_atime(struct client *c, uint64_t ino)
-{
-    int rc = 0;
-    for (unsigned i = 0; !rc && i <= ATIME_ENTRIES_MAX / BATCH_MAX && pending(c, ino); i++) {
-        pthread_mutex_lock(&c->atime.sending);
-        rc = send_batch(c);
-        pthread_mutex_unlock(&c->atime.sending);
-    }
-    return rc;
+    if (wanted)
+        send_all(c);
 }
 
 void client_forget_atime(struct client *c, uint64_t ino)

@@ -104,8 +104,8 @@ void client_accessed(struct client *c, uint64_t ino, bool dir);
 void cfile_accessed(struct cfile *f);
 /* Would reading an inode with these attributes count? */
 bool client_atime_counts(struct client *c, const Replfs__Attr *a);
-/* metad has what was read of ino (0: of all). 0 or a code. */
-int client_flush_atime(struct client *c, uint64_t ino);
+/* Waits until metad has what was read of ino (0: of all), if it can be reached. */
+void client_flush_atime(struct client *c, uint64_t ino);
 /* The time is about to be set by hand: what was read before does not matter any more. */
 void client_forget_atime(struct client *c, uint64_t ino);
 /* ---- file locks among clients (fcntl, OFD and flock) ---- */

@@ -409,7 +409,7 @@ int client_sync(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
-    client_flush_atime(c, 0); /* advisory: no error of a sync */
+    client_flush_atime(c, 0);
     return rc;
 }
 
