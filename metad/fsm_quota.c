@@ -15,9 +15,9 @@
  * had until they are reaped.
  *
  * Setting a quota, removing it, and renaming a directory between realms walk the tree in question,
- * inside the command: about half a second for a million inodes, in which nothing else is
- * applied. Removal also looks for inodes that are not in the tree (orphans, names outside) as long
- * as the count says that there are some.
+ * inside the command: about 0.1 s for a million inodes, in which nothing else is applied. Removal
+ * also looks for inodes that are not in the tree (orphans, names outside) as long as the count says
+ * that there are some.
  *
  * A limit may be set below the present use: nothing can be added then, everything else works.
  *

@@ -179,6 +179,14 @@ static void allow_list(void **state)
     assert_int_equal(allowed_op(&op, 2), -EPERM);
     assert_int_equal(allowed_op(&op, 0), -EPERM);
     assert_int_equal(allowed_op(NULL, 1), -EPERM);
+    Replfs__QuotaOp quota = REPLFS__QUOTA_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_QUOTA;
+    op.quota = &quota;
+    assert_int_equal(allowed_op(&op, 1), 0);
+    op.quota = NULL;
+    assert_int_equal(allowed_op(&op, 1), -EPERM);
+    op.op_case = REPLFS__META_OP__OP_SET_GOAL;
+    op.set_goal = &goal;
     goal.n_ino = 1001;
     assert_int_equal(allowed_op(&op, 1), -EINVAL);
     Replfs__UnlinkOp unlink_op = REPLFS__UNLINK_OP__INIT;

@@ -526,6 +526,19 @@ static void do_rename(struct world *w, struct rig *r)
         assert_int_equal(fsm_digest(r->f), before);
 }
 
+/* Clones and reservations of blocks that may be there already. */
+static void do_range(struct world *w, struct rig *r)
+{
+    static const uint32_t modes[] = {0, 1, 3, 16};
+    uint64_t f = pick(w, r, false), g = pick(w, r, false);
+    uint64_t at = (uint64_t)rnd(w, BLOCKS) * BLK, len = (1 + (uint64_t)rnd(w, BLOCKS)) * BLK;
+    uint64_t before = fsm_digest(r->f);
+    int code = rnd(w, 2) ? rig_fallocate(r, f, modes[rnd(w, 4)], at, len)
+                         : rig_clone(r, f, (uint64_t)rnd(w, BLOCKS) * BLK, g, at, len);
+    if (code)
+        assert_int_equal(fsm_digest(r->f), before);
+}
+
 static void do_other(struct world *w, struct rig *r)
 {
     char name[2] = {(char)('a' + rnd(w, NAMES)), 0};
@@ -559,8 +572,8 @@ static void do_quota(struct world *w, struct rig *r)
 static void step(struct world *w, struct rig *r)
 {
     static void (*const ops[])(struct world *, struct rig *) = {
-        do_create, do_create, do_create, do_commit, do_commit,
-        do_commit, do_rename, do_rename, do_other,  do_other};
+        do_create, do_create, do_create, do_commit, do_commit, do_commit,
+        do_rename, do_rename, do_range,  do_other,  do_other};
     struct book was, is;
 
     r->now += 10;

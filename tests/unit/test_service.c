@@ -745,6 +745,34 @@ static void test_layout_and_commit(void **state)
     rpc_result_free(&res);
 }
 
+/* What a client learns of a quota: its path, what is about to be freed, and statfs cut down to it. */
+static void test_quota(void **state)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__QuotaOp q = REPLFS__QUOTA_OP__INIT;
+    Replfs__QuotaListReq l = REPLFS__QUOTA_LIST_REQ__INIT;
+    Replfs__StatfsReq sf = REPLFS__STATFS_REQ__INIT;
+    struct rpc_result res;
+
+    (void)state;
+    sf.ino = l.ino = q.ino = create("dir", S_IFDIR | 0755);
+    q.max_inodes = 7;
+    op.op_case = REPLFS__META_OP__OP_QUOTA;
+    op.quota = &q;
+    assert_int_equal(mutate(&me, &op, ++me.seq).result, 0);
+    RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &l);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    const Replfs__QuotaListReply *rep = res.rep->quota_list_reply;
+    assert_true(rep->n_quotas == 1 && rep->quotas[0]->n_path == 1 && rep->freeing == 0);
+    assert_memory_equal(rep->quotas[0]->path[0].data, "dir", 3);
+    rpc_result_free(&res);
+    RPC_ENVELOPE(stat_env, STATFS_REQ, statfs_req, &sf);
+    assert_int_equal(ask(&me, &stat_env, &res), 0);
+    assert_int_equal(res.rep->statfs_reply->files, 1);
+    assert_int_equal(res.rep->statfs_reply->files_free, 6);
+    rpc_result_free(&res);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -756,6 +784,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tmpfile_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_xattrs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_quota, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_session_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_layout_and_commit, setup, teardown),
