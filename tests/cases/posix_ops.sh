@@ -104,6 +104,7 @@ refused(errno.ENOTDIR, os.open, 'named', os.O_TMPFILE | os.O_RDWR)
 "
 
 # setuid, setgid and capabilities go with a change of the contents or of the owner
+echo content >t0
 cp /bin/true s && chown 65534:65534 s
 mode_after() { # WHAT WANT COMMAND..
     local what=$1 want=$2
@@ -119,6 +120,11 @@ mode_after "write by root" 6755 sh -c 'echo >>s'
 mode_after "chown by root" 755 chown 65534 s
 mode_after "write, seen while the file is open" 755 py_nobody "
 f = os.open('s', os.O_WRONLY); os.write(f, b'x'); assert os.stat('s').st_mode & 0o7777 == 0o755; os.close(f)"
+mode_after "fallocate" 755 as_nobody fallocate -l 100000 s
+mode_after "punching" 755 as_nobody fallocate -p -o 4096 -l 4096 s
+mode_after "copy_file_range" 755 py_nobody "
+assert os.copy_file_range(os.open('x', os.O_RDONLY), os.open('s', os.O_WRONLY), 5) == 0
+assert os.copy_file_range(os.open('t0', os.O_RDONLY), os.open('s', os.O_WRONLY), 5) == 5"
 chmod 2745 s && as_nobody sh -c 'echo >>s'
 expect "setgid without x for the group" 2745 "$(stat -c %a s)"
 caps() { py "os.setxattr('s', 'security.capability', bytes.fromhex('0100000200040000000000000000000000000000'))"; }
@@ -218,6 +224,30 @@ fd = os.open('alloc', os.O_RDWR | os.O_CREAT)
 os.pwrite(fd, b'x' * 100000, 10**9)
 assert os.stat('alloc').st_blocks in range(190, 300), 'blocks before they are flushed'
 "
+
+# what is mapped and cached follows a clone and a hole; cp shares chunks instead of moving bytes
+py "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+src, dst = (os.open(n, os.O_RDWR | os.O_CREAT) for n in ('csrc', 'cdst'))
+os.write(src, b's' * 20000); os.write(dst, b'd' * 20000)
+m = mmap.mmap(dst, 20000)
+assert m[9000:9001] == b'd'
+assert os.copy_file_range(src, dst, 9000, 0, 5000) == 9000
+want = b'd' * 5000 + b's' * 9000 + b'd' * 6000
+assert m[:] == want and os.pread(dst, 30000, 0) == want
+assert libc.fallocate(dst, 3, 6000, 10000) == 0
+want = want[:6000] + bytes(10000) + want[16000:]
+assert m[:] == want and os.pread(dst, 30000, 0) == want
+m[7000:7001] = b'm'; m.flush()
+assert os.pread(dst, 2, 6999) == b'\0m'"
+random_file big 8
+cp big big2
+cmp big big2
+chunks() { ctl info --json "$1" | python3 -c 'import json,sys; print(sorted(c["chunk"] for c in json.load(sys.stdin)["files"][0]["chunks"]))'; }
+[ "$(chunks big)" != "[]" ] || fail "no chunks of big"
+expect "chunks after cp" "$(chunks big)" "$(chunks big2)"
 
 # file handles, as NFS servers use them
 py "
