@@ -138,6 +138,13 @@ int cfile_clone(struct cfile *src, uint64_t src_off, struct cfile *dst, uint64_t
     Replfs__CloneOp op = REPLFS__CLONE_OP__INIT;
     op.src = src->ino;
     op.dst = dst->ino;
+    if (src == dst) { /* which may grow on the way */
+        pthread_mutex_lock(&src->mu);
+        uint64_t size = cfile_size(src);
+        pthread_mutex_unlock(&src->mu);
+        uint64_t most = size > src_off ? size - src_off : 0;
+        len = len < most ? len : most;
+    }
     for (*done = 0; *done < len;) {
         uint64_t part = 0;
         op.src_off = src_off + *done;

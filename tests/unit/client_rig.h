@@ -55,7 +55,9 @@ struct rig {
     uint64_t size, change, next_chunk, next_session, session;
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
     unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
-    uint64_t last_seq;
+    uint64_t last_seq, last_value;
+    uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
+    uint64_t step;    /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
     uint32_t last_exclude[8];
     size_t nexclude;
@@ -263,7 +265,59 @@ static void rig_grant(struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
-static int rig_apply(const Replfs__MetaOp *op)
+static void rig_fallocate(const Replfs__FallocateOp *op, uint64_t *value)
+{
+    uint64_t len = rig.step && rig.step < op->len ? rig.step : op->len;
+    if (op->mode & 18) /* PUNCH_HOLE, ZERO_RANGE */
+        extmap_remove(&rig.map, op->off, len, NULL, NULL);
+    for (uint64_t at = op->off, to; !(op->mode & 2) && at < op->off + len; at = to) {
+        struct ext e;
+        bool have = extmap_find(&rig.map, at, &e) && e.file_off < op->off + len;
+        to = have ? e.file_off : op->off + len;
+        struct ext r = {.file_off = at, .len = (uint32_t)(to - at)};
+        if (to > at)
+            extmap_insert(&rig.map, &r, NULL, NULL, NULL);
+        if (have)
+            to = e.file_off + e.len;
+    }
+    if (!(op->mode & 1) && rig.size < op->off + len)
+        rig.size = op->off + len;
+    *value = len;
+}
+
+/* Within the one file there is. */
+static int rig_clone(const Replfs__CloneOp *op, uint64_t *value)
+{
+    struct extmap copy;
+    struct ext e;
+    uint64_t len = op->src_off >= rig.size ? 0 : rig.size - op->src_off;
+    len = len < op->len ? len : op->len;
+    if (len && op->src_off < op->dst_off + len && op->dst_off < op->src_off + len)
+        return EINVAL;
+    len = rig.step && rig.step < len ? rig.step : len;
+    extmap_init(&copy);
+    for (uint64_t at = op->src_off; at < op->src_off + len && extmap_find(&rig.map, at, &e);) {
+        uint64_t from = e.file_off > at ? e.file_off : at, end = e.file_off + e.len;
+        if (from >= op->src_off + len)
+            break;
+        end = end < op->src_off + len ? end : op->src_off + len;
+        struct ext c = {op->dst_off + (from - op->src_off), e.chunk,
+                        e.chunk_off + (uint32_t)(from - e.file_off), (uint32_t)(end - from)};
+        if (e.chunk)
+            extmap_insert(&copy, &c, NULL, NULL, NULL);
+        at = end;
+    }
+    extmap_remove(&rig.map, op->dst_off, len, NULL, NULL);
+    for (uint64_t at = 0; extmap_find(&copy, at, &e); at = e.file_off + e.len)
+        extmap_insert(&rig.map, &e, NULL, NULL, NULL);
+    extmap_free(&copy);
+    if (len && rig.size < op->dst_off + len)
+        rig.size = op->dst_off + len;
+    *value = len;
+    return 0;
+}
+
+static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
 {
     rig.mutations++;
     rig.change++;
@@ -272,6 +326,12 @@ static int rig_apply(const Replfs__MetaOp *op)
         extmap_remove(&rig.map, rig.size, UINT64_MAX - rig.size, NULL, NULL);
         return 0;
     }
+    if (op->op_case == REPLFS__META_OP__OP_FALLOCATE) {
+        rig_fallocate(op->fallocate, value);
+        return 0;
+    }
+    if (op->op_case == REPLFS__META_OP__OP_CLONE)
+        return rig_clone(op->clone, value);
     if (op->op_case != REPLFS__META_OP__OP_COMMIT)
         return EINVAL;
     if (rig.commit_code)
@@ -279,9 +339,14 @@ static int rig_apply(const Replfs__MetaOp *op)
     if (op->commit->n_extents > 4096)
         return EINVAL; /* as metad's limit */
     rig.commits++;
+    if (op->commit->append) {
+        rig.size += rig.foreign;
+        rig.foreign = 0;
+        *value = rig.size;
+    }
     for (size_t i = 0; i < op->commit->n_extents; i++) {
         const Replfs__Extent *x = op->commit->extents[i];
-        struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
+        struct ext e = {*value + x->file_off, x->chunk, x->chunk_off, x->len};
         extmap_insert(&rig.map, &e, NULL, NULL, NULL);
         if (e.file_off + e.len > rig.size)
             rig.size = e.file_off + e.len;
@@ -302,8 +367,10 @@ static void rig_mutate(struct rpc_req *req)
     r.seq = m->ops[0]->seq;
     if (r.seq > rig.last_seq) { /* executed once however often it comes */
         rig.last_seq = r.seq;
-        r.code = (uint32_t)rig_apply(m->ops[0]->op);
+        rig.last_value = 0;
+        r.code = (uint32_t)rig_apply(m->ops[0]->op, &rig.last_value);
     }
+    r.value = rig.last_value;
     if (rig.drop_replies) { /* executed, but the answer is lost with the connection */
         rig.drop_replies--;
         rpc_fail(req, -ERR_NOT_LEADER, "scripted");
@@ -399,6 +466,11 @@ static void rig_small(struct rpc_req *req)
     Replfs__KeepaliveReply ka = REPLFS__KEEPALIVE_REPLY__INIT;
     Replfs__CloseReply cl = REPLFS__CLOSE_REPLY__INIT;
     Replfs__ReportBadReply rb = REPLFS__REPORT_BAD_REPLY__INIT;
+    Replfs__GetattrReply ga = REPLFS__GETATTR_REPLY__INIT;
+    Replfs__Attr a;
+    rig_attr(&a);
+    ga.attr = &a;
+    RPC_ENVELOPE(genv, GETATTR_REPLY, getattr_reply, &ga);
     RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
     RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
     RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
@@ -410,6 +482,8 @@ static void rig_small(struct rpc_req *req)
             rpc_fail(req, -ERR_SESSION, "scripted");
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CLOSE_REQ) {
         rpc_reply(req, &cenv, NULL);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ) {
+        rpc_reply(req, &genv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {
         rig.bad_reports++;
         rig.last_bad_chunkd = req->env->report_bad_req->chunkd;

@@ -1,0 +1,349 @@
+/* The client library's appends, clones, fallocate and search for holes against the fake metad: cases
+ * one by one, then random calls on one file against an array of bytes. */
+#include "client_rig.h"
+
+#include <linux/falloc.h>
+
+#define KEEP FALLOC_FL_KEEP_SIZE
+#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define ZERO FALLOC_FL_ZERO_RANGE
+
+enum { SIZE = 120000, OPS = 3000 };
+
+struct model {
+    uint8_t byte[2 * SIZE], written[2 * SIZE]; /* written 0: a hole, or reserved */
+    uint64_t size, rnd;
+};
+static struct model model;
+
+static uint64_t rnd(uint64_t below)
+{
+    model.rnd = model.rnd * 6364136223846793005ull + 1442695040888963407ull;
+    return (model.rnd >> 33) % below;
+}
+
+static void setup_model(uint64_t seed)
+{
+    memset(&model, 0, sizeof model);
+    model.rnd = seed;
+}
+
+static struct cfile *open_file(void)
+{
+    struct cfile *f = NULL;
+    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    return f;
+}
+
+static uint64_t put(struct cfile *f, uint64_t off, size_t len, bool append)
+{
+    uint8_t *p = malloc(len);
+    off_t o = (off_t)off;
+    assert_non_null(p);
+    for (size_t i = 0; i < len; i++)
+        p[i] = (uint8_t)rnd(256);
+    assert_int_equal(cfile_write(f, p, len, &o, append), 0);
+    memcpy(model.byte + o, p, len);
+    memset(model.written + o, 1, len);
+    if (model.size < (uint64_t)o + len)
+        model.size = (uint64_t)o + len;
+    free(p);
+    return (uint64_t)o;
+}
+
+static void check(struct cfile *f, uint64_t off, size_t len)
+{
+    struct buf *b = NULL;
+    uint64_t end = off >= model.size ? off : off + len < model.size ? off + len : model.size;
+    assert_int_equal(cfile_read(f, (off_t)off, len, &b), 0);
+    assert_int_equal(b->len, end - off);
+    assert_memory_equal(b->data, model.byte + off, b->len);
+    buf_unref(b);
+}
+
+static void check_seek(struct cfile *f, uint64_t off, bool hole)
+{
+    uint64_t want = off, got = 0;
+    while (want < model.size && model.written[want] == hole)
+        want++;
+    bool none = off >= model.size || (!hole && want == model.size);
+    assert_int_equal(cfile_seek(f, off, hole, &got), none ? -ENXIO : 0);
+    if (!none)
+        assert_int_equal(got, want);
+}
+
+static void fallocate_both(struct cfile *f, int mode, uint64_t off, uint64_t len)
+{
+    assert_int_equal(cfile_fallocate(f, mode, off, len, false), 0);
+    if (mode & (FALLOC_FL_PUNCH_HOLE | ZERO)) {
+        memset(model.byte + off, 0, len);
+        memset(model.written + off, 0, len);
+    }
+    if (!(mode & KEEP) && model.size < off + len)
+        model.size = off + len;
+}
+
+/* ---- appends ---- */
+
+static void test_append(void **st)
+{
+    (void)st;
+    setup_model(1);
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, 5000, false), 0); /* buffered, and before what follows */
+    assert_int_equal(put(f, 77, 300, true), 5000);
+    assert_int_equal(rig.commits, 2);
+    assert_int_equal(rig.size, 5300);
+    put(f, 5290, 100, false);
+    assert_int_equal(put(f, 0, 10, true), 5390);
+    check(f, 0, 6000);
+    assert_int_equal(cfile_fsync(f), 0);
+    check(f, 0, 6000);
+    cfile_close(f);
+}
+
+/* Somebody else has moved the end: we learn where our bytes went, and that there are others. */
+static void test_append_elsewhere(void **st)
+{
+    (void)st;
+    setup_model(2);
+    struct cfile *f = open_file();
+    put(f, 0, 1000, true);
+    pthread_mutex_lock(&rig.mu);
+    rig.foreign = 500;
+    rig.drop_replies = 1; /* and the first answer is lost */
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(put(f, 0, 200, true), 1500);
+    assert_int_equal(rig.commits, 2);
+    check(f, 0, 2000);
+    check_seek(f, 1000, false);
+    cfile_close(f);
+}
+
+static void test_append_large(void **st)
+{
+    (void)st;
+    size_t len = (5u << 20) / 2;
+    uint8_t *p = malloc(len);
+    struct cfile *f = open_file();
+    struct buf *b = NULL;
+    off_t off = 0;
+    assert_non_null(p);
+    for (size_t i = 0; i < len; i++)
+        p[i] = (uint8_t)(i * 2654435761u >> 13);
+    assert_int_equal(cfile_write(f, p, len, &off, true), 0);
+    assert_int_equal(off, 0);
+    assert_int_equal(rig.size, len);
+    for (size_t at = 0; at < len; at += b->len) {
+        buf_unref(b);
+        assert_int_equal(cfile_read(f, (off_t)at, 1u << 20, &b), 0);
+        assert_true(b->len > 0);
+        assert_memory_equal(b->data, p + at, b->len);
+    }
+    buf_unref(b);
+    free(p);
+    cfile_close(f);
+}
+
+/* The error is the writer's, and nobody else's. */
+static void test_append_fails(void **st)
+{
+    (void)st;
+    setup_model(3);
+    struct cfile *f = open_file();
+    off_t off = 0;
+    pthread_mutex_lock(&rig.mu);
+    rig.commit_code = -ENOSPC;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(cfile_write(f, "lost", 4, &off, true), -ENOSPC);
+    pthread_mutex_lock(&rig.mu);
+    rig.commit_code = 0;
+    for (unsigned i = 1; i <= RIG_NODES; i++)
+        rig.node[i].append_code = -EIO;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(cfile_write(f, "lost", 4, &off, true), -EIO);
+    pthread_mutex_lock(&rig.mu);
+    for (unsigned i = 1; i <= RIG_NODES; i++)
+        rig.node[i].append_code = 0;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(cfile_flush(f), 0);
+    cfile_close(f);
+}
+
+struct appender {
+    struct cfile *f;
+    uint8_t tag;
+};
+
+static void *append_thread(void *arg)
+{
+    struct appender *a = arg;
+    uint8_t line[700];
+    memset(line, a->tag, sizeof line);
+    for (unsigned i = 0; i < 100; i++) {
+        off_t off = 0;
+        assert_int_equal(cfile_write(a->f, line, 100 + i * 6, &off, true), 0);
+    }
+    return NULL;
+}
+
+static void test_append_threads(void **st)
+{
+    (void)st;
+    struct appender a[4];
+    pthread_t t[4];
+    struct buf *b = NULL;
+    size_t total = 4 * (100 * 100 + 6 * 99 * 50), runs[4] = {0};
+    for (unsigned i = 0; i < 4; i++) {
+        a[i] = (struct appender){open_file(), (uint8_t)(i + 1)};
+        assert_int_equal(pthread_create(&t[i], NULL, append_thread, &a[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(t[i], NULL);
+    assert_int_equal(rig.size, total);
+    for (size_t at = 0; at < total; buf_unref(b)) { /* each one whole, those of a thread in order */
+        assert_int_equal(cfile_read(a[0].f, (off_t)at, 700, &b), 0);
+        size_t tag = b->data[0], len = 100 + 6 * runs[tag - 1]++;
+        assert_in_range(tag, 1, 4);
+        assert_true(b->len >= len);
+        for (size_t i = 0; i < len; i++)
+            assert_int_equal(b->data[i], tag);
+        at += len;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        cfile_close(a[i].f);
+}
+
+/* ---- fallocate, clone, seek ---- */
+
+static void test_punch_order(void **st)
+{
+    (void)st;
+    setup_model(4);
+    struct cfile *f = open_file();
+    put(f, 0, 30000, false);
+    fallocate_both(f, PUNCH, 1000, 20000);
+    put(f, 5000, 100, false);
+    check(f, 0, 30000);
+    for (int i = 0; i < 2; i++) {
+        check_seek(f, 0, true);
+        check_seek(f, 1000, false);
+        check_seek(f, 5000, true);
+        check_seek(f, 5100, false);
+        check_seek(f, 29999, true);
+        check_seek(f, 30000, true);
+        assert_int_equal(cfile_flush(f), 0);
+    }
+    check(f, 0, 30000);
+    assert_int_equal(cfile_fallocate(f, FALLOC_FL_COLLAPSE_RANGE, 0, 10, false), -EOPNOTSUPP);
+    assert_int_equal(cfile_fallocate(f, 0, 0, 0, false), -EINVAL);
+    cfile_close(f);
+}
+
+static void test_blocks(void **st)
+{
+    (void)st;
+    setup_model(5);
+    struct cfile *f = open_file();
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    pthread_mutex_lock(&rig.mu);
+    rig.grant_code = -ENOSPC; /* stays buffered for a moment */
+    pthread_mutex_unlock(&rig.mu);
+    fallocate_both(f, 0, 0, 4096);
+    put(f, 0, 8192, false);
+    put(f, 20000, 10, false);
+    assert_int_equal(client_getattr(rig.cl, RIG_INO, &a), 0);
+    assert_int_equal(a.allocated, 4096 + 10); /* beside the reserved; the rig's attr has none */
+    assert_int_equal(a.size, 20010);
+    pthread_mutex_lock(&rig.mu);
+    rig.grant_code = 0;
+    pthread_mutex_unlock(&rig.mu);
+    cfile_close(f);
+}
+
+static void random_op(struct cfile *f)
+{
+    uint64_t off = rnd(SIZE), len = 1 + rnd(rnd(4) ? 3000 : SIZE - off), done = 0;
+    if (off + len > SIZE)
+        len = SIZE - off;
+    static const int modes[] = {0, KEEP, PUNCH, PUNCH, ZERO, ZERO | KEEP};
+    switch (rnd(12)) {
+    case 0:
+    case 1:
+    case 2:
+        put(f, off, len, false);
+        break;
+    case 3:
+        if (model.size < SIZE)
+            put(f, 0, 1 + rnd(2000), true);
+        break;
+    case 4:
+    case 5:
+        fallocate_both(f, modes[rnd(6)], off, len);
+        break;
+    case 6: {
+        uint64_t src = rnd(SIZE), n = src >= model.size ? 0 : model.size - src;
+        n = n < len ? n : len;
+        bool overlap = n && src < off + n && off < src + n;
+        assert_int_equal(cfile_clone(f, src, f, off, len, &done), overlap ? -EINVAL : 0);
+        if (overlap)
+            break;
+        assert_int_equal(done, n);
+        memcpy(model.byte + off, model.byte + src, n);
+        memcpy(model.written + off, model.written + src, n);
+        if (n && model.size < off + n)
+            model.size = off + n;
+        break;
+    }
+    case 7:
+        assert_int_equal(cfile_truncate(f, off, NULL), 0);
+        if (off < model.size) {
+            memset(model.byte + off, 0, model.size - off);
+            memset(model.written + off, 0, model.size - off);
+        }
+        model.size = off;
+        break;
+    case 8:
+        check_seek(f, off, rnd(2));
+        break;
+    case 9:
+        assert_int_equal(rnd(3) ? cfile_flush(f) : cfile_fsync(f), 0);
+        break;
+    default:
+        check(f, off, len);
+    }
+}
+
+static void test_random(void **st)
+{
+    static uint64_t seed = 99;
+    (void)st;
+    setup_model(seed++);
+    struct cfile *f = open_file();
+    for (unsigned i = 0; i < OPS; i++) {
+        if (i % 100 == 0) {
+            pthread_mutex_lock(&rig.mu);
+            rig.step = i % 200 ? 7001 : 0;
+            pthread_mutex_unlock(&rig.mu);
+        }
+        random_op(f);
+        if (i % 500 == 0) {
+            cfile_close(f);
+            f = open_file();
+        }
+    }
+    check(f, 0, SIZE);
+    cfile_close(f);
+}
+
+int main(void)
+{
+#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_append),       T(test_append_elsewhere), T(test_append_large),
+        T(test_append_fails), T(test_append_threads),   T(test_punch_order),
+        T(test_blocks),       T(test_random),           T(test_random),
+        T(test_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
