@@ -20,6 +20,14 @@ void file_path(struct exerciser *x, const struct xfile *f, char *out, size_t siz
     snprintf(out, size, "%s/%s", x->o.dirs[x->mount], f->name);
 }
 
+/* The directory for a change of names: with two mounts, names also change behind the back of the
+ * mount that has the files open. */
+static const char *names_dir(struct exerciser *x)
+{
+    bool other = x->o.mounts > 1 && one_in(x, 3);
+    return x->o.dirs[other ? !x->mount : x->mount];
+}
+
 static void new_name(struct exerciser *x, const struct xfile *f, char *out)
 {
     snprintf(out, NAME_BYTES, "exerciser-%llu-%c.%u", (unsigned long long)x->o.seed,
@@ -124,12 +132,13 @@ void op_reopen(struct exerciser *x, struct xfile *f)
 void op_rename(struct exerciser *x, struct xfile *f)
 {
     char from[4096], to[4096], name[NAME_BYTES];
-    note(x, f, "rename", 0, 0, 0);
+    const char *dir = names_dir(x);
+    note(x, f, "rename", dir != x->o.dirs[x->mount], 0, 0);
     if (!f->name[0])
         return;
-    file_path(x, f, from, sizeof from);
     new_name(x, f, name);
-    snprintf(to, sizeof to, "%s/%s", x->o.dirs[x->mount], name);
+    snprintf(from, sizeof from, "%s/%s", dir, f->name);
+    snprintf(to, sizeof to, "%s/%s", dir, name);
     if (rename(from, to))
         fail_errno(x, f, "rename");
     memcpy(f->name, name, sizeof name);
@@ -138,12 +147,13 @@ void op_rename(struct exerciser *x, struct xfile *f)
 void op_rename_over(struct exerciser *x, struct xfile *f)
 {
     char from[4096], to[4096];
+    const char *dir = names_dir(x);
     struct xfile *other = &x->file[f == x->file];
-    note(x, f, "rename-over", 0, 0, 0);
+    note(x, f, "rename-over", dir != x->o.dirs[x->mount], 0, 0);
     if (!f->name[0] || !other->name[0])
         return;
-    file_path(x, f, from, sizeof from);
-    file_path(x, other, to, sizeof to);
+    snprintf(from, sizeof from, "%s/%s", dir, f->name);
+    snprintf(to, sizeof to, "%s/%s", dir, other->name);
     if (rename(from, to))
         fail_errno(x, f, "rename over the other file");
     memcpy(f->name, other->name, sizeof f->name);
@@ -154,10 +164,11 @@ void op_rename_over(struct exerciser *x, struct xfile *f)
 void op_unlink(struct exerciser *x, struct xfile *f)
 {
     char path[4096];
-    note(x, f, "unlink", 0, 0, 0);
+    const char *dir = names_dir(x);
+    note(x, f, "unlink", dir != x->o.dirs[x->mount], 0, 0);
     if (!f->name[0])
         return;
-    file_path(x, f, path, sizeof path);
+    snprintf(path, sizeof path, "%s/%s", dir, f->name);
     if (unlink(path))
         fail_errno(x, f, "unlink");
     f->name[0] = '\0';
