@@ -6,6 +6,8 @@
 #include "rpc/internal.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -14,9 +16,7 @@
 #define SLOT_MAX (1u << SLOT_BITS)
 
 struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done;
+    sem_t done; /* posted once; a condition would wake the waiter into a mutex still held */
     int code;
     struct message msg;
     struct buf *payload;
@@ -108,14 +108,11 @@ struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now)
 
 static void waiter_wake(struct waiter *w, int code, struct message *msg, struct buf *payload)
 {
-    pthread_mutex_lock(&w->lock);
     w->code = code;
     if (msg)
         w->msg = *msg;
     w->payload = payload;
-    w->done = true;
-    pthread_cond_signal(&w->cond);
-    pthread_mutex_unlock(&w->lock);
+    sem_post(&w->done); /* the waiter may return now, and w is gone */
 }
 
 /* Frees k and tells its owner. Takes msg (may be NULL) and payload. */
@@ -230,16 +227,14 @@ void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, un
 int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
                   unsigned timeout_ms, struct rpc_result *out)
 {
-    struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct waiter w = {0};
 
     assert(!worker_any_self()); /* it would wait for itself */
+    sem_init(&w.done, 0, 0);
     start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
-    pthread_mutex_lock(&w.lock);
-    while (!w.done)
-        pthread_cond_wait(&w.cond, &w.lock);
-    pthread_mutex_unlock(&w.lock);
-    pthread_mutex_destroy(&w.lock);
-    pthread_cond_destroy(&w.cond);
+    while (sem_wait(&w.done) && errno == EINTR)
+        ;
+    sem_destroy(&w.done);
     out->code = w.code;
     out->rep = w.msg.env;
     out->payload = w.payload;
