@@ -103,6 +103,23 @@ int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want
     return rc;
 }
 
+bool ops_odd_sgid(uint32_t mode)
+{
+    return !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == S_ISGID;
+}
+
+bool ops_loses_sgid(fuse_req_t req, const Replfs__Attr *a)
+{
+    gid_t groups[256];
+    if (!ops_odd_sgid(a->mode) || fuse_req_ctx(req)->gid == a->gid)
+        return false;
+    int n = fuse_req_getgroups(req, sizeof groups / sizeof groups[0], groups);
+    for (int i = 0; i < n && i < (int)(sizeof groups / sizeof groups[0]); i++)
+        if (groups[i] == a->gid)
+            return false;
+    return true;
+}
+
 int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
 {
     Replfs__SetattrOp s = REPLFS__SETATTR_OP__INIT;
@@ -113,6 +130,8 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
     op.setattr = &s;
     s.ino = a->ino;
     s.valid = REPLFS__SETATTR_OP__VALID__KILL_SUID;
+    if (ops_loses_sgid(req, a))
+        s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SGID;
     return client_mutate(ops_ctx(req)->client, &op, a, NULL);
 }
 

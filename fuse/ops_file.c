@@ -155,9 +155,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     off_t asked = off;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
     bool append = (fi->flags & O_APPEND) && !fi->writepage;
-    if (kernel_kill_suid())
-        cfile_kill_suid(h->file);
-    int rc = cfile_write(h->file, data, size, &off, append);
+    int rc = 0;
+    if (kernel_kill_suid() && ops_odd_sgid(cfile_kill_suid(h->file)))
+        rc = kill_suid_now(req, h->file);
+    if (!rc)
+        rc = cfile_write(h->file, data, size, &off, append);
     if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
         rc = cfile_fsync(h->file);
     rc = with_errors(h, rc);

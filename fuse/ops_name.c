@@ -116,6 +116,24 @@ static void fill_setattr(Replfs__SetattrOp *s, const struct stat *st, int to_set
     }
 }
 
+/* A change of owner takes setuid and setgid away. One that sets nothing can only be chown(-1, -1),
+ * which does so, too. */
+static int kill_on_chown(fuse_req_t req, Replfs__SetattrOp *s, int to_set)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    if (to_set & FUSE_SET_ATTR_SIZE)
+        return 0;
+    if (s->valid && !(s->valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID)))
+        return 0;
+    s->valid |= REPLFS__SETATTR_OP__VALID__KILL_SUID;
+    if (!fuse_req_ctx(req)->uid)
+        return 0;
+    int rc = client_getattr(ops_ctx(req)->client, s->ino, &a);
+    if (!rc && ops_loses_sgid(req, &a))
+        s->valid |= REPLFS__SETATTR_OP__VALID__KILL_SGID;
+    return rc;
+}
+
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
                 struct fuse_file_info *fi)
 {
@@ -126,14 +144,12 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     op.setattr = &s;
     s.ino = ino;
     fill_setattr(&s, st, to_set);
-    if (s.valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID))
-        s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SUID;
+    int rc = kill_on_chown(req, &s, to_set);
     if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
         client_forget_atime(c, ino);
-    int rc;
-    if (to_set & FUSE_SET_ATTR_SIZE)
+    if (!rc && (to_set & FUSE_SET_ATTR_SIZE))
         rc = ops_truncate(req, ino, (uint64_t)st->st_size, fi, &a);
-    else /* a later commit of buffered data would set mtime anew */
+    else if (!rc) /* a later commit of buffered data would set mtime anew */
         rc = client_flush_ino(c, ino);
     if (!rc && s.valid)
         rc = mutate(req, &op, &a);

@@ -200,7 +200,7 @@ static int setattr_check(const struct fsm_inode *i, const Replfs__SetattrOp *op)
                 REPLFS__SETATTR_OP__VALID__GID | REPLFS__SETATTR_OP__VALID__SIZE |
                 REPLFS__SETATTR_OP__VALID__ATIME | REPLFS__SETATTR_OP__VALID__MTIME |
                 REPLFS__SETATTR_OP__VALID__ATIME_NOW | REPLFS__SETATTR_OP__VALID__MTIME_NOW |
-                REPLFS__SETATTR_OP__VALID__KILL_SUID
+                REPLFS__SETATTR_OP__VALID__KILL_SUID | REPLFS__SETATTR_OP__VALID__KILL_SGID
     };
     if (op->valid & ~(uint32_t)KNOWN)
         return -EINVAL;
@@ -239,6 +239,8 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     if (op->valid & (REPLFS__SETATTR_OP__VALID__UID | REPLFS__SETATTR_OP__VALID__GID |
                      REPLFS__SETATTR_OP__VALID__SIZE | REPLFS__SETATTR_OP__VALID__KILL_SUID))
         fsm_inode_strip(f, i, op->valid & REPLFS__SETATTR_OP__VALID__KILL_SUID);
+    if ((op->valid & REPLFS__SETATTR_OP__VALID__KILL_SGID) && !S_ISDIR(i->mode))
+        i->mode &= (uint16_t)~S_ISGID;
     if (op->valid & REPLFS__SETATTR_OP__VALID__MODE) {
         i->mode = (uint16_t)((i->mode & S_IFMT) | (op->mode & 07777));
         fsm_xattr_chmod(f, i);

@@ -95,12 +95,14 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     pthread_mutex_unlock(&f->mu);
 }
 
-void cfile_kill_suid(struct cfile *f)
+uint32_t cfile_kill_suid(struct cfile *f)
 {
     pthread_mutex_lock(&f->mu);
+    uint32_t mode = f->attr.mode;
     f->kill_suid = true;
     f->kill_gen++;
     pthread_mutex_unlock(&f->mu);
+    return mode;
 }
 
 /* ---- the table ---- */

@@ -85,8 +85,8 @@ int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out);
 /* Attributes as last known, without asking. */
 void cfile_attr(struct cfile *f, Replfs__Attr *out);
 /* What is written from now on comes from somebody who must lose the file's setuid and setgid bits:
- * cleared with the next commit, and shown so before. */
-void cfile_kill_suid(struct cfile *f);
+ * cleared with the next commit, and shown so before. Returns the mode as last known. */
+uint32_t cfile_kill_suid(struct cfile *f);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);

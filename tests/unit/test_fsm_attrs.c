@@ -162,6 +162,8 @@ static void test_kill_suid(void **state)
     assert_int_equal(killed(r, S_IFREG | 06755, VALID(UID) | VALID(KILL_SUID)), 0755);
     assert_int_equal(killed(r, S_IFREG | 06745, VALID(UID) | VALID(KILL_SUID)), 02745);
     assert_int_equal(killed(r, S_IFREG | 07777, VALID(KILL_SUID)), 01777);
+    assert_int_equal(killed(r, S_IFREG | 06745, VALID(KILL_SUID) | VALID(KILL_SGID)), 0745);
+    assert_int_equal(killed(r, S_IFDIR | 02755, VALID(KILL_SUID) | VALID(KILL_SGID)), 02755);
     assert_int_equal(killed(r, S_IFIFO | 06755, VALID(UID) | VALID(KILL_SUID)), 0755);
     assert_int_equal(killed(r, S_IFDIR | 06755, VALID(UID) | VALID(KILL_SUID)), 06755);
     uint64_t f = mk(r, "f", S_IFREG | 06755);

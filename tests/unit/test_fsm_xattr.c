@@ -219,7 +219,6 @@ static void test_capabilities(void **state)
     }
     assert_int_equal(rig_setxattr(r, f, "security.capability", "caps", 4, 0), 0);
     assert_int_equal(RIG_OP(r, COMMIT, commit, &c), 0); /* by whomever: not kill_suid alone */
-    assert_int_equal(RIG_OP(r, COMMIT, commit, &c), 0);
     assert_int_equal(rig_getxattr(r, f, "security.capability", &v), -ENODATA);
 }
 
