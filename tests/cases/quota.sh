@@ -57,6 +57,24 @@ expect "unlinked but open" "$((9 * M)) 6" "$(use p)"
 exec 5>&-
 wait_for 10 "the bytes of a closed file without a name to come back" use_is p $((4 * M)) 5
 
+# reservations, clones and appends
+refused "$full" fallocate -l 7M p/d/f2
+fallocate -l 6M p/more
+expect "use after fallocate" "$((10 * M)) 6" "$(use p)"
+dd if=/dev/urandom of=p/more bs=1M count=6 conv=notrunc,fsync status=none # into what is reserved
+expect "use after writing into it" "$((10 * M)) 6" "$(use p)"
+clone() { python3 -c 'import os, sys
+a, b = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+n = os.fstat(a).st_size
+while n: n -= os.copy_file_range(a, b, n)' "$@"; }
+refused "$full" clone p/big p/cloned
+refused "$full" bash -c 'echo more >>p/more'
+fallocate -p -o 0 -l 4M p/more
+clone p/big p/cloned
+expect "use after a clone" "$((10 * M)) 7" "$(use p)"
+rm p/more p/cloned
+wait_for 10 "clones to be given back" use_is p $((4 * M)) 5
+
 # renames and links between trees
 mkdir q t && quota set q --inodes 3
 head -c 7M /dev/urandom >out
