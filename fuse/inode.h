@@ -1,6 +1,6 @@
 /* What this mount remembers of inodes: the `change` each file had when it was last opened here,
- * which decides whether the kernel may keep its cached pages; and for a moment, which inodes have
- * no extended attributes. Bounded tables; forgetting only costs speed. Any thread. */
+ * which decides whether the kernel may keep its cached pages. Bounded; forgetting only costs speed.
+ * Any thread. */
 #ifndef REPLFS_FUSE_INODE_H
 #define REPLFS_FUSE_INODE_H
 #include <stdbool.h>
@@ -12,8 +12,4 @@ void inode_table_free(struct inode_table *t);
 /* Records that ino is being opened with `change`. True when that is what the table held already:
  * pages read since then are those of the same contents. */
 bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change);
-/* Attributes of ino go to the kernel, and say whether it has extended attributes. */
-void inode_note_xattr(struct inode_table *t, uint64_t ino, bool has);
-/* True when the last such note, within the last few milliseconds, was that it has none. */
-bool inode_plain(struct inode_table *t, uint64_t ino);
 #endif

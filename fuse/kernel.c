@@ -167,3 +167,11 @@ int kernel_attach(struct fuse_session *se)
     static const struct fuse_custom_io io = {.read = read_request, .writev = write_answer};
     return fuse_session_custom_io(se, &io, fuse_session_fd(se));
 }
+
+void kernel_forget_entries(struct fuse_session *se)
+{
+    enum { INC_EPOCH = 8 }; /* FUSE_NOTIFY_INC_EPOCH, newer than the headers of Debian 12 */
+    struct fuse_out_header h = {.len = sizeof h, .error = INC_EPOCH};
+    if (write(fuse_session_fd(se), &h, sizeof h) != (ssize_t)sizeof h && errno != ENODEV)
+        log_error("the kernel does not take back the names it knows: %s", strerror(errno));
+}

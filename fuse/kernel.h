@@ -11,6 +11,11 @@
  * 0 or -errno. */
 int kernel_attach(struct fuse_session *se);
 
+/* Makes the kernel look up every name anew that it knows, without waiting for anything. Since FUSE
+ * 7.44 (Linux 6.16). Any thread. */
+#define KERNEL_MINOR_INC_EPOCH 44u
+void kernel_forget_entries(struct fuse_session *se);
+
 /* Of the request that this thread is serving: a write, truncation or truncating open by somebody
  * who must not keep setuid, setgid and file capabilities on the file. */
 bool kernel_kill_suid(void);

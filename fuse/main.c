@@ -124,6 +124,8 @@ static int connect_cluster(struct mount *m)
                                                              : CLIENT_ATIME_RELATIME,
                                 .nodiratime = o->nodiratime,
                                 .host_id = o->host_id,
+                                .invalidate = ops_invalidate,
+                                .invalidate_arg = &m->ctx,
                                 .rpc = {.role = RPC_ROLE_CLIENT,
                                         .name = name,
                                         .threads = (unsigned)o->rpc_threads,
@@ -189,6 +191,7 @@ static int mount_session(struct mount *m)
                             : "");
         return EXIT_MOUNT;
     }
+    m->ctx.se = m->se;
     int rc = kernel_attach(m->se);
     if (rc) {
         log_error("cannot take over the connection to the kernel: %s", strerror(-rc));

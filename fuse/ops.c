@@ -1,10 +1,11 @@
 /* The table of operations, FUSE_INIT, and what all operations share.
  *
- * Attributes and entries are given to the kernel with a lifetime of zero: until leases exist,
- * another client may change anything at any time, and stale answers are not allowed. The kernel
- * therefore asks for every path component and every stat. File pages are cached: checked at open by
- * the change counter (inode.c) and dropped by the kernel when a later stat shows another size or
- * mtime (AUTO_INVAL_DATA).
+ * Attributes and entries are given to the kernel for as long as metad's leases on them last
+ * (client/lcache.h): it answers by itself meanwhile, and is told when a lease is recalled. Entries
+ * need a kernel that can forget them without waiting for anybody (7.44); older ones ask for each
+ * path component, which the client mostly answers. File pages are cached: checked at open by the
+ * change counter (inode.c), dropped when the lease goes or a stat shows another size or mtime
+ * (AUTO_INVAL_DATA).
  *
  * Permissions are the kernel's business (default_permissions), ACLs included. Clearing setuid bits
  * is ours: the kernel says when (kernel.c), metad does it with the write. The umask comes along with every creation, since a directory's
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "kernel.h"
 
 #define LOG_MODULE "fuse"
 #define IO_SIZE (1u << 20)
@@ -63,21 +65,30 @@ void ops_stat(const Replfs__Attr *a, struct stat *st)
                         .st_ctim = to_timespec(a->ctime_ns)};
 }
 
-void ops_entry(const Replfs__Attr *a, struct fuse_entry_param *e)
+static double seconds(int64_t ns)
 {
-    *e = (struct fuse_entry_param){.ino = a->ino};
+    return (double)ns / NSEC_PER_SEC;
+}
+
+void ops_entry(struct mount_ctx *m, uint64_t parent, const Replfs__Attr *a,
+               struct fuse_entry_param *e)
+{
+    *e = (struct fuse_entry_param){.ino = a->ino,
+                                   .attr_timeout = seconds(client_attr_ttl(m->client, a->ino))};
+    if (m->can_forget_entries)
+        e->entry_timeout = seconds(client_entry_ttl(m->client, parent));
     ops_stat(a, &e->attr);
 }
 
-void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a)
+void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__Attr *a)
 {
+    struct mount_ctx *m = ops_ctx(req);
     struct fuse_entry_param e;
     if (code) {
         ops_reply(req, code);
         return;
     }
-    inode_note_xattr(ops_ctx(req)->inodes, a->ino, a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
-    ops_entry(a, &e);
+    ops_entry(m, parent, a, &e);
     fuse_reply_entry(req, &e);
 }
 
@@ -88,9 +99,8 @@ void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
         ops_reply(req, code);
         return;
     }
-    inode_note_xattr(ops_ctx(req)->inodes, a->ino, a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
     ops_stat(a, &st);
-    fuse_reply_attr(req, &st, 0);
+    fuse_reply_attr(req, &st, seconds(client_attr_ttl(ops_ctx(req)->client, a->ino)));
 }
 
 int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
@@ -135,6 +145,18 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
     return client_mutate(ops_ctx(req)->client, &op, a, NULL);
 }
 
+/* Of the client library: leases are gone, and with them what the kernel knows under them. */
+void ops_invalidate(void *arg, uint64_t ino, unsigned what)
+{
+    struct mount_ctx *m = arg;
+    if (!m->se)
+        return;
+    if ((what & LCACHE_INVAL_ENTRIES) && m->can_forget_entries)
+        kernel_forget_entries(m->se);
+    /* -ENOENT: the kernel does not know this inode, or no longer */
+    fuse_lowlevel_notify_inval_inode(m->se, ino, what & LCACHE_INVAL_PAGES ? 0 : -1, 0);
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct mount_ctx *m = userdata;
@@ -143,12 +165,11 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
                     FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
                     FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
     unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE;
-    /* Without entry lifetimes the kernel looks every name up again, so attributes sent along with a
-     * directory are wasted work. */
     if (m->readdirplus)
-        want |= FUSE_CAP_READDIRPLUS;
+        want |= FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
     else
         avoid |= FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
+    m->can_forget_entries = conn->proto_minor >= KERNEL_MINOR_INC_EPOCH;
     conn->want = (conn->want | (want & conn->capable)) & ~avoid;
     conn->max_write = IO_SIZE;
     conn->max_background = 64;

@@ -18,12 +18,15 @@ struct mount_ctx { /* the session's userdata */
     struct inode_table *inodes;
     struct ctl_server *ctl;
     bool readdirplus;
+    struct fuse_session *se;
+    bool can_forget_entries; /* so that names may be given lifetimes */
     pthread_mutex_t root_lock;
     Replfs__Attr root; /* as last seen; under root_lock, as is: */
     struct statvfs space;
 };
 
 extern const struct fuse_lowlevel_ops ops_table;
+void ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
@@ -34,9 +37,11 @@ bool ops_cut_off(struct mount_ctx *m);
 /* The one edge where replfs codes become errno; code 0 answers success. */
 void ops_reply(fuse_req_t req, int code);
 void ops_stat(const Replfs__Attr *a, struct stat *st);
-void ops_entry(const Replfs__Attr *a, struct fuse_entry_param *e);
+/* With the lifetimes that leases allow. */
+void ops_entry(struct mount_ctx *m, uint64_t parent, const Replfs__Attr *a,
+               struct fuse_entry_param *e);
 /* Answers with an entry or an attribute when code is 0, else with the error. */
-void ops_reply_entry(fuse_req_t req, int code, const Replfs__Attr *a);
+void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__Attr *a);
 void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
 /* Setgid without group execution (once: mandatory locks) is taken only by those outside the file's
  * group; all of this is about callers without privilege. */

@@ -38,6 +38,7 @@ struct listing {
     fuse_req_t req;
     char *buf;
     size_t size, used;
+    uint64_t dir;
     bool plus;
 };
 
@@ -96,7 +97,9 @@ static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t aft
     ask.cookie = after;
     ask.max_entries = PAGE_ENTRIES;
     ask.plus = plus;
+    ask.lease = plus;
     drop_page(d);
+    uint64_t begun = client_begin(ops_ctx(req)->client);
     int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &d->page);
     if (rc) {
         drop_page(d);
@@ -105,6 +108,8 @@ static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t aft
     const Replfs__ReaddirReply *r = d->page.rep->readdir_reply;
     if (r->parent)
         d->parent = r->parent;
+    if (plus)
+        client_saw_entries(ops_ctx(req)->client, begun, ino, r);
     d->after = after;
     d->plus = plus;
     return 0;
@@ -149,8 +154,9 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
     memcpy(name, de->name.data, de->name.len);
     name[de->name.len] = '\0';
     if (l->plus && de->attr) {
-        client_merge_attr(ops_ctx(l->req)->client, de->attr);
-        ops_entry(de->attr, &e);
+        struct mount_ctx *m = ops_ctx(l->req);
+        client_merge_attr(m->client, de->attr);
+        ops_entry(m, l->dir, de->attr, &e);
     } else {
         e.attr.st_ino = de->ino;
         e.attr.st_mode = (mode_t)DTTOIF(de->type);
@@ -205,7 +211,7 @@ static int list(struct dirh *d, struct listing *l, uint64_t ino, uint64_t off)
 static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                      struct fuse_file_info *fi, bool plus)
 {
-    struct listing l = {.req = req, .size = size, .plus = plus, .buf = malloc(size)};
+    struct listing l = {.req = req, .dir = ino, .size = size, .plus = plus, .buf = malloc(size)};
     if (!l.buf)
         abort();
     int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, ino, (uint64_t)off);

@@ -128,7 +128,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return;
     }
     inode_seen(m->inodes, a.ino, a.change);
-    ops_entry(&a, &e);
+    ops_entry(m, parent, &a, &e);
     set_handle(fi, f);
     if (fuse_reply_create(req, &e, fi))
         drop_handle(handle_of(fi));
@@ -155,8 +155,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     off_t asked = off;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
     bool append = (fi->flags & O_APPEND) && !fi->writepage;
+    uint32_t had = kernel_kill_suid() ? cfile_kill_suid(h->file) : 0;
     int rc = 0;
-    if (kernel_kill_suid() && ops_odd_sgid(cfile_kill_suid(h->file)))
+    if (had & (S_ISUID | S_ISGID)) /* the kernel may have the former mode */
+        ops_invalidate(ops_ctx(req), ino, LCACHE_INVAL_ATTR);
+    if (ops_odd_sgid(had))
         rc = kill_suid_now(req, h->file);
     if (!rc)
         rc = cfile_write(h->file, data, size, &off, append);

@@ -1,11 +1,10 @@
 /* Extended attributes, and through them POSIX ACLs: the kernel checks permissions and the form of
  * an ACL, metad keeps both and does what an ACL does to the mode.
  *
- * The kernel itself asks often: for the ACL at each permission check of somebody who does not own
- * the inode, for security.capability at the first write of an open file. Nearly no inode has
- * either, and attributes say so (ATTR_XATTR): such a question is answered here when it comes
- * together with the attributes of the same call (inode.c), or when the file is open and metad would
- * clear its capabilities anyway. What users ask for by name otherwise goes to metad.
+ * Programs and the kernel ask often: ls(1) for each file, the kernel for the ACL at each permission
+ * check of somebody who does not own the inode. Nearly no inode has any attribute, and the inode's
+ * own attributes, which are mostly at hand under a lease, say so (ATTR_XATTR): such a question does
+ * not go to metad.
  *
  * trusted.* is shown to root alone. Get and set of it are the kernel's to refuse. */
 #include "ops.h"
@@ -20,7 +19,6 @@
 
 #define LOG_MODULE "fuse"
 #define CAPABILITY "security.capability"
-#define ACL_PREFIX "system.posix_acl_"
 #define TRUSTED "trusted."
 
 static bool begins(const char *s, const char *with)
@@ -28,12 +26,17 @@ static bool begins(const char *s, const char *with)
     return !strncmp(s, with, strlen(with));
 }
 
-static bool known_absent(struct mount_ctx *m, fuse_ino_t ino, const char *name)
+static bool known_namespace(const char *name)
 {
-    bool caps = !strcmp(name, CAPABILITY);
-    if (!caps && !begins(name, ACL_PREFIX))
-        return false;
-    return inode_plain(m->inodes, ino) || (caps && client_open_plain(m->client, ino));
+    return begins(name, "user.") || begins(name, "security.") || begins(name, TRUSTED) ||
+           begins(name, "system.posix_acl_");
+}
+
+static bool has_none(fuse_req_t req, fuse_ino_t ino)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    return !client_getattr(ops_ctx(req)->client, ino, &a) &&
+           !(a.flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
 }
 
 /* As getxattr(2) and listxattr(2) want it: size 0 asks for the length. */
@@ -52,8 +55,8 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     Replfs__GetxattrReq ask = REPLFS__GETXATTR_REQ__INIT;
     RPC_ENVELOPE(q, GETXATTR_REQ, getxattr_req, &ask);
     struct rpc_result r;
-    if (known_absent(ops_ctx(req), ino, name)) {
-        ops_reply(req, -ENODATA);
+    if (has_none(req, ino)) {
+        ops_reply(req, known_namespace(name) ? -ENODATA : -EOPNOTSUPP);
         return;
     }
     log_debug("inode %llu: metad is asked for %s", (unsigned long long)ino, name);
@@ -94,6 +97,10 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     Replfs__ListxattrReq ask = REPLFS__LISTXATTR_REQ__INIT;
     RPC_ENVELOPE(q, LISTXATTR_REQ, listxattr_req, &ask);
     struct rpc_result r;
+    if (has_none(req, ino)) {
+        reply_value(req, NULL, 0, size);
+        return;
+    }
     ask.ino = ino;
     int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_LISTXATTR_REPLY, &r);
     if (rc) {
@@ -116,7 +123,6 @@ static void change(fuse_req_t req, Replfs__XattrOp *x)
     int rc = client_flush_ino(ops_ctx(req)->client, x->ino);
     if (!rc)
         rc = client_mutate(ops_ctx(req)->client, &op, NULL, NULL);
-    inode_note_xattr(ops_ctx(req)->inodes, x->ino, true);
     ops_reply(req, rc);
 }
 

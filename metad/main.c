@@ -24,12 +24,14 @@
 static struct {
     char *data, *listen, *config;
     bool init, insecure;
-    uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, checkpoint_bytes, threads;
+    uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, term_ms, checkpoint_bytes,
+        threads;
     char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
 } flags = {.heartbeat_ms = 1000,
            .suspect_ms = 5000,
            .dead_ms = 60000,
            .lease_ms = 60000,
+           .term_ms = 10000,
            .checkpoint_bytes = 64ull << 20,
            .threads = 2};
 
@@ -79,6 +81,12 @@ static const struct config_opt options[] = {
      .arg = "TIME",
      .min = 500,
      .help = "a client silent for so long loses its session, default 60s"},
+    {.name = "lease-term",
+     .type = CONFIG_MSEC,
+     .value = &flags.term_ms,
+     .arg = "TIME",
+     .min = 200,
+     .help = "others wait at most so long for a silent client's caches, default 10s"},
     {.name = "checkpoint-bytes",
      .type = CONFIG_SIZE,
      .value = &flags.checkpoint_bytes,
@@ -237,7 +245,8 @@ static int start_service(struct metad *d)
                                  .ids = d->ids,
                                  .loop = d->loop,
                                  .min_copies = (unsigned)flags.min_copies,
-                                 .lease_ms = (unsigned)flags.lease_ms};
+                                 .lease_ms = (unsigned)flags.lease_ms,
+                                 .term_ms = (unsigned)flags.term_ms};
 
     return service_new(&cfg, &d->service);
 }
@@ -289,6 +298,7 @@ static void stop(struct metad *d)
 {
     if (d->opens_running)
         opens_stop(d->opens);
+    service_stop(d->service);
     if (d->mlog != NULL)
         mlog_stop(d->mlog);
     rpc_loop_free(d->loop);

@@ -71,10 +71,19 @@ struct opens {
     void *on_close_arg;
     uint64_t expired[EXPIRE_MAX];
     size_t nexpired;
+    uint64_t *ended; /* closed sessions that watchers are to hear of */
+    size_t nended, ended_cap;
+    struct opens_watcher watchers[OPENS_WATCHERS];
+    unsigned nwatchers;
     int64_t started, looked;
 };
 
 /* ---- sessions and references, lock held ---- */
+
+static int64_t lease_ns(const struct opens *o)
+{
+    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+}
 
 static struct session **session_slot(struct opens *o, uint64_t id)
 {
@@ -175,17 +184,20 @@ static void resumed(struct opens *o, struct session *s)
     s->resumed = true;
 }
 
+static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
+{
+    if (*n == *cap) {
+        *cap = *cap == 0 ? 256 : *cap * 2;
+        *v = realloc(*v, *cap * sizeof(**v));
+        if (*v == NULL)
+            abort();
+    }
+    (*v)[(*n)++] = id;
+}
+
 static void add_orphan(struct opens *o, uint64_t ino)
 {
-    if (o->norphans == o->orphans_cap) {
-        size_t cap = o->orphans_cap == 0 ? 256 : o->orphans_cap * 2;
-        uint64_t *p = realloc(o->orphans, cap * sizeof(*p));
-        if (p == NULL)
-            abort();
-        o->orphans = p;
-        o->orphans_cap = cap;
-    }
-    o->orphans[o->norphans++] = ino;
+    push(&o->orphans, &o->norphans, &o->orphans_cap, ino);
 }
 
 /* ---- what others call ---- */
@@ -301,6 +313,8 @@ void opens_session_closed(void *arg, uint64_t session)
         *slot = s->hash_next;
         free(s);
     }
+    push(&o->ended, &o->nended, &o->ended_cap, session);
+    pthread_cond_signal(&o->cond);
     if (o->on_close != NULL)
         o->on_close(o->on_close_arg, session);
     pthread_mutex_unlock(&o->lock);
@@ -314,9 +328,13 @@ void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), vo
     pthread_mutex_unlock(&o->lock);
 }
 
-static int64_t lease_ns(const struct opens *o)
+uint32_t opens_silent_ms(struct opens *o, uint64_t session)
 {
-    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+    pthread_mutex_lock(&o->lock);
+    const struct session *s = *session_slot(o, session);
+    int64_t ms = s == NULL ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
+    pthread_mutex_unlock(&o->lock);
+    return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
 static bool settled(const struct opens *o, int64_t now)
@@ -330,6 +348,22 @@ bool opens_settled(struct opens *o)
     bool yes = settled(o, clock_mono());
     pthread_mutex_unlock(&o->lock);
     return yes;
+}
+
+void opens_expire(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = *session_slot(o, session);
+    if (s != NULL)
+        s->last = clock_mono() - lease_ns(o) - 1;
+    pthread_cond_signal(&o->cond);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_watch(struct opens *o, const struct opens_watcher *w)
+{
+    assert(!o->running && o->nwatchers < OPENS_WATCHERS);
+    o->watchers[o->nwatchers++] = *w;
 }
 
 /* ---- the thread ---- */
@@ -437,6 +471,26 @@ static void propose_reap(struct opens *o)
     mlog_propose(o->cfg.mlog, &cmd, reap_applied, NULL, o);
 }
 
+/* Lock held, dropped while they are told. */
+static void tell_watchers(struct opens *o)
+{
+    uint64_t *ended = o->ended;
+    size_t n = o->nended;
+
+    o->ended = NULL;
+    o->nended = o->ended_cap = 0;
+    pthread_mutex_unlock(&o->lock);
+    for (unsigned k = 0; k < o->nwatchers; k++) {
+        const struct opens_watcher *w = &o->watchers[k];
+        for (size_t i = 0; w->closed != NULL && i < n; i++)
+            w->closed(w->arg, ended[i]);
+        if (w->tick != NULL)
+            w->tick(w->arg);
+    }
+    free(ended);
+    pthread_mutex_lock(&o->lock);
+}
+
 static void *thread_main(void *arg)
 {
     struct opens *o = arg;
@@ -458,8 +512,9 @@ static void *thread_main(void *arg)
                 propose_reap(o);
             pthread_mutex_lock(&o->lock);
         }
+        tell_watchers(o);
         struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
-        if (!o->stop)
+        if (!o->stop && o->nended == 0)
             pthread_cond_timedwait(&o->cond, &o->lock, &ts);
     }
     pthread_mutex_unlock(&o->lock);
@@ -531,6 +586,7 @@ void opens_free(struct opens *o)
         }
     free(o->refs);
     free(o->orphans);
+    free(o->ended);
     pthread_mutex_destroy(&o->lock);
     pthread_cond_destroy(&o->cond);
     free(o);

@@ -35,6 +35,19 @@ bool opens_settled(struct opens *o);
 /* Told of every session that is closed, with the fsm and opens locks held. NULL: nobody. */
 void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg);
 bool opens_is_open(struct opens *o, uint64_t ino);
+/* How long nothing was heard of the session, in ms; UINT32_MAX: not open. */
+uint32_t opens_silent_ms(struct opens *o, uint64_t session);
+/* Its lease counts as over: it is closed through the log at the next look. */
+void opens_expire(struct opens *o, uint64_t session);
+/* Others that follow sessions: called on the opens thread, without locks; closed for each session
+ * that has ended, tick every tick_ms. Up to OPENS_WATCHERS, before opens_start. */
+#define OPENS_WATCHERS 4u
+struct opens_watcher {
+    void (*closed)(void *arg, uint64_t session);
+    void (*tick)(void *arg);
+    void *arg;
+};
+void opens_watch(struct opens *o, const struct opens_watcher *w);
 
 /* fsm hooks (write lock held); arg is the struct opens */
 void opens_orphaned(void *arg, uint64_t ino, uint64_t opener); /* opener, if any, has it open */

@@ -100,6 +100,7 @@ static void on_closed(void *arg, struct rpc_conn *c)
 {
     struct service *s = arg;
 
+    service_conn_closed(s, c);
     nodes_conn_closed(s->cfg.nodes, c);
     service_lock_conn_closed(s, c);
 }
@@ -116,8 +117,15 @@ int service_new(const struct service_config *cfg, struct service **out)
     s->rpc = (struct rpc_service){
         .request = on_request, .closed = on_closed, .arg = s, .cluster = mlog_uuid(cfg->mlog)};
     service_lock_start(s);
+    service_leases_init(s);
     *out = s;
     return 0;
+}
+
+void service_stop(struct service *s)
+{
+    if (s != NULL)
+        leases_stop(s->leases);
 }
 
 void service_free(struct service *s)
@@ -125,6 +133,7 @@ void service_free(struct service *s)
     if (s == NULL)
         return;
     service_lock_stop(s);
+    service_leases_free(s);
     free(s);
 }
 

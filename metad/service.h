@@ -18,11 +18,14 @@ struct service_config {
     struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     unsigned min_copies;       /* default 2 */
     unsigned lease_ms;         /* told to sessions */
+    unsigned term_ms;          /* of leases on inodes, default 10000 */
     const char *const *metads; /* addresses told to sessions; may be empty */
     size_t nmetads;
 };
 /* The service must outlive the loop it listens on, and end before opens. Any thread. */
 int service_new(const struct service_config *cfg, struct service **out);
+/* Whoever waits for a lease goes on as if it had been given back: before mlog_stop. */
+void service_stop(struct service *s);
 void service_free(struct service *s);
 const struct rpc_service *service_rpc(struct service *s); /* for rpc_listen */
 #endif

@@ -3,6 +3,7 @@
  * thread). */
 #ifndef REPLFS_METAD_SERVICE_INT_H
 #define REPLFS_METAD_SERVICE_INT_H
+#include "leases.h"
 #include "pile.h"
 #include "service.h"
 
@@ -14,6 +15,8 @@ struct service {
     struct service_config cfg;
     struct rpc_service rpc;
     struct service_locks *locks; /* service_lock.c */
+    struct leases *leases;
+    struct lease_conns *conns; /* service_lease.c */
 };
 
 /* service_mutate.c */
@@ -57,4 +60,12 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
  * answered. */
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);
+/* service_lease.c */
+void service_leases_init(struct service *s);
+void service_leases_free(struct service *s);
+void service_conn_closed(struct service *s, struct rpc_conn *c);
+/* A session is reached over this connection from now on. It starts without leases. */
+void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c);
+/* What an operation reads and changes, names resolved as of now (the fsm's read lock is taken). */
+void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w);
 #endif

@@ -22,6 +22,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,6 +35,7 @@ struct mutate;
 struct step {
     struct mutate *m;
     const Replfs__MetaOp *op; /* as the client sent it */
+    struct lease_wait gate;   /* others' leases in the way */
     Replfs__MutationResult result;
     Replfs__Attr attr, parent;
     int fail; /* the log could not take it */
@@ -42,7 +44,7 @@ struct mutate {
     struct service *s;
     struct rpc_req *req;
     atomic_uint left;
-    unsigned n;
+    unsigned n, next;
     Replfs__MutationResult **results;
     struct step steps[];
 };
@@ -73,6 +75,7 @@ static void on_after(void *arg)
     struct step *st = arg;
     struct mutate *m = st->m;
 
+    leases_leave(m->s->leases, &st->gate);
     if (atomic_fetch_sub(&m->left, 1) == 1)
         reply(m);
 }
@@ -97,6 +100,20 @@ static void created(struct step *st, uint64_t ino)
     }
 }
 
+static void give_leases(struct step *st)
+{
+    const Replfs__MutateReq *r = st->m->req->env->mutate_req;
+    struct leases *l = st->m->s->leases;
+
+    if (!r->lease)
+        return;
+    if (st->result.attr != NULL)
+        st->result.lease = leases_grant(l, r->session, st->attr.ino, LEASE_SHARED, &st->gate);
+    if (st->result.parent != NULL)
+        st->result.parent_lease =
+            leases_grant(l, r->session, st->parent.ino, LEASE_SHARED, &st->gate);
+}
+
 /* Log thread; fsm write lock held when code is 0. */
 static void on_applied(void *arg, int code, const struct fsm_result *res)
 {
@@ -119,6 +136,7 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         created(st, res->ino);
     if (res->parent != 0 && fsm_getattr(s->cfg.fsm, res->parent, &st->parent) == 0)
         st->result.parent = &st->parent;
+    give_leases(st);
 }
 
 /* 0, or why a client may not propose this. */
@@ -225,6 +243,34 @@ static void propose(struct step *st, uint64_t seq)
     mlog_propose(s->cfg.mlog, &cmd, on_applied, on_after, st);
 }
 
+/* Proposes the operations from m->next on, in their order, until one has to wait for others'
+ * leases. The answer to the last one frees m. */
+static void advance(struct mutate *m)
+{
+    struct service *s = m->s;
+    unsigned n = m->n;
+
+    for (bool last = false; !last;) {
+        struct step *st = &m->steps[m->next++];
+        last = m->next == n;
+        service_needs(s, st->op, &st->gate);
+        if (!leases_enter(s->leases, &st->gate))
+            return; /* on_ready goes on, perhaps already */
+        propose(st, st->result.seq);
+    }
+}
+
+static void on_ready(struct lease_wait *w)
+{
+    struct step *st = (struct step *)((char *)w - offsetof(struct step, gate));
+    struct mutate *m = st->m;
+    bool last = m->next == m->n;
+
+    propose(st, st->result.seq);
+    if (!last)
+        advance(m);
+}
+
 static bool request_ok(struct rpc_req *req, const Replfs__MutateReq *r)
 {
     if (r->n_ops == 0 || r->n_ops > MAX_OPS) {
@@ -266,10 +312,8 @@ void service_mutate(struct service *s, struct rpc_req *req)
         replfs__attr__init(&st->attr);
         replfs__attr__init(&st->parent);
         st->result.seq = r->ops[i]->seq;
+        st->gate = (struct lease_wait){.session = r->session, .ready = on_ready};
         m->results[i] = &st->result;
     }
-    /* The last step's answer frees m: count and numbers are read before. */
-    unsigned n = m->n;
-    for (unsigned i = 0; i < n; i++)
-        propose(&m->steps[i], m->steps[i].result.seq);
+    advance(m);
 }

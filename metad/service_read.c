@@ -29,12 +29,17 @@ void service_lookup(struct service *s, struct rpc_req *req)
     int rv = fsm_lookup(s->cfg.fsm, r->parent, r->name.data, r->name.len, &ino);
     if (rv == 0)
         rv = fsm_getattr(s->cfg.fsm, ino, &attr);
+    if (r->lease && (rv == 0 || rv == -ENOENT))
+        rep.dir_lease = leases_grant(s->leases, r->session, r->parent, LEASE_SHARED, NULL);
+    if (r->lease && rv == 0)
+        rep.lease = leases_grant(s->leases, r->session, ino, LEASE_SHARED, NULL);
     fsm_unlock(s->cfg.fsm);
-    if (rv != 0) {
+    bool nothing = rv == -ENOENT && rep.dir_lease != LEASE_NONE;
+    if (rv != 0 && !nothing) {
         rpc_fail(req, rv, "lookup in directory %llu", (unsigned long long)r->parent);
         return;
     }
-    rep.attr = &attr;
+    rep.attr = nothing ? NULL : &attr;
     RPC_ENVELOPE(env, LOOKUP_REPLY, lookup_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -49,6 +54,8 @@ void service_getattr(struct service *s, struct rpc_req *req)
         return;
     fsm_rdlock(s->cfg.fsm);
     int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (r->lease && rv == 0)
+        rep.lease = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
     fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
@@ -88,6 +95,8 @@ void service_readlink(struct service *s, struct rpc_req *req)
 
 struct listing {
     struct fsm *fsm;
+    struct leases *leases; /* NULL: none asked for */
+    uint64_t session;
     struct pile *pile;
     Replfs__Dirent **entries;
     size_t n, max, bytes;
@@ -121,6 +130,8 @@ static bool list_one(void *arg, const uint8_t *name, size_t len, uint64_t ino, u
         replfs__attr__init(a);
         if (fsm_getattr(l->fsm, ino, a) == 0)
             d->attr = a;
+        if (l->leases != NULL)
+            d->lease = leases_grant(l->leases, l->session, ino, LEASE_SHARED, NULL);
     }
     l->entries[l->n++] = d;
     l->bytes += bytes;
@@ -132,7 +143,11 @@ void service_readdir(struct service *s, struct rpc_req *req)
     const Replfs__ReaddirReq *r = req->env->readdir_req;
     Replfs__ReaddirReply rep = REPLFS__READDIR_REPLY__INIT;
     CLEANUP(pile_free) struct pile pile = {0};
-    struct listing l = {.fsm = s->cfg.fsm, .pile = &pile, .plus = r->plus};
+    struct listing l = {.fsm = s->cfg.fsm,
+                        .leases = r->lease ? s->leases : NULL,
+                        .session = r->session,
+                        .pile = &pile,
+                        .plus = r->plus};
 
     if (!service_session_ok(s, req, r->session, true))
         return;
@@ -145,6 +160,8 @@ void service_readdir(struct service *s, struct rpc_req *req)
     uint64_t parent = 0;
     if (rv == 0)
         rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
+    if (rv == 0 && r->lease)
+        rep.dir_lease = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
     fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);

@@ -30,10 +30,12 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session)
 
     rep.session = session;
     rep.lease_ms = s->cfg.lease_ms;
+    rep.term_ms = s->cfg.term_ms;
     rep.cluster = (char *)mlog_uuid(s->cfg.mlog);
     rep.default_min_copies = s->cfg.min_copies;
     rep.metads = (char **)(uintptr_t)s->cfg.metads;
     rep.n_metads = s->cfg.nmetads;
+    service_session_bind(s, session, req->conn);
     RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

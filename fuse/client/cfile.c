@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/log.h"
 
 #define LOG_MODULE "cfile"
@@ -115,18 +116,6 @@ struct cfile *cfile_get(struct client *c, uint64_t ino)
         cfile_ref(f);
     pthread_mutex_unlock(&c->files.mu);
     return f;
-}
-
-bool client_open_plain(struct client *c, uint64_t ino)
-{
-    struct cfile *f = cfile_get(c, ino);
-    if (!f)
-        return false;
-    pthread_mutex_lock(&f->mu);
-    bool plain = f->attr.ino && !(f->attr.flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
-    pthread_mutex_unlock(&f->mu);
-    cfile_unref(f);
-    return plain;
 }
 
 /* The file's entry with one more open; made when there is none. */

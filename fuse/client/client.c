@@ -14,6 +14,7 @@
 
 #define LOG_MODULE "client"
 #define BLOCKS_LOOK_MAX 1024u
+#define CACHE_MAX 200000u
 
 static void read_host_id(struct client *c)
 {
@@ -53,12 +54,14 @@ static void client_free(struct client *c)
     grants_stop(c);
     client_locks_stop(c);
     session_stop(c);
+    lcache_stop(c->lcache);
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
     cfile_free_all(c);
     nodes_free(c);
     atime_free(c);
     client_locks_free(c);
+    lcache_free(c->lcache);
     free(c->name);
     free(c);
 }
@@ -74,6 +77,8 @@ int client_open(const struct client_config *cfg, struct client **out)
     c->cfg.flush_ms = cfg->flush_ms ? cfg->flush_ms : 1000;
     if (c->cfg.dirty_max < 4 * APPEND_MAX)
         c->cfg.dirty_max = 4 * APPEND_MAX;
+    c->lcache = lcache_new(cfg->cache_max ? cfg->cache_max : CACHE_MAX, cfg->invalidate,
+                           cfg->invalidate_arg);
     c->name = strdup(cfg->name ? cfg->name : "client");
     read_host_id(c);
     locks_init(c);
@@ -193,20 +198,76 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
     cfile_unref(f);
 }
 
+int64_t client_attr_ttl(struct client *c, uint64_t ino)
+{
+    struct cfile *f = cfile_get(c, ino);
+    if (f) { /* with buffered bytes size and times are ours, not metad's, and change by themselves */
+        pthread_mutex_lock(&f->mu);
+        bool dirty = f->head != NULL;
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+        if (dirty)
+            return 0;
+    }
+    return lcache_ttl(c->lcache, ino);
+}
+
+int64_t client_entry_ttl(struct client *c, uint64_t dir)
+{
+    return lcache_ttl(c->lcache, dir);
+}
+
+uint64_t client_begin(struct client *c)
+{
+    return lcache_begin(c->lcache);
+}
+
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
+                        const Replfs__ReaddirReply *r)
+{
+    for (size_t i = 0; i < r->n_entries; i++) {
+        const Replfs__Dirent *e = r->entries[i];
+        if (e->lease && e->attr)
+            lcache_put_attr(c->lcache, begun, e->attr);
+        if (r->dir_lease)
+            lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
+    }
+}
+
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
 {
     Replfs__LookupReq m = REPLFS__LOOKUP_REQ__INIT;
     m.parent = parent;
     m.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
+    m.lease = true;
     RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, &m);
     struct rpc_result res;
+    switch (lcache_lookup(c->lcache, parent, m.name.data, m.name.len, out)) {
+    case LCACHE_NAME:
+        client_merge_attr(c, out);
+        return 0;
+    case LCACHE_NO_NAME:
+        return -ENOENT;
+    case LCACHE_MISS:
+        break;
+    }
+    uint64_t begun = lcache_begin(c->lcache);
     int rc = client_ask(c, &env, &res);
-    if (!rc &&
-        (res.rep->body_case != REPLFS__ENVELOPE__BODY_LOOKUP_REPLY || !res.rep->lookup_reply->attr))
+    if (!rc && res.rep->body_case != REPLFS__ENVELOPE__BODY_LOOKUP_REPLY)
         rc = -ERR_PROTOCOL;
     if (!rc) {
-        attr_copy(out, res.rep->lookup_reply->attr);
-        client_merge_attr(c, out);
+        const Replfs__LookupReply *r = res.rep->lookup_reply;
+        if (r->attr && r->lease)
+            lcache_put_attr(c->lcache, begun, r->attr);
+        if (r->dir_lease)
+            lcache_put_entry(c->lcache, begun, parent, m.name.data, m.name.len,
+                             r->attr ? r->attr->ino : 0);
+        if (r->attr) {
+            attr_copy(out, r->attr);
+            client_merge_attr(c, out);
+        } else {
+            rc = -ENOENT;
+        }
     }
     rpc_result_free(&res);
     return rc;
@@ -216,14 +277,22 @@ int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
     Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
     m.ino = ino;
+    m.lease = true;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
     struct rpc_result res;
+    if (lcache_getattr(c->lcache, ino, out)) {
+        client_merge_attr(c, out);
+        return 0;
+    }
+    uint64_t begun = lcache_begin(c->lcache);
     int rc = client_ask(c, &env, &res);
     if (!rc && (res.rep->body_case != REPLFS__ENVELOPE__BODY_GETATTR_REPLY ||
                 !res.rep->getattr_reply->attr))
         rc = -ERR_PROTOCOL;
     if (!rc) {
         attr_copy(out, res.rep->getattr_reply->attr);
+        if (res.rep->getattr_reply->lease)
+            lcache_put_attr(c->lcache, begun, out);
         client_merge_attr(c, out);
     }
     rpc_result_free(&res);

@@ -8,12 +8,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "base/buf.h"
+#include "lcache.h"
 #include "rpc/rpc.h"
 
 struct client;
 enum client_atime { CLIENT_ATIME_RELATIME, CLIENT_ATIME_ALWAYS, CLIENT_ATIME_NEVER };
 struct client_config {
-    char **metads; /* "host:port" each */
+    lcache_inval *invalidate; /* what the kernel caches under leases, see lcache.h; NULL: nothing */
+    void *invalidate_arg;
+    size_t cache_max; /* inodes whose attributes are cached, default 200000 */
+    char **metads;    /* "host:port" each */
     size_t nmetads;
     const char *name;    /* shown in status: host:mountpoint */
     unsigned timeout_ms; /* default 60000 */
@@ -36,10 +40,20 @@ const char *client_cluster(struct client *c);
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent);
 /* Any read-only request to metad, retried likewise. out: free with rpc_result_free. */
 int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out);
+/* How long, in ns, the kernel may keep the attributes of ino just shown, or the names in directory
+ * ino; 0: not. */
+int64_t client_attr_ttl(struct client *c, uint64_t ino);
+int64_t client_entry_ttl(struct client *c, uint64_t dir);
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out);
 int client_getattr(
     struct client *c, uint64_t ino,
     Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
+
+/* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
+ * client_begin before asking. */
+uint64_t client_begin(struct client *c);
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
+                        const Replfs__ReaddirReply *r);
 
 /* Of attributes that another call to metad brought, before they are shown: what this client knows
  * better. */
@@ -90,8 +104,6 @@ uint32_t cfile_kill_suid(struct cfile *f);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
-/* The file is open here, and had no extended attributes when metad was last asked. */
-bool client_open_plain(struct client *c, uint64_t ino);
 int client_sync(struct client *c); /* fsync of everything dirty */
 /* Size and mtime including unflushed writes; false when ino is not open or clean. */
 bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns);

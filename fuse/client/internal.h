@@ -29,6 +29,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include "client.h"
+#include "lcache.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/extmap.h"
@@ -225,6 +226,7 @@ struct pool {
 
 struct client {
     struct client_config cfg;
+    struct lcache *lcache;
     char *name;
     struct rpc_loop *loop;
     char host_id[64];
@@ -239,7 +241,8 @@ struct client {
         struct rpc_conn *conn;
         bool connecting;
         uint64_t id; /* session, 0: none yet */
-        unsigned lease_ms, min_copies;
+        unsigned lease_ms, term_ms, min_copies;
+        struct rpc_service svc; /* requests of metad: recalls */
         char cluster[40];
         uint64_t next_seq;
         uint64_t *pending; /* seqs not answered yet, unordered */
@@ -342,6 +345,9 @@ bool atime_counts(enum client_atime mode, bool dirs, const Replfs__Attr *a, int6
 void atime_overlay(struct client *c, Replfs__Attr *a);
 void atime_note(struct client *c, const Replfs__Attr *a); /* a is being shown */
 void atime_tick(struct client *c);                        /* flusher: sends what is old enough */
+
+/* ---- recall.c ---- */
+void recall_request(void *client, struct rpc_req *req); /* of rpc_service */
 
 /* ---- nodes.c ---- */
 void nodes_init(struct client *c);

@@ -133,6 +133,8 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
         c->session.npending = 0;
     }
     c->session.lease_ms = r->lease_ms ? r->lease_ms : 60000;
+    c->session.term_ms = r->term_ms; /* 0: a metad that gives no leases */
+    lcache_set_term(c->lcache, r->term_ms);
     c->session.min_copies = r->default_min_copies;
     if (r->cluster && *r->cluster)
         snprintf(c->session.cluster, sizeof(c->session.cluster), "%s", r->cluster);
@@ -164,11 +166,14 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
                       : left > 1                ? (unsigned)left
                                                 : 1;
         struct rpc_result res;
+        lcache_drop_all(c->lcache); /* metad forgets our leases as we come back */
+        int64_t sent = clock_mono();
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
-        if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY)
+        if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
             session_opened(c, res.rep->session_reply, i);
-        else if (!rc)
+            lcache_renew(c->lcache, sent);
+        } else if (!rc)
             rc = -ERR_PROTOCOL;
         else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
             snprintf(leader, leader_cap, "%s", res.rep->failure->leader);
@@ -195,7 +200,7 @@ static int connect_round(struct client *c, int64_t deadline)
         snprintf(addr, sizeof(addr), "%s", c->session.addrs[i]);
         pthread_mutex_unlock(&c->session.mu);
         struct rpc_conn *conn = NULL;
-        rc = rpc_dial(c->loop, addr, RPC_ROLE_METAD, NULL, &conn);
+        rc = rpc_dial(c->loop, addr, RPC_ROLE_METAD, &c->session.svc, &conn);
         if (!rc)
             rc = hello_session(c, conn, i, deadline, leader, sizeof(leader));
         if (rc && conn)
@@ -381,7 +386,9 @@ int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struc
         if (!conn)
             return out->code;
         set_session(req, session_id(c));
-        rpc_call_wait(conn, req, NULL, try_ms(c, deadline), out);
+        int64_t sent = clock_mono();
+        if (!rpc_call_wait(conn, req, NULL, try_ms(c, deadline), out))
+            lcache_renew(c->lcache, sent);
         bool again = out->code && attempt_failed(c, conn, out, deadline, &busy_ms);
         rpc_conn_unref(conn);
         if (!again)
@@ -434,7 +441,8 @@ static uint64_t acked_seq(struct client *c)
     return least - 1;
 }
 
-static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Attr *attr,
+static int mutate_result(struct client *c, uint64_t begun, const Replfs__MetaOp *op,
+                         const struct rpc_result *res, uint64_t seq, Replfs__Attr *attr,
                          Replfs__Attr *parent, uint64_t *value)
 {
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
@@ -444,6 +452,7 @@ static int mutate_result(const struct rpc_result *res, uint64_t seq, Replfs__Att
         const Replfs__MutationResult *r = m->results[i];
         if (r->seq != seq)
             continue;
+        lcache_mutated(c->lcache, begun, op, r);
         if (attr && r->attr)
             attr_copy(attr, r->attr);
         if (parent && r->parent)
@@ -467,9 +476,11 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
     uint64_t session = 0, seq = 0;
     bool maybe_done = false;
     unsigned busy_ms = 10;
+    uint64_t begun = lcache_begin(c->lcache);
     for (int rc;;) {
         struct rpc_conn *conn = meta_conn(c, deadline);
         if (!conn) {
+            lcache_mutated(c->lcache, begun, op, NULL);
             if (seq)
                 seq_end(c, session, seq);
             return -ERR_TIMEOUT;
@@ -480,6 +491,7 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
             if ((!first && maybe_done) || (need && need != session)) {
                 seq_end(c, session, seq);
                 rpc_conn_unref(conn);
+                lcache_mutated(c->lcache, begun, op, NULL);
                 return need ? -ERR_SESSION : -EIO;
             }
         }
@@ -491,11 +503,14 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
         m.acked_seq = acked_seq(c);
         m.n_ops = 1;
         m.ops = list;
+        m.lease = true;
         RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
         struct rpc_result res = {0};
+        int64_t sent = clock_mono();
         rc = rpc_call_wait(conn, &env, NULL, try_ms(c, deadline), &res);
         if (!rc) {
-            rc = mutate_result(&res, seq, attr, parent, value);
+            lcache_renew(c->lcache, sent);
+            rc = mutate_result(c, begun, op, &res, seq, attr, parent, value);
             res.code = rc;
         }
         maybe_done |= ambiguous(rc);
@@ -503,6 +518,8 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
         rpc_result_free(&res);
         rpc_conn_unref(conn);
         if (!again) {
+            if (ambiguous(rc))
+                lcache_mutated(c->lcache, begun, op, NULL);
             seq_end(c, session, seq);
             return rc;
         }
@@ -639,8 +656,10 @@ static void keepalive(struct client *c)
     m.n_held = grants_held(c, held, HELD_MAX, &m.newest_grant);
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
     struct rpc_result res;
+    int64_t sent = clock_mono();
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
+        lcache_renew(c->lcache, sent);
         nodes_saw_epoch(c, res.rep->keepalive_reply->nodes_epoch);
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));
@@ -660,6 +679,9 @@ static void *session_thread(void *arg)
         pthread_mutex_lock(&c->session.mu);
         bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
         int64_t every = (int64_t)c->session.lease_ms / 6 * NSEC_PER_MSEC;
+        int64_t renew = (int64_t)c->session.term_ms / 4 * NSEC_PER_MSEC;
+        if (renew && every > renew)
+            every = renew;
         pthread_mutex_unlock(&c->session.mu);
         if (every > 5 * NSEC_PER_SEC)
             every = 5 * NSEC_PER_SEC;
@@ -679,6 +701,7 @@ static void *session_thread(void *arg)
 
 int session_start(struct client *c)
 {
+    c->session.svc = (struct rpc_service){.request = recall_request, .arg = c};
     for (size_t i = 0; i < c->cfg.nmetads; i++)
         addr_add(c, c->cfg.metads[i]);
     unsigned ms = c->cfg.timeout_ms < 10000 ? c->cfg.timeout_ms : 10000;

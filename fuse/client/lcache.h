@@ -1,0 +1,59 @@
+/* What this client may answer by itself: attributes and names under leases of metad.
+ *
+ * A node stands for an inode with a shared lease, and its attributes when they are known. An entry
+ * says what a name in a leased directory refers to (0: nothing). All of it counts only while the
+ * term runs, which every answered request to metad renews.
+ *
+ * Answers and recalls may cross: an answer is kept only when nothing was recalled or changed by us
+ * for its inode since the request was sent. lcache_begin before sending, the number it gave with
+ * the answer.
+ *
+ * Thread-safe, own mutex, taken last. */
+#ifndef REPLFS_CLIENT_LCACHE_H
+#define REPLFS_CLIENT_LCACHE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "envelope.pb-c.h"
+
+struct lcache;
+#define LCACHE_INVAL_ATTR 1u    /* attributes that the kernel has */
+#define LCACHE_INVAL_PAGES 2u   /* its pages; may block behind a read of them */
+#define LCACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
+/* Tells the kernel to forget; may be NULL. */
+typedef void lcache_inval(void *arg, uint64_t ino, unsigned what);
+
+struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg);
+/* The kernel is told nothing more; what is under way is finished. Others may still call. */
+void lcache_stop(struct lcache *l);
+void lcache_free(struct lcache *l);
+void lcache_set_term(struct lcache *l, unsigned term_ms);
+/* metad answered a request that was sent at `sent` (clock_mono). */
+void lcache_renew(struct lcache *l, int64_t sent);
+/* How long the kernel may keep attributes of ino, or entries of directory ino: ns, 0: not at all. */
+int64_t lcache_ttl(struct lcache *l, uint64_t ino);
+
+bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out);
+enum lcache_found { LCACHE_MISS, LCACHE_NAME, LCACHE_NO_NAME };
+enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *name, size_t len,
+                                Replfs__Attr *out);
+
+uint64_t lcache_begin(struct lcache *l);
+void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a);
+/* The directory is leased; ino 0: there is no such name. */
+void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
+                      size_t len, uint64_t ino);
+/* After a change of ours: res NULL when it is not known whether it happened. */
+void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
+                    const Replfs__MutationResult *res);
+
+/* metad recalls a lease: forgotten at once; done(arg) when the kernel has forgotten, too, on
+ * another thread or this one. */
+void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg);
+/* All leases are over (the session comes back or is lost). Does not block. */
+void lcache_drop_all(struct lcache *l);
+struct lcache_stat {
+    uint64_t nodes, entries, hits, misses, recalls;
+};
+void lcache_stat(struct lcache *l, struct lcache_stat *out);
+#endif

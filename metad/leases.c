@@ -1,0 +1,497 @@
+/* The table of leases.
+ *
+ * A node exists for an inode while somebody holds a lease on it, a change of it is under way
+ * (busy), or a request waits for it. Holders are few: a small array. A hold that is being recalled
+ * keeps counting until it is acknowledged; `want` is what it was asked to come down to.
+ *
+ * Waiting is first come, first served per inode: who finds others waiting queues behind them,
+ * unless it holds the inode exclusively, for it may be flushing what the others wait for. A request
+ * waits for one inode at a time and looks at all of them again when woken.
+ *
+ * Invariants: an EXCLUSIVE hold is alone; a node with waiters has a hold in their way that is being
+ * recalled (or they are just being woken); busy counts entered writers.
+ *
+ * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent delays others
+ * until their own deadlines. Thread context: any; callbacks run without the mutex. */
+#include "leases.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/mix.h"
+
+#define LEASES_MAX (4ull << 20)
+
+struct hold {
+    uint64_t session;
+    uint8_t mode, want; /* want < mode: recall under way */
+};
+struct node {
+    uint64_t ino;
+    struct node *hash_next;
+    struct node *hot_next, **hot_prev; /* nodes with waiters */
+    struct hold *holds;
+    struct hold inl[2];
+    uint32_t n, cap;
+    uint32_t busy;
+    struct lease_wait *head, **tail;
+};
+struct leases {
+    struct leases_config cfg;
+    pthread_mutex_t mu;
+    struct node **table;
+    size_t mask, count;
+    struct node *hot;
+    bool stopped;
+    struct leases_stat st;
+};
+
+struct leases *leases_new(const struct leases_config *cfg)
+{
+    struct leases *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        abort();
+    l->cfg = *cfg;
+    if (l->cfg.max == 0)
+        l->cfg.max = LEASES_MAX;
+    l->mask = 1023;
+    l->table = calloc(l->mask + 1, sizeof(*l->table));
+    if (l->table == NULL)
+        abort();
+    pthread_mutex_init(&l->mu, NULL);
+    return l;
+}
+
+void leases_free(struct leases *l)
+{
+    if (l == NULL)
+        return;
+    for (size_t i = 0; i <= l->mask; i++)
+        for (struct node *n = l->table[i], *next; n != NULL; n = next) {
+            next = n->hash_next;
+            if (n->holds != n->inl)
+                free(n->holds);
+            free(n);
+        }
+    free(l->table);
+    pthread_mutex_destroy(&l->mu);
+    free(l);
+}
+
+/* ---- nodes, mutex held ---- */
+
+static struct node **slot_of(struct leases *l, uint64_t ino)
+{
+    struct node **p = &l->table[mix64(ino) & l->mask];
+
+    while (*p != NULL && (*p)->ino != ino)
+        p = &(*p)->hash_next;
+    return p;
+}
+
+static void grow(struct leases *l)
+{
+    size_t mask = l->mask * 2 + 1;
+    struct node **t = calloc(mask + 1, sizeof(*t));
+
+    if (t == NULL)
+        abort();
+    for (size_t i = 0; i <= l->mask; i++)
+        for (struct node *n = l->table[i], *next; n != NULL; n = next) {
+            next = n->hash_next;
+            struct node **b = &t[mix64(n->ino) & mask];
+            n->hash_next = *b;
+            *b = n;
+        }
+    free(l->table);
+    l->table = t;
+    l->mask = mask;
+}
+
+static struct node *node_make(struct leases *l, uint64_t ino)
+{
+    struct node **slot = slot_of(l, ino);
+
+    if (*slot != NULL)
+        return *slot;
+    if (l->count > l->mask) {
+        grow(l);
+        slot = slot_of(l, ino);
+    }
+    struct node *n = calloc(1, sizeof(*n));
+    if (n == NULL)
+        abort();
+    n->ino = ino;
+    n->holds = n->inl;
+    n->cap = sizeof(n->inl) / sizeof(n->inl[0]);
+    n->tail = &n->head;
+    *slot = n;
+    l->count++;
+    return n;
+}
+
+static void node_tidy(struct leases *l, struct node *n)
+{
+    if (n->n > 0 || n->busy > 0 || n->head != NULL)
+        return;
+    struct node **slot = slot_of(l, n->ino);
+    *slot = n->hash_next;
+    l->count--;
+    if (n->holds != n->inl)
+        free(n->holds);
+    free(n);
+}
+
+static struct hold *hold_find(struct node *n, uint64_t session)
+{
+    for (uint32_t i = 0; i < n->n; i++)
+        if (n->holds[i].session == session)
+            return &n->holds[i];
+    return NULL;
+}
+
+static void hold_add(struct leases *l, struct node *n, uint64_t session, enum lease_mode mode)
+{
+    if (n->n == n->cap) {
+        struct hold *v = malloc(2ul * n->cap * sizeof(*v));
+        if (v == NULL)
+            abort();
+        memcpy(v, n->holds, n->n * sizeof(*v));
+        if (n->holds != n->inl)
+            free(n->holds);
+        n->holds = v;
+        n->cap *= 2;
+    }
+    n->holds[n->n++] = (struct hold){session, (uint8_t)mode, (uint8_t)mode};
+    l->st.leases++;
+}
+
+static void hold_drop(struct leases *l, struct node *n, struct hold *h)
+{
+    *h = n->holds[--n->n];
+    l->st.leases--;
+}
+
+/* ---- waiting ---- */
+
+/* What to do once the mutex is free: recalls to send, requests to wake. */
+struct todo {
+    struct recall {
+        uint64_t session, ino;
+        enum lease_mode keep;
+    } * recalls;
+    size_t n, cap;
+    struct lease_wait *ready, **ready_tail;
+};
+
+static void todo_init(struct todo *t)
+{
+    *t = (struct todo){0};
+    t->ready_tail = &t->ready;
+}
+
+static void todo_recall(struct todo *t, uint64_t session, uint64_t ino, enum lease_mode keep)
+{
+    if (t->n == t->cap) {
+        t->cap = t->cap == 0 ? 8 : t->cap * 2;
+        t->recalls = realloc(t->recalls, t->cap * sizeof(*t->recalls));
+        if (t->recalls == NULL)
+            abort();
+    }
+    t->recalls[t->n++] = (struct recall){session, ino, keep};
+}
+
+static void todo_do(struct leases *l, struct todo *t)
+{
+    for (size_t i = 0; i < t->n; i++)
+        l->cfg.recall(l->cfg.arg, t->recalls[i].session, t->recalls[i].ino, t->recalls[i].keep);
+    free(t->recalls);
+    for (struct lease_wait *w = t->ready, *next; w != NULL; w = next) {
+        next = w->next;
+        w->ready(w);
+    }
+}
+
+/* Recalls what is in the way of one need; true: nothing is. */
+static bool way_is_free(struct leases *l, struct node *n, const struct lease_wait *w, bool write,
+                        struct todo *t)
+{
+    enum lease_mode keep = write ? LEASE_NONE : LEASE_SHARED;
+    bool is_free = true;
+
+    for (uint32_t i = 0; i < n->n; i++) {
+        struct hold *h = &n->holds[i];
+        if (h->session == w->session || h->mode <= keep)
+            continue;
+        is_free = false;
+        if (h->want <= keep)
+            continue;
+        h->want = (uint8_t)keep;
+        l->st.recalls++;
+        todo_recall(t, h->session, n->ino, keep);
+    }
+    return is_free;
+}
+
+static void queue_up(struct leases *l, struct node *n, struct lease_wait *w)
+{
+    if (n->head == NULL) {
+        n->hot_next = l->hot;
+        n->hot_prev = &l->hot;
+        if (l->hot != NULL)
+            l->hot->hot_prev = &n->hot_next;
+        l->hot = n;
+    }
+    w->next = NULL;
+    *n->tail = w;
+    n->tail = &w->next;
+    l->st.waits += w->waited ? 0 : 1;
+    w->waited = true;
+}
+
+static bool holds_exclusive(struct node *n, uint64_t session)
+{
+    struct hold *h = hold_find(n, session);
+    return h != NULL && h->mode == LEASE_EXCLUSIVE;
+}
+
+/* Enters, or queues up at the first inode that is not free. woken: it has had its turn there. */
+static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct todo *t)
+{
+    for (unsigned i = 0; i < w->n; i++) {
+        struct node *n = *slot_of(l, w->need[i].ino);
+        if (n == NULL)
+            continue;
+        bool in_turn = woken || n->head == NULL || holds_exclusive(n, w->session);
+        if (l->stopped || (way_is_free(l, n, w, w->need[i].write, t) && in_turn))
+            continue;
+        queue_up(l, n, w);
+        return false;
+    }
+    for (unsigned i = 0; i < w->n; i++)
+        if (w->need[i].write)
+            node_make(l, w->need[i].ino)->busy++;
+    return true;
+}
+
+/* Lets the waiters of n try again, in their order. */
+static void wake(struct leases *l, struct node *n, struct todo *t)
+{
+    struct lease_wait *w = n->head, *next;
+
+    if (w == NULL)
+        return;
+    n->head = NULL;
+    n->tail = &n->head;
+    *n->hot_prev = n->hot_next;
+    if (n->hot_next != NULL)
+        n->hot_next->hot_prev = n->hot_prev;
+    for (; w != NULL; w = next) {
+        next = w->next;
+        if (!try_enter(l, w, n->head == NULL, t))
+            continue;
+        w->next = NULL;
+        *t->ready_tail = w;
+        t->ready_tail = &w->next;
+    }
+}
+
+void lease_need(struct lease_wait *w, uint64_t ino, bool write)
+{
+    if (ino == 0)
+        return;
+    for (unsigned i = 0; i < w->n; i++)
+        if (w->need[i].ino == ino) {
+            w->need[i].write |= write;
+            return;
+        }
+    assert(w->n < LEASE_NEEDS_MAX);
+    w->need[w->n++] = (struct lease_need){ino, write};
+}
+
+bool leases_enter(struct leases *l, struct lease_wait *w)
+{
+    struct todo t;
+
+    todo_init(&t);
+    w->waited = false;
+    pthread_mutex_lock(&l->mu);
+    bool in = try_enter(l, w, false, &t);
+    pthread_mutex_unlock(&l->mu);
+    todo_do(l, &t);
+    return in;
+}
+
+void leases_leave(struct leases *l, struct lease_wait *w)
+{
+    LOCK_SCOPE(&l->mu);
+    for (unsigned i = 0; i < w->n; i++) {
+        if (!w->need[i].write)
+            continue;
+        struct node *n = *slot_of(l, w->need[i].ino);
+        assert(n != NULL && n->busy > 0);
+        n->busy--;
+        node_tidy(l, n);
+    }
+}
+
+bool leases_clear(struct leases *l, struct lease_wait *w, uint64_t ino)
+{
+    w->n = 0;
+    lease_need(w, ino, true);
+    return leases_enter(l, w);
+}
+
+/* ---- giving and taking ---- */
+
+enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
+                             const struct lease_wait *in)
+{
+    uint32_t own = 0;
+
+    for (unsigned i = 0; in != NULL && i < in->n; i++)
+        own += in->need[i].ino == ino && in->need[i].write;
+    LOCK_SCOPE(&l->mu);
+    struct node *n = *slot_of(l, ino);
+    struct hold *h = n != NULL ? hold_find(n, session) : NULL;
+    if (h != NULL && h->want < h->mode)
+        return LEASE_NONE; /* being recalled */
+    if (n != NULL && (n->busy > own || n->head != NULL))
+        return LEASE_NONE;
+    if (n != NULL && n->n > (h != NULL ? 1u : 0u)) {
+        for (uint32_t i = 0; i < n->n; i++)
+            if (n->holds[i].session != session && n->holds[i].mode == LEASE_EXCLUSIVE)
+                return LEASE_NONE;
+        want = want > LEASE_SHARED ? LEASE_SHARED : want;
+    }
+    if (h != NULL) {
+        if (h->mode < want)
+            h->mode = h->want = (uint8_t)want;
+        return h->mode;
+    }
+    if (want == LEASE_NONE || l->st.leases >= l->cfg.max)
+        return LEASE_NONE;
+    hold_add(l, node_make(l, ino), session, want);
+    return want;
+}
+
+/* The hold comes down to `kept`. */
+static void lower(struct leases *l, struct node *n, struct hold *h, enum lease_mode kept,
+                  struct todo *t)
+{
+    if (kept >= h->mode)
+        return; /* not asked for, or told twice */
+    if (kept == LEASE_NONE) {
+        hold_drop(l, n, h);
+    } else {
+        h->mode = (uint8_t)kept;
+        h->want = h->want < h->mode ? h->want : h->mode;
+    }
+    wake(l, n, t);
+}
+
+void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept)
+{
+    struct todo t;
+
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    struct node *n = *slot_of(l, ino);
+    struct hold *h = n != NULL ? hold_find(n, session) : NULL;
+    if (h != NULL) {
+        lower(l, n, h, kept, &t);
+        node_tidy(l, n);
+    }
+    pthread_mutex_unlock(&l->mu);
+    todo_do(l, &t);
+}
+
+/* Everything that the session holds, malloc'ed. Sessions end seldom: a walk over the whole table is
+ * cheaper than a list per session. */
+static uint64_t *held_by(struct leases *l, uint64_t session, size_t *n)
+{
+    uint64_t *v = NULL;
+    size_t cap = 0;
+
+    *n = 0;
+    for (size_t i = 0; i <= l->mask; i++)
+        for (struct node *p = l->table[i]; p != NULL; p = p->hash_next) {
+            if (hold_find(p, session) == NULL)
+                continue;
+            if (*n == cap) {
+                cap = cap == 0 ? 64 : cap * 2;
+                v = realloc(v, cap * sizeof(*v));
+                if (v == NULL)
+                    abort();
+            }
+            v[(*n)++] = p->ino;
+        }
+    return v;
+}
+
+void leases_drop_session(struct leases *l, uint64_t session)
+{
+    size_t n;
+
+    pthread_mutex_lock(&l->mu);
+    uint64_t *v = held_by(l, session, &n);
+    pthread_mutex_unlock(&l->mu);
+    for (size_t i = 0; i < n; i++)
+        leases_ack(l, session, v[i], LEASE_NONE);
+    free(v);
+}
+
+#define TICK_MAX 64u
+
+void leases_tick(struct leases *l)
+{
+    struct {
+        uint64_t session, ino;
+        enum lease_mode mode;
+    } late[TICK_MAX];
+    unsigned n = 0;
+
+    pthread_mutex_lock(&l->mu);
+    for (const struct node *p = l->hot; p != NULL; p = p->hot_next)
+        for (uint32_t i = 0; i < p->n && n < TICK_MAX; i++)
+            if (p->holds[i].want < p->holds[i].mode) {
+                late[n].session = p->holds[i].session;
+                late[n].ino = p->ino;
+                late[n++].mode = p->holds[i].mode;
+            }
+    pthread_mutex_unlock(&l->mu);
+    for (unsigned i = 0; i < n; i++) {
+        if (l->cfg.silent_ms(l->cfg.arg, late[i].session) < l->cfg.term_ms)
+            continue;
+        if (late[i].mode == LEASE_EXCLUSIVE)
+            l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
+        else
+            leases_ack(l, late[i].session, late[i].ino, LEASE_NONE);
+        pthread_mutex_lock(&l->mu);
+        l->st.expired++;
+        pthread_mutex_unlock(&l->mu);
+    }
+}
+
+void leases_stop(struct leases *l)
+{
+    struct todo t;
+
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    l->stopped = true;
+    while (l->hot != NULL)
+        wake(l, l->hot, &t);
+    pthread_mutex_unlock(&l->mu);
+    todo_do(l, &t);
+}
+
+void leases_stat(struct leases *l, struct leases_stat *out)
+{
+    LOCK_SCOPE(&l->mu);
+    *out = l->st;
+}

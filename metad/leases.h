@@ -1,0 +1,74 @@
+/* Leases: which session may cache which inode (DESIGN.md §4), and who has to wait for whom.
+ *
+ * A lease covers an inode's attributes, a directory's entries, a file's bytes. SHARED: may be
+ * cached, by any number of sessions. EXCLUSIVE: the only one; may also be changed behind metad's
+ * back, so even a reader has to wait for the holder's flush.
+ *
+ * Every request that reads or changes inodes goes through leases_enter with what it needs. Others'
+ * leases in its way are recalled; the request waits until the holders have given them back, or have
+ * been silent for the lease term. Between leases_enter and leases_leave no session gets a lease on
+ * an inode that is about to change, since what it would cache is about to be wrong.
+ *
+ * Soft state of the leader. Thread-safe: own mutex, taken after all others, never held during a
+ * callback. */
+#ifndef REPLFS_METAD_LEASES_H
+#define REPLFS_METAD_LEASES_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum lease_mode { LEASE_NONE, LEASE_SHARED, LEASE_EXCLUSIVE }; /* as on the wire */
+
+struct leases;
+struct leases_config {
+    uint64_t max; /* leases in all, default 4 million; beyond it none is given */
+    /* Ask the session to come down to `keep` on the inode; leases_ack when it has. Any thread. */
+    void (*recall)(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep);
+    /* How long the session has been silent, in ms; UINT32_MAX: it is gone. */
+    uint32_t (*silent_ms)(void *arg, uint64_t session);
+    /* An exclusive lease ran out while its holder was silent: what it has not sent yet must never
+     * arrive. */
+    void (*fence)(void *arg, uint64_t session);
+    void *arg;
+    uint32_t term_ms; /* holders stop using a lease when they heard nothing for so long */
+};
+struct leases *leases_new(const struct leases_config *cfg);
+/* Nobody waits any more: all that do go on, and so does whoever enters later. */
+void leases_stop(struct leases *l);
+void leases_free(struct leases *l); /* nobody may be waiting */
+
+#define LEASE_NEEDS_MAX 4u
+struct lease_need {
+    uint64_t ino;
+    bool write;
+};
+struct lease_wait { /* of one request; lives from leases_enter to leases_leave */
+    uint64_t session;
+    struct lease_need need[LEASE_NEEDS_MAX];
+    unsigned n;
+    void (*ready)(
+        struct lease_wait *w); /* on the thread that freed the way; leases_leave follows */
+    struct lease_wait *next;   /* private */
+    bool waited;               /* had to wait */
+};
+void lease_need(struct lease_wait *w, uint64_t ino, bool write); /* adds one; 0 is passed over */
+/* true: go on. false: w->ready is called later, once, and means the same. */
+bool leases_enter(struct leases *l, struct lease_wait *w);
+void leases_leave(struct leases *l, struct lease_wait *w);
+/* As much as can be given just now, at most `want`; what is held already counts. in: the request
+ * being executed, or NULL. Called before the reply's contents can become old: with the fsm lock
+ * held. */
+enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
+                             const struct lease_wait *in);
+/* Recalls every lease of other sessions on ino, as for a change that has already happened. true:
+ * none; false: w->ready is called when they are gone. w is set up by this call (session kept). */
+bool leases_clear(struct leases *l, struct lease_wait *w, uint64_t ino);
+void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
+void leases_drop_session(struct leases *l, uint64_t session);
+/* Takes recalled leases from sessions that are silent. Call a few times a second. */
+void leases_tick(struct leases *l);
+struct leases_stat {
+    uint64_t leases, recalls, waits, expired;
+};
+void leases_stat(struct leases *l, struct leases_stat *out);
+#endif

@@ -1,0 +1,261 @@
+/* Leases in metad's requests: what an operation touches, and how a session is asked to give back.
+ *
+ * A recall goes over the connection on which its session was last opened or resumed. Its reply is
+ * the acknowledgement. When the connection is lost instead, the lease stays recalled until the
+ * session comes back (it starts without leases then) or has been silent for the term.
+ *
+ * An unlink or rename changes the inode that the name refers to. It is looked up before the
+ * operation waits for leases, so another operation may give the name to another inode in between;
+ * two sessions must change one name at one moment for that, and what is then shown too long is the
+ * link count and ctime of a file that has further names.
+ *
+ * Thread context: any. The table of connections has its own mutex; nothing is called under it. */
+#include "service_int.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+
+#define LOG_MODULE "lease"
+#define BUCKETS 256u
+#define TERM_MS 10000u
+#define RECALL_TIMEOUT_MS 30000u /* then it is asked again */
+
+struct bound {
+    struct bound *next;
+    uint64_t session;
+    struct rpc_conn *conn;
+};
+struct lease_conns {
+    pthread_mutex_t mu;
+    struct bound *bucket[BUCKETS];
+};
+
+static struct bound **slot_of(struct lease_conns *c, uint64_t session)
+{
+    struct bound **p = &c->bucket[mix64(session) % BUCKETS];
+
+    while (*p != NULL && (*p)->session != session)
+        p = &(*p)->next;
+    return p;
+}
+
+static void unbind(struct bound **slot)
+{
+    struct bound *b = *slot;
+
+    *slot = b->next;
+    rpc_conn_unref(b->conn);
+    free(b);
+}
+
+void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c)
+{
+    struct bound *b = malloc(sizeof(*b));
+
+    if (b == NULL)
+        abort();
+    pthread_mutex_lock(&s->conns->mu);
+    struct bound **slot = slot_of(s->conns, session);
+    if (*slot != NULL)
+        unbind(slot);
+    slot = &s->conns->bucket[mix64(session) % BUCKETS];
+    *b = (struct bound){*slot, session, rpc_conn_ref(c)};
+    *slot = b;
+    pthread_mutex_unlock(&s->conns->mu);
+    leases_drop_session(s->leases, session);
+}
+
+void service_conn_closed(struct service *s, struct rpc_conn *c)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (struct bound **p = &s->conns->bucket[i]; *p != NULL;) {
+            if ((*p)->conn == c)
+                unbind(p);
+            else
+                p = &(*p)->next;
+        }
+}
+
+static struct rpc_conn *conn_of(struct service *s, uint64_t session)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    struct bound *b = *slot_of(s->conns, session);
+    return b != NULL ? rpc_conn_ref(b->conn) : NULL;
+}
+
+/* ---- recalls ---- */
+
+struct recall {
+    struct service *s;
+    uint64_t session, ino;
+    enum lease_mode keep;
+};
+
+static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep);
+
+static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct recall *r = arg;
+
+    (void)payload;
+    if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_RECALL_REPLY) {
+        uint32_t kept = rep->recall_reply->kept;
+        leases_ack(r->s->leases, r->session, r->ino,
+                   kept <= (uint32_t)r->keep ? (enum lease_mode)kept : r->keep);
+    } else if (code == -ERR_TIMEOUT) {
+        log_warn("session %016llx takes long to give back its lease on inode %llu; asking again",
+                 (unsigned long long)r->session, (unsigned long long)r->ino);
+        send_recall(r->s, r->session, r->ino, r->keep);
+    }
+    free(r);
+}
+
+static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep)
+{
+    struct service *s = arg;
+    struct rpc_conn *c = conn_of(s, session);
+
+    if (c == NULL)
+        return; /* it comes back without leases, or its time runs out */
+    struct recall *r = malloc(sizeof(*r));
+    if (r == NULL)
+        abort();
+    *r = (struct recall){s, session, ino, keep};
+    Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
+    q.ino = ino;
+    q.keep = (uint32_t)keep;
+    RPC_ENVELOPE(env, RECALL_REQ, recall_req, &q);
+    rpc_call(c, &env, NULL, RECALL_TIMEOUT_MS, on_answer, r);
+    rpc_conn_unref(c);
+}
+
+static uint32_t silent_ms(void *arg, uint64_t session)
+{
+    struct service *s = arg;
+    return opens_silent_ms(s->cfg.opens, session);
+}
+
+static void fence(void *arg, uint64_t session)
+{
+    struct service *s = arg;
+    opens_expire(s->cfg.opens, session);
+}
+
+static void on_session_closed(void *arg, uint64_t session)
+{
+    struct service *s = arg;
+
+    pthread_mutex_lock(&s->conns->mu);
+    struct bound **slot = slot_of(s->conns, session);
+    if (*slot != NULL)
+        unbind(slot);
+    pthread_mutex_unlock(&s->conns->mu);
+    leases_drop_session(s->leases, session);
+}
+
+static void on_tick(void *arg)
+{
+    struct service *s = arg;
+    leases_tick(s->leases);
+}
+
+void service_leases_init(struct service *s)
+{
+    if (s->cfg.term_ms == 0)
+        s->cfg.term_ms = TERM_MS;
+    if (s->cfg.lease_ms != 0 && s->cfg.term_ms > s->cfg.lease_ms)
+        s->cfg.term_ms = s->cfg.lease_ms; /* the session's end ends its leases */
+    struct leases_config cfg = {.recall = send_recall,
+                                .silent_ms = silent_ms,
+                                .fence = fence,
+                                .arg = s,
+                                .term_ms = s->cfg.term_ms};
+    struct opens_watcher w = {.closed = on_session_closed, .tick = on_tick, .arg = s};
+
+    s->conns = calloc(1, sizeof(*s->conns));
+    if (s->conns == NULL)
+        abort();
+    pthread_mutex_init(&s->conns->mu, NULL);
+    s->leases = leases_new(&cfg);
+    opens_watch(s->cfg.opens, &w);
+}
+
+void service_leases_free(struct service *s)
+{
+    for (unsigned i = 0; i < BUCKETS; i++)
+        while (s->conns->bucket[i] != NULL)
+            unbind(&s->conns->bucket[i]);
+    pthread_mutex_destroy(&s->conns->mu);
+    free(s->conns);
+    leases_free(s->leases);
+}
+
+/* ---- what an operation touches ---- */
+
+static void need_name(struct service *s, struct lease_wait *w, uint64_t parent,
+                      const ProtobufCBinaryData *name)
+{
+    uint64_t ino;
+
+    lease_need(w, parent, true);
+    if (fsm_lookup(s->cfg.fsm, parent, name->data, name->len, &ino) == 0)
+        lease_need(w, ino, true);
+}
+
+void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w)
+{
+    bool names =
+        op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
+
+    if (names)
+        fsm_rdlock(s->cfg.fsm);
+    switch ((int)op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+        lease_need(w, op->create->parent, true);
+        break;
+    case REPLFS__META_OP__OP_UNLINK:
+        need_name(s, w, op->unlink->parent, &op->unlink->name);
+        break;
+    case REPLFS__META_OP__OP_RENAME:
+        need_name(s, w, op->rename->parent, &op->rename->name);
+        need_name(s, w, op->rename->new_parent, &op->rename->new_name);
+        break;
+    case REPLFS__META_OP__OP_LINK:
+        lease_need(w, op->link->ino, true);
+        lease_need(w, op->link->parent, true);
+        break;
+    case REPLFS__META_OP__OP_SETATTR:
+        lease_need(w, op->setattr->ino, true);
+        break;
+    case REPLFS__META_OP__OP_COMMIT:
+        lease_need(w, op->commit->ino, true);
+        break;
+    case REPLFS__META_OP__OP_XATTR:
+        lease_need(w, op->xattr->ino, true);
+        break;
+    case REPLFS__META_OP__OP_CLONE:
+        lease_need(w, op->clone->src, false);
+        lease_need(w, op->clone->dst, true);
+        break;
+    case REPLFS__META_OP__OP_FALLOCATE:
+        lease_need(w, op->fallocate->ino, true);
+        break;
+    case REPLFS__META_OP__OP_QUOTA:
+        lease_need(w, op->quota->ino, true);
+        break;
+    case REPLFS__META_OP__OP_SET_GOAL: /* a longer list comes from setrepl -R, in pieces */
+        for (size_t i = 0; i < op->set_goal->n_ino && i < LEASE_NEEDS_MAX; i++)
+            lease_need(w, op->set_goal->ino[i], true);
+        break;
+    default:
+        break;
+    }
+    if (names)
+        fsm_unlock(s->cfg.fsm);
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Two mounts, each cache under leases: what one caches (attributes, names, missing names, listings, pages) is never stale for
+# the other's changes; a holder that is stopped, killed or cut off delays others by the lease term at most; one that
+# comes back shows nothing old; a metad restart forgets leases but nobody sees old things for it.
+. "$(dirname "$0")/caselib.sh"
+devcluster up --chunkd 2 --metad-args "--lease-term=2s --session-lease=30s"
+a=$work/a b=$work/b
+mkdir "$a" "$b"
+devcluster mount "$a"
+devcluster mount "$b"
+pid_of_mount() { pgrep -f "mount.replfs.* $1( |\$)" | tail -1; }
+
+# -- never stale: b caches by looking, a changes, b looks again at once
+look() { # everything that could be cached about $b/d
+    stat -c "%s %a %h %U" "$b/d"/* >/dev/null 2>&1 || true
+    ls -la "$b/d" >/dev/null
+    cat "$b/d"/* >/dev/null 2>&1 || true
+    [ -e "$b/d/missing" ] || true
+    getfattr -d "$b/d/f" >/dev/null 2>&1 || true
+}
+mkdir "$a/d"
+echo one >"$a/d/f"
+for i in $(seq 1 20); do
+    look
+    echo "text $i" >"$a/d/f"
+    expect "contents $i" "text $i" "$(cat "$b/d/f")"
+    look
+    chmod $((600 + i % 8)) "$a/d/f"
+    expect "mode $i" $((600 + i % 8)) "$(stat -c %a "$b/d/f")"
+    look
+    touch -d "@$((1000000000 + i))" "$a/d/f"
+    expect "mtime $i" $((1000000000 + i)) "$(stat -c %Y "$b/d/f")"
+    look
+    echo x >"$a/d/missing"
+    expect "missing name appears $i" x "$(cat "$b/d/missing")"
+    look
+    mv "$a/d/missing" "$a/d/moved"
+    expect "listing after rename $i" "f, moved" "$(ls -m "$b/d")"
+    [ ! -e "$b/d/missing" ] || fail "round $i: the old name is still there after rename"
+    look
+    ln "$a/d/f" "$a/d/link"
+    expect "link count $i" 2 "$(stat -c %h "$b/d/f")"
+    look
+    rm "$a/d/link" "$a/d/moved"
+    expect "link count after unlink $i" 1 "$(stat -c %h "$b/d/f")"
+    expect "listing after unlink $i" f "$(ls -m "$b/d")"
+    look
+    mkdir "$a/d/sub"
+    expect "subdirectories $i" 3 "$(stat -c %h "$b/d")"
+    look
+    rmdir "$a/d/sub"
+    truncate -s $((i * 1000)) "$a/d/f"
+    expect "size $i" $((i * 1000)) "$(stat -c %s "$b/d/f")"
+done
+# the same size and the same mtime as before: only the lease can tell
+for i in 1 2 3 4 5; do
+    exec 7<"$b/d/f"
+    cat <&7 >/dev/null
+    printf 'same%d' "$i" >"$a/d/f"
+    touch -d @1000000000 "$a/d/f"
+    expect "in-place change $i" "same$i" "$(cat "$b/d/f")"
+    exec 7<&-
+done
+# both in turn
+for i in $(seq 1 30); do
+    echo "a$i" >"$a/d/turn"
+    expect "turn a$i" "a$i" "$(cat "$b/d/turn")"
+    echo "b$i" >"$b/d/turn"
+    expect "turn b$i" "b$i" "$(cat "$a/d/turn")"
+done
+
+# -- a stopped holder: the other waits for the term, then goes on; continued, the holder shows the new state
+look
+p=$(pid_of_mount "$b")
+kill -STOP "$p"
+timeout 20 sh -c "echo stopped >'$a/d/f'" || { kill -CONT "$p"; fail "a stopped client holds up others for more than its term"; }
+timeout 20 touch "$a/d/while-stopped" || { kill -CONT "$p"; fail "a stopped client holds up others"; }
+kill -CONT "$p"
+expect "contents after the stop" stopped "$(cat "$b/d/f")"
+[ -e "$b/d/while-stopped" ] || fail "the continued client does not see a file made meanwhile"
+
+# -- metad goes and comes back
+look
+devcluster kill metad
+devcluster start metad
+echo again >"$a/d/f"
+rm "$a/d/while-stopped"
+expect "contents after a metad restart" again "$(cat "$b/d/f")"
+[ ! -e "$b/d/while-stopped" ] || fail "a removed file is still there after a metad restart"
+
+# -- a killed holder
+look
+kill -KILL "$p"
+timeout 20 sh -c "echo last >'$a/d/f'" || fail "a dead client holds up others for more than its term"
+expect "own contents" last "$(cat "$a/d/f")"
+umount -l "$b"
+check_sanitizers

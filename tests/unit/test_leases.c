@@ -1,0 +1,287 @@
+/* The lease table: who waits, who is asked, in which order; and random requests against the rules. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metad/leases.h"
+
+#define A 1u
+#define B 2u
+#define C 3u
+
+static struct rig {
+    struct leases *l;
+    struct asked {
+        uint64_t session, ino;
+        enum lease_mode keep;
+    } asked[4096];
+    unsigned nasked;
+    uint32_t silent[8];
+    uint64_t fenced;
+} rig;
+struct op {
+    struct lease_wait w;
+    bool ready;
+};
+
+static void on_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep)
+{
+    struct rig *r = arg;
+    assert_true(r->nasked < 4096);
+    r->asked[r->nasked++] = (struct asked){session, ino, keep};
+}
+
+static uint32_t on_silent(void *arg, uint64_t session)
+{
+    struct rig *r = arg;
+    return r->silent[session];
+}
+
+static void on_fence(void *arg, uint64_t session)
+{
+    struct rig *r = arg;
+    r->fenced = session;
+    leases_drop_session(r->l, session);
+}
+
+static void on_ready(struct lease_wait *w)
+{
+    ((struct op *)w)->ready = true;
+}
+
+static int setup(void **state)
+{
+    memset(&rig, 0, sizeof(rig));
+    struct leases_config cfg = {.recall = on_recall,
+                                .silent_ms = on_silent,
+                                .fence = on_fence,
+                                .arg = &rig,
+                                .term_ms = 1000};
+    rig.l = leases_new(&cfg);
+    *state = &rig;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    leases_free(rig.l);
+    return 0;
+}
+
+/* true: went on at once */
+static bool enter(struct op *o, uint64_t session, uint64_t ino, bool write)
+{
+    *o = (struct op){.w = {.session = session, .ready = on_ready}};
+    lease_need(&o->w, ino, write);
+    return leases_enter(rig.l, &o->w);
+}
+
+static enum lease_mode grant(uint64_t session, uint64_t ino, enum lease_mode want)
+{
+    return leases_grant(rig.l, session, ino, want, NULL);
+}
+
+static void test_sharing(void **state)
+{
+    (void)state;
+    struct op o;
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_SHARED);
+    assert_int_equal(grant(B, 10, LEASE_SHARED), LEASE_SHARED);
+    assert_true(enter(&o, C, 10, false)); /* readers are in nobody's way */
+    leases_leave(rig.l, &o.w);
+    assert_int_equal(rig.nasked, 0);
+    assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_SHARED); /* not alone */
+}
+
+static void test_own_lease_is_no_obstacle(void **state)
+{
+    (void)state;
+    struct op o;
+    assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_EXCLUSIVE);
+    assert_true(enter(&o, A, 10, true));
+    assert_int_equal(leases_grant(rig.l, A, 10, LEASE_EXCLUSIVE, &o.w), LEASE_EXCLUSIVE);
+    leases_leave(rig.l, &o.w);
+    assert_int_equal(rig.nasked, 0);
+}
+
+static void test_writer_recalls_readers(void **state)
+{
+    (void)state;
+    struct op o;
+    grant(A, 10, LEASE_SHARED);
+    grant(B, 10, LEASE_SHARED);
+    grant(C, 10, LEASE_SHARED);
+    assert_false(enter(&o, C, 10, true));
+    assert_int_equal(rig.nasked, 2); /* not the writer itself */
+    assert_int_equal(rig.asked[0].keep, LEASE_NONE);
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_NONE); /* none while one waits to write */
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_false(o.ready);
+    leases_ack(rig.l, B, 10, LEASE_NONE);
+    assert_true(o.ready);
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_NONE); /* nor while it writes */
+    leases_leave(rig.l, &o.w);
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_SHARED);
+}
+
+static void test_reader_lowers_exclusive(void **state)
+{
+    (void)state;
+    struct op r, flush;
+    assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_EXCLUSIVE);
+    assert_false(enter(&r, B, 10, false));
+    assert_int_equal(rig.asked[0].keep, LEASE_SHARED);
+    assert_true(enter(&flush, A, 10, true)); /* what the reader waits for must pass it */
+    leases_leave(rig.l, &flush.w);
+    leases_ack(rig.l, A, 10, LEASE_SHARED);
+    assert_true(r.ready);
+    leases_leave(rig.l, &r.w);
+    assert_int_equal(grant(B, 10, LEASE_SHARED), LEASE_SHARED);
+}
+
+static void test_first_come_first_served(void **state)
+{
+    (void)state;
+    struct op w, r1, r2;
+    grant(A, 10, LEASE_EXCLUSIVE);
+    assert_false(enter(&w, B, 10, true));
+    assert_false(enter(&r1, C, 10, false));
+    leases_ack(rig.l, A, 10,
+               LEASE_SHARED); /* enough for the reader, not for the writer before it */
+    assert_false(w.ready);
+    assert_false(r1.ready);
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_true(w.ready && r1.ready);
+    leases_leave(rig.l, &w.w);
+    leases_leave(rig.l, &r1.w);
+    assert_true(enter(&r2, C, 10, false));
+    leases_leave(rig.l, &r2.w);
+}
+
+static void test_two_inodes(void **state)
+{
+    (void)state;
+    struct op o = {.w = {.session = C, .ready = on_ready}};
+    grant(A, 10, LEASE_SHARED);
+    grant(B, 11, LEASE_SHARED);
+    lease_need(&o.w, 10, true);
+    lease_need(&o.w, 11, true);
+    lease_need(&o.w, 10, false); /* counts once, the stronger */
+    assert_int_equal(o.w.n, 2);
+    assert_false(leases_enter(rig.l, &o.w));
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_false(o.ready);
+    leases_ack(rig.l, B, 11, LEASE_NONE);
+    assert_true(o.ready);
+    leases_leave(rig.l, &o.w);
+}
+
+static void test_silent_holder(void **state)
+{
+    (void)state;
+    struct op o;
+    grant(A, 10, LEASE_SHARED);
+    assert_false(enter(&o, B, 10, true));
+    rig.silent[A] = 999;
+    leases_tick(rig.l);
+    assert_false(o.ready);
+    rig.silent[A] = 1000;
+    leases_tick(rig.l);
+    assert_true(o.ready);
+    assert_int_equal(rig.fenced, 0); /* it had nothing to lose */
+    leases_leave(rig.l, &o.w);
+    grant(A, 11, LEASE_EXCLUSIVE);
+    assert_false(enter(&o, B, 11, true));
+    leases_tick(rig.l);
+    assert_int_equal(rig.fenced, A);
+    assert_true(o.ready);
+    leases_leave(rig.l, &o.w);
+}
+
+static void test_session_ends(void **state)
+{
+    (void)state;
+    struct op o;
+    struct leases_stat st;
+    for (uint64_t ino = 1; ino < 3000; ino++)
+        grant(A, ino, ino % 2 ? LEASE_SHARED : LEASE_EXCLUSIVE);
+    assert_false(enter(&o, B, 7, true));
+    leases_drop_session(rig.l, A);
+    assert_true(o.ready);
+    leases_leave(rig.l, &o.w);
+    leases_stat(rig.l, &st);
+    assert_int_equal(st.leases, 0);
+}
+
+/* Random sessions and inodes; after each step: exclusive means alone, nobody gets a lease while
+ * another writes, and in the end everybody who waited has had its turn. */
+static void test_random(void **state)
+{
+    (void)state;
+    enum { OPS = 64, INOS = 5, SESSIONS = 5 };
+    static struct op ops[OPS];
+    bool used[OPS] = {false};
+    uint8_t held[SESSIONS + 1][INOS + 1] = {{0}};
+    srand(7);
+    for (unsigned step = 0; step < 40000; step++) {
+        unsigned k = (unsigned)rand() % OPS, s = 1 + (unsigned)rand() % SESSIONS;
+        uint64_t ino = 1 + (uint64_t)rand() % INOS;
+        if (used[k] && ops[k].ready) {
+            leases_leave(rig.l, &ops[k].w);
+            used[k] = false;
+        } else if (!used[k]) {
+            used[k] = true;
+            ops[k] = (struct op){.w = {.session = s, .ready = on_ready}};
+            lease_need(&ops[k].w, ino, rand() % 2);
+            lease_need(&ops[k].w, 1 + (uint64_t)rand() % INOS, rand() % 2);
+            ops[k].ready = leases_enter(rig.l, &ops[k].w);
+        }
+        ino = 1 + (uint64_t)rand() % INOS;
+        s = 1 + (unsigned)rand() % SESSIONS;
+        enum lease_mode m = grant(s, ino, (enum lease_mode)(rand() % 3));
+        held[s][ino] = m > held[s][ino] ? (uint8_t)m : held[s][ino];
+        for (unsigned x = 1; m && x <= SESSIONS; x++)
+            assert_true(x == s || held[x][ino] + held[s][ino] <= 2);
+        while (rig.nasked > 0 && rand() % 3) {
+            struct asked q = rig.asked[--rig.nasked];
+            if (held[q.session][q.ino] > q.keep)
+                held[q.session][q.ino] = (uint8_t)q.keep;
+            leases_ack(rig.l, q.session, q.ino, q.keep);
+        }
+    }
+    for (unsigned round = 0; round < OPS; round++) {
+        while (rig.nasked > 0) {
+            struct asked q = rig.asked[--rig.nasked];
+            leases_ack(rig.l, q.session, q.ino, q.keep);
+        }
+        for (unsigned k = 0; k < OPS; k++)
+            if (used[k] && ops[k].ready) {
+                leases_leave(rig.l, &ops[k].w);
+                used[k] = false;
+            }
+    }
+    for (unsigned k = 0; k < OPS; k++)
+        assert_false(used[k]);
+}
+
+int main(void)
+{
+#define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_sharing),
+        T(test_own_lease_is_no_obstacle),
+        T(test_writer_recalls_readers),
+        T(test_reader_lowers_exclusive),
+        T(test_first_come_first_served),
+        T(test_two_inodes),
+        T(test_silent_holder),
+        T(test_session_ends),
+        T(test_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
