@@ -142,7 +142,9 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
     s.valid = REPLFS__SETATTR_OP__VALID__KILL_SUID;
     if (ops_loses_sgid(req, a))
         s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SGID;
-    return client_mutate(ops_ctx(req)->client, &op, a, NULL);
+    int rc = client_mutate(ops_ctx(req)->client, &op, a, NULL);
+    ops_invalidate(ops_ctx(req), a->ino, LCACHE_INVAL_ATTR); /* the kernel has the former mode */
+    return rc;
 }
 
 /* Of the client library: leases are gone, and with them what the kernel knows under them. */
