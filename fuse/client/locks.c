@@ -56,6 +56,7 @@ struct lreq {
     struct client_lock l;
     bool wait, started, cancelled, told;
     bool telling;       /* the callback runs */
+    bool cut_off;       /* metad was not there the last time */
     bool sending, busy; /* rpc_call not returned yet; not answered yet */
     struct rpc_conn *conn;
     uint64_t gen, seq;
@@ -216,6 +217,14 @@ static void retry(struct client_locks *k, struct lreq *w, unsigned ms) /* mu hel
     }
 }
 
+/* For one that waits, patience with metad begins when metad is missed, not when it was asked. */
+static void heard(struct lreq *w, bool said)
+{
+    if (w->wait && (said || !w->cut_off))
+        w->deadline = client_deadline(w->c);
+    w->cut_off = !said;
+}
+
 struct cancelling {
     struct client *c;
     struct rpc_conn *conn;
@@ -248,6 +257,13 @@ static void send_cancel(struct client_locks *k, struct client *c, struct rpc_con
     pthread_mutex_lock(&k->mu);
 }
 
+static int no_answer(const struct lreq *w)
+{
+    log_warn("inode %llu: a lock was asked for, but metad did not answer for %u ms",
+             (unsigned long long)w->l.ino, w->c->cfg.timeout_ms);
+    return -EIO;
+}
+
 static void on_reply(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload);
 
 /* mu held, dropped while sending; w may be gone afterwards. */
@@ -257,10 +273,9 @@ static void req_send(struct client_locks *k, struct lreq *w)
     uint64_t session;
     w->conn = session_conn_now(c, &session);
     if (!w->conn) {
+        heard(w, false);
         if (clock_mono() >= w->deadline) {
-            log_warn("inode %llu: a lock was asked for, but metad did not answer for %u ms",
-                     (unsigned long long)w->l.ino, c->cfg.timeout_ms);
-            req_tell(k, w, -EIO);
+            req_tell(k, w, no_answer(w));
             req_free(w);
         } else {
             retry(k, w, RETRY_MS);
@@ -287,6 +302,8 @@ static void req_send(struct client_locks *k, struct lreq *w)
     if (w->busy && w->cancelled && !w->told)
         send_cancel(k, c, w->conn, w->id);
     w->sending = false;
+    if (!w->told && !w->busy) /* answered already, to be sent again: the tick passed it over */
+        retry(k, w, RETRY_MS);
     req_free(w);
 }
 
@@ -333,8 +350,7 @@ static bool ask_again(struct client_locks *k, struct lreq *w, int code)
 static int judge(struct client_locks *k, struct lreq *w, int code, bool said)
 {
     int64_t now = clock_mono();
-    if (said && w->wait)
-        w->deadline = client_deadline(w->c);
+    heard(w, said);
     if (w->cancelled)
         return -EINTR;
     if (ask_again(k, w, code)) {
@@ -345,7 +361,7 @@ static int judge(struct client_locks *k, struct lreq *w, int code, bool said)
     if (!again)
         return code;
     if (now >= w->deadline)
-        return code == -ERR_BUSY ? -ENOLCK : -EIO;
+        return code == -ERR_BUSY ? -ENOLCK : no_answer(w);
     bool at_once = code == 0 || (code == -ERR_TIMEOUT && said);
     retry(k, w, at_once ? 0 : RETRY_MS);
     return 0;

@@ -1,0 +1,157 @@
+/* A real metad in this process, and clients that talk to it over loopback. Each test gets a fresh one
+ * (setup, teardown) and the session `me`. */
+#ifndef REPLFS_TESTS_SERVICE_RIG_H
+#define REPLFS_TESTS_SERVICE_RIG_H
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "metad/service.h"
+#include "tests/unit/tree.h"
+
+#ifndef LEASE_MS
+#define LEASE_MS 1500u
+#endif
+#define PATIENCE_MS 20000
+
+static struct metad {
+    char dir[128];
+    struct fsm *fsm;
+    struct mlog *mlog;
+    struct ids *ids;
+    struct opens *opens;
+    struct rpc_loop *loop;
+    struct nodes *nodes;
+    struct service *service;
+    int port;
+} md;
+static struct peer {
+    struct rpc_loop *loop;
+    struct rpc_conn *conn;
+    uint64_t session, seq;
+} me;
+
+/* ---- a metad, a client ---- */
+
+static void start_metad(void)
+{
+    struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
+    struct mlog_config log_cfg = {.dir = md.dir};
+    struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20};
+    struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
+    struct service_config cfg = {.lease_ms = LEASE_MS};
+
+    assert_int_equal(fsm_new(&md.fsm), 0);
+    log_cfg.fsm = md.fsm;
+    assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
+    assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
+    opens_cfg.fsm = md.fsm;
+    opens_cfg.mlog = md.mlog;
+    assert_int_equal(opens_new(&opens_cfg, &md.opens), 0);
+    assert_int_equal(rpc_loop_new(&rpc, &md.loop), 0);
+    nodes_cfg.fsm = md.fsm;
+    nodes_cfg.mlog = md.mlog;
+    nodes_cfg.loop = md.loop;
+    nodes_cfg.orphaned = opens_orphaned;
+    nodes_cfg.adopted = opens_adopted;
+    nodes_cfg.session_closed = opens_session_closed;
+    nodes_cfg.hook_arg = md.opens;
+    assert_int_equal(nodes_new(&nodes_cfg, &md.nodes), 0);
+    cfg.fsm = md.fsm;
+    cfg.mlog = md.mlog;
+    cfg.nodes = md.nodes;
+    cfg.opens = md.opens;
+    cfg.ids = md.ids;
+    cfg.loop = md.loop;
+    assert_int_equal(service_new(&cfg, &md.service), 0);
+    assert_int_equal(opens_start(md.opens), 0);
+    assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
+}
+
+static void stop_metad(void)
+{
+    opens_stop(md.opens);
+    mlog_stop(md.mlog);
+    rpc_loop_free(md.loop);
+    nodes_free(md.nodes);
+    service_free(md.service);
+    opens_free(md.opens);
+    ids_free(md.ids);
+    mlog_close(md.mlog);
+    fsm_free(md.fsm);
+}
+
+static void dial(struct peer *p, enum rpc_role role)
+{
+    struct rpc_config rpc = {.role = role, .name = "test", .threads = 1};
+    char addr[64];
+
+    snprintf(addr, sizeof(addr), "127.0.0.1:%d", md.port);
+    assert_int_equal(rpc_loop_new(&rpc, &p->loop), 0);
+    assert_int_equal(rpc_dial(p->loop, addr, RPC_ROLE_METAD, NULL, &p->conn), 0);
+}
+
+static void hang_up(struct peer *p)
+{
+    rpc_conn_unref(p->conn);
+    rpc_loop_free(p->loop);
+}
+
+static int ask(struct peer *p, Replfs__Envelope *env, struct rpc_result *out)
+{
+    return rpc_call_wait(p->conn, env, NULL, PATIENCE_MS, out);
+}
+
+/* id 0: a new session. Returns the code. */
+static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_t n)
+{
+    Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = id;
+    r.name = (char *)"test";
+    r.host_id = (char *)"host";
+    r.open_inos = (uint64_t *)(uintptr_t)inos;
+    r.n_open_inos = n;
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
+    int rv = ask(p, &env, &res);
+    if (rv == 0) {
+        assert_int_equal(res.rep->session_reply->lease_ms, LEASE_MS);
+        assert_string_equal(res.rep->session_reply->cluster, mlog_uuid(md.mlog));
+        p->session = res.rep->session_reply->session;
+        assert_true(p->session != 0);
+    }
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int setup(void **state)
+{
+    char uuid[37];
+
+    (void)state;
+    memset(&md, 0, sizeof(md));
+    memset(&me, 0, sizeof(me));
+    if (!tree_make(md.dir, sizeof(md.dir), "/var/tmp", "service") ||
+        mlog_init_dir(md.dir, uuid) != 0)
+        return -1;
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    return open_session(&me, 0, NULL, 0);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hang_up(&me);
+    stop_metad();
+    tree_remove(md.dir);
+    return 0;
+}
+#endif
