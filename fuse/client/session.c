@@ -760,8 +760,11 @@ void session_stop(struct client *c)
         session_goodbye(c);
     }
     c->stopping = true;
-    rpc_conn_unref(c->session.conn);
-    c->session.conn = NULL;
+    pthread_mutex_lock(&c->session.mu);
+    struct rpc_conn *conn = c->session.conn;
+    c->session.conn = NULL; /* the last answers may still look for it */
+    pthread_mutex_unlock(&c->session.mu);
+    rpc_conn_unref(conn);
     for (size_t i = 0; i < c->session.naddrs; i++) {
         free(c->session.addrs[i]);
         free(c->session.errors[i]);
