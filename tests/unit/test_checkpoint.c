@@ -36,6 +36,8 @@ static void fill(struct rig *r)
     r->seq = 3;
     bad |= rig_truncate(r, f, 55000);
     r->seq = 0;
+    bad |= rig_clone(r, f, 100, f, 60000, 1000);
+    bad |= rig_fallocate(r, f, 1, 70000, 4096);
     r->session = 0;
     bad |= rig_member(r, 1, "machine-one");
     bad |= rig_session_open(r, 9);
@@ -103,10 +105,10 @@ static void test_round_trip(void **state)
     Replfs__Attr b = rig_attr(&r, f);
     assert_memory_equal(&a.ino, &b.ino, sizeof a - offsetof(Replfs__Attr, ino));
     assert_int_equal(b.nlink, 2);
-    assert_int_equal(b.allocated, 15000);
+    assert_int_equal(b.allocated, 15000 + 1000 + 4096);
     assert_true(fsm_orphan_next(g, 0, &ino));
     assert_int_equal(fsm_chunk_find(g, 6)->live, 77);
-    assert_int_equal(fsm_chunk_find(g, 5)->refs, 2);
+    assert_int_equal(fsm_chunk_find(g, 5)->refs, 3);
     assert_int_equal(fsm_chunk_find(g, 5)->len, 20000);
     fsm_reserved(g, &chunk, &upto);
     assert_true(chunk == 1ull << 40 && upto == 1ull << 40);
@@ -236,6 +238,7 @@ static void lie(uint32_t type, size_t field, unsigned width, uint64_t v, const c
 static void test_contradictions(void **state)
 {
     (void)state;
+    const size_t reserved = 3 * 32ul;    /* behind three with bytes */
     const size_t dentry = 8 + 8 + 8 + 1; /* plus the name's length */
     lie(CKPT_META, 16, 8, 1, "counters");
     lie(CKPT_SESSION, 0, 8, 0, "session id");
@@ -264,6 +267,11 @@ static void test_contradictions(void **state)
     lie(CKPT_EXTENT, 8, 8, 45000, "overlap");
     lie(CKPT_EXTENT, 16, 8, 77, "does not have");
     lie(CKPT_EXTENT, 28, 4, 0, "behind the end");
+    lie(CKPT_EXTENT, reserved + 8, 8, UINT64_MAX - 9, "reservation");
+    lie(CKPT_EXTENT, reserved + 16, 8, 5, "behind the end"); /* bytes where none can be */
+    lie(CKPT_EXTENT, reserved + 24, 4, 1, "reservation");
+    lie(CKPT_EXTENT, reserved + 28, 4, 0, "reservation");
+    lie(CKPT_EXTENT, reserved + 28, 4, (1u << 30) + 1, "reservation");
     const size_t space = 9, value = 9 + 24 + 4; /* of a's default ACL, the first */
     lie(CKPT_XATTR, 0, 8, 999, "inode that is not there");
     lie(CKPT_XATTR, 0, 8, 4, "impossible"); /* a file with a default ACL */
