@@ -356,7 +356,10 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
     struct fsm_inode *i = fsm_inode_at(f, file);
     i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
     fsm_inode_strip(f, i, op->kill_suid);
+    int64_t changed = i->ctime;
     fsm_inode_touch(f, i, false);
+    if (op->written_then && op->mtime_ns >= changed && op->mtime_ns <= f->now)
+        i->ctime = op->mtime_ns; /* as the client has shown it since */
     res->ino = op->ino;
     res->value = base;
     return 0;

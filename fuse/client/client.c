@@ -189,8 +189,11 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;
         a->allocated += unflushed_blocks(f);
-        if (f->dirty_mtime)
-            a->mtime_ns = a->ctime_ns = f->dirty_mtime;
+        if (f->dirty_mtime) {
+            a->mtime_ns = f->dirty_mtime;
+            if (a->ctime_ns < f->dirty_mtime)
+                a->ctime_ns = f->dirty_mtime;
+        }
         if (f->kill_suid)
             a->mode &= ~(uint32_t)(S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0));
     }

@@ -167,6 +167,7 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
         return -ENOMEM;
     m->commit.ino = f->ino;
     m->commit.mtime_ns = f->dirty_mtime;
+    m->commit.written_then = true;
     m->commit.kill_suid = f->kill_suid;
     m->commit.append = b->append;
     for (size_t i = 0; i < b->nexts; i++) {

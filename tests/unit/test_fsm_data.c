@@ -166,6 +166,30 @@ static void test_commit_order(void **state)
     assert_int_equal(rig_attr(r, c->file).ctime_ns, 1000);
 }
 
+/* ctime is the time of the write that is committed, where that can be. */
+static void test_commit_ctime(void **state)
+{
+    static const struct {
+        int64_t now, mtime, ctime;
+        bool then;
+    } t[] = {
+        {10000, 9000, 10000, false}, {20000, 19000, 19000, true}, {21000, 19000, 19000, true},
+        {30000, 18000, 30000, true}, {40000, 41000, 40000, true}, {50000, 0, 50000, true},
+    };
+    struct ctx *c = *state;
+    struct rig *r = &c->r;
+    for (size_t k = 0; k < sizeof(t) / sizeof(t[0]); k++) {
+        Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
+        o.ino = c->file;
+        o.mtime_ns = t[k].mtime;
+        o.written_then = t[k].then;
+        r->now = t[k].now;
+        assert_int_equal(RIG_OP(r, COMMIT, commit, &o), 0);
+        assert_int_equal(rig_attr(r, c->file).mtime_ns, t[k].mtime ? t[k].mtime : t[k].now);
+        assert_int_equal(rig_attr(r, c->file).ctime_ns, t[k].ctime);
+    }
+}
+
 static void test_commit_refused(void **state)
 {
     struct ctx *c = *state;
@@ -397,17 +421,9 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_commit),
-        T(test_overwrite_frees),
-        T(test_commit_order),
-        T(test_commit_refused),
-        T(test_commit_overflow),
-        T(test_truncate),
-        T(test_setattr),
-        T(test_goal),
-        T(test_orphan_data),
-        T(test_locations),
-        T(test_walk),
+        T(test_commit),         T(test_overwrite_frees), T(test_commit_order), T(test_commit_ctime),
+        T(test_commit_refused), T(test_commit_overflow), T(test_truncate),     T(test_setattr),
+        T(test_goal),           T(test_orphan_data),     T(test_locations),    T(test_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
