@@ -15,11 +15,12 @@ check() { # NAME ARGS...
 drop() { sync -f "$APP_DIR"; echo 3 >/proc/sys/vm/drop_caches || true; }
 rw=(--rw=randrw --rwmixread=30 --verify_backlog=512)
 check buffered "${rw[@]}" --ioengine=psync --bsrange=512-64k --bs_unaligned=0 --fsync=200 --numjobs=2
-drop
-check buffered --rw=randread --verify_only=1 --ioengine=psync --bs=4k --numjobs=1 2>/dev/null || true
 check direct "${rw[@]}" --ioengine=libaio --iodepth=16 --direct=1 --bsrange=4k-128k
 check mmap "${rw[@]}" --ioengine=mmap --bs=4k
-check overwrite --rw=randwrite --ioengine=psync --bs=8k --loops=2 --fdatasync=64
+later=(--rw=randwrite --ioengine=psync --bs=8k --fdatasync=64)
+check later "${later[@]}" --do_verify=0
+drop
+check later "${later[@]}" --verify_only
 step "one file, written through the page cache by one job and read with O_DIRECT by the next"
 check mixed --rw=write --ioengine=psync --bs=256k --filename=shared --do_verify=0
 check mixed --rw=read --ioengine=libaio --iodepth=8 --direct=1 --bs=256k --filename=shared --do_verify=1

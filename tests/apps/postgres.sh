@@ -10,27 +10,31 @@ id $user >/dev/null 2>&1 || fail "no user postgres; the package postgresql makes
 install -d -o $user -m 700 "$data" "$sock"
 install -d -o $user "$APP_LOCAL/log"
 export PGHOST=$sock PGUSER=$user PGDATABASE=bench
-as() { (cd "$APP_LOCAL/log" && setpriv --reuid=$user --regid="$(id -g $user)" --clear-groups "$@"); }
+cd "$APP_LOCAL/log" # where that user may be
+identity=(setpriv --reuid="$user" --regid="$(id -g $user)" --clear-groups)
+as() { "${identity[@]}" "$@"; }
 sql() { as psql -qAtX -v ON_ERROR_STOP=1 -c "$@"; }
-server_pids() { # the server and its children, while its pid is still that of a postgres
-    local p
-    p=$(sed -n 1p "$data/postmaster.pid" 2>/dev/null) || return 0
-    [[ $(cat "/proc/$p/comm" 2>/dev/null) == postgres ]] && echo "$p" "$(pgrep -P "$p" | xargs)"
-}
-kill_server() { # kill -9, and waits until they are gone
+server='' load=''
+kill_server() { # kill -9 of all its processes, and waits until they are gone
+    [ -n "$server" ] || return 0
     local p pids
-    pids=$(server_pids) || true
-    [ -n "$pids" ] || return 0
+    pids="$server $(pgrep -P "$server" | xargs)"
     # shellcheck disable=SC2086
     kill -9 $pids 2>/dev/null || true
-    for p in $pids; do
-        wait_for 60 "process $p to end" eval "! [ -d /proc/$p ] || grep -q '^State:.Z' /proc/$p/status"
-    done
+    wait "$server" 2>/dev/null || true
+    server=''
+    for p in $pids; do wait_for 60 "process $p to end" gone "$p"; done
 }
-load=''
+gone() { ! [ -d "/proc/$1" ] || grep '^State:.Z' "/proc/$1/status" >/dev/null; }
 trap '[ -z "$load" ] || kill $load 2>/dev/null; kill_server' EXIT
-start() {
-    as pg_ctl -D "$data" -w -t 120 -l "$APP_LOCAL/log/server" start >/dev/null || { tail -20 "$APP_LOCAL/log/server"; fail "the server did not start"; }
+start() { # as a child of this shell, which reaps it: a dead server that nobody waited for still counts as running
+    "${identity[@]}" postgres -D "$data" >>"$APP_LOCAL/log/server" 2>&1 &
+    server=$!
+    local end=$((SECONDS + 120))
+    until as pg_isready -q; do
+        [ -d "/proc/$server" ] && [ $SECONDS -lt $end ] || { tail -20 "$APP_LOCAL/log/server"; fail "the server did not start"; }
+        sleep 0.1
+    done
 }
 transactions() { sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$1"; }
 
@@ -51,7 +55,7 @@ step "pgbench, 4 clients"
 as pgbench -c 4 -j 2 -T 15 >"$APP_LOCAL/run1"
 tps=$(sed -n 's/^tps = \([0-9]*\).*without.*/\1/p' "$APP_LOCAL/run1")
 step "$tps transactions a second; kill -9 under load"
-as pgbench -c 4 -j 2 -T 60 -P 1 >"$APP_LOCAL/run2" 2>"$APP_LOCAL/progress" &
+as pgbench -n -c 4 -j 2 -T 60 -P 1 >"$APP_LOCAL/run2" 2>"$APP_LOCAL/progress" &
 load=$!
 progress() { [ "$(grep -c ^progress "$APP_LOCAL/progress")" -ge 4 ]; }
 wait_for 60 "pgbench to make progress" progress
@@ -76,6 +80,7 @@ as createdb copy
 PGDATABASE=copy as psql -qX -v ON_ERROR_STOP=1 -f - <"$APP_LOCAL/dump" >/dev/null
 PGDATABASE=copy as pg_dump >"$APP_LOCAL/dump2"
 same "a dump and the dump of its restored copy" <(grep -v '^.restrict\|^.unrestrict' "$APP_LOCAL/dump") <(grep -v '^.restrict\|^.unrestrict' "$APP_LOCAL/dump2")
-as pg_ctl -D "$data" -w -m fast stop >/dev/null
+kill -INT "$server" && wait "$server" || fail "the server did not stop cleanly"
+server=''
 as pg_checksums -D "$data" --check >/dev/null
 echo "RESULT: $tps transactions a second, $have in all"
