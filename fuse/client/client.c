@@ -278,15 +278,19 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
 
 int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
+    if (!lcache_getattr(c->lcache, ino, out))
+        return client_getattr_now(c, ino, out);
+    client_merge_attr(c, out);
+    return 0;
+}
+
+int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
+{
     Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
     m.ino = ino;
     m.lease = true;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
     struct rpc_result res;
-    if (lcache_getattr(c->lcache, ino, out)) {
-        client_merge_attr(c, out);
-        return 0;
-    }
     uint64_t begun = lcache_begin(c->lcache);
     int rc = client_ask(c, &env, &res);
     if (!rc && (res.rep->body_case != REPLFS__ENVELOPE__BODY_GETATTR_REPLY ||

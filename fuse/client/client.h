@@ -48,6 +48,8 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
 int client_getattr(
     struct client *c, uint64_t ino,
     Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
+/* The same, from metad even under a lease: for what a lease does not cover, quota_left. */
+int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
 /* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
  * client_begin before asking. */

@@ -115,7 +115,7 @@ int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
     int rc = flush_file(f, false, false);
     settle(f->c, f->ino);
     if (!rc)
-        rc = client_getattr(f->c, f->ino, &now); /* into f as well */
+        rc = client_getattr_now(f->c, f->ino, &now); /* into f as well */
     pthread_mutex_lock(&f->mu);
     if (!rc) /* where the file has bytes already */
         rc = layout_need(f, off + len, client_deadline(f->c));
