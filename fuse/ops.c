@@ -113,7 +113,7 @@ int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want
     return rc;
 }
 
-bool ops_odd_sgid(uint32_t mode)
+static bool odd_sgid(uint32_t mode)
 {
     return !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == S_ISGID;
 }
@@ -121,7 +121,7 @@ bool ops_odd_sgid(uint32_t mode)
 bool ops_loses_sgid(fuse_req_t req, const Replfs__Attr *a)
 {
     gid_t groups[256];
-    if (!ops_odd_sgid(a->mode) || fuse_req_ctx(req)->gid == a->gid)
+    if (!odd_sgid(a->mode) || fuse_req_ctx(req)->gid == a->gid)
         return false;
     int n = fuse_req_getgroups(req, sizeof groups / sizeof groups[0], groups);
     for (int i = 0; i < n && i < (int)(sizeof groups / sizeof groups[0]); i++)

@@ -45,7 +45,6 @@ void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__At
 void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
 /* Setgid without group execution (once: mandatory locks) is taken only by those outside the file's
  * group; all of this is about callers without privilege. */
-bool ops_odd_sgid(uint32_t mode);
 bool ops_loses_sgid(fuse_req_t req, const Replfs__Attr *a);
 /* Setuid and setgid bits and capabilities of the file, if a says that it has any, go away. */
 int ops_kill_suid(fuse_req_t req, Replfs__Attr *a);

@@ -86,6 +86,17 @@ static int kill_suid_now(fuse_req_t req, struct cfile *f)
     return ops_kill_suid(req, &a);
 }
 
+/* What a write's own flag does not cover: the mode that the kernel has, and setgid without x for
+ * the group, of an outsider. */
+static int before_kill(fuse_req_t req, struct cfile *f)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    cfile_attr(f, &a);
+    if (a.mode & (S_ISUID | S_ISGID))
+        ops_invalidate(ops_ctx(req), a.ino, LCACHE_INVAL_ATTR);
+    return ops_loses_sgid(req, &a) ? ops_kill_suid(req, &a) : 0;
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct mount_ctx *m = ops_ctx(req);
@@ -155,14 +166,14 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     off_t asked = off;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
     bool append = (fi->flags & O_APPEND) && !fi->writepage;
-    uint32_t had = kernel_kill_suid() ? cfile_kill_suid(h->file) : 0;
+    unsigned flags = append ? CFILE_APPEND : 0;
     int rc = 0;
-    if (had & (S_ISUID | S_ISGID)) /* the kernel may have the former mode */
-        ops_invalidate(ops_ctx(req), ino, LCACHE_INVAL_ATTR);
-    if (ops_odd_sgid(had))
-        rc = kill_suid_now(req, h->file);
+    if (kernel_kill_suid()) {
+        flags |= CFILE_KILL_SUID;
+        rc = before_kill(req, h->file);
+    }
     if (!rc)
-        rc = cfile_write(h->file, data, size, &off, append);
+        rc = cfile_write(h->file, data, size, &off, flags);
     if (rc >= 0 && (fi->flags & (O_SYNC | O_DSYNC)))
         rc = cfile_fsync(h->file);
     rc = with_errors(h, rc);

@@ -96,16 +96,6 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     pthread_mutex_unlock(&f->mu);
 }
 
-uint32_t cfile_kill_suid(struct cfile *f)
-{
-    pthread_mutex_lock(&f->mu);
-    uint32_t mode = f->attr.mode;
-    f->kill_suid = true;
-    f->kill_gen++;
-    pthread_mutex_unlock(&f->mu);
-    return mode;
-}
-
 /* ---- the table ---- */
 
 struct cfile *cfile_get(struct client *c, uint64_t ino)

@@ -69,10 +69,14 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
 /* Drops one reference; the last tells metad. Errors not yet reported by flush or fsync are logged
  * with ino. */
 void cfile_close(struct cfile *f);
+enum cfile_write_flag {
+    CFILE_APPEND = 1,
+    CFILE_KILL_SUID = 2, /* the writer must lose the file's setuid and setgid bits */
+};
 /* Buffers and returns; waits when dirty_max is reached. Reports an earlier background error once.
- * append: at the end of the file, wherever other clients have moved it; *off gets where. That waits
+ * APPEND: at the end of the file, wherever other clients have moved it; *off gets where. That waits
  * for the commit. Each MiB is one piece, between which others may append. */
-int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool append);
+int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsigned flags);
 /* As cfile_write, taking over a page-aligned buffer without a copy. */
 /* Bytes [off, off+len) of the file as this client sees it (own unflushed writes included; holes are
  * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
@@ -100,9 +104,6 @@ int cfile_fallocate(struct cfile *f, int mode, uint64_t off, uint64_t len, bool 
 int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out);
 /* Attributes as last known, without asking. */
 void cfile_attr(struct cfile *f, Replfs__Attr *out);
-/* What is written from now on comes from somebody who must lose the file's setuid and setgid bits:
- * cleared with the next commit, and shown so before. Returns the mode as last known. */
-uint32_t cfile_kill_suid(struct cfile *f);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);

@@ -59,8 +59,7 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
-    bool append;       /* its places count from the end of the file */
-    unsigned kill_gen; /* of the file when the commit was made */
+    bool append; /* its places count from the end of the file */
 };
 
 static void batch_free(struct batch *b)
@@ -99,7 +98,6 @@ static int batch_take(struct cfile *f, struct batch *b)
         return -ENOMEM;
     b->session = f->head->wc->session;
     b->append = append;
-    b->kill_gen = f->kill_gen;
     size_t i = 0;
     for (struct abuf *a = f->head; i < n && a->wc->session == b->session; a = a->next, i++) {
         b->bufs[i] = a;
@@ -247,8 +245,7 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
         f->tail = NULL;
         f->dirty_end = 0;
         f->dirty_mtime = 0;
-        if (b->kill_gen == f->kill_gen)
-            f->kill_suid = false;
+        f->kill_suid = false;
         cfile_mark_clean(f);
     }
 }

@@ -167,8 +167,7 @@ struct cfile {
     Replfs__Attr attr;  /* as metad last said */
     uint64_t dirty_end; /* end of the last byte not committed, 0: none */
     int64_t dirty_mtime;
-    bool kill_suid;    /* the next commit clears setuid */
-    unsigned kill_gen; /* of the last writer who wanted that */
+    bool kill_suid; /* some of what is not committed clears setuid */
     /* committed map */
     struct extmap base;
     uint64_t base_to; /* known up to here; UINT64_MAX: wholly */

@@ -152,6 +152,7 @@ void send_give_up(struct cfile *f, int code, const char *why)
     }
     if (!f->head) {
         f->dirty_end = 0;
+        f->kill_suid = false;
         cfile_mark_clean(f);
     }
     pthread_cond_broadcast(&f->cv);

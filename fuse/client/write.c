@@ -210,8 +210,9 @@ static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
     }
 }
 
-static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *off, bool append)
+static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *off, unsigned flags)
 {
+    bool append = flags & CFILE_APPEND;
     int rc = write_wait_room(f, len);
     pthread_mutex_lock(&f->mu);
     if (rc) {
@@ -227,6 +228,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         return rc;
     }
     f->dirty_mtime = clock_wall();
+    f->kill_suid |= (flags & CFILE_KILL_SUID) != 0; /* until nothing is left to commit */
     if (append && append_waits(f)) {
         uint64_t at = 0;
         rc = append_put(f, data, len, &at);
@@ -243,7 +245,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
     return rc;
 }
 
-int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool append)
+int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsigned flags)
 {
     const uint8_t *p = data;
     if (*off < 0 || len > (uint64_t)INT64_MAX - (uint64_t)*off)
@@ -251,7 +253,7 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, bool 
     off_t pos = *off;
     for (size_t done = 0; done < len;) {
         size_t part = len - done < APPEND_MAX ? len - done : APPEND_MAX;
-        int rc = write_some(f, p + done, part, &pos, append);
+        int rc = write_some(f, p + done, part, &pos, flags);
         if (rc)
             return rc;
         if (!done)

@@ -130,7 +130,7 @@ static void sequential(const struct opts *o, const char *name)
     for (size_t at = 0; at < size; at += 128 << 10) {
         off_t off = (off_t)at;
         size_t n = size - at < 128 << 10 ? size - at : 128 << 10;
-        must(cfile_write(f, data + at, n, &off, false), "write");
+        must(cfile_write(f, data + at, n, &off, 0), "write");
     }
     double written = seconds(t);
     must(cfile_fsync(f), "fsync");
@@ -169,7 +169,7 @@ static void random_io(const struct opts *o, const char *name)
         if (what < 60) {
             off_t pos = (off_t)off;
             fill(tmp, n);
-            must(cfile_write(f, tmp, n, &pos, false), "random write");
+            must(cfile_write(f, tmp, n, &pos, 0), "random write");
             memcpy(model + off, tmp, n);
             size = off + n > size ? off + n : size;
         } else if (what < 90) {
@@ -220,7 +220,7 @@ static void small_files(const struct opts *o, unsigned long run)
         int n = snprintf(text, sizeof(text), "contents of small file %lu\n", i);
         create(name, (unsigned)o->goal, &attr);
         must(cfile_open_new(cl, &attr, &f), "open new");
-        must(cfile_write(f, text, (size_t)n, &off, false), "write");
+        must(cfile_write(f, text, (size_t)n, &off, 0), "write");
         must(cfile_flush(f), "flush");
         cfile_close(f);
     }

@@ -42,7 +42,7 @@ static uint64_t put(struct cfile *f, uint64_t off, size_t len, bool append)
     assert_non_null(p);
     for (size_t i = 0; i < len; i++)
         p[i] = (uint8_t)rnd(256);
-    assert_int_equal(cfile_write(f, p, len, &o, append), 0);
+    assert_int_equal(cfile_write(f, p, len, &o, append ? CFILE_APPEND : 0), 0);
     memcpy(model.byte + o, p, len);
     memset(model.written + o, 1, len);
     if (model.size < (uint64_t)o + len)
@@ -131,7 +131,7 @@ static void test_append_large(void **st)
     assert_non_null(p);
     for (size_t i = 0; i < len; i++)
         p[i] = (uint8_t)(i * 2654435761u >> 13);
-    assert_int_equal(cfile_write(f, p, len, &off, true), 0);
+    assert_int_equal(cfile_write(f, p, len, &off, CFILE_APPEND), 0);
     assert_int_equal(off, 0);
     assert_int_equal(rig.size, len);
     for (size_t at = 0; at < len; at += b->len) {
@@ -155,13 +155,13 @@ static void test_append_fails(void **st)
     pthread_mutex_lock(&rig.mu);
     rig.commit_code = -ENOSPC;
     pthread_mutex_unlock(&rig.mu);
-    assert_int_equal(cfile_write(f, "lost", 4, &off, true), -ENOSPC);
+    assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -ENOSPC);
     pthread_mutex_lock(&rig.mu);
     rig.commit_code = 0;
     for (unsigned i = 1; i <= RIG_NODES; i++)
         rig.node[i].append_code = -EIO;
     pthread_mutex_unlock(&rig.mu);
-    assert_int_equal(cfile_write(f, "lost", 4, &off, true), -EIO);
+    assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -EIO);
     pthread_mutex_lock(&rig.mu);
     for (unsigned i = 1; i <= RIG_NODES; i++)
         rig.node[i].append_code = 0;
@@ -182,7 +182,7 @@ static void *append_thread(void *arg)
     memset(line, a->tag, sizeof line);
     for (unsigned i = 0; i < 100; i++) {
         off_t off = 0;
-        assert_int_equal(cfile_write(a->f, line, 100 + i * 6, &off, true), 0);
+        assert_int_equal(cfile_write(a->f, line, 100 + i * 6, &off, CFILE_APPEND), 0);
     }
     return NULL;
 }

@@ -41,7 +41,7 @@ static struct cfile *open_file(void)
 static int put(struct cfile *f, size_t off, size_t len)
 {
     off_t o = (off_t)off;
-    return cfile_write(f, data + off, len, &o, false);
+    return cfile_write(f, data + off, len, &o, 0);
 }
 
 static void expect(struct cfile *f, size_t off, size_t len)
@@ -292,7 +292,7 @@ static void test_write_not_cut(void **st)
     struct cfile *f = open_file();
     off_t next = SIZE;
     assert_int_equal(put(f, 0, SIZE), 0);
-    assert_int_equal(cfile_write(f, data, SIZE, &next, false), 0);
+    assert_int_equal(cfile_write(f, data, SIZE, &next, 0), 0);
     assert_int_equal(cfile_flush(f), 0);
     assert_int_equal(rig.node[1].nrecs, 2);
     for (size_t i = 0; i < 2; i++)
