@@ -354,14 +354,16 @@ static uint64_t name_ino(struct lcache *l, uint64_t parent, const ProtobufCBinar
 static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
                     const Replfs__MutationResult *res)
 {
-    uint64_t gone = name_ino(l, r->new_parent, &r->new_name);
+    /* both before any of the directories is forgotten, and with it the names in it */
+    uint64_t moved = res && res->attr ? res->attr->ino : name_ino(l, r->parent, &r->name);
+    uint64_t gone = res && res->value ? res->value : name_ino(l, r->new_parent, &r->new_name);
     bool known = res && res->attr && !r->flags;
     changed(l, begun, gone, NULL, 0);
     if (r->parent != r->new_parent)
         changed(l, begun, r->parent, NULL, 0);
     changed(l, begun, r->new_parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
     if (!known) { /* exchanged, or nobody knows */
-        changed(l, begun, name_ino(l, r->parent, &r->name), NULL, 0);
+        changed(l, begun, moved, NULL, 0);
         node_drop(l, r->parent);
         node_drop(l, r->new_parent);
         return;
