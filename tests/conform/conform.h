@@ -202,6 +202,8 @@ char *filled(size_t length, char with);               // a static text of that m
 mode_t mode_of(const char *path);                     // permission bits
 int nlink_of(const char *path);
 long long size_of(const char *path);
+/* Goes on in the same folder by the other mount, where --peer names one: what follows is another client. */
+void conform_to_peer(void);
 const char *conform_elsewhere(void); // a folder on another file system
 
 #endif

@@ -33,6 +33,8 @@ struct conform_results {
 
 extern struct conform_results *conform_results;
 
+extern const char *conform_top, *conform_peer; // DIR, and the same by another mount or NULL
+
 void conform_results_open(void);
 /* The case whose assertions follow. */
 void conform_enter(const char *area, const char *name);

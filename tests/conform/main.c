@@ -1,8 +1,9 @@
 /*
  * test_conform: asks a folder's file system, in some thousand assertions, whether it behaves as Linux programs expect.
  *
- *   test_conform [--list] [--only AREA[/CASE]] [--slow] [--differences FILE] [--json] [-v] DIR
+ *   test_conform [--list] [--only AREA[/CASE]] [--slow] [--peer DIR2] [--differences FILE] [--json] [-v] DIR
  *
+ * --peer is DIR by another mount: of the cases with two openers (pair) the second one works there.
  * Runs as root. Each case is a process of its own in a folder of its own below DIR; a case that hangs is killed after a
  * minute (ten with --slow, which also runs the few cases that take long). What holds is what the standards and the Linux manual say, proven on ext4; FILE lists the assertions that may
  * fail, one fnmatch(3) pattern over "AREA/CASE: TEXT" a line, comments after '#'; one of those that never fails is an
@@ -23,6 +24,7 @@ static const struct conform_area *const areas[] = {
     &conform_space,  &conform_notify,
 };
 
+const char *conform_top, *conform_peer;
 static unsigned case_seconds = 60;
 static bool slow;
 static volatile sig_atomic_t too_long;
@@ -162,15 +164,16 @@ static bool wanted(const char *only, const char *area, const char *name)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: test_conform [--list] [--only AREA[/CASE]] [--slow] [--differences FILE] "
-            "[--json] [-v] DIR\n");
+    fprintf(stderr, "usage: test_conform [--list] [--only AREA[/CASE]] [--slow] [--peer DIR2] "
+                    "[--differences FILE] "
+                    "[--json] [-v] DIR\n");
     return 2;
 }
 
 static int run_all(const char *top, const char *only, bool json)
 {
     char base[3000];
+    conform_top = realpath(top, NULL);
     struct rlimit files = {4096, 4096};
     setrlimit(RLIMIT_NOFILE, &files);
     snprintf(base, sizeof(base), "%.2900s/conform.%d", top, (int)getpid());
@@ -213,6 +216,8 @@ int main(int argc, char **argv)
         }
         if (!strcmp(argv[i], "--only") && i + 1 < argc)
             only = argv[++i];
+        else if (!strcmp(argv[i], "--peer") && i + 1 < argc)
+            conform_peer = realpath(argv[++i], NULL);
         else if (!strcmp(argv[i], "--differences") && i + 1 < argc) {
             if (!load_differences(argv[++i])) {
                 perror(argv[i]);

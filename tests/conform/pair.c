@@ -26,6 +26,7 @@ static void child_turn(void)
 static void child_begin(void)
 {
     char c;
+    conform_to_peer();
     close(to_child[1]);
     close(to_parent[0]);
     DO(read(to_child[0], &c, 1));
@@ -113,8 +114,8 @@ static void data(void)
     int fd = (int)DO(open("f", O_RDWR));
     CHILD(pid)
     {
-        int mine = (int)DO(open("f", O_RDWR));
         child_begin();
+        int mine = (int)DO(open("f", O_RDWR));
         EQ(5, pread(mine, b, 64, 0));
         YES(!memcmp(b, "first", 5));
         DO(pwrite(mine, "second", 6, 5));
@@ -148,6 +149,8 @@ static void overlapping(void)
     for (int k = 0; k < 2; k++)
         CHILD(pid[k])
         {
+            if (k % 2)
+                conform_to_peer();
             int fd = (int)DO(open("f", O_RDWR));
             memset(b, 'A' + k, RECORD);
             for (int r = 0; r < ROUNDS; r++)
@@ -178,6 +181,8 @@ static void making_and_removing(void)
     for (int k = 0; k < 4; k++)
         CHILD(pid[k])
         {
+            if (k % 2)
+                conform_to_peer();
             char a[32], b[32];
             for (int i = 0; i < 60; i++) {
                 snprintf(a, sizeof(a), "d/%d-%d", k, i);
@@ -202,6 +207,7 @@ static void directory_race(void)
         DO(mkdir("d", 0755));
         CHILD(pid)
         {
+            conform_to_peer();
             int fd = open("d/f", O_WRONLY | O_CREAT, 0644);
             if (fd < 0 && errno != ENOENT)
                 OK(fd);

@@ -4,7 +4,7 @@
  * Owns nothing. Whatever fails here while the scene is set counts as a failed assertion and ends the case, since nothing
  * after it would mean anything.
  */
-#include "tests/conform/conform.h"
+#include "tests/conform/engine.h"
 
 #include <dirent.h>
 #include <sys/sysmacros.h>
@@ -196,6 +196,20 @@ static void remove_at(int at, const char *name)
 void conform_remove(const char *path)
 {
     remove_at(AT_FDCWD, path);
+}
+
+void conform_to_peer(void)
+{
+    char here[4096], there_too[8192];
+    if (!conform_peer)
+        return;
+    size_t n = strlen(conform_top);
+    if (!getcwd(here, sizeof(here)) || strncmp(here, conform_top, n)) {
+        conform_check(__LINE__, false, "the folder's path", conform_top, "%s", here);
+        conform_stop();
+    }
+    snprintf(there_too, sizeof(there_too), "%s%s", conform_peer, here + n);
+    DO(chdir(there_too));
 }
 
 const char *conform_elsewhere(void)
