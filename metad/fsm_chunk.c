@@ -258,6 +258,7 @@ void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
 /* ---- commit ---- */
 
 #define COMMIT_BYTES (2ull << 30) /* in one command, so that live fits 32 bits while pinned */
+#define EXTS_MAX (1u << 20)       /* parts of one command */
 
 static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, uint64_t base,
                         const Replfs__Extent *e)
@@ -310,57 +311,126 @@ static int commit_check(const struct fsm *f, uint64_t session, const Replfs__Com
             return r;
         sum += op->extents[k]->len;
     }
-    if (sum >= COMMIT_BYTES)
+    if (sum >= COMMIT_BYTES || (op->over && op->append))
         return -EINVAL;
+    if (op->over)
+        return 0; /* takes no more room than there is taken */
     return fsm_quota_commit(f, fsm_inode_at(f, *file), op, base, sum);
 }
 
-/* Counts one extent before it is in the map. */
-static void pin(struct fsm *f, uint64_t session, uint32_t file, const Replfs__Extent *x)
+/* What a commit puts into the map. */
+struct exts {
+    struct ext *v;
+    size_t n, cap;
+};
+
+static int exts_add(struct exts *x, const struct ext *e)
 {
-    struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
-    uint32_t h = find(f, e.chunk);
+    if (x->n == EXTS_MAX)
+        return -EINVAL;
+    if (x->n == x->cap) {
+        x->cap = x->cap ? 2 * x->cap : 64;
+        x->v = realloc(x->v, x->cap * sizeof *x->v);
+        if (!x->v)
+            fsm_oom();
+    }
+    x->v[x->n++] = *e;
+    return 0;
+}
+
+/* Of e, the parts where the file still shows what they are a copy of. */
+static int exts_add_over(struct exts *x, const struct extmap *map, const Replfs__CommitOp *op,
+                         const struct ext *e)
+{
+    uint64_t pos = e->file_off, end = pos + e->len;
+    struct ext old;
+    int r = 0;
+
+    while (!r && pos < end && extmap_find(map, pos, &old) && old.file_off < end) {
+        uint64_t from = old.file_off > pos ? old.file_off : pos;
+        uint64_t to = old.file_off + old.len < end ? old.file_off + old.len : end;
+        struct ext part = {from, e->chunk, e->chunk_off + (uint32_t)(from - e->file_off),
+                           (uint32_t)(to - from)};
+        if (old.chunk == op->over &&
+            (uint64_t)old.chunk_off - old.file_off == (uint64_t)op->over_shift)
+            r = exts_add(x, &part);
+        pos = to;
+    }
+    return r;
+}
+
+static int exts_collect(const struct fsm *f, uint32_t file, const Replfs__CommitOp *op,
+                        struct exts *x)
+{
+    uint64_t base = commit_base(f, file, op);
+    int r = 0;
+
+    for (size_t k = 0; !r && k < op->n_extents; k++) {
+        const Replfs__Extent *w = op->extents[k];
+        struct ext e = {base + w->file_off, w->chunk, w->chunk_off, w->len};
+        if (op->over)
+            r = exts_add_over(x, &fsm_inode_at(f, file)->u.map, op, &e);
+        else
+            r = exts_add(x, &e);
+    }
+    return r;
+}
+
+/* Counts one extent before it is in the map. */
+static void pin(struct fsm *f, uint64_t session, uint32_t file, const struct ext *e)
+{
+    uint32_t h = find(f, e->chunk);
 
     if (!h)
-        h = fsm_chunk_new(f, e.chunk, session);
+        h = fsm_chunk_new(f, e->chunk, session);
     struct fsm_chunk *c = fsm_chunk_at(f, h);
-    fsm_file_pin(f, file, &e);
-    if (c->len < e.chunk_off + e.len) {
-        c->len = e.chunk_off + e.len;
+    fsm_file_pin(f, file, e);
+    if (c->len < e->chunk_off + e->len) {
+        c->len = e->chunk_off + e->len;
         fsm_chunk_changed(f, c);
     }
 }
 
-static void insert(struct fsm *f, uint32_t file, uint64_t base, const Replfs__Extent *x)
+static void insert(struct fsm *f, uint32_t file, const struct ext *e)
 {
     struct fsm_inode *i = fsm_inode_at(f, file);
-    struct ext e = {base + x->file_off, x->chunk, x->chunk_off, x->len};
 
-    fsm_file_put(f, file, &e);
-    if (i->size < e.file_off + e.len)
-        i->size = e.file_off + e.len;
+    fsm_file_put(f, file, e);
+    if (i->size < e->file_off + e->len)
+        i->size = e->file_off + e->len;
+}
+
+static void written(struct fsm *f, struct fsm_inode *i, const Replfs__CommitOp *op)
+{
+    int64_t changed = i->ctime;
+
+    i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
+    fsm_inode_strip(f, i, op->kill_suid);
+    fsm_inode_touch(f, i, false);
+    if (op->written_then && op->mtime_ns >= changed && op->mtime_ns <= f->now)
+        i->ctime = op->mtime_ns; /* as the client has shown it since */
 }
 
 int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
                   struct fsm_result *res)
 {
     uint32_t file;
+    struct exts x = {0};
     int r = commit_check(f, session, op, &file);
-    if (r)
-        return r;
-    for (size_t k = 0; k < op->n_extents; k++)
-        pin(f, session, file, op->extents[k]);
-    uint64_t base = commit_base(f, file, op);
-    for (size_t k = 0; k < op->n_extents; k++)
-        insert(f, file, base, op->extents[k]);
-    struct fsm_inode *i = fsm_inode_at(f, file);
-    i->mtime = op->mtime_ns ? op->mtime_ns : f->now;
-    fsm_inode_strip(f, i, op->kill_suid);
-    int64_t changed = i->ctime;
-    fsm_inode_touch(f, i, false);
-    if (op->written_then && op->mtime_ns >= changed && op->mtime_ns <= f->now)
-        i->ctime = op->mtime_ns; /* as the client has shown it since */
-    res->ino = op->ino;
-    res->value = base;
-    return 0;
+    if (!r)
+        r = exts_collect(f, file, op, &x);
+    if (!r) {
+        res->ino = op->ino;
+        res->value = commit_base(f, file, op);
+        for (size_t k = 0; k < x.n; k++)
+            pin(f, session, file, &x.v[k]);
+        for (size_t k = 0; k < x.n; k++)
+            insert(f, file, &x.v[k]);
+        if (op->over) /* the bytes are the same: only whoever knows the map must learn it */
+            fsm_inode_at(f, file)->change = ++f->change;
+        else
+            written(f, fsm_inode_at(f, file), op);
+    }
+    free(x.v);
+    return r;
 }

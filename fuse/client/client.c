@@ -315,7 +315,7 @@ bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *
     bool dirty = f->head != NULL;
     if (dirty) {
         *size = cfile_size(f);
-        *mtime_ns = f->dirty_mtime;
+        *mtime_ns = f->dirty_mtime ? f->dirty_mtime : f->attr.mtime_ns;
     }
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);

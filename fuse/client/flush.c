@@ -59,7 +59,9 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
-    bool append; /* its places count from the end of the file */
+    bool append;   /* its places count from the end of the file */
+    uint64_t over; /* moved bytes: see CommitOp */
+    int64_t over_shift;
 };
 
 static void batch_free(struct batch *b)
@@ -77,8 +79,13 @@ static uint64_t batch_bytes(const struct batch *b)
     return sum;
 }
 
-/* Takes the acknowledged buffers at the head, written under one session, all at their places or all
- * at the end of the file. 0 with b->n == 0: none. */
+static bool same_kind(const struct abuf *a, const struct abuf *b)
+{
+    return a->append == b->append && a->over == b->over && a->over_shift == b->over_shift;
+}
+
+/* Takes the acknowledged buffers at the head, written under one session, all at their places, all
+ * at the end of the file, or all moved by one way. 0 with b->n == 0: none. */
 static int batch_take(struct cfile *f, struct batch *b)
 {
     size_t n = 0, used = 0;
@@ -86,7 +93,7 @@ static int batch_take(struct cfile *f, struct batch *b)
     bool append = f->head && f->head->append;
     for (struct abuf *a = f->head; a && a->state == ABUF_ACKED && n < COMMIT_BUFS_MAX;
          a = a->next) {
-        if (a->append != append)
+        if (!same_kind(a, f->head))
             break;
         n++;
     }
@@ -98,6 +105,8 @@ static int batch_take(struct cfile *f, struct batch *b)
         return -ENOMEM;
     b->session = f->head->wc->session;
     b->append = append;
+    b->over = f->head->over;
+    b->over_shift = f->head->over_shift;
     size_t i = 0;
     for (struct abuf *a = f->head; i < n && a->wc->session == b->session; a = a->next, i++) {
         b->bufs[i] = a;
@@ -164,10 +173,14 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
     if (!m->exts || !m->ext_list || !m->copies || !m->copy_list || !m->chunkds)
         return -ENOMEM;
     m->commit.ino = f->ino;
-    m->commit.mtime_ns = f->dirty_mtime;
-    m->commit.written_then = true;
-    m->commit.kill_suid = f->kill_suid;
+    if (!b->over) {
+        m->commit.mtime_ns = f->dirty_mtime;
+        m->commit.written_then = true;
+        m->commit.kill_suid = f->kill_suid;
+    }
     m->commit.append = b->append;
+    m->commit.over = b->over;
+    m->commit.over_shift = b->over_shift;
     for (size_t i = 0; i < b->nexts; i++) {
         Replfs__Extent *x = &m->exts[i];
         replfs__extent__init(x);
@@ -195,7 +208,11 @@ static int lost_code(int rc)
 static void batch_into_map(struct cfile *f, struct batch *b, const Replfs__Attr *attr)
 {
     uint64_t size = f->attr.size;
-    for (size_t i = 0; i < b->nexts; i++) {
+    if (b->over) { /* where others wrote since, they won: ask */
+        layout_drop(f);
+        ra_drop(f);
+    }
+    for (size_t i = 0; !b->over && i < b->nexts; i++) {
         extmap_insert(&f->base, &b->exts[i], NULL, NULL, NULL);
         if (size < b->exts[i].file_off + b->exts[i].len)
             size = b->exts[i].file_off + b->exts[i].len;

@@ -94,6 +94,8 @@ struct abuf {
     bool append;              /* goes to the end of the file, wherever that is (append.c) */
     struct append_wait *wait; /* who waits for it */
     uint64_t grows;           /* bytes that were a hole when they were written (quota.c) */
+    uint64_t over;            /* a copy of bytes of this chunk, or 0: see CommitOp.over */
+    int64_t over_shift;
 };
 /* Adds a stretch, extending the last piece when it continues it. 0 or -ENOMEM. */
 int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len);
@@ -416,6 +418,10 @@ uint64_t append_place(struct abuf *const *bufs, size_t n);
 void dirty_give(struct client *c, uint64_t bytes);
 int write_wait_room(struct cfile *f, size_t len);
 int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off); /* mu held */
+/* The same for committed bytes that e shows, len of them at off, to be written once more: in a buffer
+ * of their own, which replaces nothing but e when it is committed. */
+int write_moved(struct cfile *f, const uint8_t *data, size_t len, uint64_t off,
+                const struct ext *e);
 /* A new last buffer. What gets no bytes must be forgotten before mu is dropped. */
 struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len);
 void abuf_forget(struct cfile *f, struct abuf *a); /* the last one, without bytes */

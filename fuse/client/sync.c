@@ -5,7 +5,8 @@
  * are counted per chunk, and the last one applies the result: all copies synced, or at least
  * min_copies (then the others are reported to metad, which verifies and repairs them, and the
  * chunk gets no more appends). With fewer, the chunk is marked short_sync: sync_rewrite() reads
- * its live bytes back from whatever copy still answers and writes them to a new chunk.
+ * its live bytes back from whatever copy still answers and writes them to a new chunk. Metad puts
+ * those only where the file still shows the old chunk, since other clients may write meanwhile.
  *
  * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run
  * on loop threads and take the file's mu. Failure modes: a chunkd that does not answer counts as
@@ -371,7 +372,7 @@ static int put_back(struct cfile *f, const struct ext *e, const struct buf *b)
             pthread_mutex_lock(&f->c->dirty.mu);
             f->c->dirty.bytes += s.len; /* may exceed the limit: this has to go first */
             pthread_mutex_unlock(&f->c->dirty.mu);
-            rc = write_put(f, b->data + (pos - e->file_off), s.len, pos);
+            rc = write_moved(f, b->data + (pos - e->file_off), s.len, pos, e);
         }
         pos += s.len;
     }
@@ -384,8 +385,6 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
     int rc = layout_need(f, UINT64_MAX, deadline);
     log_warn("inode %llu: too few copies of chunk %llx could be synced: writing its bytes again",
              (unsigned long long)f->ino, (unsigned long long)wc->loc.chunk);
-    if (!f->dirty_mtime)
-        f->dirty_mtime = f->attr.mtime_ns;
     for (uint64_t off = 0; !rc && next_live(f, wc, off, &e); off = e.file_off + e.len) {
         struct buf *b = NULL;
         pthread_mutex_unlock(&f->mu);
@@ -393,6 +392,8 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
         pthread_mutex_lock(&f->mu);
         if (!rc)
             rc = put_back(f, &e, b);
+        if (!rc) /* anew: it may be dropped meanwhile */
+            rc = layout_need(f, UINT64_MAX, deadline);
         buf_unref(b);
     }
     if (!rc) {

@@ -194,6 +194,21 @@ int write_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off)
     return len ? -ENOMEM : 0;
 }
 
+int write_moved(struct cfile *f, const uint8_t *data, size_t len, uint64_t off, const struct ext *e)
+{
+    uint64_t end = f->dirty_end;
+    assert(len <= abuf_limit(off));
+    abuf_seal(f);
+    int rc = write_put(f, data, len, off);
+    f->dirty_end = end; /* it does not make the file longer, should somebody have cut it */
+    if (rc)
+        return rc;
+    f->tail->over = e->chunk;
+    f->tail->over_shift = (int64_t)((uint64_t)e->chunk_off - e->file_off);
+    abuf_seal(f);
+    return 0;
+}
+
 /* ---- the call ---- */
 
 /* Where it goes and whether it may. mu held, dropped when a quota is nearly used up. */

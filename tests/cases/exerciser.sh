@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Random operations compared with a model (tests/exerciser, short form), while daemons are killed, stopped and started,
-# over a remount, from two mounts in turn (close-to-open), and overwrites and listings from two mounts at once. At the
-# end the space of what was overwritten and deleted is given back, although a file stays open for writing.
+# over a remount, from two mounts in turn (close-to-open), and appends, overwrites and listings from two mounts at once.
+# At the end the space of what was overwritten and deleted is given back, although a file stays open for writing.
 . "$(dirname "$0")/caselib.sh"
 ops=${OPS:-8000} seed=${SEED:-1}
 devcluster up --chunkd 4
 devcluster mount "$mnt" -o timeout=60
 devcluster mount "$work/mnt2" -o timeout=60
 ctl setrepl "$mnt" 3
-exercise() { "$bin/exerciser" "$mnt" --seed="$seed" "$@" || fail "the exerciser found a difference"; }
+exercise() { "$bin/exerciser" "$mnt" --seed="$seed" --require-all "$@" || fail "the exerciser found a difference"; }
 do_() { echo "'$cases_repo/scripts/devcluster' $* --dir '$cluster'"; } # a command for the exerciser
 at() { echo $((ops * $1 / 100)); }                                     # percent of the run
 
@@ -24,7 +24,16 @@ seed=$((seed + 1))
 exercise --ops="$ops" --second "$work/mnt2" \
     --at "$(at 30)=$(do_ kill metad) && $(do_ start metad)" \
     --at "$(at 60)=$(do_ kill chunkd3) && $(do_ start chunkd3)"
-exercise --second "$work/mnt2" --concurrent=blocks --records=1000
+for how in append blocks; do # while one daemon after the other dies
+    exercise --second "$work/mnt2" --concurrent=$how --records=2000 --writers=4 &
+    case_pids=$!
+    for one in chunkd1 metad chunkd2 chunkd3; do
+        devcluster kill $one
+        devcluster start $one
+    done
+    wait "$case_pids" || fail "the exerciser found a difference"
+    case_pids=
+done
 exercise --second "$work/mnt2" --concurrent=listing --records=10
 
 exec 9>"$work/mnt2/open"

@@ -317,6 +317,29 @@ static int rig_clone(const Replfs__CloneOp *op, uint64_t *value)
     return 0;
 }
 
+/* One extent of a commit; of moved bytes only where the map still shows the old ones. */
+static void rig_commit_one(const Replfs__CommitOp *op, uint64_t base, const Replfs__Extent *x)
+{
+    uint64_t pos = base + x->file_off, end = pos + x->len;
+    while (pos < end) {
+        struct ext old = {.file_off = end}, e = {pos, x->chunk, 0, (uint32_t)(end - pos)};
+        e.chunk_off = x->chunk_off + (uint32_t)(pos - base - x->file_off);
+        if (op->over) {
+            if (!extmap_find(&rig.map, pos, &old) || old.file_off >= end)
+                return;
+            if (old.file_off + old.len < end)
+                e.len = (uint32_t)(old.file_off + old.len - pos);
+        }
+        if (!op->over ||
+            (old.chunk == op->over && (int64_t)(old.chunk_off - old.file_off) == op->over_shift &&
+             old.file_off <= pos))
+            extmap_insert(&rig.map, &e, NULL, NULL, NULL);
+        pos += e.len;
+    }
+    if (!op->over && end > rig.size)
+        rig.size = end;
+}
+
 static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
 {
     rig.mutations++;
@@ -344,13 +367,8 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
         rig.foreign = 0;
         *value = rig.size;
     }
-    for (size_t i = 0; i < op->commit->n_extents; i++) {
-        const Replfs__Extent *x = op->commit->extents[i];
-        struct ext e = {*value + x->file_off, x->chunk, x->chunk_off, x->len};
-        extmap_insert(&rig.map, &e, NULL, NULL, NULL);
-        if (e.file_off + e.len > rig.size)
-            rig.size = e.file_off + e.len;
-    }
+    for (size_t i = 0; i < op->commit->n_extents; i++)
+        rig_commit_one(op->commit, *value, op->commit->extents[i]);
     return 0;
 }
 

@@ -231,6 +231,30 @@ static void test_unsynced_written_again(void **st)
     cfile_close(f);
 }
 
+/* What another client committed meanwhile is not undone by writing our bytes again. */
+static void test_written_again_spares_others(void **st)
+{
+    (void)st;
+    struct ext theirs = {8192, 4711, 0, 4096}, e;
+    struct cfile *f = open_file();
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_flush(f), 0);
+    pthread_mutex_lock(&rig.mu);
+    rig.node[1].sync_code = -EIO;
+    assert_true(extmap_find(&rig.map, 0, &e));
+    uint64_t before = e.chunk;
+    extmap_insert(&rig.map, &theirs, NULL, NULL, NULL);
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(cfile_fsync(f), 0);
+    pthread_mutex_lock(&rig.mu);
+    assert_true(extmap_find(&rig.map, 8192, &e) && e.file_off == 8192);
+    assert_true(e.chunk == theirs.chunk && e.len == theirs.len);
+    assert_true(extmap_find(&rig.map, 0, &e) && e.chunk != before);
+    assert_true(extmap_find(&rig.map, SIZE - 1, &e) && e.chunk != before);
+    pthread_mutex_unlock(&rig.mu);
+    cfile_close(f);
+}
+
 /* Metad closed the session: what was written under it and not committed is lost and told; the
  * next works. */
 static void test_session_lost(void **st)
@@ -363,6 +387,7 @@ int main(void)
         T(test_silent_copy_hedged),
         T(test_repeated_mutation),
         T(test_unsynced_written_again),
+        T(test_written_again_spares_others),
         T(test_session_lost),
         T(test_truncate),
         T(test_small_writes_batched),

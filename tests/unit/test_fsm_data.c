@@ -137,6 +137,48 @@ static void test_overwrite_frees(void **state)
     assert_int_equal(c->seen.freed, 2);
 }
 
+/* Moved bytes replace what they are a copy of and nothing else, and leave times and size alone. */
+static void test_commit_over(void **state)
+{
+    struct ctx *c = *state;
+    struct rig *r = &c->r;
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *ep = &e;
+    Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
+    assert_int_equal(rig_commit(r, c->file, 0, 4 * MIB, 10, MIB), 0);
+    assert_int_equal(rig_commit(r, c->file, MIB, MIB, 11, 0), 0); /* somebody else, meanwhile */
+    assert_int_equal(rig_truncate(r, c->file, 3 * MIB), 0);
+    Replfs__Attr before = rig_attr(r, c->file);
+    e.len = 4 * MIB;
+    e.chunk = 12;
+    o.ino = c->file;
+    o.n_extents = 1;
+    o.extents = &ep;
+    o.over = 10;
+    o.over_shift = MIB;
+    o.append = true;
+    assert_int_equal(RIG_OP(r, COMMIT, commit, &o), EINVAL);
+    o.append = false;
+    assert_int_equal(RIG_OP(r, COMMIT, commit, &o), 0);
+    assert_null(fsm_chunk_find(r->f, 10));
+    assert_int_equal(fsm_chunk_find(r->f, 11)->live, MIB);
+    struct fsm_chunk *k = fsm_chunk_find(r->f, 12);
+    assert_int_equal(k->live, 2 * MIB);
+    assert_int_equal(k->refs, 2);
+    assert_int_equal(k->len, 3 * MIB);
+    Replfs__Attr after = rig_attr(r, c->file);
+    assert_int_equal(after.size, 3 * MIB);
+    assert_int_equal(after.allocated, 3 * MIB);
+    assert_int_equal(after.mtime_ns, before.mtime_ns);
+    assert_int_equal(after.ctime_ns, before.ctime_ns);
+    assert_true(after.change > before.change);
+    o.over = 11;
+    o.over_shift = 7; /* other bytes of that chunk */
+    e.chunk = 13;
+    assert_int_equal(RIG_OP(r, COMMIT, commit, &o), 0);
+    assert_null(fsm_chunk_find(r->f, 13));
+    assert_int_equal(extents(r, c->file), 3);
+}
+
 static void test_commit_order(void **state)
 {
     struct ctx *c = *state;
@@ -421,9 +463,19 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_commit),         T(test_overwrite_frees), T(test_commit_order), T(test_commit_ctime),
-        T(test_commit_refused), T(test_commit_overflow), T(test_truncate),     T(test_setattr),
-        T(test_goal),           T(test_orphan_data),     T(test_locations),    T(test_walk),
+        T(test_commit),
+        T(test_overwrite_frees),
+        T(test_commit_over),
+        T(test_commit_order),
+        T(test_commit_ctime),
+        T(test_commit_refused),
+        T(test_commit_overflow),
+        T(test_truncate),
+        T(test_setattr),
+        T(test_goal),
+        T(test_orphan_data),
+        T(test_locations),
+        T(test_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
