@@ -442,7 +442,7 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
                         uint32_t to, struct extents *x)
 {
     MDB_cursor *cur;
-    uint8_t key[12];
+    uint8_t key[12] = {0}; /* gcc warns without optimization */
     MDB_val k = val(key, sizeof key), v;
     struct ext e;
     key_ext(key, chunk, from);

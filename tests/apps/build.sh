@@ -9,10 +9,10 @@ mkdir "$APP_DIR/src" "$APP_DIR/tmp"
 tar -C "$repo" --exclude=./build --exclude='./build-*' --exclude=./.git --exclude=./.devcluster -cf - . | tar -C "$APP_DIR/src" -xf -
 cd "$APP_DIR"
 step cmake
-cmake -S src -B build -DCMAKE_BUILD_TYPE=Debug >"$APP_LOCAL/cmake.log" 2>&1 || { tail -20 "$APP_LOCAL/cmake.log"; fail "cmake"; }
+cmake -S src -B build -DCMAKE_BUILD_TYPE=RelWithDebInfo >"$APP_LOCAL/cmake.log" 2>&1 || { tail -20 "$APP_LOCAL/cmake.log"; fail "cmake"; }
 step "make -j4"
 start=$SECONDS
-make -C build -j4 >"$APP_LOCAL/make.log" 2>&1 || { tail -20 "$APP_LOCAL/make.log"; fail "make"; }
+make -C build -j4 >"$APP_LOCAL/make.log" 2>&1 || { grep -E -A3 "error:|Error |cannot" "$APP_LOCAL/make.log" | sed -n 1,60p; fail "make"; }
 took=$((SECONDS - start))
 step "make again has nothing to do"
 make -C build >"$APP_LOCAL/again.log" 2>&1
