@@ -6,7 +6,8 @@ need git
 export HOME=$APP_LOCAL GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
 git config --global init.defaultBranch main
 git config --global safe.directory '*'
-commits=400 files=12
+git config --global gc.auto 0 # or one goes on in the background
+commits=150 files=12
 [ "$QUICK" = yes ] && commits=20
 
 step "a repository of $commits commits"
