@@ -105,7 +105,7 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
     struct fsm_inode *moved = fsm_inode_at(f, m.moved);
     res->ino = moved->ino;
     res->parent = op->new_parent;
-    res->value = m.other ? fsm_inode_at(f, m.other)->ino : 0;
+    res->value = op->tell && m.other ? fsm_inode_at(f, m.other)->ino : 0;
     if (m.moved == m.other)
         return 0; /* two names of one file: POSIX wants both kept */
     r = fsm_quota_move_check(f, m.moved, exchange ? m.other : 0, m.from_dir, m.to_dir);

@@ -358,14 +358,13 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
     LOCK_SCOPE(&l->mu);
     struct node *n = *slot_of(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
+    if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE && !l->stopped)
+        return LEASE_ELSEWHERE;
     if (h != NULL && h->want < h->mode)
         return LEASE_NONE; /* being recalled */
     if (n != NULL && (n->busy > own || n->head != NULL))
         return LEASE_NONE;
     if (n != NULL && n->n > (h != NULL ? 1u : 0u)) {
-        for (uint32_t i = 0; i < n->n; i++)
-            if (n->holds[i].session != session && n->holds[i].mode == LEASE_EXCLUSIVE)
-                return LEASE_NONE;
         want = want > LEASE_SHARED ? LEASE_SHARED : want;
     }
     if (h != NULL) {

@@ -17,7 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum lease_mode { LEASE_NONE, LEASE_SHARED, LEASE_EXCLUSIVE }; /* as on the wire */
+/* as on the wire; ELSEWHERE is an answer of leases_grant only: another session has it exclusively,
+ * so that what metad knows may be old */
+enum lease_mode { LEASE_ELSEWHERE = -1, LEASE_NONE, LEASE_SHARED, LEASE_EXCLUSIVE };
 
 struct leases;
 struct leases_config {

@@ -66,6 +66,11 @@ void service_leases_free(struct service *s);
 void service_conn_closed(struct service *s, struct rpc_conn *c);
 /* A session is reached over this connection from now on. It starts without leases. */
 void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c);
+/* A request that met LEASE_ELSEWHERE on ino: runs again(s, req) once the holder has sent what it
+ * kept back. */
+void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                   void (*again)(struct service *s, struct rpc_req *req));
+void service_lease(struct service *s, struct rpc_req *req); /* LeaseReq */
 /* What an operation reads and changes, names resolved as of now (the fsm's read lock is taken). */
 void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w);
 #endif

@@ -165,8 +165,13 @@ void service_layout(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, false))
         return;
     fsm_rdlock(s->cfg.fsm);
-    int rv = build_layout(s, &pile, r->session, r, &rep);
+    enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
+    int rv = on == LEASE_ELSEWHERE ? 0 : build_layout(s, &pile, r->session, r, &rep);
     fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE) {
+        service_again(s, req, r->session, r->ino, service_layout);
+        return;
+    }
     if (rv != 0) {
         rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
         return;
@@ -193,8 +198,14 @@ void service_open(struct service *s, struct rpc_req *req)
         want.ino = r->ino;
         want.max_extents = EXTENTS_AT_OPEN;
         fsm_rdlock(s->cfg.fsm);
-        rv = build_layout(s, &pile, r->session, &want, &layout);
+        enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
+        if (on != LEASE_ELSEWHERE)
+            rv = build_layout(s, &pile, r->session, &want, &layout);
         fsm_unlock(s->cfg.fsm);
+        if (on == LEASE_ELSEWHERE) {
+            service_again(s, req, r->session, r->ino, service_open);
+            return;
+        }
         bool no_bytes =
             rv != 0 && layout.attr != NULL; /* a directory or the like: attributes only */
         if (rv == 0)

@@ -196,6 +196,75 @@ void service_leases_free(struct service *s)
     leases_free(s->leases);
 }
 
+/* ---- waiting to read, asking to write ---- */
+
+struct gate {
+    struct lease_wait w;
+    struct service *s;
+    struct rpc_req *req;
+    void (*again)(struct service *s, struct rpc_req *req);
+};
+
+static void gate_ready(struct lease_wait *w)
+{
+    struct gate *g = (struct gate *)w;
+
+    g->again(g->s, g->req);
+    leases_leave(g->s->leases, w);
+    free(g);
+}
+
+static void gate_enter(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                       bool write, void (*again)(struct service *s, struct rpc_req *req))
+{
+    struct gate *g = malloc(sizeof(*g));
+
+    if (g == NULL)
+        abort();
+    *g = (struct gate){{.session = session, .ready = gate_ready}, s, req, again};
+    lease_need(&g->w, ino, write);
+    if (leases_enter(s->leases, &g->w))
+        gate_ready(&g->w);
+}
+
+void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                   void (*again)(struct service *s, struct rpc_req *req))
+{
+    gate_enter(s, req, session, ino, false, again);
+}
+
+/* The way is free: nobody else has a lease. */
+static void give_exclusive(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LeaseReq *r = req->env->lease_req;
+    Replfs__LeaseReply rep = REPLFS__LEASE_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    struct lease_wait own = {.session = r->session, .n = 1, .need = {{r->ino, true}}};
+
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (rv == 0) {
+        enum lease_mode m = leases_grant(s->leases, r->session, r->ino, LEASE_EXCLUSIVE, &own);
+        rep.lease = m == LEASE_EXCLUSIVE ? LEASE_EXCLUSIVE : LEASE_NONE;
+    }
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.attr = &attr;
+    RPC_ENVELOPE(env, LEASE_REPLY, lease_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_lease(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LeaseReq *r = req->env->lease_req;
+
+    if (service_session_ok(s, req, r->session, false))
+        gate_enter(s, req, r->session, r->ino, true, give_exclusive);
+}
+
 /* ---- what an operation touches ---- */
 
 static void need_name(struct service *s, struct lease_wait *w, uint64_t parent,

@@ -100,6 +100,18 @@ static void created(struct step *st, uint64_t ino)
     }
 }
 
+/* A file that was just made will be written to, and nobody else can know it yet. */
+static bool made_file(const struct step *st)
+{
+    return st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->attr.mode);
+}
+
+static uint32_t give(struct leases *l, const struct step *st, uint64_t ino, enum lease_mode want)
+{
+    enum lease_mode m = leases_grant(l, st->gate.session, ino, want, &st->gate);
+    return m == LEASE_ELSEWHERE ? LEASE_NONE : (uint32_t)m;
+}
+
 static void give_leases(struct step *st)
 {
     const Replfs__MutateReq *r = st->m->req->env->mutate_req;
@@ -108,10 +120,10 @@ static void give_leases(struct step *st)
     if (!r->lease)
         return;
     if (st->result.attr != NULL)
-        st->result.lease = leases_grant(l, r->session, st->attr.ino, LEASE_SHARED, &st->gate);
+        st->result.lease =
+            give(l, st, st->attr.ino, made_file(st) ? LEASE_EXCLUSIVE : LEASE_SHARED);
     if (st->result.parent != NULL)
-        st->result.parent_lease =
-            leases_grant(l, r->session, st->parent.ino, LEASE_SHARED, &st->gate);
+        st->result.parent_lease = give(l, st, st->parent.ino, LEASE_SHARED);
 }
 
 /* Log thread; fsm write lock held when code is 0. */
@@ -217,6 +229,7 @@ static void propose(struct step *st, uint64_t seq)
     Replfs__MetaOp op = *st->op;
     Replfs__CreateOp create;
     Replfs__CommitOp commit;
+    Replfs__RenameOp rename;
 
     if (op.op_case == REPLFS__META_OP__OP_CREATE) {
         create = *op.create;
@@ -231,6 +244,10 @@ static void propose(struct step *st, uint64_t seq)
         commit.n_copies = 0;
         commit.copies = NULL;
         op.commit = &commit;
+    } else if (op.op_case == REPLFS__META_OP__OP_RENAME) {
+        rename = *op.rename;
+        rename.tell = true;
+        op.rename = &rename;
     } else if (op.op_case == REPLFS__META_OP__OP_FALLOCATE && no_room(s, op.fallocate)) {
         st->result.code = ENOSPC;
         on_after(st);

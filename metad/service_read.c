@@ -29,11 +29,18 @@ void service_lookup(struct service *s, struct rpc_req *req)
     int rv = fsm_lookup(s->cfg.fsm, r->parent, r->name.data, r->name.len, &ino);
     if (rv == 0)
         rv = fsm_getattr(s->cfg.fsm, ino, &attr);
+    enum lease_mode want = r->lease ? LEASE_SHARED : LEASE_NONE, dir = LEASE_NONE, on = LEASE_NONE;
     if (r->lease && (rv == 0 || rv == -ENOENT))
-        rep.dir_lease = leases_grant(s->leases, r->session, r->parent, LEASE_SHARED, NULL);
-    if (r->lease && rv == 0)
-        rep.lease = leases_grant(s->leases, r->session, ino, LEASE_SHARED, NULL);
+        dir = leases_grant(s->leases, r->session, r->parent, want, NULL);
+    if (rv == 0)
+        on = leases_grant(s->leases, r->session, ino, want, NULL);
     fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE) {
+        service_again(s, req, r->session, ino, service_lookup);
+        return;
+    }
+    rep.dir_lease = (uint32_t)dir;
+    rep.lease = (uint32_t)on;
     bool nothing = rv == -ENOENT && rep.dir_lease != LEASE_NONE;
     if (rv != 0 && !nothing) {
         rpc_fail(req, rv, "lookup in directory %llu", (unsigned long long)r->parent);
@@ -54,9 +61,16 @@ void service_getattr(struct service *s, struct rpc_req *req)
         return;
     fsm_rdlock(s->cfg.fsm);
     int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
-    if (r->lease && rv == 0)
-        rep.lease = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
+    enum lease_mode on = LEASE_NONE;
+    if (rv == 0)
+        on =
+            leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
     fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE) {
+        service_again(s, req, r->session, r->ino, service_getattr);
+        return;
+    }
+    rep.lease = (uint32_t)on;
     if (rv != 0) {
         rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
         return;
@@ -95,7 +109,8 @@ void service_readlink(struct service *s, struct rpc_req *req)
 
 struct listing {
     struct fsm *fsm;
-    struct leases *leases; /* NULL: none asked for */
+    struct leases *leases;
+    bool lease; /* asked for */
     uint64_t session;
     struct pile *pile;
     Replfs__Dirent **entries;
@@ -128,10 +143,13 @@ static bool list_one(void *arg, const uint8_t *name, size_t len, uint64_t ino, u
     if (l->plus) {
         Replfs__Attr *a = pile_alloc(l->pile, sizeof(*a));
         replfs__attr__init(a);
-        if (fsm_getattr(l->fsm, ino, a) == 0)
+        enum lease_mode on =
+            leases_grant(l->leases, l->session, ino, l->lease ? LEASE_SHARED : LEASE_NONE, NULL);
+        /* who keeps bytes back is not waited for: the reader asks when it wants to know */
+        if (on != LEASE_ELSEWHERE && fsm_getattr(l->fsm, ino, a) == 0) {
             d->attr = a;
-        if (l->leases != NULL)
-            d->lease = leases_grant(l->leases, l->session, ino, LEASE_SHARED, NULL);
+            d->lease = (uint32_t)on;
+        }
     }
     l->entries[l->n++] = d;
     l->bytes += bytes;
@@ -144,7 +162,8 @@ void service_readdir(struct service *s, struct rpc_req *req)
     Replfs__ReaddirReply rep = REPLFS__READDIR_REPLY__INIT;
     CLEANUP(pile_free) struct pile pile = {0};
     struct listing l = {.fsm = s->cfg.fsm,
-                        .leases = r->lease ? s->leases : NULL,
+                        .leases = s->leases,
+                        .lease = r->lease,
                         .session = r->session,
                         .pile = &pile,
                         .plus = r->plus};
@@ -161,7 +180,7 @@ void service_readdir(struct service *s, struct rpc_req *req)
     if (rv == 0)
         rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
     if (rv == 0 && r->lease)
-        rep.dir_lease = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
+        rep.dir_lease = (uint32_t)leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
     fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);

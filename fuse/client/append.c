@@ -9,16 +9,15 @@
  * Order among the writes of this client is that of the list of buffers, whatever their kind: what
  * was written before at given offsets is committed before, since it may move the end.
  *
- * A client that knew itself to be the only writer need not wait; append_waits() is where that
- * knowledge will come in. Context: any thread but a loop thread. */
+ * Under an exclusive lease nobody else can write, and the end is known: nothing waits then.
+ * Context: any thread but a loop thread. */
 #include "internal.h"
 #include <errno.h>
 #include <string.h>
 
 bool append_waits(const struct cfile *f)
 {
-    (void)f; /* no leases: another client may append any time */
-    return true;
+    return !f->alone;
 }
 
 void append_answer(struct abuf *a, int rc, uint64_t off)

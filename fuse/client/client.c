@@ -78,7 +78,7 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (c->cfg.dirty_max < 4 * APPEND_MAX)
         c->cfg.dirty_max = 4 * APPEND_MAX;
     c->lcache = lcache_new(cfg->cache_max ? cfg->cache_max : CACHE_MAX, cfg->invalidate,
-                           cfg->invalidate_arg);
+                           cfg->invalidate_arg, recall_flush, c);
     c->name = strdup(cfg->name ? cfg->name : "client");
     read_host_id(c);
     locks_init(c);
@@ -231,7 +231,7 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
     for (size_t i = 0; i < r->n_entries; i++) {
         const Replfs__Dirent *e = r->entries[i];
         if (e->lease && e->attr)
-            lcache_put_attr(c->lcache, begun, e->attr);
+            lcache_put_attr(c->lcache, begun, e->attr, e->lease);
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
     }
@@ -261,7 +261,7 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
     if (!rc) {
         const Replfs__LookupReply *r = res.rep->lookup_reply;
         if (r->attr && r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr);
+            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, parent, m.name.data, m.name.len,
                              r->attr ? r->attr->ino : 0);
@@ -299,7 +299,7 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
     if (!rc) {
         attr_copy(out, res.rep->getattr_reply->attr);
         if (res.rep->getattr_reply->lease)
-            lcache_put_attr(c->lcache, begun, out);
+            lcache_put_attr(c->lcache, begun, out, res.rep->getattr_reply->lease);
         client_merge_attr(c, out);
     }
     rpc_result_free(&res);

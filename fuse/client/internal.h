@@ -181,6 +181,8 @@ struct cfile {
     struct abuf *head, *tail;
     struct idmap abufs;
     uint64_t next_abuf;
+    bool alone;     /* under an exclusive lease as of the last write */
+    bool through;   /* no exclusive lease to be had: each write waits for metad */
     bool streaming; /* the last buffer was filled up: take a big one at once */
     struct wchunk *wcur, *unsynced;
     unsigned inflight;
@@ -349,6 +351,9 @@ void atime_tick(struct client *c);                        /* flusher: sends what
 
 /* ---- recall.c ---- */
 void recall_request(void *client, struct rpc_req *req); /* of rpc_service */
+void recall_flush(void *client, uint64_t ino);          /* an lcache_flush */
+/* Asks for an exclusive lease on f, so that bytes may be kept back. 0 whether or not it came. */
+int lease_ask(struct cfile *f);
 
 /* ---- nodes.c ---- */
 void nodes_init(struct client *c);

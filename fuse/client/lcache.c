@@ -25,13 +25,14 @@
 #include "internal.h"
 
 #define FENCES 16384u
-#define WORKERS 4u
+#define WORKERS 8u
+#define LEASE_EXCLUSIVE 2u /* on the wire */
 
 struct lnode {
     uint64_t ino, gen;
     struct lnode *hash_next;
     struct lnode *newer, *older; /* by last use */
-    bool has_attr;
+    bool has_attr, exclusive;
     Replfs__Attr attr;
 };
 struct lentry {
@@ -45,6 +46,7 @@ struct ljob {
     struct ljob *next;
     uint64_t ino;
     unsigned what;
+    bool flush;
     void (*done)(void *arg);
     void *arg;
 };
@@ -62,6 +64,8 @@ struct lcache {
 
     lcache_inval *inval;
     void *inval_arg;
+    lcache_flush *flush;
+    void *flush_arg;
     pthread_cond_t cv;
     struct ljob *head, **tail;
     pthread_t workers[WORKERS];
@@ -120,13 +124,13 @@ static bool node_drop(struct lcache *l, uint64_t ino)
     return true;
 }
 
-static void job_add(struct lcache *l, uint64_t ino, unsigned what, void (*done)(void *arg),
-                    void *arg)
+static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
+                    void (*done)(void *arg), void *arg)
 {
     struct ljob *j = malloc(sizeof(*j));
     if (!j)
         abort();
-    *j = (struct ljob){NULL, ino, what, done, arg};
+    *j = (struct ljob){NULL, ino, what, flush, done, arg};
     *l->tail = j;
     l->tail = &j->next;
     pthread_cond_signal(&l->cv);
@@ -138,7 +142,7 @@ static struct lnode *node_make(struct lcache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, NULL, NULL);
+        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, false, NULL, NULL);
         node_drop(l, l->oldest->ino);
     }
     n = calloc(1, sizeof(*n));
@@ -283,23 +287,33 @@ uint64_t lcache_begin(struct lcache *l)
     return l->gen;
 }
 
-static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a)
+static bool put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = node_find(l, a->ino);
     if (!n && crossed)
-        return;
+        return false;
     if (!n)
         n = node_make(l, a->ino);
+    if (lease == LEASE_EXCLUSIVE && !crossed)
+        n->exclusive = true;
     if (n->has_attr && a->change < n->attr.change)
-        return;
+        return true;
     attr_copy(&n->attr, a);
     n->has_attr = true;
+    return true;
 }
 
-void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a)
+bool lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease)
 {
     LOCK_SCOPE(&l->mu);
-    put_attr(l, *fence_of(l, a->ino) > begun, a);
+    return put_attr(l, *fence_of(l, a->ino) > begun, a, lease);
+}
+
+bool lcache_exclusive(struct lcache *l, uint64_t ino)
+{
+    LOCK_SCOPE(&l->mu);
+    const struct lnode *n = in_term(l) ? *node_slot(l, ino) : NULL;
+    return n && n->exclusive;
 }
 
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
@@ -329,7 +343,7 @@ static void changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs
         return;
     bool crossed = fence(l, begun, ino);
     if (a && a->ino == ino)
-        put_attr(l, crossed || !lease, a);
+        put_attr(l, crossed || !lease, a, lease);
     else
         node_drop(l, ino);
 }
@@ -453,6 +467,12 @@ void lcache_set_term(struct lcache *l, unsigned term_ms)
     l->term = term_ms * NSEC_PER_MSEC;
 }
 
+bool lcache_term(struct lcache *l)
+{
+    LOCK_SCOPE(&l->mu);
+    return l->term != 0;
+}
+
 void lcache_renew(struct lcache *l, int64_t sent)
 {
     LOCK_SCOPE(&l->mu);
@@ -460,21 +480,28 @@ void lcache_renew(struct lcache *l, int64_t sent)
         l->until = sent + l->term;
 }
 
-void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg)
+void lcache_recall(struct lcache *l, uint64_t ino, uint32_t keep, void (*done)(void *arg),
+                   void *arg)
 {
     pthread_mutex_lock(&l->mu);
-    const struct lnode *n = *node_slot(l, ino);
-    unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
-    if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
-        what |= LCACHE_INVAL_ENTRIES;
+    struct lnode *n = *node_slot(l, ino);
+    bool exclusive = n && n->exclusive;
+    unsigned what = 0;
+    if (!keep) {
+        what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
+        if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
+            what |= LCACHE_INVAL_ENTRIES;
+        node_drop(l, ino);
+    } else if (exclusive) { /* what is kept back now is sent; the next write asks again */
+        n->exclusive = false;
+    }
     *fence_of(l, ino) = ++l->gen;
-    node_drop(l, ino);
     l->st.recalls++;
-    bool tell = l->inval && !l->stop;
-    if (tell)
-        job_add(l, ino, what, done, arg);
+    bool later = !l->stop && l->nworkers;
+    if (later)
+        job_add(l, ino, what, true, done, arg);
     pthread_mutex_unlock(&l->mu);
-    if (!tell)
+    if (!later)
         done(arg);
 }
 
@@ -492,7 +519,7 @@ void lcache_drop_all(struct lcache *l)
         if (inos)
             inos[n++] = x->ino;
         if (inos && x->has_attr && S_ISREG(x->attr.mode))
-            job_add(l, x->ino, LCACHE_INVAL_PAGES, NULL, NULL);
+            job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
         node_drop(l, x->ino);
     }
     pthread_mutex_unlock(&l->mu);
@@ -515,7 +542,10 @@ static void *worker(void *arg)
         if (!l->head)
             l->tail = &l->head;
         pthread_mutex_unlock(&l->mu);
-        l->inval(l->inval_arg, j->ino, j->what);
+        if (j->flush)
+            l->flush(l->flush_arg, j->ino);
+        if (j->what && l->inval)
+            l->inval(l->inval_arg, j->ino, j->what);
         if (j->done)
             j->done(j->arg);
         free(j);
@@ -535,7 +565,8 @@ static size_t table_mask(size_t n)
     return cap - 1;
 }
 
-struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg)
+struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_flush *flush,
+                          void *flush_arg)
 {
     struct lcache *l = calloc(1, sizeof(*l));
     if (!l)
@@ -553,10 +584,11 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg)
     l->tail = &l->head;
     l->inval = inval;
     l->inval_arg = arg;
-    while (inval && l->nworkers < WORKERS &&
-           !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
+    l->flush = flush;
+    l->flush_arg = flush_arg;
+    while (l->nworkers < WORKERS && !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
         l->nworkers++;
-    if (inval && !l->nworkers)
+    if (!l->nworkers)
         abort();
     return l;
 }

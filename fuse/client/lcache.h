@@ -22,12 +22,16 @@ struct lcache;
 #define LCACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
 /* Tells the kernel to forget; may be NULL. */
 typedef void lcache_inval(void *arg, uint64_t ino, unsigned what);
+/* Sends metad what was kept back of the file under an exclusive lease. */
+typedef void lcache_flush(void *arg, uint64_t ino);
 
-struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg);
+struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_flush *flush,
+                          void *flush_arg);
 /* The kernel is told nothing more; what is under way is finished. Others may still call. */
 void lcache_stop(struct lcache *l);
 void lcache_free(struct lcache *l);
-void lcache_set_term(struct lcache *l, unsigned term_ms);
+void lcache_set_term(struct lcache *l, unsigned term_ms); /* 0: metad gives no leases */
+bool lcache_term(struct lcache *l);                       /* it gives some */
 /* metad answered a request that was sent at `sent` (clock_mono). */
 void lcache_renew(struct lcache *l, int64_t sent);
 /* How long the kernel may keep attributes of ino, or entries of directory ino: ns, 0: not at all. */
@@ -39,7 +43,10 @@ enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *n
                                 Replfs__Attr *out);
 
 uint64_t lcache_begin(struct lcache *l);
-void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a);
+/* lease: what came with the attributes. False: not kept. */
+bool lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease);
+/* This session alone has the inode: bytes written to it may be kept back. */
+bool lcache_exclusive(struct lcache *l, uint64_t ino);
 /* The directory is leased; ino 0: there is no such name. */
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
                       size_t len, uint64_t ino);
@@ -49,7 +56,8 @@ void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
 
 /* metad recalls a lease: forgotten at once; done(arg) when the kernel has forgotten, too, on
  * another thread or this one. */
-void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg);
+void lcache_recall(struct lcache *l, uint64_t ino, uint32_t keep, void (*done)(void *arg),
+                   void *arg);
 /* All leases are over (the session comes back or is lost). Does not block. */
 void lcache_drop_all(struct lcache *l);
 struct lcache_stat {

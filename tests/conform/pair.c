@@ -125,6 +125,7 @@ static void data(void)
         char *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, mine, 0);
         YES(m != MAP_FAILED);
         m[0] = 'm';
+        DO(msync(m, 4096, MS_SYNC)); // of a mapping others see no more than that
         child_done();
     }
     DO(pwrite(fd, "first", 5, 0));
