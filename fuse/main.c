@@ -183,7 +183,6 @@ static int mount_session(struct mount *m)
         log_error("libfuse refuses the mount options '%s'", opts);
         return EXIT_MOUNT;
     }
-    m->ctx.session = m->se;
     if (fuse_set_signal_handlers(m->se) || fuse_session_mount(m->se, m->mountpoint)) {
         log_error("cannot mount on %s: see the message of libfuse above%s", m->mountpoint,
                   geteuid() ? "; without root, fusermount3 must be installed and allow_other "
@@ -191,7 +190,7 @@ static int mount_session(struct mount *m)
                             : "");
         return EXIT_MOUNT;
     }
-    m->ctx.se = m->se;
+    m->ctx.session = m->se;
     int rc = kernel_attach(m->se);
     if (rc) {
         log_error("cannot take over the connection to the kernel: %s", strerror(-rc));

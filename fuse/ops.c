@@ -151,12 +151,12 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
 void ops_invalidate(void *arg, uint64_t ino, unsigned what)
 {
     struct mount_ctx *m = arg;
-    if (!m->se)
+    if (!m->session)
         return;
     if ((what & LCACHE_INVAL_ENTRIES) && m->can_forget_entries)
-        kernel_forget_entries(m->se);
+        kernel_forget_entries(m->session);
     /* -ENOENT: the kernel does not know this inode, or no longer */
-    fuse_lowlevel_notify_inval_inode(m->se, ino, what & LCACHE_INVAL_PAGES ? 0 : -1, 0);
+    fuse_lowlevel_notify_inval_inode(m->session, ino, what & LCACHE_INVAL_PAGES ? 0 : -1, 0);
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)

@@ -12,13 +12,12 @@
 #include "ctl_server.h"
 #include "inode.h"
 
-struct mount_ctx { /* the session's userdata */
-    struct fuse_session *session;
+struct mount_ctx {                /* the session's userdata */
+    struct fuse_session *session; /* NULL until mounted */
     struct client *client;
     struct inode_table *inodes;
     struct ctl_server *ctl;
     bool readdirplus;
-    struct fuse_session *se;
     bool can_forget_entries; /* so that names may be given lifetimes */
     pthread_mutex_t root_lock;
     Replfs__Attr root; /* as last seen; under root_lock, as is: */

@@ -178,14 +178,15 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
         rc = cfile_fsync(h->file);
     rc = with_errors(h, rc);
     off_t from = off < asked ? off : asked;
-    struct fuse_session *se = ops_ctx(req)->session; /* the answer ends req */
-    if (append && h->direct)
+    struct fuse_session *se = ops_ctx(req)->session; /* the answer ends req, and soon perhaps h */
+    bool direct = h->direct;
+    if (append && direct)
         fuse_lowlevel_notify_inval_inode(se, ino, from, 0);
     if (rc < 0)
         ops_reply(req, rc);
     else
         fuse_reply_write(req, size);
-    if (append && !h->direct && off != asked)
+    if (append && !direct && off != asked)
         fuse_lowlevel_notify_inval_inode(se, ino, from, 0);
 }
 
