@@ -246,7 +246,7 @@ static int new_name_check(const struct fsm *f, const Replfs__CreateOp *op, uint3
     return fsm_dentry_find(f, dir, op->name.data, op->name.len) ? -EEXIST : 0;
 }
 
-static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_t *dir)
+static int create_check(struct fsm *f, const Replfs__CreateOp *op, uint32_t *dir)
 {
     int r;
     uint32_t type = op->mode & S_IFMT;
@@ -274,7 +274,8 @@ static int create_check(const struct fsm *f, const Replfs__CreateOp *op, uint32_
      * twice */
     if (op->ino <= FSM_ROOT_INO || op->ino >= f->ino_upto || fsm_inode_find(f, op->ino))
         return -EINVAL;
-    return fsm_quota_room(f, fsm_inode_at(f, *dir), 0, 1);
+    r = fsm_xattr_inherit_check(f, fsm_inode_at(f, *dir), type);
+    return r ? r : fsm_quota_room(f, fsm_inode_at(f, *dir), 0, 1);
 }
 
 /* What the new inode gets from its directory: group, goal, ACLs. */

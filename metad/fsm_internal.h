@@ -230,6 +230,8 @@ int fsm_op_xattr(struct fsm *f, const Replfs__XattrOp *op, struct fsm_result *re
 /* The mode's permission bits were changed: a stored access ACL follows. */
 void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i);
 /* A new inode i in dir: takes over its default ACL, or else loses the bits of umask. */
+/* 0, or -ENOSPC: a directory in dir would get more than one inode may have. */
+int fsm_xattr_inherit_check(struct fsm *f, const struct fsm_inode *dir, uint32_t type);
 void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_inode *i,
                        uint32_t umask);
 void fsm_xattr_drop_caps(struct fsm *f, struct fsm_inode *i); /* file capabilities */

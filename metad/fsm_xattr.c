@@ -342,6 +342,13 @@ void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i)
         fsm_acl_chmod(attr_value(a), a->len, i->mode);
 }
 
+int fsm_xattr_inherit_check(struct fsm *f, const struct fsm_inode *dir, uint32_t type)
+{
+    struct fsm_xattr *a = type == S_IFDIR ? attr_find(set_of(f, dir), NAME(ACL_DEFAULT)) : NULL;
+
+    return a && 2 * a->len > FSM_XATTR_SIZE_MAX ? -ENOSPC : 0; /* as default and as access ACL */
+}
+
 void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_inode *i,
                        uint32_t umask)
 {

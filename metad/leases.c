@@ -444,6 +444,23 @@ void leases_drop_session(struct leases *l, uint64_t session)
     free(v);
 }
 
+void leases_drop_inode(struct leases *l, uint64_t ino)
+{
+    struct todo t;
+
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    struct node *n = *slot_of(l, ino);
+    if (n != NULL) {
+        while (n->n > 0)
+            hold_drop(l, n, &n->holds[n->n - 1]);
+        wake(l, n, &t);
+        node_tidy(l, n);
+    }
+    pthread_mutex_unlock(&l->mu);
+    todo_do(l, &t);
+}
+
 #define TICK_MAX 64u
 
 void leases_tick(struct leases *l)

@@ -67,6 +67,7 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
 bool leases_clear(struct leases *l, struct lease_wait *w, uint64_t ino);
 void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
 void leases_drop_session(struct leases *l, uint64_t session);
+void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */
 /* Takes recalled leases from sessions that are silent. Call a few times a second. */
 void leases_tick(struct leases *l);
 struct leases_stat {

@@ -229,11 +229,15 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
         return -EINVAL; /* an id used twice */
     if (t->held && cookie == NULL)
         return -ERR_BUSY;
+    if (r->flock && s->nranges >= LOCKS_PER_SESSION)
+        return -ENOLCK; /* before a lock is given up for another */
     if (r->flock && flock_convert(t, f, s, r, now)) {
         if (w != NULL)
             locks_wait_end(t, w, 0);
         return 0;
     }
+    if (w != NULL && locks_wait_find(s, r->id) != w)
+        return 0; /* giving up the former lock let it through */
     bool stuck = blocked(f, r);
     if (stuck && cookie == NULL)
         return -EAGAIN;

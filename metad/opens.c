@@ -73,6 +73,8 @@ struct opens {
     size_t nexpired;
     uint64_t *ended; /* closed sessions that watchers are to hear of */
     size_t nended, ended_cap;
+    uint64_t *reaped;
+    size_t nreaped, reaped_cap;
     struct opens_watcher watchers[OPENS_WATCHERS];
     unsigned nwatchers;
     int64_t started, looked;
@@ -391,7 +393,10 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
     if (code != 0 || res->code != 0)
         for (size_t i = 0; i < o->nbatch; i++)
             add_orphan(o, o->batch[i]);
-    else if (o->norphans > 0)
+    else
+        for (size_t i = 0; i < o->nbatch; i++)
+            push(&o->reaped, &o->nreaped, &o->reaped_cap, o->batch[i]);
+    if (o->nreaped > 0 || o->norphans > 0)
         pthread_cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
     pthread_mutex_unlock(&o->lock);
@@ -474,20 +479,25 @@ static void propose_reap(struct opens *o)
 /* Lock held, dropped while they are told. */
 static void tell_watchers(struct opens *o)
 {
-    uint64_t *ended = o->ended;
-    size_t n = o->nended;
+    uint64_t *ended = o->ended, *reaped = o->reaped;
+    size_t n = o->nended, nreaped = o->nreaped;
 
     o->ended = NULL;
     o->nended = o->ended_cap = 0;
+    o->reaped = NULL;
+    o->nreaped = o->reaped_cap = 0;
     pthread_mutex_unlock(&o->lock);
     for (unsigned k = 0; k < o->nwatchers; k++) {
         const struct opens_watcher *w = &o->watchers[k];
         for (size_t i = 0; w->closed != NULL && i < n; i++)
             w->closed(w->arg, ended[i]);
+        for (size_t i = 0; w->reaped != NULL && i < nreaped; i++)
+            w->reaped(w->arg, reaped[i]);
         if (w->tick != NULL)
             w->tick(w->arg);
     }
     free(ended);
+    free(reaped);
     pthread_mutex_lock(&o->lock);
 }
 
@@ -587,6 +597,7 @@ void opens_free(struct opens *o)
     free(o->refs);
     free(o->orphans);
     free(o->ended);
+    free(o->reaped);
     pthread_mutex_destroy(&o->lock);
     pthread_cond_destroy(&o->cond);
     free(o);

@@ -44,6 +44,7 @@ void opens_expire(struct opens *o, uint64_t session);
 #define OPENS_WATCHERS 4u
 struct opens_watcher {
     void (*closed)(void *arg, uint64_t session);
+    void (*reaped)(void *arg, uint64_t ino); /* an inode that is no more */
     void (*tick)(void *arg);
     void *arg;
 };

@@ -70,7 +70,6 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
  * kept back. */
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req));
-void service_lease(struct service *s, struct rpc_req *req); /* LeaseReq */
 /* What an operation reads and changes, names resolved as of now (the fsm's read lock is taken). */
 void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w);
 #endif

@@ -93,6 +93,7 @@ static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 
 struct recall {
     struct service *s;
+    struct rpc_conn *conn; /* a reference */
     uint64_t session, ino;
     enum lease_mode keep;
 };
@@ -102,9 +103,13 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
 static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     struct recall *r = arg;
+    struct rpc_conn *now = conn_of(r->s, r->session);
 
     (void)payload;
-    if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_RECALL_REPLY) {
+    if (now != r->conn) {
+        /* the session came back over another connection, without its leases: what it holds now
+         * is not what it gave back */
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_RECALL_REPLY) {
         uint32_t kept = rep->recall_reply->kept;
         leases_ack(r->s->leases, r->session, r->ino,
                    kept <= (uint32_t)r->keep ? (enum lease_mode)kept : r->keep);
@@ -113,6 +118,8 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
                  (unsigned long long)r->session, (unsigned long long)r->ino);
         send_recall(r->s, r->session, r->ino, r->keep);
     }
+    rpc_conn_unref(now);
+    rpc_conn_unref(r->conn);
     free(r);
 }
 
@@ -126,7 +133,7 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct recall *r = malloc(sizeof(*r));
     if (r == NULL)
         abort();
-    *r = (struct recall){s, session, ino, keep};
+    *r = (struct recall){s, rpc_conn_ref(c), session, ino, keep};
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
     q.ino = ino;
     q.keep = (uint32_t)keep;
@@ -159,6 +166,12 @@ static void on_session_closed(void *arg, uint64_t session)
     leases_drop_session(s->leases, session);
 }
 
+static void on_reaped(void *arg, uint64_t ino)
+{
+    struct service *s = arg;
+    leases_drop_inode(s->leases, ino);
+}
+
 static void on_tick(void *arg)
 {
     struct service *s = arg;
@@ -176,7 +189,8 @@ void service_leases_init(struct service *s)
                                 .fence = fence,
                                 .arg = s,
                                 .term_ms = s->cfg.term_ms};
-    struct opens_watcher w = {.closed = on_session_closed, .tick = on_tick, .arg = s};
+    struct opens_watcher w = {
+        .closed = on_session_closed, .reaped = on_reaped, .tick = on_tick, .arg = s};
 
     s->conns = calloc(1, sizeof(*s->conns));
     if (s->conns == NULL)
@@ -196,7 +210,7 @@ void service_leases_free(struct service *s)
     leases_free(s->leases);
 }
 
-/* ---- waiting to read, asking to write ---- */
+/* ---- waiting to read ---- */
 
 struct gate {
     struct lease_wait w;
@@ -231,38 +245,6 @@ void service_again(struct service *s, struct rpc_req *req, uint64_t session, uin
                    void (*again)(struct service *s, struct rpc_req *req))
 {
     gate_enter(s, req, session, ino, false, again);
-}
-
-/* The way is free: nobody else has a lease. */
-static void give_exclusive(struct service *s, struct rpc_req *req)
-{
-    const Replfs__LeaseReq *r = req->env->lease_req;
-    Replfs__LeaseReply rep = REPLFS__LEASE_REPLY__INIT;
-    Replfs__Attr attr = REPLFS__ATTR__INIT;
-    struct lease_wait own = {.session = r->session, .n = 1, .need = {{r->ino, true}}};
-
-    fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
-    if (rv == 0) {
-        enum lease_mode m = leases_grant(s->leases, r->session, r->ino, LEASE_EXCLUSIVE, &own);
-        rep.lease = m == LEASE_EXCLUSIVE ? LEASE_EXCLUSIVE : LEASE_NONE;
-    }
-    fsm_unlock(s->cfg.fsm);
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
-        return;
-    }
-    rep.attr = &attr;
-    RPC_ENVELOPE(env, LEASE_REPLY, lease_reply, &rep);
-    rpc_reply(req, &env, NULL);
-}
-
-void service_lease(struct service *s, struct rpc_req *req)
-{
-    const Replfs__LeaseReq *r = req->env->lease_req;
-
-    if (service_session_ok(s, req, r->session, false))
-        gate_enter(s, req, r->session, r->ino, true, give_exclusive);
 }
 
 /* ---- what an operation touches ---- */

@@ -100,15 +100,9 @@ static void created(struct step *st, uint64_t ino)
     }
 }
 
-/* A file that was just made will be written to, and nobody else can know it yet. */
-static bool made_file(const struct step *st)
+static uint32_t give(struct leases *l, const struct step *st, uint64_t ino)
 {
-    return st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->attr.mode);
-}
-
-static uint32_t give(struct leases *l, const struct step *st, uint64_t ino, enum lease_mode want)
-{
-    enum lease_mode m = leases_grant(l, st->gate.session, ino, want, &st->gate);
+    enum lease_mode m = leases_grant(l, st->gate.session, ino, LEASE_SHARED, &st->gate);
     return m == LEASE_ELSEWHERE ? LEASE_NONE : (uint32_t)m;
 }
 
@@ -120,10 +114,9 @@ static void give_leases(struct step *st)
     if (!r->lease)
         return;
     if (st->result.attr != NULL)
-        st->result.lease =
-            give(l, st, st->attr.ino, made_file(st) ? LEASE_EXCLUSIVE : LEASE_SHARED);
+        st->result.lease = give(l, st, st->attr.ino);
     if (st->result.parent != NULL)
-        st->result.parent_lease = give(l, st, st->parent.ino, LEASE_SHARED);
+        st->result.parent_lease = give(l, st, st->parent.ino);
 }
 
 /* Log thread; fsm write lock held when code is 0. */

@@ -114,7 +114,7 @@ static uint32_t count_freeing(struct service *s, unsigned realm)
     for (uint64_t ino = 0; seen < FREEING_MAX && fsm_orphan_next(s->cfg.fsm, ino, &ino); seen++)
         if (is_charged(s->cfg.fsm, ino, realm) && !opens_is_open(s->cfg.opens, ino))
             n++;
-    return n;
+    return n == 0 && seen == FREEING_MAX ? 1 : n; /* more may be behind */
 }
 
 static int list_of(struct quotas *l, uint64_t ino)

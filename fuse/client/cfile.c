@@ -96,6 +96,15 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     pthread_mutex_unlock(&f->mu);
 }
 
+void cfile_changed_since(struct cfile *f, uint64_t begun)
+{
+    if (lcache_held_since(f->c->lcache, begun, f->ino))
+        return;
+    layout_drop(f);
+    ra_drop(f);
+    f->base_synced = false;
+}
+
 /* ---- the table ---- */
 
 struct cfile *cfile_get(struct client *c, uint64_t ino)

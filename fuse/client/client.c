@@ -78,7 +78,7 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (c->cfg.dirty_max < 4 * APPEND_MAX)
         c->cfg.dirty_max = 4 * APPEND_MAX;
     c->lcache = lcache_new(cfg->cache_max ? cfg->cache_max : CACHE_MAX, cfg->invalidate,
-                           cfg->invalidate_arg, recall_flush, c);
+                           cfg->invalidate_arg, recall_forget, c);
     c->name = strdup(cfg->name ? cfg->name : "client");
     read_host_id(c);
     locks_init(c);
@@ -125,6 +125,7 @@ const char *client_cluster(struct client *c)
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent)
 {
     Replfs__Attr got = REPLFS__ATTR__INIT;
+    uint64_t begun = lcache_begin(c->lcache);
     int rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
     if (rc)
         return rc;
@@ -133,7 +134,8 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
     struct cfile *f = got.ino ? cfile_get(c, got.ino) : NULL;
     if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
         pthread_mutex_lock(&f->mu);
-        bool same = got.change >= f->attr.change && got.size == f->attr.size;
+        bool same = got.change >= f->attr.change && got.size == f->attr.size &&
+                    lcache_held_since(c->lcache, begun, got.ino);
         if (same)
             attr_copy(&f->attr, &got);
         else
@@ -230,8 +232,13 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
 {
     for (size_t i = 0; i < r->n_entries; i++) {
         const Replfs__Dirent *e = r->entries[i];
+        if (e->lease && e->attr) {
+            Replfs__Attr a = REPLFS__ATTR__INIT;
+            attr_copy(&a, e->attr);
+            client_merge_attr(c, &a);
+        }
         if (e->lease && e->attr)
-            lcache_put_attr(c->lcache, begun, e->attr, e->lease);
+            lcache_put_attr(c->lcache, begun, e->attr);
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
     }
@@ -260,17 +267,16 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
         rc = -ERR_PROTOCOL;
     if (!rc) {
         const Replfs__LookupReply *r = res.rep->lookup_reply;
+        if (r->attr) { /* an open file hears of a change before a lease says that there is none */
+            attr_copy(out, r->attr);
+            client_merge_attr(c, out);
+        }
         if (r->attr && r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+            lcache_put_attr(c->lcache, begun, r->attr);
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, parent, m.name.data, m.name.len,
                              r->attr ? r->attr->ino : 0);
-        if (r->attr) {
-            attr_copy(out, r->attr);
-            client_merge_attr(c, out);
-        } else {
-            rc = -ENOENT;
-        }
+        rc = r->attr ? 0 : -ENOENT;
     }
     rpc_result_free(&res);
     return rc;
@@ -297,10 +303,11 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
                 !res.rep->getattr_reply->attr))
         rc = -ERR_PROTOCOL;
     if (!rc) {
-        attr_copy(out, res.rep->getattr_reply->attr);
-        if (res.rep->getattr_reply->lease)
-            lcache_put_attr(c->lcache, begun, out, res.rep->getattr_reply->lease);
+        const Replfs__GetattrReply *r = res.rep->getattr_reply;
+        attr_copy(out, r->attr);
         client_merge_attr(c, out);
+        if (r->lease)
+            lcache_put_attr(c->lcache, begun, r->attr);
     }
     rpc_result_free(&res);
     return rc;
@@ -335,10 +342,12 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
     op.size = size;
     meta.op_case = REPLFS__META_OP__OP_SETATTR;
     meta.setattr = &op;
+    uint64_t begun = lcache_begin(f->c->lcache);
     rc = session_mutate(f->c, &meta, 0, client_deadline(f->c), &got, NULL);
     if (rc)
         return rc;
     pthread_mutex_lock(&f->mu);
+    cfile_changed_since(f, begun);
     extmap_remove(&f->base, size, UINT64_MAX - size, NULL, NULL);
     f->map_gen++;
     ra_drop(f);

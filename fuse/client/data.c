@@ -54,8 +54,9 @@ static void map_follow(struct cfile *f, int mode, uint64_t off, uint64_t len, ui
     ra_drop(f);
 }
 
-static void own_attr(struct cfile *f, const Replfs__Attr *got)
+static void own_attr(struct cfile *f, const Replfs__Attr *got, uint64_t begun)
 {
+    cfile_changed_since(f, begun);
     if (got->ino && got->change >= f->attr.change)
         attr_copy(&f->attr, got);
 }
@@ -72,6 +73,7 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
     pthread_mutex_unlock(&f->mu);
     meta.op_case = REPLFS__META_OP__OP_FALLOCATE;
     meta.fallocate = op;
+    uint64_t begun = lcache_begin(f->c->lcache);
     rc = quota_mutate(f->c, &meta, 0, client_deadline(f->c), &got, NULL, done);
     if (!rc && (!*done || *done > op->len))
         rc = -ERR_PROTOCOL;
@@ -79,7 +81,7 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
         return rc;
     pthread_mutex_lock(&f->mu);
     map_follow(f, (int)op->mode, op->off, *done, gen);
-    own_attr(f, &got);
+    own_attr(f, &got, begun);
     pthread_mutex_unlock(&f->mu);
     return 0;
 }
@@ -118,6 +120,7 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
         return rc;
     meta.op_case = REPLFS__META_OP__OP_CLONE;
     meta.clone = op;
+    uint64_t begun = lcache_begin(dst->c->lcache);
     rc = quota_mutate(dst->c, &meta, 0, client_deadline(dst->c), &got, NULL, done);
     if (!rc && *done > op->len)
         rc = -ERR_PROTOCOL;
@@ -127,7 +130,7 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
     layout_drop(dst);
     ra_drop(dst);
     dst->base_synced = false;
-    own_attr(dst, &got);
+    own_attr(dst, &got, begun);
     pthread_mutex_unlock(&dst->mu);
     return 0;
 }
@@ -139,10 +142,11 @@ int cfile_clone(struct cfile *src, uint64_t src_off, struct cfile *dst, uint64_t
     op.src = src->ino;
     op.dst = dst->ino;
     if (src == dst) { /* which may grow on the way */
-        pthread_mutex_lock(&src->mu);
-        uint64_t size = cfile_size(src);
-        pthread_mutex_unlock(&src->mu);
-        uint64_t most = size > src_off ? size - src_off : 0;
+        Replfs__Attr now = REPLFS__ATTR__INIT;
+        int rc = client_getattr(src->c, src->ino, &now);
+        if (rc)
+            return rc;
+        uint64_t most = now.size > src_off ? now.size - src_off : 0;
         len = len < most ? len : most;
     }
     for (*done = 0; *done < len;) {

@@ -59,8 +59,9 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
-    bool append;   /* its places count from the end of the file */
-    uint64_t over; /* moved bytes: see CommitOp */
+    uint64_t begun; /* of lcache_begin */
+    bool append;    /* its places count from the end of the file */
+    uint64_t over;  /* moved bytes: see CommitOp */
     int64_t over_shift;
 };
 
@@ -208,6 +209,7 @@ static int lost_code(int rc)
 static void batch_into_map(struct cfile *f, struct batch *b, const Replfs__Attr *attr)
 {
     uint64_t size = f->attr.size;
+    cfile_changed_since(f, b->begun);
     if (b->over) { /* where others wrote since, they won: ask */
         layout_drop(f);
         ra_drop(f);
@@ -282,10 +284,14 @@ static bool commit_some(struct cfile *f)
         rc = msg_build(f, &b, &m);
     if (rc) /* without memory for a message nothing goes on */
         abort();
+    b.begun = lcache_begin(f->c->lcache);
+    struct lasker asker;
+    lcache_ask_begin(f->c->lcache, &asker, f->ino);
     f->committing = true;
     pthread_mutex_unlock(&f->mu);
     uint64_t base = 0;
     rc = quota_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL, &base);
+    lcache_ask_end(f->c->lcache, &asker);
     msg_free(&m);
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&b));

@@ -181,8 +181,6 @@ struct cfile {
     struct abuf *head, *tail;
     struct idmap abufs;
     uint64_t next_abuf;
-    bool alone;     /* under an exclusive lease as of the last write */
-    bool through;   /* no exclusive lease to be had: each write waits for metad */
     bool streaming; /* the last buffer was filled up: take a big one at once */
     struct wchunk *wcur, *unsynced;
     unsigned inflight;
@@ -351,9 +349,7 @@ void atime_tick(struct client *c);                        /* flusher: sends what
 
 /* ---- recall.c ---- */
 void recall_request(void *client, struct rpc_req *req); /* of rpc_service */
-void recall_flush(void *client, uint64_t ino);          /* an lcache_flush */
-/* Asks for an exclusive lease on f, so that bytes may be kept back. 0 whether or not it came. */
-int lease_ask(struct cfile *f);
+void recall_forget(void *client, uint64_t ino);         /* an lcache_forget */
 
 /* ---- nodes.c ---- */
 void nodes_init(struct client *c);
@@ -398,6 +394,9 @@ void cfile_mark_clean(struct cfile *f);                        /* mu held */
 size_t cfile_dirty_all(struct client *c, struct cfile ***out); /* references; free the array */
 uint64_t cfile_size(const struct cfile *f);                    /* mu held */
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);   /* mu held */
+/* After a change of ours: forgets the map unless nobody else can have changed the file since
+ * lcache_begin. mu held. */
+void cfile_changed_since(struct cfile *f, uint64_t begun);
 uint64_t *cfile_open_inos(struct client *c, size_t *n);
 void cfile_free_all(struct client *c);
 

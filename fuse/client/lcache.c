@@ -26,13 +26,12 @@
 
 #define FENCES 16384u
 #define WORKERS 8u
-#define LEASE_EXCLUSIVE 2u /* on the wire */
 
 struct lnode {
     uint64_t ino, gen;
     struct lnode *hash_next;
     struct lnode *newer, *older; /* by last use */
-    bool has_attr, exclusive;
+    bool has_attr;
     Replfs__Attr attr;
 };
 struct lentry {
@@ -46,7 +45,6 @@ struct ljob {
     struct ljob *next;
     uint64_t ino;
     unsigned what;
-    bool flush;
     void (*done)(void *arg);
     void *arg;
 };
@@ -64,10 +62,12 @@ struct lcache {
 
     lcache_inval *inval;
     void *inval_arg;
-    lcache_flush *flush;
-    void *flush_arg;
+    lcache_forget *forget;
+    void *forget_arg;
     pthread_cond_t cv;
     struct ljob *head, **tail;
+    struct ljob *paging; /* those that wait for pages, by next */
+    struct lasker *askers;
     pthread_t workers[WORKERS];
     unsigned nworkers;
     bool stop;
@@ -124,13 +124,13 @@ static bool node_drop(struct lcache *l, uint64_t ino)
     return true;
 }
 
-static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
-                    void (*done)(void *arg), void *arg)
+static void job_add(struct lcache *l, uint64_t ino, unsigned what, void (*done)(void *arg),
+                    void *arg)
 {
     struct ljob *j = malloc(sizeof(*j));
     if (!j)
         abort();
-    *j = (struct ljob){NULL, ino, what, flush, done, arg};
+    *j = (struct ljob){NULL, ino, what, done, arg};
     *l->tail = j;
     l->tail = &j->next;
     pthread_cond_signal(&l->cv);
@@ -142,7 +142,7 @@ static struct lnode *node_make(struct lcache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, false, NULL, NULL);
+        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, NULL, NULL);
         node_drop(l, l->oldest->ino);
     }
     n = calloc(1, sizeof(*n));
@@ -287,33 +287,30 @@ uint64_t lcache_begin(struct lcache *l)
     return l->gen;
 }
 
-static bool put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
+static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a)
 {
     struct lnode *n = node_find(l, a->ino);
     if (!n && crossed)
-        return false;
+        return;
     if (!n)
         n = node_make(l, a->ino);
-    if (lease == LEASE_EXCLUSIVE && !crossed)
-        n->exclusive = true;
     if (n->has_attr && a->change < n->attr.change)
-        return true;
+        return;
     attr_copy(&n->attr, a);
     n->has_attr = true;
-    return true;
 }
 
-bool lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease)
+void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a)
 {
     LOCK_SCOPE(&l->mu);
-    return put_attr(l, *fence_of(l, a->ino) > begun, a, lease);
+    put_attr(l, *fence_of(l, a->ino) > begun, a);
 }
 
-bool lcache_exclusive(struct lcache *l, uint64_t ino)
+bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lnode *n = in_term(l) ? *node_slot(l, ino) : NULL;
-    return n && n->exclusive;
+    const struct lnode *n = *node_slot(l, ino);
+    return !l->term || (n && n->gen <= begun && in_term(l));
 }
 
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
@@ -336,24 +333,34 @@ static bool fence(struct lcache *l, uint64_t begun, uint64_t ino)
 }
 
 /* An inode that was changed: attributes when the answer has them, else nothing is known of it. */
-static void changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
+static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
                     uint32_t lease)
 {
     if (!ino)
-        return;
+        return false;
     bool crossed = fence(l, begun, ino);
     if (a && a->ino == ino)
-        put_attr(l, crossed || !lease, a, lease);
+        put_attr(l, crossed || !lease, a);
     else
         node_drop(l, ino);
+    return crossed;
 }
 
+/* crossed: the directory was recalled meanwhile, and what it has under this name now is not known. */
 static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name,
-                         uint64_t ino)
+                         uint64_t ino, bool crossed)
 {
     struct lnode *dir = *node_slot(l, parent);
-    if (dir && name->len <= UINT8_MAX)
+    if (!dir || name->len > UINT8_MAX)
+        return;
+    if (!crossed) {
         entry_put(l, dir, name->data, name->len, ino);
+        return;
+    }
+    struct lentry **slot =
+        entry_slot(l, parent, name->data, name->len, name_hash(parent, name->data, name->len));
+    if (*slot)
+        entry_drop(l, slot);
 }
 
 /* What the name refers to as far as known, 0: unknown or nothing. */
@@ -375,7 +382,8 @@ static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
     changed(l, begun, gone, NULL, 0);
     if (r->parent != r->new_parent)
         changed(l, begun, r->parent, NULL, 0);
-    changed(l, begun, r->new_parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
+    bool crossed =
+        changed(l, begun, r->new_parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
     if (!known) { /* exchanged, or nobody knows */
         changed(l, begun, moved, NULL, 0);
         node_drop(l, r->parent);
@@ -383,8 +391,8 @@ static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
         return;
     }
     changed(l, begun, res->attr->ino, res->attr, res->lease);
-    name_changed(l, r->parent, &r->name, 0);
-    name_changed(l, r->new_parent, &r->new_name, res->attr->ino);
+    name_changed(l, r->parent, &r->name, 0, crossed);
+    name_changed(l, r->new_parent, &r->new_name, res->attr->ino, crossed);
 }
 
 static void named(struct lcache *l, uint64_t begun, uint64_t parent,
@@ -392,12 +400,12 @@ static void named(struct lcache *l, uint64_t begun, uint64_t parent,
                   const Replfs__MutationResult *res)
 {
     const Replfs__Attr *a = res ? res->attr : NULL;
-    changed(l, begun, parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
+    bool crossed = changed(l, begun, parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
     changed(l, begun, a ? a->ino : ino, a, res ? res->lease : 0);
     if (!res)
         node_drop(l, parent);
     else if (!there || a)
-        name_changed(l, parent, name, there ? a->ino : 0);
+        name_changed(l, parent, name, there ? a->ino : 0, crossed);
 }
 
 void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
@@ -480,26 +488,19 @@ void lcache_renew(struct lcache *l, int64_t sent)
         l->until = sent + l->term;
 }
 
-void lcache_recall(struct lcache *l, uint64_t ino, uint32_t keep, void (*done)(void *arg),
-                   void *arg)
+void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg)
 {
     pthread_mutex_lock(&l->mu);
-    struct lnode *n = *node_slot(l, ino);
-    bool exclusive = n && n->exclusive;
-    unsigned what = 0;
-    if (!keep) {
-        what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
-        if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
-            what |= LCACHE_INVAL_ENTRIES;
-        node_drop(l, ino);
-    } else if (exclusive) { /* what is kept back now is sent; the next write asks again */
-        n->exclusive = false;
-    }
+    const struct lnode *n = *node_slot(l, ino);
+    unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
+    if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
+        what |= LCACHE_INVAL_ENTRIES;
     *fence_of(l, ino) = ++l->gen;
+    node_drop(l, ino);
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
     if (later)
-        job_add(l, ino, what, true, done, arg);
+        job_add(l, ino, what, done, arg);
     pthread_mutex_unlock(&l->mu);
     if (!later)
         done(arg);
@@ -519,13 +520,92 @@ void lcache_drop_all(struct lcache *l)
         if (inos)
             inos[n++] = x->ino;
         if (inos && x->has_attr && S_ISREG(x->attr.mode))
-            job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
+            job_add(l, x->ino, LCACHE_INVAL_PAGES, NULL, NULL);
         node_drop(l, x->ino);
     }
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
         l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));
     free(inos);
+}
+
+static bool is_asking(const struct lcache *l, uint64_t ino)
+{
+    const struct lasker *a = l->askers;
+    while (a && a->ino != ino)
+        a = a->next;
+    return a != NULL;
+}
+
+static void job_done(struct ljob *j) /* off the list of those that wait for pages */
+{
+    if (j->done)
+        j->done(j->arg);
+}
+
+/* Pages are waited for last, and not by metad when a write of ours to the file waits for metad: the
+ * write may hold the page, or be the page's own way out. Reads are right all the same: they ask for
+ * attributes first, which are gone. */
+static void job_do(struct lcache *l, struct ljob *j)
+{
+    l->forget(l->forget_arg, j->ino);
+    if (l->inval)
+        l->inval(l->inval_arg, j->ino, j->what & ~LCACHE_INVAL_PAGES);
+    if (!(j->what & LCACHE_INVAL_PAGES) || !l->inval) {
+        job_done(j);
+        return;
+    }
+    pthread_mutex_lock(&l->mu);
+    bool now = is_asking(l, j->ino);
+    j->next = l->paging;
+    l->paging = j;
+    pthread_mutex_unlock(&l->mu);
+    if (now)
+        lcache_yield(l, j->ino);
+    l->inval(l->inval_arg, j->ino, LCACHE_INVAL_PAGES);
+    pthread_mutex_lock(&l->mu);
+    struct ljob **p = &l->paging;
+    while (*p != j)
+        p = &(*p)->next;
+    *p = j->next;
+    pthread_mutex_unlock(&l->mu);
+    job_done(j);
+}
+
+void lcache_yield(struct lcache *l, uint64_t ino)
+{
+    void (*done[WORKERS])(void *arg);
+    void *arg[WORKERS];
+    unsigned n = 0;
+    pthread_mutex_lock(&l->mu);
+    for (struct ljob *j = l->paging; j; j = j->next) {
+        if (j->ino == ino && j->done && n < WORKERS) {
+            done[n] = j->done;
+            arg[n++] = j->arg;
+            j->done = NULL;
+        }
+    }
+    pthread_mutex_unlock(&l->mu);
+    for (unsigned i = 0; i < n; i++)
+        done[i](arg[i]);
+}
+
+void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino)
+{
+    pthread_mutex_lock(&l->mu);
+    *a = (struct lasker){l->askers, ino};
+    l->askers = a;
+    pthread_mutex_unlock(&l->mu);
+    lcache_yield(l, ino);
+}
+
+void lcache_ask_end(struct lcache *l, struct lasker *a)
+{
+    LOCK_SCOPE(&l->mu);
+    struct lasker **p = &l->askers;
+    while (*p != a)
+        p = &(*p)->next;
+    *p = a->next;
 }
 
 static void *worker(void *arg)
@@ -542,12 +622,7 @@ static void *worker(void *arg)
         if (!l->head)
             l->tail = &l->head;
         pthread_mutex_unlock(&l->mu);
-        if (j->flush)
-            l->flush(l->flush_arg, j->ino);
-        if (j->what && l->inval)
-            l->inval(l->inval_arg, j->ino, j->what);
-        if (j->done)
-            j->done(j->arg);
+        job_do(l, j);
         free(j);
         pthread_mutex_lock(&l->mu);
     }
@@ -565,8 +640,8 @@ static size_t table_mask(size_t n)
     return cap - 1;
 }
 
-struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_flush *flush,
-                          void *flush_arg)
+struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_forget *forget,
+                          void *forget_arg)
 {
     struct lcache *l = calloc(1, sizeof(*l));
     if (!l)
@@ -584,8 +659,8 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcac
     l->tail = &l->head;
     l->inval = inval;
     l->inval_arg = arg;
-    l->flush = flush;
-    l->flush_arg = flush_arg;
+    l->forget = forget;
+    l->forget_arg = forget_arg;
     while (l->nworkers < WORKERS && !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
         l->nworkers++;
     if (!l->nworkers)

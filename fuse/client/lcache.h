@@ -22,11 +22,11 @@ struct lcache;
 #define LCACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
 /* Tells the kernel to forget; may be NULL. */
 typedef void lcache_inval(void *arg, uint64_t ino, unsigned what);
-/* Sends metad what was kept back of the file under an exclusive lease. */
-typedef void lcache_flush(void *arg, uint64_t ino);
+/* Where the bytes of the file are is not known any more. */
+typedef void lcache_forget(void *arg, uint64_t ino);
 
-struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_flush *flush,
-                          void *flush_arg);
+struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_forget *forget,
+                          void *forget_arg);
 /* The kernel is told nothing more; what is under way is finished. Others may still call. */
 void lcache_stop(struct lcache *l);
 void lcache_free(struct lcache *l);
@@ -43,10 +43,10 @@ enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *n
                                 Replfs__Attr *out);
 
 uint64_t lcache_begin(struct lcache *l);
-/* lease: what came with the attributes. False: not kept. */
-bool lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease);
-/* This session alone has the inode: bytes written to it may be kept back. */
-bool lcache_exclusive(struct lcache *l, uint64_t ino);
+void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a);
+/* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a metad
+ * that gives no leases. */
+bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino);
 /* The directory is leased; ino 0: there is no such name. */
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
                       size_t len, uint64_t ino);
@@ -56,8 +56,17 @@ void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
 
 /* metad recalls a lease: forgotten at once; done(arg) when the kernel has forgotten, too, on
  * another thread or this one. */
-void lcache_recall(struct lcache *l, uint64_t ino, uint32_t keep, void (*done)(void *arg),
-                   void *arg);
+void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg);
+/* Around asking metad to change ino: recalls of it do not wait for pages meanwhile, since a write that
+ * waits for the change may hold them. */
+struct lasker {
+    struct lasker *next;
+    uint64_t ino;
+};
+void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino);
+void lcache_ask_end(struct lcache *l, struct lasker *a);
+/* Acknowledges recalls of ino that only wait for pages. */
+void lcache_yield(struct lcache *l, uint64_t ino);
 /* All leases are over (the session comes back or is lost). Does not block. */
 void lcache_drop_all(struct lcache *l);
 struct lcache_stat {

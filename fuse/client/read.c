@@ -473,6 +473,14 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
 {
     if (off < 0)
         return -EINVAL;
+    /* Not every read is preceded by a question for attributes (O_DIRECT, page faults): without a
+     * lease another client may have changed the file. */
+    if (lcache_term(f->c->lcache) && !lcache_ttl(f->c->lcache, f->ino)) {
+        Replfs__Attr now = REPLFS__ATTR__INIT;
+        int rc = client_getattr_now(f->c, f->ino, &now);
+        if (rc)
+            return rc;
+    }
     if (!ra_serve(f, (uint64_t)off, len, out)) {
         int rc = read_range(f, (uint64_t)off, len, false, out);
         if (rc)

@@ -291,9 +291,6 @@ static void set_session(Replfs__Envelope *e, uint64_t s)
     case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
         e->layout_req->session = s;
         break;
-    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
-        e->lease_req->session = s;
-        break;
     case REPLFS__ENVELOPE__BODY_OPEN_REQ:
         e->open_req->session = s;
         break;
@@ -345,7 +342,8 @@ static unsigned try_ms(struct client *c, int64_t deadline)
 {
     int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
     pthread_mutex_lock(&c->session.mu);
-    int64_t most = c->session.naddrs > 1 ? 4000 : 15000;
+    /* longer than a silent holder of a lease can make metad wait */
+    int64_t most = c->session.term_ms + 5000 > 15000 ? c->session.term_ms + 5000 : 15000;
     pthread_mutex_unlock(&c->session.mu);
     left = left < most ? left : most;
     return left > 1 ? (unsigned)left : 1;

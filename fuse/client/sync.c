@@ -417,6 +417,7 @@ int sync_rewrite(struct cfile *f, int64_t deadline)
             wchunk_unref(f->c, wc);
             f->wcur = NULL;
         }
+        flush_below(f, f->next_abuf); /* what else went to this chunk is in the map then */
         int rc = rewrite_chunk(f, wc, deadline);
         wchunk_unref(f->c, wc);
         sync_drop_done(f); /* the list changes: start over */

@@ -19,7 +19,6 @@
 #include "base/log.h"
 
 #define LOG_MODULE "write"
-#define LEASE_TRIES 3
 #define LARGE_WRITE (64u << 10)
 #define BUF_MIN 4096u
 #define PIECES_MAX (COMMIT_EXTENTS_MAX / 4) /* of one buffer: a commit takes whole buffers */
@@ -212,28 +211,7 @@ int write_moved(struct cfile *f, const uint8_t *data, size_t len, uint64_t off, 
 
 /* ---- the call ---- */
 
-/* Bytes may be kept back only under an exclusive lease: others could not see them otherwise. mu
- * held, dropped while metad is asked. Sets f->through when it is not to be had. */
-static int write_lease(struct cfile *f)
-{
-    struct lcache *l = f->c->lcache;
-    int rc = 0;
-    f->through = f->alone = false;
-    if (!lcache_term(l)) /* a metad without leases */
-        return 0;
-    for (int tries = 0; !rc && !lcache_exclusive(l, f->ino); tries++) {
-        f->through = tries == LEASE_TRIES;
-        if (f->through)
-            return 0;
-        pthread_mutex_unlock(&f->mu);
-        rc = lease_ask(f);
-        pthread_mutex_lock(&f->mu);
-    }
-    f->alone = !rc;
-    return rc;
-}
-
-/* Where it goes and whether it may. mu held, dropped when metad must be asked. */
+/* Where it goes and whether it may. mu held, dropped when a quota is nearly used up. */
 static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
 {
     bool asked = false;
@@ -241,9 +219,6 @@ static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
         int err = cfile_take_err(f);
         if (err || rc <= 0)
             return err ? err : rc;
-        rc = write_lease(f);
-        if (rc)
-            return rc;
         if (append)
             *off = (off_t)cfile_size(f);
         rc = quota_applies(f) ? quota_admit(f, (uint64_t)*off, len, &asked) : 0;
@@ -278,11 +253,6 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
             *off = (off_t)at;
     } else {
         rc = write_put(f, data, len, (uint64_t)*off);
-        if (!rc && f->through) { /* others look at it all the time */
-            abuf_seal(f);
-            flush_below(f, f->next_abuf);
-            rc = cfile_take_err(f);
-        }
     }
     ra_drop(f);
     send_pump(f);
