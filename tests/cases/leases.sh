@@ -69,6 +69,37 @@ for i in $(seq 1 30); do
     expect "turn b$i" "b$i" "$(cat "$a/d/turn")"
 done
 
+# a file held open: a change of one's own, and reads that no attributes come before, show the other's bytes
+cat >"$work/held.py" <<'EOF'
+import mmap, os, sys
+a, b = sys.argv[1] + "/d/held", sys.argv[2] + "/d/held"
+def put(path, text): # in place, same size, and there when it returns
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.pwrite(fd, text.encode() * 1024, 0)
+    os.close(fd)
+def check(what, got, want):
+    if got != want.encode():
+        sys.exit("%s: expected %s, got %r" % (what, want, got))
+put(a, "first...")
+fd, direct = os.open(b, os.O_RDWR), os.open(b, os.O_RDWR | os.O_DIRECT)
+page = mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+for i in range(20):
+    check("before", os.pread(fd, 8, 0), "first..." if not i else "second%02d" % (i - 1))
+    os.pread(direct, 4096, 0)
+    page[:8]
+    put(a, "second%02d" % i)
+    if i % 4 == 0:
+        os.fchmod(fd, 0o600 + i % 8)
+    elif i % 4 == 1:
+        os.utime(fd, (i, i))
+    elif i % 4 == 2:
+        os.ftruncate(fd, 8192)
+    check("O_DIRECT %d" % i, os.pread(direct, 8, 0), "second%02d" % i)
+    check("mapping %d" % i, page[:8], "second%02d" % i)
+    check("read %d" % i, os.pread(fd, 8, 0), "second%02d" % i)
+EOF
+python3 "$work/held.py" "$a" "$b" || fail "a file held open shows old bytes"
+
 # -- a stopped holder: the other waits for the term, then goes on; continued, the holder shows the new state
 look
 p=$(pid_of_mount "$b")
