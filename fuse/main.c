@@ -288,6 +288,7 @@ static int run(struct mount *m)
         rc = mount_session(m);
     if (!rc)
         rc = serve(m, &old);
+    ops_release_all(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);
     if (m->se) {
@@ -301,7 +302,9 @@ static int run(struct mount *m)
 
 int main(int argc, char **argv)
 {
-    struct mount m = {.log_fd = -1, .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER};
+    struct mount m = {.log_fd = -1,
+                      .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER,
+                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER};
     char err[1536];
     int rc = 0;
     if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {

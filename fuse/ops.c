@@ -14,6 +14,7 @@
 
 #include <errno.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -25,6 +26,32 @@
 struct mount_ctx *ops_ctx(fuse_req_t req)
 {
     return fuse_req_userdata(req);
+}
+
+void ops_opened(struct mount_ctx *m, struct open_node *n)
+{
+    LOCK_SCOPE(&m->opens_lock);
+    n->prev = NULL;
+    n->next = m->opens;
+    if (n->next)
+        n->next->prev = n;
+    m->opens = n;
+}
+
+void ops_closed(struct mount_ctx *m, struct open_node *n)
+{
+    pthread_mutex_lock(&m->opens_lock);
+    *(n->prev ? &n->prev->next : &m->opens) = n->next;
+    if (n->next)
+        n->next->prev = n->prev;
+    pthread_mutex_unlock(&m->opens_lock);
+    n->release(n);
+}
+
+void ops_release_all(struct mount_ctx *m)
+{
+    while (m->opens)
+        ops_closed(m, m->opens);
 }
 
 bool ops_cut_off(struct mount_ctx *m)

@@ -12,6 +12,12 @@
 #include "ctl_server.h"
 #include "inode.h"
 
+/* An open file or directory: first member of its handle. The kernel tells of each one's end, but not
+ * when the mount itself ends first. */
+struct open_node {
+    struct open_node *prev, *next;
+    void (*release)(struct open_node *n); /* frees it */
+};
 struct mount_ctx {                /* the session's userdata */
     struct fuse_session *session; /* NULL until mounted */
     struct client *client;
@@ -22,13 +28,18 @@ struct mount_ctx {                /* the session's userdata */
     pthread_mutex_t root_lock;
     Replfs__Attr root; /* as last seen; under root_lock, as is: */
     struct statvfs space;
+    pthread_mutex_t opens_lock;
+    struct open_node *opens;
 };
 
 extern const struct fuse_lowlevel_ops ops_table;
+void ops_release_all(struct mount_ctx *m); /* after the loop's end, before client_close */
 void ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
+void ops_opened(struct mount_ctx *m, struct open_node *n);
+void ops_closed(struct mount_ctx *m, struct open_node *n); /* releases it */
 /* No metad is connected. The root's attributes and the free space are then answered as last seen,
  * since umount(8) and replfsctl ask for them first and must work just then; all else waits for
  * metad. */

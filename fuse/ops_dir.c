@@ -25,6 +25,7 @@
 #define COOKIE_MAX ((uint64_t)INT64_MAX - COOKIE_SHIFT)
 
 struct dirh {
+    struct open_node node;
     pthread_mutex_t lock;
     uint64_t parent;        /* for "..": known with the first page */
     struct rpc_result page; /* page.rep: a ReaddirReply, or NULL */
@@ -47,8 +48,9 @@ static struct dirh *dirh_of(const struct fuse_file_info *fi)
     return (struct dirh *)(uintptr_t)fi->fh;
 }
 
-static void dirh_free(struct dirh *d)
+static void dirh_free(struct open_node *n)
 {
+    struct dirh *d = (struct dirh *)n;
     rpc_result_free(&d->page);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -69,14 +71,17 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     pthread_mutex_init(&d->lock, NULL);
     d->parent = ino;
     fi->fh = (uint64_t)(uintptr_t)d;
+    d->node.release = dirh_free;
+    struct mount_ctx *m = ops_ctx(req);
+    ops_opened(m, &d->node);
     if (fuse_reply_open(req, fi))
-        dirh_free(d);
+        ops_closed(m, &d->node);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    dirh_free(dirh_of(fi));
+    ops_closed(ops_ctx(req), &dirh_of(fi)->node);
     ops_reply(req, 0);
 }
 

@@ -29,6 +29,7 @@
 #define COPY_MAX 0x7ffff000u /* the answer's count has 32 bits */
 
 struct handle {
+    struct open_node node;
     struct cfile *file;
     bool writable;
     bool direct;        /* past the page cache */
@@ -45,7 +46,14 @@ static bool wants_write(int flags)
     return (flags & O_ACCMODE) != O_RDONLY;
 }
 
-static void set_handle(struct fuse_file_info *fi, struct cfile *file)
+static void release_handle(struct open_node *n)
+{
+    struct handle *h = (struct handle *)n;
+    cfile_close(h->file);
+    free(h);
+}
+
+static void set_handle(fuse_req_t req, struct fuse_file_info *fi, struct cfile *file)
 {
     struct handle *h = calloc(1, sizeof *h);
     if (!h)
@@ -57,6 +65,8 @@ static void set_handle(struct fuse_file_info *fi, struct cfile *file)
     if (fi->flags & O_DIRECT || (fi->flags & O_APPEND && h->writable))
         fi->direct_io = 1;
     h->direct = fi->direct_io;
+    h->node.release = release_handle;
+    ops_opened(ops_ctx(req), &h->node);
 }
 
 /* A write in the background that failed is told to each handle, not only to the first that asks. */
@@ -64,12 +74,6 @@ static int with_errors(struct handle *h, int rc)
 {
     int e = cfile_error_since(h->file, &h->errs_seen);
     return rc < 0 ? rc : e;
-}
-
-static void drop_handle(struct handle *h)
-{
-    cfile_close(h->file);
-    free(h);
 }
 
 static int truncate_open(fuse_req_t req, struct cfile *f, uint64_t size, Replfs__Attr *a)
@@ -117,9 +121,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (fi->keep_cache && !(fi->flags & O_NOATIME) && (fi->flags & O_ACCMODE) != O_WRONLY &&
         client_atime_counts(m->client, &a))
         fi->keep_cache = 0; /* so that the first read reaches us */
-    set_handle(fi, f);
+    set_handle(req, fi, f);
     if (fuse_reply_open(req, fi))
-        drop_handle(handle_of(fi)); /* the caller was interrupted: no release will come */
+        ops_closed(m, &handle_of(fi)->node); /* the caller was interrupted: no release will come */
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -140,9 +144,9 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     }
     inode_seen(m->inodes, a.ino, a.change);
     ops_entry(m, parent, &a, &e);
-    set_handle(fi, f);
+    set_handle(req, fi, f);
     if (fuse_reply_create(req, &e, fi))
-        drop_handle(handle_of(fi));
+        ops_closed(m, &handle_of(fi)->node);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -201,7 +205,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     ops_unlock_release(req, ino, fi);
-    drop_handle(handle_of(fi));
+    ops_closed(ops_ctx(req), &handle_of(fi)->node);
     ops_reply(req, 0);
 }
 

@@ -60,8 +60,9 @@ int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
     f->growing += a->grows;
     abuf_seal(f);
     cfile_mark_dirty(f);
+    uint64_t id = a->id; /* a goes with its commit, perhaps while the lock is dropped here */
     send_pump(f);
-    flush_below(f, a->id + 1); /* a is gone then */
+    flush_below(f, id + 1);
     if (!w.rc)
         *off = w.off;
     return w.rc;

@@ -125,10 +125,12 @@ bool conform_as(int line, const struct conform_user *user);
 /* Ends a child made by conform_as or conform_fork. */
 void conform_child_end(void) __attribute__((noreturn));
 /* AS(BOB) { ... }: the block is run by another process, as that user */
-#define AS(user) for (bool as_ = conform_as(__LINE__, &(user)); as_; conform_child_end())
+#define AS(user)                                                                                   \
+    for (bool as_ = conform_as(__LINE__, &(user)); as_; as_ = false, conform_child_end())
 /* CHILD(pid) { ... }: the block is run by a child at the same time; conform_join(pid) waits for it */
 pid_t conform_fork(void);
-#define CHILD(pid) for (bool child_ = ((pid) = conform_fork()) == 0; child_; conform_child_end())
+#define CHILD(pid)                                                                                 \
+    for (bool child_ = ((pid) = conform_fork()) == 0; child_; child_ = false, conform_child_end())
 /* Waits for a child's end; false and one failed assertion when it did not end well. */
 bool conform_join(int line, pid_t pid);
 #define JOIN(pid) conform_join(__LINE__, pid)
