@@ -270,6 +270,11 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         if (l->stopped || (way_is_free(l, n, w, w->need[i].write, t) && in_turn))
             continue;
         queue_up(l, n, w);
+        for (unsigned k = i + 1; k < w->n; k++) { /* what it will wait for next is asked for now */
+            struct node *after = *slot_of(l, w->need[k].ino);
+            if (after != NULL)
+                way_is_free(l, after, w, w->need[k].write, t);
+        }
         return false;
     }
     for (unsigned i = 0; i < w->n; i++)
@@ -309,7 +314,17 @@ void lease_need(struct lease_wait *w, uint64_t ino, bool write)
             w->need[i].write |= write;
             return;
         }
-    assert(w->n < LEASE_NEEDS_MAX);
+    if (w->n == 0)
+        w->need = w->inl;
+    if (w->n >= LEASE_NEEDS_INLINE && (w->n & (w->n - 1)) == 0) { /* full at each power of two */
+        struct lease_need *v = malloc(2ul * w->n * sizeof(*v));
+        if (v == NULL)
+            abort();
+        memcpy(v, w->need, w->n * sizeof(*v));
+        if (w->need != w->inl)
+            free(w->need);
+        w->need = v;
+    }
     w->need[w->n++] = (struct lease_need){ino, write};
 }
 
@@ -337,13 +352,9 @@ void leases_leave(struct leases *l, struct lease_wait *w)
         n->busy--;
         node_tidy(l, n);
     }
-}
-
-bool leases_clear(struct leases *l, struct lease_wait *w, uint64_t ino)
-{
+    if (w->n > LEASE_NEEDS_INLINE)
+        free(w->need);
     w->n = 0;
-    lease_need(w, ino, true);
-    return leases_enter(l, w);
 }
 
 /* ---- giving and taking ---- */

@@ -39,14 +39,17 @@ struct leases *leases_new(const struct leases_config *cfg);
 void leases_stop(struct leases *l);
 void leases_free(struct leases *l); /* nobody may be waiting */
 
-#define LEASE_NEEDS_MAX 4u
+#define LEASE_NEEDS_INLINE 4u
 struct lease_need {
     uint64_t ino;
     bool write;
 };
-struct lease_wait { /* of one request; lives from leases_enter to leases_leave */
+/* Of one request: zero but for session and ready, then lease_need for what it touches, leases_enter,
+ * leases_leave, which frees what lease_need allocated. Not copied in between. */
+struct lease_wait {
     uint64_t session;
-    struct lease_need need[LEASE_NEEDS_MAX];
+    struct lease_need inl[LEASE_NEEDS_INLINE];
+    struct lease_need *need; /* inl, or malloc'ed */
     unsigned n;
     void (*ready)(
         struct lease_wait *w); /* on the thread that freed the way; leases_leave follows */
@@ -62,9 +65,6 @@ void leases_leave(struct leases *l, struct lease_wait *w);
  * held. */
 enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
                              const struct lease_wait *in);
-/* Recalls every lease of other sessions on ino, as for a change that has already happened. true:
- * none; false: w->ready is called when they are gone. w is set up by this call (session kept). */
-bool leases_clear(struct leases *l, struct lease_wait *w, uint64_t ino);
 void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
 void leases_drop_session(struct leases *l, uint64_t session);
 void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */

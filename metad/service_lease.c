@@ -300,8 +300,8 @@ void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wai
     case REPLFS__META_OP__OP_QUOTA:
         lease_need(w, op->quota->ino, true);
         break;
-    case REPLFS__META_OP__OP_SET_GOAL: /* a longer list comes from setrepl -R, in pieces */
-        for (size_t i = 0; i < op->set_goal->n_ino && i < LEASE_NEEDS_MAX; i++)
+    case REPLFS__META_OP__OP_SET_GOAL: /* hundreds at once, from setrepl -R */
+        for (size_t i = 0; i < op->set_goal->n_ino; i++)
             lease_need(w, op->set_goal->ino[i], true);
         break;
     default:

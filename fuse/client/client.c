@@ -235,10 +235,9 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
         if (e->lease && e->attr) {
             Replfs__Attr a = REPLFS__ATTR__INIT;
             attr_copy(&a, e->attr);
-            client_merge_attr(c, &a);
-        }
-        if (e->lease && e->attr)
+            client_merge_attr(c, &a); /* an open file hears of a change first */
             lcache_put_attr(c->lcache, begun, e->attr);
+        }
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
     }
@@ -311,22 +310,6 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
     }
     rpc_result_free(&res);
     return rc;
-}
-
-bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns)
-{
-    struct cfile *f = cfile_get(c, ino);
-    if (!f)
-        return false;
-    pthread_mutex_lock(&f->mu);
-    bool dirty = f->head != NULL;
-    if (dirty) {
-        *size = cfile_size(f);
-        *mtime_ns = f->dirty_mtime ? f->dirty_mtime : f->attr.mtime_ns;
-    }
-    pthread_mutex_unlock(&f->mu);
-    cfile_unref(f);
-    return dirty;
 }
 
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)

@@ -77,7 +77,6 @@ enum cfile_write_flag {
  * APPEND: at the end of the file, wherever other clients have moved it; *off gets where. That waits
  * for the commit. Each MiB is one piece, between which others may append. */
 int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsigned flags);
-/* As cfile_write, taking over a page-aligned buffer without a copy. */
 /* Bytes [off, off+len) of the file as this client sees it (own unflushed writes included; holes are
  * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
  * -EIO when none is good. */
@@ -108,8 +107,6 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out);
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
 int client_sync(struct client *c); /* fsync of everything dirty */
-/* Size and mtime including unflushed writes; false when ino is not open or clean. */
-bool client_dirty_attr(struct client *c, uint64_t ino, uint64_t *size, int64_t *mtime_ns);
 
 /* ---- access times: which reads count is the mount's rule; metad learns it within about a second ----
  */

@@ -9,8 +9,10 @@
  * Two inodes with one hash only make it keep less. Attributes of a node that is there are replaced
  * by newer ones only (Attr.change).
  *
- * The kernel is told by a thread of its own, since it may have to wait for a page that is being
- * read; metad gets its answer after that. Dropping everything tells at once what cannot block.
+ * The kernel is told by WORKERS threads, since telling it may wait for a page that is being read
+ * or written; metad gets its answer after that. Such a page may itself wait for metad, which waits
+ * for us: a request about the inode (lcache_yield) then answers metad first. Dropping everything
+ * tells at once what cannot block.
  *
  * Failure modes: out of memory ends the process. Thread context: any. */
 #include "lcache.h"

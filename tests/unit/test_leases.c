@@ -98,6 +98,28 @@ static void test_sharing(void **state)
     assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_SHARED); /* not alone */
 }
 
+static void test_many_needs(void **state)
+{
+    (void)state;
+    struct op o = {.w = {.session = B, .ready = on_ready}};
+    for (uint64_t ino = 100; ino < 600; ino++)
+        assert_int_equal(grant(A, ino, LEASE_SHARED), LEASE_SHARED);
+    for (uint64_t ino = 100; ino < 600; ino++)
+        lease_need(&o.w, ino, true);
+    lease_need(&o.w, 599, true); /* counts once */
+    assert_int_equal(o.w.n, 500);
+    assert_false(leases_enter(rig.l, &o.w));
+    assert_int_equal(rig.nasked, 500); /* all at once, not one after the other */
+    for (uint64_t ino = 100; ino < 600; ino++) {
+        assert_false(o.ready);
+        leases_ack(rig.l, A, ino, LEASE_NONE);
+    }
+    assert_true(o.ready);
+    assert_int_equal(grant(A, 350, LEASE_SHARED), LEASE_NONE); /* about to change */
+    leases_leave(rig.l, &o.w);
+    assert_int_equal(grant(A, 350, LEASE_SHARED), LEASE_SHARED);
+}
+
 static void test_own_lease_is_no_obstacle(void **state)
 {
     (void)state;
@@ -274,6 +296,7 @@ int main(void)
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_sharing),
+        T(test_many_needs),
         T(test_own_lease_is_no_obstacle),
         T(test_writer_recalls_readers),
         T(test_reader_lowers_exclusive),
