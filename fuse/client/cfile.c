@@ -35,7 +35,6 @@ static void cfile_destroy(struct cfile *f)
     }
     wchunk_unref(c, f->wcur);
     f->wcur = NULL;
-    ra_free(f);
     layout_drop(f);
     idmap_clear(&f->locs);
     idmap_clear(&f->abufs);
@@ -82,7 +81,6 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
         return; /* an answer from before our last commit */
     if (f->attr.ino && a->change != f->attr.change) {
         layout_drop(f);
-        ra_drop(f);
         f->base_synced = false; /* who wrote that may not have synced it */
     }
     attr_copy(&f->attr, a);
@@ -101,7 +99,6 @@ void cfile_changed_since(struct cfile *f, uint64_t begun)
     if (lcache_held_since(f->c->lcache, begun, f->ino))
         return;
     layout_drop(f);
-    ra_drop(f);
     f->base_synced = false;
 }
 

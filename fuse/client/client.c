@@ -42,14 +42,12 @@ static void locks_init(struct client *c)
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
-    ra_start(c);
 }
 
 /* Accepts a half-built client. */
 static void client_free(struct client *c)
 {
     c->stopping = true;
-    ra_stop(c);
     flush_stop(c);
     grants_stop(c);
     client_locks_stop(c);
@@ -333,7 +331,6 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
     cfile_changed_since(f, begun);
     extmap_remove(&f->base, size, UINT64_MAX - size, NULL, NULL);
     f->map_gen++;
-    ra_drop(f);
     if (got.ino)
         attr_copy(&f->attr, &got);
     /* metad may free the chunk with its last extent: nothing more goes there. */

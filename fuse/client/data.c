@@ -51,7 +51,6 @@ static void map_follow(struct cfile *f, int mode, uint64_t off, uint64_t len, ui
     if (rc)
         layout_drop(f);
     f->map_gen++;
-    ra_drop(f);
 }
 
 static void own_attr(struct cfile *f, const Replfs__Attr *got, uint64_t begun)
@@ -128,7 +127,6 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
         return rc;
     pthread_mutex_lock(&dst->mu);
     layout_drop(dst);
-    ra_drop(dst);
     dst->base_synced = false;
     own_attr(dst, &got, begun);
     pthread_mutex_unlock(&dst->mu);

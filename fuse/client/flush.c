@@ -212,7 +212,6 @@ static void batch_into_map(struct cfile *f, struct batch *b, const Replfs__Attr 
     cfile_changed_since(f, b->begun);
     if (b->over) { /* where others wrote since, they won: ask */
         layout_drop(f);
-        ra_drop(f);
     }
     for (size_t i = 0; !b->over && i < b->nexts; i++) {
         extmap_insert(&f->base, &b->exts[i], NULL, NULL, NULL);
@@ -223,7 +222,6 @@ static void batch_into_map(struct cfile *f, struct batch *b, const Replfs__Attr 
         return;
     if (attr->size != size) {
         layout_drop(f);
-        ra_drop(f);
         f->base_synced = false;
     }
     attr_copy(&f->attr, attr);

@@ -14,13 +14,12 @@
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
  *   flush.c      commit, flush, fsync, the background flusher
  *   read.c       reading from chunkds with checks and fall-over
- *   readahead.c  prefetching for sequential readers
  *   client.c     open, close and the plain calls
  *   locks.c      file locks held and asked for
  *   idmap.c      hash table from 64-bit ids to pointers
  *
  * Lock order: cfile.mu first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
- * session.mu, dirty.mu, ra.mu, locks.mu (session.mu also inside files.mu and locks.mu). No lock is held over a call that waits for a peer, nor over rpc_call
+ * session.mu, dirty.mu, locks.mu (session.mu also inside files.mu and locks.mu). No lock is held over a call that waits for a peer, nor over rpc_call
  * (which may run its completion at once). Completions run on loop threads: they take cfile.mu
  * briefly and never wait for a condition. */
 #ifndef REPLFS_CLIENT_INTERNAL_H
@@ -153,7 +152,6 @@ struct wchunk {
 };
 
 /* ---- open files ---- */
-struct ra; /* readahead.c */
 struct cfile {
     struct client *c;
     uint64_t ino;
@@ -197,7 +195,6 @@ struct cfile {
     unsigned fails;   /* failures in a row */
     int64_t retry_at; /* not before */
     int64_t progress; /* last time something went forward */
-    struct ra *ra;
 };
 
 struct node {
@@ -290,13 +287,6 @@ struct client {
         uint64_t bytes;
     } dirty;
     struct {
-        pthread_mutex_t mu;
-        pthread_cond_t cv;
-        struct ra_job *head, *tail;
-        pthread_t threads[4];
-        unsigned nthreads, idle;
-    } ra;
-    struct {
         pthread_mutex_t sending; /* taken first */
         pthread_mutex_t mu;      /* map, since */
         struct idmap map;        /* ino -> struct atime_entry */
@@ -366,8 +356,9 @@ void nodes_probe(struct client *c, uint32_t id);  /* is it alive? */
 bool nodes_silent(struct client *c, uint32_t id); /* its last probe was not answered */
 bool nodes_usable(struct client *c, const struct cloc *l);
 size_t nodes_bad(struct client *c, uint32_t *out, size_t max);
-/* Sorts ids for reading: this host first, then the idle and quick ones, those that failed last. */
-void nodes_order(struct client *c, uint32_t *ids, size_t n);
+/* Sorts the ids of a chunk's copies for reading: this host first, then the idle and quick ones, those
+ * that failed last. Among equals a chunk keeps to one chunkd, whose disk then reads in sequence. */
+void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n);
 void nodes_begin(struct client *c, uint32_t id);
 void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok);
 void nodes_name(struct client *c, uint32_t id, char *out,
@@ -495,14 +486,6 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
 void client_locks_claims_free(struct locks_claims *x);
 void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
-/* ---- read.c / readahead.c ---- */
-/* once: one try and no complaints (prefetch). */
-int read_range(struct cfile *f, uint64_t off, size_t len, bool once, struct buf **out);
-/* Serves from prefetched bytes: 1 served, 0 not there. */
-int ra_serve(struct cfile *f, uint64_t off, size_t len, struct buf **out);
-void ra_after(struct cfile *f, uint64_t off, size_t len); /* start prefetching when sequential */
-void ra_drop(struct cfile *f);                            /* mu held: bytes changed */
-void ra_free(struct cfile *f);
-void ra_start(struct client *c);
-void ra_stop(struct client *c);
+/* ---- read.c ---- */
+int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
 #endif

@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/mix.h"
 
 #define LOG_MODULE "nodes"
+#define FAVOUR 8u /* so much slower may the chunkd be that reads a chunk in sequence */
 #define BACKOFF_MIN_MS 50u
 #define BACKOFF_MAX_MS 2000u
 #define PROBE_MS 1500u
@@ -304,14 +306,19 @@ static uint64_t read_cost(struct client *c, uint32_t id, int64_t now)
     return cost;
 }
 
-void nodes_order(struct client *c, uint32_t *ids, size_t n)
+void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
 {
+    uint32_t favourite = 0;
+    for (size_t i = 0; i < n; i++) /* highest random weight: the same one whatever their order */
+        if (!favourite ||
+            mix64(chunk ^ (uint64_t)ids[i] << 40) > mix64(chunk ^ (uint64_t)favourite << 40))
+            favourite = ids[i];
     uint64_t cost[COPIES_MAX];
     int64_t now = clock_mono();
     pthread_mutex_lock(&c->nodes.mu);
     for (size_t i = 0; i < n; i++) {
         uint32_t id = ids[i];
-        uint64_t mine = read_cost(c, id, now);
+        uint64_t mine = read_cost(c, id, now) / (id == favourite ? FAVOUR : 1);
         size_t k = i;
         for (; k && cost[k - 1] > mine; k--) {
             cost[k] = cost[k - 1];

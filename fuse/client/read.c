@@ -272,7 +272,7 @@ static int op_run(struct readop *op)
     for (size_t i = 0; i < op->nsegs; i++) {
         struct readseg *s = &op->segs[i];
         memcpy(s->order, s->loc.chunkds, sizeof(s->order));
-        nodes_order(op->c, s->order, s->loc.n);
+        nodes_order(op->c, s->loc.chunk, s->order, s->loc.n);
         if (!ask_next(op, i)) {
             s->done = true;
             s->code = s->code ? s->code : -ERR_NO_CHUNK;
@@ -448,15 +448,15 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     return rc;
 }
 
-int read_range(struct cfile *f, uint64_t off, size_t len, bool once, struct buf **out)
+int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
 {
     int64_t deadline = client_deadline(f->c);
     unsigned hopeless = 0, pause_ms = 20;
     for (;;) {
         bool again, answered;
         bool last = hopeless == 2 || clock_mono() + pause_ms * NSEC_PER_MSEC >= deadline;
-        int rc = round_once(f, off, len, deadline, last && !once, out, &again, &answered);
-        if (!rc || !again || once)
+        int rc = round_once(f, off, len, deadline, last, out, &again, &answered);
+        if (!rc || !again)
             return rc;
         if (last)
             return -EIO;
@@ -481,11 +481,5 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
         if (rc)
             return rc;
     }
-    if (!ra_serve(f, (uint64_t)off, len, out)) {
-        int rc = read_range(f, (uint64_t)off, len, false, out);
-        if (rc)
-            return rc;
-    }
-    ra_after(f, (uint64_t)off, (*out)->len);
-    return 0;
+    return read_range(f, (uint64_t)off, len, out);
 }

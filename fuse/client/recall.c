@@ -27,7 +27,6 @@ void recall_forget(void *arg, uint64_t ino)
         return;
     pthread_mutex_lock(&f->mu);
     layout_drop(f);
-    ra_drop(f);
     f->base_synced = false;
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);

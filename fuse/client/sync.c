@@ -388,7 +388,7 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
     for (uint64_t off = 0; !rc && next_live(f, wc, off, &e); off = e.file_off + e.len) {
         struct buf *b = NULL;
         pthread_mutex_unlock(&f->mu);
-        rc = read_range(f, e.file_off, e.len, false, &b);
+        rc = read_range(f, e.file_off, e.len, &b);
         pthread_mutex_lock(&f->mu);
         if (!rc)
             rc = put_back(f, &e, b);

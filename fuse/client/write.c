@@ -254,7 +254,6 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
     } else {
         rc = write_put(f, data, len, (uint64_t)*off);
     }
-    ra_drop(f);
     send_pump(f);
     pthread_mutex_unlock(&f->mu);
     return rc;
