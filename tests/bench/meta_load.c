@@ -1,15 +1,14 @@
 /* Load generator for metad on the client library, no FUSE: threads create files (empty, or with one
- * extent of a granted chunk each) or ask for attributes, over one session, and print JSON with the
- * rate. tests/bench/meta_scale drives it.
+ * extent of a granted chunk each) or ask for attributes, over one session or several, and print
+ * JSON with the rate. tests/bench/meta_scale and tests/bench/run drive it.
  *
- *   bench_meta_load META create|getattr FILES THREADS EXTENTS(0|1) [PREFIX]
+ *   bench_meta_load META create|getattr FILES THREADS EXTENTS(0|1) [PREFIX [SESSIONS]]
  *
  * Each thread works in a directory of its own, 10,000 files a directory. The bytes of extents are
  * not sent to any chunkd: this measures metad. Exit 1 with a message when anything fails. */
 #include "base/clock.h"
-#include "base/error.h"
 #include "base/log.h"
-#include "fuse/client/client.h"
+#include "meta_ops.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -19,6 +18,7 @@
 
 #define PER_DIR 10000u
 #define GRANTS 256u
+#define MAX_SESSIONS 64u
 
 struct work {
     struct client *client;
@@ -27,30 +27,6 @@ struct work {
     const char *prefix;
     pthread_t id;
 };
-
-static void die(const char *what, int code)
-{
-    fprintf(stderr, "bench_meta_load: %s: %s\n", what, err_str(code));
-    exit(1);
-}
-
-static uint64_t make(struct client *c, uint64_t parent, const char *name, uint32_t mode)
-{
-    Replfs__CreateOp create = REPLFS__CREATE_OP__INIT;
-    Replfs__MetaOp op = REPLFS__META_OP__INIT;
-    Replfs__Attr attr = REPLFS__ATTR__INIT;
-
-    create.parent = parent;
-    create.name.data = (uint8_t *)name;
-    create.name.len = strlen(name);
-    create.mode = mode;
-    op.op_case = REPLFS__META_OP__OP_CREATE;
-    op.create = &create;
-    int rc = client_mutate(c, &op, &attr, NULL);
-    if (rc < 0)
-        die(name, rc);
-    return attr.ino;
-}
 
 /* The next chunk of a batch of grants. */
 static uint64_t next_chunk(struct client *c, struct rpc_result *batch, size_t *used)
@@ -99,10 +75,10 @@ static void *create_files(void *arg)
     for (unsigned i = 0; i < w->files; i++) {
         if (i % PER_DIR == 0) {
             snprintf(name, sizeof name, "%s-t%u-d%u", w->prefix, w->thread, i / PER_DIR);
-            dir = make(w->client, 1, name, S_IFDIR | 0755);
+            dir = bench_make(w->client, 1, name, S_IFDIR | 0755);
         }
         snprintf(name, sizeof name, "file-%07u", i);
-        uint64_t ino = make(w->client, dir, name, S_IFREG | 0644);
+        uint64_t ino = bench_make(w->client, dir, name, S_IFREG | 0644);
         if (w->extents)
             commit(w->client, ino, next_chunk(w->client, &batch, &used));
     }
@@ -116,7 +92,7 @@ static void *ask_attributes(void *arg)
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
     for (unsigned i = 0; i < w->files; i++) {
-        int rc = client_getattr(w->client, 1, &attr);
+        int rc = client_getattr_now(w->client, 1, &attr);
         if (rc < 0)
             die("getattr", rc);
     }
@@ -126,30 +102,27 @@ static void *ask_attributes(void *arg)
 int main(int argc, char **argv)
 {
     if (argc < 6) {
-        fprintf(stderr, "usage: %s META create|getattr FILES THREADS EXTENTS [PREFIX]\n", argv[0]);
+        fprintf(stderr, "usage: %s META create|getattr FILES THREADS EXTENTS [PREFIX [SESSIONS]]\n",
+                argv[0]);
         return 64;
     }
     unsigned files = (unsigned)strtoul(argv[3], NULL, 10);
     unsigned threads = (unsigned)strtoul(argv[4], NULL, 10);
-    struct client_config cfg = {
-        .metads = &argv[1],
-        .nmetads = 1,
-        .name = "bench_meta_load",
-        .rpc = {.role = RPC_ROLE_CLIENT, .name = "bench_meta_load", .threads = 1, .insecure = true},
-    };
-    struct client *c;
+    unsigned sessions = argc > 7 ? (unsigned)strtoul(argv[7], NULL, 10) : 1;
+    struct client *c[MAX_SESSIONS];
 
     log_init("bench_meta_load", LOG_LVL_WARN, NULL);
-    int rc = client_open(&cfg, &c);
-    if (rc < 0)
-        die(argv[1], rc);
+    if (sessions == 0 || sessions > MAX_SESSIONS)
+        die("sessions", -EINVAL);
+    for (unsigned i = 0; i < sessions; i++)
+        c[i] = bench_session(argv[1]);
     struct work *w = calloc(threads ? threads : 1, sizeof *w);
     if (!w || threads == 0)
         die("threads", -EINVAL);
     bool getattr = strcmp(argv[2], "getattr") == 0;
     int64_t start = clock_mono();
     for (unsigned t = 0; t < threads; t++) {
-        w[t] = (struct work){.client = c,
+        w[t] = (struct work){.client = c[t % sessions],
                              .thread = t,
                              .files = files / threads,
                              .extents = argv[5][0] == '1',
@@ -160,11 +133,14 @@ int main(int argc, char **argv)
     for (unsigned t = 0; t < threads; t++)
         pthread_join(w[t].id, NULL);
     double s = (double)(clock_mono() - start) / 1e9;
-    printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"extents\": %s, \"seconds\": "
+    printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"sessions\": %u, \"extents\": "
+           "%s, \"seconds\": "
            "%.3f, "
            "\"per_second\": %.0f}\n",
-           argv[2], files / threads * threads, threads, argv[5], s, files / threads * threads / s);
-    client_close(c);
+           argv[2], files / threads * threads, threads, sessions, argv[5], s,
+           files / threads * threads / s);
+    for (unsigned i = 0; i < sessions; i++)
+        client_close(c[i]);
     free(w);
     return 0;
 }

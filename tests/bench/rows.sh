@@ -115,9 +115,11 @@ measure() { # ROW SYSTEM: sets value
 
 # -- the book, and how long it will still take -----------------------------------------------------
 declare -A spent=() guess=() left=()
-expect_cost() { # KIND ROW SYSTEM: once more to be measured; a first guess until it was
+done_ms=0 done_guess=0 # in all: how long it took and how long that was guessed to take
+expect_cost() { # KIND ROW SYSTEM [SECONDS]: once more to be measured; a first guess until it was
     local k=$1/$2/$3
     left[$k]=$((${left[$k]:-0} + 1))
+    [ $# -lt 4 ] || { guess[$k]=$4; return; }
     case $2 in
     write | cp | write4) guess[$k]=$((2 + mib / 100)) ;;
     read | read4) guess[$k]=$((3 + mib / 100)) ;;
@@ -125,23 +127,30 @@ expect_cost() { # KIND ROW SYSTEM: once more to be measured; a first guess until
     *) guess[$k]=8 ;;
     esac
 }
-remaining() { # minutes
-    local k sum=0
-    for k in "${!left[@]}"; do sum=$((sum + left[$k] * ${spent[$k]:-${guess[$k]}})); done
-    echo $(((sum + 59) / 60))
+remaining() { # minutes: what was measured takes as long again, guesses are as wrong as they were
+    local k sure=0 unsure=0
+    for k in "${!left[@]}"; do
+        if [ -n "${spent[$k]:-}" ]; then sure=$((sure + left[$k] * spent[$k])); else unsure=$((unsure + left[$k] * guess[$k])); fi
+    done
+    echo $(((sure + (done_guess ? unsure * done_ms / done_guess : unsure * 1000) + 59999) / 60000))
 }
+milliseconds() { date +%s%3N; }
 take() { # WHEN KIND ROW SYSTEM COMMAND...: runs it, which sets value, and writes that down
-    local when=$1 kind=$2 row=$3 s=$4 t=$SECONDS k=$2/$3/$4
+    local when=$1 kind=$2 row=$3 s=$4 t k=$2/$3/$4
+    t=$(milliseconds)
     shift 4
     value=''
+    sync # what others left unwritten is not this one's cost
     "$@" || value=failed
     [ "$value" != failed ] || failures=$((failures + 1))
     printf '%s\t%s\t%s\t%s\n' "$kind" "$row" "$s" "$value" >>"$results"
-    spent[$k]=$((SECONDS - t))
+    spent[$k]=$(($(milliseconds) - t))
+    done_ms=$((done_ms + spent[$k])) done_guess=$((done_guess + ${guess[$k]:-0}))
     left[$k]=$((${left[$k]:-1} - 1))
-    printf '%-6s %-12s %-10s %12s   about %s min left\n' "$when" "$row" "$s" "$value" "$(remaining)" >&2
+    [ "$kind" = table ] || row="$kind $row"
+    printf '%-6s %-26s %-10s %12s   about %s min left\n' "$when" "$row" "$s" "$value" "$(remaining)" >&2
 }
 report() { # the tables on stdout, JSON where asked
     "$here/report" "$results" --runs "$runs" --mib "$mib" --goal "$goal" --chunkds "$chunkds" --hosts "$hosts" --opts "$opts" \
-        --tree "$tree" --commit "$(git -C "$repo" describe --always --dirty 2>/dev/null || echo unknown)" ${json:+--json "$json"}
+        --tree "$tree" --files "$files" --sync_delay "$sync_delay" --delays "$slow_delays" --commit "$(git -C "$repo" describe --always --dirty 2>/dev/null || echo unknown)" ${json:+--json "$json"}
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The benchmark still works: every row of tests/bench/run, tiny and once, gives a figure on every file system. The peer here is a
-# plain directory whose --remount fails: its cold rows, and only those, are reported as failed.
+# The benchmark still works: every row of tests/bench/run, tiny and once, gives a figure on every file system. The peer here is
+# a plain directory whose --remount fails: its cold rows, and only those, are reported as failed.
 . "$(dirname "$0")/caselib.sh"
 mkdir "$work/peer"
 code=0
 "$cases_repo/tests/bench/run" --runs 1 --mib 8 --seconds 0.2 --tree /usr/include/linux/netfilter --dir "$work" \
     --peer "beside=$work/peer" --remount beside=false --json "$work/bench.json" >"$work/table" 2>"$work/progress" || code=$?
-cat "$work/table"
-expect "exit code with failed rows ($(tail -5 "$work/progress"))" 1 $code
+cat "$work/progress" "$work/table"
+expect "exit code with failed rows" 1 $code
 python3 - "$work/bench.json" <<'P'
 import json, sys
 whole = json.load(open(sys.argv[1]))
@@ -21,5 +21,4 @@ for row, cells in table.items():
         assert len(figures) == 1, (row, system, figures)
         assert (figures[0] is None) == (system == "beside" and row in cold), (row, system, figures)
 P
-expect "rows in the table" 13 "$(grep -c '^|.*\(, s\|IOPS\) |' "$work/table")"
 expect "what it leaves behind" "" "$(find "$work" "$work/peer" -maxdepth 1 -name '*bench*' ! -name bench.json)"
