@@ -184,6 +184,13 @@ static void open_space(struct space *s, char *meta, unsigned most)
         die("files", -ENOMEM);
 }
 
+static void close_space(struct space *s)
+{
+    client_close(s->client);
+    free(s->files);
+    free(s->dirs);
+}
+
 int main(int argc, char **argv)
 {
     struct space stays = {0}, grows = {0};
@@ -215,7 +222,7 @@ int main(int argc, char **argv)
                    median(grows.us[v], rounds));
         fflush(stdout);
     }
-    client_close(stays.client);
-    client_close(grows.client);
+    close_space(&stays);
+    close_space(&grows);
     return 0;
 }
