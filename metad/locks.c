@@ -344,7 +344,7 @@ void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t 
     locks_session_tidy(t, s);
 }
 
-void locks_detach(struct locks *t, void *cookie, int64_t now)
+bool locks_detach(struct locks *t, void *cookie, int64_t now)
 {
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         for (struct lock_session *s = t->sessions[i]; s != NULL; s = s->hash_next)
@@ -352,8 +352,9 @@ void locks_detach(struct locks *t, void *cookie, int64_t now)
                 if (w->cookie == cookie) {
                     w->cookie = NULL;
                     w->deadline = now + KEEP_NS;
-                    return;
+                    return true;
                 }
+    return false;
 }
 
 /* ---- many files at once ---- */

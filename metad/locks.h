@@ -46,8 +46,9 @@ bool locks_test(struct locks *t, const struct lock_req *r, struct lock_req *out)
 bool locks_cancel(struct locks *t, uint64_t session, uint64_t id, int64_t now);
 void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t owner, bool flock,
                       int64_t now);
-/* The request's connection is gone: its place is kept a while, its cookie is forgotten. */
-void locks_detach(struct locks *t, void *cookie, int64_t now);
+/* The request's connection is gone: its place is kept a while, its cookie is forgotten. False: it
+ * waits no longer, locks_next_done still has its answer and with it the cookie. */
+bool locks_detach(struct locks *t, void *cookie, int64_t now);
 /* The session is closed: its locks go, its waiting requests end with -ERR_SESSION. */
 void locks_drop_session(struct locks *t, uint64_t session, int64_t now);
 /* A client came back and says what it holds (session in each is ignored): exactly that is held

@@ -175,6 +175,14 @@ static void tick(void *arg)
     leave(l);
 }
 
+static void answer_due(void *arg)
+{
+    struct service_locks *l = arg;
+
+    enter(l);
+    leave(l);
+}
+
 /* The session may change locks on this connection. false: to be refused with *code. */
 static bool tied(struct service_locks *l, uint64_t session, const struct rpc_conn *conn, int *code)
 {
@@ -360,7 +368,7 @@ void service_lock_forget(struct service *s, uint64_t session)
     tie_drop(l, session);
     locks_drop_session(l->table, session, clock_mono());
     if (l->s->cfg.loop != NULL) /* not here: the caller has the fsm lock */
-        rpc_loop_defer(l->s->cfg.loop, 0, tick, l);
+        rpc_loop_defer(l->s->cfg.loop, 0, answer_due, l);
     pthread_mutex_unlock(&l->mu);
 }
 
@@ -380,9 +388,8 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
                 t->conn = NULL;
     for (struct waiting *w = l->waiting, *next; w != NULL; w = next) {
         next = w->next;
-        if (w->req->conn != conn)
-            continue;
-        locks_detach(l->table, w, now);
+        if (w->req->conn != conn || !locks_detach(l->table, w, now))
+            continue; /* another's, or its answer is due: see leave() */
         waiting_unlist(w);
         rpc_fail(w->req, ERR_PEER_GONE, "its connection is gone");
         free(w);

@@ -211,7 +211,7 @@ static void test_deadline_keeps_place(void **state)
     expect_done(21, 0); /* still first */
     expect_quiet();
     /* a request whose connection went is not granted, and forgotten in the end */
-    locks_detach(t, (void *)22, 6 * SEC);
+    assert_true(locks_detach(t, (void *)22, 6 * SEC));
     assert_int_equal(try_lock(2, 1, 7, UN, 0, 9), 0);
     expect_quiet();
     assert_int_equal(locks_count(t), 0);
@@ -228,6 +228,7 @@ static void test_deadline_keeps_place(void **state)
     r.end = 10;
     assert_int_equal(locks_set(t, &r, (void *)3, 0, NEVER), -EINVAL);
     locks_unlock_all(t, 1, 7, 1, false, 0);
+    assert_false(locks_detach(t, (void *)2, 0)); /* its answer is due */
     expect_done(2, 0);
 }
 
