@@ -373,6 +373,8 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
         return LEASE_ELSEWHERE;
     if (h != NULL && h->want < h->mode)
         return LEASE_NONE; /* being recalled */
+    if (h != NULL && h->mode == LEASE_EXCLUSIVE)
+        return LEASE_EXCLUSIVE; /* whoever changes it just now is the session itself */
     if (n != NULL && (n->busy > own || n->head != NULL))
         return LEASE_NONE;
     if (n != NULL && n->n > (h != NULL ? 1u : 0u)) {

@@ -278,6 +278,16 @@ bool opens_is_open(struct opens *o, uint64_t ino)
     return open;
 }
 
+bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct ref *r = o->refs[mix64(ino) & (o->buckets - 1)];
+    while (r != NULL && (r->ino != ino || r->session->id == session))
+        r = r->hash_next;
+    pthread_mutex_unlock(&o->lock);
+    return r != NULL;
+}
+
 void opens_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct opens *o = arg;

@@ -35,6 +35,8 @@ bool opens_settled(struct opens *o);
 /* Told of every session that is closed, with the fsm and opens locks held. NULL: nobody. */
 void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg);
 bool opens_is_open(struct opens *o, uint64_t ino);
+/* A session other than this one has it open. */
+bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino);
 /* How long nothing was heard of the session, in ms; UINT32_MAX: not open. */
 uint32_t opens_silent_ms(struct opens *o, uint64_t session);
 /* Its lease counts as over: it is closed through the log at the next look. */

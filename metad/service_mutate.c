@@ -100,13 +100,27 @@ static void created(struct step *st, uint64_t ino)
     }
 }
 
-static uint32_t give(struct leases *l, const struct step *st, uint64_t ino)
+static uint32_t give(struct leases *l, const struct step *st, uint64_t ino, enum lease_mode want)
 {
-    enum lease_mode m = leases_grant(l, st->gate.session, ino, LEASE_SHARED, &st->gate);
+    enum lease_mode m = leases_grant(l, st->gate.session, ino, want, &st->gate);
     return m == LEASE_ELSEWHERE ? LEASE_NONE : (uint32_t)m;
 }
 
-static void give_leases(struct step *st)
+/* What a CreateOp made is its session's alone; when the answer is given again, others may have
+ * opened it since. */
+static enum lease_mode deserved(const struct step *st, bool repeated)
+{
+    const struct mutate *m = st->m;
+    const Replfs__MutateReq *r = m->req->env->mutate_req;
+
+    if (!r->exclusive || st->op->op_case != REPLFS__META_OP__OP_CREATE || !S_ISREG(st->attr.mode))
+        return LEASE_SHARED;
+    if (repeated && opens_elsewhere(m->s->cfg.opens, r->session, st->attr.ino))
+        return LEASE_SHARED;
+    return LEASE_EXCLUSIVE;
+}
+
+static void give_leases(struct step *st, bool repeated)
 {
     const Replfs__MutateReq *r = st->m->req->env->mutate_req;
     struct leases *l = st->m->s->leases;
@@ -114,9 +128,9 @@ static void give_leases(struct step *st)
     if (!r->lease)
         return;
     if (st->result.attr != NULL)
-        st->result.lease = give(l, st, st->attr.ino);
+        st->result.lease = give(l, st, st->attr.ino, deserved(st, repeated));
     if (st->result.parent != NULL)
-        st->result.parent_lease = give(l, st, st->parent.ino);
+        st->result.parent_lease = give(l, st, st->parent.ino, LEASE_SHARED);
 }
 
 /* Log thread; fsm write lock held when code is 0. */
@@ -141,7 +155,7 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         created(st, res->ino);
     if (res->parent != 0 && fsm_getattr(s->cfg.fsm, res->parent, &st->parent) == 0)
         st->result.parent = &st->parent;
-    give_leases(st);
+    give_leases(st, res->repeated);
 }
 
 /* 0, or why a client may not propose this. */

@@ -18,6 +18,9 @@
 #ifndef LEASE_MS
 #define LEASE_MS 1500u
 #endif
+#ifndef TERM_MS
+#define TERM_MS 0u /* metad's default, or LEASE_MS when that is less */
+#endif
 #define PATIENCE_MS 20000
 
 static struct metad {
@@ -45,7 +48,7 @@ static void start_metad(void)
     struct mlog_config log_cfg = {.dir = md.dir};
     struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20};
     struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
-    struct service_config cfg = {.lease_ms = LEASE_MS};
+    struct service_config cfg = {.lease_ms = LEASE_MS, .term_ms = TERM_MS};
 
     assert_int_equal(fsm_new(&md.fsm), 0);
     log_cfg.fsm = md.fsm;
@@ -77,6 +80,7 @@ static void start_metad(void)
 static void stop_metad(void)
 {
     opens_stop(md.opens);
+    service_stop(md.service);
     mlog_stop(md.mlog);
     rpc_loop_free(md.loop);
     nodes_free(md.nodes);
@@ -87,14 +91,20 @@ static void stop_metad(void)
     fsm_free(md.fsm);
 }
 
-static void dial(struct peer *p, enum rpc_role role)
+/* svc: for what metad asks of it, or NULL */
+static void dial_serving(struct peer *p, enum rpc_role role, const struct rpc_service *svc)
 {
     struct rpc_config rpc = {.role = role, .name = "test", .threads = 1};
     char addr[64];
 
     snprintf(addr, sizeof(addr), "127.0.0.1:%d", md.port);
     assert_int_equal(rpc_loop_new(&rpc, &p->loop), 0);
-    assert_int_equal(rpc_dial(p->loop, addr, RPC_ROLE_METAD, NULL, &p->conn), 0);
+    assert_int_equal(rpc_dial(p->loop, addr, RPC_ROLE_METAD, svc, &p->conn), 0);
+}
+
+static void dial(struct peer *p, enum rpc_role role)
+{
+    dial_serving(p, role, NULL);
 }
 
 static void hang_up(struct peer *p)
