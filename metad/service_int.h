@@ -70,6 +70,14 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
  * kept back. */
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req));
+/* Runs alone(s, req, in) once no other session has a lease on ino; none gets one until it returns
+ * (leases_grant with `in`). */
+void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                   void (*alone)(struct service *s, struct rpc_req *req,
+                                 const struct lease_wait *in));
+void service_lease(struct service *s, struct rpc_req *req);
+/* Regular files alone are given exclusively. fsm read lock held. */
+bool service_is_file(struct service *s, uint64_t ino);
 /* What an operation reads and changes, names resolved as of now (the fsm's read lock is taken). */
 void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w);
 #endif

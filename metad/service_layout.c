@@ -182,46 +182,78 @@ void service_layout(struct service *s, struct rpc_req *req)
 
 /* ---- open, close ---- */
 
-void service_open(struct service *s, struct rpc_req *req)
+/* What may be given to who opens ino for writing and asks for it alone, if nobody else has a lease:
+ * while others have it open, each would only take it from the other. fsm read lock held. */
+static enum lease_mode open_wish(struct service *s, const Replfs__OpenReq *r)
+{
+    if (!r->write || !r->exclusive)
+        return LEASE_NONE;
+    if (!service_is_file(s, r->ino) || opens_elsewhere(s->cfg.opens, r->session, r->ino))
+        return LEASE_SHARED;
+    return LEASE_EXCLUSIVE;
+}
+
+/* The inode has been marked as open. false: another session has it to itself. */
+static bool open_fill(struct service *s, struct pile *pile, const Replfs__OpenReq *r,
+                      const struct lease_wait *in, Replfs__OpenReply *rep, int *code)
+{
+    Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
+    Replfs__LayoutReply *layout = pile_alloc(pile, sizeof(*layout));
+
+    replfs__layout_reply__init(layout);
+    want.ino = r->ino;
+    want.max_extents = EXTENTS_AT_OPEN;
+    fsm_rdlock(s->cfg.fsm);
+    enum lease_mode on = leases_grant(s->leases, r->session, r->ino, open_wish(s, r), in);
+    if (on != LEASE_ELSEWHERE)
+        *code = build_layout(s, pile, r->session, &want, layout);
+    fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE)
+        return false;
+    rep->lease = (uint32_t)on;
+    rep->attr = layout->attr;
+    if (*code == 0)
+        rep->layout = layout;
+    else if (layout->attr != NULL)
+        *code = 0; /* a directory or the like: attributes only */
+    return true;
+}
+
+static void open_now(struct service *s, struct rpc_req *req, const struct lease_wait *in)
 {
     const Replfs__OpenReq *r = req->env->open_req;
     Replfs__OpenReply rep = REPLFS__OPEN_REPLY__INIT;
-    Replfs__LayoutReply layout = REPLFS__LAYOUT_REPLY__INIT;
-    Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
     CLEANUP(pile_free) struct pile pile = {0};
 
-    if (!service_session_ok(s, req, r->session, false))
-        return;
-    /* First the mark, then the look: an inode that is still there now stays. */
+    /* First the mark, then the look: an inode that is still there now stays. And of two sessions
+     * that open it at once, at least one sees the other. */
     int rv = opens_add(s->cfg.opens, r->session, r->ino);
     if (rv == 0) {
-        want.ino = r->ino;
-        want.max_extents = EXTENTS_AT_OPEN;
-        fsm_rdlock(s->cfg.fsm);
-        enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
-        if (on != LEASE_ELSEWHERE)
-            rv = build_layout(s, &pile, r->session, &want, &layout);
-        fsm_unlock(s->cfg.fsm);
-        if (on == LEASE_ELSEWHERE) {
+        if (!open_fill(s, &pile, r, in, &rep, &rv)) {
             service_again(s, req, r->session, r->ino, service_open);
             return;
         }
-        bool no_bytes =
-            rv != 0 && layout.attr != NULL; /* a directory or the like: attributes only */
-        if (rv == 0)
-            rep.layout = &layout;
-        else if (no_bytes)
-            rv = 0;
-        else
+        if (rv != 0)
             opens_del(s->cfg.opens, r->session, r->ino);
     }
     if (rv != 0) {
         rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
         return;
     }
-    rep.attr = layout.attr;
     RPC_ENVELOPE(env, OPEN_REPLY, open_reply, &rep);
     rpc_reply(req, &env, NULL);
+}
+
+void service_open(struct service *s, struct rpc_req *req)
+{
+    const Replfs__OpenReq *r = req->env->open_req;
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    if (r->write && r->exclusive && !opens_elsewhere(s->cfg.opens, r->session, r->ino))
+        service_alone(s, req, r->session, r->ino, open_now);
+    else
+        open_now(s, req, NULL);
 }
 
 void service_close(struct service *s, struct rpc_req *req)

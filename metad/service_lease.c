@@ -1,4 +1,5 @@
-/* Leases in metad's requests: what an operation touches, and how a session is asked to give back.
+/* Leases in metad's requests: what an operation touches, how a session is asked to give back, and
+ * how it gets a file for itself.
  *
  * A recall goes over the connection on which its session was last opened or resumed. Its reply is
  * the acknowledgement. When the connection is lost instead, the lease stays recalled until the
@@ -210,41 +211,92 @@ void service_leases_free(struct service *s)
     leases_free(s->leases);
 }
 
-/* ---- waiting to read ---- */
+/* ---- waiting for one inode ---- */
 
 struct gate {
     struct lease_wait w;
     struct service *s;
     struct rpc_req *req;
     void (*again)(struct service *s, struct rpc_req *req);
+    void (*alone)(struct service *s, struct rpc_req *req, const struct lease_wait *in);
 };
 
 static void gate_ready(struct lease_wait *w)
 {
     struct gate *g = (struct gate *)w;
 
-    g->again(g->s, g->req);
+    if (g->alone != NULL)
+        g->alone(g->s, g->req, w);
+    else
+        g->again(g->s, g->req);
     leases_leave(g->s->leases, w);
     free(g);
 }
 
-static void gate_enter(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
-                       bool write, void (*again)(struct service *s, struct rpc_req *req))
+static void gate_enter(const struct gate *how, uint64_t session, uint64_t ino)
 {
     struct gate *g = malloc(sizeof(*g));
 
     if (g == NULL)
         abort();
-    *g = (struct gate){{.session = session, .ready = gate_ready}, s, req, again};
-    lease_need(&g->w, ino, write);
-    if (leases_enter(s->leases, &g->w))
+    *g = *how;
+    g->w = (struct lease_wait){.session = session, .ready = gate_ready};
+    lease_need(&g->w, ino, g->alone != NULL);
+    if (leases_enter(g->s->leases, &g->w))
         gate_ready(&g->w);
 }
 
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req))
 {
-    gate_enter(s, req, session, ino, false, again);
+    gate_enter(&(struct gate){.s = s, .req = req, .again = again}, session, ino);
+}
+
+void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                   void (*alone)(struct service *s, struct rpc_req *req,
+                                 const struct lease_wait *in))
+{
+    gate_enter(&(struct gate){.s = s, .req = req, .alone = alone}, session, ino);
+}
+
+/* ---- a lease for its own sake ---- */
+
+bool service_is_file(struct service *s, uint64_t ino)
+{
+    const struct extmap *map;
+    return fsm_extents(s->cfg.fsm, ino, &map) == 0;
+}
+
+/* Others' leases are gone. Others may have the file open: they ask before they show anything. */
+static void lease_alone(struct service *s, struct rpc_req *req, const struct lease_wait *in)
+{
+    const Replfs__LeaseReq *r = req->env->lease_req;
+    Replfs__LeaseReply rep = REPLFS__LEASE_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    enum lease_mode on = LEASE_NONE;
+
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (rv == 0)
+        on = leases_grant(s->leases, r->session, r->ino,
+                          service_is_file(s, r->ino) ? LEASE_EXCLUSIVE : LEASE_SHARED, in);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.attr = &attr;
+    rep.lease = (uint32_t)on;
+    RPC_ENVELOPE(env, LEASE_REPLY, lease_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_lease(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LeaseReq *r = req->env->lease_req;
+
+    if (service_session_ok(s, req, r->session, false))
+        service_alone(s, req, r->session, r->ino, lease_alone);
 }
 
 /* ---- what an operation touches ---- */

@@ -15,7 +15,8 @@
  * lost with a connection is thus undone by the resume that follows.
  *
  * A granted lock comes with the inode's attributes, so that the client sees what the former holder
- * wrote without asking.
+ * wrote without asking; but not while another session has changes of the file that metad does not
+ * know: the client asks then, and that waits.
  *
  * Threads: rpc loop threads; the hook of a closed session runs on the log thread with the fsm lock
  * and leaves the answers to a loop thread. Lock order: fsm, opens, locks.mu, connection. */
@@ -103,8 +104,10 @@ static void answer(struct service_locks *l, struct rpc_req *req, int code)
 
     if (code == 0) {
         if (m->type != LOCKSET_NONE) {
+            uint64_t session = req->env->lock_req->session;
             fsm_rdlock(l->s->cfg.fsm);
-            if (fsm_getattr(l->s->cfg.fsm, m->ino, &attr) == 0)
+            if (leases_grant(l->s->leases, session, m->ino, LEASE_NONE, NULL) != LEASE_ELSEWHERE &&
+                fsm_getattr(l->s->cfg.fsm, m->ino, &attr) == 0)
                 rep.attr = &attr;
             fsm_unlock(l->s->cfg.fsm);
         }

@@ -18,12 +18,17 @@ void service_getxattr(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, true))
         return;
     fsm_rdlock(s->cfg.fsm);
+    enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
     int rv = fsm_getxattr(s->cfg.fsm, r->ino, r->name.data, r->name.len, &value, &len);
     if (rv == 0) {
         rep.value.data = pile_copy(&pile, value, len);
         rep.value.len = len;
     }
     fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE) { /* chmod changes the ACL, and writing drops capabilities */
+        service_again(s, req, r->session, r->ino, service_getxattr);
+        return;
+    }
     if (rv != 0) {
         rpc_fail(req, rv, "extended attribute of inode %llu", (unsigned long long)r->ino);
         return;
@@ -42,6 +47,7 @@ void service_listxattr(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, true))
         return;
     fsm_rdlock(s->cfg.fsm);
+    enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
     int rv = fsm_listxattr(s->cfg.fsm, r->ino, NULL, &len);
     if (rv == 0 && len > 0) {
         rep.names.data = pile_alloc(&pile, len);
@@ -49,6 +55,10 @@ void service_listxattr(struct service *s, struct rpc_req *req)
         rv = fsm_listxattr(s->cfg.fsm, r->ino, rep.names.data, &len);
     }
     fsm_unlock(s->cfg.fsm);
+    if (on == LEASE_ELSEWHERE) {
+        service_again(s, req, r->session, r->ino, service_listxattr);
+        return;
+    }
     if (rv != 0) {
         rpc_fail(req, rv, "extended attributes of inode %llu", (unsigned long long)r->ino);
         return;

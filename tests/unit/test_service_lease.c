@@ -129,6 +129,12 @@ static void on_done(void *arg, int code, const Replfs__Envelope *rep, struct buf
         k->ino = r->attr != NULL ? r->attr->ino : 0;
     } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REPLY) {
         k->lease = rep->getattr_reply->lease;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_OPEN_REPLY) {
+        k->lease = rep->open_reply->lease;
+        k->ino = rep->open_reply->attr->ino;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_LEASE_REPLY) {
+        k->lease = rep->lease_reply->lease;
+        k->ino = rep->lease_reply->attr->ino;
     }
     k->done = true;
     pthread_cond_signal(&k->cond);
@@ -148,6 +154,14 @@ static int finish(struct call *call)
         pthread_cond_wait(&call->cond, &call->mu);
     pthread_mutex_unlock(&call->mu);
     return call->code;
+}
+
+static bool is_done(struct call *call)
+{
+    pthread_mutex_lock(&call->mu);
+    bool done = call->done;
+    pthread_mutex_unlock(&call->mu);
+    return done;
 }
 
 static void send_op(struct client *k, struct call *call, Replfs__MetaOp *op, uint64_t seq,
@@ -236,6 +250,82 @@ static int chmod_as(struct client *k, uint64_t ino, uint32_t mode)
     return finish(&call) != 0 ? call.code : (int)call.lease;
 }
 
+static void send_open(struct client *k, struct call *call, uint64_t ino, bool exclusive)
+{
+    Replfs__OpenReq r = REPLFS__OPEN_REQ__INIT;
+
+    r.session = k->p.session;
+    r.ino = ino;
+    r.write = true;
+    r.exclusive = exclusive;
+    RPC_ENVELOPE(env, OPEN_REQ, open_req, &r);
+    send_to(k, call, &env);
+}
+
+static int open_as(struct client *k, uint64_t ino, bool exclusive)
+{
+    struct call call;
+
+    send_open(k, &call, ino, exclusive);
+    return finish(&call) != 0 ? call.code : (int)call.lease;
+}
+
+static void close_as(struct client *k, uint64_t ino)
+{
+    Replfs__CloseReq r = REPLFS__CLOSE_REQ__INIT;
+    struct call call;
+
+    r.session = k->p.session;
+    r.ino = &ino;
+    r.n_ino = 1;
+    RPC_ENVELOPE(env, CLOSE_REQ, close_req, &r);
+    send_to(k, &call, &env);
+    assert_int_equal(finish(&call), 0);
+}
+
+static void send_lease(struct client *k, struct call *call, uint64_t ino)
+{
+    Replfs__LeaseReq r = REPLFS__LEASE_REQ__INIT;
+
+    r.session = k->p.session;
+    r.ino = ino;
+    RPC_ENVELOPE(env, LEASE_REQ, lease_req, &r);
+    send_to(k, call, &env);
+}
+
+static int lease(struct client *k, uint64_t ino)
+{
+    struct call call;
+
+    send_lease(k, &call, ino);
+    return finish(&call) != 0 ? call.code : (int)call.lease;
+}
+
+/* The recall to the client that is being kept; NULL when its time runs out. */
+static struct rpc_req *recall_of(struct client *k)
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+    struct rpc_req *req = NULL;
+
+    while (req == NULL && clock_mono() < until) {
+        pthread_mutex_lock(&k->mu);
+        if (k->nasked > 0)
+            req = k->asked[--k->nasked];
+        pthread_mutex_unlock(&k->mu);
+        if (req == NULL)
+            usleep(2000);
+    }
+    assert_non_null(req);
+    return req;
+}
+
+static void keep_recalls(struct client *k, bool on)
+{
+    pthread_mutex_lock(&k->mu);
+    k->keeps = on;
+    pthread_mutex_unlock(&k->mu);
+}
+
 /* ---- what is given ---- */
 
 static void test_created(void **state)
@@ -266,12 +356,104 @@ static void test_created_again(void **state)
     assert_true(again.ino == ino && again.lease == LEASE_SHARED);
 }
 
+static void test_opened(void **state)
+{
+    (void)state;
+    uint64_t ino = make_as(&a, "file", S_IFREG | 0644, false, 0).ino;
+    close_as(&a, ino);
+    assert_int_equal(getattr(&b, ino), LEASE_SHARED);
+    assert_int_equal(open_as(&c, ino, false), LEASE_NONE); /* not asked for */
+    close_as(&c, ino);
+    assert_int_equal(open_as(&b, ino, true), LEASE_EXCLUSIVE);
+    assert_true(recalls_of(&a) == 1 && recalls_of(&b) == 0);
+    assert_true(was_asked(&a, ino, LEASE_NONE));
+    assert_int_equal(getattr(&b, ino), LEASE_EXCLUSIVE);
+    /* while both have it open they do not take it from each other by opening */
+    assert_int_equal(open_as(&a, ino, true), LEASE_SHARED);
+    assert_true(was_asked(&b, ino, LEASE_SHARED));
+    assert_int_equal(open_as(&b, ino, true), LEASE_SHARED);
+    assert_int_equal(recalls_of(&a), 1);
+    /* only by asking */
+    assert_int_equal(lease(&b, ino), LEASE_EXCLUSIVE);
+    assert_int_equal(recalls_of(&a), 2);
+    assert_int_equal(lease(&b, ino), LEASE_EXCLUSIVE);
+    assert_int_equal(lease(&a, ino), LEASE_EXCLUSIVE);
+    assert_true(was_asked(&b, ino, LEASE_NONE));
+    close_as(&b, ino);
+    close_as(&a, ino);
+    assert_int_equal(open_as(&c, ino, true), LEASE_EXCLUSIVE);
+    /* not directories, and not what is not there */
+    assert_int_equal(lease(&a, FSM_ROOT_INO), LEASE_SHARED);
+    assert_int_equal(open_as(&a, FSM_ROOT_INO, true), LEASE_SHARED);
+    assert_int_equal(lease(&a, 999999), -ENOENT);
+    assert_int_equal(open_as(&a, 999999, true), -ENOENT);
+    a.p.session += 2;
+    assert_int_equal(lease(&a, ino), -ERR_SESSION);
+    a.p.session -= 2;
+}
+
+/* Two ask at once: the holder's flush passes both, then one gets it and the other takes it from
+ * that one. */
+static void test_asked_at_once(void **state)
+{
+    struct call one, two, look;
+
+    (void)state;
+    uint64_t ino = make(&a, "file");
+    keep_recalls(&a, true);
+    send_lease(&b, &one, ino);
+    struct rpc_req *recall = recall_of(&a);
+    send_lease(&c, &two, ino);
+    send_getattr(&c, &look, ino);
+    assert_int_equal(chmod_as(&a, ino, 0640), LEASE_NONE); /* is about to go */
+    assert_int_equal(recalls_of(&a), 1);
+    keep_recalls(&a, false);
+    answer(recall, LEASE_NONE);
+    assert_int_equal(finish(&one), 0);
+    assert_int_equal(finish(&two), 0);
+    assert_int_equal(finish(&look), 0);
+    assert_true(one.lease != LEASE_EXCLUSIVE || two.lease != LEASE_EXCLUSIVE ||
+                recalls_of(&b) + recalls_of(&c) > 0);
+    assert_int_equal(lease(&b, ino), LEASE_EXCLUSIVE);
+    assert_int_equal(lease(&c, ino), LEASE_EXCLUSIVE);
+}
+
+/* What others read waits for who has the file to itself. */
+static void test_readers_wait(void **state)
+{
+    struct call call;
+
+    (void)state;
+    uint64_t ino = make(&a, "file");
+    for (unsigned kind = 0; kind < 4; kind++) {
+        keep_recalls(&a, true);
+        assert_int_equal(lease(&a, ino), LEASE_EXCLUSIVE);
+        Replfs__LayoutReq layout = REPLFS__LAYOUT_REQ__INIT;
+        Replfs__ListxattrReq list = REPLFS__LISTXATTR_REQ__INIT;
+        layout.session = list.session = b.p.session;
+        layout.ino = list.ino = ino;
+        RPC_ENVELOPE(layout_env, LAYOUT_REQ, layout_req, &layout);
+        RPC_ENVELOPE(list_env, LISTXATTR_REQ, listxattr_req, &list);
+        if (kind == 0)
+            send_getattr(&b, &call, ino);
+        else if (kind == 1)
+            send_open(&b, &call, ino, false);
+        else
+            send_to(&b, &call, kind == 2 ? &layout_env : &list_env);
+        struct rpc_req *recall = recall_of(&a);
+        assert_false(is_done(&call));
+        keep_recalls(&a, false);
+        answer(recall, LEASE_SHARED);
+        assert_int_equal(finish(&call), 0);
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, clients_setup, clients_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_created),
-        T(test_created_again),
+        T(test_created),       T(test_created_again), T(test_opened),
+        T(test_asked_at_once), T(test_readers_wait),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
