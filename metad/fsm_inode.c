@@ -233,6 +233,7 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     if (!h)
         return -ENOENT;
     struct fsm_inode *i = fsm_inode_at(f, h);
+    int64_t changed = i->ctime;
     int r = setattr_check(i, op);
     if (r)
         return r;
@@ -264,6 +265,8 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     else if (op->valid & REPLFS__SETATTR_OP__VALID__MTIME)
         i->mtime = op->mtime_ns;
     fsm_inode_touch(f, i, false);
+    if (op->ctime_ns && op->ctime_ns >= changed && op->ctime_ns <= f->now)
+        i->ctime = op->ctime_ns; /* as the client has shown it since */
     res->ino = op->ino;
     return 0;
 }

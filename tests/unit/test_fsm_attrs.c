@@ -93,6 +93,32 @@ static void test_times(void **state)
     check_times(r, f, 6003, 6004, 6005);
 }
 
+/* A change that a client kept back: done when the client says, within reason. */
+static void test_ctime_told(void **state)
+{
+    struct rig *r = *state;
+    Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
+    static const struct {
+        int64_t now, told, ctime;
+    } t[] = {
+        {2000, 0, 2000},         {2100, 2050, 2050},      {2200, 2050, 2050},
+        {2300, 2300, 2300},      {2400, 2299, 2400},      {2500, 2501, 2500},
+        {2600, INT64_MAX, 2600}, {2700, INT64_MIN, 2700}, {2800, -1, 2800},
+    };
+    uint64_t f = mk(r, "f", REG_MODE);
+    o.ino = f;
+    o.valid = VALID(MODE) | VALID(ATIME_NOW);
+    for (size_t k = 0; k < sizeof t / sizeof t[0]; k++) {
+        uint64_t change = rig_attr(r, f).change;
+        r->now = t[k].now;
+        o.mode = 0600 + (uint32_t)k;
+        o.ctime_ns = t[k].told;
+        assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
+        check_times(r, f, r->now, 1000, t[k].ctime); /* of ctime alone */
+        assert_true(rig_attr(r, f).change > change);
+    }
+}
+
 static void test_truncate_times(void **state)
 {
     struct rig *r = *state;
@@ -324,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_times, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_ctime_told, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_truncate_times, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_atime, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_kill_suid, rig_setup, rig_teardown),
