@@ -45,7 +45,7 @@ struct leases {
     struct node **table;
     size_t mask, count;
     struct node *hot;
-    bool stopped;
+    bool stopped, claim;
     struct leases_stat st;
 };
 
@@ -457,6 +457,78 @@ void leases_drop_session(struct leases *l, uint64_t session)
     free(v);
 }
 
+bool leases_claim(struct leases *l, bool on)
+{
+    LOCK_SCOPE(&l->mu);
+    bool was = l->claim;
+    l->claim = on;
+    return was;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The session has the inode exclusively, still or from now on. Mutex held. */
+static bool claim(struct leases *l, uint64_t session, uint64_t ino)
+{
+    struct node *n = *slot_of(l, ino);
+
+    if (n != NULL && n->n > 0)
+        return holds_exclusive(n, session);
+    if (!l->claim || n != NULL || l->st.leases >= l->cfg.max)
+        return false; /* a node without holds: somebody waits, or changes it */
+    hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
+    return true;
+}
+
+size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
+{
+    struct todo t;
+    size_t nheld, kept = 0;
+
+    if (n > 0)
+        qsort(v, n, sizeof(*v), by_number);
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    uint64_t *held = held_by(l, session, &nheld);
+    for (size_t i = 0; i < nheld; i++) {
+        struct node *p = *slot_of(l, held[i]);
+        if (n > 0 && holds_exclusive(p, session) &&
+            bsearch(&held[i], v, n, sizeof(*v), by_number) != NULL)
+            continue;
+        lower(l, p, hold_find(p, session), LEASE_NONE, &t);
+        node_tidy(l, p);
+    }
+    for (size_t i = 0; i < n; i++)
+        if ((kept == 0 || v[kept - 1] != v[i]) && claim(l, session, v[i]))
+            v[kept++] = v[i];
+    pthread_mutex_unlock(&l->mu);
+    free(held);
+    todo_do(l, &t);
+    return kept;
+}
+
+void leases_remind(struct leases *l, uint64_t session)
+{
+    struct todo t;
+    size_t n;
+
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    uint64_t *v = held_by(l, session, &n);
+    for (size_t i = 0; i < n; i++) {
+        const struct hold *h = hold_find(*slot_of(l, v[i]), session);
+        if (h->want < h->mode)
+            todo_recall(&t, session, v[i], (enum lease_mode)h->want);
+    }
+    pthread_mutex_unlock(&l->mu);
+    free(v);
+    todo_do(l, &t);
+}
+
 void leases_drop_inode(struct leases *l, uint64_t ino)
 {
     struct todo t;
@@ -494,9 +566,10 @@ void leases_tick(struct leases *l)
             }
     pthread_mutex_unlock(&l->mu);
     for (unsigned i = 0; i < n; i++) {
-        if (l->cfg.silent_ms(l->cfg.arg, late[i].session) < l->cfg.term_ms)
+        uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
+        if (silent < l->cfg.term_ms)
             continue;
-        if (late[i].mode == LEASE_EXCLUSIVE)
+        if (late[i].mode == LEASE_EXCLUSIVE && silent != UINT32_MAX)
             l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
         else
             leases_ack(l, late[i].session, late[i].ino, LEASE_NONE);

@@ -67,6 +67,17 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
                              const struct lease_wait *in);
 void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
 void leases_drop_session(struct leases *l, uint64_t session);
+/* A session came back over a new connection and still keeps changes of these inodes back: what it
+ * holds of them exclusively stays, everything else that it holds goes, in one step. While
+ * leases_claim is on, what nobody holds, waits for or changes becomes its own as well. Returns how
+ * many it has; they are the first of v afterwards. leases_remind follows. */
+size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n);
+/* Asks once more for what the session was asked for and has not given back: the former question may
+ * have been lost with its connection. */
+void leases_remind(struct leases *l, uint64_t session);
+/* Whether leases_resume gives what the session does not hold: as long as nobody else has been let
+ * in since a start. Returns what it was before. */
+bool leases_claim(struct leases *l, bool on);
 void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */
 /* Takes recalled leases from sessions that are silent. Call a few times a second. */
 void leases_tick(struct leases *l);

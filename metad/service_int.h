@@ -64,8 +64,11 @@ bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session
 void service_leases_init(struct service *s);
 void service_leases_free(struct service *s);
 void service_conn_closed(struct service *s, struct rpc_conn *c);
-/* A session is reached over this connection from now on. It starts without leases. */
+/* A session is reached over this connection from now on. */
 void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c);
+/* A session that comes back keeps the exclusive leases that it claims and has, and no others.
+ * Returns how many of *claims (malloc'ed) those are. */
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims);
 /* A request that met LEASE_ELSEWHERE on ino: runs again(s, req) once the holder has sent what it
  * kept back. */
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,

@@ -3,7 +3,9 @@
  *
  * A recall goes over the connection on which its session was last opened or resumed. Its reply is
  * the acknowledgement. When the connection is lost instead, the lease stays recalled until the
- * session comes back (it starts without leases then) or has been silent for the term.
+ * session comes back or has been silent for the term. Coming back, it has left what it claims
+ * (files held exclusively, with changes that metad does not know yet), and is asked again for what
+ * others wait for: after the reply, so that it knows by then what it has.
  *
  * An unlink or rename changes the inode that the name refers to. It is looked up before the
  * operation waits for leases, so another operation may give the name to another inode in between;
@@ -68,7 +70,22 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
     *b = (struct bound){*slot, session, rpc_conn_ref(c)};
     *slot = b;
     pthread_mutex_unlock(&s->conns->mu);
-    leases_drop_session(s->leases, session);
+}
+
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims)
+{
+    uint64_t *v = malloc((r->n_exclusive + 1) * sizeof(*v));
+    size_t n = 0;
+
+    if (v == NULL)
+        abort();
+    fsm_rdlock(s->cfg.fsm);
+    for (size_t i = 0; i < r->n_exclusive; i++)
+        if (service_is_file(s, r->exclusive[i]))
+            v[n++] = r->exclusive[i];
+    fsm_unlock(s->cfg.fsm);
+    *claims = v;
+    return leases_resume(s->leases, r->session, v, n);
 }
 
 void service_conn_closed(struct service *s, struct rpc_conn *c)
@@ -108,8 +125,8 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
 
     (void)payload;
     if (now != r->conn) {
-        /* the session came back over another connection, without its leases: what it holds now
-         * is not what it gave back */
+        /* the session came back over another connection: what it holds now is what it claimed
+         * there, not what it gave back here */
     } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_RECALL_REPLY) {
         uint32_t kept = rep->recall_reply->kept;
         leases_ack(r->s->leases, r->session, r->ino,
@@ -130,7 +147,7 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct rpc_conn *c = conn_of(s, session);
 
     if (c == NULL)
-        return; /* it comes back without leases, or its time runs out */
+        return; /* it comes back and is reminded, or its time runs out */
     struct recall *r = malloc(sizeof(*r));
     if (r == NULL)
         abort();

@@ -1,5 +1,5 @@
 /* Sessions as clients see them: a new one goes through the log (its id is the leader's random
- * number), one that reconnects resumes and says what it has open, and keepalives renew the lease.
+ * number), one that reconnects resumes and says what it has, and keepalives renew the lease.
  * Runs on rpc threads; a new session is answered from the log thread. */
 #include "service_int.h"
 
@@ -12,6 +12,7 @@
 
 #define LOG_MODULE "session"
 #define OPEN_INOS_MAX (1u << 20)
+#define CLAIMS_MAX 65536u
 
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional)
 {
@@ -24,7 +25,8 @@ bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session
     return false;
 }
 
-static void reply(struct service *s, struct rpc_req *req, uint64_t session)
+static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint64_t *exclusive,
+                  size_t n)
 {
     Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
 
@@ -35,7 +37,8 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session)
     rep.default_min_copies = s->cfg.min_copies;
     rep.metads = (char **)(uintptr_t)s->cfg.metads;
     rep.n_metads = s->cfg.nmetads;
-    service_session_bind(s, session, req->conn);
+    rep.exclusive = exclusive;
+    rep.n_exclusive = n;
     RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -62,12 +65,13 @@ static void open_after(void *arg)
 {
     struct opening *op = arg;
 
-    if (op->code == 0)
+    if (op->code == 0) {
         service_lock_opened(op->s, op->session, op->req->conn);
-    if (op->code == 0)
-        reply(op->s, op->req, op->session);
-    else
+        service_session_bind(op->s, op->session, op->req->conn);
+        reply(op->s, op->req, op->session, NULL, 0);
+    } else {
         rpc_fail(op->req, op->code, "the session could not be opened");
+    }
     free(op);
 }
 
@@ -95,34 +99,56 @@ static void open_new(struct service *s, struct rpc_req *req)
     mlog_propose(s->cfg.mlog, &cmd, open_applied, open_after, op);
 }
 
+/* ---- one that comes back ---- */
+
+/* The claims come first: once the last session is back, others are let in again. The connection is
+ * bound after the reply, lest a recall overtake it (the client's next request is read when this one
+ * is done); what was asked for in between is asked for again. */
+static void resume(struct service *s, struct rpc_req *req)
+{
+    const Replfs__SessionReq *r = req->env->session_req;
+    struct rpc_conn *conn = rpc_conn_ref(req->conn);
+    uint64_t session = r->session, *claims = NULL;
+    size_t kept = 0;
+
+    bool alive = opens_touch(s->cfg.opens, session) == 0;
+    if (alive) {
+        service_lock_resume(s, req);
+        kept = service_lease_resume(s, r, &claims);
+        alive = opens_resume(s->cfg.opens, session, r->open_inos, r->n_open_inos) == 0;
+        if (!alive) {
+            service_lock_forget(s, session);
+            leases_drop_session(s->leases, session);
+        }
+    }
+    if (alive) {
+        log_info("session %016llx is back with %zu open files, %zu locks and %zu of %zu exclusive "
+                 "leases (%s)",
+                 (unsigned long long)session, r->n_open_inos, r->n_locks, kept, r->n_exclusive,
+                 rpc_conn_peer(conn)->addr);
+        reply(s, req, session, claims, kept);
+        service_session_bind(s, session, conn);
+        leases_remind(s->leases, session);
+    } else {
+        rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
+                 (unsigned long long)session);
+    }
+    free(claims);
+    rpc_conn_unref(conn);
+}
+
 void service_session(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
 
-    if (r->session == 0) {
+    if (r->session == 0)
         open_new(s, req);
-        return;
-    }
-    if (r->n_open_inos > OPEN_INOS_MAX) {
+    else if (r->n_open_inos > OPEN_INOS_MAX)
         rpc_fail(req, ERR_PROTOCOL, "too many open files named");
-        return;
-    }
-    bool alive = opens_touch(s->cfg.opens, r->session) == 0;
-    if (alive) {
-        service_lock_resume(s, req);
-        alive = opens_resume(s->cfg.opens, r->session, r->open_inos, r->n_open_inos) == 0;
-        if (!alive)
-            service_lock_forget(s, r->session);
-    }
-    if (!alive) {
-        rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
-                 (unsigned long long)r->session);
-        return;
-    }
-    log_info("session %016llx is back with %zu open files and %zu locks (%s)",
-             (unsigned long long)r->session, r->n_open_inos, r->n_locks,
-             rpc_conn_peer(req->conn)->addr);
-    reply(s, req, r->session);
+    else if (r->n_exclusive > CLAIMS_MAX)
+        rpc_fail(req, ERR_PROTOCOL, "more than %u exclusive leases claimed", CLAIMS_MAX);
+    else
+        resume(s, req);
 }
 
 /* ---- keepalive, bad copies ---- */

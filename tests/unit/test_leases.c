@@ -240,6 +240,70 @@ static void test_session_ends(void **state)
     assert_int_equal(st.leases, 0);
 }
 
+/* A holder that is no more, found before its leases were dropped (or given one after that). */
+static void test_holder_gone(void **state)
+{
+    (void)state;
+    struct op o;
+    grant(A, 10, LEASE_EXCLUSIVE);
+    assert_false(enter(&o, B, 10, true));
+    rig.silent[A] = UINT32_MAX;
+    leases_tick(rig.l);
+    assert_true(o.ready);
+    assert_int_equal(rig.fenced, 0);
+    leases_leave(rig.l, &o.w);
+}
+
+static void test_resume(void **state)
+{
+    (void)state;
+    struct op x, y, z;
+    uint64_t claims[] = {40, 20, 10, 20, 30};
+    grant(A, 10, LEASE_EXCLUSIVE);
+    grant(A, 11, LEASE_EXCLUSIVE);
+    grant(A, 20, LEASE_EXCLUSIVE);
+    grant(A, 30, LEASE_SHARED);
+    assert_false(enter(&x, B, 10, true));
+    assert_false(enter(&y, B, 11, true));
+    assert_false(enter(&z, B, 30, true));
+    assert_int_equal(rig.nasked, 3);
+    assert_int_equal(leases_resume(rig.l, A, claims, 5), 2);
+    assert_true(claims[0] == 10 && claims[1] == 20);
+    assert_true(!x.ready && y.ready && z.ready); /* unclaimed, and never exclusive */
+    assert_int_equal(rig.nasked, 3);
+    leases_remind(rig.l, A);
+    assert_int_equal(rig.nasked, 4);
+    assert_true(rig.asked[3].ino == 10 && rig.asked[3].keep == LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_true(x.ready);
+    leases_leave(rig.l, &x.w);
+    leases_leave(rig.l, &y.w);
+    leases_leave(rig.l, &z.w);
+    assert_int_equal(grant(B, 20, LEASE_SHARED), LEASE_ELSEWHERE);
+    assert_int_equal(leases_resume(rig.l, A, NULL, 0), 0);
+    assert_int_equal(grant(B, 20, LEASE_SHARED), LEASE_SHARED);
+}
+
+/* After a start nobody holds anything; who comes back in time gets what it claims. */
+static void test_claim_anew(void **state)
+{
+    (void)state;
+    struct op o;
+    uint64_t a[] = {10, 11, 12}, b[] = {10, 13}, late[] = {14};
+    assert_false(leases_claim(rig.l, true));
+    assert_true(enter(&o, C, 12, true));                        /* is being changed */
+    assert_int_equal(grant(A, 11, LEASE_SHARED), LEASE_SHARED); /* of an earlier connection */
+    assert_int_equal(leases_resume(rig.l, A, a, 3), 2);
+    assert_true(a[0] == 10 && a[1] == 11);
+    assert_int_equal(grant(A, 11, LEASE_NONE), LEASE_EXCLUSIVE);
+    assert_int_equal(leases_resume(rig.l, B, b, 2), 1); /* the first to come has it */
+    assert_int_equal(b[0], 13);
+    leases_leave(rig.l, &o.w);
+    assert_true(leases_claim(rig.l, false));
+    assert_int_equal(leases_resume(rig.l, C, late, 1), 0);
+    assert_int_equal(leases_resume(rig.l, A, a, 2), 2); /* what is held stays */
+}
+
 /* Random sessions and inodes; after each step: exclusive means alone, nobody gets a lease while
  * another writes, and in the end everybody who waited has had its turn. */
 static void test_random(void **state)
@@ -304,6 +368,9 @@ int main(void)
         T(test_two_inodes),
         T(test_silent_holder),
         T(test_session_ends),
+        T(test_holder_gone),
+        T(test_resume),
+        T(test_claim_anew),
         T(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

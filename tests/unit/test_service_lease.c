@@ -319,6 +319,12 @@ static struct rpc_req *recall_of(struct client *k)
     return req;
 }
 
+/* To metad it is as if nothing had come. */
+static void refuse(struct rpc_req *recall)
+{
+    rpc_fail(recall, ERR_PEER_GONE, "not answered");
+}
+
 static void keep_recalls(struct client *k, bool on)
 {
     pthread_mutex_lock(&k->mu);
@@ -448,12 +454,82 @@ static void test_readers_wait(void **state)
     }
 }
 
+/* Comes back over a new connection and claims these. Returns how many it has, which are the first
+ * of them then; or a negative code. */
+static int resume(struct client *k, uint64_t *claims, size_t n)
+{
+    Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
+    struct rpc_result res;
+
+    hang_up(&k->p);
+    connect_to_metad(k);
+    r.session = k->p.session;
+    r.exclusive = claims;
+    r.n_exclusive = n;
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
+    int rv = ask(&k->p, &env, &res);
+    if (rv == 0) {
+        rv = (int)res.rep->session_reply->n_exclusive;
+        for (int i = 0; i < rv; i++)
+            claims[i] = res.rep->session_reply->exclusive[i];
+    }
+    rpc_result_free(&res);
+    return rv;
+}
+
+static void test_comes_back(void **state)
+{
+    struct call take, look;
+    uint64_t x = make_as(&a, "x", S_IFREG | 0644, true, 0).ino;
+
+    (void)state;
+    uint64_t y = make(&a, "y"), z = make(&a, "z"), claims[] = {z, x, 999999, FSM_ROOT_INO};
+    keep_recalls(&a, true);
+    send_lease(&b, &take, x);
+    refuse(recall_of(&a)); /* is never answered: the connection breaks */
+    send_getattr(&c, &look, y);
+    refuse(recall_of(&a));
+    unsigned before = recalls_of(&a);
+    assert_int_equal(resume(&a, claims, 4), 2);
+    assert_true((claims[0] == x && claims[1] == z) || (claims[0] == z && claims[1] == x));
+    assert_int_equal(finish(&look), 0); /* nobody claimed it */
+    assert_false(is_done(&take));
+    struct rpc_req *again =
+        recall_of(&a); /* on the new connection, and only for what is waited for */
+    assert_true(was_asked(&a, x, LEASE_NONE));
+    assert_int_equal(recalls_of(&a), before + 1);
+    keep_recalls(&a, false);
+    answer(again, LEASE_NONE);
+    assert_int_equal(finish(&take), 0);
+    assert_int_equal(take.lease, LEASE_EXCLUSIVE);
+    assert_int_equal(getattr(&a, z), LEASE_EXCLUSIVE);
+    /* nothing is given anew: another was there meanwhile */
+    claims[0] = x;
+    claims[1] = z;
+    assert_int_equal(resume(&a, claims, 2), 1);
+    assert_int_equal(claims[0], z);
+    assert_int_equal(resume(&a, claims, 0), 0);
+    assert_int_equal(getattr(&b, z), LEASE_SHARED);
+}
+
+static void test_too_many_claims(void **state)
+{
+    enum { N = 65537 };
+    static uint64_t claims[N];
+
+    (void)state;
+    for (unsigned i = 0; i < N; i++)
+        claims[i] = 2 + i;
+    assert_int_equal(resume(&a, claims, N), -ERR_PROTOCOL);
+    assert_int_equal(resume(&a, claims, N - 1), 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, clients_setup, clients_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_created),       T(test_created_again), T(test_opened),
-        T(test_asked_at_once), T(test_readers_wait),
+        T(test_created),      T(test_created_again), T(test_opened),          T(test_asked_at_once),
+        T(test_readers_wait), T(test_comes_back),    T(test_too_many_claims),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
