@@ -354,12 +354,17 @@ static bool settled(const struct opens *o, int64_t now)
     return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
 }
 
-bool opens_settled(struct opens *o)
+size_t opens_awaited(struct opens *o)
 {
     pthread_mutex_lock(&o->lock);
-    bool yes = settled(o, clock_mono());
+    size_t n = settled(o, clock_mono()) ? 0 : o->missing;
     pthread_mutex_unlock(&o->lock);
-    return yes;
+    return n;
+}
+
+bool opens_settled(struct opens *o)
+{
+    return opens_awaited(o) == 0;
 }
 
 void opens_expire(struct opens *o, uint64_t session)

@@ -30,8 +30,9 @@ int opens_touch(struct opens *o, uint64_t session); /* a sign of life. 0 or -ERR
  * reaped. */
 int opens_add(struct opens *o, uint64_t session, uint64_t ino);
 void opens_del(struct opens *o, uint64_t session, uint64_t ino);
-/* No session found at the start is still to come back, or their time (two leases) is over. */
-bool opens_settled(struct opens *o);
+/* How many sessions found at the start are still to come back; 0 after their time (two leases). */
+size_t opens_awaited(struct opens *o);
+bool opens_settled(struct opens *o); /* none */
 /* Told of every session that is closed, with the fsm and opens locks held. NULL: nobody. */
 void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg);
 bool opens_is_open(struct opens *o, uint64_t ino);

@@ -92,6 +92,8 @@ static void on_request(void *arg, struct rpc_req *req)
         rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)row->body);
     } else if (!mlog_is_leader(s->cfg.mlog)) {
         rpc_fail(req, ERR_NOT_LEADER, "this metad does not lead");
+    } else if (service_grace_waits(s, req)) {
+        rpc_fail(req, ERR_BUSY, "metad has just started: not all clients are back yet");
     } else {
         row->handle(s, req);
     }

@@ -3,6 +3,7 @@
  * thread). */
 #ifndef REPLFS_METAD_SERVICE_INT_H
 #define REPLFS_METAD_SERVICE_INT_H
+#include <stdatomic.h>
 #include "leases.h"
 #include "pile.h"
 #include "service.h"
@@ -17,6 +18,8 @@ struct service {
     struct service_locks *locks; /* service_lock.c */
     struct leases *leases;
     struct lease_conns *conns; /* service_lease.c */
+    atomic_bool grace;         /* service_grace.c */
+    int64_t grace_until;
 };
 
 /* service_mutate.c */
@@ -60,6 +63,12 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
  * answered. */
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);
+/* service_grace.c */
+void service_grace_start(struct service *s);
+/* Ends it when it is over. After each session that came back, and a few times a second. */
+void service_grace_look(struct service *s);
+/* A request that reads or changes inodes has to come again later. */
+bool service_grace_waits(struct service *s, const struct rpc_req *req);
 /* service_lease.c */
 void service_leases_init(struct service *s);
 void service_leases_free(struct service *s);

@@ -193,6 +193,7 @@ static void on_reaped(void *arg, uint64_t ino)
 static void on_tick(void *arg)
 {
     struct service *s = arg;
+    service_grace_look(s);
     leases_tick(s->leases);
 }
 
@@ -215,6 +216,7 @@ void service_leases_init(struct service *s)
         abort();
     pthread_mutex_init(&s->conns->mu, NULL);
     s->leases = leases_new(&cfg);
+    service_grace_start(s);
     opens_watch(s->cfg.opens, &w);
 }
 

@@ -121,6 +121,7 @@ static void resume(struct service *s, struct rpc_req *req)
             leases_drop_session(s->leases, session);
         }
     }
+    service_grace_look(s);
     if (alive) {
         log_info("session %016llx is back with %zu open files, %zu locks and %zu of %zu exclusive "
                  "leases (%s)",

@@ -524,12 +524,99 @@ static void test_too_many_claims(void **state)
     assert_int_equal(resume(&a, claims, N - 1), 0);
 }
 
+/* ---- a new start ---- */
+
+static void restart(void)
+{
+    stop_metad();
+    start_metad();
+}
+
+static int keepalive(struct client *k)
+{
+    Replfs__KeepaliveReq r = REPLFS__KEEPALIVE_REQ__INIT;
+    struct call call;
+
+    r.session = k->p.session;
+    RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
+    send_to(k, &call, &env);
+    return finish(&call);
+}
+
+static int goodbye(struct client *k)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
+    struct call call;
+
+    o.session = &k->p.session;
+    o.n_session = 1;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &o;
+    send_op(k, &call, &op, 0, false);
+    return finish(&call);
+}
+
+/* Until metad serves requests that touch inodes. */
+static int getattr_soon(struct client *k, uint64_t ino)
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+    int rv;
+
+    while ((rv = getattr(k, ino)) == -ERR_BUSY && clock_mono() < until)
+        usleep(5000);
+    return rv;
+}
+
+static void test_restart(void **state)
+{
+    (void)state;
+    uint64_t x = make(&a, "x"), y = make(&a, "y"), claims[] = {x, y};
+    uint64_t mine = me.session;
+    hang_up(&me);
+    restart();
+    assert_int_equal(resume(&a, claims, 2), 2);
+    /* not even for those who are back: what others keep back is not known */
+    assert_int_equal(getattr(&a, x), -ERR_BUSY);
+    assert_int_equal(chmod_as(&a, x, 0600), -ERR_BUSY);
+    assert_int_equal(open_as(&a, x, true), -ERR_BUSY);
+    assert_int_equal(lease(&a, x), -ERR_BUSY);
+    assert_int_equal(keepalive(&a), 0);
+    close_as(&a, y);
+    claims[0] = y;
+    assert_int_equal(resume(&b, claims, 1), 0); /* somebody else's */
+    assert_int_equal(goodbye(&b), 0);
+    assert_int_equal(resume(&c, claims, 0), 0);
+    assert_int_equal(getattr(&c, x), -ERR_BUSY);
+    dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, mine, NULL, 0), 0); /* the last one */
+    assert_int_equal(getattr(&a, x), LEASE_EXCLUSIVE);
+    assert_int_equal(getattr(&c, x), LEASE_SHARED);
+    assert_true(was_asked(&a, x, LEASE_SHARED));
+    claims[0] = x;
+    assert_int_equal(resume(&c, claims, 1), 0);
+}
+
+static void test_restart_without_all(void **state)
+{
+    (void)state;
+    uint64_t x = make(&a, "x"), y = make(&b, "y");
+    restart();
+    assert_int_equal(resume(&c, NULL, 0), 0);
+    assert_int_equal(resume(&a, &x, 1), 1);
+    assert_int_equal(getattr(&c, y), -ERR_BUSY);
+    assert_int_equal(getattr_soon(&c, y), LEASE_SHARED);
+    assert_int_equal(getattr(&a, x), LEASE_EXCLUSIVE);
+    assert_int_equal(resume(&b, &y, 1), 0); /* too late */
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, clients_setup, clients_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_created),      T(test_created_again), T(test_opened),          T(test_asked_at_once),
-        T(test_readers_wait), T(test_comes_back),    T(test_too_many_claims),
+        T(test_created),         T(test_created_again), T(test_opened),
+        T(test_asked_at_once),   T(test_readers_wait),  T(test_comes_back),
+        T(test_too_many_claims), T(test_restart),       T(test_restart_without_all),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
