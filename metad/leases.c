@@ -11,8 +11,8 @@
  * Invariants: an EXCLUSIVE hold is alone; a node with waiters has a hold in their way that is being
  * recalled (or they are just being woken); busy counts entered writers.
  *
- * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent delays others
- * until their own deadlines. Thread context: any; callbacks run without the mutex. */
+ * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent makes others
+ * come again and again, until their own deadlines. It goes on being asked while nobody waits. Thread context: any; callbacks run without the mutex. */
 #include "leases.h"
 
 #include <assert.h>
@@ -21,9 +21,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/mix.h"
 
 #define LEASES_MAX (4ull << 20)
+#define PATIENCE_MS 5000u
 
 struct hold {
     uint64_t session;
@@ -58,6 +60,8 @@ struct leases *leases_new(const struct leases_config *cfg)
     l->cfg = *cfg;
     if (l->cfg.max == 0)
         l->cfg.max = LEASES_MAX;
+    if (l->cfg.patience_ms == 0)
+        l->cfg.patience_ms = PATIENCE_MS;
     l->mask = 1023;
     l->table = calloc(l->mask + 1, sizeof(*l->table));
     if (l->table == NULL)
@@ -259,7 +263,8 @@ static bool holds_exclusive(struct node *n, uint64_t session)
     return h != NULL && h->mode == LEASE_EXCLUSIVE;
 }
 
-/* Enters, or queues up at the first inode that is not free. woken: it has had its turn there. */
+/* Enters or is refused, or queues up at the first inode that is not free. woken: it has had its turn
+ * there. */
 static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct todo *t)
 {
     for (unsigned i = 0; i < w->n; i++) {
@@ -267,8 +272,12 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         if (n == NULL)
             continue;
         bool in_turn = woken || n->head == NULL || holds_exclusive(n, w->session);
-        if (l->stopped || (way_is_free(l, n, w, w->need[i].write, t) && in_turn))
+        if (way_is_free(l, n, w, w->need[i].write, t) && in_turn)
             continue;
+        if (l->stopped) {
+            w->code = -ERR_SHUTDOWN;
+            return true;
+        }
         queue_up(l, n, w);
         for (unsigned k = i + 1; k < w->n; k++) { /* what it will wait for next is asked for now */
             struct node *after = *slot_of(l, w->need[k].ino);
@@ -281,6 +290,13 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         if (w->need[i].write)
             node_make(l, w->need[i].ino)->busy++;
     return true;
+}
+
+static void todo_ready(struct todo *t, struct lease_wait *w)
+{
+    w->next = NULL;
+    *t->ready_tail = w;
+    t->ready_tail = &w->next;
 }
 
 /* Lets the waiters of n try again, in their order. */
@@ -297,12 +313,40 @@ static void wake(struct leases *l, struct node *n, struct todo *t)
         n->hot_next->hot_prev = n->hot_prev;
     for (; w != NULL; w = next) {
         next = w->next;
-        if (!try_enter(l, w, n->head == NULL, t))
-            continue;
-        w->next = NULL;
-        *t->ready_tail = w;
-        t->ready_tail = &w->next;
+        if (try_enter(l, w, n->head == NULL, t))
+            todo_ready(t, w);
     }
+}
+
+/* Refuses those at n whose patience has ended; who stood behind them may be free to go. Time starts
+ * when a waiting request is first seen here. */
+static void refuse_late(struct leases *l, struct node *n, int64_t now, struct todo *t)
+{
+    bool gone = false;
+
+    for (struct lease_wait **p = &n->head, *w; (w = *p) != NULL;) {
+        if (w->since == 0)
+            w->since = now;
+        if (w->firm || now - w->since < l->cfg.patience_ms) {
+            p = &w->next;
+            continue;
+        }
+        *p = w->next;
+        if (n->tail == &w->next)
+            n->tail = p;
+        w->code = -ERR_BUSY;
+        todo_ready(t, w);
+        gone = true;
+    }
+    if (!gone)
+        return;
+    if (n->head == NULL) {
+        *n->hot_prev = n->hot_next;
+        if (n->hot_next != NULL)
+            n->hot_next->hot_prev = n->hot_prev;
+    }
+    wake(l, n, t);
+    node_tidy(l, n);
 }
 
 void lease_need(struct lease_wait *w, uint64_t ino, bool write)
@@ -334,6 +378,8 @@ bool leases_enter(struct leases *l, struct lease_wait *w)
 
     todo_init(&t);
     w->waited = false;
+    w->code = 0;
+    w->since = 0;
     pthread_mutex_lock(&l->mu);
     bool in = try_enter(l, w, false, &t);
     pthread_mutex_unlock(&l->mu);
@@ -345,7 +391,7 @@ void leases_leave(struct leases *l, struct lease_wait *w)
 {
     LOCK_SCOPE(&l->mu);
     for (unsigned i = 0; i < w->n; i++) {
-        if (!w->need[i].write)
+        if (!w->need[i].write || w->code != 0)
             continue;
         struct node *n = *slot_of(l, w->need[i].ino);
         assert(n != NULL && n->busy > 0);
@@ -369,7 +415,7 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
     LOCK_SCOPE(&l->mu);
     struct node *n = *slot_of(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
-    if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE && !l->stopped)
+    if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE)
         return LEASE_ELSEWHERE;
     if (h != NULL && h->want < h->mode)
         return LEASE_NONE; /* being recalled */
@@ -548,15 +594,22 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
 
 #define TICK_MAX 64u
 
-void leases_tick(struct leases *l)
+void leases_tick(struct leases *l, int64_t now)
 {
+    struct todo t;
+
     struct {
         uint64_t session, ino;
         enum lease_mode mode;
     } late[TICK_MAX];
     unsigned n = 0;
 
+    todo_init(&t);
     pthread_mutex_lock(&l->mu);
+    for (struct node *p = l->hot, *next; p != NULL; p = next) {
+        next = p->hot_next;
+        refuse_late(l, p, now, &t);
+    }
     for (const struct node *p = l->hot; p != NULL; p = p->hot_next)
         for (uint32_t i = 0; i < p->n && n < TICK_MAX; i++)
             if (p->holds[i].want < p->holds[i].mode) {
@@ -565,6 +618,7 @@ void leases_tick(struct leases *l)
                 late[n++].mode = p->holds[i].mode;
             }
     pthread_mutex_unlock(&l->mu);
+    todo_do(l, &t);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
         if (silent < l->cfg.term_ms)

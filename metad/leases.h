@@ -6,7 +6,7 @@
  *
  * Every request that reads or changes inodes goes through leases_enter with what it needs. Others'
  * leases in its way are recalled; the request waits until the holders have given them back, or have
- * been silent for the lease term. Between leases_enter and leases_leave no session gets a lease on
+ * been silent for the lease term, but not for ever: it is refused then, to be repeated. Between leases_enter and leases_leave no session gets a lease on
  * an inode that is about to change, since what it would cache is about to be wrong.
  *
  * Soft state of the leader. Thread-safe: own mutex, taken after all others, never held during a
@@ -32,10 +32,11 @@ struct leases_config {
      * arrive. */
     void (*fence)(void *arg, uint64_t session);
     void *arg;
-    uint32_t term_ms; /* holders stop using a lease when they heard nothing for so long */
+    uint32_t term_ms;     /* holders stop using a lease when they heard nothing for so long */
+    uint32_t patience_ms; /* who waits longer is refused, default 5000 */
 };
 struct leases *leases_new(const struct leases_config *cfg);
-/* Nobody waits any more: all that do go on, and so does whoever enters later. */
+/* Nobody waits any more: all that do are refused, and so is whoever would have to. */
 void leases_stop(struct leases *l);
 void leases_free(struct leases *l); /* nobody may be waiting */
 
@@ -44,20 +45,23 @@ struct lease_need {
     uint64_t ino;
     bool write;
 };
-/* Of one request: zero but for session and ready, then lease_need for what it touches, leases_enter,
- * leases_leave, which frees what lease_need allocated. Not copied in between. */
+/* Of one request: zero but for session, ready and firm, then lease_need for what it touches,
+ * leases_enter, leases_leave, which frees what lease_need allocated. Not copied in between. */
 struct lease_wait {
     uint64_t session;
+    bool firm; /* patience has no end */
+    int code;  /* 0: it may go on; -ERR_BUSY: patience ended; -ERR_SHUTDOWN */
     struct lease_need inl[LEASE_NEEDS_INLINE];
     struct lease_need *need; /* inl, or malloc'ed */
     unsigned n;
     void (*ready)(
         struct lease_wait *w); /* on the thread that freed the way; leases_leave follows */
     struct lease_wait *next;   /* private */
+    int64_t since;             /* private: when it was first seen waiting, in ms */
     bool waited;               /* had to wait */
 };
 void lease_need(struct lease_wait *w, uint64_t ino, bool write); /* adds one; 0 is passed over */
-/* true: go on. false: w->ready is called later, once, and means the same. */
+/* true: look at w->code. false: w->ready is called later, once, and means the same. */
 bool leases_enter(struct leases *l, struct lease_wait *w);
 void leases_leave(struct leases *l, struct lease_wait *w);
 /* As much as can be given just now, at most `want`; what is held already counts. in: the request
@@ -79,8 +83,9 @@ void leases_remind(struct leases *l, uint64_t session);
  * in since a start. Returns what it was before. */
 bool leases_claim(struct leases *l, bool on);
 void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */
-/* Takes recalled leases from sessions that are silent. Call a few times a second. */
-void leases_tick(struct leases *l);
+/* Takes recalled leases from sessions that are silent, and refuses who has waited long enough. Call
+ * a few times a second; now (ms, never 0) only goes forward. */
+void leases_tick(struct leases *l, int64_t now);
 struct leases_stat {
     uint64_t leases, recalls, waits, expired;
 };

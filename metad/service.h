@@ -24,7 +24,7 @@ struct service_config {
 };
 /* The service must outlive the loop it listens on, and end before opens. Any thread. */
 int service_new(const struct service_config *cfg, struct service **out);
-/* Whoever waits for a lease goes on as if it had been given back: before mlog_stop. */
+/* Whoever waits for others' leases is refused (ERR_SHUTDOWN): before mlog_stop. */
 void service_stop(struct service *s);
 void service_free(struct service *s);
 const struct rpc_service *service_rpc(struct service *s); /* for rpc_listen */

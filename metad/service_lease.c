@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -194,7 +195,7 @@ static void on_tick(void *arg)
 {
     struct service *s = arg;
     service_grace_look(s);
-    leases_tick(s->leases);
+    leases_tick(s->leases, clock_mono() / NSEC_PER_MSEC);
 }
 
 void service_leases_init(struct service *s)
@@ -244,7 +245,9 @@ static void gate_ready(struct lease_wait *w)
 {
     struct gate *g = (struct gate *)w;
 
-    if (g->alone != NULL)
+    if (w->code != 0)
+        rpc_fail(g->req, w->code, "another client has not given its lease back yet");
+    else if (g->alone != NULL)
         g->alone(g->s, g->req, w);
     else
         g->again(g->s, g->req);

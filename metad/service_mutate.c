@@ -59,7 +59,7 @@ static void reply(struct mutate *m)
             fail = m->steps[i].fail;
     if (fail != 0) {
         /* Some may have been applied: the client repeats all of them with the same numbers. */
-        rpc_fail(m->req, fail, "the metadata log did not take the change");
+        rpc_fail(m->req, fail, "the change did not get into the metadata log");
     } else {
         rep.n_results = m->n;
         rep.results = m->results;
@@ -222,6 +222,19 @@ static bool no_room(struct service *s, const Replfs__FallocateOp *op)
     return full;
 }
 
+/* st was not let in: neither it nor what follows is done, lest the order change. The client repeats
+ * all of them. */
+static void refuse_rest(struct step *st)
+{
+    struct mutate *m = st->m;
+    unsigned rest = m->n - (unsigned)(st - m->steps);
+
+    st->fail = st->gate.code;
+    leases_leave(m->s->leases, &st->gate);
+    if (atomic_fetch_sub(&m->left, rest) == rest)
+        reply(m);
+}
+
 static void refuse(struct step *st, int code)
 {
     st->fail = code;
@@ -278,8 +291,14 @@ static void advance(struct mutate *m)
         struct step *st = &m->steps[m->next++];
         last = m->next == n;
         service_needs(s, st->op, &st->gate);
+        /* once a part is under way the rest follows, however long that takes */
+        st->gate.firm = st != m->steps;
         if (!leases_enter(s->leases, &st->gate))
             return; /* on_ready goes on, perhaps already */
+        if (st->gate.code != 0) {
+            refuse_rest(st);
+            return;
+        }
         propose(st, st->result.seq);
     }
 }
@@ -290,6 +309,10 @@ static void on_ready(struct lease_wait *w)
     struct mutate *m = st->m;
     bool last = m->next == m->n;
 
+    if (w->code != 0) {
+        refuse_rest(st);
+        return;
+    }
     propose(st, st->result.seq);
     if (!last)
         advance(m);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "metad/leases.h"
 
 #define A 1u
@@ -60,7 +61,8 @@ static int setup(void **state)
                                 .silent_ms = on_silent,
                                 .fence = on_fence,
                                 .arg = &rig,
-                                .term_ms = 1000};
+                                .term_ms = 1000,
+                                .patience_ms = 500};
     rig.l = leases_new(&cfg);
     *state = &rig;
     return 0;
@@ -210,16 +212,16 @@ static void test_silent_holder(void **state)
     grant(A, 10, LEASE_SHARED);
     assert_false(enter(&o, B, 10, true));
     rig.silent[A] = 999;
-    leases_tick(rig.l);
+    leases_tick(rig.l, 1);
     assert_false(o.ready);
     rig.silent[A] = 1000;
-    leases_tick(rig.l);
+    leases_tick(rig.l, 1);
     assert_true(o.ready);
     assert_int_equal(rig.fenced, 0); /* it had nothing to lose */
     leases_leave(rig.l, &o.w);
     grant(A, 11, LEASE_EXCLUSIVE);
     assert_false(enter(&o, B, 11, true));
-    leases_tick(rig.l);
+    leases_tick(rig.l, 1);
     assert_int_equal(rig.fenced, A);
     assert_true(o.ready);
     leases_leave(rig.l, &o.w);
@@ -248,10 +250,67 @@ static void test_holder_gone(void **state)
     grant(A, 10, LEASE_EXCLUSIVE);
     assert_false(enter(&o, B, 10, true));
     rig.silent[A] = UINT32_MAX;
-    leases_tick(rig.l);
+    leases_tick(rig.l, 1);
     assert_true(o.ready);
     assert_int_equal(rig.fenced, 0);
     leases_leave(rig.l, &o.w);
+}
+
+/* Who waits too long is told to come again; who stood behind goes on. */
+static void test_patience(void **state)
+{
+    (void)state;
+    struct op w, r, firm, again;
+    grant(A, 10, LEASE_EXCLUSIVE);
+    assert_false(enter(&w, B, 10, true));
+    leases_tick(rig.l, 7000); /* seen for the first time */
+    assert_false(enter(&r, C, 10, false));
+    firm = (struct op){.w = {.session = C, .ready = on_ready, .firm = true}};
+    lease_need(&firm.w, 11, true);
+    lease_need(&firm.w, 10, true);
+    assert_false(leases_enter(rig.l, &firm.w));
+    leases_tick(rig.l, 7499);
+    assert_false(w.ready || r.ready);
+    leases_ack(rig.l, A, 10, LEASE_SHARED); /* enough for the reader, who is not the first */
+    assert_false(w.ready || r.ready);
+    leases_tick(rig.l, 7500);
+    assert_true(w.ready && w.w.code == -ERR_BUSY);
+    assert_true(r.ready && r.w.code == 0 && !firm.ready);
+    leases_leave(rig.l, &w.w);
+    leases_leave(rig.l, &r.w);
+    leases_tick(rig.l, 99000);
+    assert_false(firm.ready);
+    assert_false(enter(&again, B, 10, true));
+    assert_int_equal(rig.nasked, 1); /* that was never taken back */
+    leases_tick(rig.l, 99100);
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_true(firm.ready && firm.w.code == 0 && again.ready && again.w.code == 0);
+    leases_leave(rig.l, &firm.w);
+    leases_leave(rig.l, &again.w);
+    assert_int_equal(grant(B, 10, LEASE_EXCLUSIVE), LEASE_EXCLUSIVE); /* nothing is left behind */
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    struct op w, firm, late, fine;
+    grant(A, 10, LEASE_EXCLUSIVE);
+    grant(A, 11, LEASE_SHARED);
+    assert_false(enter(&w, B, 10, false));
+    firm = (struct op){.w = {.session = B, .ready = on_ready, .firm = true}};
+    lease_need(&firm.w, 12, true);
+    lease_need(&firm.w, 11, true);
+    assert_false(leases_enter(rig.l, &firm.w));
+    leases_stop(rig.l);
+    assert_true(w.ready && w.w.code == -ERR_SHUTDOWN);
+    assert_true(firm.ready && firm.w.code == -ERR_SHUTDOWN);
+    leases_leave(rig.l, &w.w);
+    leases_leave(rig.l, &firm.w);
+    assert_true(enter(&late, B, 11, true) && late.w.code == -ERR_SHUTDOWN);
+    leases_leave(rig.l, &late.w);
+    assert_true(enter(&fine, B, 11, false) && fine.w.code == 0); /* nothing in the way */
+    leases_leave(rig.l, &fine.w);
+    assert_int_equal(grant(B, 10, LEASE_NONE), LEASE_ELSEWHERE); /* nor is old state shown */
 }
 
 static void test_resume(void **state)
@@ -305,7 +364,7 @@ static void test_claim_anew(void **state)
 }
 
 /* Random sessions and inodes; after each step: exclusive means alone, nobody gets a lease while
- * another writes, and in the end everybody who waited has had its turn. */
+ * another writes, and in the end everybody who waited has had its turn or was told to come again. */
 static void test_random(void **state)
 {
     (void)state;
@@ -322,7 +381,7 @@ static void test_random(void **state)
             used[k] = false;
         } else if (!used[k]) {
             used[k] = true;
-            ops[k] = (struct op){.w = {.session = s, .ready = on_ready}};
+            ops[k] = (struct op){.w = {.session = s, .ready = on_ready, .firm = rand() % 2}};
             lease_need(&ops[k].w, ino, rand() % 2);
             lease_need(&ops[k].w, 1 + (uint64_t)rand() % INOS, rand() % 2);
             ops[k].ready = leases_enter(rig.l, &ops[k].w);
@@ -339,6 +398,8 @@ static void test_random(void **state)
                 held[q.session][q.ino] = (uint8_t)q.keep;
             leases_ack(rig.l, q.session, q.ino, q.keep);
         }
+        if (step % 8 == 0)
+            leases_tick(rig.l, 1 + (int64_t)step * 50);
     }
     for (unsigned round = 0; round < OPS; round++) {
         while (rig.nasked > 0) {
@@ -369,6 +430,8 @@ int main(void)
         T(test_silent_holder),
         T(test_session_ends),
         T(test_holder_gone),
+        T(test_patience),
+        T(test_stop),
         T(test_resume),
         T(test_claim_anew),
         T(test_random),

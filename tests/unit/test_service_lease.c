@@ -402,7 +402,7 @@ static void test_opened(void **state)
  * that one. */
 static void test_asked_at_once(void **state)
 {
-    struct call one, two, look;
+    static struct call one, two, look;
 
     (void)state;
     uint64_t ino = make(&a, "file");
@@ -479,7 +479,7 @@ static int resume(struct client *k, uint64_t *claims, size_t n)
 
 static void test_comes_back(void **state)
 {
-    struct call take, look;
+    static struct call take, look;
     uint64_t x = make_as(&a, "x", S_IFREG | 0644, true, 0).ino;
 
     (void)state;
@@ -524,13 +524,7 @@ static void test_too_many_claims(void **state)
     assert_int_equal(resume(&a, claims, N - 1), 0);
 }
 
-/* ---- a new start ---- */
-
-static void restart(void)
-{
-    stop_metad();
-    start_metad();
-}
+/* ---- waiting ---- */
 
 static int keepalive(struct client *k)
 {
@@ -541,6 +535,101 @@ static int keepalive(struct client *k)
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
     send_to(k, &call, &env);
     return finish(&call);
+}
+
+static uint32_t mode_of(uint64_t ino)
+{
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+
+    fsm_rdlock(md.fsm);
+    assert_int_equal(fsm_getattr(md.fsm, ino, &attr), 0);
+    fsm_unlock(md.fsm);
+    return attr.mode & 07777;
+}
+
+/* One request that sets the modes of three inodes, in this order, to 0700, 0701 and 0702. */
+static void send_three(struct client *k, struct call *call, const uint64_t ino[3])
+{
+    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
+    Replfs__Mutation m[3], *mp[3];
+    Replfs__MetaOp op[3];
+    Replfs__SetattrOp o[3];
+
+    for (unsigned i = 0; i < 3; i++) {
+        replfs__mutation__init(&m[i]);
+        replfs__meta_op__init(&op[i]);
+        replfs__setattr_op__init(&o[i]);
+        o[i].ino = ino[i];
+        o[i].valid = REPLFS__SETATTR_OP__VALID__MODE;
+        o[i].mode = 0700 + i;
+        op[i].op_case = REPLFS__META_OP__OP_SETATTR;
+        op[i].setattr = &o[i];
+        m[i].seq = ++k->p.seq;
+        m[i].op = &op[i];
+        mp[i] = &m[i];
+    }
+    r.session = k->p.session;
+    r.ops = mp;
+    r.n_ops = 3;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
+    send_to(k, call, &env);
+}
+
+/* Who waits too long is told to come again, as long as nothing of its request has been done. */
+static void test_patience(void **state)
+{
+    static struct call look, change, none, some; /* failing must not hang */
+
+    (void)state;
+    uint64_t x = make(&a, "x"), y = make(&b, "y");
+    unsigned before = recalls_of(&a); /* of the directory */
+    keep_recalls(&a, true);
+    send_getattr(&c, &look, x);
+    struct rpc_req *first = recall_of(&a);
+    send_chmod(&c, &change, x, 0600);
+    struct rpc_req *second = recall_of(&a); /* a writer wants more than a reader */
+    send_three(&b, &none, (uint64_t[3]){x, y, y});
+    send_three(&b, &some, (uint64_t[3]){y, x, y});
+    while (!is_done(&look) || !is_done(&change) || !is_done(&none)) {
+        assert_int_equal(keepalive(&a), 0); /* slow, not silent */
+        usleep(5000);
+    }
+    assert_true(look.code == -ERR_BUSY && change.code == -ERR_BUSY && none.code == -ERR_BUSY);
+    assert_true(!is_done(&some) && mode_of(y) == 0700 && mode_of(x) == 0644);
+    assert_int_equal(recalls_of(&a), before + 2);
+    keep_recalls(&a, false);
+    answer(first, LEASE_SHARED);
+    answer(second, LEASE_NONE);
+    assert_int_equal(finish(&some), 0);
+    assert_true(mode_of(x) == 0701 && mode_of(y) == 0702);
+}
+
+/* A change that waits when metad stops is not done. */
+static void test_stop(void **state)
+{
+    static struct call change, some;
+
+    (void)state;
+    uint64_t x = make(&a, "x"), y = make(&b, "y");
+    keep_recalls(&a, true);
+    send_chmod(&c, &change, x, 0600);
+    refuse(recall_of(&a));
+    send_three(&b, &some, (uint64_t[3]){y, x, y});
+    while (mode_of(y) != 0700)
+        usleep(1000);
+    stop_metad();
+    assert_int_not_equal(finish(&change), 0);
+    assert_int_not_equal(finish(&some), 0);
+    start_metad();
+    assert_true(mode_of(x) == 0644 && mode_of(y) == 0700);
+}
+
+/* ---- a new start ---- */
+
+static void restart(void)
+{
+    stop_metad();
+    start_metad();
 }
 
 static int goodbye(struct client *k)
@@ -614,9 +703,17 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, clients_setup, clients_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_created),         T(test_created_again), T(test_opened),
-        T(test_asked_at_once),   T(test_readers_wait),  T(test_comes_back),
-        T(test_too_many_claims), T(test_restart),       T(test_restart_without_all),
+        T(test_created),
+        T(test_created_again),
+        T(test_opened),
+        T(test_asked_at_once),
+        T(test_readers_wait),
+        T(test_comes_back),
+        T(test_too_many_claims),
+        T(test_patience),
+        T(test_stop),
+        T(test_restart),
+        T(test_restart_without_all),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
