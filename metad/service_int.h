@@ -79,9 +79,11 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
  * Returns how many of *claims (malloc'ed) those are. */
 size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims);
 /* A request that met LEASE_ELSEWHERE on ino: runs again(s, req) once the holder has sent what it
- * kept back. */
+ * kept back; or refuses it for now (ERR_BUSY) when that takes too long, unless firmly. */
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req));
+void service_again_firmly(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                          void (*again)(struct service *s, struct rpc_req *req));
 /* Runs alone(s, req, in) once no other session has a lease on ino; none gets one until it returns
  * (leases_grant with `in`). */
 void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,

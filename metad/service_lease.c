@@ -262,7 +262,7 @@ static void gate_enter(const struct gate *how, uint64_t session, uint64_t ino)
     if (g == NULL)
         abort();
     *g = *how;
-    g->w = (struct lease_wait){.session = session, .ready = gate_ready};
+    g->w = (struct lease_wait){.session = session, .ready = gate_ready, .firm = how->w.firm};
     lease_need(&g->w, ino, g->alone != NULL);
     if (leases_enter(g->s->leases, &g->w))
         gate_ready(&g->w);
@@ -272,6 +272,12 @@ void service_again(struct service *s, struct rpc_req *req, uint64_t session, uin
                    void (*again)(struct service *s, struct rpc_req *req))
 {
     gate_enter(&(struct gate){.s = s, .req = req, .again = again}, session, ino);
+}
+
+void service_again_firmly(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
+                          void (*again)(struct service *s, struct rpc_req *req))
+{
+    gate_enter(&(struct gate){.w.firm = true, .s = s, .req = req, .again = again}, session, ino);
 }
 
 void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,

@@ -15,8 +15,8 @@
  * lost with a connection is thus undone by the resume that follows.
  *
  * A granted lock comes with the inode's attributes, so that the client sees what the former holder
- * wrote without asking; but not while another session has changes of the file that metad does not
- * know: the client asks then, and that waits.
+ * wrote without asking. When another session has the file to itself, the answer waits until it has
+ * sent what it kept back, however long that takes: the lock is granted already.
  *
  * Threads: rpc loop threads; the hook of a closed session runs on the log thread with the fsm lock
  * and leaves the answers to a loop thread. Lock order: fsm, opens, locks.mu, connection. */
@@ -95,27 +95,39 @@ static void waiting_unlist(struct waiting *w)
         w->next->prev = w->prev;
 }
 
-/* mu not held: the fsm lock comes before it. */
-static void answer(struct service_locks *l, struct rpc_req *req, int code)
+static void refused(struct rpc_req *req, int code)
 {
-    const Replfs__Lock *m = req->env->lock_req->lock;
+    rpc_fail(req, code, "%s", code == -ERR_TIMEOUT ? "still locked: ask again" : err_str(code));
+}
+
+/* Granted. mu not held: the fsm lock comes before it. */
+static void granted(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LockReq *r = req->env->lock_req;
     Replfs__LockReply rep = REPLFS__LOCK_REPLY__INIT;
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
-    if (code == 0) {
-        if (m->type != LOCKSET_NONE) {
-            uint64_t session = req->env->lock_req->session;
-            fsm_rdlock(l->s->cfg.fsm);
-            if (leases_grant(l->s->leases, session, m->ino, LEASE_NONE, NULL) != LEASE_ELSEWHERE &&
-                fsm_getattr(l->s->cfg.fsm, m->ino, &attr) == 0)
-                rep.attr = &attr;
-            fsm_unlock(l->s->cfg.fsm);
+    if (r->lock->type != LOCKSET_NONE) {
+        fsm_rdlock(s->cfg.fsm);
+        enum lease_mode on = leases_grant(s->leases, r->session, r->lock->ino, LEASE_NONE, NULL);
+        if (fsm_getattr(s->cfg.fsm, r->lock->ino, &attr) == 0)
+            rep.attr = &attr;
+        fsm_unlock(s->cfg.fsm);
+        if (on == LEASE_ELSEWHERE) {
+            service_again_firmly(s, req, r->session, r->lock->ino, granted);
+            return;
         }
-        RPC_ENVELOPE(env, LOCK_REPLY, lock_reply, &rep);
-        rpc_reply(req, &env, NULL);
-    } else {
-        rpc_fail(req, code, "%s", code == -ERR_TIMEOUT ? "still locked: ask again" : err_str(code));
     }
+    RPC_ENVELOPE(env, LOCK_REPLY, lock_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void answer(struct service_locks *l, struct rpc_req *req, int code)
+{
+    if (code == 0)
+        granted(l->s, req);
+    else
+        refused(req, code);
 }
 
 static void tick(void *arg);

@@ -431,21 +431,26 @@ static void test_readers_wait(void **state)
 
     (void)state;
     uint64_t ino = make(&a, "file");
-    for (unsigned kind = 0; kind < 4; kind++) {
+    for (unsigned kind = 0; kind < 5; kind++) {
         keep_recalls(&a, true);
         assert_int_equal(lease(&a, ino), LEASE_EXCLUSIVE);
         Replfs__LayoutReq layout = REPLFS__LAYOUT_REQ__INIT;
         Replfs__ListxattrReq list = REPLFS__LISTXATTR_REQ__INIT;
-        layout.session = list.session = b.p.session;
-        layout.ino = list.ino = ino;
+        Replfs__LockReq lock = REPLFS__LOCK_REQ__INIT;
+        Replfs__Lock what = REPLFS__LOCK__INIT;
+        layout.session = list.session = lock.session = b.p.session;
+        layout.ino = list.ino = what.ino = ino;
+        what.end = 9;
+        lock.lock = &what;
         RPC_ENVELOPE(layout_env, LAYOUT_REQ, layout_req, &layout);
         RPC_ENVELOPE(list_env, LISTXATTR_REQ, listxattr_req, &list);
+        RPC_ENVELOPE(lock_env, LOCK_REQ, lock_req, &lock);
         if (kind == 0)
             send_getattr(&b, &call, ino);
         else if (kind == 1)
             send_open(&b, &call, ino, false);
         else
-            send_to(&b, &call, kind == 2 ? &layout_env : &list_env);
+            send_to(&b, &call, kind == 2 ? &layout_env : kind == 3 ? &list_env : &lock_env);
         struct rpc_req *recall = recall_of(&a);
         assert_false(is_done(&call));
         keep_recalls(&a, false);
