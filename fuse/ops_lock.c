@@ -79,6 +79,7 @@ static void set(fuse_req_t req, const struct client_lock *l, bool wait)
         ops_reply(req, client_unlock(c, l));
         return;
     }
+    client_lock_turn(c, l);
     uint64_t id = client_lock_prepare(c, l, wait, answered, req);
     fuse_req_interrupt_func(req, interrupted, (void *)(uintptr_t)id);
     client_lock_start(c, id); /* req may be gone from here on */
@@ -97,7 +98,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
     struct client_lock l = {.ino = ino,
-                            .owner = fi->lock_owner,
+                            .owner = fi->fh, /* the kernel's name may already be another's */
                             .handle = fi->fh,
                             .end = UINT64_MAX,
                             .flock = true,
@@ -110,6 +111,7 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 void ops_unlock_flush(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
 {
     struct client *c = ops_ctx(req)->client;
+    client_locks_closing(c, ino, fi->fh);
     if (!client_locks_owner(c, ino, fi->lock_owner))
         return;
     client_flush_ino(c, ino);

@@ -154,6 +154,10 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     int rc = kill_on_chown(req, &s, to_set);
     if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
         client_forget_atime(c, ino);
+    if (!rc && s.valid && !(to_set & FUSE_SET_ATTR_SIZE) && client_setattr_later(c, &s, &a)) {
+        ops_reply_attr(req, 0, &a);
+        return;
+    }
     if (!rc && (to_set & FUSE_SET_ATTR_SIZE))
         rc = ops_truncate(req, ino, (uint64_t)st->st_size, fi, &a);
     else if (!rc) /* a later commit of buffered data would set mtime anew */

@@ -12,7 +12,8 @@
  * recalled (or they are just being woken); busy counts entered writers.
  *
  * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent makes others
- * come again and again, until their own deadlines. It goes on being asked while nobody waits. Thread context: any; callbacks run without the mutex. */
+ * come again and again, until their own deadlines; it is not forgotten that it was asked.
+ * Thread context: any; callbacks run without the mutex. */
 #include "leases.h"
 
 #include <assert.h>

@@ -92,6 +92,7 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     attr_copy(out, &f->attr);
     out->size = cfile_size(f);
     pthread_mutex_unlock(&f->mu);
+    behind_overlay(f->c, out);
 }
 
 void cfile_changed_since(struct cfile *f, uint64_t begun)
@@ -158,6 +159,18 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
     return out;
 }
 
+/* A user has closed the file. mu held; the caller has another reference. */
+static void closed(struct cfile *f, int rc)
+{
+    if (!table_close(f))
+        return; /* an error not told yet is for those who still have it open */
+    int err = cfile_take_err(f);
+    if (err || rc)
+        log_error("inode %llu: writing failed and nobody asked: %s", (unsigned long long)f->ino,
+                  err_str(err ? err : rc));
+    cfile_unref(f);
+}
+
 /* ---- the dirty list ---- */
 
 void cfile_mark_dirty(struct cfile *f)
@@ -189,6 +202,8 @@ void cfile_mark_clean(struct cfile *f)
     pthread_mutex_unlock(&c->files.mu);
     unsigned before = atomic_fetch_sub(&f->refs, 1);
     assert(before > 1); /* the caller has one as well */
+    for (; f->linger; f->linger--)
+        closed(f, 0);
 }
 
 size_t cfile_dirty_all(struct client *c, struct cfile ***out)
@@ -220,8 +235,10 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
     m.ino = ino;
     m.write = write;
+    m.exclusive = write && !c->cfg.sync_all;
     RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
     struct rpc_result res;
+    uint64_t begun = lcache_begin(c->lcache);
     int rc = session_ask(c, &env, client_deadline(c), &res);
     const Replfs__OpenReply *r = NULL;
     if (!rc &&
@@ -243,6 +260,10 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
             attr->size = cfile_size(f);
         }
         pthread_mutex_unlock(&f->mu);
+        if (r->lease)
+            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+        if (attr)
+            behind_overlay(c, attr);
         *out = f;
     }
     rpc_result_free(&res);
@@ -281,15 +302,14 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
 
 void cfile_close(struct cfile *f)
 {
-    int rc = flush_file(f, false, false);
-    if (!table_close(f))
-        return; /* an error not told yet is for those who still have it open */
+    int rc = flush_file(f, FLUSH_ACCEPTED, false);
+    cfile_ref(f);
     pthread_mutex_lock(&f->mu);
-    int err = cfile_take_err(f);
+    if (f->head)
+        f->linger++;
+    else
+        closed(f, rc);
     pthread_mutex_unlock(&f->mu);
-    if (err || rc)
-        log_error("inode %llu: writing failed and nobody asked: %s", (unsigned long long)f->ino,
-                  err_str(err ? err : rc));
     cfile_unref(f);
 }
 

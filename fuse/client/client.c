@@ -39,6 +39,10 @@ static void locks_init(struct client *c)
     cond_init_mono(&c->files.flush_cv);
     pthread_mutex_init(&c->dirty.mu, NULL);
     cond_init_mono(&c->dirty.cv);
+    pthread_mutex_init(&c->behind.mu, NULL);
+    cond_init_mono(&c->behind.cv);
+    cond_init_mono(&c->behind.done_cv);
+    c->behind.tail = &c->behind.head;
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
@@ -49,6 +53,7 @@ static void client_free(struct client *c)
 {
     c->stopping = true;
     flush_stop(c);
+    behind_stop(c);
     grants_stop(c);
     client_locks_stop(c);
     session_stop(c);
@@ -56,6 +61,7 @@ static void client_free(struct client *c)
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
     cfile_free_all(c);
+    idmap_clear(&c->behind.inos);
     nodes_free(c);
     atime_free(c);
     client_locks_free(c);
@@ -88,6 +94,8 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (!rc)
         rc = grants_start(c);
     if (!rc)
+        rc = behind_start(c);
+    if (!rc)
         rc = flush_start(c);
     if (rc) {
         client_free(c);
@@ -102,13 +110,14 @@ void client_close(struct client *c)
     struct cfile **list;
     size_t n = cfile_dirty_all(c, &list);
     for (size_t i = 0; i < n; i++) {
-        int rc = flush_file(list[i], false, true);
+        int rc = flush_file(list[i], FLUSH_COMMIT, true);
         if (rc)
             log_error("inode %llu: not wholly written at the end: %s",
                       (unsigned long long)list[i]->ino, err_str(rc));
         cfile_unref(list[i]);
     }
     free(list);
+    behind_wait(c, 0);
     client_flush_atime(c, 0);
     client_free(c);
 }
@@ -177,8 +186,10 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
     atime_overlay(c, a);
     atime_note(c, a);
     struct cfile *f = a->ino ? cfile_get(c, a->ino) : NULL;
-    if (!f)
+    if (!f) {
+        behind_overlay(c, a);
         return;
+    }
     pthread_mutex_lock(&f->mu);
     cfile_set_attr(f, a);
     if (f->attr.change > a->change) {
@@ -197,6 +208,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         if (f->kill_suid)
             a->mode &= ~(uint32_t)(S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0));
     }
+    behind_overlay(c, a);
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
 }
@@ -234,7 +246,7 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
             Replfs__Attr a = REPLFS__ATTR__INIT;
             attr_copy(&a, e->attr);
             client_merge_attr(c, &a); /* an open file hears of a change first */
-            lcache_put_attr(c->lcache, begun, e->attr);
+            lcache_put_attr(c->lcache, begun, e->attr, e->lease);
         }
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
@@ -269,7 +281,7 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
             client_merge_attr(c, out);
         }
         if (r->attr && r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr);
+            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, parent, m.name.data, m.name.len,
                              r->attr ? r->attr->ino : 0);
@@ -304,15 +316,34 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
         attr_copy(out, r->attr);
         client_merge_attr(c, out);
         if (r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr);
+            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
     }
     rpc_result_free(&res);
     return rc;
 }
 
+bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a)
+{
+    if (c->cfg.sync_all || !lcache_exclusive(c->lcache, op->ino) ||
+        !lcache_getattr(c->lcache, op->ino, a))
+        return false;
+    client_merge_attr(c, a);
+    struct cfile *f = cfile_get(c, op->ino);
+    if (f)
+        pthread_mutex_lock(&f->mu);
+    bool done = behind_setattr(c, op, a, f && f->head);
+    if (f) {
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+    }
+    if (done && !lcache_exclusive(c->lcache, op->ino)) /* recalled meanwhile */
+        behind_settle(c, op->ino);
+    return done;
+}
+
 int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
 {
-    int rc = flush_file(f, false, true);
+    int rc = flush_file(f, FLUSH_COMMIT, true);
     if (rc)
         return rc;
     Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;

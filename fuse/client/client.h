@@ -61,6 +61,10 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
  * better. */
 void client_merge_attr(struct client *c, Replfs__Attr *a);
 
+/* A change of owner, mode or times that this client may answer by itself: true, and *a is what to show;
+ * metad hears of it soon. False: use client_mutate. */
+bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a);
+
 /* ---- open files: one cfile per inode however often it is opened; reference-counted ---- */
 struct cfile;
 int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, struct cfile **out);
@@ -81,7 +85,7 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsig
  * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
  * -EIO when none is good. */
 int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
-/* flush (close): every copy has accepted, metad knows. fsync: every copy synced, metad's log
+/* flush (close): every copy has accepted; metad knows, or will before another client can look. fsync: every copy synced, metad's log
  * synced. */
 int cfile_flush(struct cfile *f);
 int cfile_fsync(struct cfile *f);
@@ -138,6 +142,13 @@ typedef void client_lock_done(void *arg, int code);
 uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool wait,
                              client_lock_done *done, void *arg);
 void client_lock_start(struct client *c, uint64_t id);
+/* A descriptor of the open file `handle` was closed, perhaps the last. */
+void client_locks_closing(struct client *c, uint64_t ino, uint64_t handle);
+/* Before locking. The kernel names an open file by an address, which it uses again as soon as the
+ * file is closed, perhaps before we have heard of that: locks of the former one would be taken for
+ * the new one's, and go with them. Waits until such a close has come through; a short while, since
+ * the closed descriptor may have been a copy. */
+void client_lock_turn(struct client *c, const struct client_lock *l);
 /* done follows soon, with -EINTR unless the lock was granted meanwhile. Unknown ids are fine. */
 void client_lock_cancel(struct client *c, uint64_t id);
 /* *out: the first lock in the way, or type LOCKSET_NONE. */

@@ -64,7 +64,7 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
 {
     Replfs__MetaOp meta = REPLFS__META_OP__INIT;
     Replfs__Attr got = REPLFS__ATTR__INIT;
-    int rc = flush_file(f, false, true);
+    int rc = flush_file(f, FLUSH_COMMIT, true);
     if (rc)
         return rc;
     pthread_mutex_lock(&f->mu);
@@ -112,9 +112,9 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
 {
     Replfs__MetaOp meta = REPLFS__META_OP__INIT;
     Replfs__Attr got = REPLFS__ATTR__INIT;
-    int rc = flush_file(src, false, true);
+    int rc = flush_file(src, FLUSH_COMMIT, true);
     if (!rc && dst != src)
-        rc = flush_file(dst, false, true);
+        rc = flush_file(dst, FLUSH_COMMIT, true);
     if (rc)
         return rc;
     meta.op_case = REPLFS__META_OP__OP_CLONE;

@@ -52,6 +52,8 @@ int cfile_error_since(struct cfile *f, unsigned *seen)
 
 /* ---- commit ---- */
 
+static bool commit_some(struct cfile *f, bool later);
+
 struct batch {
     struct abuf **bufs;
     uint64_t *chunks;
@@ -262,42 +264,82 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
         f->tail = NULL;
         f->dirty_end = 0;
         f->dirty_mtime = 0;
-        f->kill_suid = false;
+        f->kill_suid = f->eager = false;
+        behind_release(f->c, f->ino);
         cfile_mark_clean(f);
     }
 }
 
-/* One commit. mu held, dropped while metad works. Returns false when there is nothing to commit. */
-static bool commit_some(struct cfile *f)
-{
+struct commit_job {
+    struct behind_op o;
+    struct cfile *f;
     struct batch b;
     struct commit_msg m;
-    Replfs__Attr attr = REPLFS__ATTR__INIT;
-    int rc = batch_take(f, &b);
-    if (!rc && !b.n) {
-        batch_free(&b);
-        return false;
-    }
-    if (!rc)
-        rc = msg_build(f, &b, &m);
-    if (rc) /* without memory for a message nothing goes on */
-        abort();
-    b.begun = lcache_begin(f->c->lcache);
     struct lasker asker;
-    lcache_ask_begin(f->c->lcache, &asker, f->ino);
-    f->committing = true;
-    pthread_mutex_unlock(&f->mu);
-    uint64_t base = 0;
-    rc = quota_mutate(f->c, &m.op, b.session, client_deadline(f->c), &attr, NULL, &base);
-    lcache_ask_end(f->c->lcache, &asker);
-    msg_free(&m);
+};
+
+static void commit_over(struct commit_job *j, int rc, const Replfs__Attr *attr, uint64_t base)
+{
+    struct cfile *f = j->f;
+    lcache_ask_end(f->c->lcache, &j->asker);
+    msg_free(&j->m);
     if (rc == -EDQUOT)
-        quota_refused(f->c, f->ino, batch_bytes(&b));
+        quota_refused(f->c, f->ino, batch_bytes(&j->b));
     pthread_mutex_lock(&f->mu);
     f->committing = false;
-    batch_finish(f, &b, rc, &attr, b.append ? base : 0);
-    batch_free(&b);
+    batch_finish(f, &j->b, rc, attr, j->b.append ? base : 0);
+    batch_free(&j->b);
+    free(j);
     pthread_cond_broadcast(&f->cv);
+}
+
+static void committed(struct mutation *m, int code, const Replfs__MutationResult *r)
+{
+    struct commit_job *j = (struct commit_job *)m;
+    struct cfile *f = j->f;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    if (r && r->attr)
+        attr_copy(&attr, r->attr);
+    commit_over(j, code, &attr, 0);
+    if (f->eager && f->head && !f->head->append && !quota_applies(f))
+        commit_some(f, true); /* closed: nobody else would hurry */
+    pthread_mutex_unlock(&f->mu);
+    cfile_unref(f);
+}
+
+/* One commit of what is acknowledged. mu held, dropped while metad works; later: it is queued
+ * instead (behind.c), and f->committing until it is done. False when there is nothing to commit. */
+static bool commit_some(struct cfile *f, bool later)
+{
+    struct client *c = f->c;
+    struct commit_job *j = calloc(1, sizeof(*j));
+    if (!j || batch_take(f, &j->b)) /* without memory for a message nothing goes on */
+        abort();
+    if (!j->b.n) {
+        batch_free(&j->b);
+        free(j);
+        return false;
+    }
+    if (msg_build(f, &j->b, &j->m))
+        abort();
+    j->f = f;
+    j->b.begun = lcache_begin(c->lcache);
+    lcache_ask_begin(c->lcache, &j->asker, f->ino);
+    f->committing = true;
+    if (later && !quota_applies(f) && !j->b.append) {
+        j->o = (struct behind_op){{&j->m.op, j->b.session, committed, 0}, f->ino, NULL};
+        cfile_ref(f);
+        bool all = j->b.bufs[j->b.n - 1] == f->tail;
+        behind_put(c, &j->o);
+        if (all)
+            behind_release(c, f->ino);
+        return true;
+    }
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    uint64_t base = 0;
+    pthread_mutex_unlock(&f->mu);
+    int rc = quota_mutate(c, &j->m.op, j->b.session, client_deadline(c), &attr, NULL, &base);
+    commit_over(j, rc, &attr, base);
     return true;
 }
 
@@ -338,7 +380,7 @@ void flush_below(struct cfile *f, uint64_t target)
     while (any_below(f, target, false)) {
         if (f->committing)
             cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
-        else if (!commit_some(f))
+        else if (!commit_some(f, behind_queued(f->c, f->ino)))
             wait_acked(f, target);
     }
 }
@@ -372,17 +414,38 @@ static int flush_synced(struct cfile *f, int64_t deadline)
     }
 }
 
-int flush_file(struct cfile *f, bool sync, bool report)
+/* All copies have the bytes, and nobody else can see the file: metad may hear of it a little later. */
+static bool commit_later(struct cfile *f, uint64_t target)
+{
+    if (f->c->cfg.sync_all || quota_applies(f) || !lcache_exclusive(f->c->lcache, f->ino))
+        return false;
+    for (const struct abuf *a = f->head; a && a->id < target; a = a->next)
+        if (a->append)
+            return false;
+    f->eager = f->head != NULL;
+    if (!f->committing)
+        commit_some(f, true);
+    return lcache_exclusive(f->c->lcache, f->ino); /* still: a recall from now on waits for it */
+}
+
+int flush_file(struct cfile *f, enum flush_how how, bool report)
 {
     int rc = 0;
     pthread_mutex_lock(&f->mu);
-    if (sync) {
+    if (how == FLUSH_SYNC) {
         rc = flush_synced(f, client_deadline(f->c));
     } else if (f->head) {
         uint64_t target = f->next_abuf;
         seal_and_send(f, false);
         wait_acked(f, target);
-        flush_below(f, target);
+        if (how == FLUSH_COMMIT || !commit_later(f, target))
+            flush_below(f, target);
+    }
+    if (how == FLUSH_SYNC) { /* its mode and times, too */
+        pthread_mutex_unlock(&f->mu);
+        behind_release(f->c, f->ino);
+        behind_wait(f->c, f->ino);
+        pthread_mutex_lock(&f->mu);
     }
     if (report) {
         int e = cfile_take_err(f);
@@ -394,12 +457,12 @@ int flush_file(struct cfile *f, bool sync, bool report)
 
 int cfile_flush(struct cfile *f)
 {
-    return flush_file(f, false, true);
+    return flush_file(f, FLUSH_ACCEPTED, true);
 }
 
 int cfile_fsync(struct cfile *f)
 {
-    return flush_file(f, true, true);
+    return flush_file(f, FLUSH_SYNC, true);
 }
 
 int client_flush_ino(struct client *c, uint64_t ino)
@@ -407,7 +470,7 @@ int client_flush_ino(struct client *c, uint64_t ino)
     struct cfile *f = cfile_get(c, ino);
     if (!f)
         return 0;
-    int rc = flush_file(f, false, false); /* its error belongs to whoever writes the file */
+    int rc = flush_file(f, FLUSH_COMMIT, false); /* its error belongs to whoever writes the file */
     cfile_unref(f);
     return rc;
 }
@@ -423,11 +486,12 @@ int client_sync(struct client *c)
         pthread_mutex_unlock(&list[i]->mu);
     }
     for (size_t i = 0; i < n; i++) {
-        int e = flush_file(list[i], true, false);
+        int e = flush_file(list[i], FLUSH_SYNC, false);
         rc = rc ? rc : e;
         cfile_unref(list[i]);
     }
     free(list);
+    behind_wait(c, 0);
     client_flush_atime(c, 0);
     return rc;
 }
@@ -457,7 +521,7 @@ static void flush_tick(struct cfile *f, bool now_all)
     }
     if (!f->committing && f->head && f->head->state == ABUF_ACKED &&
         (f->uncommitted > UNCOMMITTED_MAX || now - f->head->acked_at >= old / 2))
-        commit_some(f);
+        commit_some(f, !f->c->cfg.sync_all);
     pthread_mutex_unlock(&f->mu);
 }
 

@@ -185,6 +185,9 @@ struct cfile {
     uint64_t uncommitted; /* acknowledged bytes */
     uint64_t growing;     /* sum of the buffers' grows */
     bool sending, committing;
+    bool through;     /* others are at it: nothing is kept back */
+    bool eager;       /* closed with bytes not committed: as soon as possible */
+    unsigned linger;  /* closes that wait until nothing is left to commit */
     bool want_grant;  /* in the grants' waiting list */
     bool syncing;     /* a background sync is under way */
     int err;          /* not reported yet */
@@ -294,6 +297,16 @@ struct client {
         atomic_size_t n;         /* of map, to look without the lock */
         atomic_ullong seen[ATIME_SLOTS];
     } atime;
+    struct {
+        pthread_mutex_t mu; /* a leaf */
+        pthread_cond_t cv, done_cv;
+        struct behind_op *head, **tail;
+        uint64_t put, done;  /* so many ops */
+        struct idmap inos;   /* ino -> struct behind_ino */
+        atomic_size_t ninos; /* to look without the lock */
+        pthread_t thread;
+        bool started, stop;
+    } behind;
     struct client_locks *locks;
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
 };
@@ -304,7 +317,28 @@ void session_stop(struct client *c);
 uint64_t session_id(struct client *c);
 unsigned session_min_copies(struct client *c, unsigned goal);
 int64_t client_deadline(const struct client *c);
-/* need: session that the mutation is bound to, 0: any. -ERR_SESSION when it is gone. */
+/* A reference to a live connection with our session on it, or NULL at the deadline. */
+struct rpc_conn *session_conn(struct client *c, int64_t deadline);
+unsigned session_try_ms(struct client *c, int64_t deadline); /* of one attempt */
+/* What to do after a failed attempt: true: try again. Sleeps when metad is busy. */
+bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
+                            int64_t deadline, unsigned *busy_ms);
+
+/* ---- mutate.c ---- */
+#define MUTATE_MAX 64u
+struct mutation {
+    Replfs__MetaOp *op; /* the caller's, until done */
+    uint64_t need;      /* session that it is bound to, 0: any */
+    /* Once, on the thread of session_mutate_list; r: the answer, or NULL. m may be freed. */
+    void (*done)(struct mutation *m, int code, const Replfs__MutationResult *r);
+    uint64_t seq; /* private */
+};
+/* Executes them in order, in one message while nothing goes wrong; waits until all are done. n: at
+ * most MUTATE_MAX. */
+void session_mutate_list(struct client *c, struct mutation *const *list, size_t n,
+                         int64_t deadline);
+/* One, behind what behind.c still has of its inodes. need: see struct mutation; -ERR_SESSION when it
+ * is gone. */
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                    Replfs__Attr *attr, Replfs__Attr *parent);
 /* Also hands out MutationResult.value. */
@@ -328,6 +362,34 @@ int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
 void cond_init_mono(pthread_cond_t *cv);
 void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
 
+/* ---- behind.c ---- */
+int behind_start(struct client *c);
+void behind_stop(struct client *c); /* what is queued is done first, or fails at its deadline */
+/* One change that nobody waits for yet. Sent in the order put. */
+struct behind_op {
+    struct mutation m; /* its done is called on the sender's thread; the op may be freed there */
+    uint64_t ino;      /* that it changes */
+    struct behind_op *next;
+};
+void behind_put(struct client *c, struct behind_op *o); /* may be called with a file's mu held */
+/* Takes over a change of attributes of a file under an exclusive lease. a: the attributes as known, then
+ * as they are to be shown. held: kept until behind_release, since bytes written before are not
+ * committed. False: it is not one that can wait, nothing was done. */
+bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held);
+void behind_release(struct client *c, uint64_t ino); /* file's mu may be held */
+void behind_wrote(struct client *c, uint64_t ino);   /* later bytes: a former mtime is over */
+bool behind_queued(struct client *c, uint64_t ino);  /* something of ino is on its way */
+/* Until what was put before now is done: of ino, 0: of all. */
+void behind_wait(struct client *c, uint64_t ino);
+/* The same, and first what is held is committed and released. No file's mu held. */
+void behind_settle(struct client *c, uint64_t ino);
+/* Before a change that is not put here. */
+void behind_before(struct client *c, const Replfs__MetaOp *op);
+/* Lays over a what metad does not know yet. May be called with a file's mu held. */
+void behind_overlay(struct client *c, Replfs__Attr *a);
+/* Adds the inodes with something held or queued to a malloc'ed list. */
+void behind_inos(struct client *c, uint64_t **inos, size_t *n);
+
 /* ---- atime.c ---- */
 void atime_init(struct client *c);
 void atime_free(struct client *c);
@@ -338,8 +400,11 @@ void atime_note(struct client *c, const Replfs__Attr *a); /* a is being shown */
 void atime_tick(struct client *c);                        /* flusher: sends what is old enough */
 
 /* ---- recall.c ---- */
-void recall_request(void *client, struct rpc_req *req); /* of rpc_service */
-void recall_forget(void *client, uint64_t ino);         /* an lcache_forget */
+void recall_request(void *client, struct rpc_req *req);     /* of rpc_service */
+void recall_forget(void *client, uint64_t ino, bool flush); /* an lcache_forget */
+
+/* Asks for an exclusive lease on f, so that bytes may be kept back. 0 whether or not it came. */
+int lease_ask(struct cfile *f);
 
 /* ---- nodes.c ---- */
 void nodes_init(struct client *c);
@@ -467,7 +532,10 @@ void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced a
 int flush_start(struct client *c);
 void flush_stop(struct client *c);
 void flush_kick(struct client *c);
-int flush_file(struct cfile *f, bool sync, bool report);
+/* ACCEPTED: every copy has the bytes, and metad knows or will before anybody else can look. COMMIT:
+ * metad knows. SYNC: all on stable storage. */
+enum flush_how { FLUSH_ACCEPTED = 1, FLUSH_COMMIT, FLUSH_SYNC };
+int flush_file(struct cfile *f, enum flush_how how, bool report);
 /* Waits until no buffer with an id below target is left: committed or given up. mu held, dropped. */
 void flush_below(struct cfile *f, uint64_t target);
 int cfile_take_err(struct cfile *f);        /* mu held */

@@ -34,6 +34,8 @@ struct lnode {
     struct lnode *hash_next;
     struct lnode *newer, *older; /* by last use */
     bool has_attr;
+    bool exclusive;
+    bool complete; /* a directory of which every name has an entry */
     Replfs__Attr attr;
 };
 struct lentry {
@@ -47,6 +49,7 @@ struct ljob {
     struct ljob *next;
     uint64_t ino;
     unsigned what;
+    bool flush;
     void (*done)(void *arg);
     void *arg;
 };
@@ -126,13 +129,13 @@ static bool node_drop(struct lcache *l, uint64_t ino)
     return true;
 }
 
-static void job_add(struct lcache *l, uint64_t ino, unsigned what, void (*done)(void *arg),
-                    void *arg)
+static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
+                    void (*done)(void *arg), void *arg)
 {
     struct ljob *j = malloc(sizeof(*j));
     if (!j)
         abort();
-    *j = (struct ljob){NULL, ino, what, done, arg};
+    *j = (struct ljob){NULL, ino, what, flush, done, arg};
     *l->tail = j;
     l->tail = &j->next;
     pthread_cond_signal(&l->cv);
@@ -144,7 +147,7 @@ static struct lnode *node_make(struct lcache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, NULL, NULL);
+        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
         node_drop(l, l->oldest->ino);
     }
     n = calloc(1, sizeof(*n));
@@ -206,6 +209,9 @@ static void entry_put(struct lcache *l, const struct lnode *dir, const void *nam
     }
     if (l->nentries >= l->max_entries) {
         struct lentry *o = l->old;
+        struct lnode *of = *node_slot(l, o->parent);
+        if (of)
+            of->complete = false;
         entry_drop(l, entry_slot(l, o->parent, o->name, o->len, o->hash));
         slot = entry_slot(l, dir->ino, name, len, hash);
     }
@@ -265,7 +271,7 @@ static enum lcache_found find(struct lcache *l, uint64_t parent, const void *nam
         return LCACHE_MISS;
     struct lentry *e = *entry_slot(l, parent, name, len, name_hash(parent, name, len));
     if (!e || e->gen != dir->gen)
-        return LCACHE_MISS;
+        return dir->complete ? LCACHE_NO_NAME : LCACHE_MISS;
     if (!e->ino)
         return LCACHE_NO_NAME;
     return get_attr(l, e->ino, out) ? LCACHE_NAME : LCACHE_MISS;
@@ -289,23 +295,38 @@ uint64_t lcache_begin(struct lcache *l)
     return l->gen;
 }
 
-static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a)
+static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = node_find(l, a->ino);
-    if (!n && crossed)
+    if (crossed && !(n && n->has_attr))
         return;
     if (!n)
         n = node_make(l, a->ino);
+    if (!crossed && lease == 2) /* an answer from before that said "shared" may come later */
+        n->exclusive = true;
     if (n->has_attr && a->change < n->attr.change)
         return;
     attr_copy(&n->attr, a);
     n->has_attr = true;
 }
 
-void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a)
+void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease)
 {
     LOCK_SCOPE(&l->mu);
-    put_attr(l, *fence_of(l, a->ino) > begun, a);
+    put_attr(l, *fence_of(l, a->ino) > begun, a, lease);
+}
+
+bool lcache_exclusive(struct lcache *l, uint64_t ino)
+{
+    LOCK_SCOPE(&l->mu);
+    const struct lnode *n = *node_slot(l, ino);
+    return n && n->exclusive && in_term(l);
+}
+
+void lcache_regain(struct lcache *l, uint64_t ino)
+{
+    LOCK_SCOPE(&l->mu);
+    node_make(l, ino)->exclusive = true;
 }
 
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino)
@@ -334,6 +355,16 @@ static bool fence(struct lcache *l, uint64_t begun, uint64_t ino)
     return crossed;
 }
 
+/* An exclusive lease is not forgotten: metad relies on us. */
+static void node_unknown(struct lcache *l, uint64_t ino)
+{
+    struct lnode *n = *node_slot(l, ino);
+    if (n && n->exclusive)
+        n->has_attr = false;
+    else
+        node_drop(l, ino);
+}
+
 /* An inode that was changed: attributes when the answer has them, else nothing is known of it. */
 static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
                     uint32_t lease)
@@ -342,9 +373,9 @@ static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs
         return false;
     bool crossed = fence(l, begun, ino);
     if (a && a->ino == ino)
-        put_attr(l, crossed || !lease, a);
+        put_attr(l, crossed || !lease, a, lease);
     else
-        node_drop(l, ino);
+        node_unknown(l, ino);
     return crossed;
 }
 
@@ -361,6 +392,7 @@ static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinar
     }
     struct lentry **slot =
         entry_slot(l, parent, name->data, name->len, name_hash(parent, name->data, name->len));
+    dir->complete = false;
     if (*slot)
         entry_drop(l, slot);
 }
@@ -410,6 +442,14 @@ static void named(struct lcache *l, uint64_t begun, uint64_t parent,
         name_changed(l, parent, name, there ? a->ino : 0, crossed);
 }
 
+/* Nothing is in it yet. */
+static void made_dir(struct lcache *l, uint64_t begun, uint64_t ino)
+{
+    struct lnode *n = *node_slot(l, ino);
+    if (n && n->gen > begun) /* of this very answer */
+        n->complete = true;
+}
+
 void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
                     const Replfs__MutationResult *res)
 {
@@ -423,6 +463,8 @@ void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
         if (op->create->tmpfile)
             break; /* without a name: its directory did not change */
         named(l, begun, op->create->parent, &op->create->name, 0, true, res);
+        if (a && lease && S_ISDIR(a->mode))
+            made_dir(l, begun, a->ino);
         break;
     case REPLFS__META_OP__OP_UNLINK:
         named(l, begun, op->unlink->parent, &op->unlink->name,
@@ -497,12 +539,13 @@ void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void
     unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
         what |= LCACHE_INVAL_ENTRIES;
+    bool flush = n && n->exclusive;
     *fence_of(l, ino) = ++l->gen;
     node_drop(l, ino);
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
     if (later)
-        job_add(l, ino, what, done, arg);
+        job_add(l, ino, what, flush, done, arg);
     pthread_mutex_unlock(&l->mu);
     if (!later)
         done(arg);
@@ -522,7 +565,7 @@ void lcache_drop_all(struct lcache *l)
         if (inos)
             inos[n++] = x->ino;
         if (inos && x->has_attr && S_ISREG(x->attr.mode))
-            job_add(l, x->ino, LCACHE_INVAL_PAGES, NULL, NULL);
+            job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
         node_drop(l, x->ino);
     }
     pthread_mutex_unlock(&l->mu);
@@ -550,7 +593,7 @@ static void job_done(struct ljob *j) /* off the list of those that wait for page
  * attributes first, which are gone. */
 static void job_do(struct lcache *l, struct ljob *j)
 {
-    l->forget(l->forget_arg, j->ino);
+    l->forget(l->forget_arg, j->ino, j->flush);
     if (l->inval)
         l->inval(l->inval_arg, j->ino, j->what & ~LCACHE_INVAL_PAGES);
     if (!(j->what & LCACHE_INVAL_PAGES) || !l->inval) {

@@ -1,8 +1,9 @@
 /* What this client may answer by itself: attributes and names under leases of metad.
  *
- * A node stands for an inode with a shared lease, and its attributes when they are known. An entry
- * says what a name in a leased directory refers to (0: nothing). All of it counts only while the
- * term runs, which every answered request to metad renews.
+ * A node stands for an inode with a lease, and its attributes when they are known. An entry says
+ * what a name in a leased directory refers to (0: nothing); of a directory that we made under this
+ * very lease all names are known. All of it counts only while the term runs, which every answered
+ * request to metad renews.
  *
  * Answers and recalls may cross: an answer is kept only when nothing was recalled or changed by us
  * for its inode since the request was sent. lcache_begin before sending, the number it gave with
@@ -22,8 +23,9 @@ struct lcache;
 #define LCACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
 /* Tells the kernel to forget; may be NULL. */
 typedef void lcache_inval(void *arg, uint64_t ino, unsigned what);
-/* Where the bytes of the file are is not known any more. */
-typedef void lcache_forget(void *arg, uint64_t ino);
+/* Where the bytes of the file are is not known any more. flush: the lease was exclusive, and metad
+ * waits for what was kept back under it. */
+typedef void lcache_forget(void *arg, uint64_t ino, bool flush);
 
 struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_forget *forget,
                           void *forget_arg);
@@ -43,7 +45,12 @@ enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *n
                                 Replfs__Attr *out);
 
 uint64_t lcache_begin(struct lcache *l);
-void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a);
+/* lease: as on the wire, 1 shared, 2 exclusive. */
+void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease);
+/* Nobody else can see the inode or change it, for now. */
+bool lcache_exclusive(struct lcache *l, uint64_t ino);
+/* An exclusive lease that was claimed on resume. */
+void lcache_regain(struct lcache *l, uint64_t ino);
 /* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a metad
  * that gives no leases. */
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino);

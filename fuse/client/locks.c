@@ -36,14 +36,18 @@
 #define RETRY_MS 50u
 #define AGAIN_MAX 8u /* refusals asked again */
 #define SEQS 64u
+#define TURN_MS 200 /* see client_lock_turn */
 
 struct hold { /* what one owner has of one inode */
     uint64_t owner;
     bool flock;
     uint32_t pid;
     struct lockset set;
-    uint64_t *handles; /* through which it was set */
-    size_t nhandles;
+    struct by {
+        uint64_t handle; /* through which it was set */
+        bool closing;    /* a descriptor of it was closed since: see client_lock_turn */
+    } * by;
+    size_t nby;
     struct hold *next;
 };
 struct lfile {
@@ -74,6 +78,7 @@ struct client_locks {
     uint64_t next_id, gen;
     uint64_t seq[SEQS];       /* unlocks begun, by inode */
     unsigned unlocking[SEQS]; /* and not yet done */
+    pthread_cond_t unlocked;
     bool ticking, stopping;
     atomic_size_t nholds;
 };
@@ -99,7 +104,7 @@ static void hold_free(struct client_locks *k, struct lfile *f, struct hold **slo
     struct hold *h = *slot;
     *slot = h->next;
     lockset_free(&h->set);
-    free(h->handles);
+    free(h->by);
     free(h);
     atomic_fetch_sub(&k->nholds, 1);
     if (f->holds)
@@ -108,15 +113,24 @@ static void hold_free(struct client_locks *k, struct lfile *f, struct hold **slo
     free(f);
 }
 
+static struct by *by_handle(const struct hold *h, uint64_t handle)
+{
+    for (size_t i = 0; i < h->nby; i++)
+        if (h->by[i].handle == handle)
+            return &h->by[i];
+    return NULL;
+}
+
 static void hold_handle(struct hold *h, uint64_t handle)
 {
-    for (size_t i = 0; i < h->nhandles; i++)
-        if (h->handles[i] == handle)
-            return;
-    h->handles = realloc(h->handles, (h->nhandles + 1) * sizeof(*h->handles));
-    if (!h->handles)
-        abort();
-    h->handles[h->nhandles++] = handle;
+    struct by *b = by_handle(h, handle);
+    if (!b) {
+        h->by = realloc(h->by, (h->nby + 1) * sizeof(*h->by));
+        if (!h->by)
+            abort();
+        b = &h->by[h->nby++];
+    }
+    *b = (struct by){handle, false};
 }
 
 static void hold_set(struct client_locks *k, const struct client_lock *l)
@@ -508,6 +522,7 @@ static void unlock_end(struct client_locks *k, uint64_t ino)
 {
     pthread_mutex_lock(&k->mu);
     k->unlocking[seq_of(ino)]--;
+    pthread_cond_broadcast(&k->unlocked);
     pthread_mutex_unlock(&k->mu);
 }
 
@@ -577,14 +592,6 @@ int client_unlock_owner(struct client *c, uint64_t ino, uint64_t owner)
     return some ? unlock_owner(c, ino, owner, false) : 0;
 }
 
-static bool has_handle(const struct hold *h, uint64_t handle)
-{
-    for (size_t i = 0; i < h->nhandles; i++)
-        if (h->handles[i] == handle)
-            return true;
-    return false;
-}
-
 bool client_locks_handle(struct client *c, uint64_t ino, uint64_t handle)
 {
     struct client_locks *k = c->locks;
@@ -594,7 +601,7 @@ bool client_locks_handle(struct client *c, uint64_t ino, uint64_t handle)
     pthread_mutex_lock(&k->mu);
     struct lfile *f = idmap_get(&k->files, ino);
     for (struct hold *h = f ? f->holds : NULL; h && !some; h = h->next)
-        some = has_handle(h, handle);
+        some = by_handle(h, handle) != NULL;
     if (some) /* seen before the bytes are flushed: see ask_again */
         k->seq[seq_of(ino)]++;
     pthread_mutex_unlock(&k->mu);
@@ -611,7 +618,7 @@ void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle)
         pthread_mutex_lock(&k->mu);
         struct lfile *f = idmap_get(&k->files, ino);
         for (struct hold **p = f ? &f->holds : NULL; p && *p; p = &(*p)->next) {
-            if (!has_handle(*p, handle))
+            if (!by_handle(*p, handle))
                 continue;
             more = true;
             owner = (*p)->owner;
@@ -624,6 +631,46 @@ void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle)
         if (more)
             unlock_owner(c, ino, owner, flock);
     }
+}
+
+/* ---- whose turn ---- */
+
+void client_locks_closing(struct client *c, uint64_t ino, uint64_t handle)
+{
+    struct client_locks *k = c->locks;
+    if (!atomic_load(&k->nholds))
+        return;
+    pthread_mutex_lock(&k->mu);
+    struct lfile *f = idmap_get(&k->files, ino);
+    for (struct hold *h = f ? f->holds : NULL; h; h = h->next) {
+        struct by *b = by_handle(h, handle);
+        if (b)
+            b->closing = true;
+    }
+    pthread_mutex_unlock(&k->mu);
+}
+
+/* Another handle of the same owner that may be on its way out. */
+static struct by *leaving(struct client_locks *k, const struct client_lock *l)
+{
+    struct hold *h = hold_get(k, l->ino, l->owner, l->flock);
+    for (size_t i = 0; h && i < h->nby; i++)
+        if (h->by[i].closing && h->by[i].handle != l->handle)
+            return &h->by[i];
+    return NULL;
+}
+
+void client_lock_turn(struct client *c, const struct client_lock *l)
+{
+    struct client_locks *k = c->locks;
+    int64_t deadline = clock_mono() + TURN_MS * NSEC_PER_MSEC;
+    pthread_mutex_lock(&k->mu);
+    while ((leaving(k, l) || k->unlocking[seq_of(l->ino)]) &&
+           !cond_wait_until(&k->unlocked, &k->mu, deadline))
+        ;
+    for (struct by *b; (b = leaving(k, l));) /* it stays, through a copy of the descriptor */
+        b->closing = false;
+    pthread_mutex_unlock(&k->mu);
 }
 
 /* ---- sessions ---- */
@@ -702,6 +749,7 @@ void client_locks_start(struct client *c)
     if (!c->locks)
         abort();
     pthread_mutex_init(&c->locks->mu, NULL);
+    cond_init_mono(&c->locks->unlocked);
 }
 
 void client_locks_stop(struct client *c)
@@ -729,5 +777,6 @@ void client_locks_free(struct client *c)
     idmap_clear(&k->files);
     idmap_clear(&k->ids);
     pthread_mutex_destroy(&k->mu);
+    pthread_cond_destroy(&k->unlocked);
     free(k);
 }

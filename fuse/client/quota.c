@@ -112,7 +112,7 @@ int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
         return -EDQUOT;
     *asked = true;
     pthread_mutex_unlock(&f->mu);
-    int rc = flush_file(f, false, false);
+    int rc = flush_file(f, FLUSH_COMMIT, false);
     settle(f->c, f->ino);
     if (!rc)
         rc = client_getattr_now(f->c, f->ino, &now); /* into f as well */

@@ -1,4 +1,4 @@
-/* What metad asks of a client: to give back leases. The answer goes out once nothing of the inode is
+/* Leases asked for, and what metad asks of a client: to give them back. The answer goes out once nothing of the inode is
  * cached here or in the kernel any more, from a thread of lcache.c. Loop thread. */
 #include "internal.h"
 #include "base/error.h"
@@ -20,8 +20,12 @@ void recall_request(void *arg, struct rpc_req *req)
         rpc_fail(req, ERR_PROTOCOL, "a client does not serve request %d", (int)req->env->body_case);
 }
 
-void recall_forget(void *arg, uint64_t ino)
+void recall_forget(void *arg, uint64_t ino, bool flush)
 {
+    if (flush) {
+        client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
+        behind_settle(arg, ino);
+    }
     struct cfile *f = cfile_get(arg, ino);
     if (!f)
         return;
@@ -30,4 +34,31 @@ void recall_forget(void *arg, uint64_t ino)
     f->base_synced = false;
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
+}
+
+int lease_ask(struct cfile *f)
+{
+    struct client *c = f->c;
+    Replfs__LeaseReq m = REPLFS__LEASE_REQ__INIT;
+    RPC_ENVELOPE(env, LEASE_REQ, lease_req, &m);
+    struct rpc_result res;
+    struct lasker asker;
+    m.ino = f->ino;
+    lcache_ask_begin(c->lcache, &asker, f->ino);
+    uint64_t begun = lcache_begin(c->lcache);
+    int rc = client_ask(c, &env, &res);
+    lcache_ask_end(c->lcache, &asker);
+    if (!rc &&
+        (res.rep->body_case != REPLFS__ENVELOPE__BODY_LEASE_REPLY || !res.rep->lease_reply->attr))
+        rc = -ERR_PROTOCOL;
+    if (!rc) {
+        const Replfs__LeaseReply *r = res.rep->lease_reply;
+        Replfs__Attr a = REPLFS__ATTR__INIT;
+        attr_copy(&a, r->attr);
+        client_merge_attr(c, &a); /* what others have written since we last looked */
+        if (r->lease)
+            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+    }
+    rpc_result_free(&res);
+    return rc;
 }

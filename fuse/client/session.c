@@ -24,7 +24,8 @@
 #define CONNECT_TIMEOUT_MS 4000
 #define CLOSE_BATCH 256
 #define TICK_MS 100
-#define HELD_MAX 4096u /* chunks named in a keepalive */
+#define CLAIMS_MAX 65536u /* as many as metad takes */
+#define HELD_MAX 4096u    /* chunks named in a keepalive */
 
 void cond_init_mono(pthread_cond_t *cv)
 {
@@ -145,6 +146,26 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     pthread_mutex_unlock(&c->session.mu);
 }
 
+/* Inodes of which metad does not know everything yet. */
+static uint64_t *kept_back(struct client *c, size_t *n)
+{
+    struct cfile **list;
+    size_t nfiles = cfile_dirty_all(c, &list);
+    uint64_t *inos = malloc((nfiles + 1) * sizeof(*inos));
+    if (!inos)
+        abort();
+    *n = 0;
+    for (size_t i = 0; i < nfiles; i++) {
+        inos[(*n)++] = list[i]->ino;
+        cfile_unref(list[i]);
+    }
+    free(list);
+    behind_inos(c, &inos, n);
+    if (*n > CLAIMS_MAX)
+        *n = CLAIMS_MAX; /* the rest goes to metad without a lease */
+    return inos;
+}
+
 static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
                          char *leader, size_t leader_cap)
 {
@@ -160,6 +181,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.n_open_inos = nopen;
         m.open_inos = open;
         struct locks_claims *claims = client_locks_claims(c, &m);
+        m.exclusive = kept_back(c, &m.n_exclusive);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
         int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
         unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
@@ -170,9 +192,12 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         int64_t sent = clock_mono();
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
+        free(m.exclusive);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
             session_opened(c, res.rep->session_reply, i);
             lcache_renew(c->lcache, sent);
+            for (size_t k = 0; k < res.rep->session_reply->n_exclusive; k++)
+                lcache_regain(c->lcache, res.rep->session_reply->exclusive[k]);
         } else if (!rc)
             rc = -ERR_PROTOCOL;
         else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
@@ -232,8 +257,7 @@ static void log_addresses(struct client *c)
                   c->session.errors[i] ? c->session.errors[i] : "not tried");
 }
 
-/* A reference to a live connection with our session on it, or NULL at the deadline. */
-static struct rpc_conn *meta_conn(struct client *c, int64_t deadline)
+struct rpc_conn *session_conn(struct client *c, int64_t deadline)
 {
     unsigned backoff = 50;
     struct rpc_conn *conn = NULL;
@@ -315,6 +339,9 @@ static void set_session(Replfs__Envelope *e, uint64_t s)
     case REPLFS__ENVELOPE__BODY_LOCK_REQ:
         e->lock_req->session = s;
         break;
+    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
+        e->lease_req->session = s;
+        break;
     case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
         e->lock_test_req->session = s;
         break;
@@ -333,12 +360,7 @@ bool session_elsewhere(int code)
            code == -ENETUNREACH || code == -ETIMEDOUT || code == -ECONNRESET || code == -EPIPE;
 }
 
-static bool ambiguous(int code)
-{
-    return code == -ERR_PEER_GONE || code == -ERR_TIMEOUT || code == -ECONNRESET || code == -EPIPE;
-}
-
-static unsigned try_ms(struct client *c, int64_t deadline)
+unsigned session_try_ms(struct client *c, int64_t deadline)
 {
     int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
     pthread_mutex_lock(&c->session.mu);
@@ -349,9 +371,8 @@ static unsigned try_ms(struct client *c, int64_t deadline)
     return left > 1 ? (unsigned)left : 1;
 }
 
-/* What to do after a failed attempt: true: try again. Sleeps when metad is busy. */
-static bool attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
-                           int64_t deadline, unsigned *busy_ms)
+bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
+                            int64_t deadline, unsigned *busy_ms)
 {
     if (clock_mono() >= deadline || c->stopping)
         return false;
@@ -364,7 +385,7 @@ static bool attempt_failed(struct client *c, struct rpc_conn *conn, const struct
         pthread_mutex_unlock(&c->session.mu);
         return true;
     }
-    if (res->code == -ERR_SESSION) { /* the next meta_conn() finds out and opens a new one */
+    if (res->code == -ERR_SESSION) { /* the next session_conn() finds out and opens a new one */
         session_conn_failed(c, conn, NULL);
         return true;
     }
@@ -383,14 +404,14 @@ int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struc
     unsigned busy_ms = 10;
     for (;;) {
         *out = (struct rpc_result){.code = -ERR_TIMEOUT};
-        struct rpc_conn *conn = meta_conn(c, deadline);
+        struct rpc_conn *conn = session_conn(c, deadline);
         if (!conn)
             return out->code;
         set_session(req, session_id(c));
         int64_t sent = clock_mono();
-        if (!rpc_call_wait(conn, req, NULL, try_ms(c, deadline), out))
+        if (!rpc_call_wait(conn, req, NULL, session_try_ms(c, deadline), out))
             lcache_renew(c->lcache, sent);
-        bool again = out->code && attempt_failed(c, conn, out, deadline, &busy_ms);
+        bool again = out->code && session_attempt_failed(c, conn, out, deadline, &busy_ms);
         rpc_conn_unref(conn);
         if (!again)
             return out->code;
@@ -398,134 +419,7 @@ int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struc
     }
 }
 
-/* ---- mutations ---- */
-
-static uint64_t seq_begin(struct client *c, uint64_t *session)
-{
-    pthread_mutex_lock(&c->session.mu);
-    if (c->session.npending == c->session.cap_pending) {
-        c->session.cap_pending = c->session.cap_pending ? c->session.cap_pending * 2 : 64;
-        c->session.pending =
-            realloc(c->session.pending, c->session.cap_pending * sizeof(*c->session.pending));
-        if (!c->session.pending)
-            abort();
-    }
-    uint64_t seq = c->session.next_seq++;
-    c->session.pending[c->session.npending++] = seq;
-    *session = c->session.id;
-    pthread_mutex_unlock(&c->session.mu);
-    return seq;
-}
-
-static void seq_end(struct client *c, uint64_t session, uint64_t seq)
-{
-    pthread_mutex_lock(&c->session.mu);
-    for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
-        if (c->session.pending[i] == seq) {
-            c->session.pending[i] = c->session.pending[--c->session.npending];
-            break;
-        }
-    }
-    pthread_mutex_unlock(&c->session.mu);
-}
-
-/* Everything below the oldest unanswered number may be forgotten. */
-static uint64_t acked_seq(struct client *c)
-{
-    pthread_mutex_lock(&c->session.mu);
-    uint64_t least = c->session.next_seq;
-    for (size_t i = 0; i < c->session.npending; i++) {
-        if (c->session.pending[i] < least)
-            least = c->session.pending[i];
-    }
-    pthread_mutex_unlock(&c->session.mu);
-    return least - 1;
-}
-
-static int mutate_result(struct client *c, uint64_t begun, const Replfs__MetaOp *op,
-                         const struct rpc_result *res, uint64_t seq, Replfs__Attr *attr,
-                         Replfs__Attr *parent, uint64_t *value)
-{
-    if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
-        return -ERR_PROTOCOL;
-    const Replfs__MutateReply *m = res->rep->mutate_reply;
-    for (size_t i = 0; i < m->n_results; i++) {
-        const Replfs__MutationResult *r = m->results[i];
-        if (r->seq != seq)
-            continue;
-        lcache_mutated(c->lcache, begun, op, r);
-        if (attr && r->attr)
-            attr_copy(attr, r->attr);
-        if (parent && r->parent)
-            attr_copy(parent, r->parent);
-        if (value)
-            *value = r->value;
-        return -(int)r->code;
-    }
-    return -ERR_PROTOCOL;
-}
-
-int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                   Replfs__Attr *attr, Replfs__Attr *parent)
-{
-    return session_mutate_value(c, op, need, deadline, attr, parent, NULL);
-}
-
-int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                         Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
-{
-    uint64_t session = 0, seq = 0;
-    bool maybe_done = false;
-    unsigned busy_ms = 10;
-    uint64_t begun = lcache_begin(c->lcache);
-    for (int rc;;) {
-        struct rpc_conn *conn = meta_conn(c, deadline);
-        if (!conn) {
-            lcache_mutated(c->lcache, begun, op, NULL);
-            if (seq)
-                seq_end(c, session, seq);
-            return -ERR_TIMEOUT;
-        }
-        if (!seq || session != session_id(c)) {
-            bool first = !seq;
-            seq = seq_begin(c, &session);
-            if ((!first && maybe_done) || (need && need != session)) {
-                seq_end(c, session, seq);
-                rpc_conn_unref(conn);
-                lcache_mutated(c->lcache, begun, op, NULL);
-                return need ? -ERR_SESSION : -EIO;
-            }
-        }
-        Replfs__Mutation mu = REPLFS__MUTATION__INIT, *list[1] = {&mu};
-        mu.seq = seq;
-        mu.op = op;
-        Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
-        m.session = session;
-        m.acked_seq = acked_seq(c);
-        m.n_ops = 1;
-        m.ops = list;
-        m.lease = true;
-        RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
-        struct rpc_result res = {0};
-        int64_t sent = clock_mono();
-        rc = rpc_call_wait(conn, &env, NULL, try_ms(c, deadline), &res);
-        if (!rc) {
-            lcache_renew(c->lcache, sent);
-            rc = mutate_result(c, begun, op, &res, seq, attr, parent, value);
-            res.code = rc;
-        }
-        maybe_done |= ambiguous(rc);
-        bool again = rc && attempt_failed(c, conn, &res, deadline, &busy_ms);
-        rpc_result_free(&res);
-        rpc_conn_unref(conn);
-        if (!again) {
-            if (ambiguous(rc))
-                lcache_mutated(c->lcache, begun, op, NULL);
-            seq_end(c, session, seq);
-            return rc;
-        }
-    }
-}
+/* ---- requests nobody waits for ---- */
 
 static void told(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
@@ -646,7 +540,7 @@ void session_flush_closes(struct client *c)
 
 static void keepalive(struct client *c)
 {
-    struct rpc_conn *conn = meta_conn(c, clock_mono() + 2 * NSEC_PER_SEC);
+    struct rpc_conn *conn = session_conn(c, clock_mono() + 2 * NSEC_PER_SEC);
     if (!conn)
         return;
     Replfs__KeepaliveReq m = REPLFS__KEEPALIVE_REQ__INIT;
@@ -665,7 +559,7 @@ static void keepalive(struct client *c)
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));
         unsigned busy = 10;
-        attempt_failed(c, conn, &res, clock_mono() + NSEC_PER_SEC, &busy);
+        session_attempt_failed(c, conn, &res, clock_mono() + NSEC_PER_SEC, &busy);
     }
     rpc_result_free(&res);
     rpc_conn_unref(conn);
@@ -706,7 +600,7 @@ int session_start(struct client *c)
     for (size_t i = 0; i < c->cfg.nmetads; i++)
         addr_add(c, c->cfg.metads[i]);
     unsigned ms = c->cfg.timeout_ms < 10000 ? c->cfg.timeout_ms : 10000;
-    struct rpc_conn *conn = meta_conn(c, clock_mono() + ms * NSEC_PER_MSEC);
+    struct rpc_conn *conn = session_conn(c, clock_mono() + ms * NSEC_PER_MSEC);
     if (!conn) {
         log_addresses(c);
         return -ETIMEDOUT;

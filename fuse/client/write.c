@@ -21,6 +21,7 @@
 #define LOG_MODULE "write"
 #define LARGE_WRITE (64u << 10)
 #define BUF_MIN 4096u
+#define LEASE_TRIES 3                       /* others may be quicker; then nothing is kept back */
 #define PIECES_MAX (COMMIT_EXTENTS_MAX / 4) /* of one buffer: a commit takes whole buffers */
 
 /* ---- dirty accounting ---- */
@@ -211,7 +212,28 @@ int write_moved(struct cfile *f, const uint8_t *data, size_t len, uint64_t off, 
 
 /* ---- the call ---- */
 
-/* Where it goes and whether it may. mu held, dropped when a quota is nearly used up. */
+/* Bytes may be kept back only under an exclusive lease: others could not see them otherwise. mu
+ * held, dropped while metad is asked. Sets f->through when it is not to be had. */
+static int write_lease(struct cfile *f)
+{
+    struct lcache *l = f->c->lcache;
+    f->through = false;
+    if (!lcache_term(l)) /* a metad without leases */
+        return 0;
+    for (int tries = 0; !lcache_exclusive(l, f->ino); tries++) {
+        f->through = tries == LEASE_TRIES;
+        if (f->through)
+            return 0;
+        pthread_mutex_unlock(&f->mu);
+        int rc = lease_ask(f);
+        pthread_mutex_lock(&f->mu);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* Where it goes and whether it may. mu held, dropped when metad must be asked. */
 static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
 {
     bool asked = false;
@@ -219,6 +241,9 @@ static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
         int err = cfile_take_err(f);
         if (err || rc <= 0)
             return err ? err : rc;
+        rc = write_lease(f);
+        if (rc)
+            return rc;
         if (append)
             *off = (off_t)cfile_size(f);
         rc = quota_applies(f) ? quota_admit(f, (uint64_t)*off, len, &asked) : 0;
@@ -243,6 +268,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         return rc;
     }
     f->dirty_mtime = clock_wall();
+    behind_wrote(f->c, f->ino);
     f->kill_suid |= (flags & CFILE_KILL_SUID) != 0; /* until nothing is left to commit */
     if (append && append_waits(f)) {
         uint64_t at = 0;
@@ -253,6 +279,11 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
             *off = (off_t)at;
     } else {
         rc = write_put(f, data, len, (uint64_t)*off);
+        if (!rc && f->through) { /* others look at it all the time */
+            abuf_seal(f);
+            flush_below(f, f->next_abuf);
+            rc = cfile_take_err(f);
+        }
     }
     send_pump(f);
     pthread_mutex_unlock(&f->mu);
@@ -275,5 +306,5 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsig
         done += part;
         pos += (off_t)part;
     }
-    return f->c->cfg.sync_all ? flush_file(f, true, true) : 0;
+    return f->c->cfg.sync_all ? flush_file(f, FLUSH_SYNC, true) : 0;
 }

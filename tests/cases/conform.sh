@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The conformance program, first on ext4, where every assertion must hold (else the program is wrong), then on a mount of
-# goal 2, where those of tests/conform/differences may fail. SLOW=1 runs the slow cases too.
+# goal 2, where those of tests/conform/differences may fail, and with the second of two openers on another mount.
+# SLOW=1 runs the slow cases too.
 . "$(dirname "$0")/caselib.sh"
 program=("$bin/test_conform" ${SLOW:+--slow})
 ext4=$work
@@ -24,5 +25,8 @@ devcluster mount "$mnt"
 ctl setrepl "$mnt" 2
 echo "on replfs:"
 "${program[@]}" --differences "$cases_repo/tests/conform/differences" "$mnt" || fail "replfs behaves otherwise than ext4"
+devcluster mount "$work/mnt2"
+echo "two openers on two mounts:"
+"${program[@]}" --only pair --peer "$work/mnt2" "$mnt" || fail "two mounts are not as one file system"
 expect "what is left behind" "" "$(ls -A "$mnt")"
 check_sanitizers

@@ -59,6 +59,17 @@ struct rig {
     uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
     uint64_t step;    /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
+    bool leases; /* metad gives some: the file is its opener's alone */
+    uint32_t mode;
+    int64_t mtime_ns;
+    unsigned messages, setattrs; /* that carried changes; attribute changes among them */
+    bool hold;                   /* changes are not looked at until rig_release */
+    struct rpc_req *held[64];
+    size_t nheld;
+    struct rpc_conn *client; /* on which the session was last opened or resumed */
+    size_t claims;           /* exclusive leases named at the last resume */
+    bool recalled;
+    unsigned commits_then, setattrs_then; /* what was known when the lease was given back */
     uint32_t last_exclude[8];
     size_t nexclude;
     struct client *cl;
@@ -216,7 +227,8 @@ static void rig_attr(Replfs__Attr *a)
 {
     replfs__attr__init(a);
     a->ino = RIG_INO;
-    a->mode = S_IFREG | 0644;
+    a->mode = S_IFREG | rig.mode;
+    a->mtime_ns = rig.mtime_ns;
     a->nlink = 1;
     a->size = rig.size;
     a->goal = 2;
@@ -344,6 +356,15 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
 {
     rig.mutations++;
     rig.change++;
+    if (op->op_case == REPLFS__META_OP__OP_SETATTR &&
+        !(op->setattr->valid & REPLFS__SETATTR_OP__VALID__SIZE)) {
+        rig.setattrs++;
+        if (op->setattr->valid & REPLFS__SETATTR_OP__VALID__MODE)
+            rig.mode = op->setattr->mode;
+        if (op->setattr->valid & REPLFS__SETATTR_OP__VALID__MTIME)
+            rig.mtime_ns = op->setattr->mtime_ns;
+        return 0;
+    }
     if (op->op_case == REPLFS__META_OP__OP_SETATTR) {
         rig.size = op->setattr->size;
         extmap_remove(&rig.map, rig.size, UINT64_MAX - rig.size, NULL, NULL);
@@ -362,6 +383,7 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
     if (op->commit->n_extents > 4096)
         return EINVAL; /* as metad's limit */
     rig.commits++;
+    rig.mtime_ns = op->commit->mtime_ns;
     if (op->commit->append) {
         rig.size += rig.foreign;
         rig.foreign = 0;
@@ -376,27 +398,32 @@ static void rig_mutate(struct rpc_req *req)
 {
     const Replfs__MutateReq *m = req->env->mutate_req;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
-    Replfs__MutationResult r = REPLFS__MUTATION_RESULT__INIT, *list[1] = {&r};
+    Replfs__MutationResult results[64], *list[64];
     Replfs__Attr a;
     if (m->session != rig.session) {
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
-    r.seq = m->ops[0]->seq;
-    if (r.seq > rig.last_seq) { /* executed once however often it comes */
-        rig.last_seq = r.seq;
-        rig.last_value = 0;
-        r.code = (uint32_t)rig_apply(m->ops[0]->op, &rig.last_value);
+    rig.messages++;
+    for (; rep.n_results < m->n_ops && rep.n_results < 64; rep.n_results++) {
+        Replfs__MutationResult *r = list[rep.n_results] = &results[rep.n_results];
+        replfs__mutation_result__init(r);
+        r->seq = m->ops[rep.n_results]->seq;
+        if (r->seq > rig.last_seq) { /* executed once however often it comes */
+            rig.last_seq = r->seq;
+            rig.last_value = 0;
+            r->code = (uint32_t)rig_apply(m->ops[rep.n_results]->op, &rig.last_value);
+        }
+        r->value = rig.last_value;
+        r->attr = &a;
+        r->lease = rig.leases ? 2 : 0;
     }
-    r.value = rig.last_value;
     if (rig.drop_replies) { /* executed, but the answer is lost with the connection */
         rig.drop_replies--;
         rpc_fail(req, -ERR_NOT_LEADER, "scripted");
         return;
     }
     rig_attr(&a);
-    r.attr = &a;
-    rep.n_results = 1;
     rep.results = list;
     RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
     rpc_reply(req, &env, NULL);
@@ -435,6 +462,7 @@ static void rig_layout(struct rpc_req *req, bool open)
     rep.covered_to = UINT64_MAX;
     rep.nodes_epoch = 1;
     orep.layout = &rep;
+    orep.lease = rig.leases ? 2 : 0;
     RPC_ENVELOPE(oenv, OPEN_REPLY, open_reply, &orep);
     RPC_ENVELOPE(lenv, LAYOUT_REPLY, layout_reply, &rep);
     rpc_reply(req, open ? &oenv : &lenv, NULL);
@@ -452,8 +480,15 @@ static void rig_session(struct rpc_req *req)
         rig.session = rig.next_session++;
         rig.last_seq = 0;
     }
+    if (rig.client)
+        rpc_conn_unref(rig.client);
+    rig.client = rpc_conn_ref(req->conn);
+    rig.claims = req->env->session_req->n_exclusive;
+    rep.n_exclusive = rig.claims;
+    rep.exclusive = req->env->session_req->exclusive;
     rep.session = rig.session;
     rep.lease_ms = 60000;
+    rep.term_ms = rig.leases ? 60000 : 0;
     rep.cluster = (char *)"test";
     rep.default_min_copies = 2;
     RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
@@ -526,7 +561,10 @@ static void rig_metad(void *arg, struct rpc_req *req)
         rig_grant(req);
         break;
     case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
-        rig_mutate(req);
+        if (rig.hold && rig.nheld < 64)
+            rig.held[rig.nheld++] = req;
+        else
+            rig_mutate(req);
         break;
     case REPLFS__ENVELOPE__BODY_OPEN_REQ:
         rig_layout(req, true);
@@ -550,6 +588,7 @@ static int rig_up(void **st)
     extmap_init(&rig.map);
     rig.next_chunk = 100;
     rig.next_session = RIG_SESSION;
+    rig.mode = 0644;
     struct rpc_config mc = {.role = RPC_ROLE_METAD, .name = "fake", .threads = 1};
     if (rpc_loop_new(&mc, &rig.loop))
         return -1;
@@ -578,10 +617,8 @@ static int rig_chunkds_up(void)
     return 0;
 }
 
-static int rig_setup(void **st)
+static int rig_client_up(void)
 {
-    if (rig_up(st) || rig_chunkds_up())
-        return -1;
     char *metads[] = {rig.meta_addr};
     struct client_config cfg = {
         .metads = metads,
@@ -595,11 +632,20 @@ static int rig_setup(void **st)
     return client_open(&cfg, &rig.cl);
 }
 
+static int rig_setup(void **st)
+{
+    return rig_up(st) || rig_chunkds_up() || rig_client_up() ? -1 : 0;
+}
+
 static int rig_teardown(void **st)
 {
     (void)st;
     client_close(rig.cl);
     pthread_mutex_lock(&rig.mu);
+    for (size_t i = 0; i < rig.nheld; i++)
+        rpc_fail(rig.held[i], -ERR_SHUTDOWN, "the end");
+    if (rig.client)
+        rpc_conn_unref(rig.client);
     for (size_t i = 0; i < rig.nmuted; i++)
         rpc_fail(rig.muted[i], -ERR_SHUTDOWN, "the end");
     pthread_mutex_unlock(&rig.mu);

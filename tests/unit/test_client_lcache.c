@@ -37,9 +37,9 @@ static void on_inval(void *arg, uint64_t ino, unsigned what)
     }
 }
 
-static void on_forget(void *arg, uint64_t ino)
+static void on_forget(void *arg, uint64_t ino, bool flush)
 {
-    (void)arg, (void)ino;
+    (void)arg, (void)ino, (void)flush;
 }
 
 static void on_done(void *arg)
@@ -83,7 +83,7 @@ static Replfs__Attr attr_of(uint64_t ino, uint32_t mode, uint64_t change)
 static void put(uint64_t begun, uint64_t ino, uint32_t mode, uint64_t change)
 {
     Replfs__Attr a = attr_of(ino, mode, change);
-    lcache_put_attr(rig.l, begun, &a);
+    lcache_put_attr(rig.l, begun, &a, 1);
 }
 
 static uint64_t change_of(uint64_t ino)

@@ -1,0 +1,422 @@
+/* Changes that are answered before metad has them.
+ *
+ * Under an exclusive lease nobody else can see a file, so metad need not know at once that its mode
+ * was changed or that its bytes were committed. Such changes are queued here and sent in order, as
+ * many per message as there are while the last message is on its way: nothing waits for a timer.
+ *
+ * Queue: commits of bytes (flush.c) and attribute changes. Changes of one file's attributes that
+ * are not on their way yet become one. Those of a file with bytes not committed are held outside of
+ * the queue until the commit that empties the file is in it, since the commit would set mtime anew.
+ *
+ * What is shown of a file is what metad said with what is held or queued laid over it.
+ *
+ * Whoever needs metad to know waits: fsync for its file, a recall for the inode, unmounting for all;
+ * a change that is sent directly, for those before it of the same inode. The lease may be recalled
+ * just while a change is being put: the putter looks at the lease once more behind putting, and
+ * waits when it is gone; the recall first forgets the lease, then settles the inode.
+ *
+ * Failure modes: metad cut off: the queue stands still until the mount's time-out, then its changes
+ * fail; the log names the inodes, and the fsync of a file that is still open fails. The session is lost:
+ * likewise at once. A metad that dies: everything is sent again, executed once; the lease is
+ * claimed anew before anybody else is served (hello_session). This client dies: the changes are
+ * lost, a few milliseconds' worth.
+ *
+ * Threads: one sender; any other may put and wait. */
+#include "internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define LOG_MODULE "behind"
+#define MODE REPLFS__SETATTR_OP__VALID__MODE
+#define UID REPLFS__SETATTR_OP__VALID__UID
+#define GID REPLFS__SETATTR_OP__VALID__GID
+#define ATIME REPLFS__SETATTR_OP__VALID__ATIME
+#define MTIME REPLFS__SETATTR_OP__VALID__MTIME
+#define ATIME_NOW REPLFS__SETATTR_OP__VALID__ATIME_NOW
+#define MTIME_NOW REPLFS__SETATTR_OP__VALID__MTIME_NOW
+#define KILL_SUID REPLFS__SETATTR_OP__VALID__KILL_SUID
+#define KILL_SGID REPLFS__SETATTR_OP__VALID__KILL_SGID
+
+struct setattr_job {
+    struct behind_op o;
+    struct client *c;
+    Replfs__MetaOp op;
+    Replfs__SetattrOp set;
+};
+struct behind_ino {
+    uint64_t ino;
+    size_t queued;            /* ops put and not done */
+    uint64_t last;            /* number of the last one */
+    struct setattr_job *open; /* takes further changes: held, or queued and not on its way */
+    bool held;
+    unsigned shown; /* which attributes are laid over */
+    Replfs__SetattrOp view;
+};
+
+/* ---- inodes (mu held) ---- */
+
+static struct behind_ino *ino_get(struct client *c, uint64_t ino)
+{
+    return idmap_get(&c->behind.inos, ino);
+}
+
+static struct behind_ino *ino_make(struct client *c, uint64_t ino)
+{
+    struct behind_ino *b = ino_get(c, ino);
+    if (b)
+        return b;
+    b = calloc(1, sizeof(*b));
+    if (!b)
+        abort();
+    b->ino = ino;
+    replfs__setattr_op__init(&b->view);
+    idmap_put(&c->behind.inos, ino, b);
+    atomic_fetch_add(&c->behind.ninos, 1);
+    return b;
+}
+
+static void ino_tidy(struct client *c, struct behind_ino *b)
+{
+    if (b->queued || b->open)
+        return;
+    idmap_del(&c->behind.inos, b->ino);
+    atomic_fetch_sub(&c->behind.ninos, 1);
+    free(b);
+}
+
+static void put(struct client *c, struct behind_op *o)
+{
+    struct behind_ino *b = ino_make(c, o->ino);
+    b->queued++;
+    b->last = ++c->behind.put;
+    o->next = NULL;
+    *c->behind.tail = o;
+    c->behind.tail = &o->next;
+    pthread_cond_signal(&c->behind.cv);
+}
+
+static bool nothing(struct client *c)
+{
+    return atomic_load(&c->behind.ninos) == 0;
+}
+
+/* ---- attributes ---- */
+
+static void setattr_done(struct mutation *m, int code, const Replfs__MutationResult *r)
+{
+    struct setattr_job *j = (struct setattr_job *)m;
+    struct cfile *f = cfile_get(j->c, j->o.ino);
+    bool lost = code && code != -ENOENT; /* deleted since */
+    if (f) {
+        pthread_mutex_lock(&f->mu);
+        if (r && r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
+            attr_copy(&f->attr, r->attr); /* our own change: the extents are the same */
+        else if (r && r->attr)
+            cfile_set_attr(f, r->attr);
+        if (lost)
+            cfile_fail(f, -EIO);
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+    }
+    if (lost)
+        log_error("inode %llu: a change of its owner, mode or times was lost: %s",
+                  (unsigned long long)j->o.ino, err_str(code));
+    free(j);
+}
+
+static struct setattr_job *job_new(struct client *c, uint64_t ino)
+{
+    struct setattr_job *j = calloc(1, sizeof(*j));
+    if (!j)
+        abort();
+    j->c = c;
+    j->o.ino = ino;
+    j->o.m.op = &j->op;
+    j->o.m.done = setattr_done;
+    replfs__meta_op__init(&j->op);
+    replfs__setattr_op__init(&j->set);
+    j->op.op_case = REPLFS__META_OP__OP_SETATTR;
+    j->op.setattr = &j->set;
+    j->set.ino = ino;
+    return j;
+}
+
+/* Later values replace former ones. */
+static void set_merge(Replfs__SetattrOp *s, const Replfs__SetattrOp *op)
+{
+    if (op->valid & MODE)
+        s->mode = op->mode;
+    if (op->valid & UID)
+        s->uid = op->uid;
+    if (op->valid & GID)
+        s->gid = op->gid;
+    if (op->valid & ATIME)
+        s->atime_ns = op->atime_ns;
+    if (op->valid & MTIME)
+        s->mtime_ns = op->mtime_ns;
+    s->valid |= op->valid;
+    s->ctime_ns = op->ctime_ns;
+}
+
+static void lay_over(const struct behind_ino *b, Replfs__Attr *a)
+{
+    const Replfs__SetattrOp *v = &b->view;
+    if (b->shown & MODE)
+        a->mode = (a->mode & S_IFMT) | (v->mode & 07777);
+    if (b->shown & UID)
+        a->uid = v->uid;
+    if (b->shown & GID)
+        a->gid = v->gid;
+    if (b->shown & ATIME)
+        a->atime_ns = v->atime_ns;
+    if (b->shown & MTIME)
+        a->mtime_ns = v->mtime_ns;
+    if (a->ctime_ns < v->ctime_ns)
+        a->ctime_ns = v->ctime_ns;
+}
+
+void behind_overlay(struct client *c, Replfs__Attr *a)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, a->ino);
+    if (b && b->shown)
+        lay_over(b, a);
+}
+
+/* Setuid bits, ACLs and capabilities change along with others: metad works that out. */
+static bool can_wait(const Replfs__SetattrOp *op, const Replfs__Attr *a)
+{
+    uint32_t special = S_ISUID | S_ISGID;
+    if (op->valid & ~(uint32_t)(MODE | UID | GID | ATIME | MTIME | ATIME_NOW | MTIME_NOW |
+                                KILL_SUID | KILL_SGID))
+        return false;
+    return S_ISREG(a->mode) && !(a->mode & special) &&
+           !((op->valid & MODE) && (op->mode & special)) &&
+           !(a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
+}
+
+/* With the times of now filled in, and without what does nothing here. */
+static void stamp(Replfs__SetattrOp *s, const Replfs__SetattrOp *op, const Replfs__Attr *a)
+{
+    int64_t now = clock_wall();
+    *s = *op;
+    if (now <= a->ctime_ns) /* always later, as with metad's own clock */
+        now = a->ctime_ns + 1;
+    s->ctime_ns = now;
+    if (op->valid & ATIME_NOW)
+        s->atime_ns = now;
+    if (op->valid & MTIME_NOW)
+        s->mtime_ns = now;
+    s->valid = op->valid & (MODE | UID | GID);
+    if (op->valid & (ATIME | ATIME_NOW))
+        s->valid |= ATIME;
+    if (op->valid & (MTIME | MTIME_NOW))
+        s->valid |= MTIME;
+}
+
+bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held)
+{
+    Replfs__SetattrOp s;
+    if (!can_wait(op, a))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_make(c, op->ino);
+    if (b->shown)
+        lay_over(b, a);
+    stamp(&s, op, a);
+    if (!b->open || (held && !b->held)) { /* one in the queue comes before the bytes */
+        b->open = job_new(c, op->ino);
+        b->held = held;
+        if (!held)
+            put(c, &b->open->o);
+    }
+    set_merge(&b->open->set, &s);
+    set_merge(&b->view, &s);
+    b->shown |= s.valid;
+    lay_over(b, a);
+    return true;
+}
+
+void behind_release(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (!b || !b->open || !b->held)
+        return;
+    b->held = false;
+    put(c, &b->open->o);
+}
+
+void behind_wrote(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (!b)
+        return;
+    b->shown &= ~(unsigned)MTIME;
+    if (b->open && b->held)
+        b->open->set.valid &= ~(uint32_t)MTIME;
+}
+
+/* ---- waiting ---- */
+
+void behind_put(struct client *c, struct behind_op *o)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    put(c, o);
+}
+
+bool behind_queued(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->queued;
+}
+
+static bool is_held(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->open && b->held;
+}
+
+void behind_wait(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino ? ino_get(c, ino) : NULL;
+    uint64_t upto = !ino ? c->behind.put : b && b->queued ? b->last : 0;
+    while (c->behind.done < upto) /* the sender's requests have their deadlines */
+        cond_wait_until(&c->behind.done_cv, &c->behind.mu, clock_mono() + NSEC_PER_SEC);
+}
+
+void behind_settle(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    if (is_held(c, ino)) {
+        client_flush_ino(c, ino);
+        behind_release(c, ino); /* should the bytes not have found their way */
+    }
+    behind_wait(c, ino);
+}
+
+void behind_before(struct client *c, const Replfs__MetaOp *op)
+{
+    if (nothing(c))
+        return;
+    switch ((int)op->op_case) {
+    case REPLFS__META_OP__OP_SETATTR:
+        behind_settle(c, op->setattr->ino);
+        break;
+    case REPLFS__META_OP__OP_XATTR:
+        behind_settle(c, op->xattr->ino);
+        break;
+    case REPLFS__META_OP__OP_LINK:
+        behind_settle(c, op->link->ino);
+        break;
+    case REPLFS__META_OP__OP_FALLOCATE:
+        behind_settle(c, op->fallocate->ino);
+        break;
+    case REPLFS__META_OP__OP_CLONE:
+        behind_settle(c, op->clone->src);
+        behind_settle(c, op->clone->dst);
+        break;
+    case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
+        behind_wait(c, op->commit->ino);
+        break;
+    default: /* names: the inode stays what it is */
+        break;
+    }
+}
+
+void behind_inos(struct client *c, uint64_t **inos, size_t *n)
+{
+    size_t pos = 0;
+    LOCK_SCOPE(&c->behind.mu);
+    uint64_t *v = realloc(*inos, (*n + c->behind.inos.n + 1) * sizeof(*v));
+    if (!v)
+        abort();
+    *inos = v;
+    for (struct behind_ino *b; (b = idmap_next(&c->behind.inos, &pos));)
+        v[(*n)++] = b->ino;
+}
+
+/* ---- the sender ---- */
+
+/* Takes what is there; mu held. */
+static size_t take(struct client *c, struct mutation **list, uint64_t *inos)
+{
+    size_t n = 0;
+    while (c->behind.head && n < MUTATE_MAX) {
+        struct behind_op *o = c->behind.head;
+        struct behind_ino *b = ino_get(c, o->ino);
+        c->behind.head = o->next;
+        if (b->open && &b->open->o == o)
+            b->open = NULL; /* on its way */
+        inos[n] = o->ino;
+        list[n++] = &o->m;
+    }
+    if (!c->behind.head)
+        c->behind.tail = &c->behind.head;
+    return n;
+}
+
+static void *sender(void *arg)
+{
+    struct client *c = arg;
+    struct mutation *list[MUTATE_MAX];
+    uint64_t inos[MUTATE_MAX];
+    pthread_mutex_lock(&c->behind.mu);
+    for (;;) {
+        while (!c->behind.head && !c->behind.stop)
+            pthread_cond_wait(&c->behind.cv, &c->behind.mu);
+        size_t n = take(c, list, inos);
+        if (!n)
+            break;
+        pthread_mutex_unlock(&c->behind.mu);
+        session_mutate_list(c, list, n, client_deadline(c));
+        pthread_mutex_lock(&c->behind.mu);
+        for (size_t i = 0; i < n; i++) {
+            struct behind_ino *b = ino_get(c, inos[i]);
+            b->queued--;
+            ino_tidy(c, b);
+        }
+        c->behind.done += n;
+        pthread_cond_broadcast(&c->behind.done_cv);
+    }
+    pthread_mutex_unlock(&c->behind.mu);
+    return NULL;
+}
+
+int behind_start(struct client *c)
+{
+    int rc = pthread_create(&c->behind.thread, NULL, sender, c);
+    c->behind.started = !rc;
+    return -rc;
+}
+
+void behind_stop(struct client *c)
+{
+    if (!c->behind.started)
+        return;
+    pthread_mutex_lock(&c->behind.mu);
+    c->behind.stop = true;
+    pthread_cond_signal(&c->behind.cv);
+    pthread_mutex_unlock(&c->behind.mu);
+    pthread_join(c->behind.thread, NULL);
+    c->behind.started = false;
+}

@@ -1,0 +1,236 @@
+/* Changes of the namespace: each is executed once, however often it has to be sent.
+ *
+ * A change has a number of its session and keeps it over reconnects, so that metad recognizes it.
+ * Several go in one message and are executed in the order given. Under a new session a change that
+ * may have been executed already is not sent again: it fails with EIO. What is bound to a session
+ * (`need`: its chunks were written under it) fails with ERR_SESSION.
+ *
+ * Thread context: any but a loop thread. The numbers are under session.mu. */
+#include "internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- numbers ---- */
+
+/* Gives each a number of the present session, which is returned. */
+static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_t n)
+{
+    pthread_mutex_lock(&c->session.mu);
+    while (c->session.cap_pending - c->session.npending < n) {
+        c->session.cap_pending = c->session.cap_pending ? c->session.cap_pending * 2 : 64;
+        c->session.pending =
+            realloc(c->session.pending, c->session.cap_pending * sizeof(*c->session.pending));
+        if (!c->session.pending)
+            abort();
+    }
+    for (size_t i = 0; i < n; i++) {
+        list[i]->seq = c->session.next_seq++;
+        c->session.pending[c->session.npending++] = list[i]->seq;
+    }
+    uint64_t session = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    return session;
+}
+
+static void seq_end(struct client *c, uint64_t session, uint64_t seq)
+{
+    pthread_mutex_lock(&c->session.mu);
+    for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
+        if (c->session.pending[i] == seq) {
+            c->session.pending[i] = c->session.pending[--c->session.npending];
+            break;
+        }
+    }
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+/* Everything below the oldest unanswered number may be forgotten. */
+static uint64_t acked_seq(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    uint64_t least = c->session.next_seq;
+    for (size_t i = 0; i < c->session.npending; i++) {
+        if (c->session.pending[i] < least)
+            least = c->session.pending[i];
+    }
+    pthread_mutex_unlock(&c->session.mu);
+    return least - 1;
+}
+
+/* ---- a list on its way ---- */
+
+struct sending {
+    struct client *c;
+    struct mutation *todo[MUTATE_MAX];
+    size_t n;
+    uint64_t session; /* of the numbers, 0: none yet */
+    uint64_t begun;
+    bool maybe_done;
+};
+
+static bool ambiguous(int code)
+{
+    return code == -ERR_PEER_GONE || code == -ERR_TIMEOUT || code == -ECONNRESET || code == -EPIPE;
+}
+
+/* r NULL: nothing is known of what happened unless code says so. */
+static void finish(struct sending *s, size_t i, int code, const Replfs__MutationResult *r)
+{
+    struct mutation *m = s->todo[i];
+    if (r || ambiguous(code) || code == -ERR_SESSION || code == -EIO)
+        lcache_mutated(s->c->lcache, s->begun, m->op, r);
+    if (s->session)
+        seq_end(s->c, s->session, m->seq);
+    m->done(m, code, r);
+}
+
+static void finish_all(struct sending *s, int code)
+{
+    for (size_t i = 0; i < s->n; i++)
+        finish(s, i, code, NULL);
+    s->n = 0;
+}
+
+/* Numbers of the present session for all; what the former one takes with it fails. */
+static void renumber(struct sending *s)
+{
+    for (uint64_t now = session_id(s->c); s->n && s->session != now; now = session_id(s->c)) {
+        size_t kept = 0;
+        for (size_t i = 0; i < s->n; i++) {
+            uint64_t need = s->todo[i]->need;
+            if ((s->session && s->maybe_done) || (need && need != now))
+                finish(s, i, need ? -ERR_SESSION : -EIO, NULL);
+            else
+                s->todo[kept++] = s->todo[i];
+        }
+        s->n = kept;
+        s->maybe_done = false;
+        s->session = kept ? seqs_begin(s->c, s->todo, kept) : now;
+    }
+}
+
+static bool again_later(uint32_t code)
+{
+    return code == ERR_BUSY || code == ERR_SESSION;
+}
+
+/* 0, or why some are left. */
+static int take_results(struct sending *s, const Replfs__MutateReply *reply)
+{
+    size_t kept = 0;
+    int rc = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const Replfs__MutationResult *r = NULL;
+        for (size_t k = 0; k < reply->n_results && !r; k++)
+            if (reply->results[k]->seq == s->todo[i]->seq)
+                r = reply->results[k];
+        if (r && !again_later(r->code)) {
+            finish(s, i, -(int)r->code, r);
+            continue;
+        }
+        rc = r ? -(int)r->code : -ERR_PROTOCOL;
+        s->todo[kept++] = s->todo[i];
+    }
+    s->n = kept;
+    return rc;
+}
+
+static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
+                     struct rpc_result *res)
+{
+    struct client *c = s->c;
+    Replfs__Mutation mu[MUTATE_MAX], *list[MUTATE_MAX];
+    Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
+    for (size_t i = 0; i < s->n; i++) {
+        replfs__mutation__init(&mu[i]);
+        mu[i].seq = s->todo[i]->seq;
+        mu[i].op = s->todo[i]->op;
+        list[i] = &mu[i];
+    }
+    m.session = s->session;
+    m.acked_seq = acked_seq(c);
+    m.n_ops = s->n;
+    m.ops = list;
+    m.lease = true;
+    m.exclusive = !c->cfg.sync_all;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
+    int64_t sent = clock_mono();
+    int rc = rpc_call_wait(conn, &env, NULL, session_try_ms(c, deadline), res);
+    if (rc)
+        return rc;
+    lcache_renew(c->lcache, sent);
+    if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
+        return -ERR_PROTOCOL;
+    return take_results(s, res->rep->mutate_reply);
+}
+
+void session_mutate_list(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
+{
+    struct sending s = {.c = c, .n = n, .begun = lcache_begin(c->lcache)};
+    unsigned busy_ms = 10;
+    assert(n <= MUTATE_MAX);
+    for (size_t i = 0; i < n; i++)
+        s.todo[i] = list[i];
+    while (s.n) {
+        struct rpc_conn *conn = session_conn(c, deadline);
+        if (!conn) {
+            finish_all(&s, -ERR_TIMEOUT);
+            return;
+        }
+        renumber(&s);
+        if (!s.n) {
+            rpc_conn_unref(conn);
+            return;
+        }
+        struct rpc_result res = {0};
+        int rc = send_once(&s, conn, deadline, &res);
+        res.code = rc;
+        s.maybe_done |= ambiguous(rc);
+        bool again = rc && session_attempt_failed(c, conn, &res, deadline, &busy_ms);
+        rpc_result_free(&res);
+        rpc_conn_unref(conn);
+        if (rc && !again)
+            finish_all(&s, rc);
+    }
+}
+
+/* ---- one, waited for ---- */
+
+struct one {
+    struct mutation m;
+    int code;
+    Replfs__Attr *attr, *parent;
+    uint64_t *value;
+};
+
+static void one_done(struct mutation *m, int code, const Replfs__MutationResult *r)
+{
+    struct one *o = (struct one *)m;
+    o->code = code;
+    if (o->attr && r && r->attr)
+        attr_copy(o->attr, r->attr);
+    if (o->parent && r && r->parent)
+        attr_copy(o->parent, r->parent);
+    if (o->value && r)
+        *o->value = r->value;
+}
+
+int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                         Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
+{
+    struct one o = {.m = {.op = op, .need = need, .done = one_done},
+                    .attr = attr,
+                    .parent = parent,
+                    .value = value};
+    struct mutation *list[1] = {&o.m};
+    behind_before(c, op);
+    session_mutate_list(c, list, 1, deadline);
+    return o.code;
+}
+
+int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
+                   Replfs__Attr *attr, Replfs__Attr *parent)
+{
+    return session_mutate_value(c, op, need, deadline, attr, parent, NULL);
+}

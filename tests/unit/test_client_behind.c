@@ -1,0 +1,259 @@
+/* Changes that are answered before metad has them, against a fake metad that is made to wait: who
+ * waits for it, who does not, and what is shown meanwhile. */
+#include "client_rig.h"
+
+#define MODE REPLFS__SETATTR_OP__VALID__MODE
+#define MTIME REPLFS__SETATTR_OP__VALID__MTIME
+
+static uint8_t data[8192];
+
+static int leased_setup(void **st)
+{
+    if (rig_up(st) || rig_chunkds_up())
+        return -1;
+    rig.leases = true;
+    return rig_client_up();
+}
+
+static void hold(void)
+{
+    pthread_mutex_lock(&rig.mu);
+    rig.hold = true;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+/* What was held is done, in order, and what comes next is done at once. */
+static void release(void)
+{
+    pthread_mutex_lock(&rig.mu);
+    rig.hold = false;
+    for (size_t i = 0; i < rig.nheld; i++)
+        rig_mutate(rig.held[i]);
+    rig.nheld = 0;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static unsigned get(const unsigned *field)
+{
+    pthread_mutex_lock(&rig.mu);
+    unsigned v = *field;
+    pthread_mutex_unlock(&rig.mu);
+    return v;
+}
+
+static struct cfile *open_file(void)
+{
+    struct cfile *f = NULL;
+    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    return f;
+}
+
+static void put(struct cfile *f, size_t len)
+{
+    off_t at = 0;
+    assert_int_equal(cfile_write(f, data, len, &at, 0), 0);
+}
+
+static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
+{
+    Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    op.ino = RIG_INO;
+    op.valid = valid;
+    op.mode = mode;
+    op.mtime_ns = mtime;
+    assert_true(client_setattr_later(rig.cl, &op, &a));
+    return a;
+}
+
+/* As a recall of metad: what it knows at the answer is noted. */
+static void on_recalled(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)arg, (void)rep, (void)payload;
+    pthread_mutex_lock(&rig.mu);
+    rig.recalled = code == 0;
+    rig.commits_then = rig.commits;
+    rig.setattrs_then = rig.setattrs;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+static void recall(void)
+{
+    Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
+    m.ino = RIG_INO;
+    rig.leases = false;
+    RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
+    rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
+}
+
+static void *in_background(void *arg)
+{
+    assert_int_equal(cfile_fsync(arg), 0);
+    return NULL;
+}
+
+static void test_close_does_not_wait_for_metad(void **st)
+{
+    (void)st;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 5000);
+    assert_int_equal(cfile_flush(f), 0);
+    assert_int_equal(get(&rig.commits), 0);
+    assert_int_equal(get(&rig.node[1].appends), 1); /* but all copies have the bytes */
+    assert_int_equal(get(&rig.node[2].appends), 1);
+    cfile_attr(f, &a);
+    assert_int_equal(a.size, 5000);
+    cfile_close(f);
+    release();
+    rig_wait(rig.commits == 1 && rig.size == 5000);
+}
+
+static void test_shared_close_waits(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file(); /* this metad gives no leases */
+    put(f, 5000);
+    assert_int_equal(cfile_flush(f), 0);
+    assert_int_equal(get(&rig.commits), 1);
+    cfile_close(f);
+}
+
+/* What is not on its way yet becomes one change; what is shown is the last of all. */
+static void test_attributes_are_merged(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    hold();
+    assert_int_equal(set(MODE, 0600, 0).mode & 07777, 0600);
+    rig_wait(rig.nheld == 1);
+    set(MODE, 0640, 0);
+    set(MTIME, 0, 12345);
+    Replfs__Attr a = set(MODE, 0755, 0);
+    assert_int_equal(a.mode & 07777, 0755);
+    assert_int_equal(a.mtime_ns, 12345);
+    cfile_attr(f, &a);
+    assert_int_equal(a.mode & 07777, 0755);
+    assert_int_equal(get(&rig.setattrs), 0);
+    release();
+    rig_wait(rig.mode == 0755 && rig.mtime_ns == 12345);
+    assert_int_equal(get(&rig.setattrs), 2);
+    cfile_close(f);
+}
+
+/* The time that was set stays although the bytes written before are committed after it was set. */
+static void test_mtime_comes_after_the_bytes(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 100);
+    set(MTIME, 0, 777);
+    assert_int_equal(cfile_flush(f), 0);
+    release();
+    rig_wait(rig.commits == 1 && rig.mtime_ns == 777);
+    put(f, 200); /* and bytes written after it make it void */
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_int_not_equal(rig.mtime_ns, 777);
+    cfile_close(f);
+}
+
+static void test_recall_waits_for_what_was_kept_back(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 5000);
+    set(MODE, 0600, 0);
+    assert_int_equal(cfile_flush(f), 0);
+    recall();
+    rig_wait(rig.nheld >= 1);
+    release();
+    rig_wait(rig.recalled);
+    assert_int_equal(get(&rig.commits_then), 1);
+    assert_int_equal(get(&rig.setattrs_then), 1);
+    /* without the lease nothing is kept back any more */
+    Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    op.ino = RIG_INO;
+    op.valid = MODE;
+    op.mode = 0644;
+    assert_false(client_setattr_later(rig.cl, &op, &a));
+    cfile_close(f);
+}
+
+static void test_fsync_waits(void **st)
+{
+    (void)st;
+    pthread_t t;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 5000);
+    set(MODE, 0600, 0);
+    assert_int_equal(pthread_create(&t, NULL, in_background, f), 0);
+    rig_wait(rig.nheld >= 1);
+    release();
+    pthread_join(t, NULL);
+    assert_int_equal(get(&rig.commits), 1);
+    assert_int_equal(get(&rig.setattrs), 1);
+    cfile_close(f);
+}
+
+/* metad loses the connection with changes that it has not done: they come again, once, and the lease
+ * is claimed before. */
+static void test_resume_claims_and_repeats(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 5000);
+    assert_int_equal(cfile_flush(f), 0);
+    rig_wait(rig.nheld == 1);
+    pthread_mutex_lock(&rig.mu);
+    rig.hold = false;
+    rpc_fail(rig.held[--rig.nheld], -ERR_NOT_LEADER, "scripted");
+    pthread_mutex_unlock(&rig.mu);
+    rig_wait(rig.claims > 0 && rig.commits == 1);
+    assert_int_equal(cfile_fsync(f), 0); /* the answer is here */
+    hold();
+    put(f, 5000);
+    assert_int_equal(cfile_flush(f), 0); /* still ours: not waited for */
+    assert_int_equal(get(&rig.commits), 1);
+    release();
+    cfile_close(f);
+}
+
+/* metad refuses what was answered long ago: fsync tells, once. */
+static void test_late_error_is_told(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    hold();
+    put(f, 5000);
+    assert_int_equal(cfile_flush(f), 0);
+    pthread_mutex_lock(&rig.mu);
+    rig.commit_code = -ENOSPC;
+    pthread_mutex_unlock(&rig.mu);
+    release();
+    assert_int_equal(cfile_fsync(f), -ENOSPC);
+    assert_int_equal(cfile_fsync(f), 0);
+    cfile_close(f);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, leased_setup, rig_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_close_does_not_wait_for_metad),
+        cmocka_unit_test_setup_teardown(test_shared_close_waits, rig_setup, rig_teardown),
+        T(test_attributes_are_merged),
+        T(test_mtime_comes_after_the_bytes),
+        T(test_recall_waits_for_what_was_kept_back),
+        T(test_fsync_waits),
+        T(test_resume_claims_and_repeats),
+        T(test_late_error_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
