@@ -30,6 +30,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #define LOG_MODULE "store"
+#define HERE_MAX (128u << 10)
 #include "base/log.h"
 
 /* ---- queue ---- */
@@ -63,10 +64,16 @@ void store_submit(struct store *s, struct op *op)
     pthread_mutex_lock(&s->queue_lock);
     assert(!s->stopping);
     bool was_empty = !s->queue.head;
-    op_queue_push(&s->queue, op);
-    if (was_empty)
+    bool here = was_empty && !s->writing && op->kind == OP_APPEND && op->r.len <= HERE_MAX;
+    if (here)
+        s->writing = true;
+    else
+        op_queue_push(&s->queue, op);
+    if (was_empty && !here)
         pthread_cond_signal(&s->queue_cond);
     pthread_mutex_unlock(&s->queue_lock);
+    if (here)
+        store_write_here(s, op);
 }
 
 struct op *op_new(enum op_kind kind, size_t words, store_done *done, void *arg)

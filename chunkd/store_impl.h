@@ -117,9 +117,10 @@ struct store {
     struct grace grace;
     _Atomic uint64_t next_gen;
 
-    pthread_mutex_t queue_lock; /* guards queue, stopping */
+    pthread_mutex_t queue_lock; /* guards queue, writing, stopping */
     pthread_cond_t queue_cond;
     struct op_queue queue;
+    bool writing; /* somebody is the writer just now */
     bool stopping;
     pthread_t writer;
     bool writer_runs;
@@ -183,6 +184,8 @@ void grace_leave(struct grace *g, unsigned token);
 void grace_wait(struct grace *g); /* maintenance thread only */
 
 /* -- store_writer.c */
+/* One small operation on the caller's thread, which has set `writing`. */
+void store_write_here(struct store *s, struct op *op);
 void *store_writer_main(void *arg);
 /* Fills a checkpoint. Writer, or the only thread. */
 void store_collect(struct store *s, struct checkpoint *ck);

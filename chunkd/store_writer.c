@@ -1,4 +1,5 @@
-/* The writer thread: takes operations in order, gathers the records they need into a group, writes
+/* The writer: one at a time, the writer thread or, for one small append while nothing is queued, the
+ * thread that brings it, which spares two wake-ups. Takes operations in order, gathers the records they need into a group, writes
  * the group with one pwritev, applies it to the index, and completes or hands on the operations.
  *
  * Planning and applying are separate. While a group is gathered, each chunk's and copy's `plan_len`
@@ -552,24 +553,43 @@ static void do_op(struct store *s, struct op *op)
     }
 }
 
+static void done_writing(struct store *s)
+{
+    pthread_mutex_lock(&s->queue_lock);
+    s->writing = false;
+    if (s->queue.head || s->stopping)
+        pthread_cond_signal(&s->queue_cond);
+    pthread_mutex_unlock(&s->queue_lock);
+}
+
+void store_write_here(struct store *s, struct op *op)
+{
+    do_op(s, op);
+    flush(s);
+    done_writing(s);
+}
+
 void *store_writer_main(void *arg)
 {
     struct store *s = arg;
     struct op_queue mine;
     for (;;) {
         pthread_mutex_lock(&s->queue_lock);
-        while (!s->queue.head && !s->stopping)
+        while (s->writing || (!s->queue.head && !s->stopping))
             pthread_cond_wait(&s->queue_cond, &s->queue_lock);
         mine = s->queue;
         if (mine.head)
             op_queue_init(&s->queue);
         bool stop = s->stopping;
+        s->writing = true;
         pthread_mutex_unlock(&s->queue_lock);
-        if (!mine.head && stop)
-            return NULL;
         /* mine.tail may point into the emptied queue when there was nothing: head says so. */
+        bool idle = !mine.head;
         while (mine.head)
             do_op(s, op_queue_pop(&mine));
         flush(s);
+        done_writing(s);
+        if (idle && stop)
+            return NULL;
     }
 }
