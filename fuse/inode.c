@@ -20,6 +20,7 @@
 
 struct slot {
     uint64_t ino, change;
+    int64_t until; /* a directory's: what the kernel has listed may be used so long */
 };
 struct inode_table {
     pthread_mutex_t lock[STRIPES]; /* of slots with index % STRIPES */
@@ -45,13 +46,18 @@ void inode_table_free(struct inode_table *t)
     free(t);
 }
 
-bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change)
+bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t now, int64_t until)
 {
     unsigned i = (unsigned)(mix64(ino) % SLOTS);
     LOCK_SCOPE(&t->lock[i % STRIPES]);
     struct slot *s = &t->slot[i];
-    bool same = s->ino == ino && s->change == change;
-    s->ino = ino;
-    s->change = change;
+    bool same = s->ino == ino && s->change == change && s->until > now;
+    if (!same)
+        *s = (struct slot){ino, change, until};
     return same;
+}
+
+bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change)
+{
+    return inode_listed(t, ino, change, 0, INT64_MAX);
 }

@@ -119,6 +119,8 @@ static int connect_cluster(struct mount *m)
                                 .dirty_max = o->dirty_max,
                                 .flush_ms = (unsigned)o->flush_ms,
                                 .sync_all = o->sync,
+                                .dirsync = o->dirsync,
+                                .async_close = o->async_close,
                                 .atime = o->ro || o->noatime ? CLIENT_ATIME_NEVER
                                          : o->strictatime    ? CLIENT_ATIME_ALWAYS
                                                              : CLIENT_ATIME_RELATIME,

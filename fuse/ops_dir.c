@@ -6,6 +6,8 @@
  * A page is reused only while reading goes on where it left off; any other position (seekdir,
  * rewinddir) asks anew.
  *
+ * Under a lease the kernel may list again what it has listed (let_kernel_list).
+ *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
 #include "ops.h"
 
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -32,6 +35,11 @@ struct dirh {
     size_t pos;             /* next entry of page */
     uint64_t after;         /* cookie that pos goes on behind */
     bool plus;              /* page has attributes */
+    unsigned lost_seen;     /* of client_lost, told by fsync */
+    uint64_t begun;         /* client_begin of the first page */
+    size_t listed;          /* entries of all pages up to this one, */
+    uint64_t upto;          /* the last one's cookie; one after the other since the first */
+    bool whole;
 };
 
 /* What one readdir request fills. */
@@ -63,6 +71,20 @@ static void drop_page(struct dirh *d)
     d->pos = 0;
 }
 
+/* Under a lease the kernel may keep what it has listed, and list it again by itself, as long as the
+ * change counter is the same and the attributes that came with the list are good: asking for each
+ * of them would cost more than listing anew. */
+static void let_kernel_list(struct mount_ctx *m, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    int64_t now = clock_mono(), ttl = client_entry_ttl(m->client, ino);
+    if (!m->can_forget_entries || !ttl || client_getattr(m->client, ino, &a))
+        return;
+    fi->cache_readdir = 1;
+    fi->keep_cache = inode_listed(m->inodes, ino, a.change, now, now + ttl) &&
+                     ((fi->flags & O_NOATIME) || !client_atime_counts(m->client, &a));
+}
+
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct dirh *d = calloc(1, sizeof *d);
@@ -73,6 +95,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fi->fh = (uint64_t)(uintptr_t)d;
     d->node.release = dirh_free;
     struct mount_ctx *m = ops_ctx(req);
+    d->lost_seen = client_lost(m->client);
+    let_kernel_list(m, ino, fi);
     ops_opened(m, &d->node);
     if (fuse_reply_open(req, fi))
         ops_closed(m, &d->node);
@@ -85,13 +109,36 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     ops_reply(req, 0);
 }
 
-/* Every change of a directory is durable before it is answered; its access time is not. */
+/* What metad has of a directory is durable; what it has not yet is waited for. What was lost since
+ * the directory was opened, here or elsewhere in the mount, is told once. */
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    (void)fi;
+    struct client *c = ops_ctx(req)->client;
+    struct dirh *d = dirh_of(fi);
+    client_settle(c, ino);
     if (!datasync)
-        client_flush_atime(ops_ctx(req)->client, ino);
-    ops_reply(req, 0);
+        client_flush_atime(c, ino);
+    LOCK_SCOPE(&d->lock);
+    unsigned lost = client_lost(c), seen = d->lost_seen;
+    d->lost_seen = lost;
+    ops_reply(req, lost != seen ? -EIO : 0);
+}
+
+/* Whether the pages so far are all that is in the directory. */
+static void note_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t begun, uint64_t after,
+                      bool plus, const Replfs__ReaddirReply *r)
+{
+    if (!after) {
+        d->begun = begun;
+        d->listed = 0;
+        d->upto = 0;
+        d->whole = true;
+    }
+    d->whole &= plus && after == d->upto;
+    d->listed += r->n_entries;
+    d->upto = r->n_entries ? r->entries[r->n_entries - 1]->cookie : d->upto;
+    if (d->whole && r->eof)
+        client_listed(ops_ctx(req)->client, d->begun, ino, d->listed);
 }
 
 static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
@@ -115,6 +162,7 @@ static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t aft
         d->parent = r->parent;
     if (plus)
         client_saw_entries(ops_ctx(req)->client, begun, ino, r);
+    note_page(d, req, ino, begun, after, plus, r);
     d->after = after;
     d->plus = plus;
     return 0;

@@ -215,6 +215,8 @@ int ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     c.rdev = rdev;
     if (target)
         c.target = ops_bytes(target, strlen(target));
+    if (client_create_later(ops_ctx(req)->client, &c, out))
+        return 0;
     return mutate(req, &op, out);
 }
 
@@ -251,7 +253,10 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, boo
     u.parent = parent;
     u.name = ops_bytes(name, strlen(name));
     u.dir = dir;
-    ops_reply(req, too_long(name) ? -ENAMETOOLONG : mutate(req, &op, NULL));
+    int rc = too_long(name) ? -ENAMETOOLONG : 0;
+    if (!rc && !client_remove_later(ops_ctx(req)->client, &u))
+        rc = mutate(req, &op, NULL);
+    ops_reply(req, rc);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)

@@ -31,6 +31,8 @@ static const struct opt_def own_opts[] = {
     {"timeout", OPT_MSEC, OFF(timeout_ms), 1000, 86400000, "TIME",
      "calls fail after so long without metad or chunkds (default 60s)"},
     {"sync", OPT_BOOL, OFF(sync), 0, 0, NULL, "every write waits as fsync does"},
+    {"async_close", OPT_BOOL, OFF(async_close), 0, 0, NULL,
+     "close does not wait for the copies (fsync does); for bulk loads"},
     {"async", OPT_NOT, OFF(sync), 0, 0, NULL,
      "the default: writes are collected for up to a second"},
     {"dirty_max", OPT_SIZE, OFF(dirty_max), 4u << 20, 1ull << 40, "SIZE",
@@ -249,6 +251,7 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
             return set_value(o, &own_opts[i], val, err, n);
     if (!val && listed(kernel_opts, sizeof kernel_opts / sizeof *kernel_opts, opt)) {
         add_kernel(o, opt);
+        o->dirsync |= !strcmp(opt, "dirsync");
         return 0;
     }
     if (!val && listed(ignored_opts, sizeof ignored_opts / sizeof *ignored_opts, opt))

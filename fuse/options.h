@@ -23,7 +23,7 @@ struct options {
     uint64_t max_threads, rpc_threads;
     uint64_t readahead; /* bytes */
     bool foreground, debug, help, version;
-    bool sync, insecure, allow_other, readdirplus;
+    bool sync, dirsync, async_close, insecure, allow_other, readdirplus;
     bool ro, noatime, nodiratime, strictatime;
     bool allow_other_set, suid_set, dev_set; /* said explicitly, one way or the other */
 };

@@ -231,6 +231,16 @@ int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn,
     return 0;
 }
 
+/* A directory that a client changed at `then`, and has shown so since. */
+static void touch_then(struct fsm *f, struct fsm_inode *p, int64_t then)
+{
+    int64_t before = p->ctime;
+
+    fsm_inode_touch(f, p, true);
+    if (then > before && fsm_time_ok(f, then))
+        p->mtime = p->ctime = then;
+}
+
 /* ---- create ---- */
 
 /* The name a new inode shall get. */
@@ -302,6 +312,8 @@ int fsm_op_create(struct fsm *f, uint64_t session, const Replfs__CreateOp *op,
     struct fsm_inode *p = fsm_inode_at(f, dir), *i = fsm_inode_at(f, h);
     i->uid = op->uid;
     i->gid = op->gid;
+    if (fsm_time_ok(f, op->time_ns))
+        i->mtime = i->ctime = i->atime = op->time_ns;
     fsm_quota_join(f, h, dir);
     inherit(f, p, i, op->umask);
     if (type == S_IFDIR) {
@@ -324,7 +336,7 @@ int fsm_op_create(struct fsm *f, uint64_t session, const Replfs__CreateOp *op,
     i->nlink = 1;
     uint32_t d = fsm_dentry_add(f, dir, op->name.data, op->name.len, h, 0);
     assert(d);
-    fsm_inode_touch(f, p, true);
+    touch_then(f, p, op->time_ns);
     res->parent = op->parent;
     return 0;
 }
@@ -354,7 +366,7 @@ int fsm_op_unlink(struct fsm *f, const Replfs__UnlinkOp *op, struct fsm_result *
     fsm_dentry_drop(f, d);
     if (op->dir)
         p->u.dir.subdirs--;
-    fsm_inode_touch(f, p, true);
+    touch_then(f, p, op->time_ns);
     fsm_inode_unname(f, h);
     res->ino = i->ino;
     res->parent = op->parent;

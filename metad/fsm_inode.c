@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CLOCKS_APART_NS (10ll * 1000 * 1000 * 1000)
+
 static uint32_t *htab_next(void *ctx, uint32_t h)
 {
     return &fsm_inode_at(ctx, h)->next;
@@ -84,11 +86,19 @@ void fsm_inode_free(struct fsm *f, uint32_t h)
     fsm_slab_release(&f->inodes, h);
 }
 
+bool fsm_time_ok(const struct fsm *f, int64_t ns)
+{
+    return ns != 0 && ns <= f->now + CLOCKS_APART_NS;
+}
+
 void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified)
 {
-    i->ctime = f->now;
+    if (i->ctime <= f->now || i->ctime > f->now + CLOCKS_APART_NS)
+        i->ctime = f->now;
+    else
+        i->ctime++; /* a client's clock was a little ahead */
     if (modified)
-        i->mtime = f->now;
+        i->mtime = i->ctime;
     i->change = ++f->change;
 }
 
@@ -265,7 +275,7 @@ int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result
     else if (op->valid & REPLFS__SETATTR_OP__VALID__MTIME)
         i->mtime = op->mtime_ns;
     fsm_inode_touch(f, i, false);
-    if (op->ctime_ns && op->ctime_ns >= changed && op->ctime_ns <= f->now)
+    if (op->ctime_ns >= changed && fsm_time_ok(f, op->ctime_ns))
         i->ctime = op->ctime_ns; /* as the client has shown it since */
     res->ino = op->ino;
     return 0;

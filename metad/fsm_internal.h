@@ -169,6 +169,9 @@ void fsm_inode_free(struct fsm *f, uint32_t h);
 /* It has no name, or its last one is gone. opener: the session that has it open though, or 0. */
 void fsm_inode_orphan(struct fsm *f, uint32_t h, uint64_t opener);
 void fsm_inode_adopt(struct fsm *f, uint32_t h); /* a tmpfile gets its first name */
+/* A time that a client with an exclusive lease has shown already and may give: its clock need not
+ * agree with ours to the millisecond. */
+bool fsm_time_ok(const struct fsm *f, int64_t ns);
 void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctime, change; mtime */
 /* Contents or owner change: file capabilities go, and with suid also setuid and setgid. */
 void fsm_inode_strip(struct fsm *f, struct fsm_inode *i, bool suid);

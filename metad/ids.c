@@ -20,10 +20,17 @@
 struct range {
     uint64_t next, upto; /* next..upto-1 may be handed out */
 };
+struct given { /* to a client, which chooses from it */
+    uint64_t first, session;
+    uint32_t n;
+};
 struct ids {
     struct mlog *mlog;
     pthread_mutex_t lock;
     struct range ino, chunk;
+    struct given *given; /* by first; 24 bytes for each run of numbers, for as long as metad runs */
+    size_t ngiven, cap_given;
+    uint64_t start;                  /* below it: of former runs */
     uint64_t asked_ino, asked_chunk; /* upto of the reservation under way */
     bool asking;
 };
@@ -68,10 +75,29 @@ static bool running_low(struct ids *ids)
     return true;
 }
 
-static uint64_t take(struct ids *ids, struct range *r)
+static void note_given(struct ids *ids, uint64_t first, uint32_t n, uint64_t session)
 {
+    if (ids->ngiven == ids->cap_given) {
+        ids->cap_given = ids->cap_given == 0 ? 64 : 2 * ids->cap_given;
+        ids->given = realloc(ids->given, ids->cap_given * sizeof(*ids->given));
+        if (ids->given == NULL)
+            abort();
+    }
+    ids->given[ids->ngiven++] = (struct given){first, session, n};
+}
+
+/* n in a row, told to be the session's unless that is 0. */
+static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t session)
+{
+    uint64_t id = 0;
+
     pthread_mutex_lock(&ids->lock);
-    uint64_t id = r->next < r->upto ? r->next++ : 0;
+    if (r->upto - r->next >= n) {
+        id = r->next;
+        r->next += n;
+        if (session != 0)
+            note_given(ids, id, n, session);
+    }
     bool ask = running_low(ids);
     pthread_mutex_unlock(&ids->lock);
     if (ask) {
@@ -86,12 +112,38 @@ static uint64_t take(struct ids *ids, struct range *r)
 
 uint64_t ids_ino(struct ids *ids)
 {
-    return take(ids, &ids->ino);
+    return take(ids, &ids->ino, 1, 0);
 }
 
 uint64_t ids_chunk(struct ids *ids)
 {
-    return take(ids, &ids->chunk);
+    return take(ids, &ids->chunk, 1, 0);
+}
+
+uint64_t ids_inos(struct ids *ids, uint64_t session, uint32_t n)
+{
+    return take(ids, &ids->ino, n, session);
+}
+
+static int in_given(const void *key, const void *elem)
+{
+    const struct given *g = elem;
+    uint64_t ino = *(const uint64_t *)key;
+    return ino < g->first ? -1 : ino >= g->first + g->n;
+}
+
+bool ids_is_given(struct ids *ids, uint64_t session, uint64_t ino)
+{
+    bool yes = ino < ids->start;
+
+    pthread_mutex_lock(&ids->lock);
+    if (!yes && ids->ngiven > 0) {
+        const struct given *g =
+            bsearch(&ino, ids->given, ids->ngiven, sizeof(*ids->given), in_given);
+        yes = g != NULL && g->session == session;
+    }
+    pthread_mutex_unlock(&ids->lock);
+    return yes;
 }
 
 int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
@@ -113,6 +165,7 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
     fsm_unlock(fsm);
     ids->chunk.next = chunk > 1 ? chunk : 1;
     ids->ino.next = ino > FSM_ROOT_INO + 1 ? ino : FSM_ROOT_INO + 1;
+    ids->start = ids->ino.next;
     ids->asked_chunk = ids->chunk.next + BLOCK;
     ids->asked_ino = ids->ino.next + BLOCK;
     fill_op(ids, &cmd, &op, &reserve);
@@ -134,5 +187,6 @@ void ids_free(struct ids *ids)
     if (ids == NULL)
         return;
     pthread_mutex_destroy(&ids->lock);
+    free(ids->given);
     free(ids);
 }

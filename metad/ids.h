@@ -2,6 +2,7 @@
  */
 #ifndef REPLFS_METAD_IDS_H
 #define REPLFS_METAD_IDS_H
+#include <stdbool.h>
 #include <stdint.h>
 #include "fsm.h"
 #include "mlog.h"
@@ -15,4 +16,8 @@ void ids_free(struct ids *ids); /* after mlog_close */
  * ERR_BUSY. Each caller's ids increase; they never repeat, whatever crashes. */
 uint64_t ids_ino(struct ids *ids);
 uint64_t ids_chunk(struct ids *ids);
+/* Gives the session n inode numbers in a row. The first, or 0 as above. */
+uint64_t ids_inos(struct ids *ids, uint64_t session, uint32_t n);
+/* The number was given to this session, or to some session before this start of metad. */
+bool ids_is_given(struct ids *ids, uint64_t session, uint64_t ino);
 #endif

@@ -350,15 +350,8 @@ static void refuse_late(struct leases *l, struct node *n, int64_t now, struct to
     node_tidy(l, n);
 }
 
-void lease_need(struct lease_wait *w, uint64_t ino, bool write)
+static void need_add(struct lease_wait *w, uint64_t ino, bool write)
 {
-    if (ino == 0)
-        return;
-    for (unsigned i = 0; i < w->n; i++)
-        if (w->need[i].ino == ino) {
-            w->need[i].write |= write;
-            return;
-        }
     if (w->n == 0)
         w->need = w->inl;
     if (w->n >= LEASE_NEEDS_INLINE && (w->n & (w->n - 1)) == 0) { /* full at each power of two */
@@ -371,6 +364,28 @@ void lease_need(struct lease_wait *w, uint64_t ino, bool write)
         w->need = v;
     }
     w->need[w->n++] = (struct lease_need){ino, write};
+}
+
+void lease_need(struct lease_wait *w, uint64_t ino, bool write)
+{
+    if (ino == 0)
+        return;
+    for (unsigned i = 0; i < w->n; i++)
+        if (w->need[i].ino == ino) {
+            w->need[i].write |= write;
+            return;
+        }
+    need_add(w, ino, write);
+}
+
+void leases_need_exclusive(struct leases *l, struct lease_wait *w)
+{
+    LOCK_SCOPE(&l->mu);
+    for (size_t i = 0; i <= l->mask; i++)
+        for (const struct node *n = l->table[i]; n != NULL; n = n->hash_next)
+            if (n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE &&
+                n->holds[0].session != w->session)
+                need_add(w, n->ino, true);
 }
 
 bool leases_enter(struct leases *l, struct lease_wait *w)
@@ -436,6 +451,17 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
         return LEASE_NONE;
     hold_add(l, node_make(l, ino), session, want);
     return want;
+}
+
+bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino)
+{
+    LOCK_SCOPE(&l->mu);
+    struct node *n = *slot_of(l, ino);
+
+    if ((n != NULL && n->n > 0) || l->st.leases >= l->cfg.max)
+        return false;
+    hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
+    return true;
 }
 
 /* The hold comes down to `kept`. */

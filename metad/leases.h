@@ -63,12 +63,17 @@ struct lease_wait {
 void lease_need(struct lease_wait *w, uint64_t ino, bool write); /* adds one; 0 is passed over */
 /* true: look at w->code. false: w->ready is called later, once, and means the same. */
 bool leases_enter(struct leases *l, struct lease_wait *w);
+/* Everything that any other session holds exclusively. Before any lease_need. */
+void leases_need_exclusive(struct leases *l, struct lease_wait *w);
 void leases_leave(struct leases *l, struct lease_wait *w);
 /* As much as can be given just now, at most `want`; what is held already counts. in: the request
  * being executed, or NULL. Called before the reply's contents can become old: with the fsm lock
  * held. */
 enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
                              const struct lease_wait *in);
+/* Of an inode that the session has just created: exclusively, whatever it does with it already (who
+ * changes it just now can only be the session itself). False: no more leases are given. */
+bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino);
 void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
 void leases_drop_session(struct leases *l, uint64_t session);
 /* A session came back over a new connection and still keeps changes of these inodes back: what it

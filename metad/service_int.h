@@ -29,6 +29,7 @@ void service_lookup(struct service *s, struct rpc_req *req);
 void service_getattr(struct service *s, struct rpc_req *req);
 void service_readdir(struct service *s, struct rpc_req *req);
 void service_readlink(struct service *s, struct rpc_req *req);
+void service_inos(struct service *s, struct rpc_req *req);
 void service_statfs(struct service *s, struct rpc_req *req);
 /* service_xattr.c */
 void service_getxattr(struct service *s, struct rpc_req *req);

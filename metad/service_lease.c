@@ -4,7 +4,7 @@
  * A recall goes over the connection on which its session was last opened or resumed. Its reply is
  * the acknowledgement. When the connection is lost instead, the lease stays recalled until the
  * session comes back or has been silent for the term. Coming back, it has left what it claims
- * (files held exclusively, with changes that metad does not know yet), and is asked again for what
+ * (files and directories held exclusively, with changes that metad does not know yet), and is asked again for what
  * others wait for: after the reply, so that it knows by then what it has.
  *
  * An unlink or rename changes the inode that the name refers to. It is looked up before the
@@ -27,6 +27,7 @@
 #define LOG_MODULE "lease"
 #define BUCKETS 256u
 #define TERM_MS 10000u
+#define CHILDREN_MAX 1024u
 #define RECALL_TIMEOUT_MS 30000u /* then it is asked again */
 
 struct bound {
@@ -73,6 +74,13 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
     pthread_mutex_unlock(&s->conns->mu);
 }
 
+/* What a claim names may not exist yet: then its directory protects it. */
+static bool exists(struct service *s, uint64_t ino)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    return fsm_getattr(s->cfg.fsm, ino, &a) == 0;
+}
+
 size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims)
 {
     uint64_t *v = malloc((r->n_exclusive + 1) * sizeof(*v));
@@ -82,7 +90,7 @@ size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint
         abort();
     fsm_rdlock(s->cfg.fsm);
     for (size_t i = 0; i < r->n_exclusive; i++)
-        if (service_is_file(s, r->exclusive[i]))
+        if (exists(s, r->exclusive[i]))
             v[n++] = r->exclusive[i];
     fsm_unlock(s->cfg.fsm);
     *claims = v;
@@ -319,11 +327,66 @@ static void lease_alone(struct service *s, struct rpc_req *req, const struct lea
     rpc_reply(req, &env, NULL);
 }
 
+struct children {
+    struct service *s;
+    uint64_t session, *alone, cookie;
+    size_t n;
+};
+
+static bool child_alone(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
+                        uint64_t cookie)
+{
+    struct children *c = arg;
+
+    (void)name, (void)len, (void)mode;
+    if (c->n == CHILDREN_MAX)
+        return false;
+    c->cookie = cookie;
+    c->alone[c->n] = ino;
+    c->n += !opens_elsewhere(c->s->cfg.opens, c->session, ino) &&
+            leases_grant(c->s->leases, c->session, ino, LEASE_EXCLUSIVE, NULL) == LEASE_EXCLUSIVE;
+    return true;
+}
+
+/* Nobody is asked to give anything back for this. */
+static void lease_children(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LeaseReq *r = req->env->lease_req;
+    Replfs__LeaseReply rep = REPLFS__LEASE_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+    struct children c = {s, r->session, pile_alloc(&pile, CHILDREN_MAX * sizeof(uint64_t)), 0, 0};
+    enum lease_mode on = LEASE_NONE;
+
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (rv == 0)
+        on = leases_grant(s->leases, r->session, r->ino, LEASE_EXCLUSIVE, NULL);
+    if (on == LEASE_EXCLUSIVE)
+        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, child_alone, &c);
+    fsm_unlock(s->cfg.fsm);
+    if (rv != 0) {
+        rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);
+        return;
+    }
+    rep.attr = &attr;
+    rep.lease = on == LEASE_ELSEWHERE ? LEASE_NONE : (uint32_t)on;
+    rep.alone = c.alone;
+    rep.n_alone = c.n;
+    rep.cookie = c.n == CHILDREN_MAX ? c.cookie : 0;
+    RPC_ENVELOPE(env, LEASE_REPLY, lease_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
 void service_lease(struct service *s, struct rpc_req *req)
 {
     const Replfs__LeaseReq *r = req->env->lease_req;
 
-    if (service_session_ok(s, req, r->session, false))
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    if (r->children)
+        lease_children(s, req);
+    else
         service_alone(s, req, r->session, r->ino, lease_alone);
 }
 
@@ -378,6 +441,9 @@ void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wai
         lease_need(w, op->fallocate->ino, true);
         break;
     case REPLFS__META_OP__OP_QUOTA:
+        /* who works behind metad's back in the tree must hear of the quota; what is in it is not
+         * known without a walk, and quotas are set seldom */
+        leases_need_exclusive(s->leases, w);
         lease_need(w, op->quota->ino, true);
         break;
     case REPLFS__META_OP__OP_SET_GOAL: /* hundreds at once, from setrepl -R */

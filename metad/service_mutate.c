@@ -1,8 +1,9 @@
 /* Changes of the namespace: each operation of the request becomes one Command, proposed in order;
  * the reply goes out when all have been applied.
  *
- * The leader fills in what apply must not decide: inode ids (fresh on every try; the duplicate
- * memory makes a retry answer with the first one's) and time. What chunkds have a commit's bytes is
+ * The leader fills in what apply must not decide: inode ids, unless the client chose one of those
+ * that it was given (fresh on every try; the duplicate memory makes a retry answer with the first
+ * one's), and time. What chunkds have a commit's bytes is
  * soft: it is kept here, stripped from what is logged, and told to nodes once the commit is
  * applied.
  *
@@ -113,7 +114,7 @@ static enum lease_mode deserved(const struct step *st, bool repeated)
     const struct mutate *m = st->m;
     const Replfs__MutateReq *r = m->req->env->mutate_req;
 
-    if (!r->exclusive || st->op->op_case != REPLFS__META_OP__OP_CREATE || !S_ISREG(st->attr.mode))
+    if (!r->exclusive || st->op->op_case != REPLFS__META_OP__OP_CREATE)
         return LEASE_SHARED;
     if (repeated && opens_elsewhere(m->s->cfg.opens, r->session, st->attr.ino))
         return LEASE_SHARED;
@@ -127,10 +128,14 @@ static void give_leases(struct step *st, bool repeated)
 
     if (!r->lease)
         return;
-    if (st->result.attr != NULL)
-        st->result.lease = give(l, st, st->attr.ino, deserved(st, repeated));
+    enum lease_mode want = st->result.attr != NULL ? deserved(st, repeated) : LEASE_NONE;
+    if (want == LEASE_EXCLUSIVE && !repeated && leases_grant_new(l, r->session, st->attr.ino))
+        st->result.lease = LEASE_EXCLUSIVE;
+    else if (want != LEASE_NONE)
+        st->result.lease = give(l, st, st->attr.ino, want);
     if (st->result.parent != NULL)
-        st->result.parent_lease = give(l, st, st->parent.ino, LEASE_SHARED);
+        st->result.parent_lease =
+            give(l, st, st->parent.ino, r->parents ? LEASE_EXCLUSIVE : LEASE_SHARED);
 }
 
 /* Log thread; fsm write lock held when code is 0. */
@@ -253,7 +258,10 @@ static void propose(struct step *st, uint64_t seq)
 
     if (op.op_case == REPLFS__META_OP__OP_CREATE) {
         create = *op.create;
-        create.ino = ids_ino(s->cfg.ids);
+        if (create.ino == 0)
+            create.ino = ids_ino(s->cfg.ids);
+        else if (!ids_is_given(s->cfg.ids, r->session, create.ino))
+            create.ino = FSM_ROOT_INO; /* not its own: refused as invalid */
         op.create = &create;
         if (create.ino == 0) {
             refuse(st, -ERR_BUSY);

@@ -30,13 +30,13 @@ void service_lookup(struct service *s, struct rpc_req *req)
     if (rv == 0)
         rv = fsm_getattr(s->cfg.fsm, ino, &attr);
     enum lease_mode want = r->lease ? LEASE_SHARED : LEASE_NONE, dir = LEASE_NONE, on = LEASE_NONE;
-    if (r->lease && (rv == 0 || rv == -ENOENT))
+    if (rv == 0 || rv == -ENOENT)
         dir = leases_grant(s->leases, r->session, r->parent, want, NULL);
-    if (rv == 0)
+    if (rv == 0 && dir != LEASE_ELSEWHERE)
         on = leases_grant(s->leases, r->session, ino, want, NULL);
     fsm_unlock(s->cfg.fsm);
-    if (on == LEASE_ELSEWHERE) {
-        service_again(s, req, r->session, ino, service_lookup);
+    if (dir == LEASE_ELSEWHERE || on == LEASE_ELSEWHERE) {
+        service_again(s, req, r->session, dir == LEASE_ELSEWHERE ? r->parent : ino, service_lookup);
         return;
     }
     rep.dir_lease = (uint32_t)dir;
@@ -77,6 +77,25 @@ void service_getattr(struct service *s, struct rpc_req *req)
     }
     rep.attr = &attr;
     RPC_ENVELOPE(env, GETATTR_REPLY, getattr_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+#define INOS_MAX 4096u
+
+void service_inos(struct service *s, struct rpc_req *req)
+{
+    const Replfs__InosReq *r = req->env->inos_req;
+    Replfs__InosReply rep = REPLFS__INOS_REPLY__INIT;
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    rep.count = r->count < 1 ? 1 : r->count < INOS_MAX ? r->count : INOS_MAX;
+    rep.first = ids_inos(s->cfg.ids, r->session, rep.count);
+    if (rep.first == 0) {
+        rpc_fail(req, ERR_BUSY, "no inode numbers are reserved just now");
+        return;
+    }
+    RPC_ENVELOPE(env, INOS_REPLY, inos_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
 
@@ -175,12 +194,19 @@ void service_readdir(struct service *s, struct rpc_req *req)
                                            : READDIR_MAX;
     l.entries = pile_alloc(&pile, l.max * sizeof(*l.entries));
     fsm_rdlock(s->cfg.fsm);
+    enum lease_mode dir = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
+    if (dir == LEASE_ELSEWHERE) {
+        fsm_unlock(s->cfg.fsm);
+        service_again(s, req, r->session, r->ino, service_readdir);
+        return;
+    }
     int rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_one, &l);
     uint64_t parent = 0;
     if (rv == 0)
         rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
     if (rv == 0 && r->lease)
-        rep.dir_lease = (uint32_t)leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
+        dir = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
+    rep.dir_lease = (uint32_t)dir;
     fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);

@@ -120,6 +120,7 @@ void client_accessed(struct client *c, uint64_t ino, bool dir)
     if (c->cfg.atime == CLIENT_ATIME_RELATIME &&
         atomic_exchange(slot_of(c, ino), ino * 2) == ino * 2)
         return;
+    behind_accessed(c, ino);
     record(c, ino, clock_wall());
 }
 
@@ -129,11 +130,15 @@ void cfile_accessed(struct cfile *f)
     if (c->cfg.atime == CLIENT_ATIME_NEVER)
         return;
     int64_t now = clock_wall();
+    Replfs__Attr a = REPLFS__ATTR__INIT;
     pthread_mutex_lock(&f->mu);
-    bool counts = atime_counts(c->cfg.atime, true, &f->attr, now) ||
-                  (f->head && f->attr.atime_ns <= f->dirty_mtime);
+    attr_copy(&a, &f->attr);
+    behind_overlay(c, &a);
+    bool counts =
+        atime_counts(c->cfg.atime, true, &a, now) || (f->head && a.atime_ns <= f->dirty_mtime);
     if (counts) {
         f->attr.atime_ns = now;
+        behind_accessed(c, f->ino);
         record(c, f->ino, now);
     }
     pthread_mutex_unlock(&f->mu);
@@ -242,10 +247,18 @@ void client_forget_atime(struct client *c, uint64_t ino)
 {
     if (!c->atime.n)
         return;
-    pthread_mutex_lock(&c->atime.sending); /* what is under way is over */
+    bool wait = false;
     pthread_mutex_lock(&c->atime.mu);
+    const struct atime_entry *e = idmap_get(&c->atime.map, ino);
+    if (e && e->state == ATIME_SENDING) { /* until what is under way is over */
+        pthread_mutex_unlock(&c->atime.mu);
+        pthread_mutex_lock(&c->atime.sending);
+        pthread_mutex_lock(&c->atime.mu);
+        wait = true;
+    }
     free(idmap_del(&c->atime.map, ino));
     c->atime.n = c->atime.map.n;
     pthread_mutex_unlock(&c->atime.mu);
-    pthread_mutex_unlock(&c->atime.sending);
+    if (wait)
+        pthread_mutex_unlock(&c->atime.sending);
 }

@@ -2,9 +2,10 @@
  *
  * Under an exclusive lease nobody else can see a file, so metad need not know at once that its mode
  * was changed or that its bytes were committed. Such changes are queued here and sent in order, as
- * many per message as there are while the last message is on its way: nothing waits for a timer.
+ * many per message as there are while the last message is on its way, and within 5 ms while nobody
+ * waits for them.
  *
- * Queue: commits of bytes (flush.c) and attribute changes. Changes of one file's attributes that
+ * Queue: commits of bytes (flush.c), new names (names.c) and attribute changes. Changes of one file's attributes that
  * are not on their way yet become one. Those of a file with bytes not committed are held outside of
  * the queue until the commit that empties the file is in it, since the commit would set mtime anew.
  *
@@ -31,6 +32,8 @@
 #include "base/log.h"
 
 #define LOG_MODULE "behind"
+#define QUEUE_MAX 4096u
+#define LINGER_NS (5 * NSEC_PER_MSEC)
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define UID REPLFS__SETATTR_OP__VALID__UID
 #define GID REPLFS__SETATTR_OP__VALID__GID
@@ -49,8 +52,10 @@ struct setattr_job {
 };
 struct behind_ino {
     uint64_t ino;
-    size_t queued;            /* ops put and not done */
-    uint64_t last;            /* number of the last one */
+    size_t queued; /* ops put and not done */
+    uint64_t last; /* number of the last one */
+    size_t naming; /* of queued, those that name something */
+    uint64_t last_naming;
     struct setattr_job *open; /* takes further changes: held, or queued and not on its way */
     bool held;
     unsigned shown; /* which attributes are laid over */
@@ -88,15 +93,38 @@ static void ino_tidy(struct client *c, struct behind_ino *b)
     free(b);
 }
 
+static void count(struct client *c, uint64_t ino, bool naming)
+{
+    struct behind_ino *b = ino_make(c, ino);
+    b->queued++;
+    b->last = c->behind.put;
+    if (!naming)
+        return;
+    b->naming++;
+    b->last_naming = b->last;
+    if (b->open && !b->held)
+        b->open = NULL; /* a later change must not come before this one */
+}
+
+static void uncount(struct client *c, uint64_t ino, bool naming)
+{
+    struct behind_ino *b = ino_get(c, ino);
+    b->queued--;
+    b->naming -= naming;
+    ino_tidy(c, b);
+}
+
 static void put(struct client *c, struct behind_op *o)
 {
-    struct behind_ino *b = ino_make(c, o->ino);
-    b->queued++;
-    b->last = ++c->behind.put;
+    c->behind.put++;
+    count(c, o->ino, o->dir != 0);
+    if (o->dir)
+        count(c, o->dir, true);
     o->next = NULL;
     *c->behind.tail = o;
     c->behind.tail = &o->next;
-    pthread_cond_signal(&c->behind.cv);
+    if (c->behind.head == o || c->behind.put - c->behind.done == MUTATE_MAX)
+        pthread_cond_signal(&c->behind.cv);
 }
 
 static bool nothing(struct client *c)
@@ -122,6 +150,8 @@ static void setattr_done(struct mutation *m, int code, const Replfs__MutationRes
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
+    if (lost)
+        atomic_fetch_add(&j->c->lost, 1);
     if (lost)
         log_error("inode %llu: a change of its owner, mode or times was lost: %s",
                   (unsigned long long)j->o.ino, err_str(code));
@@ -196,7 +226,7 @@ static bool can_wait(const Replfs__SetattrOp *op, const Replfs__Attr *a)
     if (op->valid & ~(uint32_t)(MODE | UID | GID | ATIME | MTIME | ATIME_NOW | MTIME_NOW |
                                 KILL_SUID | KILL_SGID))
         return false;
-    return S_ISREG(a->mode) && !(a->mode & special) &&
+    return (S_ISREG(a->mode) || S_ISDIR(a->mode)) && !(a->mode & special) &&
            !((op->valid & MODE) && (op->mode & special)) &&
            !(a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
 }
@@ -255,6 +285,16 @@ void behind_release(struct client *c, uint64_t ino)
     put(c, &b->open->o);
 }
 
+void behind_accessed(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (b)
+        b->shown &= ~(unsigned)ATIME;
+}
+
 void behind_wrote(struct client *c, uint64_t ino)
 {
     if (nothing(c))
@@ -285,11 +325,32 @@ bool behind_queued(struct client *c, uint64_t ino)
     return b && b->queued;
 }
 
+bool behind_naming(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->naming;
+}
+
 static bool is_held(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->behind.mu);
     const struct behind_ino *b = ino_get(c, ino);
     return b && b->open && b->held;
+}
+
+/* mu held. */
+static void wait_upto(struct client *c, uint64_t upto)
+{
+    if (c->behind.done >= upto)
+        return;
+    c->behind.waiting++;
+    pthread_cond_signal(&c->behind.cv);
+    while (c->behind.done < upto) /* the sender's requests have their deadlines */
+        cond_wait_until(&c->behind.done_cv, &c->behind.mu, clock_mono() + NSEC_PER_SEC);
+    c->behind.waiting--;
 }
 
 void behind_wait(struct client *c, uint64_t ino)
@@ -298,9 +359,77 @@ void behind_wait(struct client *c, uint64_t ino)
         return;
     LOCK_SCOPE(&c->behind.mu);
     const struct behind_ino *b = ino ? ino_get(c, ino) : NULL;
-    uint64_t upto = !ino ? c->behind.put : b && b->queued ? b->last : 0;
-    while (c->behind.done < upto) /* the sender's requests have their deadlines */
-        cond_wait_until(&c->behind.done_cv, &c->behind.mu, clock_mono() + NSEC_PER_SEC);
+    wait_upto(c, !ino ? c->behind.put : b && b->queued ? b->last : 0);
+}
+
+void behind_room(struct client *c)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    if (c->behind.put > c->behind.done + QUEUE_MAX)
+        wait_upto(c, c->behind.put - QUEUE_MAX / 2);
+}
+
+static void wait_naming(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    if (b && b->naming)
+        wait_upto(c, b->last_naming);
+}
+
+void behind_before_ask(struct client *c, const Replfs__Envelope *req)
+{
+    uint64_t ino = 0;
+    if (nothing(c))
+        return;
+    switch ((int)req->body_case) {
+    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+        ino = req->lookup_req->parent;
+        break;
+    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+        ino = req->getattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
+        ino = req->readdir_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_READLINK_REQ:
+        ino = req->readlink_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_GETXATTR_REQ:
+        ino = req->getxattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LISTXATTR_REQ:
+        ino = req->listxattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+        ino = req->open_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+        ino = req->layout_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
+        ino = req->lease_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_STATFS_REQ:
+        ino = req->statfs_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOCK_REQ:
+        ino = req->lock_req->lock->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
+        ino = req->lock_test_req->lock->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_STATUS_REQ: /* what replfsctl asks */
+    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
+    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+        behind_wait(c, 0);
+        break;
+    default: /* of no inode, or of chunks */
+        break;
+    }
+    if (ino)
+        wait_naming(c, ino);
 }
 
 void behind_settle(struct client *c, uint64_t ino)
@@ -316,9 +445,20 @@ void behind_settle(struct client *c, uint64_t ino)
 
 void behind_before(struct client *c, const Replfs__MetaOp *op)
 {
-    if (nothing(c))
+    if (op->op_case == REPLFS__META_OP__OP_RENAME)
+        flush_closed(c); /* a new file that replaces one is whole */
+    if (nothing(c) && op->op_case != REPLFS__META_OP__OP_QUOTA)
         return;
     switch ((int)op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+        behind_wait(c, op->create->parent);
+        break;
+    case REPLFS__META_OP__OP_UNLINK: /* a directory must have been emptied */
+        behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
+        break;
+    case REPLFS__META_OP__OP_RENAME: /* likewise when it replaces one */
+        behind_wait(c, 0);
+        break;
     case REPLFS__META_OP__OP_SETATTR:
         behind_settle(c, op->setattr->ino);
         break;
@@ -327,6 +467,7 @@ void behind_before(struct client *c, const Replfs__MetaOp *op)
         break;
     case REPLFS__META_OP__OP_LINK:
         behind_settle(c, op->link->ino);
+        behind_wait(c, op->link->parent);
         break;
     case REPLFS__META_OP__OP_FALLOCATE:
         behind_settle(c, op->fallocate->ino);
@@ -338,7 +479,20 @@ void behind_before(struct client *c, const Replfs__MetaOp *op)
     case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
         behind_wait(c, op->commit->ino);
         break;
-    default: /* names: the inode stays what it is */
+    case REPLFS__META_OP__OP_ATIME: /* a time set by hand comes first */
+        for (size_t i = 0; i < op->atime->n_ino; i++)
+            behind_wait(c, op->atime->ino[i]);
+        break;
+    case REPLFS__META_OP__OP_QUOTA:
+        lcache_doubt(c->lcache); /* nothing is put meanwhile that the quota might refuse */
+        behind_settle(c, op->quota->ino);
+        behind_wait(c, 0);
+        break;
+    case REPLFS__META_OP__OP_SET_GOAL:
+        for (size_t i = 0; i < op->set_goal->n_ino; i++)
+            behind_settle(c, op->set_goal->ino[i]);
+        break;
+    default:
         break;
     }
 }
@@ -358,7 +512,7 @@ void behind_inos(struct client *c, uint64_t **inos, size_t *n)
 /* ---- the sender ---- */
 
 /* Takes what is there; mu held. */
-static size_t take(struct client *c, struct mutation **list, uint64_t *inos)
+static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2])
 {
     size_t n = 0;
     while (c->behind.head && n < MUTATE_MAX) {
@@ -367,7 +521,8 @@ static size_t take(struct client *c, struct mutation **list, uint64_t *inos)
         c->behind.head = o->next;
         if (b->open && &b->open->o == o)
             b->open = NULL; /* on its way */
-        inos[n] = o->ino;
+        inos[n][0] = o->ino;
+        inos[n][1] = o->dir;
         list[n++] = &o->m;
     }
     if (!c->behind.head)
@@ -375,15 +530,25 @@ static size_t take(struct client *c, struct mutation **list, uint64_t *inos)
     return n;
 }
 
+/* More may come, and one message for all of it is cheaper; nobody waits yet. mu held. */
+static void linger(struct client *c)
+{
+    int64_t until = clock_mono() + LINGER_NS;
+    while (!c->behind.waiting && !c->behind.stop && c->behind.put - c->behind.done < MUTATE_MAX &&
+           clock_mono() < until)
+        cond_wait_until(&c->behind.cv, &c->behind.mu, until);
+}
+
 static void *sender(void *arg)
 {
     struct client *c = arg;
     struct mutation *list[MUTATE_MAX];
-    uint64_t inos[MUTATE_MAX];
+    uint64_t inos[MUTATE_MAX][2];
     pthread_mutex_lock(&c->behind.mu);
     for (;;) {
         while (!c->behind.head && !c->behind.stop)
             pthread_cond_wait(&c->behind.cv, &c->behind.mu);
+        linger(c);
         size_t n = take(c, list, inos);
         if (!n)
             break;
@@ -391,9 +556,9 @@ static void *sender(void *arg)
         session_mutate_list(c, list, n, client_deadline(c));
         pthread_mutex_lock(&c->behind.mu);
         for (size_t i = 0; i < n; i++) {
-            struct behind_ino *b = ino_get(c, inos[i]);
-            b->queued--;
-            ino_tidy(c, b);
+            uncount(c, inos[i][0], inos[i][1] != 0);
+            if (inos[i][1])
+                uncount(c, inos[i][1], true);
         }
         c->behind.done += n;
         pthread_cond_broadcast(&c->behind.done_cv);

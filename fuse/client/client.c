@@ -46,6 +46,7 @@ static void locks_init(struct client *c)
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
+    names_init(c);
 }
 
 /* Accepts a half-built client. */
@@ -65,6 +66,7 @@ static void client_free(struct client *c)
     nodes_free(c);
     atime_free(c);
     client_locks_free(c);
+    names_free(c);
     lcache_free(c->lcache);
     free(c->name);
     free(c);
@@ -183,6 +185,10 @@ static uint64_t unflushed_blocks(const struct cfile *f)
  * the former size for the file's end. */
 void client_merge_attr(struct client *c, Replfs__Attr *a)
 {
+    if (S_ISDIR(a->mode) && !lcache_overlay(c->lcache, a) && behind_naming(c, a->ino)) {
+        client_getattr_now(c, a->ino, a); /* what is queued was forgotten: metad tells, after it */
+        return;
+    }
     atime_overlay(c, a);
     atime_note(c, a);
     struct cfile *f = a->ino ? cfile_get(c, a->ino) : NULL;
@@ -237,11 +243,20 @@ uint64_t client_begin(struct client *c)
     return lcache_begin(c->lcache);
 }
 
+/* Attributes of a directory in an answer that did not wait for what was queued of it. */
+static void dir_as_now(struct client *c, uint64_t begun, Replfs__Attr *a)
+{
+    if (S_ISDIR(a->mode) && (behind_naming(c, a->ino) || lcache_crossed(c->lcache, begun, a->ino)))
+        client_getattr_now(c, a->ino, a);
+}
+
 void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
                         const Replfs__ReaddirReply *r)
 {
     for (size_t i = 0; i < r->n_entries; i++) {
         const Replfs__Dirent *e = r->entries[i];
+        if (e->attr)
+            dir_as_now(c, begun, e->attr);
         if (e->lease && e->attr) {
             Replfs__Attr a = REPLFS__ATTR__INIT;
             attr_copy(&a, e->attr);
@@ -251,6 +266,11 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
     }
+}
+
+void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n)
+{
+    lcache_listed(c->lcache, begun, dir, n);
 }
 
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
@@ -277,6 +297,7 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
     if (!rc) {
         const Replfs__LookupReply *r = res.rep->lookup_reply;
         if (r->attr) { /* an open file hears of a change before a lease says that there is none */
+            dir_as_now(c, begun, r->attr);
             attr_copy(out, r->attr);
             client_merge_attr(c, out);
         }

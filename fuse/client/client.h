@@ -23,8 +23,10 @@ struct client_config {
     unsigned timeout_ms; /* default 60000 */
     uint64_t dirty_max;  /* bytes buffered for writing in all, default 128 MiB */
     unsigned
-        flush_ms;  /* dirty data reaches the chunkds and metad within about this, default 1000 */
-    bool sync_all; /* -o sync: every write waits as fsync does */
+        flush_ms;     /* dirty data reaches the chunkds and metad within about this, default 1000 */
+    bool sync_all;    /* -o sync: every write waits as fsync does */
+    bool dirsync;     /* names are never kept back */
+    bool async_close; /* flush does not wait for the copies while the file is ours alone */
     enum client_atime atime;
     bool nodiratime;
     struct rpc_config rpc; /* role, TLS, insecure, threads */
@@ -64,6 +66,18 @@ void client_merge_attr(struct client *c, Replfs__Attr *a);
 /* A change of owner, mode or times that this client may answer by itself: true, and *a is what to show;
  * metad hears of it soon. False: use client_mutate. */
 bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a);
+/* The same for a new file, directory, symbolic link or special file in a directory that is ours
+ * alone; it counts as open until cfile_open_new or, without that, not at all. */
+bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a);
+/* And for removing a name that exists; false when there may be none. */
+bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op);
+/* A directory was listed from its start to its end, n entries, each of them seen by
+ * client_saw_entries, since client_begin gave begun. */
+void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n);
+/* Until metad's log has what was changed of ino: fsync of a directory. */
+void client_settle(struct client *c, uint64_t ino);
+/* So many changes were answered, and then lost with the session, or refused; the log names them. */
+unsigned client_lost(struct client *c);
 
 /* ---- open files: one cfile per inode however often it is opened; reference-counted ---- */
 struct cfile;

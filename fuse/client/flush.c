@@ -301,8 +301,7 @@ static void committed(struct mutation *m, int code, const Replfs__MutationResult
     if (r && r->attr)
         attr_copy(&attr, r->attr);
     commit_over(j, code, &attr, 0);
-    if (f->eager && f->head && !f->head->append && !quota_applies(f))
-        commit_some(f, true); /* closed: nobody else would hurry */
+    flush_eager(f);
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
 }
@@ -327,7 +326,8 @@ static bool commit_some(struct cfile *f, bool later)
     lcache_ask_begin(c->lcache, &j->asker, f->ino);
     f->committing = true;
     if (later && !quota_applies(f) && !j->b.append) {
-        j->o = (struct behind_op){{&j->m.op, j->b.session, committed, 0}, f->ino, NULL};
+        j->o = (struct behind_op){.m = {.op = &j->m.op, .need = j->b.session, .done = committed},
+                                  .ino = f->ino};
         cfile_ref(f);
         bool all = j->b.bufs[j->b.n - 1] == f->tail;
         behind_put(c, &j->o);
@@ -341,6 +341,15 @@ static bool commit_some(struct cfile *f, bool later)
     int rc = quota_mutate(c, &j->m.op, j->b.session, client_deadline(c), &attr, NULL, &base);
     commit_over(j, rc, &attr, base);
     return true;
+}
+
+/* A closed file: nobody else would hurry. */
+void flush_eager(struct cfile *f)
+{
+    const struct abuf *a = f->head;
+    if (f->eager && !f->committing && a && a->state == ABUF_ACKED && !a->append &&
+        !quota_applies(f))
+        commit_some(f, true);
 }
 
 /* ---- flush and fsync ---- */
@@ -414,7 +423,8 @@ static int flush_synced(struct cfile *f, int64_t deadline)
     }
 }
 
-/* All copies have the bytes, and nobody else can see the file: metad may hear of it a little later. */
+/* Nobody else can see the file: what happens to bytes below target may be seen to a little later.
+ * From the moment that they have been accepted by all copies, the flusher needs no hurrying. */
 static bool commit_later(struct cfile *f, uint64_t target)
 {
     if (f->c->cfg.sync_all || quota_applies(f) || !lcache_exclusive(f->c->lcache, f->ino))
@@ -423,8 +433,7 @@ static bool commit_later(struct cfile *f, uint64_t target)
         if (a->append)
             return false;
     f->eager = f->head != NULL;
-    if (!f->committing)
-        commit_some(f, true);
+    flush_eager(f);
     return lcache_exclusive(f->c->lcache, f->ino); /* still: a recall from now on waits for it */
 }
 
@@ -437,8 +446,10 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
     } else if (f->head) {
         uint64_t target = f->next_abuf;
         seal_and_send(f, false);
-        wait_acked(f, target);
-        if (how == FLUSH_COMMIT || !commit_later(f, target))
+        bool later = how == FLUSH_ACCEPTED && f->c->cfg.async_close && commit_later(f, target);
+        if (!later)
+            wait_acked(f, target);
+        if (!later && (how == FLUSH_COMMIT || !commit_later(f, target)))
             flush_below(f, target);
     }
     if (how == FLUSH_SYNC) { /* its mode and times, too */
@@ -475,6 +486,23 @@ int client_flush_ino(struct client *c, uint64_t ino)
     return rc;
 }
 
+void flush_closed(struct client *c)
+{
+    struct cfile **list;
+    if (!c->cfg.async_close)
+        return;
+    size_t n = cfile_dirty_all(c, &list);
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&list[i]->mu);
+        bool eager = list[i]->eager;
+        pthread_mutex_unlock(&list[i]->mu);
+        if (eager)
+            flush_file(list[i], FLUSH_COMMIT, false);
+        cfile_unref(list[i]);
+    }
+    free(list);
+}
+
 int client_sync(struct client *c)
 {
     struct cfile **list;
@@ -491,8 +519,11 @@ int client_sync(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
+    unsigned lost = client_lost(c);
     behind_wait(c, 0);
     client_flush_atime(c, 0);
+    if (!rc && client_lost(c) != lost)
+        rc = -EIO;
     return rc;
 }
 

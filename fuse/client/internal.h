@@ -302,12 +302,18 @@ struct client {
         pthread_cond_t cv, done_cv;
         struct behind_op *head, **tail;
         uint64_t put, done;  /* so many ops */
+        unsigned waiting;    /* threads */
         struct idmap inos;   /* ino -> struct behind_ino */
         atomic_size_t ninos; /* to look without the lock */
         pthread_t thread;
         bool started, stop;
     } behind;
+    struct {
+        pthread_mutex_t mu;
+        uint64_t next, upto, session;
+    } inos; /* given by metad for what we create */
     struct client_locks *locks;
+    atomic_uint lost; /* changes that were answered and that metad did not do */
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
 };
 
@@ -331,6 +337,7 @@ struct mutation {
     uint64_t need;      /* session that it is bound to, 0: any */
     /* Once, on the thread of session_mutate_list; r: the answer, or NULL. m may be freed. */
     void (*done)(struct mutation *m, int code, const Replfs__MutationResult *r);
+    bool known;   /* the lease cache has it already: done sees to it */
     uint64_t seq; /* private */
 };
 /* Executes them in order, in one message while nothing goes wrong; waits until all are done. n: at
@@ -369,6 +376,7 @@ void behind_stop(struct client *c); /* what is queued is done first, or fails at
 struct behind_op {
     struct mutation m; /* its done is called on the sender's thread; the op may be freed there */
     uint64_t ino;      /* that it changes */
+    uint64_t dir;      /* where it makes ino known under a name; 0: it does not */
     struct behind_op *next;
 };
 void behind_put(struct client *c, struct behind_op *o); /* may be called with a file's mu held */
@@ -376,9 +384,15 @@ void behind_put(struct client *c, struct behind_op *o); /* may be called with a 
  * as they are to be shown. held: kept until behind_release, since bytes written before are not
  * committed. False: it is not one that can wait, nothing was done. */
 bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held);
-void behind_release(struct client *c, uint64_t ino); /* file's mu may be held */
-void behind_wrote(struct client *c, uint64_t ino);   /* later bytes: a former mtime is over */
-bool behind_queued(struct client *c, uint64_t ino);  /* something of ino is on its way */
+void behind_release(struct client *c, uint64_t ino);  /* file's mu may be held */
+void behind_accessed(struct client *c, uint64_t ino); /* a former atime is over */
+void behind_wrote(struct client *c, uint64_t ino);    /* later bytes: a former mtime is over */
+bool behind_queued(struct client *c, uint64_t ino);   /* something of ino is on its way */
+bool behind_naming(struct client *c, uint64_t ino);   /* its name, or one in it, is on its way */
+/* Until few enough are queued that one more is no burden. */
+void behind_room(struct client *c);
+/* Before a question to metad: until it knows the names that the answer depends on. */
+void behind_before_ask(struct client *c, const Replfs__Envelope *req);
 /* Until what was put before now is done: of ino, 0: of all. */
 void behind_wait(struct client *c, uint64_t ino);
 /* The same, and first what is held is committed and released. No file's mu held. */
@@ -389,6 +403,10 @@ void behind_before(struct client *c, const Replfs__MetaOp *op);
 void behind_overlay(struct client *c, Replfs__Attr *a);
 /* Adds the inodes with something held or queued to a malloc'ed list. */
 void behind_inos(struct client *c, uint64_t **inos, size_t *n);
+
+/* ---- names.c ---- */
+void names_init(struct client *c);
+void names_free(struct client *c);
 
 /* ---- atime.c ---- */
 void atime_init(struct client *c);
@@ -531,6 +549,9 @@ void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced a
 /* ---- flush.c ---- */
 int flush_start(struct client *c);
 void flush_stop(struct client *c);
+/* What was closed without waiting: with metad now. */
+void flush_closed(struct client *c);
+void flush_eager(struct cfile *f); /* mu held; does not wait */
 void flush_kick(struct client *c);
 /* ACCEPTED: every copy has the bytes, and metad knows or will before anybody else can look. COMMIT:
  * metad knows. SYNC: all on stable storage. */

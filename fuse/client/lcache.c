@@ -9,7 +9,7 @@
  * Two inodes with one hash only make it keep less. Attributes of a node that is there are replaced
  * by newer ones only (Attr.change).
  *
- * The kernel is told by WORKERS threads, since telling it may wait for a page that is being read
+ * The kernel is told by LCACHE_WORKERS threads, since telling it may wait for a page that is being read
  * or written; metad gets its answer after that. Such a page may itself wait for metad, which waits
  * for us: a request about the inode (lcache_yield) then answers metad first. Dropping everything
  * tells at once what cannot block.
@@ -25,67 +25,16 @@
 #include "base/clock.h"
 #include "base/mix.h"
 #include "internal.h"
-
-#define FENCES 16384u
-#define WORKERS 8u
-
-struct lnode {
-    uint64_t ino, gen;
-    struct lnode *hash_next;
-    struct lnode *newer, *older; /* by last use */
-    bool has_attr;
-    bool exclusive;
-    bool complete; /* a directory of which every name has an entry */
-    Replfs__Attr attr;
-};
-struct lentry {
-    struct lentry *hash_next;
-    struct lentry *newer, *older; /* by age */
-    uint64_t parent, gen, ino, hash;
-    uint8_t len;
-    char name[];
-};
-struct ljob {
-    struct ljob *next;
-    uint64_t ino;
-    unsigned what;
-    bool flush;
-    void (*done)(void *arg);
-    void *arg;
-};
-struct lcache {
-    pthread_mutex_t mu;
-    size_t max_nodes, max_entries;
-    struct lnode **nodes, *newest, *oldest;
-    size_t nodes_mask, nnodes;
-    struct lentry **entries, *young, *old;
-    size_t entries_mask, nentries;
-    uint64_t gen;
-    uint64_t fence[FENCES];
-    int64_t term, until; /* ns */
-    struct lcache_stat st;
-
-    lcache_inval *inval;
-    void *inval_arg;
-    lcache_forget *forget;
-    void *forget_arg;
-    pthread_cond_t cv;
-    struct ljob *head, **tail;
-    struct ljob *paging; /* those that wait for pages, by next */
-    struct lasker *askers;
-    pthread_t workers[WORKERS];
-    unsigned nworkers;
-    bool stop;
-};
+#include "lcache_int.h"
 
 /* ---- nodes and entries, mutex held ---- */
 
-static uint64_t *fence_of(struct lcache *l, uint64_t ino)
+uint64_t *lfence_of(struct lcache *l, uint64_t ino)
 {
     return &l->fence[mix64(ino) % FENCES];
 }
 
-static struct lnode **node_slot(struct lcache *l, uint64_t ino)
+struct lnode **lnode_slot(struct lcache *l, uint64_t ino)
 {
     struct lnode **p = &l->nodes[mix64(ino) & l->nodes_mask];
     while (*p && (*p)->ino != ino)
@@ -107,9 +56,9 @@ static void node_link(struct lcache *l, struct lnode *n)
     l->newest = n;
 }
 
-static struct lnode *node_find(struct lcache *l, uint64_t ino)
+struct lnode *lnode_find(struct lcache *l, uint64_t ino)
 {
-    struct lnode *n = *node_slot(l, ino);
+    struct lnode *n = *lnode_slot(l, ino);
     if (n && n != l->newest) {
         node_unlink(l, n);
         node_link(l, n);
@@ -117,9 +66,9 @@ static struct lnode *node_find(struct lcache *l, uint64_t ino)
     return n;
 }
 
-static bool node_drop(struct lcache *l, uint64_t ino)
+bool lnode_drop(struct lcache *l, uint64_t ino)
 {
-    struct lnode **slot = node_slot(l, ino), *n = *slot;
+    struct lnode **slot = lnode_slot(l, ino), *n = *slot;
     if (!n)
         return false;
     *slot = n->hash_next;
@@ -141,28 +90,28 @@ static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
     pthread_cond_signal(&l->cv);
 }
 
-static struct lnode *node_make(struct lcache *l, uint64_t ino)
+struct lnode *lnode_make(struct lcache *l, uint64_t ino)
 {
-    struct lnode *n = node_find(l, ino);
+    struct lnode *n = lnode_find(l, ino);
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
         job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
-        node_drop(l, l->oldest->ino);
+        lnode_drop(l, l->oldest->ino);
     }
     n = calloc(1, sizeof(*n));
     if (!n)
         abort();
     n->ino = ino;
     n->gen = ++l->gen;
-    struct lnode **slot = node_slot(l, ino);
+    struct lnode **slot = lnode_slot(l, ino);
     *slot = n;
     node_link(l, n);
     l->nnodes++;
     return n;
 }
 
-static uint64_t name_hash(uint64_t parent, const void *name, size_t len)
+uint64_t lname_hash(uint64_t parent, const void *name, size_t len)
 {
     const uint8_t *p = name;
     uint64_t h = mix64(parent ^ len);
@@ -177,8 +126,8 @@ static uint64_t name_hash(uint64_t parent, const void *name, size_t len)
     return h;
 }
 
-static struct lentry **entry_slot(struct lcache *l, uint64_t parent, const void *name, size_t len,
-                                  uint64_t hash)
+struct lentry **lentry_slot(struct lcache *l, uint64_t parent, const void *name, size_t len,
+                            uint64_t hash)
 {
     struct lentry **p = &l->entries[hash & l->entries_mask];
     while (*p && ((*p)->hash != hash || (*p)->parent != parent || (*p)->len != len ||
@@ -187,9 +136,12 @@ static struct lentry **entry_slot(struct lcache *l, uint64_t parent, const void 
     return p;
 }
 
-static void entry_drop(struct lcache *l, struct lentry **slot)
+void lentry_drop(struct lcache *l, struct lentry **slot)
 {
     struct lentry *e = *slot;
+    struct lnode *dir = *lnode_slot(l, e->parent);
+    if (dir && dir->gen == e->gen && e->ino)
+        dir->names--;
     *slot = e->hash_next;
     *(e->newer ? &e->newer->older : &l->young) = e->older;
     *(e->older ? &e->older->newer : &l->old) = e->newer;
@@ -197,11 +149,12 @@ static void entry_drop(struct lcache *l, struct lentry **slot)
     free(e);
 }
 
-static void entry_put(struct lcache *l, const struct lnode *dir, const void *name, size_t len,
-                      uint64_t ino)
+void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t len, uint64_t ino)
 {
-    uint64_t hash = name_hash(dir->ino, name, len);
-    struct lentry **slot = entry_slot(l, dir->ino, name, len, hash);
+    uint64_t hash = lname_hash(dir->ino, name, len);
+    struct lentry **slot = lentry_slot(l, dir->ino, name, len, hash);
+    bool named = *slot && (*slot)->gen == dir->gen && (*slot)->ino;
+    dir->names += (ino != 0) - named;
     if (*slot) {
         (*slot)->gen = dir->gen;
         (*slot)->ino = ino;
@@ -209,11 +162,11 @@ static void entry_put(struct lcache *l, const struct lnode *dir, const void *nam
     }
     if (l->nentries >= l->max_entries) {
         struct lentry *o = l->old;
-        struct lnode *of = *node_slot(l, o->parent);
+        struct lnode *of = *lnode_slot(l, o->parent);
         if (of)
             of->complete = false;
-        entry_drop(l, entry_slot(l, o->parent, o->name, o->len, o->hash));
-        slot = entry_slot(l, dir->ino, name, len, hash);
+        lentry_drop(l, lentry_slot(l, o->parent, o->name, o->len, o->hash));
+        slot = lentry_slot(l, dir->ino, name, len, hash);
     }
     struct lentry *e = malloc(sizeof(*e) + len);
     if (!e)
@@ -231,7 +184,7 @@ static void entry_put(struct lcache *l, const struct lnode *dir, const void *nam
     l->nentries++;
 }
 
-static bool in_term(const struct lcache *l)
+bool lcache_in_term(const struct lcache *l)
 {
     return l->until > clock_mono();
 }
@@ -241,13 +194,13 @@ static bool in_term(const struct lcache *l)
 int64_t lcache_ttl(struct lcache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    int64_t left = *node_slot(l, ino) ? l->until - clock_mono() : 0;
+    int64_t left = *lnode_slot(l, ino) ? l->until - clock_mono() : 0;
     return left > 0 ? left : 0;
 }
 
 static bool get_attr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
 {
-    struct lnode *n = node_find(l, ino);
+    struct lnode *n = lnode_find(l, ino);
     if (!n || !n->has_attr)
         return false;
     attr_copy(out, &n->attr);
@@ -257,7 +210,7 @@ static bool get_attr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
 bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
 {
     LOCK_SCOPE(&l->mu);
-    bool hit = in_term(l) && get_attr(l, ino, out);
+    bool hit = lcache_in_term(l) && get_attr(l, ino, out);
     l->st.hits += hit;
     l->st.misses += !hit;
     return hit;
@@ -266,10 +219,10 @@ bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
 static enum lcache_found find(struct lcache *l, uint64_t parent, const void *name, size_t len,
                               Replfs__Attr *out)
 {
-    struct lnode *dir = in_term(l) ? node_find(l, parent) : NULL;
+    struct lnode *dir = lcache_in_term(l) ? lnode_find(l, parent) : NULL;
     if (!dir)
         return LCACHE_MISS;
-    struct lentry *e = *entry_slot(l, parent, name, len, name_hash(parent, name, len));
+    struct lentry *e = *lentry_slot(l, parent, name, len, lname_hash(parent, name, len));
     if (!e || e->gen != dir->gen)
         return dir->complete ? LCACHE_NO_NAME : LCACHE_MISS;
     if (!e->ino)
@@ -295,15 +248,20 @@ uint64_t lcache_begin(struct lcache *l)
     return l->gen;
 }
 
-static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
+void lnode_put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
 {
-    struct lnode *n = node_find(l, a->ino);
+    struct lnode *n = lnode_find(l, a->ino);
     if (crossed && !(n && n->has_attr))
         return;
     if (!n)
-        n = node_make(l, a->ino);
+        n = lnode_make(l, a->ino);
     if (!crossed && lease == 2) /* an answer from before that said "shared" may come later */
         n->exclusive = true;
+    if (n->pending) { /* what metad alone decides is not ours to know better */
+        n->attr.flags = a->flags;
+        n->attr.quota_left = a->quota_left;
+        return;
+    }
     if (n->has_attr && a->change < n->attr.change)
         return;
     attr_copy(&n->attr, a);
@@ -313,202 +271,39 @@ static void put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint
 void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease)
 {
     LOCK_SCOPE(&l->mu);
-    put_attr(l, *fence_of(l, a->ino) > begun, a, lease);
+    lnode_put_attr(l, *lfence_of(l, a->ino) > begun, a, lease);
 }
 
 bool lcache_exclusive(struct lcache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lnode *n = *node_slot(l, ino);
-    return n && n->exclusive && in_term(l);
+    const struct lnode *n = *lnode_slot(l, ino);
+    return n && n->exclusive && lcache_in_term(l);
 }
 
-void lcache_regain(struct lcache *l, uint64_t ino)
+void lcache_regain(struct lcache *l, uint64_t ino, bool ours)
 {
     LOCK_SCOPE(&l->mu);
-    node_make(l, ino)->exclusive = true;
+    if (ours)
+        lnode_make(l, ino)->exclusive = true;
+    else
+        lnode_drop(l, ino);
 }
 
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lnode *n = *node_slot(l, ino);
-    return !l->term || (n && n->gen <= begun && in_term(l));
+    const struct lnode *n = *lnode_slot(l, ino);
+    return !l->term || (n && n->gen <= begun && lcache_in_term(l));
 }
 
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
                       size_t len, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    if (*fence_of(l, parent) > begun || len > UINT8_MAX)
+    if (*lfence_of(l, parent) > begun || len > UINT8_MAX)
         return;
-    entry_put(l, node_make(l, parent), name, len, ino);
-}
-
-/* ---- our own changes ---- */
-
-static bool fence(struct lcache *l, uint64_t begun, uint64_t ino)
-{
-    uint64_t *f = fence_of(l, ino);
-    bool crossed = *f > begun;
-    *f = ++l->gen;
-    return crossed;
-}
-
-/* An exclusive lease is not forgotten: metad relies on us. */
-static void node_unknown(struct lcache *l, uint64_t ino)
-{
-    struct lnode *n = *node_slot(l, ino);
-    if (n && n->exclusive)
-        n->has_attr = false;
-    else
-        node_drop(l, ino);
-}
-
-/* An inode that was changed: attributes when the answer has them, else nothing is known of it. */
-static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
-                    uint32_t lease)
-{
-    if (!ino)
-        return false;
-    bool crossed = fence(l, begun, ino);
-    if (a && a->ino == ino)
-        put_attr(l, crossed || !lease, a, lease);
-    else
-        node_unknown(l, ino);
-    return crossed;
-}
-
-/* crossed: the directory was recalled meanwhile, and what it has under this name now is not known. */
-static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name,
-                         uint64_t ino, bool crossed)
-{
-    struct lnode *dir = *node_slot(l, parent);
-    if (!dir || name->len > UINT8_MAX)
-        return;
-    if (!crossed) {
-        entry_put(l, dir, name->data, name->len, ino);
-        return;
-    }
-    struct lentry **slot =
-        entry_slot(l, parent, name->data, name->len, name_hash(parent, name->data, name->len));
-    dir->complete = false;
-    if (*slot)
-        entry_drop(l, slot);
-}
-
-/* What the name refers to as far as known, 0: unknown or nothing. */
-static uint64_t name_ino(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name)
-{
-    const struct lnode *dir = *node_slot(l, parent);
-    const struct lentry *e =
-        *entry_slot(l, parent, name->data, name->len, name_hash(parent, name->data, name->len));
-    return dir && e && e->gen == dir->gen ? e->ino : 0;
-}
-
-static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
-                    const Replfs__MutationResult *res)
-{
-    /* both before any of the directories is forgotten, and with it the names in it */
-    uint64_t moved = res && res->attr ? res->attr->ino : name_ino(l, r->parent, &r->name);
-    uint64_t gone = res && res->value ? res->value : name_ino(l, r->new_parent, &r->new_name);
-    bool known = res && res->attr && !r->flags;
-    changed(l, begun, gone, NULL, 0);
-    if (r->parent != r->new_parent)
-        changed(l, begun, r->parent, NULL, 0);
-    bool crossed =
-        changed(l, begun, r->new_parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
-    if (!known) { /* exchanged, or nobody knows */
-        changed(l, begun, moved, NULL, 0);
-        node_drop(l, r->parent);
-        node_drop(l, r->new_parent);
-        return;
-    }
-    changed(l, begun, res->attr->ino, res->attr, res->lease);
-    name_changed(l, r->parent, &r->name, 0, crossed);
-    name_changed(l, r->new_parent, &r->new_name, res->attr->ino, crossed);
-}
-
-static void named(struct lcache *l, uint64_t begun, uint64_t parent,
-                  const ProtobufCBinaryData *name, uint64_t ino, bool there,
-                  const Replfs__MutationResult *res)
-{
-    const Replfs__Attr *a = res ? res->attr : NULL;
-    bool crossed = changed(l, begun, parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
-    changed(l, begun, a ? a->ino : ino, a, res ? res->lease : 0);
-    if (!res)
-        node_drop(l, parent);
-    else if (!there || a)
-        name_changed(l, parent, name, there ? a->ino : 0, crossed);
-}
-
-/* Nothing is in it yet. */
-static void made_dir(struct lcache *l, uint64_t begun, uint64_t ino)
-{
-    struct lnode *n = *node_slot(l, ino);
-    if (n && n->gen > begun) /* of this very answer */
-        n->complete = true;
-}
-
-void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
-                    const Replfs__MutationResult *res)
-{
-    LOCK_SCOPE(&l->mu);
-    const Replfs__Attr *a = res ? res->attr : NULL;
-    uint32_t lease = res ? res->lease : 0;
-    if (res && res->code)
-        return; /* nothing happened */
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-        if (op->create->tmpfile)
-            break; /* without a name: its directory did not change */
-        named(l, begun, op->create->parent, &op->create->name, 0, true, res);
-        if (a && lease && S_ISDIR(a->mode))
-            made_dir(l, begun, a->ino);
-        break;
-    case REPLFS__META_OP__OP_UNLINK:
-        named(l, begun, op->unlink->parent, &op->unlink->name,
-              name_ino(l, op->unlink->parent, &op->unlink->name), false, res);
-        break;
-    case REPLFS__META_OP__OP_LINK:
-        named(l, begun, op->link->parent, &op->link->name, op->link->ino, true, res);
-        break;
-    case REPLFS__META_OP__OP_RENAME:
-        renamed(l, begun, op->rename, res);
-        break;
-    case REPLFS__META_OP__OP_SETATTR:
-        changed(l, begun, op->setattr->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_COMMIT:
-        changed(l, begun, op->commit->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_XATTR:
-        changed(l, begun, op->xattr->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_CLONE:
-        changed(l, begun, op->clone->dst, a, lease);
-        break;
-    case REPLFS__META_OP__OP_FALLOCATE:
-        changed(l, begun, op->fallocate->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_QUOTA:
-        changed(l, begun, op->quota->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_SET_GOAL:
-        for (size_t i = 0; i < op->set_goal->n_ino; i++)
-            changed(l, begun, op->set_goal->ino[i], a, lease);
-        break;
-    case REPLFS__META_OP__OP_ATIME:
-        for (size_t i = 0; i < op->atime->n_ino; i++) {
-            struct lnode *n = *node_slot(l, op->atime->ino[i]);
-            fence(l, begun, op->atime->ino[i]);
-            if (n && n->has_attr && n->attr.atime_ns < op->atime->atime_ns[i])
-                n->attr.atime_ns = op->atime->atime_ns[i];
-        }
-        break;
-    default:
-        break;
-    }
+    lentry_put(l, lnode_make(l, parent), name, len, ino);
 }
 
 /* ---- recalls and the end of the term ---- */
@@ -535,13 +330,15 @@ void lcache_renew(struct lcache *l, int64_t sent)
 void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg)
 {
     pthread_mutex_lock(&l->mu);
-    const struct lnode *n = *node_slot(l, ino);
+    const struct lnode *n = *lnode_slot(l, ino);
     unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
         what |= LCACHE_INVAL_ENTRIES;
     bool flush = n && n->exclusive;
-    *fence_of(l, ino) = ++l->gen;
-    node_drop(l, ino);
+    if (flush && (what & LCACHE_INVAL_ENTRIES))
+        l->contested[mix64(ino) % CONTESTED] = clock_mono();
+    *lfence_of(l, ino) = ++l->gen;
+    lnode_drop(l, ino);
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
     if (later)
@@ -551,6 +348,16 @@ void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void
         done(arg);
 }
 
+static void nobody(void *arg)
+{
+    (void)arg;
+}
+
+void lcache_forget_now(struct lcache *l, uint64_t ino)
+{
+    lcache_recall(l, ino, nobody, NULL);
+}
+
 void lcache_drop_all(struct lcache *l)
 {
     pthread_mutex_lock(&l->mu);
@@ -558,15 +365,17 @@ void lcache_drop_all(struct lcache *l)
         l->fence[i] = l->gen + 1;
     l->gen++;
     l->until = 0;
+    while (l->holders) /* what they put counts among what is kept back */
+        pthread_cond_wait(&l->unheld, &l->mu);
     size_t n = 0;
     uint64_t *inos = l->inval && !l->stop && l->nnodes ? malloc(l->nnodes * sizeof(*inos)) : NULL;
     for (struct lnode *x = l->newest, *older; x; x = older) {
         older = x->older;
         if (inos)
             inos[n++] = x->ino;
-        if (inos && x->has_attr && S_ISREG(x->attr.mode))
+        if (inos && x->has_attr && (S_ISREG(x->attr.mode) || S_ISDIR(x->attr.mode)))
             job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
-        node_drop(l, x->ino);
+        lnode_drop(l, x->ino);
     }
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
@@ -574,9 +383,8 @@ void lcache_drop_all(struct lcache *l)
     free(inos);
 }
 
-static bool is_asking(const struct lcache *l, uint64_t ino)
+static bool in_list(const struct lasker *a, uint64_t ino)
 {
-    const struct lasker *a = l->askers;
     while (a && a->ino != ino)
         a = a->next;
     return a != NULL;
@@ -593,6 +401,10 @@ static void job_done(struct ljob *j) /* off the list of those that wait for page
  * attributes first, which are gone. */
 static void job_do(struct lcache *l, struct ljob *j)
 {
+    pthread_mutex_lock(&l->mu);
+    while (in_list(l->holders, j->ino))
+        pthread_cond_wait(&l->unheld, &l->mu);
+    pthread_mutex_unlock(&l->mu);
     l->forget(l->forget_arg, j->ino, j->flush);
     if (l->inval)
         l->inval(l->inval_arg, j->ino, j->what & ~LCACHE_INVAL_PAGES);
@@ -601,7 +413,7 @@ static void job_do(struct lcache *l, struct ljob *j)
         return;
     }
     pthread_mutex_lock(&l->mu);
-    bool now = is_asking(l, j->ino);
+    bool now = in_list(l->askers, j->ino);
     j->next = l->paging;
     l->paging = j;
     pthread_mutex_unlock(&l->mu);
@@ -619,12 +431,12 @@ static void job_do(struct lcache *l, struct ljob *j)
 
 void lcache_yield(struct lcache *l, uint64_t ino)
 {
-    void (*done[WORKERS])(void *arg);
-    void *arg[WORKERS];
+    void (*done[LCACHE_WORKERS])(void *arg);
+    void *arg[LCACHE_WORKERS];
     unsigned n = 0;
     pthread_mutex_lock(&l->mu);
     for (struct ljob *j = l->paging; j; j = j->next) {
-        if (j->ino == ino && j->done && n < WORKERS) {
+        if (j->ino == ino && j->done && n < LCACHE_WORKERS) {
             done[n] = j->done;
             arg[n++] = j->arg;
             j->done = NULL;
@@ -633,6 +445,13 @@ void lcache_yield(struct lcache *l, uint64_t ino)
     pthread_mutex_unlock(&l->mu);
     for (unsigned i = 0; i < n; i++)
         done[i](arg[i]);
+}
+
+void lasker_remove(struct lasker **list, struct lasker *a)
+{
+    while (*list != a)
+        list = &(*list)->next;
+    *list = a->next;
 }
 
 void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino)
@@ -647,10 +466,7 @@ void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino)
 void lcache_ask_end(struct lcache *l, struct lasker *a)
 {
     LOCK_SCOPE(&l->mu);
-    struct lasker **p = &l->askers;
-    while (*p != a)
-        p = &(*p)->next;
-    *p = a->next;
+    lasker_remove(&l->askers, a);
 }
 
 static void *worker(void *arg)
@@ -701,12 +517,14 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcac
         abort();
     pthread_mutex_init(&l->mu, NULL);
     pthread_cond_init(&l->cv, NULL);
+    pthread_cond_init(&l->unheld, NULL);
     l->tail = &l->head;
     l->inval = inval;
     l->inval_arg = arg;
     l->forget = forget;
     l->forget_arg = forget_arg;
-    while (l->nworkers < WORKERS && !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
+    while (l->nworkers < LCACHE_WORKERS &&
+           !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
         l->nworkers++;
     if (!l->nworkers)
         abort();
@@ -735,13 +553,14 @@ void lcache_free(struct lcache *l)
         free(j);
     }
     while (l->newest)
-        node_drop(l, l->newest->ino);
+        lnode_drop(l, l->newest->ino);
     while (l->old)
-        entry_drop(l, entry_slot(l, l->old->parent, l->old->name, l->old->len, l->old->hash));
+        lentry_drop(l, lentry_slot(l, l->old->parent, l->old->name, l->old->len, l->old->hash));
     free(l->nodes);
     free(l->entries);
     pthread_mutex_destroy(&l->mu);
     pthread_cond_destroy(&l->cv);
+    pthread_cond_destroy(&l->unheld);
     free(l);
 }
 

@@ -49,8 +49,8 @@ uint64_t lcache_begin(struct lcache *l);
 void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease);
 /* Nobody else can see the inode or change it, for now. */
 bool lcache_exclusive(struct lcache *l, uint64_t ino);
-/* An exclusive lease that was claimed on resume. */
-void lcache_regain(struct lcache *l, uint64_t ino);
+/* An exclusive lease that is claimed on resume; then, whether metad agreed. */
+void lcache_regain(struct lcache *l, uint64_t ino, bool ours);
 /* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a metad
  * that gives no leases. */
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino);
@@ -61,15 +61,51 @@ void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const v
 void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
                     const Replfs__MutationResult *res);
 
+/* ---- directories that are ours alone: changed here first ---- */
+
+struct lasker {
+    struct lasker *next;
+    uint64_t ino;
+};
+/* Others wanted the directory a few seconds ago: better share it. */
+bool lcache_contested(struct lcache *l, uint64_t dir);
+/* True: the directory is ours alone, *attr is how it is, and it has no such name; a recall of it waits
+ * until lcache_unhold, before which nothing may wait. */
+bool lcache_hold_new(struct lcache *l, struct lasker *h, uint64_t dir, const void *name, size_t len,
+                     Replfs__Attr *attr);
+/* The same for a name that exists, to remove it. ino: what it names, with no other name, or an empty
+ * directory. ASK: not, but it might be ours alone for the asking (lcache_alone), from cookie on. */
+enum lcache_hold { LCACHE_HOLD_NO, LCACHE_HOLD_YES, LCACHE_HOLD_ASK };
+enum lcache_hold lcache_hold_old(struct lcache *l, struct lasker *h, uint64_t dir, const void *name,
+                                 size_t len, bool is_dir, Replfs__Attr *attr, uint64_t *ino,
+                                 uint64_t *cookie);
+/* The answer to a LeaseReq for a directory and what is in it. */
+void lcache_alone(struct lcache *l, uint64_t begun, const Replfs__LeaseReply *r);
+/* All n entries of the directory were put, from answers to requests since begun. */
+void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n);
+void lcache_unhold(struct lcache *l, struct lasker *h);
+/* It has one now, for a. dir: how it is with it. */
+void lcache_created(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
+                    const Replfs__Attr *a);
+/* What was believed of the inode is wrong: the kernel is told as well, soon. */
+void lcache_forget_now(struct lcache *l, uint64_t ino);
+/* It has it no more. */
+void lcache_removed(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
+                    uint64_t ino);
+/* The attributes of all directories are asked for again. */
+void lcache_doubt(struct lcache *l);
+/* An answer to a request from then may be older than a recall or a change of ours. */
+bool lcache_crossed(struct lcache *l, uint64_t begun, uint64_t ino);
+/* metad did that. */
+void lcache_settled(struct lcache *l, const Replfs__MutationResult *r);
+/* A directory as it is, where a is how metad last saw it; false: a stays. */
+bool lcache_overlay(struct lcache *l, Replfs__Attr *a);
+
 /* metad recalls a lease: forgotten at once; done(arg) when the kernel has forgotten, too, on
  * another thread or this one. */
 void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg);
 /* Around asking metad to change ino: recalls of it do not wait for pages meanwhile, since a write that
  * waits for the change may hold them. */
-struct lasker {
-    struct lasker *next;
-    uint64_t ino;
-};
 void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino);
 void lcache_ask_end(struct lcache *l, struct lasker *a);
 /* Acknowledges recalls of ino that only wait for pages. */

@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/lockset.h"
 #include "base/log.h"
 
@@ -394,7 +395,7 @@ static void on_reply(void *arg, int code, const Replfs__Envelope *rep, struct bu
     if (code && code != -ERR_BUSY && !(code == -ERR_TIMEOUT && rep) &&
         (session_elsewhere(code) || code == -ERR_SESSION))
         session_conn_failed(c, w->conn, NULL);
-    if (granted && rep->lock_reply->attr) {
+    if (granted && rep->lock_reply->attr && S_ISREG(rep->lock_reply->attr->mode)) {
         Replfs__Attr a; /* what the former holder wrote is seen from now on */
         attr_copy(&a, rep->lock_reply->attr);
         client_merge_attr(c, &a);

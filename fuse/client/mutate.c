@@ -78,7 +78,7 @@ static bool ambiguous(int code)
 static void finish(struct sending *s, size_t i, int code, const Replfs__MutationResult *r)
 {
     struct mutation *m = s->todo[i];
-    if (r || ambiguous(code) || code == -ERR_SESSION || code == -EIO)
+    if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION || code == -EIO))
         lcache_mutated(s->c->lcache, s->begun, m->op, r);
     if (s->session)
         seq_end(s->c, s->session, m->seq);
@@ -136,6 +136,18 @@ static int take_results(struct sending *s, const Replfs__MutateReply *reply)
     return rc;
 }
 
+/* Directories of which others want to know are better shared. */
+static bool contested(const struct sending *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const Replfs__MetaOp *op = s->todo[i]->op;
+        if (op->op_case != REPLFS__META_OP__OP_CREATE ||
+            lcache_contested(s->c->lcache, op->create->parent))
+            return true;
+    }
+    return false;
+}
+
 static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
                      struct rpc_result *res)
 {
@@ -154,6 +166,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     m.ops = list;
     m.lease = true;
     m.exclusive = !c->cfg.sync_all;
+    m.parents = m.exclusive && !contested(s);
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
     int64_t sent = clock_mono();
     int rc = rpc_call_wait(conn, &env, NULL, session_try_ms(c, deadline), res);

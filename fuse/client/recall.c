@@ -26,6 +26,10 @@ void recall_forget(void *arg, uint64_t ino, bool flush)
         client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
         behind_settle(arg, ino);
     }
+    if (behind_naming(arg, ino)) { /* also when the lease was forgotten here before; */
+        behind_wait(arg, 0);       /* and what is below a directory that was just made, */
+        behind_wait(arg, 0);       /* should metad not have given a lease on that */
+    }
     struct cfile *f = cfile_get(arg, ino);
     if (!f)
         return;

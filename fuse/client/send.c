@@ -234,6 +234,7 @@ static void acked(struct cfile *f, struct abuf *a)
     abuf_drop_buf(f, a);
     if (f->uncommitted > UNCOMMITTED_MAX)
         flush_kick(f->c);
+    flush_eager(f);
 }
 
 static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)

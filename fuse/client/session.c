@@ -166,6 +166,22 @@ static uint64_t *kept_back(struct client *c, size_t *n)
     return inos;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* metad lists those that it agreed to in ascending order. */
+static void refused_claims(struct client *c, const Replfs__SessionReq *m,
+                           const Replfs__SessionReply *r)
+{
+    for (size_t k = 0; k < m->n_exclusive; k++)
+        if (!r->n_exclusive || !bsearch(&m->exclusive[k], r->exclusive, r->n_exclusive,
+                                        sizeof(*r->exclusive), by_number))
+            lcache_regain(c->lcache, m->exclusive[k], false);
+}
+
 static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
                          char *leader, size_t leader_cap)
 {
@@ -181,7 +197,6 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.n_open_inos = nopen;
         m.open_inos = open;
         struct locks_claims *claims = client_locks_claims(c, &m);
-        m.exclusive = kept_back(c, &m.n_exclusive);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
         int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
         unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
@@ -189,20 +204,22 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
                                                 : 1;
         struct rpc_result res;
         lcache_drop_all(c->lcache); /* metad forgets our leases as we come back */
+        m.exclusive = kept_back(c, &m.n_exclusive);
+        for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
+            lcache_regain(c->lcache, m.exclusive[k], true);
         int64_t sent = clock_mono();
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
-        free(m.exclusive);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
             session_opened(c, res.rep->session_reply, i);
             lcache_renew(c->lcache, sent);
-            for (size_t k = 0; k < res.rep->session_reply->n_exclusive; k++)
-                lcache_regain(c->lcache, res.rep->session_reply->exclusive[k]);
+            refused_claims(c, &m, res.rep->session_reply);
         } else if (!rc)
             rc = -ERR_PROTOCOL;
         else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
             snprintf(leader, leader_cap, "%s", res.rep->failure->leader);
         rpc_result_free(&res);
+        free(m.exclusive);
         if (rc != -ERR_SESSION || !old)
             break;
         session_lost(c, old);
@@ -342,6 +359,9 @@ static void set_session(Replfs__Envelope *e, uint64_t s)
     case REPLFS__ENVELOPE__BODY_LEASE_REQ:
         e->lease_req->session = s;
         break;
+    case REPLFS__ENVELOPE__BODY_INOS_REQ:
+        e->inos_req->session = s;
+        break;
     case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
         e->lock_test_req->session = s;
         break;
@@ -401,6 +421,7 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
 
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out)
 {
+    behind_before_ask(c, req);
     unsigned busy_ms = 10;
     for (;;) {
         *out = (struct rpc_result){.code = -ERR_TIMEOUT};
@@ -453,9 +474,8 @@ void session_tell(struct client *c, Replfs__Envelope *req)
 
 /* ---- closes, in batches ---- */
 
-void session_close_ino(struct client *c, uint64_t ino)
+static void close_ino(struct client *c, uint64_t ino)
 {
-    pthread_mutex_lock(&c->session.mu);
     if (c->session.ncloses == c->session.cap_closes) {
         c->session.cap_closes = c->session.cap_closes ? c->session.cap_closes * 2 : 64;
         c->session.closes = realloc(c->session.closes, c->session.cap_closes * sizeof(uint64_t));
@@ -463,6 +483,12 @@ void session_close_ino(struct client *c, uint64_t ino)
             abort();
     }
     c->session.closes[c->session.ncloses++] = ino;
+}
+
+void session_close_ino(struct client *c, uint64_t ino)
+{
+    pthread_mutex_lock(&c->session.mu);
+    close_ino(c, ino);
     if (c->session.ncloses >= CLOSE_BATCH)
         pthread_cond_broadcast(&c->session.cv);
     pthread_mutex_unlock(&c->session.mu);
@@ -491,19 +517,26 @@ bool session_keep_ino(struct client *c, uint64_t ino)
     return cancelled;
 }
 
-static void send_closes(struct client *c, int64_t deadline)
+/* False: there was nothing to send. */
+static bool send_closes(struct client *c, int64_t deadline)
 {
     pthread_mutex_lock(&c->session.mu);
     if (!c->session.ncloses) {
         pthread_mutex_unlock(&c->session.mu);
-        return;
+        return false;
     }
     uint64_t *inos = c->session.closes;
-    size_t n = c->session.ncloses;
-    c->session.closing = inos;
-    c->session.nclosing = n;
+    size_t n = 0, all = c->session.ncloses;
     c->session.closes = NULL;
     c->session.ncloses = c->session.cap_closes = 0;
+    for (size_t i = 0; i < all; i++) { /* what metad does not know yet is closed later */
+        if (behind_naming(c, inos[i]))
+            close_ino(c, inos[i]);
+        else
+            inos[n++] = inos[i];
+    }
+    c->session.closing = inos;
+    c->session.nclosing = n;
     pthread_mutex_unlock(&c->session.mu);
     for (size_t at = 0; at < n; at += 4096) {
         Replfs__CloseReq m = REPLFS__CLOSE_REQ__INIT;
@@ -521,6 +554,7 @@ static void send_closes(struct client *c, int64_t deadline)
     pthread_cond_broadcast(&c->session.cv);
     pthread_mutex_unlock(&c->session.mu);
     free(inos);
+    return n > 0;
 }
 
 void session_flush_closes(struct client *c)
@@ -584,10 +618,11 @@ static void *session_thread(void *arg)
             keepalive(c);
             next_keepalive = clock_mono() + every;
         }
-        send_closes(c, clock_mono() + 2 * NSEC_PER_SEC);
+        bool sent = send_closes(c, clock_mono() + 2 * NSEC_PER_SEC);
         nodes_tick(c);
         pthread_mutex_lock(&c->session.mu);
-        if (!c->stopping && c->session.ncloses < CLOSE_BATCH && !c->session.closes_now)
+        bool more = c->session.ncloses >= CLOSE_BATCH || c->session.closes_now;
+        if (!c->stopping && !(more && sent)) /* those not sent wait for their names */
             cond_wait_until(&c->session.cv, &c->session.mu, clock_mono() + TICK_MS * NSEC_PER_MSEC);
         pthread_mutex_unlock(&c->session.mu);
     }

@@ -279,6 +279,201 @@ static void test_page_waits_for_change(void **state)
     sem_wait(&rig.answered);
 }
 
+/* ---- a directory that is ours alone ---- */
+
+static Replfs__Attr dir_attr(uint64_t change, int64_t mtime)
+{
+    Replfs__Attr a = attr_of(DIR_INO, S_IFDIR | 0755, change);
+    a.mtime_ns = mtime;
+    return a;
+}
+
+static void alone(void)
+{
+    Replfs__Attr d = dir_attr(5, 50);
+    lcache_put_attr(rig.l, lcache_begin(rig.l), &d, 2);
+}
+
+static bool hold(struct lasker *h, const char *name, Replfs__Attr *d)
+{
+    return lcache_hold_new(rig.l, h, DIR_INO, name, strlen(name), d);
+}
+
+/* As names.c does it. */
+static void create(const char *name, uint64_t ino, uint32_t mode, int64_t now)
+{
+    struct lasker h;
+    Replfs__Attr d = REPLFS__ATTR__INIT, a = attr_of(ino, mode, 1);
+    ProtobufCBinaryData n = {strlen(name), (uint8_t *)(uintptr_t)name};
+    assert_true(hold(&h, name, &d));
+    d.mtime_ns = now;
+    lcache_created(rig.l, &n, &d, &a);
+    lcache_unhold(rig.l, &h);
+}
+
+static void metad_did(uint64_t ino, uint32_t mode, uint64_t change, int64_t now)
+{
+    Replfs__Attr a = attr_of(ino, mode, change), d = dir_attr(change, now);
+    Replfs__MutationResult r = REPLFS__MUTATION_RESULT__INIT;
+    r.attr = &a;
+    r.parent = &d;
+    r.lease = r.parent_lease = 2;
+    lcache_settled(rig.l, &r);
+}
+
+static int64_t dir_mtime(void)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    return lcache_getattr(rig.l, DIR_INO, &a) ? a.mtime_ns : -1;
+}
+
+static void test_only_names_known_to_be_missing(void **state)
+{
+    (void)state;
+    struct lasker h;
+    Replfs__Attr d;
+    fill();
+    assert_false(hold(&h, "missing", &d)); /* shared */
+    alone();
+    assert_false(hold(&h, "unknown", &d));
+    assert_false(hold(&h, "there", &d));
+    create("missing", 30, S_IFREG | 0644, 60);
+    assert_false(hold(&h, "missing", &d)); /* there is one now */
+    assert_int_equal(look("missing"), LCACHE_NAME);
+    assert_true(lcache_exclusive(rig.l, 30));
+}
+
+/* Answers to former changes, and answers from before, do not undo what was shown since. */
+static void test_shown_until_the_last_answer(void **state)
+{
+    (void)state;
+    alone();
+    lcache_put_entry(rig.l, lcache_begin(rig.l), DIR_INO, "a", 1, 0);
+    lcache_put_entry(rig.l, lcache_begin(rig.l), DIR_INO, "b", 1, 0);
+    uint64_t before = lcache_begin(rig.l);
+    create("a", 30, S_IFREG | 0644, 60);
+    create("b", 31, S_IFDIR | 0755, 70);
+    assert_int_equal(dir_mtime(), 70);
+    metad_did(30, S_IFREG | 0644, 6, 60);
+    assert_int_equal(dir_mtime(), 70);
+    Replfs__Attr old = dir_attr(6, 60);
+    assert_true(lcache_overlay(rig.l, &old));
+    assert_int_equal(old.mtime_ns, 70);
+    old = dir_attr(6, 60);
+    lcache_put_attr(rig.l, before, &old, 1);
+    assert_int_equal(dir_mtime(), 70);
+    metad_did(31, S_IFDIR | 0755, 7, 70);
+    assert_int_equal(dir_mtime(), 70);
+    assert_false(lcache_overlay(rig.l, &old));
+    assert_int_equal(change_of(31), 7);
+    /* what we made is known wholly */
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    assert_int_equal(lcache_lookup(rig.l, 31, "x", 1, &a), LCACHE_NO_NAME);
+}
+
+static enum lcache_hold hold_old(const char *name, bool is_dir)
+{
+    struct lasker h;
+    Replfs__Attr d = REPLFS__ATTR__INIT;
+    uint64_t ino, cookie;
+    enum lcache_hold r =
+        lcache_hold_old(rig.l, &h, DIR_INO, name, strlen(name), is_dir, &d, &ino, &cookie);
+    if (r == LCACHE_HOLD_YES)
+        lcache_unhold(rig.l, &h);
+    return r;
+}
+
+static void remove_it(const char *name, uint64_t ino)
+{
+    ProtobufCBinaryData n = {strlen(name), (uint8_t *)(uintptr_t)name};
+    Replfs__Attr d = dir_attr(5, 90);
+    lcache_removed(rig.l, &n, &d, ino);
+}
+
+/* What may be removed here: with the directory and what is named ours alone, and no other name. */
+static void test_what_may_be_removed(void **state)
+{
+    (void)state;
+    fill();
+    assert_int_equal(hold_old("missing", false), LCACHE_HOLD_NO);
+    assert_int_equal(hold_old("unknown", false), LCACHE_HOLD_NO);
+    assert_int_equal(hold_old("there", true), LCACHE_HOLD_NO); /* for metad to refuse */
+    assert_int_equal(hold_old("there", false), LCACHE_HOLD_ASK);
+    alone();
+    assert_int_equal(hold_old("there", false), LCACHE_HOLD_ASK);
+    uint64_t ino = FILE_INO, before = lcache_begin(rig.l);
+    Replfs__Attr d = dir_attr(5, 50), f = attr_of(FILE_INO, S_IFREG | 0644, 9);
+    Replfs__LeaseReply r = REPLFS__LEASE_REPLY__INIT;
+    r.attr = &d;
+    r.lease = 2;
+    lcache_alone(rig.l, before, &r); /* somebody else has the file */
+    assert_int_equal(hold_old("there", false), LCACHE_HOLD_NO);
+    r.alone = &ino;
+    r.n_alone = 1;
+    lcache_alone(rig.l, before, &r);
+    assert_int_equal(hold_old("there", false), LCACHE_HOLD_NO); /* links are not 1 */
+    f.nlink = 1;
+    lcache_put_attr(rig.l, lcache_begin(rig.l), &f, 1);
+    assert_int_equal(hold_old("there", false), LCACHE_HOLD_YES);
+    remove_it("there", FILE_INO);
+    assert_int_equal(look("there"), LCACHE_NO_NAME);
+    assert_int_equal(change_of(FILE_INO), 0);
+    /* an answer that crossed a recall gives nothing */
+    recall(DIR_INO);
+    fill();
+    lcache_alone(rig.l, before, &r);
+    assert_false(lcache_exclusive(rig.l, DIR_INO));
+}
+
+static void test_only_empty_directories(void **state)
+{
+    (void)state;
+    alone();
+    lcache_listed(rig.l, lcache_begin(rig.l), DIR_INO, 0);
+    create("d", 30, S_IFDIR | 0755, 60);
+    assert_int_equal(hold_old("d", true), LCACHE_HOLD_YES);
+    lcache_put_entry(rig.l, lcache_begin(rig.l), 30, "x", 1, 31);
+    assert_int_equal(hold_old("d", true), LCACHE_HOLD_NO);
+    lcache_put_entry(rig.l, lcache_begin(rig.l), 30, "x", 1, 0);
+    assert_int_equal(hold_old("d", true), LCACHE_HOLD_YES);
+    assert_int_equal(hold_old("d", false), LCACHE_HOLD_NO);
+}
+
+/* A listing makes missing names known, unless something was missed or changed meanwhile. */
+static void test_listed(void **state)
+{
+    (void)state;
+    uint64_t begun = lcache_begin(rig.l);
+    fill();
+    lcache_listed(rig.l, begun, DIR_INO, 2);
+    assert_int_equal(look("unknown"), LCACHE_MISS);
+    lcache_listed(rig.l, begun, DIR_INO, 1);
+    assert_int_equal(look("unknown"), LCACHE_NO_NAME);
+    recall(DIR_INO);
+    fill();
+    lcache_listed(rig.l, begun, DIR_INO, 1);
+    assert_int_equal(look("unknown"), LCACHE_MISS);
+}
+
+/* A recall is answered after whoever is changing the directory. */
+static void test_recall_waits_for_the_hold(void **state)
+{
+    (void)state;
+    struct lasker h;
+    Replfs__Attr d = REPLFS__ATTR__INIT;
+    fill();
+    alone();
+    assert_true(hold(&h, "missing", &d));
+    lcache_recall(rig.l, DIR_INO, on_done, &rig);
+    struct lasker other;
+    assert_false(hold(&other, "missing", &d)); /* not ours any more */
+    assert_int_not_equal(sem_trywait(&rig.answered), 0);
+    lcache_unhold(rig.l, &h);
+    sem_wait(&rig.answered);
+    assert_true(lcache_contested(rig.l, DIR_INO));
+    assert_false(lcache_contested(rig.l, DIR_INO + 1));
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
@@ -292,6 +487,12 @@ int main(void)
         T(test_term),
         T(test_bounded),
         T(test_page_waits_for_change),
+        T(test_only_names_known_to_be_missing),
+        T(test_shown_until_the_last_answer),
+        T(test_recall_waits_for_the_hold),
+        T(test_what_may_be_removed),
+        T(test_only_empty_directories),
+        T(test_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,6 +94,8 @@ static void test_times(void **state)
 }
 
 /* A change that a client kept back: done when the client says, within reason. */
+#define APART (10ll * 1000 * 1000 * 1000) /* clocks may be */
+
 static void test_ctime_told(void **state)
 {
     struct rig *r = *state;
@@ -101,9 +103,19 @@ static void test_ctime_told(void **state)
     static const struct {
         int64_t now, told, ctime;
     } t[] = {
-        {2000, 0, 2000},         {2100, 2050, 2050},      {2200, 2050, 2050},
-        {2300, 2300, 2300},      {2400, 2299, 2400},      {2500, 2501, 2500},
-        {2600, INT64_MAX, 2600}, {2700, INT64_MIN, 2700}, {2800, -1, 2800},
+        {2000, 0, 2000},
+        {2100, 2050, 2050},
+        {2200, 2050, 2050},
+        {2300, 2300, 2300},
+        {2400, 2299, 2400},
+        {2500, 2501, 2501},
+        {2600, INT64_MAX, 2600},
+        {2700, INT64_MIN, 2700},
+        {2800, -1, 2800},
+        {2900, 2900 + APART, 2900 + APART}, /* a clock that is ahead */
+        {2901, 2902 + APART, 2901 + APART},
+        {2903, 0, 2902 + APART},
+        {3000 + APART, 0, 3000 + APART},
     };
     uint64_t f = mk(r, "f", REG_MODE);
     o.ino = f;

@@ -330,7 +330,7 @@ static void test_setattr(void **state)
     o.gid = 4;
     o.atime_ns = -5;
     o.mtime_ns = -6;
-    r->now = 100;
+    r->now = 5100;
     assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
     Replfs__Attr a = rig_attr(r, c->file);
     assert_int_equal(a.mode, S_IFREG | 06755);
@@ -338,14 +338,14 @@ static void test_setattr(void **state)
     assert_int_equal(a.gid, 4);
     assert_int_equal(a.atime_ns, -5);
     assert_int_equal(a.mtime_ns, -6);
-    assert_int_equal(a.ctime_ns, 100);
+    assert_int_equal(a.ctime_ns, 5100);
     assert_true(a.change > change);
     o.valid = REPLFS__SETATTR_OP__VALID__ATIME_NOW | REPLFS__SETATTR_OP__VALID__MTIME_NOW |
               REPLFS__SETATTR_OP__VALID__KILL_SUID;
     assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
     a = rig_attr(r, c->file);
-    assert_int_equal(a.atime_ns, 100);
-    assert_int_equal(a.mtime_ns, 100);
+    assert_int_equal(a.atime_ns, 5100);
+    assert_int_equal(a.mtime_ns, 5100);
     assert_int_equal(a.mode, S_IFREG | 0755);
     o.valid = 1u << 20;
     assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), EINVAL);

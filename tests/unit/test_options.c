@@ -202,6 +202,10 @@ static void access_times(void **state)
     assert_false(o.noatime || o.nodiratime);
     assert_string_equal(o.kernel, "suid,dev");
     options_free(&o);
+    assert_int_equal(PARSE(&o, true, "m", "/mnt", "-o", "dirsync,async_close"), 0);
+    assert_true(o.dirsync && o.async_close && !o.sync);
+    assert_string_equal(o.kernel, "dirsync,suid,dev");
+    options_free(&o);
     assert_int_equal(PARSE(&o, true, "m", "/mnt", "-r", "-o", "strictatime,nostrictatime"), 0);
     assert_true(o.ro);
     assert_false(o.strictatime);

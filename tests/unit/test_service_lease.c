@@ -338,7 +338,8 @@ static void test_created(void **state)
 {
     (void)state;
     assert_int_equal(make_as(&a, "plain", S_IFREG | 0644, false, 0).lease, LEASE_SHARED);
-    assert_int_equal(make_as(&a, "dir", S_IFDIR | 0755, true, 0).lease, LEASE_SHARED);
+    assert_int_equal(make_as(&a, "dir", S_IFDIR | 0755, true, 0).lease, LEASE_EXCLUSIVE);
+    assert_int_equal(make_as(&a, "pipe", S_IFIFO | 0644, true, 0).lease, LEASE_EXCLUSIVE);
     uint64_t ino = make(&a, "file"), nameless = make(&a, NULL);
     assert_int_equal(getattr(&a, ino), LEASE_EXCLUSIVE); /* what is held already counts */
     assert_int_equal(chmod_as(&a, ino, 0600), LEASE_EXCLUSIVE);
