@@ -81,7 +81,7 @@ damage_each() { # KIND FILES...: flips a byte in the middle of what each file ho
     shift
     for f in "$@"; do
         used=$(python3 -c 'import sys; d=open(sys.argv[1],"rb").read().rstrip(b"\0"); print(len(d))' "$f")
-        [ "$used" -gt 64 ] || continue
+        [ "$used" -gt 16 ] || continue # a segment that was only begun
         flip "$f" $((used / 2))
         refused "$kind ${f##*/}"
         damaged=$((damaged + 1))
