@@ -6,6 +6,9 @@
  * own attributes, which are mostly at hand under a lease, say so (ATTR_XATTR): such a question does
  * not go to metad.
  *
+ * An access ACL that says no more than the mode is a chmod. cp(1) sets one for each file it copies
+ * with its mode, so it is done like one: under an exclusive lease before metad knows.
+ *
  * trusted.* is shown to root alone. Get and set of it are the kernel's to refuse. */
 #include "ops.h"
 
@@ -15,10 +18,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/posix_acl.h"
 #include "kernel.h"
 
 #define LOG_MODULE "fuse"
 #define CAPABILITY "security.capability"
+#define ACL_ACCESS "system.posix_acl_access"
 #define TRUSTED "trusted."
 
 static bool begins(const char *s, const char *with)
@@ -126,6 +131,22 @@ static void change(fuse_req_t req, Replfs__XattrOp *x)
     ops_reply(req, rc);
 }
 
+/* False: metad has to do it. An inode with attributes may have an ACL, which has to go. */
+static bool set_as_mode(struct client *c, const Replfs__XattrOp *x)
+{
+    Replfs__SetattrOp s = REPLFS__SETATTR_OP__INIT;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    if (posix_acl_check(x->value.data, x->value.len) <= 0 || client_getattr(c, x->ino, &a))
+        return false;
+    uint16_t mode = a.mode & 07777;
+    if (!posix_acl_to_mode(x->value.data, x->value.len, &mode))
+        return false;
+    s.ino = x->ino;
+    s.valid = REPLFS__SETATTR_OP__VALID__MODE;
+    s.mode = mode;
+    return client_setattr_later(c, &s, &a);
+}
+
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
                  int flags)
 {
@@ -135,7 +156,10 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
     x.value = ops_bytes(value, size);
     x.flags = (uint32_t)flags;
     x.kill_sgid = kernel_kill_sgid();
-    change(req, &x);
+    if (!strcmp(name, ACL_ACCESS) && set_as_mode(ops_ctx(req)->client, &x))
+        ops_reply(req, 0);
+    else
+        change(req, &x);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

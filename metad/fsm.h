@@ -7,7 +7,7 @@
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
  * (owners of chunks), fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
- * members), fsm_xattr.c and fsm_acl.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * members), fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H

@@ -9,7 +9,7 @@
  * (so one may be as long as Linux allows) and names of up to 64 KiB in all (what listxattr(2) can
  * tell). Past that: ENOSPC, as a full attribute block of ext4.
  *
- * ACLs (fsm_acl.c) are stored as attributes, in the form that the kernel shows. Invariants: an
+ * ACLs (posix_acl.c) are stored as attributes, in the form that the kernel shows. Invariants: an
  * access ACL that says no more than the mode is not stored; the stored one's owner, mask (or group)
  * and others are the mode's permission bits, whichever of the two was changed last; default ACLs
  * are on directories only; symbolic links have no ACL.
@@ -19,7 +19,7 @@
 #include "fsm_internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include "fsm_acl.h"
+#include "base/posix_acl.h"
 
 enum { CREATE = 1, REPLACE = 2 };
 
@@ -259,12 +259,12 @@ static int set_acl(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *op
 {
     struct name name = {op->name.data, op->name.len};
     bool access = is_name(name, NAME(ACL_ACCESS));
-    int n = op->remove || !op->value.len ? 0 : fsm_acl_count(op->value.data, op->value.len);
+    int n = op->remove || !op->value.len ? 0 : posix_acl_count(op->value.data, op->value.len);
 
     if (n > 0 && !access && !S_ISDIR(i->mode))
         return -EACCES;
     if (n > 0)
-        n = fsm_acl_check(op->value.data, op->value.len);
+        n = posix_acl_check(op->value.data, op->value.len);
     if (n < 0)
         return n;
     if (n == 0) {
@@ -273,7 +273,7 @@ static int set_acl(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *op
         return 0;
     }
     uint16_t mode = i->mode;
-    if (access && fsm_acl_to_mode(op->value.data, op->value.len, &mode)) {
+    if (access && posix_acl_to_mode(op->value.data, op->value.len, &mode)) {
         drop(f, i, name);
     } else {
         int r = room_for(set_of(f, i), name, op->value.len);
@@ -281,7 +281,7 @@ static int set_acl(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *op
             return r;
         put(f, i, name, op->value.data, op->value.len);
         struct fsm_xattr *a = attr_find(set_of(f, i), name);
-        fsm_acl_tidy(attr_value(a), a->len);
+        posix_acl_tidy(attr_value(a), a->len);
     }
     if (access && op->kill_sgid)
         mode &= (uint16_t)~S_ISGID;
@@ -339,7 +339,7 @@ void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i)
     struct fsm_xattr *a = attr_find(set_of(f, i), NAME(ACL_ACCESS));
 
     if (a)
-        fsm_acl_chmod(attr_value(a), a->len, i->mode);
+        posix_acl_chmod(attr_value(a), a->len, i->mode);
 }
 
 int fsm_xattr_inherit_check(struct fsm *f, const struct fsm_inode *dir, uint32_t type)
@@ -364,7 +364,7 @@ void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_in
     put(f, i, NAME(ACL_ACCESS), attr_value(a), a->len);
     uint16_t mode = i->mode;
     struct fsm_xattr *own = attr_find(set_of(f, i), NAME(ACL_ACCESS));
-    if (fsm_acl_inherit(attr_value(own), own->len, &mode))
+    if (posix_acl_inherit(attr_value(own), own->len, &mode))
         drop(f, i, NAME(ACL_ACCESS));
     i->mode = mode;
 }
@@ -418,11 +418,11 @@ int fsm_xattr_load(struct fsm *f, uint32_t h, const uint8_t *name, size_t name_l
         return -EINVAL;
     if (attr_find(set_of(f, i), n))
         return -EEXIST;
-    if (is_acl(n) && fsm_acl_check(value, len) <= 0)
+    if (is_acl(n) && posix_acl_check(value, len) <= 0)
         return -EINVAL;
     if (is_name(n, NAME(ACL_DEFAULT)) && !S_ISDIR(i->mode))
         return -EINVAL;
-    if (is_name(n, NAME(ACL_ACCESS)) && fsm_acl_to_mode(value, len, &mode))
+    if (is_name(n, NAME(ACL_ACCESS)) && posix_acl_to_mode(value, len, &mode))
         return -EINVAL;
     put(f, i, n, value, len);
     return 0;

@@ -342,15 +342,28 @@ static bool is_held(struct client *c, uint64_t ino)
 }
 
 /* mu held. */
+static void hurry_upto(struct client *c, uint64_t upto)
+{
+    if (c->behind.hurry >= upto)
+        return;
+    c->behind.hurry = upto;
+    pthread_cond_signal(&c->behind.cv);
+}
+
+/* mu held. */
 static void wait_upto(struct client *c, uint64_t upto)
 {
-    if (c->behind.done >= upto)
-        return;
-    c->behind.waiting++;
-    pthread_cond_signal(&c->behind.cv);
+    hurry_upto(c, upto);
     while (c->behind.done < upto) /* the sender's requests have their deadlines */
         cond_wait_until(&c->behind.done_cv, &c->behind.mu, clock_mono() + NSEC_PER_SEC);
-    c->behind.waiting--;
+}
+
+void behind_hurry(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    if (b && b->queued)
+        hurry_upto(c, b->last);
 }
 
 void behind_wait(struct client *c, uint64_t ino)
@@ -534,8 +547,8 @@ static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2]
 static void linger(struct client *c)
 {
     int64_t until = clock_mono() + LINGER_NS;
-    while (!c->behind.waiting && !c->behind.stop && c->behind.put - c->behind.done < MUTATE_MAX &&
-           clock_mono() < until)
+    while (c->behind.hurry <= c->behind.done && !c->behind.stop &&
+           c->behind.put - c->behind.done < MUTATE_MAX && clock_mono() < until)
         cond_wait_until(&c->behind.cv, &c->behind.mu, until);
 }
 

@@ -387,10 +387,13 @@ static void wait_acked(struct cfile *f, uint64_t target)
 void flush_below(struct cfile *f, uint64_t target)
 {
     while (any_below(f, target, false)) {
-        if (f->committing)
-            cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
-        else if (!commit_some(f, behind_queued(f->c, f->ino)))
+        if (f->committing || commit_some(f, behind_queued(f->c, f->ino))) {
+            behind_hurry(f->c, f->ino);
+            if (f->committing)
+                cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
+        } else {
             wait_acked(f, target);
+        }
     }
 }
 

@@ -302,7 +302,7 @@ struct client {
         pthread_cond_t cv, done_cv;
         struct behind_op *head, **tail;
         uint64_t put, done;  /* so many ops */
-        unsigned waiting;    /* threads */
+        uint64_t hurry;      /* up to here somebody waits */
         struct idmap inos;   /* ino -> struct behind_ino */
         atomic_size_t ninos; /* to look without the lock */
         pthread_t thread;
@@ -393,6 +393,8 @@ bool behind_naming(struct client *c, uint64_t ino);   /* its name, or one in it,
 void behind_room(struct client *c);
 /* Before a question to metad: until it knows the names that the answer depends on. */
 void behind_before_ask(struct client *c, const Replfs__Envelope *req);
+/* Somebody waits for what is queued of ino, elsewhere. May be called with a file's mu held. */
+void behind_hurry(struct client *c, uint64_t ino);
 /* Until what was put before now is done: of ino, 0: of all. */
 void behind_wait(struct client *c, uint64_t ino);
 /* The same, and first what is held is committed and released. No file's mu held. */

@@ -11,7 +11,7 @@ pid_of_mount() { pgrep -f "mount.replfs.* $1( |\$)" | tail -1; }
 
 # -- metad stands still: what it need not decide goes on. A small file's bytes are with the chunkds.
 mkdir "$a/d"
-touch "$a/d/first"
+echo first >"$a/d/first" # chunks to write to are at hand from now on
 devcluster stop metad
 made() { # DIR: with entries of each kind
     mkdir "$1" "$1/sub"
@@ -22,7 +22,11 @@ made() { # DIR: with entries of each kind
     mknod "$1/pipe" p
     chmod 750 "$1/sub"
     touch -d @1234567890 "$1/sub"
+    cp -p "$plain" "$1/copy"
 }
+export plain=$work/plain
+echo plain >"$plain"
+chmod 640 "$plain"
 timeout 20 bash -c "$(declare -f made); made $a/d/held" || { devcluster cont metad; fail "names wait for a metad that stands still"; }
 [ ! -e "$a/d/held/nothing" ] || fail "a name that nobody made"
 links=$(timeout 20 stat -c %h "$a/d/held") || links="no answer"
@@ -30,7 +34,8 @@ devcluster cont metad
 expect "links of the directory, shown while metad stood still" 3 "$links"
 shape() { (cd "$1" && find . -printf '%p %y %m %U %G %n %T@ %C@ %i %l\n' | sort); }
 expect "the other mount's view" "$(shape "$a/d")" "$(shape "$b/d")"
-expect "number of names" 42 "$(ls "$b/d/held" | wc -l)"
+expect "mode and bytes of a copy" "640 plain" "$(stat -c %a "$b/d/held/copy") $(cat "$b/d/held/copy")"
+expect "number of names" 43 "$(ls "$b/d/held" | wc -l)"
 
 # -- seen at once by the other, whatever is under way; and then shared: both make names in one directory
 for i in $(seq 1 30); do
@@ -60,13 +65,13 @@ timeout 20 bash -c "$(declare -f made); made $a/fresh/killed" || fail "names wai
 devcluster kill metad
 devcluster start metad
 expect "the other mount's view after a metad's death" "$(shape "$a/fresh")" "$(shape "$b/fresh")"
-expect "names made before it" 42 "$(ls "$b/fresh/killed" | wc -l)"
+expect "names made before it" 43 "$(ls "$b/fresh/killed" | wc -l)"
 
 # -- removal: what is ours alone goes without metad, for the other all the same at once
 mkdir "$a/gone"
 timeout 20 bash -c "$(declare -f made); made $a/gone/tree"
 unmade() { # DIR: by name, since a listing may have to ask metad
-    rm "$1/"{empty,link}{1..20} "$1/pipe"
+    rm "$1/"{empty,link}{1..20} "$1/pipe" "$1/copy"
     rmdir "$1/sub" "$1"
 }
 devcluster stop metad

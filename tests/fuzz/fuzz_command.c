@@ -1,7 +1,7 @@
 /* Any bytes as log commands: a list of {length byte, packed Command}, each unpacked and applied to
  * a small tree. No command may crash the state machine, and its state must survive a checkpoint
  * afterwards. */
-#include "metad/fsm_acl.h"
+#include "base/posix_acl.h"
 #include "tests/unit/fsm_rig.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -36,8 +36,8 @@ static void check_acl(struct rig *r, uint64_t ino)
     const uint8_t *v;
     int n = rig_getxattr(r, ino, "system.posix_acl_access", &v);
     uint16_t mode = (uint16_t)rig_attr(r, ino).mode, same = mode;
-    if (n >= 0 &&
-        (fsm_acl_check(v, (size_t)n) <= 0 || fsm_acl_to_mode(v, (size_t)n, &same) || same != mode))
+    if (n >= 0 && (posix_acl_check(v, (size_t)n) <= 0 || posix_acl_to_mode(v, (size_t)n, &same) ||
+                   same != mode))
         abort();
 }
 

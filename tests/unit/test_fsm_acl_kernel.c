@@ -215,7 +215,7 @@ static void test_against_kernel(void **state)
     struct both *b = calloc(1, sizeof *b);
     assert_non_null(b);
     struct node *top = &b->n[0];
-    snprintf(top->path, sizeof top->path, "/var/tmp/test_fsm_acl.XXXXXX");
+    snprintf(top->path, sizeof top->path, "/var/tmp/test_fsm_acl_kernel.XXXXXX");
     assert_non_null(mkdtemp(top->path));
     if (!usable(top->path)) {
         tree_remove(top->path);

@@ -6,8 +6,8 @@
  * check; whatever passed it has exactly one USER_OBJ, GROUP_OBJ and OTHER and at most one MASK, so
  * the functions below look for them without further ado.
  *
- * Failure modes: fsm_acl_check's codes. Thread context: pure. */
-#include "fsm_acl.h"
+ * Failure modes: posix_acl_check's codes. Thread context: pure. */
+#include "base/posix_acl.h"
 #include <assert.h>
 #include <errno.h>
 #include "base/le.h"
@@ -39,22 +39,22 @@ static void set_perm(uint8_t *e, unsigned perm)
     le_put16(e + 2, (uint16_t)perm);
 }
 
-int fsm_acl_count(const uint8_t *acl, size_t len)
+int posix_acl_count(const uint8_t *acl, size_t len)
 {
-    if (len < FSM_ACL_HEADER)
+    if (len < POSIX_ACL_HEADER)
         return -EINVAL;
     if (le_get32(acl) != VERSION)
         return -EOPNOTSUPP;
-    if ((len - FSM_ACL_HEADER) % FSM_ACL_ENTRY || len > INT32_MAX)
+    if ((len - POSIX_ACL_HEADER) % POSIX_ACL_ENTRY || len > INT32_MAX)
         return -EINVAL;
-    for (const uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
+    for (const uint8_t *e = acl + POSIX_ACL_HEADER; e < acl + len; e += POSIX_ACL_ENTRY) {
         unsigned tag = tag_of(e);
         if ((tag == USER || tag == GROUP) && le_get32(e + 4) == NO_ID)
             return -EINVAL;
         if (tag == 0 || tag > OTHER || (tag & (tag - 1)))
             return -EINVAL;
     }
-    return (int)((len - FSM_ACL_HEADER) / FSM_ACL_ENTRY);
+    return (int)((len - POSIX_ACL_HEADER) / POSIX_ACL_ENTRY);
 }
 
 /* Whether an entry with this tag may follow one with the tag last (0: none). */
@@ -74,15 +74,15 @@ static bool may_follow(unsigned tag, unsigned last, bool named)
     }
 }
 
-int fsm_acl_check(const uint8_t *acl, size_t len)
+int posix_acl_check(const uint8_t *acl, size_t len)
 {
-    int n = fsm_acl_count(acl, len);
+    int n = posix_acl_count(acl, len);
     unsigned last = 0;
     bool named = false; /* so it needs a mask: OTHER may follow that alone */
 
     if (n <= 0)
         return n;
-    for (const uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
+    for (const uint8_t *e = acl + POSIX_ACL_HEADER; e < acl + len; e += POSIX_ACL_ENTRY) {
         unsigned tag = tag_of(e);
         if (perm_of(e) > 7 || !may_follow(tag, last, named))
             return -EINVAL;
@@ -92,9 +92,9 @@ int fsm_acl_check(const uint8_t *acl, size_t len)
     return last == OTHER ? n : -EINVAL;
 }
 
-void fsm_acl_tidy(uint8_t *acl, size_t len)
+void posix_acl_tidy(uint8_t *acl, size_t len)
 {
-    for (uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
+    for (uint8_t *e = acl + POSIX_ACL_HEADER; e < acl + len; e += POSIX_ACL_ENTRY) {
         if (tag_of(e) != USER && tag_of(e) != GROUP)
             le_put32(e + 4, NO_ID);
     }
@@ -103,7 +103,7 @@ void fsm_acl_tidy(uint8_t *acl, size_t len)
 /* The entry with a tag that occurs at most once; NULL when it does not. */
 static const uint8_t *find(const uint8_t *acl, size_t len, unsigned tag)
 {
-    for (const uint8_t *e = acl + FSM_ACL_HEADER; e < acl + len; e += FSM_ACL_ENTRY) {
+    for (const uint8_t *e = acl + POSIX_ACL_HEADER; e < acl + len; e += POSIX_ACL_ENTRY) {
         if (tag_of(e) == tag)
             return e;
     }
@@ -124,10 +124,10 @@ static void classes(const uint8_t *acl, size_t len, const uint8_t *e[3])
 /* Without named entries and mask a list has three entries, and they are the mode. */
 static bool is_minimal(size_t len)
 {
-    return len == FSM_ACL_HEADER + 3 * FSM_ACL_ENTRY;
+    return len == POSIX_ACL_HEADER + 3 * POSIX_ACL_ENTRY;
 }
 
-bool fsm_acl_to_mode(const uint8_t *acl, size_t len, uint16_t *mode)
+bool posix_acl_to_mode(const uint8_t *acl, size_t len, uint16_t *mode)
 {
     const uint8_t *e[3];
 
@@ -136,7 +136,7 @@ bool fsm_acl_to_mode(const uint8_t *acl, size_t len, uint16_t *mode)
     return is_minimal(len);
 }
 
-void fsm_acl_chmod(uint8_t *acl, size_t len, uint16_t mode)
+void posix_acl_chmod(uint8_t *acl, size_t len, uint16_t mode)
 {
     const uint8_t *e[3];
 
@@ -145,12 +145,12 @@ void fsm_acl_chmod(uint8_t *acl, size_t len, uint16_t mode)
         set_perm(acl + (e[k] - acl), mode >> (6 - 3 * k) & 7u);
 }
 
-bool fsm_acl_inherit(uint8_t *acl, size_t len, uint16_t *mode)
+bool posix_acl_inherit(uint8_t *acl, size_t len, uint16_t *mode)
 {
     const uint8_t *e[3];
 
     classes(acl, len, e);
     for (unsigned k = 0; k < 3; k++)
         set_perm(acl + (e[k] - acl), perm_of(e[k]) & (*mode >> (6 - 3 * k) & 7u));
-    return fsm_acl_to_mode(acl, len, mode);
+    return posix_acl_to_mode(acl, len, mode);
 }

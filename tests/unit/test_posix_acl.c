@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include "base/le.h"
-#include "metad/fsm_acl.h"
+#include "base/posix_acl.h"
 #include "tests/unit/fsm_rig.h"
 
 #define ACCESS "system.posix_acl_access"
@@ -23,7 +23,7 @@ static struct acl acl_of(const char *text)
         const char *head;
         uint16_t named, own;
     } tags[] = {{"u:", 2, 1}, {"g:", 8, 4}, {"m:", 0x10, 0x10}, {"o:", 0x20, 0x20}};
-    struct acl a = {.n = FSM_ACL_HEADER};
+    struct acl a = {.n = POSIX_ACL_HEADER};
     le_put32(a.b, 2);
     for (const char *p = text; *p; p += strspn(p, " ")) {
         unsigned t = 0;
@@ -32,11 +32,11 @@ static struct acl acl_of(const char *text)
         char *end;
         bool named = p[2] != ':';
         unsigned long id = strtoul(p + 2, &end, 10), perm = strtoul(end + 1, &end, 8);
-        assert_true(a.n + FSM_ACL_ENTRY <= sizeof a.b);
+        assert_true(a.n + POSIX_ACL_ENTRY <= sizeof a.b);
         le_put16(a.b + a.n, named ? tags[t].named : tags[t].own);
         le_put16(a.b + a.n + 2, (uint16_t)perm);
         le_put32(a.b + a.n + 4, named ? (uint32_t)id : UINT32_MAX);
-        a.n += FSM_ACL_ENTRY;
+        a.n += POSIX_ACL_ENTRY;
         p = end;
     }
     return a;
@@ -114,22 +114,22 @@ static void test_valid(void **state)
     };
     for (size_t k = 0; k < sizeof good / sizeof good[0]; k++) {
         struct acl a = acl_of(good[k]);
-        if (fsm_acl_check(a.b, a.n) != (int)((a.n - 4) / 8))
+        if (posix_acl_check(a.b, a.n) != (int)((a.n - 4) / 8))
             fail_msg("\"%s\" is refused", good[k]);
     }
     for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++) {
         struct acl a = acl_of(bad[k]);
-        if (fsm_acl_check(a.b, a.n) != -EINVAL)
+        if (posix_acl_check(a.b, a.n) != -EINVAL)
             fail_msg("\"%s\" is taken", bad[k]);
     }
     struct acl a = acl_of("u::7 g::5 o::0");
     for (size_t n = 0; n < a.n; n++)
-        assert_int_equal(fsm_acl_check(a.b, n), n == FSM_ACL_HEADER ? 0 : -EINVAL);
+        assert_int_equal(posix_acl_check(a.b, n), n == POSIX_ACL_HEADER ? 0 : -EINVAL);
     le_put32(a.b, 1);
-    assert_int_equal(fsm_acl_check(a.b, a.n), -EOPNOTSUPP);
+    assert_int_equal(posix_acl_check(a.b, a.n), -EOPNOTSUPP);
     a = acl_of("u::7 g::5 o::0");
-    le_put16(a.b + FSM_ACL_HEADER, 0x40);
-    assert_int_equal(fsm_acl_check(a.b, a.n), -EINVAL);
+    le_put16(a.b + POSIX_ACL_HEADER, 0x40);
+    assert_int_equal(posix_acl_check(a.b, a.n), -EINVAL);
 }
 
 static void test_set_access(void **state)
@@ -208,7 +208,7 @@ static void test_ids_tidied(void **state)
     struct rig *r = *state;
     uint64_t d = mk(r, 1, "d", DIR_MODE, 0);
     struct acl a = acl_of("u::7 u:10:6 g::5 m::6 o::1");
-    le_put32(a.b + FSM_ACL_HEADER + 4, 77); /* the owner's entry has no id */
+    le_put32(a.b + POSIX_ACL_HEADER + 4, 77); /* the owner's entry has no id */
     assert_int_equal(rig_setxattr(r, d, ACCESS, a.b, a.n, 0), 0);
     check(r, d, ACCESS, "u::7 u:10:6 g::5 m::6 o::1");
 }
