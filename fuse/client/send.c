@@ -7,6 +7,11 @@
  * thread at a time sends (f->sending), so that appends of a chunk leave in order; mu is dropped
  * over rpc_call because its completion may run at once.
  *
+ * Two ways to the copies. A large append goes along the chain: each byte leaves this machine once.
+ * A small one goes to every copy at once: its bytes are few, and what counts is that it arrives soon.
+ * The way of a chunk changes only while none of its appends is under way, so that each copy gets
+ * them in order.
+ *
  * A failed append ends its chunk: what all copies acknowledged stays there and will be
  * committed; everything else sent to it is queued again, in its old place of the order, for a
  * grant without the chunkds to blame. Answers to former sendings are told by `gen` and ignored.
@@ -24,11 +29,19 @@
 
 #define LOG_MODULE "send"
 
+#define DIRECT_MAX 65536u /* an append of up to so many bytes goes to every copy at once */
+
+/* One append under way: along the chain one part, directly one for each copy. */
 struct sending {
     struct cfile *f;
     uint64_t abuf, gen;
-    uint32_t first; /* chunkd that was asked */
+    unsigned left; /* parts; f->mu */
     int64_t started;
+    struct part {
+        struct sending *s;
+        uint32_t chunkd; /* that was asked */
+        uint32_t copies; /* that it is to answer for */
+    } parts[COPIES_MAX];
 };
 
 /* ---- failures ---- */
@@ -45,8 +58,8 @@ static bool disk_at_fault(int code)
 }
 
 /* Marks who should not get the next chunk; *who gets one of them for the log, 0: nobody. */
-static void blame(struct cfile *f, const struct wchunk *wc, int code, const Replfs__Envelope *rep,
-                  uint32_t *who)
+static void blame(struct cfile *f, const struct wchunk *wc, const struct part *asked, int code,
+                  const Replfs__Envelope *rep, uint32_t *who)
 {
     struct client *c = f->c;
     const Replfs__Failure *fail =
@@ -55,12 +68,12 @@ static void blame(struct cfile *f, const struct wchunk *wc, int code, const Repl
     if (blameless(code) && f->fails < 3)
         return;
     if (fail) {
-        *who = fail->chunkd ? fail->chunkd : wc->loc.chunkds[0];
+        *who = fail->chunkd ? fail->chunkd : asked->chunkd;
         nodes_fail(c, *who, disk_at_fault(code));
         return;
     }
-    *who = wc->loc.chunkds[0];
-    if (code != -ERR_TIMEOUT) {
+    *who = asked->chunkd;
+    if (code != -ERR_TIMEOUT || asked->copies == 1) {
         nodes_fail(c, *who, false);
         return;
     }
@@ -83,13 +96,12 @@ static void leave_chunk(struct cfile *f)
     f->wcur = NULL;
 }
 
-/* who: the chunkd at fault when that is known already, else 0. */
-static void chunk_failed(struct cfile *f, struct wchunk *wc, int code, uint32_t who,
+static void chunk_failed(struct cfile *f, struct wchunk *wc, const struct part *asked, int code,
                          const Replfs__Envelope *rep)
 {
     char name[256] = "nobody to blame";
-    if (!who)
-        blame(f, wc, code, rep, &who);
+    uint32_t who;
+    blame(f, wc, asked, code, rep, &who);
     if (who)
         nodes_name(f->c, who, name, sizeof(name));
     const char *detail =
@@ -180,10 +192,10 @@ void send_check_slow(struct cfile *f)
         return;
     struct cloc l = a->wc->loc;
     for (uint32_t i = 0; i < l.n; i++) {
+        struct part at_fault = {.chunkd = l.chunkds[i], .copies = 1};
         if (!nodes_silent(f->c, l.chunkds[i]))
             continue;
-        nodes_fail(f->c, l.chunkds[i], false);
-        chunk_failed(f, a->wc, -ERR_TIMEOUT, l.chunkds[i], NULL);
+        chunk_failed(f, a->wc, &at_fault, -ERR_TIMEOUT, NULL);
         return;
     }
     pthread_mutex_unlock(&f->mu);
@@ -194,13 +206,15 @@ void send_check_slow(struct cfile *f)
 
 /* ---- answers ---- */
 
-static bool stored_everywhere(const struct wchunk *wc, const Replfs__Envelope *rep)
+/* By those that were to: the one asked, and along the chain all others. */
+static bool stored_by_all(const struct wchunk *wc, const struct part *asked,
+                          const Replfs__Envelope *rep)
 {
     if (rep->body_case != REPLFS__ENVELOPE__BODY_APPEND_REPLY)
         return false;
     const Replfs__AppendReply *r = rep->append_reply;
     for (uint32_t i = 0; i < wc->loc.n; i++) {
-        bool found = false;
+        bool found = asked->copies == 1 && wc->loc.chunkds[i] != asked->chunkd;
         for (size_t k = 0; k < r->n_stored && !found; k++)
             found = r->stored[k] == wc->loc.chunkds[i];
         if (!found)
@@ -214,6 +228,7 @@ static void acked(struct cfile *f, struct abuf *a)
     struct wchunk *wc = a->wc;
     uint32_t end = a->chunk_off + a->len;
     f->inflight--;
+    wc->inflight--;
     a->state = ABUF_ACKED;
     a->acked_at = f->progress = clock_mono();
     f->fails = 0;
@@ -240,73 +255,98 @@ static void acked(struct cfile *f, struct abuf *a)
 static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     (void)payload;
-    struct sending *s = arg;
+    struct part *p = arg;
+    struct sending *s = p->s;
     struct cfile *f = s->f;
-    nodes_end(f->c, s->first, s->started, !code);
+    nodes_end(f->c, p->chunkd, s->started, !code);
     atomic_fetch_sub(&f->c->appends, 1);
     pthread_mutex_lock(&f->mu);
+    bool last = --s->left == 0;
     struct abuf *a = idmap_get(&f->abufs, s->abuf);
     if (a && a->gen == s->gen && a->state == ABUF_SENT) {
-        if (!code && !stored_everywhere(a->wc, rep))
+        if (!code && !stored_by_all(a->wc, p, rep))
             code = -ERR_PROTOCOL;
-        if (!code)
+        if (code)
+            chunk_failed(f, a->wc, p, code, rep);
+        else if (last)
             acked(f, a);
-        else
-            chunk_failed(f, a->wc, code, 0, rep);
-        pthread_cond_broadcast(&f->cv);
+        if (code || last)
+            pthread_cond_broadcast(&f->cv);
     }
-    send_pump(f);
+    if (code || last)
+        send_pump(f);
     pthread_mutex_unlock(&f->mu);
+    if (!last)
+        return;
     cfile_unref(f);
     free(s);
 }
 
 /* ---- sending ---- */
 
-/* mu held, dropped meanwhile. */
-static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *conn)
-{
-    struct client *c = f->c;
-    struct wchunk *wc = a->wc;
-    struct sending *s = malloc(sizeof(*s));
-    uint8_t *crcs = malloc(4 * crc_blocks(a->len));
-    char addrs[COPIES_MAX][128];
+/* What an append says, whichever way it goes. */
+struct message {
+    Replfs__AppendReq m;
     Replfs__ChainHop hops[COPIES_MAX], *chain[COPIES_MAX];
-    Replfs__AppendReq m = REPLFS__APPEND_REQ__INIT;
-    uint8_t cap[sizeof(wc->loc.cap)];
-    if (!s || !crcs)
-        abort();
-    *s = (struct sending){f, a->id, a->gen, wc->loc.chunkds[0], clock_mono()};
-    m.chunk = wc->loc.chunk;
-    m.chunk_off = a->chunk_off;
-    m.len = a->len;
-    memcpy(cap, wc->loc.cap, sizeof(cap));
-    m.cap = (ProtobufCBinaryData){wc->loc.cap_len, cap};
-    m.session = wc->session;
-    m.ino = f->ino;
-    m.file_off = a->pieces[0].file_off;
-    m.crcs = (ProtobufCBinaryData){4 * crc_blocks(a->len), crcs};
-    m.sync = a->sync;
+    char addrs[COPIES_MAX][128];
+    uint8_t cap[sizeof(((struct cloc *)0)->cap)];
+    uint32_t chunkds[COPIES_MAX];
+};
+
+static void message_fill(struct message *w, struct cfile *f, const struct abuf *a)
+{
+    const struct wchunk *wc = a->wc;
+    replfs__append_req__init(&w->m);
+    w->m.chunk = wc->loc.chunk;
+    w->m.chunk_off = a->chunk_off;
+    w->m.len = a->len;
+    memcpy(w->cap, wc->loc.cap, sizeof(w->cap));
+    w->m.cap = (ProtobufCBinaryData){wc->loc.cap_len, w->cap};
+    w->m.session = wc->session;
+    w->m.ino = f->ino;
+    w->m.file_off = a->pieces[0].file_off;
+    w->m.sync = a->sync;
+    memcpy(w->chunkds, wc->loc.chunkds, sizeof(w->chunkds));
+    if (wc->direct)
+        return;
     for (uint32_t i = 1; i < wc->loc.n; i++) {
-        Replfs__ChainHop *h = &hops[i - 1];
+        Replfs__ChainHop *h = &w->hops[i - 1];
         replfs__chain_hop__init(h);
         h->chunkd = wc->loc.chunkds[i];
-        if (!nodes_addr(c, h->chunkd, addrs[i]))
-            addrs[i][0] = 0; /* the first hop will name it as failed */
-        h->addr = addrs[i];
-        chain[i - 1] = h;
+        if (!nodes_addr(f->c, h->chunkd, w->addrs[i]))
+            w->addrs[i][0] = 0; /* the first hop will name it as failed */
+        h->addr = w->addrs[i];
+        w->chain[i - 1] = h;
     }
-    m.n_chain = wc->loc.n - 1;
-    m.chain = chain;
+    w->m.n_chain = wc->loc.n - 1;
+    w->m.chain = w->chain;
+}
+
+/* mu held, dropped meanwhile. conns: as many as there are parts. */
+static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *const *conns, unsigned n)
+{
+    struct client *c = f->c;
+    struct sending *s = malloc(sizeof(*s));
+    uint8_t *crcs = malloc(4 * crc_blocks(a->len));
+    struct message w;
+    if (!s || !crcs)
+        abort();
+    *s = (struct sending){.f = f, .abuf = a->id, .gen = a->gen, .left = n, .started = clock_mono()};
+    message_fill(&w, f, a);
+    for (unsigned i = 0; i < n; i++)
+        s->parts[i] = (struct part){s, w.chunkds[i], n > 1 ? 1 : a->wc->loc.n};
+    w.m.crcs = (ProtobufCBinaryData){4 * crc_blocks(a->len), crcs};
     struct buf *b = buf_ref(a->buf);
     cfile_ref(f);
     pthread_mutex_unlock(&f->mu);
     crc_blocks_make(b->data, b->len, crcs);
-    RPC_ENVELOPE(env, APPEND_REQ, append_req, &m);
+    RPC_ENVELOPE(env, APPEND_REQ, append_req, &w.m);
     unsigned ms = c->cfg.timeout_ms < APPEND_TIMEOUT_MS ? c->cfg.timeout_ms : APPEND_TIMEOUT_MS;
-    nodes_begin(c, s->first);
-    atomic_fetch_add(&c->appends, 1);
-    rpc_call(conn, &env, b, ms, append_done, s);
+    for (unsigned i = 0; i < n; i++) { /* s lives until the last is done */
+        nodes_begin(c, w.chunkds[i]);
+        atomic_fetch_add(&c->appends, 1);
+        rpc_call(conns[i], &env, i + 1 < n ? buf_ref(b) : b, ms, append_done, &s->parts[i]);
+    }
     free(crcs);
     pthread_mutex_lock(&f->mu);
 }
@@ -326,6 +366,33 @@ static struct wchunk *chunk_for(struct cfile *f, uint32_t len)
     return f->wcur;
 }
 
+/* False: it has to wait until what went the other way has arrived. */
+static bool choose_way(struct wchunk *wc, uint32_t len)
+{
+    bool direct = len <= DIRECT_MAX && wc->loc.n > 1;
+    if (direct != wc->direct && wc->inflight)
+        return false;
+    wc->direct = direct;
+    return true;
+}
+
+/* To those that will be asked; 0 when one cannot be reached, *who then. */
+static unsigned connect_all(struct cfile *f, const struct wchunk *wc, struct rpc_conn **conns,
+                            struct part *who)
+{
+    unsigned n = wc->direct ? wc->loc.n : 1;
+    for (unsigned i = 0; i < n; i++) {
+        conns[i] = nodes_conn(f->c, wc->loc.chunkds[i]);
+        if (conns[i])
+            continue;
+        *who = (struct part){.chunkd = wc->loc.chunkds[i], .copies = 1};
+        while (i)
+            rpc_conn_unref(conns[--i]);
+        return 0;
+    }
+    return n;
+}
+
 void send_pump(struct cfile *f)
 {
     if (f->sending)
@@ -336,23 +403,27 @@ void send_pump(struct cfile *f)
         for (a = f->head; a && a->state != ABUF_QUEUED; a = a->next)
             ;
         struct wchunk *wc = a ? chunk_for(f, a->len) : NULL;
-        if (!wc)
+        if (!wc || !choose_way(wc, a->len))
             break;
-        struct rpc_conn *conn = nodes_conn(f->c, wc->loc.chunkds[0]);
-        if (!conn) {
-            chunk_failed(f, wc, -ERR_PEER_GONE, 0, NULL);
+        struct rpc_conn *conns[COPIES_MAX];
+        struct part at_fault;
+        unsigned n = connect_all(f, wc, conns, &at_fault);
+        if (!n) {
+            chunk_failed(f, wc, &at_fault, -ERR_PEER_GONE, NULL);
             continue;
         }
         a->wc = wc;
         wc->refs++;
+        wc->inflight++;
         a->chunk_off = wc->len;
         wc->len += a->len;
         a->state = ABUF_SENT;
         a->sent_at = clock_mono();
         a->gen++;
         f->inflight++;
-        send_one(f, a, conn);
-        rpc_conn_unref(conn);
+        send_one(f, a, conns, n);
+        while (n)
+            rpc_conn_unref(conns[--n]);
     }
     f->sending = false;
 }
