@@ -8,8 +8,9 @@
  * unless it holds the inode exclusively, for it may be flushing what the others wait for. A request
  * waits for one inode at a time and looks at all of them again when woken.
  *
- * Invariants: an EXCLUSIVE hold is alone; a node with waiters has a hold in their way that is being
- * recalled (or they are just being woken); busy counts entered writers.
+ * Invariants: an EXCLUSIVE hold is alone; a node with waiters is on the list of hot ones, and has a
+ * hold in their way that is being recalled (or they are just being woken); busy counts entered
+ * writers.
  *
  * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent makes others
  * come again and again, until their own deadlines; it is not forgotten that it was asked.
@@ -24,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/mix.h"
+#include "base/u64.h"
 
 #define LEASES_MAX (4ull << 20)
 #define PATIENCE_MS 5000u
@@ -35,7 +37,7 @@ struct hold {
 struct node {
     uint64_t ino;
     struct node *hash_next;
-    struct node *hot_next, **hot_prev; /* nodes with waiters */
+    struct node *hot_next, **hot_prev; /* nodes with waiters; hot_prev NULL: not on the list */
     struct hold *holds;
     struct hold inl[2];
     uint32_t n, cap;
@@ -244,7 +246,7 @@ static bool way_is_free(struct leases *l, struct node *n, const struct lease_wai
 
 static void queue_up(struct leases *l, struct node *n, struct lease_wait *w)
 {
-    if (n->head == NULL) {
+    if (n->hot_prev == NULL) {
         n->hot_next = l->hot;
         n->hot_prev = &l->hot;
         if (l->hot != NULL)
@@ -264,8 +266,8 @@ static bool holds_exclusive(struct node *n, uint64_t session)
     return h != NULL && h->mode == LEASE_EXCLUSIVE;
 }
 
-/* Enters or is refused, or queues up at the first inode that is not free. woken: it has had its turn
- * there. */
+/* Enters or is refused, or queues up at the first inode that is not free. woken: it has had its
+ * turn there. */
 static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct todo *t)
 {
     for (unsigned i = 0; i < w->n; i++) {
@@ -305,13 +307,14 @@ static void wake(struct leases *l, struct node *n, struct todo *t)
 {
     struct lease_wait *w = n->head, *next;
 
-    if (w == NULL)
+    if (n->hot_prev == NULL)
         return;
     n->head = NULL;
     n->tail = &n->head;
     *n->hot_prev = n->hot_next;
     if (n->hot_next != NULL)
         n->hot_next->hot_prev = n->hot_prev;
+    n->hot_prev = NULL;
     for (; w != NULL; w = next) {
         next = w->next;
         if (try_enter(l, w, n->head == NULL, t))
@@ -339,15 +342,10 @@ static void refuse_late(struct leases *l, struct node *n, int64_t now, struct to
         todo_ready(t, w);
         gone = true;
     }
-    if (!gone)
-        return;
-    if (n->head == NULL) {
-        *n->hot_prev = n->hot_next;
-        if (n->hot_next != NULL)
-            n->hot_next->hot_prev = n->hot_prev;
+    if (gone) {
+        wake(l, n, t);
+        node_tidy(l, n);
     }
-    wake(l, n, t);
-    node_tidy(l, n);
 }
 
 static void need_add(struct lease_wait *w, uint64_t ino, bool write)
@@ -439,9 +437,8 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
         return LEASE_EXCLUSIVE; /* whoever changes it just now is the session itself */
     if (n != NULL && (n->busy > own || n->head != NULL))
         return LEASE_NONE;
-    if (n != NULL && n->n > (h != NULL ? 1u : 0u)) {
-        want = want > LEASE_SHARED ? LEASE_SHARED : want;
-    }
+    if (want == LEASE_EXCLUSIVE && n != NULL && n->n > (h != NULL))
+        want = LEASE_SHARED;
     if (h != NULL) {
         if (h->mode < want)
             h->mode = h->want = (uint8_t)want;
@@ -538,12 +535,6 @@ bool leases_claim(struct leases *l, bool on)
     return was;
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* The session has the inode exclusively, still or from now on. Mutex held. */
 static bool claim(struct leases *l, uint64_t session, uint64_t ino)
 {
@@ -563,14 +554,14 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     size_t nheld, kept = 0;
 
     if (n > 0)
-        qsort(v, n, sizeof(*v), by_number);
+        qsort(v, n, sizeof(*v), u64_cmp);
     todo_init(&t);
     pthread_mutex_lock(&l->mu);
     uint64_t *held = held_by(l, session, &nheld);
     for (size_t i = 0; i < nheld; i++) {
         struct node *p = *slot_of(l, held[i]);
         if (n > 0 && holds_exclusive(p, session) &&
-            bsearch(&held[i], v, n, sizeof(*v), by_number) != NULL)
+            bsearch(&held[i], v, n, sizeof(*v), u64_cmp) != NULL)
             continue;
         lower(l, p, hold_find(p, session), LEASE_NONE, &t);
         node_tidy(l, p);
@@ -623,12 +614,11 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
 
 void leases_tick(struct leases *l, int64_t now)
 {
-    struct todo t;
-
     struct {
         uint64_t session, ino;
         enum lease_mode mode;
     } late[TICK_MAX];
+    struct todo t;
     unsigned n = 0;
 
     todo_init(&t);

@@ -4,10 +4,11 @@
  * cached, by any number of sessions. EXCLUSIVE: the only one; may also be changed behind metad's
  * back, so even a reader has to wait for the holder's flush.
  *
- * Every request that reads or changes inodes goes through leases_enter with what it needs. Others'
- * leases in its way are recalled; the request waits until the holders have given them back, or have
- * been silent for the lease term, but not for ever: it is refused then, to be repeated. Between leases_enter and leases_leave no session gets a lease on
- * an inode that is about to change, since what it would cache is about to be wrong.
+ * Every change of inodes goes through leases_enter with what it needs, and so does a reader that
+ * met LEASE_ELSEWHERE. Others' leases in its way are recalled; it waits until the holders have given
+ * them back, or have been silent for the lease term, but not for ever: it is refused then, to be
+ * repeated. Between leases_enter and leases_leave no session gets a lease on an inode that is about
+ * to change, since what it would cache is about to be wrong.
  *
  * Soft state of the leader. Thread-safe: own mutex, taken after all others, never held during a
  * callback. */
@@ -54,17 +55,17 @@ struct lease_wait {
     struct lease_need inl[LEASE_NEEDS_INLINE];
     struct lease_need *need; /* inl, or malloc'ed */
     unsigned n;
-    void (*ready)(
-        struct lease_wait *w); /* on the thread that freed the way; leases_leave follows */
-    struct lease_wait *next;   /* private */
-    int64_t since;             /* private: when it was first seen waiting, in ms */
-    bool waited;               /* had to wait */
+    /* on the thread that freed the way; leases_leave follows */
+    void (*ready)(struct lease_wait *w);
+    struct lease_wait *next; /* private, */
+    int64_t since;           /* when it was first seen waiting, in ms, */
+    bool waited;             /* had to wait */
 };
 void lease_need(struct lease_wait *w, uint64_t ino, bool write); /* adds one; 0 is passed over */
-/* true: look at w->code. false: w->ready is called later, once, and means the same. */
-bool leases_enter(struct leases *l, struct lease_wait *w);
 /* Everything that any other session holds exclusively. Before any lease_need. */
 void leases_need_exclusive(struct leases *l, struct lease_wait *w);
+/* true: look at w->code. false: w->ready is called later, once, and means the same. */
+bool leases_enter(struct leases *l, struct lease_wait *w);
 void leases_leave(struct leases *l, struct lease_wait *w);
 /* As much as can be given just now, at most `want`; what is held already counts. in: the request
  * being executed, or NULL. Called before the reply's contents can become old: with the fsm lock

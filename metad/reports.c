@@ -13,9 +13,9 @@
  * arrive meanwhile go into the map too.
  *
  * Strays are garbage when their writer's session is closed or has given them up (they are below its
- * oldest grant, or not among those that it holds); commits from closed sessions are refused, so that is final. Others are kept and judged
- * again. A chunk numbered beyond what the log ever reserved is never deleted: rather the log lost
- * something than the chunkd invented it.
+ * oldest grant, or not among those that it holds); commits from closed sessions are refused, so
+ * that is final. Others are kept and judged again. A chunk numbered beyond what the log ever
+ * reserved is never deleted: rather the log lost something than the chunkd invented it.
  *
  * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
  * judge). */
@@ -27,6 +27,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "base/u64.h"
 #include "nodes_int.h"
 
 #define LOG_MODULE "nodes"
@@ -215,12 +216,6 @@ void reports_floor_del(struct nodes *n, uint64_t session)
     }
 }
 
-static int cmp_id(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-    return *x < *y ? -1 : *x > *y;
-}
-
 /* Whether the session will never name the chunk in a commit again. */
 static bool given_up(const struct nodes *n, uint64_t session, uint64_t chunk)
 {
@@ -228,7 +223,7 @@ static bool given_up(const struct nodes *n, uint64_t session, uint64_t chunk)
     if (!g)
         return false;
     return chunk < g->oldest ||
-           (chunk <= g->newest && !bsearch(&chunk, g->held, g->nheld, sizeof chunk, cmp_id));
+           (chunk <= g->newest && !bsearch(&chunk, g->held, g->nheld, sizeof chunk, u64_cmp));
 }
 
 /* ---- single records ---- */

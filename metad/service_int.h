@@ -8,9 +8,7 @@
 #include "pile.h"
 #include "service.h"
 
-#define SERVICE_REPLY_SOFT_MAX                                                                     \
-    (384u << 10) /* a reply stops growing here: envelopes end at 1 MiB  \
-                                             */
+#define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply grows no more: envelopes end at 1 MiB */
 
 struct service {
     struct service_config cfg;
@@ -91,7 +89,7 @@ void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uin
                    void (*alone)(struct service *s, struct rpc_req *req,
                                  const struct lease_wait *in));
 void service_lease(struct service *s, struct rpc_req *req);
-/* Regular files alone are given exclusively. fsm read lock held. */
+/* A regular file: else opening or asking gives no exclusive lease. fsm read lock held. */
 bool service_is_file(struct service *s, uint64_t ino);
 /* What an operation reads and changes, names resolved as of now (the fsm's read lock is taken). */
 void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w);

@@ -4,8 +4,8 @@
  * A recall goes over the connection on which its session was last opened or resumed. Its reply is
  * the acknowledgement. When the connection is lost instead, the lease stays recalled until the
  * session comes back or has been silent for the term. Coming back, it has left what it claims
- * (files and directories held exclusively, with changes that metad does not know yet), and is asked again for what
- * others wait for: after the reply, so that it knows by then what it has.
+ * (what it holds exclusively, with changes that metad does not know yet), and is asked again for
+ * what others wait for: after the reply, so that it knows by then what it has.
  *
  * An unlink or rename changes the inode that the name refers to. It is looked up before the
  * operation waits for leases, so another operation may give the name to another inode in between;
@@ -68,7 +68,6 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
     struct bound **slot = slot_of(s->conns, session);
     if (*slot != NULL)
         unbind(slot);
-    slot = &s->conns->bucket[mix64(session) % BUCKETS];
     *b = (struct bound){*slot, session, rpc_conn_ref(c)};
     *slot = b;
     pthread_mutex_unlock(&s->conns->mu);

@@ -1,11 +1,13 @@
 /* Changes of the namespace: each operation of the request becomes one Command, proposed in order;
  * the reply goes out when all have been applied.
  *
- * The leader fills in what apply must not decide: inode ids, unless the client chose one of those
- * that it was given (fresh on every try; the duplicate memory makes a retry answer with the first
- * one's), and time. What chunkds have a commit's bytes is
- * soft: it is kept here, stripped from what is logged, and told to nodes once the commit is
- * applied.
+ * The leader fills in what apply must not decide: time, and the ids of new inodes, unless the client
+ * chose one that it was given (else fresh on every try: the duplicate memory makes a retry answer
+ * with the first one's). What chunkds have a commit's bytes is soft: it is kept here, stripped from
+ * what is logged, and told to nodes once the commit is applied.
+ *
+ * Each operation waits for others' leases on what it touches. While none is under way yet they are
+ * refused together when that takes too long; the client repeats all of them.
  *
  * A regular file that a session creates counts as open by it until it says otherwise (CloseReq), as
  * open(2) with O_CREAT needs it: otherwise its unlink by another client could reap it before the
@@ -55,9 +57,8 @@ static void reply(struct mutate *m)
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     int fail = 0;
 
-    for (unsigned i = 0; i < m->n; i++)
-        if (fail == 0)
-            fail = m->steps[i].fail;
+    for (unsigned i = 0; i < m->n && fail == 0; i++)
+        fail = m->steps[i].fail;
     if (fail != 0) {
         /* Some may have been applied: the client repeats all of them with the same numbers. */
         rpc_fail(m->req, fail, "the change did not get into the metadata log");
@@ -240,12 +241,6 @@ static void refuse_rest(struct step *st)
         reply(m);
 }
 
-static void refuse(struct step *st, int code)
-{
-    st->fail = code;
-    on_after(st);
-}
-
 static void propose(struct step *st, uint64_t seq)
 {
     struct service *s = st->m->s;
@@ -264,7 +259,8 @@ static void propose(struct step *st, uint64_t seq)
             create.ino = FSM_ROOT_INO; /* not its own: refused as invalid */
         op.create = &create;
         if (create.ino == 0) {
-            refuse(st, -ERR_BUSY);
+            st->fail = -ERR_BUSY;
+            on_after(st);
             return;
         }
     } else if (op.op_case == REPLFS__META_OP__OP_COMMIT) {

@@ -14,6 +14,7 @@
 #define READDIR_DEFAULT 1024u
 #define DIRENT_BYTES 48u /* about, without name and attributes */
 #define ATTR_BYTES 120u
+#define INOS_MAX 4096u
 #define FILES_MAX (1ull << 40) /* no limit of inodes: what statfs(2) shows as total */
 
 void service_lookup(struct service *s, struct rpc_req *req)
@@ -79,8 +80,6 @@ void service_getattr(struct service *s, struct rpc_req *req)
     RPC_ENVELOPE(env, GETATTR_REPLY, getattr_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
-
-#define INOS_MAX 4096u
 
 void service_inos(struct service *s, struct rpc_req *req)
 {
@@ -194,20 +193,19 @@ void service_readdir(struct service *s, struct rpc_req *req)
                                            : READDIR_MAX;
     l.entries = pile_alloc(&pile, l.max * sizeof(*l.entries));
     fsm_rdlock(s->cfg.fsm);
-    enum lease_mode dir = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
+    enum lease_mode dir = LEASE_NONE;
+    uint64_t parent = 0;
+    int rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
+    if (rv == 0)
+        dir =
+            leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
+    if (rv == 0 && dir != LEASE_ELSEWHERE)
+        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_one, &l);
+    fsm_unlock(s->cfg.fsm);
     if (dir == LEASE_ELSEWHERE) {
-        fsm_unlock(s->cfg.fsm);
         service_again(s, req, r->session, r->ino, service_readdir);
         return;
     }
-    int rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_one, &l);
-    uint64_t parent = 0;
-    if (rv == 0)
-        rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
-    if (rv == 0 && r->lease)
-        dir = leases_grant(s->leases, r->session, r->ino, LEASE_SHARED, NULL);
-    rep.dir_lease = (uint32_t)dir;
-    fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);
         return;
@@ -216,6 +214,7 @@ void service_readdir(struct service *s, struct rpc_req *req)
     rep.n_entries = l.n;
     rep.eof = !l.full;
     rep.parent = parent;
+    rep.dir_lease = (uint32_t)dir;
     RPC_ENVELOPE(env, READDIR_REPLY, readdir_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/u64.h"
 
 #define LOG_MODULE "session"
 #define CONNECT_TIMEOUT_MS 4000
@@ -166,19 +167,13 @@ static uint64_t *kept_back(struct client *c, size_t *n)
     return inos;
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* metad lists those that it agreed to in ascending order. */
 static void refused_claims(struct client *c, const Replfs__SessionReq *m,
                            const Replfs__SessionReply *r)
 {
     for (size_t k = 0; k < m->n_exclusive; k++)
         if (!r->n_exclusive || !bsearch(&m->exclusive[k], r->exclusive, r->n_exclusive,
-                                        sizeof(*r->exclusive), by_number))
+                                        sizeof(*r->exclusive), u64_cmp))
             lcache_regain(c->lcache, m->exclusive[k], false);
 }
 
