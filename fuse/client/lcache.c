@@ -1,4 +1,5 @@
-/* Attributes and names under leases.
+/* Attributes and names under leases: the tables, metad's answers, recalls. What changes of our own
+ * do to it is in lcache_change.c.
  *
  * Two hash tables under one mutex. A node's `gen` is new whenever its lease is; an entry carries
  * the gen of its directory's node and is dead when that differs: forgetting a directory forgets all
@@ -9,14 +10,14 @@
  * Two inodes with one hash only make it keep less. Attributes of a node that is there are replaced
  * by newer ones only (Attr.change).
  *
- * The kernel is told by LCACHE_WORKERS threads, since telling it may wait for a page that is being read
- * or written; metad gets its answer after that. Such a page may itself wait for metad, which waits
- * for us: a request about the inode (lcache_yield) then answers metad first. Dropping everything
- * tells at once what cannot block.
+ * The kernel is told by LCACHE_WORKERS threads, since telling it may wait for a page that is being
+ * read or written; metad gets its answer after that. Such a page may itself wait for metad, which
+ * waits for us: a request about the inode (lcache_yield) then answers metad first. A recall of a
+ * directory in which somebody is making or removing a name (`holders`) waits for that. Dropping
+ * everything waits for it as well, and tells at once what cannot block.
  *
  * Failure modes: out of memory ends the process. Thread context: any. */
 #include "lcache.h"
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,10 @@
 /* What this client may answer by itself: attributes and names under leases of metad.
  *
  * A node stands for an inode with a lease, and its attributes when they are known. An entry says
- * what a name in a leased directory refers to (0: nothing); of a directory that we made under this
- * very lease all names are known. All of it counts only while the term runs, which every answered
- * request to metad renews.
+ * what a name in a leased directory refers to (0: nothing); of a directory that we made or listed
+ * wholly under this very lease all names are known. All of it counts only while the term runs, which
+ * every answered request to metad renews. What is ours alone (an exclusive lease) may be changed
+ * here before metad knows.
  *
  * Answers and recalls may cross: an answer is kept only when nothing was recalled or changed by us
  * for its inode since the request was sent. lcache_begin before sending, the number it gave with
@@ -36,7 +37,7 @@ void lcache_set_term(struct lcache *l, unsigned term_ms); /* 0: metad gives no l
 bool lcache_term(struct lcache *l);                       /* it gives some */
 /* metad answered a request that was sent at `sent` (clock_mono). */
 void lcache_renew(struct lcache *l, int64_t sent);
-/* How long the kernel may keep attributes of ino, or entries of directory ino: ns, 0: not at all. */
+/* How long the kernel may keep attributes of ino, or entries of directory ino, in ns; 0: not. */
 int64_t lcache_ttl(struct lcache *l, uint64_t ino);
 
 bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out);
@@ -51,12 +52,16 @@ void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, ui
 bool lcache_exclusive(struct lcache *l, uint64_t ino);
 /* An exclusive lease that is claimed on resume; then, whether metad agreed. */
 void lcache_regain(struct lcache *l, uint64_t ino, bool ours);
-/* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a metad
- * that gives no leases. */
+/* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a
+ * metad that gives no leases. */
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino);
+/* An answer to a request from then may be older than a recall or a change of ours. */
+bool lcache_crossed(struct lcache *l, uint64_t begun, uint64_t ino);
 /* The directory is leased; ino 0: there is no such name. */
 void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
                       size_t len, uint64_t ino);
+/* All n entries of the directory were put, from answers to requests since begun. */
+void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n);
 /* After a change of ours: res NULL when it is not known whether it happened. */
 void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
                     const Replfs__MutationResult *res);
@@ -69,43 +74,42 @@ struct lasker {
 };
 /* Others wanted the directory a few seconds ago: better share it. */
 bool lcache_contested(struct lcache *l, uint64_t dir);
-/* True: the directory is ours alone, *attr is how it is, and it has no such name; a recall of it waits
- * until lcache_unhold, before which nothing may wait. */
+/* True: the directory is ours alone, *attr is how it is, and it has no such name; a recall of it
+ * waits until lcache_unhold, before which nothing may wait. */
 bool lcache_hold_new(struct lcache *l, struct lasker *h, uint64_t dir, const void *name, size_t len,
                      Replfs__Attr *attr);
-/* The same for a name that exists, to remove it. ino: what it names, with no other name, or an empty
- * directory. ASK: not, but it might be ours alone for the asking (lcache_alone), from cookie on. */
+/* The same for a name that exists, to remove it. ino: what it names, with no other name, or an
+ * empty directory. ASK: not, but it might be ours alone for the asking (lcache_alone), from cookie
+ * on. */
 enum lcache_hold { LCACHE_HOLD_NO, LCACHE_HOLD_YES, LCACHE_HOLD_ASK };
 enum lcache_hold lcache_hold_old(struct lcache *l, struct lasker *h, uint64_t dir, const void *name,
                                  size_t len, bool is_dir, Replfs__Attr *attr, uint64_t *ino,
                                  uint64_t *cookie);
 /* The answer to a LeaseReq for a directory and what is in it. */
 void lcache_alone(struct lcache *l, uint64_t begun, const Replfs__LeaseReply *r);
-/* All n entries of the directory were put, from answers to requests since begun. */
-void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n);
 void lcache_unhold(struct lcache *l, struct lasker *h);
-/* It has one now, for a. dir: how it is with it. */
+/* The directory has the name now, for a. dir: how it is with it. */
 void lcache_created(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
                     const Replfs__Attr *a);
-/* What was believed of the inode is wrong: the kernel is told as well, soon. */
-void lcache_forget_now(struct lcache *l, uint64_t ino);
-/* It has it no more. */
+/* It has the name of ino no more. */
 void lcache_removed(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
                     uint64_t ino);
-/* The attributes of all directories are asked for again. */
-void lcache_doubt(struct lcache *l);
-/* An answer to a request from then may be older than a recall or a change of ours. */
-bool lcache_crossed(struct lcache *l, uint64_t begun, uint64_t ino);
-/* metad did that. */
+/* metad did one of these; r: its answer. */
 void lcache_settled(struct lcache *l, const Replfs__MutationResult *r);
 /* A directory as it is, where a is how metad last saw it; false: a stays. */
 bool lcache_overlay(struct lcache *l, Replfs__Attr *a);
+/* The attributes of all directories are asked for again. */
+void lcache_doubt(struct lcache *l);
+
+/* ---- giving back ---- */
 
 /* metad recalls a lease: forgotten at once; done(arg) when the kernel has forgotten, too, on
  * another thread or this one. */
 void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg);
-/* Around asking metad to change ino: recalls of it do not wait for pages meanwhile, since a write that
- * waits for the change may hold them. */
+/* What was believed of the inode is wrong: as if it had been recalled. */
+void lcache_forget_now(struct lcache *l, uint64_t ino);
+/* Around asking metad to change ino: recalls of it do not wait for pages meanwhile, since a write
+ * that waits for the change may hold them. */
 void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino);
 void lcache_ask_end(struct lcache *l, struct lasker *a);
 /* Acknowledges recalls of ino that only wait for pages. */

@@ -3,8 +3,6 @@
  *
  * Of the latter each inode concerned counts the answers that are missing (`pending`): until the
  * last has come, its attributes are ours and metad's are older. Thread context: any. */
-#include <errno.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -46,7 +44,7 @@ static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs
     return crossed;
 }
 
-/* crossed: the directory was recalled meanwhile, and what it has under this name now is not known. */
+/* crossed: the directory was recalled meanwhile; what it has under this name now is not known. */
 static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name,
                          uint64_t ino, bool crossed)
 {
@@ -280,7 +278,7 @@ void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n)
         d->complete = true;
 }
 
-static void put_own(struct lcache *l, const Replfs__Attr *a, bool alone)
+static struct lnode *put_own(struct lcache *l, const Replfs__Attr *a, bool alone)
 {
     struct lnode *n = lnode_make(l, a->ino);
     attr_copy(&n->attr, a);
@@ -288,36 +286,28 @@ static void put_own(struct lcache *l, const Replfs__Attr *a, bool alone)
     n->exclusive |= alone;
     n->pending++;
     *lfence_of(l, a->ino) = ++l->gen;
+    return n;
 }
 
 void lcache_created(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
                     const Replfs__Attr *a)
 {
     LOCK_SCOPE(&l->mu);
-    struct lnode *d = *lnode_slot(l, dir->ino);
-    if (!d)
+    if (!*lnode_slot(l, dir->ino))
         return; /* being recalled: whoever looks now waits for the answer */
-    put_own(l, a, true);
-    if (S_ISDIR(a->mode))
-        (*lnode_slot(l, a->ino))->complete = true;
-    d = *lnode_slot(l, dir->ino); /* one more may have pushed it out */
-    if (!d)
-        return;
-    put_own(l, dir, false);
-    lentry_put(l, d, name->data, name->len, a->ino);
+    put_own(l, a, true)->complete |= S_ISDIR(a->mode);
+    if (*lnode_slot(l, dir->ino)) /* one more may have pushed it out */
+        lentry_put(l, put_own(l, dir, false), name->data, name->len, a->ino);
 }
 
 void lcache_removed(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
                     uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    struct lnode *d = *lnode_slot(l, dir->ino);
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
-    if (!d)
-        return;
-    put_own(l, dir, false);
-    lentry_put(l, d, name->data, name->len, 0);
+    if (*lnode_slot(l, dir->ino))
+        lentry_put(l, put_own(l, dir, false), name->data, name->len, 0);
 }
 
 static void settled(struct lcache *l, const Replfs__Attr *a, uint32_t lease)

@@ -1,8 +1,8 @@
 /* File locks as this client has them.
  *
- * metad decides; here is remembered what was granted: to claim it again when the session is resumed,
- * to send no unlock for what is not locked, and to know which open file a lock was set through
- * (the kernel sends no unlock for OFD locks when their file is closed).
+ * metad decides; here is remembered what was granted: to claim it again when the session is
+ * resumed, to send no unlock for what is not locked, and to know which open file a lock was set
+ * through (the kernel sends no unlock for OFD locks when their file is closed).
  *
  * A request runs without a thread of its own: sent, and answered from the completion. metad keeps
  * one that waits unanswered and says ERR_TIMEOUT from time to time; it is then sent again with
@@ -17,7 +17,8 @@
  * A request of ours that nobody answers in time costs the connection, so that a resume clears up.
  *
  * Unlocks by RELEASE come after close(2) has returned, and may be overtaken by the next request of
- * the same program. So a refusal is asked again when an unlock of this client was under way.
+ * the same program. So a refusal is asked again when an unlock of this client was under way, and a
+ * request waits for an open file that may be on its way out (client_lock_turn).
  *
  * Locks: locks.mu, a leaf like files.mu (session.mu is taken inside it). Callbacks of users
  * run without it, on a loop thread or the caller's. */

@@ -136,7 +136,8 @@ static int take_results(struct sending *s, const Replfs__MutateReply *reply)
     return rc;
 }
 
-/* Directories of which others want to know are better shared. */
+/* Directories of which others want to know are better shared; and only who makes names in one is
+ * likely to go on. */
 static bool contested(const struct sending *s)
 {
     for (size_t i = 0; i < s->n; i++) {

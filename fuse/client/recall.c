@@ -1,5 +1,7 @@
-/* Leases asked for, and what metad asks of a client: to give them back. The answer goes out once nothing of the inode is
- * cached here or in the kernel any more, from a thread of lcache.c. Loop thread. */
+/* Leases asked for, and what metad asks of a client: to give them back. The answer to that goes out
+ * once everything kept back of the inode was sent and nothing of it is cached here or in the kernel
+ * any more: from a thread of lcache.c, which calls recall_forget. recall_request runs on a loop
+ * thread, lease_ask on any other. */
 #include "internal.h"
 #include "base/error.h"
 

@@ -2,14 +2,13 @@
  *
  * One connection at a time, to the metad that answered last. Whoever finds it dead becomes the
  * connector: it goes round all addresses (those given, then those learnt), says which session it
- * resumes and which inodes are open, and wakes the others. Requests are repeated over reconnects
- * until their deadline, mutations with the same session and sequence number, so that metad
- * executes each once however often it arrives.
+ * resumes, what is open and locked and of which inodes changes are kept back (claims of exclusive
+ * leases), and wakes the others. Requests are repeated over reconnects until their deadline; how
+ * changes are, says mutate.c.
  *
  * When metad does not know the session any more (cut off for longer than the lease), a new one
- * is opened. Mutations that may have been executed under the old one fail with EIO, commits of
- * chunks written under it with ERR_SESSION: their bytes are lost, and the files concerned say
- * so.
+ * is opened. Bytes written under the old one and not committed are lost, and the files concerned
+ * say so.
  *
  * The session thread sends keepalives (with the oldest chunk we still hold, so that metad can
  * tell garbage), reconnects while nobody asks anything, tells closes in batches and refreshes
