@@ -62,8 +62,8 @@ struct rig {
     bool leases; /* metad gives some: the file is its opener's alone */
     uint32_t mode;
     int64_t mtime_ns;
-    unsigned messages, setattrs; /* that carried changes; attribute changes among them */
-    bool hold;                   /* changes are not looked at until rig_release */
+    unsigned setattrs; /* changes of attributes alone */
+    bool hold;         /* changes are not looked at until release() of the test */
     struct rpc_req *held[64];
     size_t nheld;
     struct rpc_conn *client; /* on which the session was last opened or resumed */
@@ -90,6 +90,23 @@ static struct rig rig;
         }                                                                                          \
         assert_true(rig_ok);                                                                       \
     } while (0)
+
+/* A field of rig; nobody else has it meanwhile. */
+#define rig_set(field, value)                                                                      \
+    do {                                                                                           \
+        pthread_mutex_lock(&rig.mu);                                                               \
+        rig.field = (value);                                                                       \
+        pthread_mutex_unlock(&rig.mu);                                                             \
+    } while (0)
+
+#define rig_get(field) rig_number(&rig.field)
+static inline unsigned rig_number(const unsigned *field)
+{
+    pthread_mutex_lock(&rig.mu);
+    unsigned v = *field;
+    pthread_mutex_unlock(&rig.mu);
+    return v;
+}
 
 /* ---- fake chunkds ---- */
 
@@ -404,7 +421,6 @@ static void rig_mutate(struct rpc_req *req)
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
-    rig.messages++;
     for (; rep.n_results < m->n_ops && rep.n_results < 64; rep.n_results++) {
         Replfs__MutationResult *r = list[rep.n_results] = &results[rep.n_results];
         replfs__mutation_result__init(r);

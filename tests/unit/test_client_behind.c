@@ -15,13 +15,6 @@ static int leased_setup(void **st)
     return rig_client_up();
 }
 
-static void hold(void)
-{
-    pthread_mutex_lock(&rig.mu);
-    rig.hold = true;
-    pthread_mutex_unlock(&rig.mu);
-}
-
 /* What was held is done, in order, and what comes next is done at once. */
 static void release(void)
 {
@@ -31,14 +24,6 @@ static void release(void)
         rig_mutate(rig.held[i]);
     rig.nheld = 0;
     pthread_mutex_unlock(&rig.mu);
-}
-
-static unsigned get(const unsigned *field)
-{
-    pthread_mutex_lock(&rig.mu);
-    unsigned v = *field;
-    pthread_mutex_unlock(&rig.mu);
-    return v;
 }
 
 static struct cfile *open_file(void)
@@ -54,15 +39,30 @@ static void put(struct cfile *f, size_t len)
     assert_int_equal(cfile_write(f, data, len, &at, 0), 0);
 }
 
-static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
+/* From now on metad does not look at changes; of these bytes it does not know. */
+static struct cfile *written(size_t len)
+{
+    struct cfile *f = open_file();
+    rig_set(hold, true);
+    put(f, len);
+    return f;
+}
+
+static bool later(uint32_t valid, uint32_t mode, int64_t mtime, Replfs__Attr *a)
 {
     Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
-    Replfs__Attr a = REPLFS__ATTR__INIT;
+    replfs__attr__init(a);
     op.ino = RIG_INO;
     op.valid = valid;
     op.mode = mode;
     op.mtime_ns = mtime;
-    assert_true(client_setattr_later(rig.cl, &op, &a));
+    return client_setattr_later(rig.cl, &op, a);
+}
+
+static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
+{
+    Replfs__Attr a;
+    assert_true(later(valid, mode, mtime, &a));
     return a;
 }
 
@@ -81,7 +81,7 @@ static void recall(void)
 {
     Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
     m.ino = RIG_INO;
-    rig.leases = false;
+    rig_set(leases, false);
     RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
     rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
 }
@@ -96,13 +96,11 @@ static void test_close_does_not_wait_for_metad(void **st)
 {
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 5000);
+    struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(get(&rig.commits), 0);
-    assert_int_equal(get(&rig.node[1].appends), 1); /* but all copies have the bytes */
-    assert_int_equal(get(&rig.node[2].appends), 1);
+    assert_int_equal(rig_get(commits), 0);
+    assert_int_equal(rig_get(node[1].appends), 1); /* but all copies have the bytes */
+    assert_int_equal(rig_get(node[2].appends), 1);
     cfile_attr(f, &a);
     assert_int_equal(a.size, 5000);
     cfile_close(f);
@@ -116,7 +114,7 @@ static void test_shared_close_waits(void **st)
     struct cfile *f = open_file(); /* this metad gives no leases */
     put(f, 5000);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(get(&rig.commits), 1);
+    assert_int_equal(rig_get(commits), 1);
     cfile_close(f);
 }
 
@@ -125,7 +123,7 @@ static void test_attributes_are_merged(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    hold();
+    rig_set(hold, true);
     assert_int_equal(set(MODE, 0600, 0).mode & 07777, 0600);
     rig_wait(rig.nheld == 1);
     set(MODE, 0640, 0);
@@ -135,10 +133,10 @@ static void test_attributes_are_merged(void **st)
     assert_int_equal(a.mtime_ns, 12345);
     cfile_attr(f, &a);
     assert_int_equal(a.mode & 07777, 0755);
-    assert_int_equal(get(&rig.setattrs), 0);
+    assert_int_equal(rig_get(setattrs), 0);
     release();
     rig_wait(rig.mode == 0755 && rig.mtime_ns == 12345);
-    assert_int_equal(get(&rig.setattrs), 2);
+    assert_int_equal(rig_get(setattrs), 2);
     cfile_close(f);
 }
 
@@ -146,9 +144,7 @@ static void test_attributes_are_merged(void **st)
 static void test_mtime_comes_after_the_bytes(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 100);
+    struct cfile *f = written(100);
     set(MTIME, 0, 777);
     assert_int_equal(cfile_flush(f), 0);
     release();
@@ -162,24 +158,18 @@ static void test_mtime_comes_after_the_bytes(void **st)
 static void test_recall_waits_for_what_was_kept_back(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 5000);
+    Replfs__Attr a;
+    struct cfile *f = written(5000);
     set(MODE, 0600, 0);
     assert_int_equal(cfile_flush(f), 0);
     recall();
     rig_wait(rig.nheld >= 1);
     release();
     rig_wait(rig.recalled);
-    assert_int_equal(get(&rig.commits_then), 1);
-    assert_int_equal(get(&rig.setattrs_then), 1);
+    assert_int_equal(rig_get(commits_then), 1);
+    assert_int_equal(rig_get(setattrs_then), 1);
     /* without the lease nothing is kept back any more */
-    Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
-    Replfs__Attr a = REPLFS__ATTR__INIT;
-    op.ino = RIG_INO;
-    op.valid = MODE;
-    op.mode = 0644;
-    assert_false(client_setattr_later(rig.cl, &op, &a));
+    assert_false(later(MODE, 0644, 0, &a));
     cfile_close(f);
 }
 
@@ -187,27 +177,23 @@ static void test_fsync_waits(void **st)
 {
     (void)st;
     pthread_t t;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 5000);
+    struct cfile *f = written(5000);
     set(MODE, 0600, 0);
     assert_int_equal(pthread_create(&t, NULL, in_background, f), 0);
     rig_wait(rig.nheld >= 1);
     release();
     pthread_join(t, NULL);
-    assert_int_equal(get(&rig.commits), 1);
-    assert_int_equal(get(&rig.setattrs), 1);
+    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(rig_get(setattrs), 1);
     cfile_close(f);
 }
 
-/* metad loses the connection with changes that it has not done: they come again, once, and the lease
- * is claimed before. */
+/* metad loses the connection with changes that it has not done: they come again, once, and the
+ * lease is claimed before. */
 static void test_resume_claims_and_repeats(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 5000);
+    struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
     rig_wait(rig.nheld == 1);
     pthread_mutex_lock(&rig.mu);
@@ -216,10 +202,10 @@ static void test_resume_claims_and_repeats(void **st)
     pthread_mutex_unlock(&rig.mu);
     rig_wait(rig.claims > 0 && rig.commits == 1);
     assert_int_equal(cfile_fsync(f), 0); /* the answer is here */
-    hold();
+    rig_set(hold, true);
     put(f, 5000);
     assert_int_equal(cfile_flush(f), 0); /* still ours: not waited for */
-    assert_int_equal(get(&rig.commits), 1);
+    assert_int_equal(rig_get(commits), 1);
     release();
     cfile_close(f);
 }
@@ -228,13 +214,9 @@ static void test_resume_claims_and_repeats(void **st)
 static void test_late_error_is_told(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
-    hold();
-    put(f, 5000);
+    struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    rig.commit_code = -ENOSPC;
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(commit_code, -ENOSPC);
     release();
     assert_int_equal(cfile_fsync(f), -ENOSPC);
     assert_int_equal(cfile_fsync(f), 0);

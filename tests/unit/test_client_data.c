@@ -152,9 +152,7 @@ static void test_append_fails(void **st)
     setup_model(3);
     struct cfile *f = open_file();
     off_t off = 0;
-    pthread_mutex_lock(&rig.mu);
-    rig.commit_code = -ENOSPC;
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(commit_code, -ENOSPC);
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -ENOSPC);
     pthread_mutex_lock(&rig.mu);
     rig.commit_code = 0;
@@ -246,18 +244,14 @@ static void test_blocks(void **st)
     setup_model(5);
     struct cfile *f = open_file();
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    pthread_mutex_lock(&rig.mu);
-    rig.grant_code = -ENOSPC; /* stays buffered for a moment */
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(grant_code, -ENOSPC); /* stays buffered for a moment */
     fallocate_both(f, 0, 0, 4096);
     put(f, 0, 8192, false);
     put(f, 20000, 10, false);
     assert_int_equal(client_getattr(rig.cl, RIG_INO, &a), 0);
     assert_int_equal(a.allocated, 4096 + 10); /* beside the reserved; the rig's attr has none */
     assert_int_equal(a.size, 20010);
-    pthread_mutex_lock(&rig.mu);
-    rig.grant_code = 0;
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(grant_code, 0);
     cfile_close(f);
 }
 
@@ -321,11 +315,8 @@ static void test_random(void **st)
     setup_model(seed++);
     struct cfile *f = open_file();
     for (unsigned i = 0; i < OPS; i++) {
-        if (i % 100 == 0) {
-            pthread_mutex_lock(&rig.mu);
-            rig.step = i % 200 ? 7001 : 0;
-            pthread_mutex_unlock(&rig.mu);
-        }
+        if (i % 100 == 0)
+            rig_set(step, i % 200 ? 7001 : 0);
         random_op(f);
         if (i % 500 == 0) {
             cfile_close(f);

@@ -7,28 +7,6 @@
 
 static uint8_t data[SIZE];
 
-static void set(int *field, int code)
-{
-    pthread_mutex_lock(&rig.mu);
-    *field = code;
-    pthread_mutex_unlock(&rig.mu);
-}
-
-static void set_flag(bool *field, bool v)
-{
-    pthread_mutex_lock(&rig.mu);
-    *field = v;
-    pthread_mutex_unlock(&rig.mu);
-}
-
-static unsigned get(const unsigned *field)
-{
-    pthread_mutex_lock(&rig.mu);
-    unsigned v = *field;
-    pthread_mutex_unlock(&rig.mu);
-    return v;
-}
-
 static struct cfile *open_file(void)
 {
     struct cfile *f = NULL;
@@ -60,7 +38,7 @@ static void test_write_read(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     expect(f, 1000, 5000); /* from the buffer */
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_equal(get(&rig.commits), 1);
+    assert_int_equal(rig_get(commits), 1);
     expect(f, 0, SIZE);
     expect(f, 4095, 4099);
     struct buf *b = NULL;
@@ -84,7 +62,7 @@ static void test_failed_append_moves_on(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    set(&rig.node[2].append_code, -EIO); /* the chain's second hop */
+    rig_set(node[2].append_code, -EIO); /* the chain's second hop */
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
     expect(f, 0, SIZE);
@@ -105,8 +83,8 @@ static void test_too_few_is_eio_once(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    set(&rig.node[2].append_code, -EIO);
-    set(&rig.node[3].append_code, -EIO);
+    rig_set(node[2].append_code, -EIO);
+    rig_set(node[3].append_code, -EIO);
     assert_int_equal(put(f, 0, 5000), 0);
     int64_t t = clock_mono();
     assert_int_equal(cfile_fsync(f), -EIO);
@@ -123,12 +101,12 @@ static void test_no_space(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    set(&rig.grant_code, -ENOSPC);
+    rig_set(grant_code, -ENOSPC);
     int rc = put(f, 0, 5000);
     assert_true(rc == 0 || rc == -ENOSPC);
     if (!rc)
         assert_int_equal(cfile_flush(f), -ENOSPC);
-    set(&rig.grant_code, 0);
+    rig_set(grant_code, 0);
     assert_int_equal(put(f, 0, 5000), 0); /* and it works again */
     assert_int_equal(cfile_flush(f), 0);
     expect(f, 0, 5000);
@@ -139,7 +117,7 @@ static void test_commit_refused(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    set(&rig.commit_code, -EDQUOT);
+    rig_set(commit_code, -EDQUOT);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), -EDQUOT);
     assert_int_equal(cfile_flush(f), 0);
@@ -156,24 +134,22 @@ static void test_bad_copy_skipped(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_fsync(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    rig.corrupt_reads = 1; /* whoever is asked first */
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(corrupt_reads, 1); /* whoever is asked first */
     expect(f, 0, SIZE);
     rig_wait(rig.bad_reports == 1);
     struct client_stat s;
     client_stat(rig.cl, &s);
     assert_int_equal(s.crc_errors, 1);
     assert_int_equal(s.read_retries, 1);
-    set_flag(&rig.node[1].corrupt, true);
-    set(&rig.node[3].read_code, -ERR_NO_CHUNK);
+    rig_set(node[1].corrupt, true);
+    rig_set(node[3].read_code, -ERR_NO_CHUNK);
     expect(f, 0, SIZE);
     /* All bad: EIO, never garbage. */
-    set_flag(&rig.node[2].corrupt, true);
+    rig_set(node[2].corrupt, true);
     struct buf *b = NULL;
     assert_int_equal(cfile_read(f, 0, SIZE, &b), -EIO);
     assert_null(b);
-    set_flag(&rig.node[2].corrupt, false);
+    rig_set(node[2].corrupt, false);
     expect(f, 0, SIZE);
     cfile_close(f);
 }
@@ -184,8 +160,8 @@ static void test_silent_copy_hedged(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_fsync(f), 0);
-    set_flag(&rig.node[1].mute_reads, true);
-    set_flag(&rig.node[3].mute_reads, true);
+    rig_set(node[1].mute_reads, true);
+    rig_set(node[3].mute_reads, true);
     int64_t t = clock_mono();
     expect(f, 0, SIZE);
     assert_true(clock_mono() - t < 4 * NSEC_PER_SEC);
@@ -197,13 +173,11 @@ static void test_repeated_mutation(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    pthread_mutex_lock(&rig.mu);
-    rig.drop_replies = 2;
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(drop_replies, 2);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(get(&rig.commits), 1);
-    assert_int_equal(get(&rig.mutations), 1);
+    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(rig_get(mutations), 1);
     cfile_close(f);
 }
 
@@ -214,7 +188,7 @@ static void test_unsynced_written_again(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
-    set(&rig.node[1].sync_code, -EIO);
+    rig_set(node[1].sync_code, -EIO);
     assert_int_equal(cfile_fsync(f), 0);
     pthread_mutex_lock(&rig.mu);
     assert_true(rig.node[3].nrecs > 0);
@@ -263,9 +237,7 @@ static void test_session_lost(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    rig.session = 1;
-    pthread_mutex_unlock(&rig.mu);
+    rig_set(session, 1);
     assert_int_equal(put(f, 5000, 5000), 0);
     int rc = cfile_flush(f);
     assert_true(rc == -EIO || rc == 0); /* 0: the loss was noticed before the bytes were sent */
@@ -303,7 +275,7 @@ static void test_small_writes_batched(void **st)
     for (size_t i = 0; i < 100; i++)
         assert_int_equal(put(f, (i * 37 % 100) * 5000, 300), 0);
     assert_int_equal(cfile_flush(f), 0);
-    assert_true(get(&rig.node[1].appends) <= 5);
+    assert_true(rig_get(node[1].appends) <= 5);
     for (size_t i = 0; i < 100; i++)
         expect(f, (i * 37 % 100) * 5000, 300);
     cfile_close(f);
@@ -332,13 +304,13 @@ static void test_fsync_after_reopen(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
-    unsigned before = get(&rig.node[2].syncs);
+    unsigned before = rig_get(node[2].syncs);
     f = open_file();
     assert_int_equal(cfile_fsync(f), 0);
-    unsigned after = get(&rig.node[2].syncs);
+    unsigned after = rig_get(node[2].syncs);
     assert_true(after > before);
     assert_int_equal(cfile_fsync(f), 0); /* known now */
-    assert_int_equal(get(&rig.node[2].syncs), after);
+    assert_int_equal(rig_get(node[2].syncs), after);
     cfile_close(f);
 }
 
@@ -349,9 +321,9 @@ static void test_error_reaches_all(void **st)
     unsigned seen = 0, other = 0;
     struct cfile *f = open_file(), *g = open_file();
     assert_int_equal(put(f, 0, 1000), 0);
-    set(&rig.commit_code, -EFBIG);
+    rig_set(commit_code, -EFBIG);
     cfile_close(g);
-    set(&rig.commit_code, 0);
+    rig_set(commit_code, 0);
     assert_int_equal(cfile_fsync(f), -EFBIG);
     assert_int_equal(cfile_error_since(f, &seen), -EFBIG);
     assert_int_equal(cfile_error_since(f, &seen), 0);
