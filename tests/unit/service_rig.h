@@ -1,5 +1,5 @@
-/* A real metad in this process, and clients that talk to it over loopback. Each test gets a fresh one
- * (setup, teardown) and the session `me`. */
+/* A real metad in this process, and clients that talk to it over loopback. Each test gets a fresh
+ * one (setup, teardown) and the session `me`. */
 #ifndef REPLFS_TESTS_SERVICE_RIG_H
 #define REPLFS_TESTS_SERVICE_RIG_H
 #include <setjmp.h>
@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,71 @@ static void hang_up(struct peer *p)
 static int ask(struct peer *p, Replfs__Envelope *env, struct rpc_result *out)
 {
     return rpc_call_wait(p->conn, env, NULL, PATIENCE_MS, out);
+}
+
+/* A request under way, and what was answered. */
+struct call {
+    pthread_mutex_t mu;
+    pthread_cond_t cond;
+    bool done, said; /* said: by metad, not by our own time-out */
+    int code;        /* of the call, or of the first operation */
+    uint32_t lease;
+    uint64_t ino; /* of the attributes that came along; 0: none did */
+};
+
+static inline void call_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct call *k = arg;
+    const Replfs__Attr *attr = NULL;
+
+    (void)payload;
+    pthread_mutex_lock(&k->mu);
+    k->code = code;
+    k->said = rep != NULL;
+    if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REPLY) {
+        const Replfs__MutationResult *r = rep->mutate_reply->results[0];
+        k->code = -(int)r->code;
+        k->lease = r->lease;
+        attr = r->attr;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REPLY) {
+        k->lease = rep->getattr_reply->lease;
+        attr = rep->getattr_reply->attr;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_OPEN_REPLY) {
+        k->lease = rep->open_reply->lease;
+        attr = rep->open_reply->attr;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_LEASE_REPLY) {
+        k->lease = rep->lease_reply->lease;
+        attr = rep->lease_reply->attr;
+    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_LOCK_REPLY) {
+        attr = rep->lock_reply->attr;
+    }
+    k->ino = attr != NULL ? attr->ino : 0;
+    k->done = true;
+    pthread_cond_signal(&k->cond);
+    pthread_mutex_unlock(&k->mu);
+}
+
+static inline void send_to(struct peer *p, struct call *k, Replfs__Envelope *env, unsigned ms)
+{
+    *k = (struct call){.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    rpc_call(p->conn, env, NULL, ms, call_done, k);
+}
+
+static inline int finish(struct call *k)
+{
+    pthread_mutex_lock(&k->mu);
+    while (!k->done)
+        pthread_cond_wait(&k->cond, &k->mu);
+    pthread_mutex_unlock(&k->mu);
+    return k->code;
+}
+
+static inline bool is_done(struct call *k)
+{
+    pthread_mutex_lock(&k->mu);
+    bool done = k->done;
+    pthread_mutex_unlock(&k->mu);
+    return done;
 }
 
 /* id 0: a new session. Returns the code. */

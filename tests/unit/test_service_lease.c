@@ -105,83 +105,30 @@ static bool was_asked(struct client *k, uint64_t ino, uint32_t keep)
 
 /* ---- requests ---- */
 
-/* One under way, and what was answered. */
-struct call {
-    pthread_mutex_t mu;
-    pthread_cond_t cond;
-    bool done;
-    int code; /* of the call, or of the first operation */
-    uint32_t lease;
-    uint64_t ino;
-};
-
-static void on_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
-{
-    struct call *k = arg;
-
-    (void)payload;
-    pthread_mutex_lock(&k->mu);
-    k->code = code;
-    if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REPLY) {
-        const Replfs__MutationResult *r = rep->mutate_reply->results[0];
-        k->code = -(int)r->code;
-        k->lease = r->lease;
-        k->ino = r->attr != NULL ? r->attr->ino : 0;
-    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REPLY) {
-        k->lease = rep->getattr_reply->lease;
-    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_OPEN_REPLY) {
-        k->lease = rep->open_reply->lease;
-        k->ino = rep->open_reply->attr->ino;
-    } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_LEASE_REPLY) {
-        k->lease = rep->lease_reply->lease;
-        k->ino = rep->lease_reply->attr->ino;
-    }
-    k->done = true;
-    pthread_cond_signal(&k->cond);
-    pthread_mutex_unlock(&k->mu);
-}
-
-static void send_to(struct client *k, struct call *call, Replfs__Envelope *env)
-{
-    *call = (struct call){.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
-    rpc_call(k->p.conn, env, NULL, PATIENCE_MS, on_done, call);
-}
-
-static int finish(struct call *call)
-{
-    pthread_mutex_lock(&call->mu);
-    while (!call->done)
-        pthread_cond_wait(&call->cond, &call->mu);
-    pthread_mutex_unlock(&call->mu);
-    return call->code;
-}
-
-static bool is_done(struct call *call)
-{
-    pthread_mutex_lock(&call->mu);
-    bool done = call->done;
-    pthread_mutex_unlock(&call->mu);
-    return done;
-}
-
-static void send_op(struct client *k, struct call *call, Replfs__MetaOp *op, uint64_t seq,
-                    bool exclusive)
+/* seq 0: the next; that of the first. */
+static void send_ops(struct client *k, struct call *call, Replfs__MetaOp *ops, size_t n,
+                     uint64_t seq, enum lease_mode want)
 {
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
-    Replfs__Mutation m = REPLFS__MUTATION__INIT, *mp = &m;
+    Replfs__Mutation m[3], *mp[3];
 
-    m.seq = seq != 0 ? seq : ++k->p.seq;
-    m.op = op;
+    assert_true(n <= 3);
+    for (size_t i = 0; i < n; i++) {
+        replfs__mutation__init(&m[i]);
+        m[i].seq = seq != 0 ? seq + i : ++k->p.seq;
+        m[i].op = &ops[i];
+        mp[i] = &m[i];
+    }
     r.session = k->p.session;
-    r.ops = &mp;
-    r.n_ops = 1;
-    r.lease = true;
-    r.exclusive = exclusive;
+    r.ops = mp;
+    r.n_ops = n;
+    r.lease = want != LEASE_NONE;
+    r.exclusive = want == LEASE_EXCLUSIVE;
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    send_to(k, call, &env);
+    send_to(&k->p, call, &env, PATIENCE_MS);
 }
 
-/* name NULL: a file without one. seq 0: the next. */
+/* name NULL: a file without one. */
 static struct call make_as(struct client *k, const char *name, uint32_t mode, bool exclusive,
                            uint64_t seq)
 {
@@ -196,7 +143,7 @@ static struct call make_as(struct client *k, const char *name, uint32_t mode, bo
     o.tmpfile = name == NULL;
     op.op_case = REPLFS__META_OP__OP_CREATE;
     op.create = &o;
-    send_op(k, &call, &op, seq, exclusive);
+    send_ops(k, &call, &op, 1, seq, exclusive ? LEASE_EXCLUSIVE : LEASE_SHARED);
     assert_int_equal(finish(&call), 0);
     return call;
 }
@@ -209,17 +156,25 @@ static uint64_t make(struct client *k, const char *name)
     return call.ino;
 }
 
-static void send_chmod(struct client *k, struct call *call, uint64_t ino, uint32_t mode)
+static Replfs__MetaOp chmod_op(Replfs__SetattrOp *o, uint64_t ino, uint32_t mode)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
-    Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
 
-    o.ino = ino;
-    o.valid = REPLFS__SETATTR_OP__VALID__MODE;
-    o.mode = mode;
+    replfs__setattr_op__init(o);
+    o->ino = ino;
+    o->valid = REPLFS__SETATTR_OP__VALID__MODE;
+    o->mode = mode;
     op.op_case = REPLFS__META_OP__OP_SETATTR;
-    op.setattr = &o;
-    send_op(k, call, &op, 0, false);
+    op.setattr = o;
+    return op;
+}
+
+static void send_chmod(struct client *k, struct call *call, uint64_t ino, uint32_t mode)
+{
+    Replfs__SetattrOp o;
+    Replfs__MetaOp op = chmod_op(&o, ino, mode);
+
+    send_ops(k, call, &op, 1, 0, LEASE_SHARED);
 }
 
 static void send_getattr(struct client *k, struct call *call, uint64_t ino)
@@ -230,7 +185,7 @@ static void send_getattr(struct client *k, struct call *call, uint64_t ino)
     r.ino = ino;
     r.lease = true;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &r);
-    send_to(k, call, &env);
+    send_to(&k->p, call, &env, PATIENCE_MS);
 }
 
 /* The lease that came, or a negative code. */
@@ -259,7 +214,7 @@ static void send_open(struct client *k, struct call *call, uint64_t ino, bool ex
     r.write = true;
     r.exclusive = exclusive;
     RPC_ENVELOPE(env, OPEN_REQ, open_req, &r);
-    send_to(k, call, &env);
+    send_to(&k->p, call, &env, PATIENCE_MS);
 }
 
 static int open_as(struct client *k, uint64_t ino, bool exclusive)
@@ -279,7 +234,7 @@ static void close_as(struct client *k, uint64_t ino)
     r.ino = &ino;
     r.n_ino = 1;
     RPC_ENVELOPE(env, CLOSE_REQ, close_req, &r);
-    send_to(k, &call, &env);
+    send_to(&k->p, &call, &env, PATIENCE_MS);
     assert_int_equal(finish(&call), 0);
 }
 
@@ -290,7 +245,7 @@ static void send_lease(struct client *k, struct call *call, uint64_t ino)
     r.session = k->p.session;
     r.ino = ino;
     RPC_ENVELOPE(env, LEASE_REQ, lease_req, &r);
-    send_to(k, call, &env);
+    send_to(&k->p, call, &env, PATIENCE_MS);
 }
 
 static int lease(struct client *k, uint64_t ino)
@@ -451,7 +406,11 @@ static void test_readers_wait(void **state)
         else if (kind == 1)
             send_open(&b, &call, ino, false);
         else
-            send_to(&b, &call, kind == 2 ? &layout_env : kind == 3 ? &list_env : &lock_env);
+            send_to(&b.p, &call,
+                    kind == 2   ? &layout_env
+                    : kind == 3 ? &list_env
+                                : &lock_env,
+                    PATIENCE_MS);
         struct rpc_req *recall = recall_of(&a);
         assert_false(is_done(&call));
         keep_recalls(&a, false);
@@ -500,8 +459,8 @@ static void test_comes_back(void **state)
     assert_true((claims[0] == x && claims[1] == z) || (claims[0] == z && claims[1] == x));
     assert_int_equal(finish(&look), 0); /* nobody claimed it */
     assert_false(is_done(&take));
-    struct rpc_req *again =
-        recall_of(&a); /* on the new connection, and only for what is waited for */
+    /* on the new connection, and only for what is waited for */
+    struct rpc_req *again = recall_of(&a);
     assert_true(was_asked(&a, x, LEASE_NONE));
     assert_int_equal(recalls_of(&a), before + 1);
     keep_recalls(&a, false);
@@ -539,7 +498,7 @@ static int keepalive(struct client *k)
 
     r.session = k->p.session;
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
-    send_to(k, &call, &env);
+    send_to(&k->p, &call, &env, PATIENCE_MS);
     return finish(&call);
 }
 
@@ -556,29 +515,12 @@ static uint32_t mode_of(uint64_t ino)
 /* One request that sets the modes of three inodes, in this order, to 0700, 0701 and 0702. */
 static void send_three(struct client *k, struct call *call, const uint64_t ino[3])
 {
-    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
-    Replfs__Mutation m[3], *mp[3];
     Replfs__MetaOp op[3];
     Replfs__SetattrOp o[3];
 
-    for (unsigned i = 0; i < 3; i++) {
-        replfs__mutation__init(&m[i]);
-        replfs__meta_op__init(&op[i]);
-        replfs__setattr_op__init(&o[i]);
-        o[i].ino = ino[i];
-        o[i].valid = REPLFS__SETATTR_OP__VALID__MODE;
-        o[i].mode = 0700 + i;
-        op[i].op_case = REPLFS__META_OP__OP_SETATTR;
-        op[i].setattr = &o[i];
-        m[i].seq = ++k->p.seq;
-        m[i].op = &op[i];
-        mp[i] = &m[i];
-    }
-    r.session = k->p.session;
-    r.ops = mp;
-    r.n_ops = 3;
-    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    send_to(k, call, &env);
+    for (unsigned i = 0; i < 3; i++)
+        op[i] = chmod_op(&o[i], ino[i], 0700 + i);
+    send_ops(k, call, op, 3, 0, LEASE_NONE);
 }
 
 /* Who waits too long is told to come again, as long as nothing of its request has been done. */
@@ -648,7 +590,7 @@ static int goodbye(struct client *k)
     o.n_session = 1;
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &o;
-    send_op(k, &call, &op, 0, false);
+    send_ops(k, &call, &op, 1, 0, LEASE_SHARED);
     return finish(&call);
 }
 

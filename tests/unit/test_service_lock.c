@@ -34,28 +34,6 @@ static int other_teardown(void **state)
     return teardown(state);
 }
 
-/* A request under way. */
-struct pending {
-    pthread_mutex_t mu;
-    pthread_cond_t cond;
-    bool done, said, attr; /* said: by metad, not by our own time-out */
-    int code;
-};
-
-static void on_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
-{
-    struct pending *p = arg;
-
-    (void)payload;
-    pthread_mutex_lock(&p->mu);
-    p->code = code;
-    p->said = rep != NULL;
-    p->attr = code == 0 && rep->lock_reply->attr != NULL;
-    p->done = true;
-    pthread_cond_signal(&p->cond);
-    pthread_mutex_unlock(&p->mu);
-}
-
 static Replfs__Lock lock_of(uint64_t owner, uint32_t type, uint64_t start, uint64_t end)
 {
     Replfs__Lock l = REPLFS__LOCK__INIT;
@@ -70,41 +48,23 @@ static Replfs__Lock lock_of(uint64_t owner, uint32_t type, uint64_t start, uint6
 }
 
 /* id 0: does not wait. */
-static void start(struct peer *p, struct pending *k, uint64_t id, unsigned ms, uint64_t owner,
+static void start(struct peer *p, struct call *k, uint64_t id, unsigned ms, uint64_t owner,
                   uint32_t type, uint64_t start_at, uint64_t end)
 {
     Replfs__LockReq r = REPLFS__LOCK_REQ__INIT;
     Replfs__Lock l = lock_of(owner, type, start_at, end);
 
-    *k = (struct pending){.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     r.session = p->session;
     r.lock = &l;
     r.wait = id != 0;
     r.id = id;
     RPC_ENVELOPE(env, LOCK_REQ, lock_req, &r);
-    rpc_call(p->conn, &env, NULL, ms, on_done, k);
-}
-
-static int finish(struct pending *k)
-{
-    pthread_mutex_lock(&k->mu);
-    while (!k->done)
-        pthread_cond_wait(&k->cond, &k->mu);
-    pthread_mutex_unlock(&k->mu);
-    return k->code;
-}
-
-static bool is_done(struct pending *k)
-{
-    pthread_mutex_lock(&k->mu);
-    bool done = k->done;
-    pthread_mutex_unlock(&k->mu);
-    return done;
+    send_to(p, k, &env, ms);
 }
 
 static int lock(struct peer *p, uint64_t owner, uint32_t type, uint64_t from, uint64_t to)
 {
-    struct pending k;
+    struct call k;
 
     start(p, &k, 0, PATIENCE_MS, owner, type, from, to);
     return finish(&k);
@@ -184,7 +144,7 @@ static void lock_soon(struct peer *p, uint64_t owner, uint64_t from, uint64_t to
 
 static void test_wait_and_grant(void **state)
 {
-    struct pending k;
+    struct call k;
     Replfs__Lock in_the_way;
 
     (void)state;
@@ -200,7 +160,7 @@ static void test_wait_and_grant(void **state)
     assert_false(is_done(&k));
     assert_int_equal(lock(&me, 1, LOCKSET_NONE, 0, 9), 0);
     assert_int_equal(finish(&k), 0);
-    assert_true(k.attr);
+    assert_true(k.ino == FILE_INO);
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), -EAGAIN);
     assert_int_equal(unlock_all(&other, 1), 0);
     assert_int_equal(unlock_all(&other, 1), 0);
@@ -212,7 +172,7 @@ static void test_wait_and_grant(void **state)
 
 static void test_deadline_and_cancel(void **state)
 {
-    struct pending k;
+    struct call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), 0);
@@ -230,14 +190,14 @@ static void test_deadline_and_cancel(void **state)
 
 static void test_deadlock(void **state)
 {
-    struct pending k;
+    struct call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 0), 0);
     assert_int_equal(lock(&other, 1, LOCKSET_WRITE, 1, 1), 0);
     start(&me, &k, 5, PATIENCE_MS, 1, LOCKSET_WRITE, 1, 1);
     assert_int_equal(lock(&me, 9, LOCKSET_READ, 50, 50), 0); /* the former has arrived */
-    struct pending q;
+    struct call q;
     start(&other, &q, 6, PATIENCE_MS, 1, LOCKSET_WRITE, 0, 0);
     assert_int_equal(finish(&q), -EDEADLK);
     assert_int_equal(lock(&other, 1, LOCKSET_NONE, 0, 1), 0);
@@ -247,7 +207,7 @@ static void test_deadlock(void **state)
 /* A waiting client that goes, and comes back or does not. */
 static void test_lost_connection(void **state)
 {
-    struct pending k;
+    struct call k;
     struct peer again = {0};
     Replfs__Lock held = lock_of(3, LOCKSET_WRITE, 50, 59), *claims[] = {&held};
 
@@ -295,7 +255,7 @@ static void test_session_ends(void **state)
 static void test_restart(void **state)
 {
     Replfs__Lock held = lock_of(1, LOCKSET_WRITE, 0, 9), *claims[] = {&held}, found;
-    struct pending k;
+    struct call k;
     uint64_t mine = me.session, theirs = other.session;
 
     (void)state;
@@ -352,7 +312,7 @@ static void *contestant(void *arg)
     struct peer *p = arg;
 
     for (uint64_t i = 1; i <= 200; i++) {
-        struct pending k;
+        struct call k;
         start(p, &k, i, PATIENCE_MS, 1, LOCKSET_WRITE, 0, 9);
         assert_int_equal(finish(&k), 0);
         assert_int_equal(atomic_fetch_add(&contest.inside, 1), 0);
@@ -378,7 +338,7 @@ static void test_contest(void **state)
 /* metad stops while somebody waits. */
 static void test_stop(void **state)
 {
-    struct pending k;
+    struct call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), 0);
