@@ -10,6 +10,12 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/replfs-case.XXXXXX")
 cluster=$work/cluster mnt=$work/mnt
 devcluster() { "$cases_repo/scripts/devcluster" "$@" --dir "$cluster"; }
 ctl() { "$bin/replfsctl" "$@"; }
+two_mounts() { # of the cluster: $a and $b
+    a=$work/a b=$work/b
+    devcluster mount "$a"
+    devcluster mount "$b"
+}
+pid_of_mount() { pgrep -f "mount[.]replfs .* $1( |\$)" | tail -1; } # DIR
 
 finish() {
     local code=$? f

@@ -4,11 +4,7 @@
 # comes back shows nothing old; a metad restart forgets leases but nobody sees old things for it.
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=2s --session-lease=30s"
-a=$work/a b=$work/b
-mkdir "$a" "$b"
-devcluster mount "$a"
-devcluster mount "$b"
-pid_of_mount() { pgrep -f "mount.replfs.* $1( |\$)" | tail -1; }
+two_mounts
 
 # -- never stale: b caches by looking, a changes, b looks again at once
 look() { # everything that could be cached about $b/d

@@ -3,16 +3,14 @@
 # that dies, a mount that ends while somebody waits.
 . "$(dirname "$0")/caselib.sh"
 
-m1=$work/m1 m2=$work/m2 m3=$work/m3
 devcluster up --chunkd 2 --metad-args "--session-lease=3s" >/dev/null
-devcluster mount "$m1"
-devcluster mount "$m2"
+two_mounts
 DEVCLUSTER=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$cases_repo/scripts/devcluster" --dir "$cluster")
-MOUNT2_PID=$(pgrep -f "mount[.]replfs .* $m2( |\$)")
+MOUNT2_PID=$(pid_of_mount "$b")
 export DEVCLUSTER MOUNT2_PID
 
 locks() { timeout 240 python3 "$cases_repo/tests/cases/locks.py" "$@"; }
-locks "$m1" "$m2" exclusion release deadlock interrupt ofd flock counter restart
-locks "$m1" "$m3" unmount
-locks "$m1" "$m2" lost_client
+locks "$a" "$b" exclusion release deadlock interrupt ofd flock counter restart
+locks "$a" "$work/c" unmount
+locks "$a" "$b" lost_client
 check_sanitizers

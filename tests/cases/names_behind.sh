@@ -3,11 +3,7 @@
 # another mount sees all of them all the same, as do the listing, a metad that was killed, and fsync.
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=3s --session-lease=30s"
-a=$work/a b=$work/b
-mkdir "$a" "$b"
-devcluster mount "$a"
-devcluster mount "$b"
-pid_of_mount() { pgrep -f "mount.replfs.* $1( |\$)" | tail -1; }
+two_mounts
 
 # -- metad stands still: what it need not decide goes on. A small file's bytes are with the chunkds.
 mkdir "$a/d"

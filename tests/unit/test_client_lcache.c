@@ -469,7 +469,7 @@ static void test_recall_waits_for_the_hold(void **state)
     assert_true(hold(&h, "missing", &d));
     lcache_recall(rig.l, DIR_INO, on_done, &rig.answered);
     assert_false(hold(&other, "missing", &d)); /* not ours any more */
-    for (int i = 0; i < 100; i++) { /* later ones are answered, one after the other */
+    for (int i = 0; i < 100; i++) {            /* later ones are answered, one after the other */
         lcache_recall(rig.l, FILE_INO, on_done, &rig.other);
         sem_wait(&rig.other);
     }
