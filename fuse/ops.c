@@ -8,8 +8,8 @@
  * (AUTO_INVAL_DATA).
  *
  * Permissions are the kernel's business (default_permissions), ACLs included. Clearing setuid bits
- * is ours: the kernel says when (kernel.c), metad does it with the write. The umask comes along with every creation, since a directory's
- * default ACL replaces it. */
+ * is ours: the kernel says when (kernel.c), metad does it with the write. The umask comes along
+ * with every creation, since a directory's default ACL replaces it. */
 #include "ops.h"
 
 #include <errno.h>

@@ -206,8 +206,8 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         client_locks_claims_free(claims);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
             session_opened(c, res.rep->session_reply, i);
+            refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
             lcache_renew(c->lcache, sent);
-            refused_claims(c, &m, res.rep->session_reply);
         } else if (!rc)
             rc = -ERR_PROTOCOL;
         else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)

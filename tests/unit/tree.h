@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-/* A new folder NAME.xxxxxx in $TMPDIR or else in `where`; false when it cannot be made, or `dir` of `n` bytes is too small. */
+/* A new folder NAME.xxxxxx in $TMPDIR or else in `where`; false when it cannot be made, or `dir` of
+ * `n` bytes is too small. */
 static inline int tree_make(char *dir, size_t n, const char *where, const char *name)
 {
     const char *tmp = getenv("TMPDIR");
