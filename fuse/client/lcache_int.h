@@ -2,11 +2,13 @@
 #ifndef REPLFS_CLIENT_LCACHE_INT_H
 #define REPLFS_CLIENT_LCACHE_INT_H
 #include <pthread.h>
+#include <stdatomic.h>
 #include "lcache.h"
 
 #define FENCES 16384u
 #define LCACHE_WORKERS 8u
 #define CONTESTED 256u
+#define EVICTING 1024u
 
 struct lnode {
     uint64_t ino, gen;
@@ -56,6 +58,8 @@ struct lcache {
     pthread_cond_t cv;
     struct ljob *head, **tail;
     struct ljob *paging; /* those that wait for pages, by next */
+    /* how many exclusive nodes that had no room are not flushed yet, by inode */
+    atomic_uint evicting[EVICTING];
     struct lasker *askers, *holders;
     pthread_cond_t unheld;
     pthread_t workers[LCACHE_WORKERS];

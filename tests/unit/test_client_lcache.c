@@ -24,6 +24,8 @@ static struct rig {
     sem_t answered; /* a recall was acknowledged */
     sem_t other;    /* likewise, where a test tells two apart */
     atomic_bool pages_wait;
+    atomic_bool flush_waits; /* for page as well; posts at_page before */
+    atomic_uint flushes;
     atomic_uint told;
 } rig;
 
@@ -40,7 +42,12 @@ static void on_inval(void *arg, uint64_t ino, unsigned what)
 
 static void on_forget(void *arg, uint64_t ino, bool flush)
 {
-    (void)arg, (void)ino, (void)flush;
+    (void)arg, (void)ino;
+    rig.flushes += flush;
+    if (flush && rig.flush_waits) {
+        sem_post(&rig.at_page);
+        sem_wait(&rig.page);
+    }
 }
 
 static void on_done(void *arg)
@@ -52,8 +59,8 @@ static int setup(void **state)
 {
     *state = &rig;
     rig.l = lcache_new(100, on_inval, &rig, on_forget, NULL);
-    rig.pages_wait = false;
-    rig.told = 0;
+    rig.pages_wait = rig.flush_waits = false;
+    rig.told = rig.flushes = 0;
     sem_init(&rig.page, 0, 0);
     sem_init(&rig.at_page, 0, 0);
     sem_init(&rig.answered, 0, 0);
@@ -255,6 +262,25 @@ static void test_bounded(void **state)
     assert_int_equal(st.nodes, 100);
     assert_int_equal(st.entries, 200);
     assert_int_equal(look("n4999"), LCACHE_NAME);
+}
+
+/* What had no room may not be flushed yet when it is recalled: that waits as well. */
+static void test_recall_of_evicted(void **state)
+{
+    (void)state;
+    Replfs__Attr a = attr_of(FILE_INO, S_IFREG | 0644, 1);
+    lcache_put_attr(rig.l, lcache_begin(rig.l), &a, 2);
+    rig.flush_waits = true;
+    for (unsigned i = 0; i < 100; i++)
+        put(lcache_begin(rig.l), 1000 + i, S_IFREG | 0644, 1);
+    sem_wait(&rig.at_page);
+    lcache_recall(rig.l, FILE_INO, on_done, &rig.at_page);
+    sem_wait(&rig.at_page);
+    unsigned flushes = rig.flushes;
+    sem_post(&rig.page);
+    sem_post(&rig.page);
+    assert_int_equal(flushes, 2); /* it was not answered, but flushing too */
+    sem_wait(&rig.at_page);
 }
 
 /* A page is being written by a call that waits for metad: the recall is acknowledged without it. */
@@ -492,6 +518,7 @@ int main(void)
         T(test_late_name),
         T(test_term),
         T(test_bounded),
+        T(test_recall_of_evicted),
         T(test_page_waits_for_change),
         T(test_only_names_known_to_be_missing),
         T(test_shown_until_the_last_answer),
