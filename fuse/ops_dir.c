@@ -161,7 +161,7 @@ static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t aft
     if (r->parent)
         d->parent = r->parent;
     if (plus)
-        client_saw_entries(ops_ctx(req)->client, begun, ino, r);
+        client_saw_entries(ops_ctx(req)->client, begun, ino, !after, r);
     note_page(d, req, ino, begun, after, plus, r);
     d->after = after;
     d->plus = plus;

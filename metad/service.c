@@ -55,6 +55,7 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_LEASE_REQ, CLIENTS, service_lease},
     {REPLFS__ENVELOPE__BODY_INOS_REQ, CLIENTS, service_inos},
     {REPLFS__ENVELOPE__BODY_LAYOUT_REQ, CLIENTS, service_layout},
+    {REPLFS__ENVELOPE__BODY_LAYOUTS_REQ, CLIENTS, service_layouts},
     {REPLFS__ENVELOPE__BODY_OPEN_REQ, CLIENTS, service_open},
     {REPLFS__ENVELOPE__BODY_CLOSE_REQ, CLIENTS, service_close},
     {REPLFS__ENVELOPE__BODY_GRANT_REQ, CLIENTS, service_grant},

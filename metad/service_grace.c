@@ -67,6 +67,7 @@ static bool touches_inodes(const Replfs__Envelope *env)
     case REPLFS__ENVELOPE__BODY_GETXATTR_REQ:
     case REPLFS__ENVELOPE__BODY_LISTXATTR_REQ:
     case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+    case REPLFS__ENVELOPE__BODY_LAYOUTS_REQ:
     case REPLFS__ENVELOPE__BODY_OPEN_REQ:
     case REPLFS__ENVELOPE__BODY_LEASE_REQ:
         return true;

@@ -34,6 +34,7 @@ void service_getxattr(struct service *s, struct rpc_req *req);
 void service_listxattr(struct service *s, struct rpc_req *req);
 /* service_layout.c */
 void service_layout(struct service *s, struct rpc_req *req);
+void service_layouts(struct service *s, struct rpc_req *req);
 void service_open(struct service *s, struct rpc_req *req);
 void service_close(struct service *s, struct rpc_req *req);
 void service_grant(struct service *s, struct rpc_req *req);

@@ -21,6 +21,7 @@
 #define EXTENTS_MAX 4096u
 #define EXTENTS_AT_OPEN 512u
 #define GRANTS_MAX 64u
+#define LAYOUTS_MAX 64u
 
 /* ---- chunk locations ---- */
 
@@ -177,6 +178,36 @@ void service_layout(struct service *s, struct rpc_req *req)
         return;
     }
     RPC_ENVELOPE(env, LAYOUT_REPLY, layout_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* What cannot be told is left empty: who reads ahead can do without. */
+void service_layouts(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LayoutsReq *r = req->env->layouts_req;
+    Replfs__LayoutsReply rep = REPLFS__LAYOUTS_REPLY__INIT;
+    CLEANUP(pile_free) struct pile pile = {0};
+
+    if (!service_session_ok(s, req, r->session, false))
+        return;
+    if (r->n_ino > LAYOUTS_MAX) {
+        rpc_fail(req, EINVAL, "layouts of %zu files: %u at most", r->n_ino, LAYOUTS_MAX);
+        return;
+    }
+    rep.files = pile_alloc(&pile, LAYOUTS_MAX * sizeof(*rep.files));
+    fsm_rdlock(s->cfg.fsm);
+    for (size_t i = 0; i < r->n_ino; i++) {
+        Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
+        Replfs__LayoutReply *file = rep.files[rep.n_files++] = pile_alloc(&pile, sizeof(*file));
+        want.ino = r->ino[i];
+        want.max_extents = r->max_extents;
+        replfs__layout_reply__init(file);
+        if (leases_grant(s->leases, r->session, want.ino, LEASE_NONE, NULL) == LEASE_ELSEWHERE ||
+            build_layout(s, &pile, r->session, &want, file) != 0)
+            replfs__layout_reply__init(file);
+    }
+    fsm_unlock(s->cfg.fsm);
+    RPC_ENVELOPE(env, LAYOUTS_REPLY, layouts_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
 

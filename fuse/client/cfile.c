@@ -4,16 +4,23 @@
  * counts memory: one for the table, one for each piece of background work (an append on its way,
  * a place on the grants' waiting list, a caller that looked it up). The dirty list (files.mu)
  * names the files that have bytes not committed, for the flusher. The last close flushes, drops
- * the table's reference and tells metad, in a batch. */
+ * the table's reference and tells metad, in a batch.
+ *
+ * Opening to read under a lease needs no answer of metad: what the file is like is known, and nobody
+ * can remove it without recalling the lease. So metad is not told (`untold`), unless somebody else
+ * wants to change the inode (a recall: before the lease is given back), this client is about to take
+ * a name away (behind_before), or the file has been open for a while, since a lease may run out. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/cleanup.h"
 #include "base/log.h"
 
 #define LOG_MODULE "cfile"
+#define UNTOLD_NS (NSEC_PER_SEC / 2)
 
 void cfile_ref(struct cfile *f)
 {
@@ -53,7 +60,7 @@ void cfile_unref(struct cfile *f)
         cfile_destroy(f);
 }
 
-static struct cfile *cfile_new(struct client *c, uint64_t ino)
+struct cfile *cfile_new(struct client *c, uint64_t ino)
 {
     struct cfile *f = calloc(1, sizeof(*f));
     if (!f)
@@ -131,6 +138,13 @@ static struct cfile *table_open(struct client *c, uint64_t ino)
     return f;
 }
 
+/* What metad knows of, or nobody has open. files.mu held. */
+static void mark_told(struct cfile *f)
+{
+    f->c->files.untold -= f->untold;
+    f->untold = false;
+}
+
 /* One open less; true when it was the last: the caller has the table's reference now. */
 static bool table_close(struct cfile *f)
 {
@@ -141,7 +155,9 @@ static bool table_close(struct cfile *f)
     if (last) {
         idmap_del(&c->files.map, f->ino);
         /* Before anybody can open it anew: the open then finds the pending close and cancels it. */
-        session_close_ino(c, f->ino);
+        if (!f->untold)
+            session_close_ino(c, f->ino);
+        mark_told(f);
     }
     pthread_mutex_unlock(&c->files.mu);
     return last;
@@ -153,8 +169,10 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
     pthread_mutex_lock(&c->files.mu);
     *n = 0;
     uint64_t *out = malloc((c->files.map.n + 1) * sizeof(*out));
-    for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));)
+    for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));) {
         out[(*n)++] = f->ino;
+        mark_told(f);
+    }
     pthread_mutex_unlock(&c->files.mu);
     return out;
 }
@@ -221,6 +239,99 @@ size_t cfile_dirty_all(struct client *c, struct cfile ***out)
     return n;
 }
 
+/* ---- opens that metad has not been told of ---- */
+
+static void tell_open(struct client *c, uint64_t ino, bool write)
+{
+    Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
+    m.ino = ino;
+    m.write = write;
+    RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
+    session_tell(c, &env);
+}
+
+/* files.mu held, so that no close overtakes it. */
+static void tell(struct client *c, struct cfile *f)
+{
+    mark_told(f);
+    tell_open(c, f->ino, false);
+}
+
+void cfile_tell_open(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->files.mu);
+    struct cfile *f = idmap_get(&c->files.map, ino);
+    if (f && f->untold)
+        tell(c, f);
+}
+
+void cfile_tell_opens(struct client *c, int64_t before)
+{
+    size_t pos = 0;
+    if (!atomic_load(&c->files.untold))
+        return;
+    LOCK_SCOPE(&c->files.mu);
+    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)
+        if (f->untold && f->opened_at < before)
+            tell(c, f);
+}
+
+void cfile_tell_old(struct client *c)
+{
+    int64_t now = clock_mono();
+    if (now - c->files.told_at < UNTOLD_NS / 2)
+        return;
+    c->files.told_at = now;
+    cfile_tell_opens(c, now - UNTOLD_NS);
+}
+
+void cfile_removing(struct client *c, bool begin)
+{
+    if (!begin) {
+        atomic_fetch_sub(&c->files.removing, 1);
+        return;
+    }
+    atomic_fetch_add(&c->files.removing, 1);
+    cfile_tell_opens(c, INT64_MAX);
+}
+
+static void told(struct cfile *f)
+{
+    LOCK_SCOPE(&f->c->files.mu);
+    mark_told(f);
+}
+
+/* Without metad, under a lease. The mark is made before anything is looked at: whoever takes the lease
+ * back or removes a name looks for the mark after that. known: metad has it open for us. */
+static bool open_here(struct cfile *f, bool known, Replfs__Attr *attr)
+{
+    struct client *c = f->c;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    pthread_mutex_lock(&c->files.mu);
+    bool only = !known && f->opens == 1 && !f->untold;
+    if (only) {
+        f->untold = true;
+        f->opened_at = clock_mono();
+        c->files.untold++;
+    }
+    pthread_mutex_unlock(&c->files.mu);
+    ahead_wait(c, f->ino);
+    pthread_mutex_lock(&f->mu);
+    bool here = !atomic_load(&c->files.removing) && lcache_getattr(c->lcache, f->ino, &a) &&
+                S_ISREG(a.mode) && a.nlink;
+    if (here) {
+        atime_overlay(c, &a);
+        cfile_set_attr(f, &a);
+        ahead_open(f);
+    }
+    pthread_mutex_unlock(&f->mu);
+    if (here && attr)
+        cfile_attr(f, attr);
+    if (!here && only)
+        told(f); /* as it is about to be */
+    return here;
+}
+
 /* ---- open and close ---- */
 
 int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, struct cfile **out)
@@ -228,7 +339,11 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     struct cfile *f = table_open(c, ino);
     if (!f)
         return -ENOMEM;
-    session_keep_ino(c, ino);
+    bool known = session_keep_ino(c, ino);
+    if (!write && open_here(f, known, attr)) {
+        *out = f;
+        return 0;
+    }
     pthread_mutex_lock(&f->mu);
     uint64_t gen = f->map_gen;
     pthread_mutex_unlock(&f->mu);
@@ -264,6 +379,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
             lcache_put_attr(c->lcache, begun, r->attr, r->lease);
         if (attr)
             behind_overlay(c, attr);
+        told(f);
         *out = f;
     }
     rpc_result_free(&res);
@@ -289,13 +405,8 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
         }
     }
     pthread_mutex_unlock(&f->mu);
-    if (!session_keep_ino(c, attr->ino)) {
-        Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
-        m.ino = attr->ino;
-        m.write = true;
-        RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
-        session_tell(c, &env);
-    }
+    if (!session_keep_ino(c, attr->ino))
+        tell_open(c, attr->ino, true);
     *out = f;
     return 0;
 }

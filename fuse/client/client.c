@@ -47,12 +47,16 @@ static void locks_init(struct client *c)
     atime_init(c);
     client_locks_start(c);
     names_init(c);
+    pthread_mutex_init(&c->ahead.mu, NULL);
+    pthread_cond_init(&c->ahead.cv, NULL);
+    cond_init_mono(&c->ahead.fetched);
 }
 
 /* Accepts a half-built client. */
 static void client_free(struct client *c)
 {
     c->stopping = true;
+    ahead_stop(c);
     flush_stop(c);
     behind_stop(c);
     grants_stop(c);
@@ -99,6 +103,8 @@ int client_open(const struct client_config *cfg, struct client **out)
         rc = behind_start(c);
     if (!rc)
         rc = flush_start(c);
+    if (!rc)
+        rc = ahead_start(c);
     if (rc) {
         client_free(c);
         return rc;
@@ -250,7 +256,7 @@ static void dir_as_now(struct client *c, uint64_t begun, Replfs__Attr *a)
         client_getattr_now(c, a->ino, a);
 }
 
-void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool from_start,
                         const Replfs__ReaddirReply *r)
 {
     for (size_t i = 0; i < r->n_entries; i++) {
@@ -266,6 +272,7 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
         if (r->dir_lease)
             lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
     }
+    ahead_listed(c, dir, r, from_start);
 }
 
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n)

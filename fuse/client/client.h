@@ -54,9 +54,9 @@ int client_getattr(
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
 /* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
- * client_begin before asking. */
+ * client_begin before asking. from_start: the first page. */
 uint64_t client_begin(struct client *c);
-void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir,
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool from_start,
                         const Replfs__ReaddirReply *r);
 
 /* Of attributes that another call to metad brought, before they are shown: what this client knows
@@ -99,8 +99,13 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsig
  * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
  * -EIO when none is good. */
 int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
-/* flush (close): every copy has accepted; metad knows, or will before another client can look. fsync: every copy synced, metad's log
- * synced. */
+/* All bytes of a file that was just opened and is not open otherwise, when they are at hand: to be put
+ * into the kernel's cache, where a recall of the lease finds them. True when give said so. */
+struct buf;
+typedef bool cfile_whole_fn(void *arg, uint64_t ino, const struct buf *b);
+bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg);
+/* flush (close): every copy has accepted; metad knows, or will before another client can look. fsync:
+ * every copy synced, metad's log synced. */
 int cfile_flush(struct cfile *f);
 int cfile_fsync(struct cfile *f);
 /* The last error of the background since *seen (0: since the file was first opened), once for each

@@ -580,6 +580,7 @@ static void *flush_thread(void *arg)
         }
         free(list);
         atime_tick(c);
+        cfile_tell_old(c);
         if (now_all) { /* not a busy loop while writers wait for slow chunkds */
             pthread_mutex_lock(&c->files.mu);
             c->files.flush_now = false;

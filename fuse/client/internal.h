@@ -14,6 +14,7 @@
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
  *   flush.c      commit, flush, fsync, the background flusher
  *   read.c       reading from chunkds with checks and fall-over
+ *   ahead.c      small files, read before they are opened
  *   client.c     open, close and the plain calls
  *   locks.c      file locks held and asked for
  *   idmap.c      hash table from 64-bit ids to pointers
@@ -161,6 +162,8 @@ struct cfile {
 
     /* files.mu */
     unsigned opens;
+    bool untold; /* metad does not know that it is open */
+    int64_t opened_at;
     bool dirty_listed;
     struct cfile *dirty_prev, *dirty_next;
 
@@ -176,6 +179,9 @@ struct cfile {
     uint64_t map_gen; /* changes with every commit or truncate: older layouts are refused */
     bool fetching;
     struct idmap locs; /* chunk -> struct cloc */
+    struct buf *whole; /* its bytes, read ahead; they count while map_gen is whole_gen and no bytes
+                        * are uncommitted */
+    uint64_t whole_gen, whole_begun;
     /* bytes not committed */
     struct extmap over;
     struct abuf *head, *tail;
@@ -218,6 +224,7 @@ struct node {
     uint32_t latency_us; /* smoothed */
 };
 
+#define AHEAD_THREADS 2u
 #define ATIME_SLOTS 8192u
 #define ATIME_ENTRIES_MAX 4096u
 
@@ -278,9 +285,17 @@ struct client {
         bool started;
     } grants;
     struct {
+        pthread_mutex_t mu; /* a leaf */
+        pthread_cond_t cv, fetched;
+        struct ahead *a; /* NULL: nothing is read ahead */
+    } ahead;
+    struct {
         pthread_mutex_t mu;
         struct idmap map;
         struct cfile *dirty;
+        atomic_size_t untold; /* open, unknown to metad */
+        atomic_uint removing; /* names are on their way out: opens wait for metad */
+        int64_t told_at;      /* flusher's */
         pthread_cond_t flush_cv;
         bool flush_now;
         pthread_t thread;
@@ -475,7 +490,16 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);   /* mu held */
 /* After a change of ours: forgets the map unless nobody else can have changed the file since
  * lcache_begin. mu held. */
 void cfile_changed_since(struct cfile *f, uint64_t begun);
+/* malloc'ed, to be told to metad: they count as known to it from now on. */
 uint64_t *cfile_open_inos(struct client *c, size_t *n);
+struct cfile *cfile_new(struct client *c, uint64_t ino); /* one reference, not in the table */
+/* Those that are open unknown to metad are told: that of ino, all since before some time (ns), those
+ * of some age (flusher). Before what is told to metad from now on. */
+void cfile_tell_open(struct client *c, uint64_t ino);
+void cfile_tell_opens(struct client *c, int64_t before);
+void cfile_tell_old(struct client *c);
+/* Around a change that may remove a name: all that is open is known to metad before. */
+void cfile_removing(struct client *c, bool begin);
 void cfile_free_all(struct client *c);
 
 /* ---- layout.c ---- */
@@ -581,4 +605,20 @@ void client_locks_lost(struct client *c); /* the session is gone, and its locks 
 
 /* ---- read.c ---- */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
+/* The first len bytes of a file whose layout is known, read once: NULL when it is not. try_ms: until a
+ * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */
+struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms);
+int read_wait(struct readop *op, struct buf **out);
+
+/* ---- ahead.c: small files, read before they are asked for ---- */
+int ahead_start(struct client *c);
+void ahead_stop(struct client *c);
+/* A page of a directory's listing, with leases on what it names; from_start: the first. */
+void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start);
+/* ino is about to be opened: until it is not being fetched any more, for a short while at most. */
+void ahead_wait(struct client *c, uint64_t ino);
+/* f is being opened: takes what there is of it. f->mu held, f->attr under a lease. */
+void ahead_open(struct cfile *f);
+/* False: it was not read ahead, or is not like that any more. No mu held. */
+bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out);
 #endif

@@ -55,6 +55,10 @@ void lcache_regain(struct lcache *l, uint64_t ino, bool ours);
 /* The lease on ino is the same as at lcache_begin: nobody else has changed it since. True with a
  * metad that gives no leases. */
 bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino);
+/* Likewise, and a recall waits until lcache_unhold, before which nothing may wait for one. False: there
+ * is no lease. */
+struct lasker;
+bool lcache_hold(struct lcache *l, struct lasker *h, uint64_t begun, uint64_t ino);
 /* An answer to a request from then may be older than a recall or a change of ours. */
 bool lcache_crossed(struct lcache *l, uint64_t begun, uint64_t ino);
 /* The directory is leased; ino 0: there is no such name. */

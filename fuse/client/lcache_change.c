@@ -222,6 +222,17 @@ bool lcache_hold_new(struct lcache *l, struct lasker *h, uint64_t dir, const voi
     return true;
 }
 
+bool lcache_hold(struct lcache *l, struct lasker *h, uint64_t begun, uint64_t ino)
+{
+    LOCK_SCOPE(&l->mu);
+    const struct lnode *n = lcache_in_term(l) ? *lnode_slot(l, ino) : NULL;
+    if (!n || n->gen > begun)
+        return false;
+    *h = (struct lasker){l->holders, ino};
+    l->holders = h;
+    return true;
+}
+
 void lcache_unhold(struct lcache *l, struct lasker *h)
 {
     LOCK_SCOPE(&l->mu);

@@ -238,8 +238,14 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
                     .parent = parent,
                     .value = value};
     struct mutation *list[1] = {&o.m};
+    bool removes =
+        op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
+    if (removes)
+        cfile_removing(c, true);
     behind_before(c, op);
     session_mutate_list(c, list, 1, deadline);
+    if (removes)
+        cfile_removing(c, false);
     return o.code;
 }
 

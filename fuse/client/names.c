@@ -268,6 +268,7 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
         dir.mtime_ns = dir.ctime_ns = j->unlink.time_ns;
         dir.nlink -= op->dir;
         lcache_removed(c->lcache, &op->name, &dir, ino);
+        cfile_tell_open(c, ino); /* by somebody who was just faster */
         put(c, j);
     }
     lcache_unhold(c->lcache, &hold);

@@ -61,6 +61,7 @@ struct readop {
     struct readseg *segs;
     struct buf *out;
     size_t len;
+    unsigned try_ms;
     bool stale; /* a chunk without location */
 };
 
@@ -75,6 +76,7 @@ static struct readop *op_new(struct cfile *f)
     op->ino = f->ino;
     op->session = session_id(f->c);
     op->refs = 1;
+    op->try_ms = f->c->cfg.timeout_ms < TRY_TIMEOUT_MS ? f->c->cfg.timeout_ms : TRY_TIMEOUT_MS;
     pthread_mutex_init(&op->mu, NULL);
     cond_init_mono(&op->cv);
     return op;
@@ -182,8 +184,7 @@ static bool ask_next(struct readop *op, size_t i)
         s->pending++;
         s->hedge_at = clock_mono() + HEDGE_MS * NSEC_PER_MSEC;
         nodes_begin(c, id);
-        unsigned ms = c->cfg.timeout_ms < TRY_TIMEOUT_MS ? c->cfg.timeout_ms : TRY_TIMEOUT_MS;
-        rpc_call(conn, &env, NULL, ms, read_done, a);
+        rpc_call(conn, &env, NULL, op->try_ms, read_done, a);
         rpc_conn_unref(conn);
         return true;
     }
@@ -265,10 +266,9 @@ static void handle(struct readop *op, struct answer *a)
         s->done = true;
 }
 
-/* Asks for all segments and waits until each is done, well or not. 0 or the worst code. */
-static int op_run(struct readop *op)
+/* Asks for all segments. */
+static void op_start(struct readop *op)
 {
-    size_t left = 0;
     for (size_t i = 0; i < op->nsegs; i++) {
         struct readseg *s = &op->segs[i];
         memcpy(s->order, s->loc.chunkds, sizeof(s->order));
@@ -279,6 +279,12 @@ static int op_run(struct readop *op)
             s->unreachable = true;
         }
     }
+}
+
+/* Waits until each segment is done, well or not. 0 or the worst code. */
+static int op_wait(struct readop *op)
+{
+    size_t left = 0;
     for (;;) {
         int64_t now = clock_mono(), wake = now + NSEC_PER_SEC;
         left = 0;
@@ -428,7 +434,11 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     int rc = op_plan(f, op, off, len, deadline);
     pthread_mutex_unlock(&f->mu);
     if (!rc) {
-        rc = op->stale ? -ERR_NO_CHUNK : op_run(op);
+        rc = -ERR_NO_CHUNK;
+        if (!op->stale) {
+            op_start(op);
+            rc = op_wait(op);
+        }
         *again = rc != 0;
         *answered = rc && all_answered(op);
     }
@@ -469,6 +479,34 @@ int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
     }
 }
 
+struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms)
+{
+    struct readop *op = op_new(f);
+    if (!op)
+        return NULL;
+    op->try_ms = try_ms;
+    pthread_mutex_lock(&f->mu);
+    int rc = op_plan(f, op, 0, len, clock_mono());
+    pthread_mutex_unlock(&f->mu);
+    if (rc || op->stale) {
+        op_unref(op);
+        return NULL;
+    }
+    op_start(op);
+    return op;
+}
+
+int read_wait(struct readop *op, struct buf **out)
+{
+    int rc = op_wait(op);
+    if (!rc) {
+        *out = op->out;
+        op->out = NULL;
+    }
+    op_unref(op);
+    return rc;
+}
+
 int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
 {
     if (off < 0)
@@ -481,5 +519,5 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
         if (rc)
             return rc;
     }
-    return read_range(f, (uint64_t)off, len, out);
+    return ahead_read(f, (uint64_t)off, len, out) ? 0 : read_range(f, (uint64_t)off, len, out);
 }

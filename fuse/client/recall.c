@@ -24,6 +24,7 @@ void recall_request(void *arg, struct rpc_req *req)
 
 void recall_forget(void *arg, uint64_t ino, bool flush)
 {
+    cfile_tell_open(arg, ino);
     if (flush) {
         client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
         behind_settle(arg, ino);

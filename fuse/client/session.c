@@ -326,6 +326,9 @@ static void set_session(Replfs__Envelope *e, uint64_t s)
     case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
         e->layout_req->session = s;
         break;
+    case REPLFS__ENVELOPE__BODY_LAYOUTS_REQ:
+        e->layouts_req->session = s;
+        break;
     case REPLFS__ENVELOPE__BODY_OPEN_REQ:
         e->open_req->session = s;
         break;

@@ -604,6 +604,24 @@ static void test_layout_and_commit(void **state)
     assert_int_equal(res.rep->layout_reply->n_extents, 1);
     assert_true(res.rep->layout_reply->covered_to == UINT64_MAX);
     rpc_result_free(&res);
+    Replfs__LayoutsReq many =
+        REPLFS__LAYOUTS_REQ__INIT; /* a file, nothing, a directory, the file */
+    uint64_t inos[65] = {ino, 999999, 1, ino};
+    RPC_ENVELOPE(many_env, LAYOUTS_REQ, layouts_req, &many);
+    many.session = me.session;
+    many.ino = inos;
+    many.n_ino = 4;
+    assert_int_equal(ask(&me, &many_env, &res), 0);
+    const Replfs__LayoutsReply *files = res.rep->layouts_reply;
+    assert_int_equal(files->n_files, 4);
+    assert_int_equal(files->files[0]->n_extents, 3);
+    assert_null(files->files[1]->attr);
+    assert_null(files->files[2]->attr);
+    assert_int_equal(files->files[3]->attr->size, 16384 + 4096);
+    rpc_result_free(&res);
+    many.n_ino = 65;
+    assert_int_equal(ask(&me, &many_env, &res), -EINVAL);
+    rpc_result_free(&res);
 }
 
 /* What a client learns of a quota: its path, what is about to be freed, and statfs cut down to it. */
