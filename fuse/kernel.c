@@ -29,10 +29,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "turns.h"
 
 #define LOG_MODULE "fuse"
 #define DIRECT_IO_ALLOW_MMAP_2                                                                     \
-    (1u << (36 - 32)) /* of flags2; newer than the headers of Debian 12 */
+    (1u << (36 - 32))     /* of flags2; newer than the headers of Debian 12 */
+#define LONG_WRITE 65536u /* a thread of its own is worth it */
 #define SHORT_SETXATTR FUSE_COMPAT_SETXATTR_IN_SIZE
 
 static _Thread_local struct {
@@ -101,6 +103,8 @@ static size_t look(struct fuse_in_header *h, size_t len)
         h->opcode = FUSE_CREATE;
         break;
     case FUSE_WRITE:
+        if (len > LONG_WRITE)
+            turns_pass();
         now.kill_suid = len >= sizeof *in.write && in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
         break;
     case FUSE_SETATTR:
@@ -114,14 +118,23 @@ static size_t look(struct fuse_in_header *h, size_t len)
     return len;
 }
 
+/* Whether anybody waits for the answer: what nobody waits for is done in no time. */
+static bool awaited(const struct fuse_in_header *h)
+{
+    return h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET &&
+           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR;
+}
+
 static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
 {
     (void)userdata;
-    ssize_t n = read(fd, buf, size);
+    ssize_t n = turns_read(fd, buf, size);
     now.kill_suid = now.kill_sgid = false;
     if (n < (ssize_t)sizeof(struct fuse_in_header))
         return n;
     size_t rest = (size_t)n - sizeof(struct fuse_in_header);
+    if (awaited(buf))
+        turns_share(fd);
     return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
 }
 

@@ -30,6 +30,7 @@
 #include "kernel.h"
 #include "ops.h"
 #include "options.h"
+#include "turns.h"
 
 #define LOG_MODULE "mount"
 enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
@@ -262,7 +263,11 @@ static int serve(struct mount *m, const sigset_t *old_mask)
     fuse_loop_cfg_set_max_threads(cfg, (unsigned)m->o.max_threads);
     fuse_loop_cfg_set_idle_threads(cfg, (unsigned)m->o.max_threads);
     pthread_sigmask(SIG_SETMASK, old_mask, NULL);
-    int rc = fuse_session_loop_mt(m->se, cfg);
+    int rc = turns_start();
+    if (!rc) {
+        rc = fuse_session_loop_mt(m->se, cfg);
+        turns_stop();
+    }
     fuse_loop_cfg_destroy(cfg);
     fuse_session_unmount(m->se);
     pthread_join(t, NULL);

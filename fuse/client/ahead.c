@@ -327,9 +327,8 @@ bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
 /* A file of which only the layout is known, to be read like any other. */
 static struct cfile *file_of(struct client *c, const Replfs__LayoutReply *r, uint64_t begun)
 {
-    if (!r->attr || !S_ISREG(r->attr->mode) || !r->attr->size ||
-        r->attr->size > FILE_BYTES_MAX || r->covered_to < r->attr->size ||
-        !lcache_held_since(c->lcache, begun, r->attr->ino))
+    if (!r->attr || !S_ISREG(r->attr->mode) || !r->attr->size || r->attr->size > FILE_BYTES_MAX ||
+        r->covered_to < r->attr->size || !lcache_held_since(c->lcache, begun, r->attr->ino))
         return NULL;
     struct cfile *f = cfile_new(c, r->attr->ino);
     if (!f)

@@ -19,6 +19,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/u64.h"
+#include "base/wait.h"
 
 #define LOG_MODULE "session"
 #define CONNECT_TIMEOUT_MS 4000
@@ -39,6 +40,7 @@ void cond_init_mono(pthread_cond_t *cv)
 int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline)
 {
     struct timespec ts = {deadline / NSEC_PER_SEC, deadline % NSEC_PER_SEC};
+    wait_begin();
     return pthread_cond_timedwait(cv, mu, &ts) == ETIMEDOUT ? -ERR_TIMEOUT : 0;
 }
 

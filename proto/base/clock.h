@@ -5,6 +5,7 @@
 #include <stdint.h>
 #define NSEC_PER_SEC 1000000000ll
 #define NSEC_PER_MSEC 1000000ll
+#define NSEC_PER_USEC 1000ll
 int64_t clock_mono(void);
 int64_t clock_wall(void);
 #endif

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/wait.h"
 
 #define SLOT_BITS 20
 #define SLOT_MAX (1u << SLOT_BITS)
@@ -232,6 +233,7 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     assert(!worker_any_self()); /* it would wait for itself */
     sem_init(&w.done, 0, 0);
     start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
+    wait_begin();
     while (sem_wait(&w.done) && errno == EINTR)
         ;
     sem_destroy(&w.done);

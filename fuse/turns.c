@@ -1,0 +1,222 @@
+/* One thread reads requests, and serves them as well.
+ *
+ * When every thread of a session waits in read(2), each request wakes the one that has slept longest:
+ * a wake-up, and often another core's way out of idle, for the few microseconds that an answer from
+ * the lease cache takes. Here one thread, whose turn it is, reads and serves one request after the
+ * other, and looks again for a short while before it sleeps, since the next call of a program that
+ * walks a tree is on its way. The others are parked outside of the kernel.
+ *
+ * Its holder gives the turn up
+ * - before it waits for anything (wait_begin: locks of the client, answers of the cluster),
+ * - when more requests are there already, so that those of several programs are served in parallel,
+ * - before what takes long by itself (turns_pass: the bytes of writes),
+ * and a parked thread takes it, unless some thread is reading anyway: one that had to wait for its last
+ * request reads without a turn, since the next will probably make it wait as well, and a wake-up by
+ * the kernel is cheaper than one to park and one to read.
+ *
+ * When no thread reads for longer than a tick of the watch, whatever the reason, it wakes a parked one:
+ * a call of ours into the kernel may wait for a page that a request not read yet would release.
+ *
+ * States: `owner` has the turn, 0: nobody; `reading` threads are about to read or in read(2). Whoever
+ * returns with a request and finds no owner becomes it. Whoever gives up the turn first clears owner,
+ * then looks at reading; whoever returns first leaves reading, then looks at owner: so one of the two
+ * sees to it that somebody reads.
+ *
+ * Context: libfuse's threads, which are cancelled while they read or are parked; the watch. */
+#include "turns.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/wait.h"
+
+#define SPIN_NS (50 * NSEC_PER_USEC)  /* looking for the next request */
+#define CLOSE_NS (100 * NSEC_PER_USEC) /* what came within that is worth looking for the next time */
+#define TICK_NS (2 * NSEC_PER_MSEC)
+
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t parked, watched;
+    pthread_t watch;
+    atomic_uint owner, reading;
+    atomic_ulong served; /* requests read so far */
+    atomic_bool asleep;  /* the watch */
+    atomic_bool lively;  /* requests come one upon the other */
+    bool stop;
+} turns = {.mu = PTHREAD_MUTEX_INITIALIZER, .parked = PTHREAD_COND_INITIALIZER};
+
+static _Thread_local struct {
+    unsigned id;
+    bool waited; /* for the last request */
+} self;
+
+/* ---- turns ---- */
+
+static void unlock(void *arg)
+{
+    (void)arg;
+    pthread_mutex_unlock(&turns.mu);
+}
+
+static bool mine(void)
+{
+    return self.id && atomic_load(&turns.owner) == self.id;
+}
+
+/* Parked until nobody reads and nobody is about to. */
+static void take(void)
+{
+    pthread_mutex_lock(&turns.mu);
+    pthread_cleanup_push(unlock, NULL);
+    while (atomic_load(&turns.owner) || atomic_load(&turns.reading))
+        pthread_cond_wait(&turns.parked, &turns.mu);
+    atomic_store(&turns.owner, self.id);
+    pthread_cleanup_pop(1);
+}
+
+void turns_pass(void)
+{
+    unsigned id = self.id;
+    if (!id || self.waited)
+        return;
+    self.waited = true;
+    atomic_compare_exchange_strong(&turns.owner, &id, 0);
+    if (atomic_load(&turns.owner) || atomic_load(&turns.reading))
+        return;
+    pthread_mutex_lock(&turns.mu);
+    pthread_cond_signal(&turns.parked);
+    pthread_mutex_unlock(&turns.mu);
+}
+
+/* ---- reading ---- */
+
+static bool there(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Others run meanwhile, if there are any. */
+static void look_for_next(int fd)
+{
+    int64_t until = clock_mono() + SPIN_NS;
+    while (!there(fd)) {
+        if (clock_mono() > until) {
+            turns.lively = false;
+            return;
+        }
+        sched_yield();
+    }
+}
+
+/* This thread ends while it reads. */
+static void cancelled(void *arg)
+{
+    (void)arg;
+    atomic_fetch_sub(&turns.reading, 1);
+    turns_pass();
+}
+
+static ssize_t read_counted(int fd, void *buf, size_t size)
+{
+    ssize_t n;
+    atomic_fetch_add(&turns.reading, 1);
+    pthread_cleanup_push(cancelled, NULL);
+    n = read(fd, buf, size);
+    pthread_cleanup_pop(0);
+    atomic_fetch_sub(&turns.reading, 1);
+    return n;
+}
+
+static void wake_watch(void)
+{
+    atomic_fetch_add(&turns.served, 1);
+    if (!atomic_load(&turns.asleep))
+        return;
+    pthread_mutex_lock(&turns.mu);
+    pthread_cond_signal(&turns.watched);
+    pthread_mutex_unlock(&turns.mu);
+}
+
+void turns_share(int fd)
+{
+    if (mine() && there(fd))
+        turns_pass();
+}
+
+ssize_t turns_read(int fd, void *buf, size_t size)
+{
+    static atomic_uint last;
+    if (!self.id)
+        self.id = atomic_fetch_add(&last, 1) + 1;
+    if (!mine() && !self.waited)
+        take();
+    self.waited = false;
+    bool spin = mine() && turns.lively;
+    if (spin)
+        look_for_next(fd);
+    int64_t since = spin ? 0 : clock_mono();
+    ssize_t n = read_counted(fd, buf, size);
+    unsigned nobody = 0;
+    if (atomic_compare_exchange_strong(&turns.owner, &nobody, self.id) || nobody == self.id) {
+        if (since)
+            turns.lively = clock_mono() - since < CLOSE_NS;
+    }
+    wake_watch();
+    return n;
+}
+
+/* ---- the watch ---- */
+
+static void *watch(void *arg)
+{
+    unsigned long before = 0;
+    (void)arg;
+    pthread_mutex_lock(&turns.mu);
+    while (!turns.stop) {
+        unsigned long now = atomic_load(&turns.served);
+        bool idle = now == before;
+        before = now;
+        if (idle && atomic_load(&turns.reading)) { /* until something happens */
+            atomic_store(&turns.asleep, true);
+            if (atomic_load(&turns.served) == now)
+                pthread_cond_wait(&turns.watched, &turns.mu);
+            atomic_store(&turns.asleep, false);
+            continue;
+        }
+        if (idle) {
+            atomic_store(&turns.owner, 0);
+            pthread_cond_signal(&turns.parked);
+        }
+        int64_t until = clock_mono() + TICK_NS;
+        struct timespec ts = {until / NSEC_PER_SEC, until % NSEC_PER_SEC};
+        pthread_cond_timedwait(&turns.watched, &turns.mu, &ts);
+    }
+    pthread_mutex_unlock(&turns.mu);
+    return NULL;
+}
+
+int turns_start(void)
+{
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(&turns.watched, &a);
+    pthread_condattr_destroy(&a);
+    turns.stop = false;
+    wait_set_hook(turns_pass);
+    return -pthread_create(&turns.watch, NULL, watch, NULL);
+}
+
+void turns_stop(void)
+{
+    pthread_mutex_lock(&turns.mu);
+    turns.stop = true;
+    pthread_cond_signal(&turns.watched);
+    pthread_mutex_unlock(&turns.mu);
+    pthread_join(turns.watch, NULL);
+}

@@ -1,0 +1,17 @@
+/* Which of libfuse's threads reads the next request from the kernel. */
+#ifndef REPLFS_FUSE_TURNS_H
+#define REPLFS_FUSE_TURNS_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Starts what watches over the turns. 0 or -errno. */
+int turns_start(void);
+void turns_stop(void); /* once no thread takes turns any more */
+/* read(2) of the device fd by a thread of the session, in its turn. A cancellation point. */
+ssize_t turns_read(int fd, void *buf, size_t size);
+/* This thread's request will take long: another may read. */
+void turns_pass(void);
+/* Likewise when there are more already. */
+void turns_share(int fd);
+#endif
