@@ -128,6 +128,7 @@ struct store {
     /* writer */
     struct group *group;
     struct segment *open_seg;
+    bool all_cached;          /* RWF_DONTCACHE is unknown here */
     uint64_t room, room_time; /* bytes that may still be written, and when that was found out */
     struct dead_list dead;
     struct mark *marks;

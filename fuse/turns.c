@@ -34,8 +34,9 @@
 #include "base/clock.h"
 #include "base/wait.h"
 
-#define SPIN_NS (50 * NSEC_PER_USEC)  /* looking for the next request */
-#define CLOSE_NS (100 * NSEC_PER_USEC) /* what came within that is worth looking for the next time */
+#define SPIN_NS (50 * NSEC_PER_USEC) /* looking for the next request */
+#define CLOSE_NS                                                                                   \
+    (100 * NSEC_PER_USEC) /* what came within that is worth looking for the next time */
 #define TICK_NS (2 * NSEC_PER_MSEC)
 
 static struct {
