@@ -23,7 +23,8 @@
 
 #define LOG_MODULE "fuse"
 #define CAPABILITY "security.capability"
-#define ACL_ACCESS "system.posix_acl_access"
+#define ACL "system.posix_acl_"
+#define ACL_ACCESS ACL "access"
 #define TRUSTED "trusted."
 
 static bool begins(const char *s, const char *with)
@@ -34,7 +35,7 @@ static bool begins(const char *s, const char *with)
 static bool known_namespace(const char *name)
 {
     return begins(name, "user.") || begins(name, "security.") || begins(name, TRUSTED) ||
-           begins(name, "system.posix_acl_");
+           begins(name, ACL);
 }
 
 static bool has_none(fuse_req_t req, fuse_ino_t ino)
@@ -42,6 +43,12 @@ static bool has_none(fuse_req_t req, fuse_ino_t ino)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     return !client_getattr(ops_ctx(req)->client, ino, &a) &&
            !(a.flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
+}
+
+/* What an operation on an attribute that is not there yields. */
+static int no_such(const char *name)
+{
+    return known_namespace(name) ? -ENODATA : -EOPNOTSUPP;
 }
 
 /* As getxattr(2) and listxattr(2) want it: size 0 asks for the length. */
@@ -61,7 +68,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     RPC_ENVELOPE(q, GETXATTR_REQ, getxattr_req, &ask);
     struct rpc_result r;
     if (has_none(req, ino)) {
-        ops_reply(req, known_namespace(name) ? -ENODATA : -EOPNOTSUPP);
+        ops_reply(req, no_such(name));
         return;
     }
     log_debug("inode %llu: metad is asked for %s", (unsigned long long)ino, name);
@@ -168,5 +175,8 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
     x.ino = ino;
     x.name = ops_bytes(name, strlen(name));
     x.remove = true;
-    change(req, &x);
+    if (has_none(req, ino)) /* cp(1) takes the default ACL from each directory that it copies to */
+        ops_reply(req, begins(name, ACL) ? 0 : no_such(name));
+    else
+        change(req, &x);
 }

@@ -18,19 +18,20 @@ made() { # DIR: with entries of each kind
     mknod "$1/pipe" p
     chmod 750 "$1/sub"
     touch -d @1234567890 "$1/sub"
-    cp -p "$plain" "$1/copy"
+    cp -a "$plain" "$1/copy" # as an ACL that says only the mode, and no default ACL
 }
 export plain=$work/plain
-echo plain >"$plain"
-chmod 640 "$plain"
+mkdir "$plain"
+echo plain >"$plain/f"
+chmod 640 "$plain/f"
 timeout 20 bash -c "$(declare -f made); made $a/d/held" || { devcluster cont metad; fail "names wait for a metad that stands still"; }
 [ ! -e "$a/d/held/nothing" ] || fail "a name that nobody made"
 links=$(timeout 20 stat -c %h "$a/d/held") || links="no answer"
 devcluster cont metad
-expect "links of the directory, shown while metad stood still" 3 "$links"
+expect "links of the directory, shown while metad stood still" 4 "$links"
 shape() { (cd "$1" && find . -printf '%p %y %m %U %G %n %T@ %C@ %i %l\n' | sort); }
 expect "the other mount's view" "$(shape "$a/d")" "$(shape "$b/d")"
-expect "mode and bytes of a copy" "640 plain" "$(stat -c %a "$b/d/held/copy") $(cat "$b/d/held/copy")"
+expect "mode and bytes of a copy" "640 plain" "$(stat -c %a "$b/d/held/copy/f") $(cat "$b/d/held/copy/f")"
 expect "number of names" 43 "$(ls "$b/d/held" | wc -l)"
 
 # -- seen at once by the other, whatever is under way; and then shared: both make names in one directory
@@ -67,8 +68,8 @@ expect "names made before it" 43 "$(ls "$b/fresh/killed" | wc -l)"
 mkdir "$a/gone"
 timeout 20 bash -c "$(declare -f made); made $a/gone/tree"
 unmade() { # DIR: by name, since a listing may have to ask metad
-    rm "$1/"{empty,link}{1..20} "$1/pipe" "$1/copy"
-    rmdir "$1/sub" "$1"
+    rm "$1/"{empty,link}{1..20} "$1/pipe" "$1/copy/f"
+    rmdir "$1/copy" "$1/sub" "$1"
 }
 devcluster stop metad
 timeout 20 bash -c "$(declare -f unmade); unmade $a/gone/tree" || { devcluster cont metad; fail "removing waits for a metad that stands still"; }
