@@ -299,7 +299,7 @@ static void run_verify(struct service *s, struct rpc_req *req)
         uint32_t n = len - pos < PIECE ? len - pos : PIECE;
         struct store_read sr;
         rc = serve_stopping(s) ? -ERR_SHUTDOWN
-                               : store_read(disk_store(disk), o->chunk, pos, n, true, &sr);
+                               : store_read(disk_store(disk), o->chunk, pos, n, STORE_VERIFY, &sr);
         if (rc == 0) {
             buf_unref(sr.data);
             free(sr.spans);

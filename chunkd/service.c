@@ -9,8 +9,8 @@
  * yet, the peer's role may not call it, or its deadline has passed. The handler then checks what
  * the message says: every number in it is a peer's input.
  *
- * A Read blocks on a cold disk, so it runs on a pool; read_answer is self-contained and may as well
- * be called on the loop thread once the store can tell that it would not block.
+ * A Read blocks on a cold disk, so it runs on a pool, but for small ones of what is in the page
+ * cache (read_here).
  *
  * Thread context: serve_request on loop threads (one connection's requests in order), answers
  * from pool, store writer and loop threads. keys: under a mutex, copied out, as it is read once a
@@ -39,6 +39,7 @@
 #define LOG_MODULE "service"
 #define MAX_KEYS 8u
 #define MAX_READ (1u << 20)
+#define READ_HERE 65536u
 #define MAX_SYNC_CHUNKS 4096u
 #define MAX_QUEUED_READS 2048u
 #define MAX_QUEUED_ORDERS 4096u
@@ -261,14 +262,15 @@ static void merge_spans(struct store_read *r)
 }
 
 /* store_read, with a result that fits a reply. */
-static int read_fitting(struct store *store, const Replfs__ReadReq *in, struct store_read *r)
+static int read_fitting(struct store *store, const Replfs__ReadReq *in, enum store_read_how how,
+                        struct store_read *r)
 {
-    int rc = store_read(store, in->chunk, in->off, in->len, false, r);
+    int rc = store_read(store, in->chunk, in->off, in->len, how, r);
     if (rc != 0 || spans_fit(r))
         return rc;
     buf_unref(r->data);
     free(r->spans);
-    rc = store_read(store, in->chunk, in->off, in->len, true, r);
+    rc = store_read(store, in->chunk, in->off, in->len, STORE_VERIFY, r);
     if (rc == 0)
         merge_spans(r);
     return rc;
@@ -300,6 +302,21 @@ static void read_send(struct service *s, struct rpc_req *req, struct store_read 
     free(r->spans);
 }
 
+/* A small Read of what is in the page cache is answered where it arrives, without a second thread's
+ * wake-up. False: it has to go to the disk, or to who tells what is wrong. */
+static bool read_here(struct service *s, struct rpc_req *req)
+{
+    const Replfs__ReadReq *in = req->env->read_req;
+    struct store_read r;
+    if (in->len > READ_HERE)
+        return false;
+    struct disk *disk = disks_find(s->cfg.disks, in->chunk, true);
+    if (!disk || !disk_store(disk) || read_fitting(disk_store(disk), in, STORE_CACHED, &r))
+        return false;
+    read_send(s, req, &r);
+    return true;
+}
+
 /* Answers a Read that has been checked. May block on the disk. */
 static void read_answer(struct service *s, struct rpc_req *req)
 {
@@ -308,7 +325,7 @@ static void read_answer(struct service *s, struct rpc_req *req)
     struct store_read r;
     int rc = -ERR_NO_CHUNK;
     if (disk && disk_store(disk))
-        rc = read_fitting(disk_store(disk), in, &r);
+        rc = read_fitting(disk_store(disk), in, STORE_PLAIN, &r);
     if (rc != 0)
         serve_fail(s, req, rc, 0, "read of chunk %llx at %u+%u: %s", (unsigned long long)in->chunk,
                    in->off, in->len, err_str(rc));
@@ -339,6 +356,8 @@ static void handle_read(struct service *s, struct rpc_req *req)
         serve_fail(s, req, rc, 0, "Read of chunk %llx", (unsigned long long)in->chunk);
         return;
     }
+    if (read_here(s, req))
+        return;
     struct read_job *job = malloc(sizeof *job);
     if (!job)
         abort();

@@ -83,10 +83,12 @@ struct store_read {
     uint32_t chunk_len;
 };
 /* Whole CRC blocks covering [off, off+len). 0, -ERR_NO_CHUNK, -ERR_SHORT (range reaches past the
- * end; chunk_len is set), -ERR_CRC (this copy is bad: a record's header is damaged, or with verify
- * its bytes), -EIO (the disk cannot read it). Does not check CRCs of data (the reader does) unless
- * verify. Any thread. */
-int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify,
+ * end; chunk_len is set), -ERR_CRC (this copy is bad: a record's header is damaged, or with VERIFY
+ * its bytes), -EIO (the disk cannot read it), with CACHED -EAGAIN: not all of it is in the page cache,
+ * and the disk was not asked. Does not check CRCs of data (the reader does) without VERIFY. Any
+ * thread. */
+enum store_read_how { STORE_PLAIN, STORE_VERIFY, STORE_CACHED };
+int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
                struct store_read *out);
 /* 0 or -ERR_NO_CHUNK. */
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);

@@ -34,6 +34,7 @@ struct piece {
 /* A preadv being put together. */
 struct run {
     struct store *s;
+    int flags; /* of preadv2 */
     struct iovec iov[RUN_IOV];
     int n;
     uint32_t seg;
@@ -55,9 +56,13 @@ static void run_flush(struct run *r)
     int n = r->n;
     uint64_t pos = r->pos;
     while (n > 0) {
-        ssize_t got = preadv(sg->fd, iov, n, (off_t)pos);
+        ssize_t got = preadv2(sg->fd, iov, n, (off_t)pos, r->flags);
         if (got < 0 && errno == EINTR)
             continue;
+        if (got < 0 && r->flags) { /* the next may come after some of it */
+            r->code = -EAGAIN;
+            return;
+        }
         if (got <= 0) {
             int code = got < 0 ? -errno : -ERR_CORRUPT;
             log_error("%s/%s: cannot read at offset %llu: %s", r->s->dir, sg->name,
@@ -136,10 +141,11 @@ static int read_layout(struct reading *rd, struct store_read *out)
     return 0;
 }
 
-static int read_pieces(struct store *s, struct reading *rd, struct store_read *out)
+static int read_pieces(struct store *s, struct reading *rd, enum store_read_how how,
+                       struct store_read *out)
 {
     uint8_t scratch[GAP_MAX];
-    struct run run = {.s = s, .scratch = scratch};
+    struct run run = {.s = s, .flags = how == STORE_CACHED ? RWF_NOWAIT : 0, .scratch = scratch};
     uint8_t *data = out->data->data, *crcs = (uint8_t *)(out->spans + out->n), *h = rd->headers;
     for (uint32_t i = 0; i < out->n; i++) {
         const struct ext *e = &rd->x.v[i];
@@ -188,7 +194,7 @@ static int read_check(struct store *s, uint64_t chunk, struct reading *rd, bool 
     return 0;
 }
 
-static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, bool verify,
+static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, enum store_read_how how,
                        struct store_read *out)
 {
     struct chunk_row row;
@@ -202,11 +208,11 @@ static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, bool
         return -ERR_SHORT;
     rc = read_layout(rd, out);
     if (!rc)
-        rc = read_pieces(s, rd, out);
-    return rc ? rc : read_check(s, chunk, rd, verify, out);
+        rc = read_pieces(s, rd, how, out);
+    return rc ? rc : read_check(s, chunk, rd, how == STORE_VERIFY, out);
 }
 
-int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool verify,
+int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
                struct store_read *out)
 {
     memset(out, 0, sizeof *out);
@@ -216,7 +222,7 @@ int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, bool
     if (off > UINT32_MAX - len)
         rd.end = UINT32_MAX; /* longer than any chunk: ends as -ERR_SHORT */
     unsigned g = grace_enter(&s->grace);
-    int rc = read_inside(s, chunk, &rd, verify, out);
+    int rc = read_inside(s, chunk, &rd, how, out);
     grace_leave(&s->grace, g);
     free(rd.x.v);
     free(rd.headers);

@@ -109,7 +109,7 @@ static double reads(struct bench *b, uint64_t first, uint64_t chunks, uint32_t c
         struct store_read rd;
         uint64_t r = mix64(i + 12345);
         uint32_t off = (uint32_t)((r >> 20) % (chunk_len / 4096)) * 4096;
-        int rc = store_read(b->s, first + r % chunks, off, 4096, false, &rd);
+        int rc = store_read(b->s, first + r % chunks, off, 4096, STORE_PLAIN, &rd);
         if (rc)
             fail("read", rc);
         buf_unref(rd.data);

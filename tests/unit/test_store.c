@@ -29,7 +29,7 @@ static void test_read_gives_whole_blocks(void **state)
     assert_int_equal(rig_append(r, 9, 0, 9000), 0);
     assert_int_equal(rig_append(r, 9, 9000, 20000), 0);
     struct store_read rd;
-    assert_int_equal(store_read(r->s, 9, 5000, 5000, false, &rd), 0);
+    assert_int_equal(store_read(r->s, 9, 5000, 5000, STORE_PLAIN, &rd), 0);
     assert_int_equal(rd.n, 2);
     assert_int_equal(rd.chunk_len, 29000);
     assert_int_equal(rd.spans[0].chunk_off, 4096); /* blocks count from each record's start */
@@ -409,7 +409,7 @@ static void *reader(void *arg)
         uint32_t off = (uint32_t)(mix64(i) % (uint64_t)len);
         uint32_t n = (uint32_t)len - off < 9000 ? (uint32_t)len - off : 9000;
         struct store_read rd;
-        int rc = store_read(r->s, chunk, off, n, true, &rd);
+        int rc = store_read(r->s, chunk, off, n, STORE_VERIFY, &rd);
         assert_true(rc == 0 || rc == -ERR_NO_CHUNK || rc == -ERR_SHORT);
         if (!rc) {
             buf_unref(rd.data);

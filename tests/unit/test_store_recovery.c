@@ -327,7 +327,7 @@ static void test_damaged_payload(void **state)
     assert_int_equal(rig_read(r, 1, 0, 300 * KIB), -ERR_CRC);
     assert_int_equal(rig_read(r, 1, 4096, 4096), 0);
     assert_int_equal(rig_read(r, 1, 12288, 300 * KIB - 12288), 0);
-    assert_int_equal(store_read(r->s, 1, 0, 300 * KIB, false, &rd), 0);
+    assert_int_equal(store_read(r->s, 1, 0, 300 * KIB, STORE_PLAIN, &rd), 0);
     assert_int_equal(crc_blocks_check(rd.data->data, rd.data->len, rd.spans[0].crcs), 2);
     buf_unref(rd.data);
     free(rd.spans);
