@@ -8,7 +8,8 @@
  * Lists: the small files of the directories listed last, in the order of the listing. `next` is the
  * first that was not asked for. The second open in a list begins reading ahead; while opens keep
  * falling into lists (the streak), the listing itself does. At most WINDOW files wait to be opened;
- * one that has to make room unopened ends the streak, and its list.
+ * one that has to make room unopened ends the streak, and its list. An open file keeps its bytes
+ * until they were read to the end; all together at most HELD_MAX.
  *
  * Coherence: what is fetched counts only while the lease held at that time is held, and while the
  * file's change counter is the one the bytes came with; both are looked at under the file's mutex,
@@ -29,6 +30,7 @@
 #define LISTS 64u
 #define LIST_MAX 4096u
 #define FILE_BYTES_MAX (128u << 10)
+#define HELD_MAX (64u << 20)
 #define WINDOW 64u /* times FILE_BYTES_MAX: the most that is kept */
 #define BATCH 16u
 #define EXTENTS 16u
@@ -254,7 +256,7 @@ void ahead_open(struct cfile *f)
 {
     struct client *c = f->c;
     struct ahead *a = c->ahead.a;
-    struct fetched got;
+    struct fetched got = {0};
     struct member *m;
     if (!a)
         return;
@@ -266,14 +268,30 @@ void ahead_open(struct cfile *f)
     pthread_mutex_unlock(&c->ahead.mu);
     if (!have)
         return;
-    if (!f->head && !f->whole && got.change == f->attr.change && got.data->len == f->attr.size &&
-        lcache_held_since(c->lcache, got.begun, f->ino)) {
+    if (!f->head && !f->whole && c->ahead.held < HELD_MAX && got.change == f->attr.change &&
+        got.data->len == f->attr.size && lcache_held_since(c->lcache, got.begun, f->ino)) {
         f->whole = got.data;
+        atomic_fetch_add(&c->ahead.held, got.data->len);
         f->whole_gen = f->map_gen;
         f->whole_begun = got.begun;
     } else {
         buf_unref(got.data);
     }
+}
+
+/* mu held. */
+static struct buf *whole_take(struct cfile *f)
+{
+    struct buf *b = f->whole;
+    if (b)
+        atomic_fetch_sub(&f->c->ahead.held, b->len);
+    f->whole = NULL;
+    return b;
+}
+
+void ahead_drop(struct cfile *f)
+{
+    buf_unref(whole_take(f));
 }
 
 static bool whole_counts(const struct cfile *f)
@@ -290,10 +308,8 @@ bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg)
     bool only = f->opens == 1; /* nobody is reading, so that giving waits for nothing */
     pthread_mutex_unlock(&c->files.mu);
     pthread_mutex_lock(&f->mu);
-    if (only && whole_counts(f) && lcache_hold(c->lcache, &hold, f->whole_begun, f->ino)) {
-        b = f->whole;
-        f->whole = NULL;
-    }
+    if (only && whole_counts(f) && lcache_hold(c->lcache, &hold, f->whole_begun, f->ino))
+        b = whole_take(f);
     pthread_mutex_unlock(&f->mu);
     if (!b)
         return false;
@@ -319,6 +335,8 @@ bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
         memcpy((*out)->data, b->data + off, len);
         (*out)->len = len;
     }
+    if (off + len >= b->len) /* the kernel has all of it now */
+        ahead_drop(f);
     return true;
 }
 

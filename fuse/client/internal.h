@@ -287,7 +287,8 @@ struct client {
     struct {
         pthread_mutex_t mu; /* a leaf */
         pthread_cond_t cv, fetched;
-        struct ahead *a; /* NULL: nothing is read ahead */
+        atomic_size_t held; /* bytes of open files */
+        struct ahead *a;    /* NULL: nothing is read ahead */
     } ahead;
     struct {
         pthread_mutex_t mu;
@@ -619,6 +620,7 @@ void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r,
 void ahead_wait(struct client *c, uint64_t ino);
 /* f is being opened: takes what there is of it. f->mu held, f->attr under a lease. */
 void ahead_open(struct cfile *f);
+void ahead_drop(struct cfile *f); /* f->mu held */
 /* False: it was not read ahead, or is not like that any more. No mu held. */
 bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out);
 #endif

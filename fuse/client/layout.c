@@ -34,8 +34,7 @@ void layout_drop(struct cfile *f)
     idmap_clear(&f->locs);
     extmap_free(&f->base);
     extmap_init(&f->base);
-    buf_unref(f->whole);
-    f->whole = NULL;
+    ahead_drop(f);
     f->base_to = 0;
     f->map_gen++;
     /* Chunks being written are known to us only. */
