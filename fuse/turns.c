@@ -30,6 +30,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <unistd.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "base/clock.h"
 #include "base/wait.h"
@@ -52,7 +55,8 @@ static struct {
 
 static _Thread_local struct {
     unsigned id;
-    bool waited; /* for the last request */
+    bool waited;  /* for the last request */
+    bool reading; /* counted in turns.reading */
 } self;
 
 /* ---- turns ---- */
@@ -114,25 +118,6 @@ static void look_for_next(int fd)
     }
 }
 
-/* This thread ends while it reads. */
-static void cancelled(void *arg)
-{
-    (void)arg;
-    atomic_fetch_sub(&turns.reading, 1);
-    turns_pass();
-}
-
-static ssize_t read_counted(int fd, void *buf, size_t size)
-{
-    ssize_t n;
-    atomic_fetch_add(&turns.reading, 1);
-    pthread_cleanup_push(cancelled, NULL);
-    n = read(fd, buf, size);
-    pthread_cleanup_pop(0);
-    atomic_fetch_sub(&turns.reading, 1);
-    return n;
-}
-
 static void wake_watch(void)
 {
     atomic_fetch_add(&turns.served, 1);
@@ -149,11 +134,8 @@ void turns_share(int fd)
         turns_pass();
 }
 
-ssize_t turns_read(int fd, void *buf, size_t size)
+static ssize_t read_in_turn(int fd, void *buf, size_t size)
 {
-    static atomic_uint last;
-    if (!self.id)
-        self.id = atomic_fetch_add(&last, 1) + 1;
     if (!mine() && !self.waited)
         take();
     self.waited = false;
@@ -161,13 +143,40 @@ ssize_t turns_read(int fd, void *buf, size_t size)
     if (spin)
         look_for_next(fd);
     int64_t since = spin ? 0 : clock_mono();
-    ssize_t n = read_counted(fd, buf, size);
+    self.reading = true;
+    atomic_fetch_add(&turns.reading, 1);
+    ssize_t n = read(fd, buf, size);
+    atomic_fetch_sub(&turns.reading, 1);
+    self.reading = false;
     unsigned nobody = 0;
-    if (atomic_compare_exchange_strong(&turns.owner, &nobody, self.id) || nobody == self.id) {
-        if (since)
-            turns.lively = clock_mono() - since < CLOSE_NS;
-    }
+    bool ours = atomic_compare_exchange_strong(&turns.owner, &nobody, self.id) || mine();
+    if (ours && since)
+        turns.lively = clock_mono() - since < CLOSE_NS;
     wake_watch();
+    return n;
+}
+
+/* This thread ends in its turn, while it reads, or parked. */
+static void cancelled(void *arg)
+{
+    (void)arg;
+    if (self.reading)
+        atomic_fetch_sub(&turns.reading, 1);
+    turns_pass();
+#ifdef __SANITIZE_ADDRESS__ /* it does not see frames go by a cancellation */
+    __asan_handle_no_return();
+#endif
+}
+
+ssize_t turns_read(int fd, void *buf, size_t size)
+{
+    static atomic_uint last;
+    ssize_t n;
+    if (!self.id)
+        self.id = atomic_fetch_add(&last, 1) + 1;
+    pthread_cleanup_push(cancelled, NULL);
+    n = read_in_turn(fd, buf, size);
+    pthread_cleanup_pop(0);
     return n;
 }
 

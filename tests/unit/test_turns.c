@@ -27,10 +27,10 @@ static struct {
 
 static void *server(void *arg)
 {
-    uint8_t what;
+    static _Thread_local uint8_t what; /* not on the stack: it goes by cancellation */
+    static _Thread_local int state;
     (void)arg;
     while (turns_read(rig.fds[0], &what, 1) == 1) {
-        int state;
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state); /* as libfuse does */
         turns_share(rig.fds[0]);
         if (what == LONG)
