@@ -1,8 +1,9 @@
 /* Between libfuse and /dev/fuse: the parts of the protocol that libfuse 3.14 (and in part every
  * later one) does not know.
  *
- * libfuse lets a session's reads and writes of the device be replaced. Ours are the plain system
- * calls plus a look at what passes, in the buffers where it lies: no copy and no call more.
+ * libfuse lets a session's reads and writes of the device be replaced. Ours look at what passes, in
+ * the buffers where it lies, without a copy. Threads read in turns (turns.c), at the price of a
+ * poll(2) for each request that somebody waits for.
  *
  *   INIT        FUSE_HANDLE_KILLPRIV_V2, FUSE_SETXATTR_EXT and FUSE_DIRECT_IO_ALLOW_MMAP are added
  *               to the answer when the kernel offers them. With the first, the file system clears

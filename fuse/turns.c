@@ -7,7 +7,7 @@
  * walks a tree is on its way. The others are parked outside of the kernel.
  *
  * Its holder gives the turn up
- * - before it waits for anything (wait_begin: locks of the client, answers of the cluster),
+ * - before it waits for anything (wait_begin: for a condition, for an answer of the cluster),
  * - when more requests are there already, so that those of several programs are served in parallel,
  * - before what takes long by itself (turns_pass: the bytes of writes),
  * and a parked thread takes it, unless some thread is reading anyway: one that had to wait for its last
@@ -29,6 +29,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <unistd.h>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -38,8 +39,8 @@
 #include "base/wait.h"
 
 #define SPIN_NS (50 * NSEC_PER_USEC) /* looking for the next request */
-#define CLOSE_NS                                                                                   \
-    (100 * NSEC_PER_USEC) /* what came within that is worth looking for the next time */
+/* What came within that is worth looking for the next time. */
+#define CLOSE_NS (100 * NSEC_PER_USEC)
 #define TICK_NS (2 * NSEC_PER_MSEC)
 
 static struct {
@@ -229,4 +230,5 @@ void turns_stop(void)
     pthread_cond_signal(&turns.watched);
     pthread_mutex_unlock(&turns.mu);
     pthread_join(turns.watch, NULL);
+    pthread_cond_destroy(&turns.watched);
 }

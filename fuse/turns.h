@@ -1,7 +1,6 @@
 /* Which of libfuse's threads reads the next request from the kernel. */
 #ifndef REPLFS_FUSE_TURNS_H
 #define REPLFS_FUSE_TURNS_H
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 

@@ -50,19 +50,18 @@ struct list {
     uint64_t used; /* when, of ahead.clock */
 };
 struct fetched {
-    struct fetched *next; /* by age */
+    struct fetched *newer, *older;
     uint64_t ino, change, begun;
     struct buf *data;
-    bool taken;
 };
 struct ahead {
     struct list lists[LISTS];
     struct idmap where; /* ino -> its place, see place_of */
     struct idmap files; /* ino -> struct fetched */
     struct idmap busy;  /* ino -> itself: being fetched */
-    struct fetched *oldest, **newest;
+    struct fetched *oldest, *newest;
     uint64_t queue[WINDOW]; /* to be fetched */
-    size_t nqueue, waiting; /* waiting: fetched and not taken */
+    size_t nqueue;
     uint64_t clock;
     unsigned streak;
     int64_t last; /* when a file of a list was opened */
@@ -137,7 +136,7 @@ static void fill(struct client *c, struct list *l)
 {
     struct ahead *a = c->ahead.a;
     bool more = false;
-    while (l->next < l->n && a->nqueue + a->busy.n + a->waiting < WINDOW) {
+    while (l->next < l->n && a->nqueue + a->busy.n + a->files.n < WINDOW) {
         const struct member *m = &l->v[l->next++];
         if (m->opened || idmap_get(&a->files, m->ino) || idmap_get(&a->busy, m->ino))
             continue;
@@ -164,29 +163,31 @@ void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r,
 
 /* ---- what was fetched (mu held) ---- */
 
-static void file_free(struct ahead *a, struct fetched *f)
+/* Of ino, as it was fetched; the caller has its data. False: nothing. */
+static bool take(struct ahead *a, uint64_t ino, struct fetched *out)
 {
-    if (!f->taken) {
-        idmap_del(&a->files, f->ino);
-        a->waiting--;
-        buf_unref(f->data);
-    }
+    struct fetched *f = idmap_del(&a->files, ino);
+    if (!f)
+        return false;
+    *(f->newer ? &f->newer->older : &a->newest) = f->older;
+    *(f->older ? &f->older->newer : &a->oldest) = f->newer;
+    *out = *f;
     free(f);
+    return true;
 }
 
+/* Nobody wanted it. */
 static void drop_oldest(struct ahead *a)
 {
-    struct fetched *f = a->oldest;
+    struct fetched f;
     struct member *m;
-    struct list *l = f->taken ? NULL : find_place(a, f->ino, &m);
-    if (l) { /* nobody wanted it */
-        a->streak = 0;
+    if (!take(a, a->oldest->ino, &f))
+        abort();
+    struct list *l = find_place(a, f.ino, &m);
+    a->streak = 0;
+    if (l)
         l->next = l->n;
-    }
-    a->oldest = f->next;
-    if (!a->oldest)
-        a->newest = &a->oldest;
-    file_free(a, f);
+    buf_unref(f.data);
 }
 
 static void keep(struct client *c, const struct fetched *got)
@@ -202,24 +203,10 @@ static void keep(struct client *c, const struct fetched *got)
     if (!f)
         abort();
     *f = *got;
-    *a->newest = f;
-    a->newest = &f->next;
+    f->older = a->newest;
+    *(f->older ? &f->older->newer : &a->oldest) = f;
+    a->newest = f;
     idmap_put(&a->files, f->ino, f);
-    a->waiting++;
-    while (a->oldest->taken)
-        drop_oldest(a);
-}
-
-/* Of ino, as it was fetched; the caller has its data. False: nothing. mu held. */
-static bool take(struct ahead *a, uint64_t ino, struct fetched *out)
-{
-    struct fetched *f = idmap_del(&a->files, ino);
-    if (!f)
-        return false;
-    *out = *f;
-    f->taken = true; /* it leaves the list in its turn */
-    a->waiting--;
-    return true;
 }
 
 /* A file of a list is being opened: what may come next is fetched. */
@@ -235,7 +222,7 @@ static void follow(struct client *c, struct list *l, struct member *m)
     m->opened = true;
     if (l->next < behind)
         l->next = behind;
-    while (a->oldest && a->waiting == WINDOW) /* those that were passed over */
+    while (a->files.n >= WINDOW) /* those that were passed over */
         drop_oldest(a);
     if (l->opened > 1 || a->streak > 1)
         fill(c, l);
@@ -443,7 +430,6 @@ int ahead_start(struct client *c)
     struct ahead *a = calloc(1, sizeof(*a));
     if (!a)
         return -ENOMEM;
-    a->newest = &a->oldest;
     c->ahead.a = a;
     while (a->nthreads < AHEAD_THREADS &&
            !pthread_create(&a->threads[a->nthreads], NULL, fetcher, c))

@@ -5,9 +5,10 @@
  * many per message as there are while the last message is on its way, and within 5 ms while nobody
  * waits for them.
  *
- * Queue: commits of bytes (flush.c), new names (names.c) and attribute changes. Changes of one file's attributes that
- * are not on their way yet become one. Those of a file with bytes not committed are held outside of
- * the queue until the commit that empties the file is in it, since the commit would set mtime anew.
+ * Queue: commits of bytes (flush.c), names made and removed (names.c) and attribute changes. Changes
+ * of one file's attributes that are not on their way yet become one. Those of a file with bytes not
+ * committed are held outside of the queue until the commit that empties the file is in it, since the
+ * commit would set mtime anew.
  *
  * What is shown of a file is what metad said with what is held or queued laid over it.
  *
@@ -150,11 +151,11 @@ static void setattr_done(struct mutation *m, int code, const Replfs__MutationRes
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
-    if (lost)
+    if (lost) {
         atomic_fetch_add(&j->c->lost, 1);
-    if (lost)
         log_error("inode %llu: a change of its owner, mode or times was lost: %s",
                   (unsigned long long)j->o.ino, err_str(code));
+    }
     free(j);
 }
 

@@ -9,7 +9,7 @@
  * Opening to read under a lease needs no answer of metad: what the file is like is known, and nobody
  * can remove it without recalling the lease. So metad is not told (`untold`), unless somebody else
  * wants to change the inode (a recall: before the lease is given back), this client is about to take
- * a name away (behind_before), or the file has been open for a while, since a lease may run out. */
+ * a name away (cfile_removing), or the file has been open for a while, since a lease may run out. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
