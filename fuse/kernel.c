@@ -135,7 +135,7 @@ static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
         return n;
     size_t rest = (size_t)n - sizeof(struct fuse_in_header);
     if (awaited(buf))
-        turns_share(fd);
+        turns_share(fd, ((struct fuse_in_header *)buf)->pid);
     return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
 }
 
@@ -173,7 +173,8 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
             return write_init(fd, iov);
         }
     }
-    return writev(fd, iov, count);
+    const struct fuse_out_header *h = iov[0].iov_base;
+    return h->unique ? turns_answer(fd, iov, count) : writev(fd, iov, count);
 }
 
 int kernel_attach(struct fuse_session *se)

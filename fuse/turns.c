@@ -14,10 +14,16 @@
  * request reads without a turn, since the next will probably make it wait as well, and a wake-up by
  * the kernel is cheaper than one to park and one to read.
  *
- * When no thread reads for longer than a tick of the watch, whatever the reason, it wakes a parked one:
- * a call of ours into the kernel may wait for a page that a request not read yet would release.
+ * While one program is served at a time, the thread whose turn it is goes where that runs (near.c) and
+ * lets everybody else run first at the two moments when it has nothing to lose: while it writes an answer,
+ * and while it looks for the next request.
  *
- * States: `owner` has the turn, 0: nobody; `reading` threads are about to read or in read(2). Whoever
+ * When no thread reads for longer than a tick of the watch, whatever the reason, it wakes a parked one:
+ * a call of ours into the kernel may wait for a page that a request not read yet would release, and
+ * others that are let first may not come to an end. If a request waited meanwhile, answers are given in
+ * the ordinary way for a while.
+ *
+ * States: `owner` (a thread's id) has the turn, 0: nobody; `reading` threads are about to read or in read(2). Whoever
  * returns with a request and finds no owner becomes it. Whoever gives up the turn first clears owner,
  * then looks at reading; whoever returns first leaves reading, then looks at owner: so one of the two
  * sees to it that somebody reads.
@@ -30,6 +36,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -37,10 +44,14 @@
 
 #include "base/clock.h"
 #include "base/wait.h"
+#include "near.h"
 
 #define SPIN_NS (50 * NSEC_PER_USEC) /* looking for the next request */
 /* What came within that is worth looking for the next time. */
 #define CLOSE_NS (100 * NSEC_PER_USEC)
+#define QUICK_BYTES 16384u /* copying more takes too long to be the last in line */
+#define SHY_MIN 16u
+#define SHY_MAX 4096u
 #define TICK_NS (2 * NSEC_PER_MSEC)
 
 static struct {
@@ -48,16 +59,23 @@ static struct {
     pthread_cond_t parked, watched;
     pthread_t watch;
     atomic_uint owner, reading;
-    atomic_ulong served; /* requests read so far */
-    atomic_bool asleep;  /* the watch */
-    atomic_bool lively;  /* requests come one upon the other */
+    atomic_ulong served;      /* requests read so far */
+    atomic_bool asleep;       /* the watch */
+    atomic_bool lively;       /* requests come one upon the other */
+    _Atomic int64_t answered; /* when, the last one */
+    atomic_int fd;            /* one of those that are read */
+    bool can_be_near;
+    atomic_bool behind_all; /* the owner runs when nobody else wants to */
+    atomic_uint shy;        /* so many answers are given in the ordinary way */
     bool stop;
 } turns = {.mu = PTHREAD_MUTEX_INITIALIZER, .parked = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local struct {
     unsigned id;
-    bool waited;  /* for the last request */
-    bool reading; /* counted in turns.reading */
+    bool waited;       /* for the last request */
+    bool reading;      /* counted in turns.reading */
+    bool quick;        /* the last answer could be: others were let first */
+    bool right_behind; /* the next request was there when they were done */
 } self;
 
 /* ---- turns ---- */
@@ -89,6 +107,7 @@ void turns_pass(void)
     unsigned id = self.id;
     if (!id || self.waited)
         return;
+    near_leave();
     self.waited = true;
     atomic_compare_exchange_strong(&turns.owner, &id, 0);
     if (atomic_load(&turns.owner) || atomic_load(&turns.reading))
@@ -106,17 +125,22 @@ static bool there(int fd)
     return poll(&p, 1, 0) > 0;
 }
 
+static void last_in_line(bool on)
+{
+    if (!turns.can_be_near)
+        return;
+    atomic_store(&turns.behind_all, on);
+    near_idle(0, on);
+}
+
 /* Others run meanwhile, if there are any. */
 static void look_for_next(int fd)
 {
     int64_t until = clock_mono() + SPIN_NS;
-    while (!there(fd)) {
-        if (clock_mono() > until) {
-            turns.lively = false;
-            return;
-        }
+    last_in_line(true);
+    while (!there(fd) && clock_mono() < until)
         sched_yield();
-    }
+    last_in_line(false);
 }
 
 static void wake_watch(void)
@@ -129,21 +153,53 @@ static void wake_watch(void)
     pthread_mutex_unlock(&turns.mu);
 }
 
-void turns_share(int fd)
+void turns_share(int fd, uint32_t tid)
 {
-    if (mine() && there(fd))
+    if (!mine())
+        return;
+    if (there(fd))
         turns_pass();
+    else if (turns.lively && turns.can_be_near)
+        near_came(tid, self.right_behind);
+    else
+        near_leave();
+}
+
+static size_t bytes_of(const struct iovec *iov, int count)
+{
+    size_t sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += iov[i].iov_len;
+    return sum;
+}
+
+ssize_t turns_answer(int fd, const struct iovec *iov, int count)
+{
+    unsigned shy = atomic_load(&turns.shy);
+    bool quick = mine() && turns.lively && !shy && bytes_of(iov, count) <= QUICK_BYTES;
+    if (shy)
+        atomic_compare_exchange_strong(&turns.shy, &shy, shy - 1);
+    if (quick)
+        last_in_line(true);
+    ssize_t n = writev(fd, iov, count);
+    if (quick)
+        last_in_line(false);
+    self.quick = quick;
+    atomic_store(&turns.answered, clock_mono());
+    return n;
 }
 
 static ssize_t read_in_turn(int fd, void *buf, size_t size)
 {
+    if (!mine())
+        near_leave();
     if (!mine() && !self.waited)
         take();
     self.waited = false;
-    bool spin = mine() && turns.lively;
-    if (spin)
+    self.right_behind = self.quick && there(fd);
+    if (!self.right_behind && mine() && turns.lively && !atomic_load(&turns.shy))
         look_for_next(fd);
-    int64_t since = spin ? 0 : clock_mono();
+    self.quick = false;
     self.reading = true;
     atomic_fetch_add(&turns.reading, 1);
     ssize_t n = read(fd, buf, size);
@@ -151,8 +207,8 @@ static ssize_t read_in_turn(int fd, void *buf, size_t size)
     self.reading = false;
     unsigned nobody = 0;
     bool ours = atomic_compare_exchange_strong(&turns.owner, &nobody, self.id) || mine();
-    if (ours && since)
-        turns.lively = clock_mono() - since < CLOSE_NS;
+    if (ours && !self.right_behind)
+        turns.lively = clock_mono() - atomic_load(&turns.answered) < CLOSE_NS;
     wake_watch();
     return n;
 }
@@ -171,10 +227,13 @@ static void cancelled(void *arg)
 
 ssize_t turns_read(int fd, void *buf, size_t size)
 {
-    static atomic_uint last;
     ssize_t n;
-    if (!self.id)
-        self.id = atomic_fetch_add(&last, 1) + 1;
+    atomic_store_explicit(&turns.fd, fd, memory_order_relaxed);
+    if (!self.id) {
+        self.id = (unsigned)gettid();
+        if (turns.can_be_near)
+            near_begin();
+    }
     pthread_cleanup_push(cancelled, NULL);
     n = read_in_turn(fd, buf, size);
     pthread_cleanup_pop(0);
@@ -182,6 +241,20 @@ ssize_t turns_read(int fd, void *buf, size_t size)
 }
 
 /* ---- the watch ---- */
+
+/* The owner let others go first, and they do not come to an end. When a request waits, not so soon again. */
+static void owner_is_kept(void)
+{
+    static unsigned shy;
+    static int64_t last;
+    int64_t now = clock_mono();
+    near_idle((pid_t)atomic_load(&turns.owner), false);
+    if (!there(atomic_load(&turns.fd)))
+        return;
+    shy = now - last > NSEC_PER_SEC ? SHY_MIN : shy < SHY_MAX ? shy * 2 : SHY_MAX;
+    last = now;
+    atomic_store(&turns.shy, shy);
+}
 
 static void *watch(void *arg)
 {
@@ -200,6 +273,8 @@ static void *watch(void *arg)
             continue;
         }
         if (idle) {
+            if (atomic_load(&turns.behind_all))
+                owner_is_kept();
             atomic_store(&turns.owner, 0);
             pthread_cond_signal(&turns.parked);
         }
@@ -219,6 +294,7 @@ int turns_start(void)
     pthread_cond_init(&turns.watched, &a);
     pthread_condattr_destroy(&a);
     turns.stop = false;
+    turns.can_be_near = near_start();
     wait_set_hook(turns_pass);
     return -pthread_create(&turns.watch, NULL, watch, NULL);
 }

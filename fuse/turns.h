@@ -2,7 +2,9 @@
 #ifndef REPLFS_FUSE_TURNS_H
 #define REPLFS_FUSE_TURNS_H
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
+struct iovec;
 
 /* Starts what watches over the turns. 0 or -errno. */
 int turns_start(void);
@@ -11,6 +13,8 @@ void turns_stop(void); /* once no thread takes turns any more */
 ssize_t turns_read(int fd, void *buf, size_t size);
 /* This thread's request will take long: another may read. */
 void turns_pass(void);
-/* Likewise when there are more already. */
-void turns_share(int fd);
+/* Likewise when there are more already; else thread tid, 0 if not known, is the only one to be served. */
+void turns_share(int fd, uint32_t tid);
+/* writev(2) of an answer. No lock may be held. */
+ssize_t turns_answer(int fd, const struct iovec *iov, int count);
 #endif
