@@ -123,7 +123,7 @@ static size_t look(struct fuse_in_header *h, size_t len)
 static bool awaited(const struct fuse_in_header *h)
 {
     return h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET &&
-           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR;
+           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR && h->opcode != FUSE_READ;
 }
 
 static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)

@@ -160,18 +160,32 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         ops_closed(m, &handle_of(fi)->node);
 }
 
+struct reading {
+    fuse_req_t req;
+    struct cfile *file;
+    bool counts; /* for the access time */
+};
+
+static void read_over(void *arg, int rc, struct buf *b)
+{
+    struct reading *r = arg;
+    if (!rc && r->counts)
+        cfile_accessed(r->file);
+    if (rc < 0)
+        ops_reply(r->req, rc);
+    else
+        fuse_reply_buf(r->req, b ? (const char *)b->data : NULL, b ? b->len : 0);
+    free(r);
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    struct buf *b = NULL;
+    struct reading *r = malloc(sizeof *r);
     (void)ino;
-    int rc = cfile_read(handle_of(fi)->file, off, size, &b);
-    if (!rc && !(fi->flags & O_NOATIME))
-        cfile_accessed(handle_of(fi)->file);
-    if (rc < 0)
-        ops_reply(req, rc);
-    else
-        fuse_reply_buf(req, b ? (const char *)b->data : NULL, b ? b->len : 0);
-    buf_unref(b);
+    if (!r)
+        abort();
+    *r = (struct reading){req, handle_of(fi)->file, !(fi->flags & O_NOATIME)};
+    cfile_read_later(r->file, off, size, read_over, r);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,

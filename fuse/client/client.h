@@ -99,9 +99,13 @@ int cfile_write(struct cfile *f, const void *data, size_t len, off_t *off, unsig
  * zeros), short at the end of the file. *out is one buffer. Checks every CRC; tries every copy;
  * -EIO when none is good. */
 int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
+/* The same, but returns as soon as they are asked for: done is called once, with b (NULL on errors) for as
+ * long as it runs, by this thread before that or later by one that must not wait. */
+struct buf;
+typedef void cfile_read_fn(void *arg, int code, struct buf *b);
+void cfile_read_later(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg);
 /* All bytes of a file that was just opened and is not open otherwise, when they are at hand: to be put
  * into the kernel's cache, where a recall of the lease finds them. True when give said so. */
-struct buf;
 typedef bool cfile_whole_fn(void *arg, uint64_t ino, const struct buf *b);
 bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg);
 /* flush (close): every copy has accepted; metad knows, or will before another client can look. fsync:

@@ -290,6 +290,13 @@ struct client {
         atomic_size_t held; /* bytes of open files */
         struct ahead *a;    /* NULL: nothing is read ahead */
     } ahead;
+    struct {                /* that nobody waits for */
+        pthread_mutex_t mu; /* a leaf but for those of readops */
+        pthread_cond_t cv;
+        struct readop *first;
+        size_t n;     /* with those that left the list, until they are over */
+        bool ticking; /* somebody will look after them */
+    } reads;
     struct {
         pthread_mutex_t mu;
         struct idmap map;
@@ -605,6 +612,8 @@ void client_locks_claims_free(struct locks_claims *x);
 void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
 /* ---- read.c ---- */
+void reads_init(struct client *c);
+void reads_end(struct client *c); /* waits for those of cfile_read_later */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
 /* The first len bytes of a file whose layout is known, read once: NULL when it is not. try_ms: until a
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */

@@ -8,19 +8,27 @@
  * and the read begins again, until the mount's time-out; when all copies answered and none is
  * good, twice in a row, it is EIO at once. No byte whose CRC was not checked leaves this file.
  *
- * Threads: the reader does everything but the completions, which only queue the answer. A readop
- * is referenced by its reader and by each outstanding request. */
+ * Nobody waits for an ordinary read (read_later): whoever has an answer goes on with it, one at a
+ * time (op->handling), and the last one hands out the bytes; a tick looks for copies that are slow.
+ * What went wrong with every copy once gets a thread of its own, which tries until the time-out.
+ *
+ * Threads: answers come on loop threads, which only queue them where a reader waits (op_wait). A
+ * readop is referenced by its reader, or as long as it is listed, and by each outstanding request. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/wait.h"
 
 #define LOG_MODULE "read"
 #define READ_MAX (1u << 20)
 #define HEDGE_MS 500
+#define TICK_MS 100u
 #define TRY_TIMEOUT_MS 10000u
 
 struct span {
@@ -63,6 +71,15 @@ struct readop {
     size_t len;
     unsigned try_ms;
     bool stale; /* a chunk without location */
+
+    /* where nobody waits: */
+    cfile_read_fn *done;
+    void *arg;
+    struct cfile *f; /* referenced */
+    uint64_t off, map_gen;
+    int64_t deadline;
+    bool handling;              /* some thread is at the segments; mu */
+    struct readop *prev, *next; /* c->reads.mu */
 };
 
 /* ---- readop ---- */
@@ -79,6 +96,14 @@ static struct readop *op_new(struct cfile *f)
     op->try_ms = f->c->cfg.timeout_ms < TRY_TIMEOUT_MS ? f->c->cfg.timeout_ms : TRY_TIMEOUT_MS;
     pthread_mutex_init(&op->mu, NULL);
     cond_init_mono(&op->cv);
+    return op;
+}
+
+static struct readop *op_ref(struct readop *op)
+{
+    pthread_mutex_lock(&op->mu);
+    op->refs++;
+    pthread_mutex_unlock(&op->mu);
     return op;
 }
 
@@ -132,6 +157,8 @@ static int keep_spans(struct answer *a, const Replfs__ReadReply *r)
     return 0;
 }
 
+static void later_go_on(struct readop *op, int64_t now);
+
 static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     struct answer *a = arg;
@@ -149,6 +176,8 @@ static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     op->answers = a;
     pthread_cond_signal(&op->cv);
     pthread_mutex_unlock(&op->mu);
+    if (op->done)
+        later_go_on(op, 0);
     op_unref(op);
 }
 
@@ -170,7 +199,7 @@ static bool ask_next(struct readop *op, size_t i)
         struct answer *a = calloc(1, sizeof(*a));
         if (!a)
             abort();
-        *a = (struct answer){.op = op, .seg = i, .chunkd = id, .started = clock_mono()};
+        *a = (struct answer){.op = op_ref(op), .seg = i, .chunkd = id, .started = clock_mono()};
         Replfs__ReadReq m = REPLFS__READ_REQ__INIT;
         m.chunk = s->loc.chunk;
         m.off = s->off;
@@ -178,9 +207,6 @@ static bool ask_next(struct readop *op, size_t i)
         m.session = op->session;
         m.cap = (ProtobufCBinaryData){s->loc.cap_len, s->loc.cap};
         RPC_ENVELOPE(env, READ_REQ, read_req, &m);
-        pthread_mutex_lock(&op->mu);
-        op->refs++;
-        pthread_mutex_unlock(&op->mu);
         s->pending++;
         s->hedge_at = clock_mono() + HEDGE_MS * NSEC_PER_MSEC;
         nodes_begin(c, id);
@@ -281,43 +307,59 @@ static void op_start(struct readop *op)
     }
 }
 
+/* How many segments are not done; those that have waited long are asked of another copy, too. *wake
+ * becomes when that will be due next, if that is sooner. */
+static size_t op_left(struct readop *op, int64_t now, int64_t *wake)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < op->nsegs; i++) {
+        struct readseg *s = &op->segs[i];
+        if (s->done)
+            continue;
+        left++;
+        if (s->next < s->loc.n && now >= s->hedge_at && ask_next(op, i))
+            atomic_fetch_add(&op->c->read_retries, 1);
+        if (s->next < s->loc.n && s->hedge_at < *wake)
+            *wake = s->hedge_at;
+    }
+    return left;
+}
+
+static void handle_all(struct readop *op, struct answer *list)
+{
+    while (list) {
+        struct answer *a = list;
+        list = a->next;
+        handle(op, a);
+        answer_free(a);
+    }
+}
+
+/* 0 or the worst code, of segments that are done. */
+static int op_code(const struct readop *op)
+{
+    for (size_t i = 0; i < op->nsegs; i++) {
+        if (op->segs[i].code)
+            return op->segs[i].code;
+    }
+    return 0;
+}
+
 /* Waits until each segment is done, well or not. 0 or the worst code. */
 static int op_wait(struct readop *op)
 {
-    size_t left = 0;
     for (;;) {
         int64_t now = clock_mono(), wake = now + NSEC_PER_SEC;
-        left = 0;
-        for (size_t i = 0; i < op->nsegs; i++) {
-            struct readseg *s = &op->segs[i];
-            if (s->done)
-                continue;
-            left++;
-            if (s->next < s->loc.n && now >= s->hedge_at && ask_next(op, i))
-                atomic_fetch_add(&op->c->read_retries, 1);
-            if (s->next < s->loc.n && s->hedge_at < wake)
-                wake = s->hedge_at;
-        }
-        if (!left)
-            break;
+        if (!op_left(op, now, &wake))
+            return op_code(op);
         pthread_mutex_lock(&op->mu);
         if (!op->answers)
             cond_wait_until(&op->cv, &op->mu, wake);
         struct answer *list = op->answers;
         op->answers = NULL;
         pthread_mutex_unlock(&op->mu);
-        while (list) {
-            struct answer *a = list;
-            list = a->next;
-            handle(op, a);
-            answer_free(a);
-        }
+        handle_all(op, list);
     }
-    for (size_t i = 0; i < op->nsegs; i++) {
-        if (op->segs[i].code)
-            return op->segs[i].code;
-    }
-    return 0;
 }
 
 /* ---- cutting a read into segments (f->mu held) ---- */
@@ -420,6 +462,15 @@ static void log_failed(const struct readop *op, int rc)
               (unsigned long long)op->ino, err_str(rc));
 }
 
+/* What metad said of the file before gen did not serve. */
+static void distrust(struct cfile *f, uint64_t gen)
+{
+    pthread_mutex_lock(&f->mu);
+    if (f->map_gen == gen)
+        layout_drop(f);
+    pthread_mutex_unlock(&f->mu);
+}
+
 /* One round: 0, or a code; *again: worth fetching the layout and trying once more; *answered:
  * all copies did. */
 static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadline, bool log,
@@ -448,19 +499,14 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     } else if (log) {
         log_failed(op, rc);
     }
-    if (*again) {
-        pthread_mutex_lock(&f->mu);
-        if (f->map_gen == gen)
-            layout_drop(f);
-        pthread_mutex_unlock(&f->mu);
-    }
+    if (*again)
+        distrust(f, gen);
     op_unref(op);
     return rc;
 }
 
-int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
+static int read_until(struct cfile *f, uint64_t off, size_t len, int64_t deadline, struct buf **out)
 {
-    int64_t deadline = client_deadline(f->c);
     unsigned hopeless = 0, pause_ms = 20;
     for (;;) {
         bool again, answered;
@@ -477,6 +523,11 @@ int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
         pause_ms = pause_ms < 400 ? pause_ms * 2 : 500;
         nodes_refresh(f->c);
     }
+}
+
+int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
+{
+    return read_until(f, off, len, client_deadline(f->c), out);
 }
 
 struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms)
@@ -507,7 +558,132 @@ int read_wait(struct readop *op, struct buf **out)
     return rc;
 }
 
-int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
+/* ---- reads that nobody waits for ---- */
+
+void reads_init(struct client *c)
+{
+    pthread_mutex_init(&c->reads.mu, NULL);
+    cond_init_mono(&c->reads.cv);
+}
+
+static void tick(void *arg);
+
+static void later_list(struct client *c, struct readop *op)
+{
+    LOCK_SCOPE(&c->reads.mu);
+    c->reads.n++;
+    op->next = c->reads.first;
+    if (op->next)
+        op->next->prev = op;
+    c->reads.first = op;
+    if (!c->reads.ticking)
+        rpc_loop_defer(c->loop, TICK_MS, tick, c);
+    c->reads.ticking = true;
+}
+
+static void later_unlist(struct client *c, struct readop *op)
+{
+    LOCK_SCOPE(&c->reads.mu);
+    *(op->prev ? &op->prev->next : &c->reads.first) = op->next;
+    if (op->next)
+        op->next->prev = op->prev;
+}
+
+/* The client may go once nothing of this kind is left. */
+static void later_over(struct readop *op, int rc, struct buf *b)
+{
+    struct client *c = op->c;
+    op->done(op->arg, rc, b);
+    cfile_unref(op->f);
+    op_unref(op);
+    LOCK_SCOPE(&c->reads.mu);
+    if (!--c->reads.n)
+        pthread_cond_broadcast(&c->reads.cv);
+}
+
+static void *try_again(void *arg)
+{
+    struct readop *op = arg;
+    struct buf *b = NULL;
+    distrust(op->f, op->map_gen);
+    int rc = read_until(op->f, op->off, op->len, op->deadline, &b);
+    later_over(op, rc, b);
+    buf_unref(b);
+    return NULL;
+}
+
+static void later_end(struct readop *op)
+{
+    pthread_t t;
+    later_unlist(op->c, op);
+    int rc = op_code(op);
+    if (rc && !pthread_create(&t, NULL, try_again, op))
+        pthread_detach(t);
+    else
+        later_over(op, rc ? -EIO : 0, op->out);
+}
+
+/* By whoever set op->handling, as long as there are answers. now: copies that are slow by then get
+ * company. */
+static void later_handle(struct readop *op, int64_t now)
+{
+    int64_t wake = INT64_MAX;
+    while (op_left(op, now, &wake)) {
+        pthread_mutex_lock(&op->mu);
+        struct answer *list = op->answers;
+        op->answers = NULL;
+        op->handling = list != NULL;
+        pthread_mutex_unlock(&op->mu);
+        if (!list)
+            return;
+        handle_all(op, list);
+    }
+    later_end(op); /* still handling: later answers find nothing to do */
+}
+
+static void later_go_on(struct readop *op, int64_t now)
+{
+    pthread_mutex_lock(&op->mu);
+    bool mine = !op->handling;
+    op->handling = true;
+    pthread_mutex_unlock(&op->mu);
+    if (mine)
+        later_handle(op, now);
+}
+
+/* Looks after all that are outstanding, as long as there are any. */
+static void tick(void *arg)
+{
+    struct client *c = arg;
+    size_t n = 0;
+    pthread_mutex_lock(&c->reads.mu);
+    struct readop **list = calloc(c->reads.n + 1, sizeof(struct readop *));
+    if (!list)
+        abort();
+    for (struct readop *op = c->reads.first; op; op = op->next)
+        list[n++] = op_ref(op);
+    c->reads.ticking = n > 0;
+    pthread_mutex_unlock(&c->reads.mu);
+    for (size_t i = 0; i < n; i++) {
+        later_go_on(list[i], clock_mono());
+        op_unref(list[i]);
+    }
+    free(list);
+    if (n)
+        rpc_loop_defer(c->loop, TICK_MS, tick, c);
+}
+
+void reads_end(struct client *c)
+{
+    LOCK_SCOPE(&c->reads.mu);
+    while (c->reads.n) /* each has a deadline */
+        cond_wait_until(&c->reads.cv, &c->reads.mu, clock_mono() + NSEC_PER_SEC);
+}
+
+/* ---- what the outside calls ---- */
+
+/* Bytes that are at hand, 1; or 0: those at chunkds are needed; or an error. */
+static int read_local(struct cfile *f, off_t off, size_t len, struct buf **out)
 {
     if (off < 0)
         return -EINVAL;
@@ -519,5 +695,73 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
         if (rc)
             return rc;
     }
-    return ahead_read(f, (uint64_t)off, len, out) ? 0 : read_range(f, (uint64_t)off, len, out);
+    return ahead_read(f, (uint64_t)off, len, out);
+}
+
+/* Asks for what is needed: NULL when metad has to be asked first what that is, or cannot be. */
+static struct readop *later_plan(struct cfile *f, uint64_t off, size_t len, int64_t deadline)
+{
+    struct readop *op = op_new(f);
+    if (!op)
+        abort();
+    pthread_mutex_lock(&f->mu);
+    op->map_gen = f->map_gen;
+    int rc = op_plan(f, op, off, len, deadline);
+    pthread_mutex_unlock(&f->mu);
+    if (!rc && !op->stale)
+        return op;
+    op_unref(op);
+    return NULL;
+}
+
+void cfile_read_later(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg)
+{
+    int64_t deadline = client_deadline(f->c);
+    struct buf *b = NULL;
+    int rc = read_local(f, off, len, &b);
+    struct readop *op = rc ? NULL : later_plan(f, (uint64_t)off, len, deadline);
+    if (!op) {
+        if (!rc)
+            rc = read_until(f, (uint64_t)off, len, deadline, &b);
+        done(arg, rc < 0 ? rc : 0, b);
+        buf_unref(b);
+        return;
+    }
+    op->f = f;
+    cfile_ref(f);
+    op->done = done;
+    op->arg = arg;
+    op->off = (uint64_t)off;
+    op->deadline = deadline;
+    op->handling = true;
+    later_list(f->c, op);
+    op_start(op);
+    later_handle(op, 0);
+}
+
+struct waited {
+    sem_t over;
+    int rc;
+    struct buf *b;
+};
+
+static void wake(void *arg, int rc, struct buf *b)
+{
+    struct waited *w = arg;
+    w->rc = rc;
+    w->b = buf_ref(b);
+    sem_post(&w->over);
+}
+
+int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
+{
+    struct waited w = {0};
+    sem_init(&w.over, 0, 0);
+    cfile_read_later(f, off, len, wake, &w);
+    wait_begin();
+    while (sem_wait(&w.over)) /* EINTR */
+        ;
+    sem_destroy(&w.over);
+    *out = w.b;
+    return w.rc;
 }
