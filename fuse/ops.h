@@ -121,8 +121,9 @@ void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
               int sleep);
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
-/* A descriptor is closed: its process' POSIX locks of the file go. An open file ends: what was
- * locked through it goes. */
+/* A descriptor is being closed; whether its process has POSIX locks of the file, which go with it, in the
+ * end. An open file ends: what was locked through it goes. */
+bool ops_unlock_closing(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi);
 void ops_unlock_flush(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi);
 void ops_unlock_release(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi);
 

@@ -222,7 +222,7 @@ static int add_entries(struct dirh *d, struct listing *l, uint64_t ino, uint64_t
 {
     for (;;) {
         const Replfs__ReaddirReply *r = d->page.rep ? d->page.rep->readdir_reply : NULL;
-        bool usable = r && d->after == after && d->plus == l->plus;
+        bool usable = r && d->after == after && (d->plus || !l->plus);
         if (!usable || (d->pos == r->n_entries && !r->eof)) {
             int rc = fetch_page(d, l->req, ino, after, l->plus);
             if (rc)

@@ -219,11 +219,33 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
         fuse_lowlevel_notify_inval_inode(se, ino, from, 0);
 }
 
+struct flushing {
+    fuse_req_t req;
+    struct handle *h;
+};
+
+static void flush_over(void *arg, int rc)
+{
+    struct flushing *x = arg;
+    ops_reply(x->req, with_errors(x->h, rc));
+    free(x);
+}
+
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
+    bool locked = ops_unlock_closing(req, ino, fi);
+    if (h->writable && !locked) {
+        struct flushing *x = malloc(sizeof *x);
+        if (!x)
+            abort();
+        *x = (struct flushing){req, h};
+        cfile_flush_later(h->file, flush_over, x);
+        return;
+    }
     int rc = h->writable ? with_errors(h, cfile_flush(h->file)) : 0;
-    ops_unlock_flush(req, ino, fi);
+    if (locked)
+        ops_unlock_flush(req, ino, fi);
     ops_reply(req, rc);
 }
 

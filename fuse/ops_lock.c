@@ -108,12 +108,16 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
     set(req, &l, !(op & LOCK_NB));
 }
 
-void ops_unlock_flush(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
+bool ops_unlock_closing(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
 {
     struct client *c = ops_ctx(req)->client;
     client_locks_closing(c, ino, fi->fh);
-    if (!client_locks_owner(c, ino, fi->lock_owner))
-        return;
+    return client_locks_owner(c, ino, fi->lock_owner);
+}
+
+void ops_unlock_flush(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
+{
+    struct client *c = ops_ctx(req)->client;
     client_flush_ino(c, ino);
     client_unlock_owner(c, ino, fi->lock_owner);
 }

@@ -74,6 +74,7 @@ static _Thread_local struct {
     unsigned id;
     bool waited;       /* for the last request */
     bool reading;      /* counted in turns.reading */
+    uint32_t tid;      /* whose call was the last one */
     bool quick;        /* the last answer could be: others were let first */
     bool right_behind; /* the next request was there when they were done */
 } self;
@@ -157,7 +158,10 @@ void turns_share(int fd, uint32_t tid)
 {
     if (!mine())
         return;
-    if (there(fd))
+    /* What else is there while one program calls and calls will be what the kernel says by itself. */
+    bool same = self.right_behind && self.tid == tid;
+    self.tid = tid;
+    if (!same && there(fd))
         turns_pass();
     else if (turns.lively && turns.can_be_near)
         near_came(tid, self.right_behind);
@@ -199,7 +203,6 @@ static ssize_t read_in_turn(int fd, void *buf, size_t size)
     self.right_behind = self.quick && there(fd);
     if (!self.right_behind && mine() && turns.lively && !atomic_load(&turns.shy))
         look_for_next(fd);
-    self.quick = false;
     self.reading = true;
     atomic_fetch_add(&turns.reading, 1);
     ssize_t n = read(fd, buf, size);

@@ -43,7 +43,9 @@ static void locks_init(struct client *c)
     cond_init_mono(&c->behind.cv);
     cond_init_mono(&c->behind.done_cv);
     c->behind.tail = &c->behind.head;
-    reads_init(c);
+    later_init(c);
+    pthread_mutex_init(&c->reads.mu, NULL);
+    pthread_mutex_init(&c->closes.mu, NULL);
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
@@ -117,7 +119,7 @@ int client_open(const struct client_config *cfg, struct client **out)
 void client_close(struct client *c)
 {
     struct cfile **list;
-    reads_end(c);
+    later_wait(c);
     size_t n = cfile_dirty_all(c, &list);
     for (size_t i = 0; i < n; i++) {
         int rc = flush_file(list[i], FLUSH_COMMIT, true);

@@ -111,6 +111,10 @@ bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg);
 /* flush (close): every copy has accepted; metad knows, or will before another client can look. fsync:
  * every copy synced, metad's log synced. */
 int cfile_flush(struct cfile *f);
+/* The same, but returns once all bytes are on their way, when that is all there is to wait for: done is
+ * called once, by this thread before that or later by one that must not wait. */
+typedef void cfile_flush_fn(void *arg, int code);
+void cfile_flush_later(struct cfile *f, cfile_flush_fn *done, void *arg);
 int cfile_fsync(struct cfile *f);
 /* The last error of the background since *seen (0: since the file was first opened), once for each
  * holder of a `seen`; 0: none. */

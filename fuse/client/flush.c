@@ -14,12 +14,16 @@
  * what is acknowledged, syncs chunks that get no more appends (so that they can be forgotten),
  * pumps after pauses, gives up what stalls.
  *
+ * Of a close, only the acknowledgements are waited for, and not by a thread (cfile_flush_later), when
+ * the commit may be done behind.
+ *
  * Errors of the background stay in f->err until a write, flush or fsync takes them: once. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/cleanup.h"
 #include "base/log.h"
 
 #define LOG_MODULE "flush"
@@ -467,6 +471,123 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
     }
     pthread_mutex_unlock(&f->mu);
     return rc;
+}
+
+/* ---- closes that nobody waits for ---- */
+
+struct closing {
+    struct closing *prev, *next; /* c->closes.mu */
+    struct cfile *f;             /* referenced */
+    uint64_t target;             /* below it, all copies have to acknowledge */
+    cfile_flush_fn *done;
+    void *arg;
+};
+
+static void closing_list(struct client *c, struct closing *k)
+{
+    later_begin(c);
+    LOCK_SCOPE(&c->closes.mu);
+    k->next = c->closes.first;
+    if (k->next)
+        k->next->prev = k;
+    c->closes.first = k;
+    c->closes.n++;
+}
+
+/* One of f that need not wait any more leaves the list. f->mu held. */
+static struct closing *closing_take(struct cfile *f)
+{
+    struct client *c = f->c;
+    LOCK_SCOPE(&c->closes.mu);
+    struct closing *k = c->closes.first;
+    while (k && (k->f != f || any_below(f, k->target, true)))
+        k = k->next;
+    if (!k)
+        return NULL;
+    *(k->prev ? &k->prev->next : &c->closes.first) = k->next;
+    if (k->next)
+        k->next->prev = k->prev;
+    c->closes.n--;
+    f->closing--;
+    return k;
+}
+
+static void closing_over(struct closing *k, int rc)
+{
+    struct client *c = k->f->c;
+    k->done(k->arg, rc);
+    cfile_unref(k->f);
+    free(k);
+    later_done(c);
+}
+
+static void *close_waiting(void *arg)
+{
+    struct closing *k = arg;
+    closing_over(k, cfile_flush(k->f));
+    return NULL;
+}
+
+void closes_go_on(struct cfile *f)
+{
+    for (;;) {
+        pthread_mutex_lock(&f->mu);
+        struct closing *k = f->closing ? closing_take(f) : NULL;
+        bool later = k && commit_later(f, k->target);
+        int rc = later ? cfile_take_err(f) : 0;
+        pthread_mutex_unlock(&f->mu);
+        if (!k)
+            return;
+        if (later || !later_thread(close_waiting, k))
+            closing_over(k, later ? rc : -EIO);
+    }
+}
+
+void closes_look(struct client *c)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&c->closes.mu);
+    struct cfile **list = calloc(c->closes.n + 1, sizeof(struct cfile *));
+    if (!list)
+        abort();
+    for (struct closing *k = c->closes.first; k; k = k->next) {
+        cfile_ref(k->f);
+        list[n++] = k->f;
+    }
+    pthread_mutex_unlock(&c->closes.mu);
+    for (size_t i = 0; i < n; i++) {
+        closes_go_on(list[i]);
+        cfile_unref(list[i]);
+    }
+    free(list);
+}
+
+/* Sends all there is, and lists the close, if all that it has to wait for is acknowledgements. */
+static bool close_later(struct cfile *f, cfile_flush_fn *done, void *arg)
+{
+    struct client *c = f->c;
+    LOCK_SCOPE(&f->mu);
+    if (!f->head || c->cfg.sync_all || c->cfg.async_close || quota_applies(f) ||
+        !lcache_exclusive(c->lcache, f->ino))
+        return false;
+    uint64_t target = f->next_abuf;
+    seal_and_send(f, false);
+    if (!any_below(f, target, true))
+        return false;
+    struct closing *k = malloc(sizeof(*k));
+    if (!k)
+        abort();
+    *k = (struct closing){.f = f, .target = target, .done = done, .arg = arg};
+    cfile_ref(f);
+    f->closing++;
+    closing_list(c, k);
+    return true;
+}
+
+void cfile_flush_later(struct cfile *f, cfile_flush_fn *done, void *arg)
+{
+    if (!close_later(f, done, arg))
+        done(arg, cfile_flush(f));
 }
 
 int cfile_flush(struct cfile *f)

@@ -196,6 +196,7 @@ struct cfile {
     bool through;     /* others are at it: nothing is kept back */
     bool eager;       /* closed with bytes not committed: as soon as possible */
     unsigned linger;  /* closes that wait until nothing is left to commit */
+    unsigned closing; /* that nobody waits for */
     bool want_grant;  /* in the grants' waiting list */
     bool syncing;     /* a background sync is under way */
     int err;          /* not reported yet */
@@ -290,13 +291,22 @@ struct client {
         atomic_size_t held; /* bytes of open files */
         struct ahead *a;    /* NULL: nothing is read ahead */
     } ahead;
-    struct {                /* that nobody waits for */
-        pthread_mutex_t mu; /* a leaf but for those of readops */
+    struct {                /* reads and closes that nobody waits for: see later.c */
+        pthread_mutex_t mu; /* a leaf */
         pthread_cond_t cv;
+        size_t n;
+        bool ticking;
+    } later;
+    struct {
+        pthread_mutex_t mu; /* a leaf but for those of readops */
         struct readop *first;
-        size_t n;     /* with those that left the list, until they are over */
-        bool ticking; /* somebody will look after them */
+        size_t n;
     } reads;
+    struct {
+        pthread_mutex_t mu; /* a leaf */
+        struct closing *first;
+        size_t n;
+    } closes;
     struct {
         pthread_mutex_t mu;
         struct idmap map;
@@ -593,6 +603,8 @@ void flush_kick(struct client *c);
  * metad knows. SYNC: all on stable storage. */
 enum flush_how { FLUSH_ACCEPTED = 1, FLUSH_COMMIT, FLUSH_SYNC };
 int flush_file(struct cfile *f, enum flush_how how, bool report);
+void closes_go_on(struct cfile *f); /* those that wait for acknowledgements; no lock held */
+void closes_look(struct client *c); /* likewise of all files */
 /* Waits until no buffer with an id below target is left: committed or given up. mu held, dropped. */
 void flush_below(struct cfile *f, uint64_t target);
 int cfile_take_err(struct cfile *f);        /* mu held */
@@ -611,9 +623,15 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
 void client_locks_claims_free(struct locks_claims *x);
 void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
+/* ---- later.c ---- */
+void later_init(struct client *c);
+void later_begin(struct client *c); /* an answer will come, in limited time: the client stays */
+void later_done(struct client *c);
+bool later_thread(void *(*fn)(void *), void *arg); /* for what has to wait; false: no thread */
+void later_wait(struct client *c);                 /* until nothing is left */
+
 /* ---- read.c ---- */
-void reads_init(struct client *c);
-void reads_end(struct client *c); /* waits for those of cfile_read_later */
+void reads_look(struct client *c); /* after those of cfile_read_later that take long */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
 /* The first len bytes of a file whose layout is known, read once: NULL when it is not. try_ms: until a
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */

@@ -9,7 +9,7 @@
  * good, twice in a row, it is EIO at once. No byte whose CRC was not checked leaves this file.
  *
  * Nobody waits for an ordinary read (read_later): whoever has an answer goes on with it, one at a
- * time (op->handling), and the last one hands out the bytes; a tick looks for copies that are slow.
+ * time (op->handling), and the last one hands out the bytes; reads_look() finds copies that are slow.
  * What went wrong with every copy once gets a thread of its own, which tries until the time-out.
  *
  * Threads: answers come on loop threads, which only queue them where a reader waits (op_wait). A
@@ -28,7 +28,6 @@
 #define LOG_MODULE "read"
 #define READ_MAX (1u << 20)
 #define HEDGE_MS 500
-#define TICK_MS 100u
 #define TRY_TIMEOUT_MS 10000u
 
 struct span {
@@ -560,25 +559,15 @@ int read_wait(struct readop *op, struct buf **out)
 
 /* ---- reads that nobody waits for ---- */
 
-void reads_init(struct client *c)
-{
-    pthread_mutex_init(&c->reads.mu, NULL);
-    cond_init_mono(&c->reads.cv);
-}
-
-static void tick(void *arg);
-
 static void later_list(struct client *c, struct readop *op)
 {
+    later_begin(c);
     LOCK_SCOPE(&c->reads.mu);
-    c->reads.n++;
     op->next = c->reads.first;
     if (op->next)
         op->next->prev = op;
     c->reads.first = op;
-    if (!c->reads.ticking)
-        rpc_loop_defer(c->loop, TICK_MS, tick, c);
-    c->reads.ticking = true;
+    c->reads.n++;
 }
 
 static void later_unlist(struct client *c, struct readop *op)
@@ -587,18 +576,16 @@ static void later_unlist(struct client *c, struct readop *op)
     *(op->prev ? &op->prev->next : &c->reads.first) = op->next;
     if (op->next)
         op->next->prev = op->prev;
+    c->reads.n--;
 }
 
-/* The client may go once nothing of this kind is left. */
 static void later_over(struct readop *op, int rc, struct buf *b)
 {
     struct client *c = op->c;
     op->done(op->arg, rc, b);
     cfile_unref(op->f);
     op_unref(op);
-    LOCK_SCOPE(&c->reads.mu);
-    if (!--c->reads.n)
-        pthread_cond_broadcast(&c->reads.cv);
+    later_done(c);
 }
 
 static void *try_again(void *arg)
@@ -614,13 +601,10 @@ static void *try_again(void *arg)
 
 static void later_end(struct readop *op)
 {
-    pthread_t t;
     later_unlist(op->c, op);
     int rc = op_code(op);
-    if (rc && !pthread_create(&t, NULL, try_again, op))
-        pthread_detach(t);
-    else
-        later_over(op, rc ? -EIO : 0, op->out);
+    if (!rc || !later_thread(try_again, op))
+        later_over(op, rc ? -EIO : 0, rc ? NULL : op->out);
 }
 
 /* By whoever set op->handling, as long as there are answers. now: copies that are slow by then get
@@ -651,10 +635,8 @@ static void later_go_on(struct readop *op, int64_t now)
         later_handle(op, now);
 }
 
-/* Looks after all that are outstanding, as long as there are any. */
-static void tick(void *arg)
+void reads_look(struct client *c)
 {
-    struct client *c = arg;
     size_t n = 0;
     pthread_mutex_lock(&c->reads.mu);
     struct readop **list = calloc(c->reads.n + 1, sizeof(struct readop *));
@@ -662,22 +644,12 @@ static void tick(void *arg)
         abort();
     for (struct readop *op = c->reads.first; op; op = op->next)
         list[n++] = op_ref(op);
-    c->reads.ticking = n > 0;
     pthread_mutex_unlock(&c->reads.mu);
     for (size_t i = 0; i < n; i++) {
         later_go_on(list[i], clock_mono());
         op_unref(list[i]);
     }
     free(list);
-    if (n)
-        rpc_loop_defer(c->loop, TICK_MS, tick, c);
-}
-
-void reads_end(struct client *c)
-{
-    LOCK_SCOPE(&c->reads.mu);
-    while (c->reads.n) /* each has a deadline */
-        cond_wait_until(&c->reads.cv, &c->reads.mu, clock_mono() + NSEC_PER_SEC);
 }
 
 /* ---- what the outside calls ---- */

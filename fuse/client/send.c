@@ -275,9 +275,12 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     }
     if (code || last)
         send_pump(f);
+    bool closing = last && f->closing;
     pthread_mutex_unlock(&f->mu);
     if (!last)
         return;
+    if (closing)
+        closes_go_on(f);
     cfile_unref(f);
     free(s);
 }
