@@ -2,10 +2,12 @@
  * extent of a granted chunk each) or ask for attributes, over one session or several, and print
  * JSON with the rate. tests/bench/meta_scale and tests/bench/run drive it.
  *
- *   bench_meta_load META create|getattr FILES THREADS EXTENTS(0|1) [PREFIX [SESSIONS]]
+ *   bench_meta_load META create|behind|getattr FILES THREADS EXTENTS(0|1) [PREFIX [SESSIONS]]
  *
- * Each thread works in a directory of its own, 10,000 files a directory. The bytes of extents are
- * not sent to any chunkd: this measures metad. Exit 1 with a message when anything fails. */
+ * Each thread works in a directory of its own, 10,000 files a directory. create waits for the answer to
+ * each, which is durable then; behind makes them as a mount does, under the lease of the directory, and
+ * counts the time until all are durable. The bytes of extents are not sent to any chunkd: this measures
+ * metad. Exit 1 with a message when anything fails. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta_ops.h"
@@ -20,10 +22,12 @@
 #define GRANTS 256u
 #define MAX_SESSIONS 64u
 
+static pthread_barrier_t begun; /* each thread has its first directory */
+
 struct work {
     struct client *client;
     unsigned thread, files;
-    bool extents, getattr;
+    bool extents, getattr, behind;
     const char *prefix;
     pthread_t id;
 };
@@ -64,21 +68,40 @@ static void commit(struct client *c, uint64_t ino, uint64_t chunk)
         die("commit", rc);
 }
 
+/* As bench_make, but before metad knows, if that is possible. */
+static uint64_t make_behind(struct client *c, uint64_t dir, const char *name)
+{
+    Replfs__CreateOp create = REPLFS__CREATE_OP__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+    create.parent = dir;
+    create.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)name};
+    create.mode = S_IFREG | 0644;
+    return client_create_later(c, &create, &attr) ? attr.ino
+                                                  : bench_make(c, dir, name, S_IFREG | 0644);
+}
+
+static uint64_t make_dir(const struct work *w, unsigned k)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s-t%u-d%u", w->prefix, w->thread, k);
+    return bench_make(w->client, 1, name, S_IFDIR | 0755);
+}
+
 static void *create_files(void *arg)
 {
     struct work *w = arg;
     struct rpc_result batch = {0};
     size_t used = 0;
-    uint64_t dir = 0;
+    uint64_t dir = make_dir(w, 0);
     char name[64];
 
+    pthread_barrier_wait(&begun);
     for (unsigned i = 0; i < w->files; i++) {
-        if (i % PER_DIR == 0) {
-            snprintf(name, sizeof name, "%s-t%u-d%u", w->prefix, w->thread, i / PER_DIR);
-            dir = bench_make(w->client, 1, name, S_IFDIR | 0755);
-        }
+        if (i && i % PER_DIR == 0)
+            dir = make_dir(w, i / PER_DIR);
         snprintf(name, sizeof name, "file-%07u", i);
-        uint64_t ino = bench_make(w->client, dir, name, S_IFREG | 0644);
+        uint64_t ino = w->behind ? make_behind(w->client, dir, name)
+                                 : bench_make(w->client, dir, name, S_IFREG | 0644);
         if (w->extents)
             commit(w->client, ino, next_chunk(w->client, &batch, &used));
     }
@@ -91,6 +114,7 @@ static void *ask_attributes(void *arg)
     struct work *w = arg;
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
+    pthread_barrier_wait(&begun);
     for (unsigned i = 0; i < w->files; i++) {
         int rc = client_getattr_now(w->client, 1, &attr);
         if (rc < 0)
@@ -119,19 +143,26 @@ int main(int argc, char **argv)
     struct work *w = calloc(threads ? threads : 1, sizeof *w);
     if (!w || threads == 0)
         die("threads", -EINVAL);
-    bool getattr = strcmp(argv[2], "getattr") == 0;
-    int64_t start = clock_mono();
+    bool getattr = strcmp(argv[2], "getattr") == 0, behind = strcmp(argv[2], "behind") == 0;
+    pthread_barrier_init(&begun, NULL, threads + 1);
     for (unsigned t = 0; t < threads; t++) {
         w[t] = (struct work){.client = c[t % sessions],
                              .thread = t,
                              .files = files / threads,
                              .extents = argv[5][0] == '1',
+                             .getattr = getattr,
+                             .behind = behind,
                              .prefix = argc > 6 ? argv[6] : "load"};
         if (pthread_create(&w[t].id, NULL, getattr ? ask_attributes : create_files, &w[t]))
             die("pthread_create", -EAGAIN);
     }
+    pthread_barrier_wait(&begun);
+    int64_t start = clock_mono();
     for (unsigned t = 0; t < threads; t++)
         pthread_join(w[t].id, NULL);
+    for (unsigned i = 0; behind && i < sessions; i++)
+        if (client_sync(c[i]) || client_lost(c[i]))
+            die("sync", -EIO);
     double s = (double)(clock_mono() - start) / 1e9;
     printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"sessions\": %u, \"extents\": "
            "%s, \"seconds\": "
