@@ -123,7 +123,7 @@ static size_t look(struct fuse_in_header *h, size_t len)
 static bool awaited(const struct fuse_in_header *h)
 {
     return h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET &&
-           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR && h->opcode != FUSE_READ;
+           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR;
 }
 
 static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
@@ -134,8 +134,11 @@ static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
     if (n < (ssize_t)sizeof(struct fuse_in_header))
         return n;
     size_t rest = (size_t)n - sizeof(struct fuse_in_header);
-    if (awaited(buf))
-        turns_share(fd, ((struct fuse_in_header *)buf)->pid);
+    const struct fuse_in_header *h = buf;
+    if (h->opcode == FUSE_READ)
+        turns_stream();
+    else if (awaited(h))
+        turns_share(fd, h->pid);
     return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
 }
 

@@ -296,6 +296,7 @@ static int run(struct mount *m)
     if (!rc)
         rc = serve(m, &old);
     ops_release_all(&m->ctx);
+    ops_dir_forget(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);
     if (m->se) {
@@ -311,7 +312,8 @@ int main(int argc, char **argv)
 {
     struct mount m = {.log_fd = -1,
                       .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER,
-                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER};
+                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER,
+                      .ctx.page_lock = PTHREAD_MUTEX_INITIALIZER};
     char err[1536];
     int rc = 0;
     if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {

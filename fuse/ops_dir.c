@@ -6,7 +6,9 @@
  * A page is reused only while reading goes on where it left off; any other position (seekdir,
  * rewinddir) asks anew.
  *
- * Under a lease the kernel may list again what it has listed (let_kernel_list).
+ * Under a lease the kernel may list again what it has listed (let_kernel_list). A program that looks at
+ * a directory and then opens it to read it (rm, find) is answered from one page (struct page): as long as
+ * nobody changed the directory since, names are what they were, and attributes are looked up.
  *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
 #include "ops.h"
@@ -14,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,18 +30,27 @@
 #define COOKIE_SHIFT 2u
 #define COOKIE_MAX ((uint64_t)INT64_MAX - COOKIE_SHIFT)
 
+/* Entries as metad sent them, by one or several handles. All of it but what their attributes say, which
+ * the handle that asked may bring up to date, stays as it is. */
+struct page {
+    atomic_uint refs;
+    struct rpc_result res; /* rep: a ReaddirReply */
+    uint64_t ino, begun;   /* whose, client_begin before it was asked for */
+};
+
 struct dirh {
     struct open_node node;
     pthread_mutex_t lock;
-    uint64_t parent;        /* for "..": known with the first page */
-    struct rpc_result page; /* page.rep: a ReaddirReply, or NULL */
-    size_t pos;             /* next entry of page */
-    uint64_t after;         /* cookie that pos goes on behind */
-    bool plus;              /* page has attributes */
-    unsigned lost_seen;     /* of client_lost, told by fsync */
-    uint64_t begun;         /* client_begin of the first page */
-    size_t listed;          /* entries of all pages up to this one, */
-    uint64_t upto;          /* the last one's cookie; one after the other since the first */
+    uint64_t parent;    /* for "..": known with the first page */
+    struct page *page;  /* or NULL */
+    bool again;         /* it was another handle's */
+    size_t pos;         /* next entry of page */
+    uint64_t after;     /* cookie that pos goes on behind */
+    bool plus;          /* page has attributes */
+    unsigned lost_seen; /* of client_lost, told by fsync */
+    uint64_t begun;     /* client_begin of the first page */
+    size_t listed;      /* entries of all pages up to this one, */
+    uint64_t upto;      /* the last one's cookie; one after the other since the first */
     bool whole;
 };
 
@@ -49,6 +61,7 @@ struct listing {
     size_t size, used;
     uint64_t dir;
     bool plus;
+    bool again; /* attributes are as they were then */
 };
 
 static struct dirh *dirh_of(const struct fuse_file_info *fi)
@@ -56,19 +69,65 @@ static struct dirh *dirh_of(const struct fuse_file_info *fi)
     return (struct dirh *)(uintptr_t)fi->fh;
 }
 
+static void page_unref(struct page *p)
+{
+    if (!p || atomic_fetch_sub(&p->refs, 1) > 1)
+        return;
+    rpc_result_free(&p->res);
+    free(p);
+}
+
+static const Replfs__ReaddirReply *entries_of(const struct dirh *d)
+{
+    return d->page ? d->page->res.rep->readdir_reply : NULL;
+}
+
 static void dirh_free(struct open_node *n)
 {
     struct dirh *d = (struct dirh *)n;
-    rpc_result_free(&d->page);
+    page_unref(d->page);
     pthread_mutex_destroy(&d->lock);
     free(d);
 }
 
-static void drop_page(struct dirh *d)
+static void take_page(struct dirh *d, struct page *p, bool again, uint64_t after, bool plus)
 {
-    rpc_result_free(&d->page);
-    d->page = (struct rpc_result){0};
+    page_unref(d->page);
+    d->page = p;
+    d->again = again;
     d->pos = 0;
+    d->after = after;
+    d->plus = plus;
+    if (p && entries_of(d)->parent)
+        d->parent = entries_of(d)->parent;
+}
+
+/* The next one to list the directory may be shown the same. */
+static void leave_page(struct mount_ctx *m, struct page *p)
+{
+    atomic_fetch_add(&p->refs, 1);
+    pthread_mutex_lock(&m->page_lock);
+    struct page *old = m->page;
+    m->page = p;
+    pthread_mutex_unlock(&m->page_lock);
+    page_unref(old);
+}
+
+/* A whole listing that is as good as a new one, or NULL. */
+static struct page *find_page(struct mount_ctx *m, uint64_t ino)
+{
+    LOCK_SCOPE(&m->page_lock);
+    struct page *p = m->page;
+    if (!p || p->ino != ino || !client_dir_same(m->client, p->begun, ino))
+        return NULL;
+    atomic_fetch_add(&p->refs, 1);
+    return p;
+}
+
+void ops_dir_forget(struct mount_ctx *m)
+{
+    page_unref(m->page);
+    m->page = NULL;
 }
 
 /* Under a lease the kernel may keep what it has listed, and list it again by itself, as long as the
@@ -143,28 +202,36 @@ static void note_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t beg
 
 static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
 {
+    struct mount_ctx *m = ops_ctx(req);
     Replfs__ReaddirReq ask = REPLFS__READDIR_REQ__INIT;
     RPC_ENVELOPE(q, READDIR_REQ, readdir_req, &ask);
+    struct page *p = after ? NULL : find_page(m, ino);
+    take_page(d, p, true, 0, true);
+    if (p)
+        return 0;
+    p = calloc(1, sizeof *p);
+    if (!p)
+        abort();
+    p->refs = 1;
+    p->ino = ino;
     ask.ino = ino;
     ask.cookie = after;
     ask.max_entries = PAGE_ENTRIES;
     ask.plus = plus;
     ask.lease = plus;
-    drop_page(d);
-    uint64_t begun = client_begin(ops_ctx(req)->client);
-    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &d->page);
+    p->begun = client_begin(m->client);
+    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &p->res);
     if (rc) {
-        drop_page(d);
+        page_unref(p);
         return rc;
     }
-    const Replfs__ReaddirReply *r = d->page.rep->readdir_reply;
-    if (r->parent)
-        d->parent = r->parent;
+    const Replfs__ReaddirReply *r = p->res.rep->readdir_reply;
     if (plus)
-        client_saw_entries(ops_ctx(req)->client, begun, ino, !after, r);
-    note_page(d, req, ino, begun, after, plus, r);
-    d->after = after;
-    d->plus = plus;
+        client_saw_entries(m->client, p->begun, ino, !after, r);
+    note_page(d, req, ino, p->begun, after, plus, r);
+    if (plus && !after && r->eof)
+        leave_page(m, p);
+    take_page(d, p, false, after, plus);
     return 0;
 }
 
@@ -206,11 +273,14 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
     }
     memcpy(name, de->name.data, de->name.len);
     name[de->name.len] = '\0';
-    if (l->plus && de->attr) {
-        struct mount_ctx *m = ops_ctx(l->req);
+    struct mount_ctx *m = ops_ctx(l->req);
+    Replfs__Attr known = REPLFS__ATTR__INIT;
+    if (l->plus && l->again && client_attr_known(m->client, de->ino, &known)) {
+        ops_entry(m, l->dir, &known, &e);
+    } else if (l->plus && !l->again && de->attr) {
         client_merge_attr(m->client, de->attr);
         ops_entry(m, l->dir, de->attr, &e);
-    } else {
+    } else { /* without ino, it stands for a name only */
         e.attr.st_ino = de->ino;
         e.attr.st_mode = (mode_t)DTTOIF(de->type);
     }
@@ -221,16 +291,17 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
 static int add_entries(struct dirh *d, struct listing *l, uint64_t ino, uint64_t after)
 {
     for (;;) {
-        const Replfs__ReaddirReply *r = d->page.rep ? d->page.rep->readdir_reply : NULL;
+        const Replfs__ReaddirReply *r = entries_of(d);
         bool usable = r && d->after == after && (d->plus || !l->plus);
         if (!usable || (d->pos == r->n_entries && !r->eof)) {
             int rc = fetch_page(d, l->req, ino, after, l->plus);
             if (rc)
                 return rc;
-            r = d->page.rep->readdir_reply;
+            r = entries_of(d);
             if (!r->n_entries)
                 return 0;
         }
+        l->again = d->again;
         if (d->pos == r->n_entries)
             return 0;
         while (d->pos < r->n_entries) {

@@ -169,6 +169,12 @@ void turns_share(int fd, uint32_t tid)
         near_leave();
 }
 
+void turns_stream(void)
+{
+    near_leave();
+    turns.lively = false;
+}
+
 static size_t bytes_of(const struct iovec *iov, int count)
 {
     size_t sum = 0;

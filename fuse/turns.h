@@ -15,6 +15,9 @@ ssize_t turns_read(int fd, void *buf, size_t size);
 void turns_pass(void);
 /* Likewise when there are more already; else thread tid, 0 if not known, is the only one to be served. */
 void turns_share(int fd, uint32_t tid);
+/* This thread's request is answered by another, and who made it may go on meanwhile: it is better not in
+ * the way, and not looked for either. */
+void turns_stream(void);
 /* writev(2) of an answer. No lock may be held. */
 ssize_t turns_answer(int fd, const struct iovec *iov, int count);
 #endif

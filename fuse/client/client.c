@@ -331,6 +331,20 @@ int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
     return 0;
 }
 
+bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out)
+{
+    if (!lcache_getattr(c->lcache, ino, out))
+        return false;
+    client_merge_attr(c, out);
+    return true;
+}
+
+bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir)
+{
+    return lcache_ttl(c->lcache, dir) && lcache_held_since(c->lcache, begun, dir) &&
+           !lcache_crossed(c->lcache, begun, dir);
+}
+
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
     Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;

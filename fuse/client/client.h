@@ -50,7 +50,12 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
 int client_getattr(
     struct client *c, uint64_t ino,
     Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
-/* The same, from metad even under a lease: for what a lease does not cover, quota_left. */
+/* The same where that needs no answer of metad; else false. */
+bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out);
+/* The names in directory dir are what an answer to a request of then (client_begin) said: a lease was kept
+ * since, and we changed nothing ourselves. */
+bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir);
+/* Like client_getattr, but from metad even under a lease: for what a lease does not cover, quota_left. */
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
 /* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
