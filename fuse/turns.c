@@ -65,8 +65,8 @@ static struct {
     _Atomic int64_t answered; /* when, the last one */
     atomic_int fd;            /* one of those that are read */
     bool can_be_near;
-    atomic_bool behind_all; /* the owner runs when nobody else wants to */
-    atomic_uint shy;        /* so many answers are given in the ordinary way */
+    atomic_uint last_in_line; /* the thread that runs when nobody else wants to, 0: none */
+    atomic_uint shy;          /* so many answers are given in the ordinary way */
     bool stop;
 } turns = {.mu = PTHREAD_MUTEX_INITIALIZER, .parked = PTHREAD_COND_INITIALIZER};
 
@@ -128,10 +128,14 @@ static bool there(int fd)
 
 static void last_in_line(bool on)
 {
+    unsigned id = self.id;
     if (!turns.can_be_near)
         return;
-    atomic_store(&turns.behind_all, on);
+    if (on)
+        atomic_store(&turns.last_in_line, id);
     near_idle(0, on);
+    if (!on)
+        atomic_compare_exchange_strong(&turns.last_in_line, &id, 0);
 }
 
 /* Others run meanwhile, if there are any. */
@@ -251,13 +255,14 @@ ssize_t turns_read(int fd, void *buf, size_t size)
 
 /* ---- the watch ---- */
 
-/* The owner let others go first, and they do not come to an end. When a request waits, not so soon again. */
-static void owner_is_kept(void)
+/* Thread id let others go first, and they do not come to an end: it is one of them now. When a request
+ * waits, not so soon again. */
+static void is_kept(unsigned id)
 {
     static unsigned shy;
     static int64_t last;
     int64_t now = clock_mono();
-    near_idle((pid_t)atomic_load(&turns.owner), false);
+    near_idle((pid_t)id, false);
     if (!there(atomic_load(&turns.fd)))
         return;
     shy = now - last > NSEC_PER_SEC ? SHY_MIN : shy < SHY_MAX ? shy * 2 : SHY_MAX;
@@ -272,18 +277,19 @@ static void *watch(void *arg)
     pthread_mutex_lock(&turns.mu);
     while (!turns.stop) {
         unsigned long now = atomic_load(&turns.served);
+        unsigned last = atomic_load(&turns.last_in_line);
         bool idle = now == before;
         before = now;
-        if (idle && atomic_load(&turns.reading)) { /* until something happens */
+        if (idle && last)
+            is_kept(last);
+        if (idle && !last && atomic_load(&turns.reading)) { /* until something happens */
             atomic_store(&turns.asleep, true);
             if (atomic_load(&turns.served) == now)
                 pthread_cond_wait(&turns.watched, &turns.mu);
             atomic_store(&turns.asleep, false);
             continue;
         }
-        if (idle) {
-            if (atomic_load(&turns.behind_all))
-                owner_is_kept();
+        if (idle && !atomic_load(&turns.reading)) {
             atomic_store(&turns.owner, 0);
             pthread_cond_signal(&turns.parked);
         }
