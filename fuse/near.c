@@ -114,16 +114,13 @@ static void go_to(int cpu)
 
 void near_came(uint32_t tid, bool right_behind)
 {
-    if (tid != self.tid) {
+    bool other = tid != self.tid;
+    if (other || right_behind) {
         self.tid = tid;
-        self.patience = PATIENCE_MIN;
-        right_behind = false;
-        self.apart = 0;
-    } else if (right_behind) {
         self.apart = 0;
         self.patience = PATIENCE_MIN;
     }
-    if (right_behind)
+    if (right_behind && !other)
         return;
     near_leave();
     if (!tid || ++self.apart < self.patience)

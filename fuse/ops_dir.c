@@ -90,15 +90,21 @@ static void dirh_free(struct open_node *n)
     free(d);
 }
 
-static void take_page(struct dirh *d, struct page *p, bool again, uint64_t after, bool plus)
+static void drop_page(struct dirh *d)
 {
     page_unref(d->page);
+    d->page = NULL;
+}
+
+static void take_page(struct dirh *d, struct page *p, bool again, uint64_t after, bool plus)
+{
+    drop_page(d);
     d->page = p;
     d->again = again;
     d->pos = 0;
     d->after = after;
     d->plus = plus;
-    if (p && entries_of(d)->parent)
+    if (entries_of(d)->parent)
         d->parent = entries_of(d)->parent;
 }
 
@@ -206,9 +212,11 @@ static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t aft
     Replfs__ReaddirReq ask = REPLFS__READDIR_REQ__INIT;
     RPC_ENVELOPE(q, READDIR_REQ, readdir_req, &ask);
     struct page *p = after ? NULL : find_page(m, ino);
-    take_page(d, p, true, 0, true);
-    if (p)
+    if (p) {
+        take_page(d, p, true, 0, true);
         return 0;
+    }
+    drop_page(d);
     p = calloc(1, sizeof *p);
     if (!p)
         abort();

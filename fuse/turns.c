@@ -8,7 +8,8 @@
  *
  * Its holder gives the turn up
  * - before it waits for anything (wait_begin: for a condition, for an answer of the cluster),
- * - when more requests are there already, so that those of several programs are served in parallel,
+ * - when more requests are there already, so that those of several programs are served in parallel; but
+ *   not while one program's calls come right behind each other,
  * - before what takes long by itself (turns_pass: the bytes of writes),
  * and a parked thread takes it, unless some thread is reading anyway: one that had to wait for its last
  * request reads without a turn, since the next will probably make it wait as well, and a wake-up by
@@ -23,10 +24,10 @@
  * others that are let first may not come to an end. If a request waited meanwhile, answers are given in
  * the ordinary way for a while.
  *
- * States: `owner` (a thread's id) has the turn, 0: nobody; `reading` threads are about to read or in read(2). Whoever
- * returns with a request and finds no owner becomes it. Whoever gives up the turn first clears owner,
- * then looks at reading; whoever returns first leaves reading, then looks at owner: so one of the two
- * sees to it that somebody reads.
+ * States: `owner` (a thread's id) has the turn, 0: nobody; `reading` threads are about to read or in
+ * read(2). Whoever returns with a request and finds no owner becomes it. Whoever gives up the turn first
+ * clears owner, then looks at reading; whoever returns first leaves reading, then looks at owner: so one
+ * of the two sees to it that somebody reads.
  *
  * Context: libfuse's threads, which are cancelled while they read or are parked; the watch. */
 #include "turns.h"
@@ -162,7 +163,8 @@ void turns_share(int fd, uint32_t tid)
 {
     if (!mine())
         return;
-    /* What else is there while one program calls and calls will be what the kernel says by itself. */
+    /* What is there besides, while one program's calls come right behind each other, is the kernel's own
+     * (FORGET): no reason to wake anybody. */
     bool same = self.right_behind && self.tid == tid;
     self.tid = tid;
     if (!same && there(fd))

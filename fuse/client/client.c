@@ -44,8 +44,6 @@ static void locks_init(struct client *c)
     cond_init_mono(&c->behind.done_cv);
     c->behind.tail = &c->behind.head;
     later_init(c);
-    pthread_mutex_init(&c->reads.mu, NULL);
-    pthread_mutex_init(&c->closes.mu, NULL);
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
@@ -325,10 +323,7 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
 
 int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
-    if (!lcache_getattr(c->lcache, ino, out))
-        return client_getattr_now(c, ino, out);
-    client_merge_attr(c, out);
-    return 0;
+    return client_attr_known(c, ino, out) ? 0 : client_getattr_now(c, ino, out);
 }
 
 bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out)

@@ -476,39 +476,23 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
 /* ---- closes that nobody waits for ---- */
 
 struct closing {
-    struct closing *prev, *next; /* c->closes.mu */
-    struct cfile *f;             /* referenced */
-    uint64_t target;             /* below it, all copies have to acknowledge */
+    struct later later;
+    struct closing *next; /* of f's; f->mu */
+    struct cfile *f;      /* referenced */
+    uint64_t target;      /* below it, all copies have to acknowledge */
     cfile_flush_fn *done;
     void *arg;
 };
 
-static void closing_list(struct client *c, struct closing *k)
-{
-    later_begin(c);
-    LOCK_SCOPE(&c->closes.mu);
-    k->next = c->closes.first;
-    if (k->next)
-        k->next->prev = k;
-    c->closes.first = k;
-    c->closes.n++;
-}
-
-/* One of f that need not wait any more leaves the list. f->mu held. */
+/* One of f that need not wait any more leaves f's list. f->mu held. */
 static struct closing *closing_take(struct cfile *f)
 {
-    struct client *c = f->c;
-    LOCK_SCOPE(&c->closes.mu);
-    struct closing *k = c->closes.first;
-    while (k && (k->f != f || any_below(f, k->target, true)))
-        k = k->next;
-    if (!k)
-        return NULL;
-    *(k->prev ? &k->prev->next : &c->closes.first) = k->next;
-    if (k->next)
-        k->next->prev = k->prev;
-    c->closes.n--;
-    f->closing--;
+    struct closing **at = &f->closing;
+    while (*at && any_below(f, (*at)->target, true))
+        at = &(*at)->next;
+    struct closing *k = *at;
+    if (k)
+        *at = k->next;
     return k;
 }
 
@@ -517,8 +501,8 @@ static void closing_over(struct closing *k, int rc)
     struct client *c = k->f->c;
     k->done(k->arg, rc);
     cfile_unref(k->f);
+    later_done(c, &k->later);
     free(k);
-    later_done(c);
 }
 
 static void *close_waiting(void *arg)
@@ -532,7 +516,7 @@ void closes_go_on(struct cfile *f)
 {
     for (;;) {
         pthread_mutex_lock(&f->mu);
-        struct closing *k = f->closing ? closing_take(f) : NULL;
+        struct closing *k = closing_take(f);
         bool later = k && commit_later(f, k->target);
         int rc = later ? cfile_take_err(f) : 0;
         pthread_mutex_unlock(&f->mu);
@@ -543,24 +527,20 @@ void closes_go_on(struct cfile *f)
     }
 }
 
-void closes_look(struct client *c)
+static void *closing_hold(struct later *l)
 {
-    size_t n = 0;
-    pthread_mutex_lock(&c->closes.mu);
-    struct cfile **list = calloc(c->closes.n + 1, sizeof(struct cfile *));
-    if (!list)
-        abort();
-    for (struct closing *k = c->closes.first; k; k = k->next) {
-        cfile_ref(k->f);
-        list[n++] = k->f;
-    }
-    pthread_mutex_unlock(&c->closes.mu);
-    for (size_t i = 0; i < n; i++) {
-        closes_go_on(list[i]);
-        cfile_unref(list[i]);
-    }
-    free(list);
+    struct cfile *f = ((struct closing *)l)->f;
+    cfile_ref(f);
+    return f;
 }
+
+static void closing_look(void *f)
+{
+    closes_go_on(f);
+    cfile_unref(f);
+}
+
+static const struct later_kind closing_kind = {closing_hold, closing_look};
 
 /* Sends all there is, and lists the close, if all that it has to wait for is acknowledgements. */
 static bool close_later(struct cfile *f, cfile_flush_fn *done, void *arg)
@@ -577,10 +557,10 @@ static bool close_later(struct cfile *f, cfile_flush_fn *done, void *arg)
     struct closing *k = malloc(sizeof(*k));
     if (!k)
         abort();
-    *k = (struct closing){.f = f, .target = target, .done = done, .arg = arg};
+    *k = (struct closing){.next = f->closing, .f = f, .target = target, .done = done, .arg = arg};
     cfile_ref(f);
-    f->closing++;
-    closing_list(c, k);
+    later_begin(c, &k->later, &closing_kind);
+    f->closing = k;
     return true;
 }
 

@@ -13,7 +13,9 @@
  *   send.c       append buffers to chunkds, failures, resending
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
  *   flush.c      commit, flush, fsync, the background flusher
- *   read.c       reading from chunkds with checks and fall-over
+ *   readop.c     one round of reading from chunkds, checked, with fall-over
+ *   read.c       reading until it succeeds or cannot
+ *   later.c      reads and closes that nobody waits for
  *   ahead.c      small files, read before they are opened
  *   client.c     open, close and the plain calls
  *   locks.c      file locks held and asked for
@@ -193,15 +195,15 @@ struct cfile {
     uint64_t uncommitted; /* acknowledged bytes */
     uint64_t growing;     /* sum of the buffers' grows */
     bool sending, committing;
-    bool through;     /* others are at it: nothing is kept back */
-    bool eager;       /* closed with bytes not committed: as soon as possible */
-    unsigned linger;  /* closes that wait until nothing is left to commit */
-    unsigned closing; /* that nobody waits for */
-    bool want_grant;  /* in the grants' waiting list */
-    bool syncing;     /* a background sync is under way */
-    int err;          /* not reported yet */
-    int last_err;     /* the last one */
-    unsigned nerrs;   /* so many */
+    bool through;            /* others are at it: nothing is kept back */
+    bool eager;              /* closed with bytes not committed: as soon as possible */
+    unsigned linger;         /* closes that wait until nothing is left to commit */
+    struct closing *closing; /* those that nobody waits for, in no order */
+    bool want_grant;         /* in the grants' waiting list */
+    bool syncing;            /* a background sync is under way */
+    int err;                 /* not reported yet */
+    int last_err;            /* the last one */
+    unsigned nerrs;          /* so many */
     bool base_synced; /* all of the committed map is on stable storage, or on the unsynced list */
     int last_fail;    /* why the last append failed */
     unsigned fails;   /* failures in a row */
@@ -292,21 +294,12 @@ struct client {
         struct ahead *a;    /* NULL: nothing is read ahead */
     } ahead;
     struct {                /* reads and closes that nobody waits for: see later.c */
-        pthread_mutex_t mu; /* a leaf */
+        pthread_mutex_t mu; /* a leaf but for what hold takes */
         pthread_cond_t cv;
+        struct later *first;
         size_t n;
         bool ticking;
     } later;
-    struct {
-        pthread_mutex_t mu; /* a leaf but for those of readops */
-        struct readop *first;
-        size_t n;
-    } reads;
-    struct {
-        pthread_mutex_t mu; /* a leaf */
-        struct closing *first;
-        size_t n;
-    } closes;
     struct {
         pthread_mutex_t mu;
         struct idmap map;
@@ -604,7 +597,6 @@ void flush_kick(struct client *c);
 enum flush_how { FLUSH_ACCEPTED = 1, FLUSH_COMMIT, FLUSH_SYNC };
 int flush_file(struct cfile *f, enum flush_how how, bool report);
 void closes_go_on(struct cfile *f); /* those that wait for acknowledgements; no lock held */
-void closes_look(struct client *c); /* likewise of all files */
 /* Waits until no buffer with an id below target is left: committed or given up. mu held, dropped. */
 void flush_below(struct cfile *f, uint64_t target);
 int cfile_take_err(struct cfile *f);        /* mu held */
@@ -624,14 +616,26 @@ void client_locks_claims_free(struct locks_claims *x);
 void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
 /* ---- later.c ---- */
+struct later;
+/* How those of a kind are looked after. hold: what look will be called for, referenced (taken under
+ * later.mu). look: gives the reference back; does not wait. */
+struct later_kind {
+    void *(*hold)(struct later *l);
+    void (*look)(void *held);
+};
+/* Something whose answer nobody waits for. Embedded in it; later.mu. */
+struct later {
+    struct later *prev, *next;
+    const struct later_kind *kind;
+};
 void later_init(struct client *c);
-void later_begin(struct client *c); /* an answer will come, in limited time: the client stays */
-void later_done(struct client *c);
-bool later_thread(void *(*fn)(void *), void *arg); /* for what has to wait; false: no thread */
-void later_wait(struct client *c);                 /* until nothing is left */
+/* l is listed until later_done: its answer will come, in limited time, and the client stays. */
+void later_begin(struct client *c, struct later *l, const struct later_kind *kind);
+void later_done(struct client *c, struct later *l); /* the last use of c by whoever answered */
+bool later_thread(void *(*fn)(void *), void *arg);  /* for what has to wait; false: no thread */
+void later_wait(struct client *c);                  /* until nothing is left */
 
 /* ---- read.c ---- */
-void reads_look(struct client *c); /* after those of cfile_read_later that take long */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
 /* The first len bytes of a file whose layout is known, read once: NULL when it is not. try_ms: until a
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */

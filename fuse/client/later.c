@@ -1,12 +1,13 @@
 /* Answers that nobody waits for.
  *
- * A read or a close is asked for and left: the thread that hears of the last byte answers it. Here is
- * what keeps the client alive until then (later_begin, later_done), and the tick that looks after all of
- * them while there are any: for copies that are slow, and for what came to its end in another way than
- * by an answer.
+ * A read or a close is asked for and left: the thread that hears of the last byte answers it. Until then
+ * it is listed here, which keeps the client alive, and a tick looks after all that is listed: for copies
+ * that are slow, and for what came to its end in another way than by an answer.
  *
  * Context: any thread; the tick runs on a loop thread, so that nothing it calls waits. */
 #include "internal.h"
+
+#include <stdlib.h>
 
 #include "base/cleanup.h"
 
@@ -18,29 +19,57 @@ void later_init(struct client *c)
     cond_init_mono(&c->later.cv);
 }
 
+struct looked {
+    const struct later_kind *kind;
+    void *of;
+};
+
+/* What is listed, held. */
+static struct looked *hold_all(struct client *c, size_t *n)
+{
+    LOCK_SCOPE(&c->later.mu);
+    struct looked *list = calloc(c->later.n + 1, sizeof(*list));
+    if (!list)
+        abort();
+    *n = 0;
+    for (struct later *l = c->later.first; l; l = l->next)
+        list[(*n)++] = (struct looked){l->kind, l->kind->hold(l)};
+    return list;
+}
+
 static void tick(void *arg)
 {
     struct client *c = arg;
-    reads_look(c);
-    closes_look(c);
+    size_t n;
+    struct looked *list = hold_all(c, &n);
+    for (size_t i = 0; i < n; i++)
+        list[i].kind->look(list[i].of);
+    free(list);
     LOCK_SCOPE(&c->later.mu);
     c->later.ticking = c->later.n > 0;
     if (c->later.ticking)
         rpc_loop_defer(c->loop, TICK_MS, tick, c);
 }
 
-void later_begin(struct client *c)
+void later_begin(struct client *c, struct later *l, const struct later_kind *kind)
 {
     LOCK_SCOPE(&c->later.mu);
+    *l = (struct later){.next = c->later.first, .kind = kind};
+    if (l->next)
+        l->next->prev = l;
+    c->later.first = l;
     c->later.n++;
     if (!c->later.ticking)
         rpc_loop_defer(c->loop, TICK_MS, tick, c);
     c->later.ticking = true;
 }
 
-void later_done(struct client *c)
+void later_done(struct client *c, struct later *l)
 {
     LOCK_SCOPE(&c->later.mu);
+    *(l->prev ? &l->prev->next : &c->later.first) = l->next;
+    if (l->next)
+        l->next->prev = l->prev;
     if (!--c->later.n)
         pthread_cond_broadcast(&c->later.cv);
 }

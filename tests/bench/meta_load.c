@@ -27,7 +27,7 @@ static pthread_barrier_t begun; /* each thread has its first directory */
 struct work {
     struct client *client;
     unsigned thread, files;
-    bool extents, getattr, behind;
+    bool extents, behind;
     const char *prefix;
     pthread_t id;
 };
@@ -125,8 +125,11 @@ static void *ask_attributes(void *arg)
 
 int main(int argc, char **argv)
 {
-    if (argc < 6) {
-        fprintf(stderr, "usage: %s META create|getattr FILES THREADS EXTENTS [PREFIX [SESSIONS]]\n",
+    bool getattr = argc > 2 && !strcmp(argv[2], "getattr");
+    bool behind = argc > 2 && !strcmp(argv[2], "behind");
+    if (argc < 6 || (!getattr && !behind && strcmp(argv[2], "create"))) {
+        fprintf(stderr,
+                "usage: %s META create|behind|getattr FILES THREADS EXTENTS [PREFIX [SESSIONS]]\n",
                 argv[0]);
         return 64;
     }
@@ -143,14 +146,12 @@ int main(int argc, char **argv)
     struct work *w = calloc(threads ? threads : 1, sizeof *w);
     if (!w || threads == 0)
         die("threads", -EINVAL);
-    bool getattr = strcmp(argv[2], "getattr") == 0, behind = strcmp(argv[2], "behind") == 0;
     pthread_barrier_init(&begun, NULL, threads + 1);
     for (unsigned t = 0; t < threads; t++) {
         w[t] = (struct work){.client = c[t % sessions],
                              .thread = t,
                              .files = files / threads,
                              .extents = argv[5][0] == '1',
-                             .getattr = getattr,
                              .behind = behind,
                              .prefix = argc > 6 ? argv[6] : "load"};
         if (pthread_create(&w[t].id, NULL, getattr ? ask_attributes : create_files, &w[t]))
@@ -164,10 +165,8 @@ int main(int argc, char **argv)
         if (client_sync(c[i]) || client_lost(c[i]))
             die("sync", -EIO);
     double s = (double)(clock_mono() - start) / 1e9;
-    printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"sessions\": %u, \"extents\": "
-           "%s, \"seconds\": "
-           "%.3f, "
-           "\"per_second\": %.0f}\n",
+    printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"sessions\": %u, "
+           "\"extents\": %s, \"seconds\": %.3f, \"per_second\": %.0f}\n",
            argv[2], files / threads * threads, threads, sessions, argv[5], s,
            files / threads * threads / s);
     for (unsigned i = 0; i < sessions; i++)
