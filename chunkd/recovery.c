@@ -9,7 +9,8 @@
  *    copy of their own until their COMMIT; those without one are dropped at the end.
  * 3. Payload is checked where a crash may have left a header without its bytes: behind the
  *    position, or, when rebuilding, in the last few segments.
- * 4. What follows the last good record of the last segment is a torn tail and cut off. Damage
+ * 4. What follows the last good record of the last segment is a torn tail, or zeros put there in advance,
+ *    and cut off. Damage
  *    before it is reported with file and offset; the chunk's length then ends before what is
  *    missing.
  *
@@ -41,6 +42,7 @@ struct recovery {
     bool last; /* sg is the last segment */
     uint64_t records, bytes;
     uint64_t cut_from; /* torn tail of the last segment; UINT64_MAX: none */
+    const struct segment_scan *sc;
     int code;
 };
 
@@ -177,6 +179,8 @@ static void on_bad(void *arg, uint64_t from, uint64_t to, bool to_end)
         rv->cut_from = from;
         return;
     }
+    if (to_end && rv->sc->zeros)
+        return; /* put there in advance; that they were cut off is not synced */
     log_error(
         "%s/%s: %llu bytes at offset %llu are no valid records. What they held is missing from its "
         "chunks and is repaired from other copies",
@@ -185,15 +189,17 @@ static void on_bad(void *arg, uint64_t from, uint64_t to, bool to_end)
 
 static int cut_tail(struct recovery *rv, uint64_t end)
 {
-    log_warn(
-        "%s/%s: %llu bytes behind the last whole record (offset %llu) were being written when the "
-        "daemon or machine stopped; they are cut off",
-        rv->s->dir, rv->sg->name, (unsigned long long)(rv->sg->size - end),
-        (unsigned long long)end);
+    if (!rv->sc->zeros)
+        log_warn("%s/%s: %llu bytes behind the last whole record (offset %llu) were being written "
+                 "when the "
+                 "daemon or machine stopped; they are cut off",
+                 rv->s->dir, rv->sg->name, (unsigned long long)(rv->sg->size - end),
+                 (unsigned long long)end);
     if (ftruncate(rv->sg->fd, (off_t)end))
         return -errno;
     rv->sg->size = end;
     rv->sg->row_dirty = true;
+    segment_update_alloc(rv->sg);
     return 0;
 }
 
@@ -202,6 +208,7 @@ static int scan_one(struct recovery *rv, struct segment *sg, uint64_t from, bool
     rv->sg = sg;
     rv->cut_from = UINT64_MAX;
     struct segment_scan sc = {.record = on_record, .bad = on_bad, .arg = rv, .verify = verify};
+    rv->sc = &sc;
     int rc = segment_scan(&rv->s->segs, sg, from, &sc);
     if (rc)
         return rc;

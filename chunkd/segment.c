@@ -328,6 +328,28 @@ void segment_update_alloc(struct segment *sg)
         sg->alloc = (uint64_t)st.st_blocks * 512;
 }
 
+void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to)
+{
+    static uint8_t zeros[64u << 10];
+    uint64_t pos = sg->zeroed > end ? sg->zeroed : end;
+    while (pos < to) {
+        size_t len = to - pos < sizeof zeros ? (size_t)(to - pos) : sizeof zeros;
+        ssize_t n = pwrite(sg->fd, zeros, len, (off_t)pos);
+        if (n <= 0)
+            return;
+        pos += (uint64_t)n;
+        sg->zeroed = pos;
+    }
+}
+
+void segment_cut_ahead(struct segment *sg)
+{
+    if (sg->zeroed > sg->size && ftruncate(sg->fd, (off_t)sg->size))
+        log_warn("%s: cannot cut the zeros behind offset %llu: %s", sg->name,
+                 (unsigned long long)sg->size, err_str(-errno));
+    sg->zeroed = 0;
+}
+
 int segment_read(struct segment *sg, void *p, size_t len, uint64_t pos)
 {
     uint8_t *b = p;

@@ -14,7 +14,8 @@
  *       80   44  zero
  *      124    4  CRC32C of the 124 bytes before
  *
- * then records (record.h). Only the segment with the highest number is written to. */
+ * then records (record.h). Only the segment with the highest number is written to. Behind its last record
+ * there may be zeros, put there in advance (segment_zero_ahead). */
 #ifndef REPLFS_CHUNKD_SEGMENT_H
 #define REPLFS_CHUNKD_SEGMENT_H
 #include <pthread.h>
@@ -36,6 +37,7 @@ struct segment {
     _Atomic uint64_t live;   /* bytes of records that the index points to */
     _Atomic uint64_t alloc;  /* bytes allocated by the file system when last looked */
     _Atomic bool unsynced;   /* written since the last fdatasync */
+    uint64_t zeroed;         /* end of the zeros put behind size, if greater; writer */
     bool row_dirty;          /* size or live differ from the index's row; writer */
     bool stuck;              /* compaction could not empty it; maintenance */
     uint64_t live_committed; /* live in the index's row; maintenance */
@@ -77,6 +79,11 @@ uint64_t segments_alloc(struct segments *t);
 /* Allocated but not live. */
 uint64_t segments_dead(struct segments *t);
 void segment_update_alloc(struct segment *sg);
+/* Zeros from the end, or where those end that are there already, to offset to. No bytes need be lost when
+ * it fails: there are fewer zeros then. Writer. */
+void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to);
+/* Gives back the zeros behind its size. Writer, or when there is none. */
+void segment_cut_ahead(struct segment *sg);
 
 /* Reads exactly len bytes. 0, -errno, or -ERR_CORRUPT when the file ends before. */
 int segment_read(struct segment *sg, void *p, size_t len, uint64_t pos);
@@ -92,6 +99,7 @@ struct segment_scan {
     void (*bad)(void *arg, uint64_t from, uint64_t to, bool to_end);
     void *arg;
     bool verify;  /* check payload checksums */
+    bool zeros;   /* out, for bad: it is nothing but zeros */
     uint64_t end; /* out: end of the last good record */
 };
 /* Walks the records from offset from to the segment's size. Returns 0, what record returned when

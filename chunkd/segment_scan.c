@@ -83,6 +83,7 @@ static void bad_begin(struct scanner *s, uint64_t pos, bool nonzero)
 
 static void bad_end(struct scanner *s, uint64_t to, bool to_end)
 {
+    s->sc->zeros = !s->bad_nonzero;
     if (s->bad_from != UINT64_MAX && (s->bad_nonzero || to_end) && s->sc->bad)
         s->sc->bad(s->sc->arg, s->bad_from, to, to_end);
     s->bad_from = UINT64_MAX;

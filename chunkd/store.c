@@ -479,5 +479,7 @@ void store_close(struct store *s)
     if (!s)
         return;
     stop_threads(s);
+    if (s->open_seg)
+        segment_cut_ahead(s->open_seg);
     store_free(s);
 }

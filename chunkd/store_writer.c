@@ -28,6 +28,8 @@
 #define RWF_DONTCACHE 0x80
 #endif
 #define STREAM_BYTES (256u << 10)
+#define AHEAD_BYTES (256u << 10) /* of zeros, for appends that are synced */
+#define AHEAD_MAX (64u << 10)    /* a larger group does not need them */
 #define ROOM_NSEC (200 * NSEC_PER_MSEC)
 #define ROOM_NSEC_LOW (10 * NSEC_PER_MSEC)
 
@@ -90,8 +92,10 @@ static int open_segment(struct store *s, uint64_t size, bool limited)
     flush(s);
     if (s->failed)
         return -EIO;
-    if (sg)
+    if (sg) {
+        segment_cut_ahead(sg);
         segment_update_alloc(sg);
+    }
     int rc = segments_create(&s->segs, &sg);
     if (rc == -ENOSPC && !limited && store_spare_drop(s))
         rc = segments_create(&s->segs, &sg);
@@ -271,6 +275,7 @@ static void fall_back(const struct item *it)
 /* A full disk is the operation's problem; everything else is the disk's. */
 static int write_failed(struct store *s, int code, uint64_t end)
 {
+    s->open_seg->zeroed = 0;
     if (ftruncate(s->open_seg->fd, (off_t)end))
         log_error("%s/%s: cannot cut a half-written record at offset %llu: %s", s->dir,
                   s->open_seg->name, (unsigned long long)end, err_str(-errno));
@@ -282,6 +287,22 @@ static int write_failed(struct store *s, int code, uint64_t end)
     return -EIO;
 }
 
+/* An fdatasync behind an append has to write the file's size and map as well, in another place, and on
+ * most file systems through a journal; behind the overwriting of bytes that are there it has not. So who
+ * syncs small appends gets zeros to write over, for the next of them. */
+static void prepare_syncs(struct store *s)
+{
+    const struct group *g = s->group;
+    struct segment *sg = s->open_seg;
+    uint64_t end = sg->size + g->bytes, to = (end + AHEAD_BYTES) / AHEAD_BYTES * AHEAD_BYTES;
+    bool sync = false;
+    for (size_t i = 0; i < g->n; i++)
+        sync |= g->items[i].op->sync;
+    if (sync && g->bytes <= AHEAD_MAX && end > sg->zeroed && to <= s->cfg.segment_size &&
+        room_for(s, AHEAD_BYTES))
+        segment_zero_ahead(sg, end, to);
+}
+
 static void flush(struct store *s)
 {
     struct group *g = s->group;
@@ -289,6 +310,7 @@ static void flush(struct store *s)
         return;
     struct segment *sg = s->open_seg;
     int code;
+    prepare_syncs(s);
     uint64_t start = sg->size, end = start, written = write_group(s, &code);
     size_t good = 0;
     while (good < g->n && g->items[good].end <= start + written)

@@ -280,6 +280,84 @@ static void test_torn_tail(void **state)
     check_chunks(r, 6, 20);
 }
 
+static void small_syncs(struct rig *r)
+{
+    for (uint32_t i = 0; i < 40; i++)
+        if (rig_append_salted(r, 1, i * 4000, 4000, 0, true))
+            _exit(2);
+}
+
+static void one_sync(struct rig *r)
+{
+    if (rig_append_salted(r, 1, 41 * 4000, 4000, 0, true))
+        _exit(2);
+}
+
+/* Opens it; the lines of warnings and errors that were logged meanwhile. */
+static int complaints(struct rig *r)
+{
+    FILE *to = tmpfile();
+    int before = dup(STDERR_FILENO), n = 0;
+    char line[1024];
+    dup2(fileno(to), STDERR_FILENO);
+    int rc = rig_open(r);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    rewind(to);
+    while (fgets(line, sizeof line, to))
+        n += strstr(line, " warn ") || strstr(line, " error ");
+    fclose(to);
+    assert_int_equal(rc, 0);
+    return n;
+}
+
+static off_t length(const char *file)
+{
+    struct stat st;
+    assert_int_equal(stat(file, &st), 0);
+    return st.st_size;
+}
+
+/* Small appends that are synced overwrite zeros, which are no damage when they are left, and no records. */
+static void test_zeros_ahead(void **state)
+{
+    struct rig *r = *state;
+    char first[300], last[300];
+    const off_t record = (record_header_len(4000) + 4000 + 7) / 8 * 8,
+                end = SEGMENT_HEADER + 40 * record;
+    crash_after(r, small_syncs);
+    rig_segments(r, first, NULL, sizeof first);
+    assert_int_equal(length(first), 256 * KIB);
+    assert_int_equal(complaints(r), 0);
+    assert_int_equal(length(first), end);
+    assert_int_equal(rig_read(r, 1, 0, 40 * 4000), 0);
+    assert_int_equal(rig_append_salted(r, 1, 40 * 4000, 4000, 0, true), 0);
+    assert_int_equal(length(first), 256 * KIB);
+    rig_close(r);
+    assert_int_equal(length(first), end + record);
+
+    /* Half a record before them is. */
+    crash_after(r, one_sync);
+    rig_flip(first, end + record + 1000);
+    assert_int_equal(complaints(r), 1);
+    assert_int_equal(rig_read(r, 1, 0, 41 * 4000), 0);
+    assert_int_equal(rig_len(r, 1), 41 * 4000);
+
+    /* In a segment that is followed by another they are not left, but for a crash. */
+    assert_int_equal(rig_append_salted(r, 1, 41 * 4000, 4000, 0, true), 0);
+    for (uint64_t c = 2; rig_segments(r, NULL, last, sizeof last) == 1; c++)
+        assert_int_equal(rig_append(r, c, 0, 300 * KIB), 0);
+    off_t full = length(first);
+    rig_close(r);
+    assert_int_equal(length(first), full);
+    assert_int_equal(truncate(first, full + 100000), 0);
+    r->cfg.rebuild_index = true;
+    assert_int_equal(complaints(r), 0);
+    r->cfg.rebuild_index = false;
+    assert_int_equal(rig_read(r, 1, 0, 42 * 4000), 0);
+    assert_int_equal(rig_read(r, 3, 0, 300 * KIB), 0);
+}
+
 static void test_damaged_header(void **state)
 {
     struct rig *r = *state;
@@ -510,6 +588,7 @@ int main(void)
         T(test_crash_points),
         T(test_copies_leave_no_garbage),
         T(test_torn_tail),
+        T(test_zeros_ahead),
         T(test_damaged_header),
         T(test_damaged_payload),
         T(test_records_inside_records),
