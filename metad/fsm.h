@@ -74,12 +74,21 @@ int fsm_getxattr(struct fsm *f, uint64_t ino, const uint8_t *name, size_t len,
                  const uint8_t **value, size_t *value_len);
 /* All names, each with its closing NUL: *len bytes, at most FSM_XATTR_LIST_MAX. out may be NULL. */
 int fsm_listxattr(struct fsm *f, uint64_t ino, uint8_t *out, size_t *len);
-/* Entries behind cookie in cookie order ("." and ".." not included); fn returns false to stop.
- * Cookies grow with creation and never move, so entries added or removed meanwhile never skip or
+struct fsm_dirent {
+    const uint8_t *name; /* the fsm's, while the lock is held */
+    size_t len;
+    uint64_t ino, cookie;
+    uint32_t mode;
+    uint32_t inode; /* private */
+};
+#define FSM_DIRENTS_MAX 32u
+/* Entries behind cookie in cookie order ("." and ".." not included), 1..FSM_DIRENTS_MAX at a time; fn returns false
+ * to stop. Cookies grow with creation and never move, so entries added or removed meanwhile never skip or
  * repeat others. */
-typedef bool fsm_dirent_fn(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
-                           uint64_t cookie);
-int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn, void *arg);
+typedef bool fsm_dirents_fn(void *arg, const struct fsm_dirent *list, size_t n);
+int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirents_fn *fn, void *arg);
+/* As fsm_getattr, of what an entry names. */
+void fsm_dirent_attr(struct fsm *f, const struct fsm_dirent *e, Replfs__Attr *out);
 int fsm_parent(struct fsm *f, uint64_t ino, uint64_t *parent); /* directories only */
 /* A directory's own name and where it is. Looks through the parent's entries: for messages. */
 int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **name, size_t *len);

@@ -211,9 +211,41 @@ int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **
     return 0;
 }
 
-int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn, void *arg)
+/* In a large namespace nearly everything about an entry comes from memory, not from a cache, one thing
+ * after the other. So the processor is told of many of them at a time: the time of one for all. */
+#define CACHE_LINE 64u
+
+static void fetch(const void *p, size_t len)
 {
-    uint32_t h = fsm_inode_find(f, ino), d;
+    for (size_t at = 0; at < len; at += CACHE_LINE)
+        __builtin_prefetch((const uint8_t *)p + at);
+    __builtin_prefetch((const uint8_t *)p + len - 1);
+}
+
+/* The next entries at *pos: how many. */
+static size_t next_entries(struct fsm *f, const struct fsm_oset *set, struct fsm_opos *pos,
+                           struct fsm_dirent out[FSM_DIRENTS_MAX])
+{
+    uint32_t d[FSM_DIRENTS_MAX];
+    size_t n = 0;
+    while (n < FSM_DIRENTS_MAX && (d[n] = fsm_oset_next(set, pos)))
+        fetch(fsm_dentry_at(f, d[n++]), dentry_size(16));
+    for (size_t i = 0; i < n; i++)
+        fetch(fsm_inode_at(f, fsm_dentry_at(f, d[i])->child), sizeof(struct fsm_inode));
+    for (size_t i = 0; i < n; i++) {
+        const struct fsm_dentry *e = fsm_dentry_at(f, d[i]);
+        const struct fsm_inode *in = fsm_inode_at(f, e->child);
+        out[i] =
+            (struct fsm_dirent){e->name, e->len, in->ino, fsm_dentry_cookie(e), in->mode, e->child};
+    }
+    return n;
+}
+
+int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirents_fn *fn, void *arg)
+{
+    struct fsm_dirent list[FSM_DIRENTS_MAX];
+    size_t n;
+    uint32_t h = fsm_inode_find(f, ino);
 
     if (!h)
         return -ENOENT;
@@ -222,13 +254,15 @@ int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirent_fn *fn,
         return -ENOTDIR;
     struct fsm_oset_ops ops = fsm_dentry_ops(f);
     struct fsm_opos pos = fsm_oset_seek(&p->u.dir.entries, &ops, cookie);
-    while ((d = fsm_oset_next(&p->u.dir.entries, &pos))) {
-        const struct fsm_dentry *e = fsm_dentry_at(f, d);
-        const struct fsm_inode *i = fsm_inode_at(f, e->child);
-        if (!fn(arg, e->name, e->len, i->ino, i->mode, fsm_dentry_cookie(e)))
-            break;
-    }
+    do
+        n = next_entries(f, &p->u.dir.entries, &pos, list);
+    while (n && fn(arg, list, n));
     return 0;
+}
+
+void fsm_dirent_attr(struct fsm *f, const struct fsm_dirent *e, Replfs__Attr *out)
+{
+    fsm_inode_attr(f, fsm_inode_at(f, e->inode), out);
 }
 
 /* A directory that a client changed at `then`, and has shown so since. */

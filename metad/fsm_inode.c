@@ -174,13 +174,9 @@ int fsm_op_atime(struct fsm *f, const Replfs__AtimeOp *op)
     return 0;
 }
 
-int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
+void fsm_inode_attr(struct fsm *f, const struct fsm_inode *i, Replfs__Attr *out)
 {
-    uint32_t h = fsm_inode_find(f, ino);
-    if (!h)
-        return -ENOENT;
-    const struct fsm_inode *i = fsm_inode_at(f, h);
-    out->ino = ino;
+    out->ino = i->ino;
     out->mode = i->mode;
     out->nlink = i->nlink;
     out->uid = i->uid;
@@ -200,7 +196,14 @@ int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
         out->size = 4096;
         out->nlink = i->nlink ? 2 + i->u.dir.subdirs : 0;
     }
-    return 0;
+}
+
+int fsm_getattr(struct fsm *f, uint64_t ino, Replfs__Attr *out)
+{
+    uint32_t h = fsm_inode_find(f, ino);
+    if (h)
+        fsm_inode_attr(f, fsm_inode_at(f, h), out);
+    return h ? 0 : -ENOENT;
 }
 
 static int setattr_check(const struct fsm_inode *i, const Replfs__SetattrOp *op)

@@ -176,6 +176,8 @@ void fsm_inode_touch(struct fsm *f, struct fsm_inode *i, bool modified); /* ctim
 /* Contents or owner change: file capabilities go, and with suid also setuid and setgid. */
 void fsm_inode_strip(struct fsm *f, struct fsm_inode *i, bool suid);
 struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
+void fsm_inode_attr(struct fsm *f, const struct fsm_inode *i,
+                    Replfs__Attr *out); /* of an __INIT'ed one */
 int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
 int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
 int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op);

@@ -419,14 +419,10 @@ void leases_leave(struct leases *l, struct lease_wait *w)
 
 /* ---- giving and taking ---- */
 
-enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
-                             const struct lease_wait *in)
+/* own: so many of the changes under way are the asking request's. Mutex held. */
+static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
+                             uint32_t own)
 {
-    uint32_t own = 0;
-
-    for (unsigned i = 0; in != NULL && i < in->n; i++)
-        own += in->need[i].ino == ino && in->need[i].write;
-    LOCK_SCOPE(&l->mu);
     struct node *n = *slot_of(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
     if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE)
@@ -448,6 +444,30 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
         return LEASE_NONE;
     hold_add(l, node_make(l, ino), session, want);
     return want;
+}
+
+enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
+                             const struct lease_wait *in)
+{
+    uint32_t own = 0;
+
+    for (unsigned i = 0; in != NULL && i < in->n; i++)
+        own += in->need[i].ino == ino && in->need[i].write;
+    LOCK_SCOPE(&l->mu);
+    return grant(l, session, ino, want, own);
+}
+
+/* The table is larger than any cache: its parts are on their way before the first is looked at. */
+void leases_grant_list(struct leases *l, uint64_t session, const uint64_t *ino, size_t n,
+                       enum lease_mode want, enum lease_mode *out)
+{
+    LOCK_SCOPE(&l->mu);
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(&l->table[mix64(ino[i]) & l->mask]);
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(l->table[mix64(ino[i]) & l->mask]);
+    for (size_t i = 0; i < n; i++)
+        out[i] = grant(l, session, ino[i], want, 0);
 }
 
 bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino)

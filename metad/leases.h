@@ -72,6 +72,9 @@ void leases_leave(struct leases *l, struct lease_wait *w);
  * held. */
 enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
                              const struct lease_wait *in);
+/* Likewise for several at once, out of any request: out[n]. */
+void leases_grant_list(struct leases *l, uint64_t session, const uint64_t *ino, size_t n,
+                       enum lease_mode want, enum lease_mode *out);
 /* Of an inode that the session has just created: exclusively, whatever it does with it already (who
  * changes it just now can only be the session itself). False: no more leases are given. */
 bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino);

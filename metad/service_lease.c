@@ -332,19 +332,19 @@ struct children {
     size_t n;
 };
 
-static bool child_alone(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
-                        uint64_t cookie)
+static bool children_alone(void *arg, const struct fsm_dirent *list, size_t n)
 {
     struct children *c = arg;
 
-    (void)name, (void)len, (void)mode;
-    if (c->n == CHILDREN_MAX)
-        return false;
-    c->cookie = cookie;
-    c->alone[c->n] = ino;
-    c->n += !opens_elsewhere(c->s->cfg.opens, c->session, ino) &&
+    for (size_t i = 0; i < n && c->n < CHILDREN_MAX; i++) {
+        uint64_t ino = list[i].ino;
+        c->cookie = list[i].cookie;
+        c->alone[c->n] = ino;
+        c->n +=
+            !opens_elsewhere(c->s->cfg.opens, c->session, ino) &&
             leases_grant(c->s->leases, c->session, ino, LEASE_EXCLUSIVE, NULL) == LEASE_EXCLUSIVE;
-    return true;
+    }
+    return c->n < CHILDREN_MAX;
 }
 
 /* Nobody is asked to give anything back for this. */
@@ -362,7 +362,7 @@ static void lease_children(struct service *s, struct rpc_req *req)
     if (rv == 0)
         on = leases_grant(s->leases, r->session, r->ino, LEASE_EXCLUSIVE, NULL);
     if (on == LEASE_EXCLUSIVE)
-        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, child_alone, &c);
+        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, children_alone, &c);
     fsm_unlock(s->cfg.fsm);
     if (rv != 0) {
         rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);

@@ -141,37 +141,56 @@ static uint32_t dirent_type(uint32_t mode)
     return (mode & S_IFMT) >> 12; /* DT_* are the type bits */
 }
 
-static bool list_one(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
-                     uint64_t cookie)
+/* How many of the entries the page has room for. */
+static size_t fitting(struct listing *l, const struct fsm_dirent *list, size_t n)
 {
-    struct listing *l = arg;
-    size_t bytes = DIRENT_BYTES + len + (l->plus ? ATTR_BYTES : 0);
-
-    if (l->n == l->max || l->bytes + bytes > SERVICE_REPLY_SOFT_MAX) {
-        l->full = true;
-        return false;
+    size_t fit = 0;
+    while (fit < n && l->n + fit < l->max) {
+        l->bytes += DIRENT_BYTES + list[fit].len + (l->plus ? ATTR_BYTES : 0);
+        if (l->bytes > SERVICE_REPLY_SOFT_MAX)
+            break;
+        fit++;
     }
+    return fit;
+}
+
+static Replfs__Dirent *dirent(struct listing *l, const struct fsm_dirent *e)
+{
     Replfs__Dirent *d = pile_alloc(l->pile, sizeof(*d));
     replfs__dirent__init(d);
-    d->name.data = pile_copy(l->pile, name, len);
-    d->name.len = len;
-    d->ino = ino;
-    d->type = dirent_type(mode);
-    d->cookie = cookie;
-    if (l->plus) {
-        Replfs__Attr *a = pile_alloc(l->pile, sizeof(*a));
-        replfs__attr__init(a);
-        enum lease_mode on =
-            leases_grant(l->leases, l->session, ino, l->lease ? LEASE_SHARED : LEASE_NONE, NULL);
+    d->name.data = pile_copy(l->pile, e->name, e->len);
+    d->name.len = e->len;
+    d->ino = e->ino;
+    d->type = dirent_type(e->mode);
+    d->cookie = e->cookie;
+    return d;
+}
+
+static bool list_some(void *arg, const struct fsm_dirent *list, size_t n)
+{
+    struct listing *l = arg;
+    size_t fit = fitting(l, list, n);
+    enum lease_mode on[FSM_DIRENTS_MAX];
+    uint64_t ino[FSM_DIRENTS_MAX];
+
+    for (size_t i = 0; i < fit; i++)
+        ino[i] = list[i].ino;
+    if (l->plus)
+        leases_grant_list(l->leases, l->session, ino, fit, l->lease ? LEASE_SHARED : LEASE_NONE,
+                          on);
+    for (size_t i = 0; i < fit; i++) {
+        Replfs__Dirent *d = dirent(l, &list[i]);
+        l->entries[l->n++] = d;
         /* who keeps bytes back is not waited for: the reader asks when it wants to know */
-        if (on != LEASE_ELSEWHERE && fsm_getattr(l->fsm, ino, a) == 0) {
-            d->attr = a;
-            d->lease = (uint32_t)on;
-        }
+        if (!l->plus || on[i] == LEASE_ELSEWHERE)
+            continue;
+        d->attr = pile_alloc(l->pile, sizeof(*d->attr));
+        replfs__attr__init(d->attr);
+        fsm_dirent_attr(l->fsm, &list[i], d->attr);
+        d->lease = (uint32_t)on[i];
     }
-    l->entries[l->n++] = d;
-    l->bytes += bytes;
-    return true;
+    l->full = fit < n;
+    return !l->full;
 }
 
 void service_readdir(struct service *s, struct rpc_req *req)
@@ -200,7 +219,7 @@ void service_readdir(struct service *s, struct rpc_req *req)
         dir =
             leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
     if (rv == 0 && dir != LEASE_ELSEWHERE)
-        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_one, &l);
+        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_some, &l);
     fsm_unlock(s->cfg.fsm);
     if (dir == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_readdir);

@@ -41,14 +41,14 @@ static void check_acl(struct rig *r, uint64_t ino)
         abort();
 }
 
-static bool keep_name(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
-                      uint64_t cookie)
+static bool find_names(void *arg, const struct fsm_dirent *list, size_t n)
 {
-    uint64_t found = 0;
-    (void)mode;
-    (void)cookie;
-    if (fsm_lookup(arg, FSM_ROOT_INO, name, len, &found) != 0 || found != ino)
-        abort();
+    for (size_t i = 0; i < n; i++) {
+        uint64_t found = 0;
+        if (fsm_lookup(arg, FSM_ROOT_INO, list[i].name, list[i].len, &found) != 0 ||
+            found != list[i].ino)
+            abort();
+    }
     return true;
 }
 
@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
         replfs__command__free_unpacked(cmd, NULL);
     }
-    fsm_readdir(r.f, FSM_ROOT_INO, 0, keep_name, r.f);
+    fsm_readdir(r.f, FSM_ROOT_INO, 0, find_names, r.f);
     for (uint64_t ino = 1; ino < 64; ino++)
         check_acl(&r, ino);
     fsm_free(rig_reload(r.f));

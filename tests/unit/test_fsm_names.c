@@ -335,16 +335,20 @@ struct listing {
     char names[64][32];
 };
 
-static bool on_entry(void *arg, const uint8_t *name, size_t len, uint64_t ino, uint32_t mode,
-                     uint64_t cookie)
+static bool on_entries(void *arg, const struct fsm_dirent *e, size_t n)
 {
     struct listing *l = arg;
-    assert_true(cookie > l->cookie && ino != 0 && (mode & S_IFMT));
-    l->cookie = cookie;
-    if (l->n < 64)
-        snprintf(l->names[l->n], 32, "%.*s", (int)len, (const char *)name);
-    l->n++;
-    return l->n != l->stop_after;
+    assert_in_range(n, 1, FSM_DIRENTS_MAX);
+    for (; n > 0; n--, e++) {
+        assert_true(e->cookie > l->cookie && e->ino != 0 && (e->mode & S_IFMT));
+        l->cookie = e->cookie;
+        if (l->n < 64)
+            snprintf(l->names[l->n], 32, "%.*s", (int)e->len, (const char *)e->name);
+        l->n++;
+        if (l->n == l->stop_after)
+            return false;
+    }
+    return true;
 }
 
 static void test_readdir_stable(void **state)
@@ -354,7 +358,7 @@ static void test_readdir_stable(void **state)
     const char *first[] = {"a", "b", "c", "d", "e"};
     for (int k = 0; k < 5; k++)
         mk(r, 1, first[k], REG_MODE);
-    assert_int_equal(fsm_readdir(r->f, 1, 0, on_entry, &l), 0);
+    assert_int_equal(fsm_readdir(r->f, 1, 0, on_entries, &l), 0);
     assert_int_equal(l.n, 3);
     assert_string_equal(l.names[2], "c");
     rig_unlink(r, 1, "a", false);
@@ -364,13 +368,13 @@ static void test_readdir_stable(void **state)
     mk(r, 1, "c", REG_MODE);                               /* back under a new cookie */
     assert_int_equal(rig_rename(r, 1, "b", 1, "e", 0), 0); /* e keeps its place */
     l.stop_after = 0;
-    assert_int_equal(fsm_readdir(r->f, 1, l.cookie, on_entry, &l), 0);
+    assert_int_equal(fsm_readdir(r->f, 1, l.cookie, on_entries, &l), 0);
     assert_int_equal(l.n, 6);
     assert_string_equal(l.names[3], "e");
     assert_string_equal(l.names[4], "f");
     assert_string_equal(l.names[5], "c");
-    assert_int_equal(fsm_readdir(r->f, l.cookie + 100, 0, on_entry, &l), -ENOENT);
-    assert_int_equal(fsm_readdir(r->f, rig_lookup(r, 1, "e"), 0, on_entry, &l), -ENOTDIR);
+    assert_int_equal(fsm_readdir(r->f, l.cookie + 100, 0, on_entries, &l), -ENOENT);
+    assert_int_equal(fsm_readdir(r->f, rig_lookup(r, 1, "e"), 0, on_entries, &l), -ENOTDIR);
 }
 
 static void test_big_directory(void **state)
@@ -390,11 +394,11 @@ static void test_big_directory(void **state)
         snprintf(name, sizeof name, "n%u", k);
         assert_int_equal(rig_unlink(r, d, name, false), 0);
     }
-    assert_int_equal(fsm_readdir(r->f, d, 0, on_entry, &l), 0);
+    assert_int_equal(fsm_readdir(r->f, d, 0, on_entries, &l), 0);
     assert_int_equal(l.n, N / 16);
     assert_string_equal(l.names[1], "n21");
     l = (struct listing){.cookie = N - 16};
-    assert_int_equal(fsm_readdir(r->f, d, N - 16, on_entry, &l), 0);
+    assert_int_equal(fsm_readdir(r->f, d, N - 16, on_entries, &l), 0);
     assert_int_equal(l.n, 1);
     snprintf(name, sizeof name, "n%u", N - 16 + 5);
     assert_string_equal(l.names[0], name);
