@@ -296,7 +296,6 @@ static int run(struct mount *m)
     if (!rc)
         rc = serve(m, &old);
     ops_release_all(&m->ctx);
-    ops_dir_forget(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);
     if (m->se) {
@@ -312,8 +311,7 @@ int main(int argc, char **argv)
 {
     struct mount m = {.log_fd = -1,
                       .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER,
-                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER,
-                      .ctx.page_lock = PTHREAD_MUTEX_INITIALIZER};
+                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER};
     char err[1536];
     int rc = 0;
     if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {

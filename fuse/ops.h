@@ -30,12 +30,9 @@ struct mount_ctx {                /* the session's userdata */
     struct statvfs space;
     pthread_mutex_t opens_lock;
     struct open_node *opens;
-    pthread_mutex_t page_lock;
-    struct page *page; /* the last directory that was listed as a whole: ops_dir.c */
 };
 
 extern const struct fuse_lowlevel_ops ops_table;
-void ops_dir_forget(struct mount_ctx *m);  /* likewise */
 void ops_release_all(struct mount_ctx *m); /* after the loop's end, before client_close */
 void ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
 

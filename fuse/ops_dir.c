@@ -6,9 +6,8 @@
  * A page is reused only while reading goes on where it left off; any other position (seekdir,
  * rewinddir) asks anew.
  *
- * Under a lease the kernel may list again what it has listed (let_kernel_list). A program that looks at
- * a directory and then opens it to read it (rm, find) is answered from one page (struct page): as long as
- * nobody changed the directory since, names are what they were, and attributes are looked up.
+ * Under a lease the kernel may list again what it has listed (let_kernel_list), and a page may have been
+ * there already (client_list): names are what they were, and attributes are looked up.
  *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
 #include "ops.h"
@@ -26,31 +25,22 @@
 #include "base/log.h"
 
 #define LOG_MODULE "fuse"
-#define PAGE_ENTRIES 1000u
 #define COOKIE_SHIFT 2u
 #define COOKIE_MAX ((uint64_t)INT64_MAX - COOKIE_SHIFT)
-
-/* Entries as metad sent them, by one or several handles. All of it but what their attributes say, which
- * the handle that asked may bring up to date, stays as it is. */
-struct page {
-    atomic_uint refs;
-    struct rpc_result res; /* rep: a ReaddirReply */
-    uint64_t ino, begun;   /* whose, client_begin before it was asked for */
-};
 
 struct dirh {
     struct open_node node;
     pthread_mutex_t lock;
-    uint64_t parent;    /* for "..": known with the first page */
-    struct page *page;  /* or NULL */
-    bool again;         /* it was another handle's */
-    size_t pos;         /* next entry of page */
-    uint64_t after;     /* cookie that pos goes on behind */
-    bool plus;          /* page has attributes */
-    unsigned lost_seen; /* of client_lost, told by fsync */
-    uint64_t begun;     /* client_begin of the first page */
-    size_t listed;      /* entries of all pages up to this one, */
-    uint64_t upto;      /* the last one's cookie; one after the other since the first */
+    uint64_t parent;       /* for "..": known with the first page */
+    struct dir_page *page; /* or NULL */
+    bool again;            /* it was another handle's */
+    size_t pos;            /* next entry of page */
+    uint64_t after;        /* cookie that pos goes on behind */
+    bool plus;             /* page has attributes */
+    unsigned lost_seen;    /* of client_lost, told by fsync */
+    uint64_t begun;        /* client_begin of the first page */
+    size_t listed;         /* entries of all pages up to this one, */
+    uint64_t upto;         /* the last one's cookie; one after the other since the first */
     bool whole;
 };
 
@@ -69,71 +59,17 @@ static struct dirh *dirh_of(const struct fuse_file_info *fi)
     return (struct dirh *)(uintptr_t)fi->fh;
 }
 
-static void page_unref(struct page *p)
-{
-    if (!p || atomic_fetch_sub(&p->refs, 1) > 1)
-        return;
-    rpc_result_free(&p->res);
-    free(p);
-}
-
 static const Replfs__ReaddirReply *entries_of(const struct dirh *d)
 {
-    return d->page ? d->page->res.rep->readdir_reply : NULL;
+    return d->page ? dir_page_entries(d->page) : NULL;
 }
 
 static void dirh_free(struct open_node *n)
 {
     struct dirh *d = (struct dirh *)n;
-    page_unref(d->page);
+    dir_page_unref(d->page);
     pthread_mutex_destroy(&d->lock);
     free(d);
-}
-
-static void drop_page(struct dirh *d)
-{
-    page_unref(d->page);
-    d->page = NULL;
-}
-
-static void take_page(struct dirh *d, struct page *p, bool again, uint64_t after, bool plus)
-{
-    drop_page(d);
-    d->page = p;
-    d->again = again;
-    d->pos = 0;
-    d->after = after;
-    d->plus = plus;
-    if (entries_of(d)->parent)
-        d->parent = entries_of(d)->parent;
-}
-
-/* The next one to list the directory may be shown the same. */
-static void leave_page(struct mount_ctx *m, struct page *p)
-{
-    atomic_fetch_add(&p->refs, 1);
-    pthread_mutex_lock(&m->page_lock);
-    struct page *old = m->page;
-    m->page = p;
-    pthread_mutex_unlock(&m->page_lock);
-    page_unref(old);
-}
-
-/* A whole listing that is as good as a new one, or NULL. */
-static struct page *find_page(struct mount_ctx *m, uint64_t ino)
-{
-    LOCK_SCOPE(&m->page_lock);
-    struct page *p = m->page;
-    if (!p || p->ino != ino || !client_dir_same(m->client, p->begun, ino))
-        return NULL;
-    atomic_fetch_add(&p->refs, 1);
-    return p;
-}
-
-void ops_dir_forget(struct mount_ctx *m)
-{
-    page_unref(m->page);
-    m->page = NULL;
 }
 
 /* Under a lease the kernel may keep what it has listed, and list it again by itself, as long as the
@@ -208,38 +144,18 @@ static void note_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t beg
 
 static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
 {
-    struct mount_ctx *m = ops_ctx(req);
-    Replfs__ReaddirReq ask = REPLFS__READDIR_REQ__INIT;
-    RPC_ENVELOPE(q, READDIR_REQ, readdir_req, &ask);
-    struct page *p = after ? NULL : find_page(m, ino);
-    if (p) {
-        take_page(d, p, true, 0, true);
-        return 0;
-    }
-    drop_page(d);
-    p = calloc(1, sizeof *p);
-    if (!p)
-        abort();
-    p->refs = 1;
-    p->ino = ino;
-    ask.ino = ino;
-    ask.cookie = after;
-    ask.max_entries = PAGE_ENTRIES;
-    ask.plus = plus;
-    ask.lease = plus;
-    p->begun = client_begin(m->client);
-    int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READDIR_REPLY, &p->res);
-    if (rc) {
-        page_unref(p);
+    dir_page_unref(d->page);
+    d->page = NULL;
+    int rc = client_list(ops_ctx(req)->client, ino, after, plus, &d->page, &d->again);
+    if (rc)
         return rc;
-    }
-    const Replfs__ReaddirReply *r = p->res.rep->readdir_reply;
-    if (plus)
-        client_saw_entries(m->client, p->begun, ino, !after, r);
-    note_page(d, req, ino, p->begun, after, plus, r);
-    if (plus && !after && r->eof)
-        leave_page(m, p);
-    take_page(d, p, false, after, plus);
+    d->pos = 0;
+    d->after = after;
+    d->plus = plus || d->again;
+    if (entries_of(d)->parent)
+        d->parent = entries_of(d)->parent;
+    if (!d->again)
+        note_page(d, req, ino, d->page->begun, after, plus, entries_of(d));
     return 0;
 }
 

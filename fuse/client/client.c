@@ -51,12 +51,16 @@ static void locks_init(struct client *c)
     pthread_mutex_init(&c->ahead.mu, NULL);
     pthread_cond_init(&c->ahead.cv, NULL);
     cond_init_mono(&c->ahead.fetched);
+    pthread_mutex_init(&c->dirs.mu, NULL);
+    pthread_cond_init(&c->dirs.cv, NULL);
+    cond_init_mono(&c->dirs.came);
 }
 
 /* Accepts a half-built client. */
 static void client_free(struct client *c)
 {
     c->stopping = true;
+    dirs_stop(c);
     ahead_stop(c);
     flush_stop(c);
     behind_stop(c);
@@ -106,6 +110,8 @@ int client_open(const struct client_config *cfg, struct client **out)
         rc = flush_start(c);
     if (!rc)
         rc = ahead_start(c);
+    if (!rc)
+        rc = dirs_start(c);
     if (rc) {
         client_free(c);
         return rc;

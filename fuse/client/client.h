@@ -4,6 +4,8 @@
  * generators build on it. */
 #ifndef REPLFS_CLIENT_CLIENT_H
 #define REPLFS_CLIENT_CLIENT_H
+#include <stdatomic.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -58,6 +60,21 @@ bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir);
 /* Like client_getattr, but from metad even under a lease: for what a lease does not cover, quota_left. */
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
+/* A page of a directory: entries as metad sent them, shared by all who list it. All of it but what the
+ * attributes say, which client_merge_attr may bring up to date for whoever got it first, stays as it is. */
+struct dir_page {
+    atomic_uint refs;
+    struct rpc_result res; /* rep: a ReaddirReply */
+    uint64_t ino, begun;   /* whose, client_begin before it was asked for */
+    uint64_t used;         /* private */
+    bool unread;
+};
+/* The entries of ino behind cookie `after`, with attributes if plus. *again: asked for earlier (it is whole
+ * then, with attributes as they were). 0 and a reference, or a code. */
+int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struct dir_page **out,
+                bool *again);
+const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p);
+void dir_page_unref(struct dir_page *p); /* may be NULL */
 /* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
  * client_begin before asking. from_start: the first page. */
 uint64_t client_begin(struct client *c);

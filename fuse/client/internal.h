@@ -17,6 +17,7 @@
  *   read.c       reading until it succeeds or cannot
  *   later.c      reads and closes that nobody waits for
  *   ahead.c      small files, read before they are opened
+ *   dirs.c       directories' pages, kept, and listed before they are asked for
  *   client.c     open, close and the plain calls
  *   locks.c      file locks held and asked for
  *   idmap.c      hash table from 64-bit ids to pointers
@@ -293,6 +294,11 @@ struct client {
         atomic_size_t held; /* bytes of open files */
         struct ahead *a;    /* NULL: nothing is read ahead */
     } ahead;
+    struct {
+        pthread_mutex_t mu;
+        pthread_cond_t cv, came;
+        struct dirs *d;
+    } dirs;
     struct {                /* reads and closes that nobody waits for: see later.c */
         pthread_mutex_t mu; /* a leaf but for what hold takes */
         pthread_cond_t cv;
@@ -641,6 +647,10 @@ int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* 
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */
 struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms);
 int read_wait(struct readop *op, struct buf **out);
+
+/* ---- dirs.c: pages of listings ---- */
+int dirs_start(struct client *c);
+void dirs_stop(struct client *c);
 
 /* ---- ahead.c: small files, read before they are asked for ---- */
 int ahead_start(struct client *c);

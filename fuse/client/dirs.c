@@ -1,0 +1,328 @@
+/* Pages of directories: those that were listed, and those that will be.
+ *
+ * A program that looks at a directory and then opens it to read it (rm, find) is answered from one page.
+ * And one that walks a tree (ls -R, find, a backup) lists a directory, and then those in it: when that is
+ * going on, the pages of what was named are fetched before they are asked for, the deepest first.
+ *
+ * A page is handed out while the lease that its directory had since is held, and while this client has
+ * changed nothing in it (client_dir_same): names are what they were then. Attributes may not be.
+ *
+ * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. Who lists
+ * anything else begins anew. At most WINDOW pages wait to be read; one that nobody reads has to make room
+ * in the end, and the walk it was fetched for has ended.
+ *
+ * Failure modes: none that anybody sees. What cannot be fetched is asked for when it is listed.
+ *
+ * Threads: FETCHERS fetch; any other calls. dirs.mu is taken before the lease cache's. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#define PAGE_ENTRIES 1000u
+#define KEPT 64u
+#define KEPT_ENTRIES 16384u
+#define WINDOW 16u
+#define NAMED_MAX 4096u
+#define FETCHERS 2u
+#define FETCH_MS 2000u
+#define WALK_NS (NSEC_PER_SEC / 5)
+#define WAIT_NS (50 * NSEC_PER_MSEC) /* for one that is being fetched when it is asked for */
+
+struct dirs {
+    struct dir_page *kept[KEPT];
+    size_t entries; /* of these */
+    size_t unread;  /* of these, nobody has asked for yet */
+    uint64_t clock;
+    uint64_t stack[NAMED_MAX]; /* directories named in a walk, the next on top */
+    size_t nstack;
+    struct idmap named; /* those of the stack that still are to be fetched; ino -> itself */
+    struct idmap busy;  /* being fetched */
+    int64_t last;       /* when a directory was listed */
+    bool walking, stop;
+    pthread_t threads[FETCHERS];
+    unsigned nthreads;
+};
+
+void dir_page_unref(struct dir_page *p)
+{
+    if (!p || atomic_fetch_sub(&p->refs, 1) > 1)
+        return;
+    rpc_result_free(&p->res);
+    free(p);
+}
+
+const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p)
+{
+    return p->res.rep->readdir_reply;
+}
+
+/* ---- pages that are kept (mu held) ---- */
+
+static void drop(struct dirs *d, struct dir_page **slot)
+{
+    struct dir_page *p = *slot;
+    d->entries -= dir_page_entries(p)->n_entries;
+    d->unread -= p->unread;
+    *slot = NULL;
+    dir_page_unref(p);
+}
+
+static struct dir_page **slot_of(struct dirs *d, uint64_t ino)
+{
+    for (size_t i = 0; i < KEPT; i++)
+        if (d->kept[i] && d->kept[i]->ino == ino)
+            return &d->kept[i];
+    return NULL;
+}
+
+/* The one used longest ago, or an empty one if any. */
+static struct dir_page **oldest(struct dirs *d, bool full)
+{
+    struct dir_page **best = NULL;
+    for (struct dir_page **s = d->kept; s < d->kept + KEPT; s++) {
+        if (!*s && !full)
+            return s;
+        if (*s && (!best || (*s)->used < (*best)->used))
+            best = s;
+    }
+    return best;
+}
+
+static void end_walk(struct dirs *d)
+{
+    d->walking = false;
+    d->nstack = 0;
+    idmap_clear(&d->named);
+}
+
+static void make_room(struct dirs *d, struct dir_page **slot)
+{
+    if ((*slot)->unread)
+        end_walk(d);
+    drop(d, slot);
+}
+
+static void keep(struct dirs *d, struct dir_page *p, bool unread)
+{
+    struct dir_page **slot = slot_of(d, p->ino);
+    if (!slot)
+        slot = oldest(d, false);
+    if (*slot)
+        make_room(d, slot);
+    atomic_fetch_add(&p->refs, 1);
+    p->used = ++d->clock;
+    p->unread = unread;
+    d->unread += unread;
+    d->entries += dir_page_entries(p)->n_entries;
+    *slot = p;
+    while (d->entries > KEPT_ENTRIES)
+        make_room(d, oldest(d, true));
+}
+
+/* Referenced, when it is as good as a new one. */
+static struct dir_page *take(struct client *c, uint64_t ino)
+{
+    struct dirs *d = c->dirs.d;
+    struct dir_page **slot = slot_of(d, ino);
+    if (!slot)
+        return NULL;
+    struct dir_page *p = *slot;
+    if (!client_dir_same(c, p->begun, ino)) {
+        drop(d, slot);
+        return NULL;
+    }
+    d->unread -= p->unread;
+    p->unread = false;
+    p->used = ++d->clock;
+    atomic_fetch_add(&p->refs, 1);
+    return p;
+}
+
+/* ---- walks (mu held) ---- */
+
+static void come_to(struct dirs *d, uint64_t ino)
+{
+    int64_t now = clock_mono();
+    bool named = idmap_del(&d->named, ino) || idmap_get(&d->busy, ino) || slot_of(d, ino);
+    if (!named)
+        end_walk(d);
+    d->walking = named && now - d->last < WALK_NS;
+    d->last = now;
+}
+
+static bool may_fetch(const struct dirs *d)
+{
+    return d->walking && d->nstack && d->unread + d->busy.n < WINDOW;
+}
+
+/* What a directory that was just listed names is listed next. */
+static void go_on(struct client *c, const struct dir_page *p)
+{
+    struct dirs *d = c->dirs.d;
+    const Replfs__ReaddirReply *r = dir_page_entries(p);
+    for (size_t i = r->n_entries; i-- > 0 && d->nstack < NAMED_MAX;) {
+        const Replfs__Dirent *e = r->entries[i];
+        if (!e->attr || !S_ISDIR(e->attr->mode) || slot_of(d, e->ino) ||
+            idmap_get(&d->named, e->ino))
+            continue;
+        idmap_put(&d->named, e->ino, d);
+        d->stack[d->nstack++] = e->ino;
+    }
+    if (may_fetch(d))
+        pthread_cond_signal(&c->dirs.cv);
+}
+
+/* ---- asking ---- */
+
+static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, int64_t deadline,
+               struct dir_page **out)
+{
+    Replfs__ReaddirReq m = REPLFS__READDIR_REQ__INIT;
+    RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &m);
+    struct dir_page *p = calloc(1, sizeof(*p));
+    if (!p)
+        abort();
+    p->refs = 1;
+    p->ino = ino;
+    m.ino = ino;
+    m.cookie = after;
+    m.max_entries = PAGE_ENTRIES;
+    m.plus = plus;
+    m.lease = plus;
+    p->begun = client_begin(c);
+    int rc = session_ask(c, &env, deadline, &p->res);
+    if (!rc && (!p->res.rep || p->res.rep->body_case != REPLFS__ENVELOPE__BODY_READDIR_REPLY))
+        rc = -ERR_PROTOCOL;
+    if (rc) {
+        dir_page_unref(p);
+        return rc;
+    }
+    if (plus)
+        client_saw_entries(c, p->begun, ino, !after, dir_page_entries(p));
+    *out = p;
+    return 0;
+}
+
+/* One that is kept, or is about to be. */
+static struct dir_page *at_hand(struct client *c, uint64_t ino)
+{
+    struct dirs *d = c->dirs.d;
+    int64_t deadline = clock_mono() + WAIT_NS;
+    LOCK_SCOPE(&c->dirs.mu);
+    come_to(d, ino);
+    while (idmap_get(&d->busy, ino) && clock_mono() < deadline)
+        cond_wait_until(&c->dirs.came, &c->dirs.mu, deadline);
+    struct dir_page *p = take(c, ino);
+    if (p)
+        go_on(c, p);
+    return p;
+}
+
+int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struct dir_page **out,
+                bool *again)
+{
+    struct dir_page *p = after ? NULL : at_hand(c, ino);
+    *again = p;
+    int rc = p ? 0 : ask(c, ino, after, plus, client_deadline(c), &p);
+    if (rc)
+        return rc;
+    *out = p;
+    if (*again || !plus)
+        return 0;
+    LOCK_SCOPE(&c->dirs.mu);
+    if (!after && dir_page_entries(p)->eof)
+        keep(c->dirs.d, p, false);
+    go_on(c, p);
+    return 0;
+}
+
+/* ---- fetching ---- */
+
+/* The next that nobody has listed meanwhile, or 0. mu held. */
+static uint64_t next_named(struct dirs *d)
+{
+    while (may_fetch(d)) {
+        uint64_t ino = d->stack[--d->nstack];
+        if (idmap_del(&d->named, ino))
+            return ino;
+    }
+    return 0;
+}
+
+static struct dir_page *fetch(struct client *c, uint64_t ino)
+{
+    struct dir_page *p;
+    if (ask(c, ino, 0, true, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
+        return NULL;
+    const Replfs__ReaddirReply *r = dir_page_entries(p);
+    if (r->eof) {
+        client_listed(c, p->begun, ino, r->n_entries);
+        return p;
+    }
+    dir_page_unref(p);
+    return NULL;
+}
+
+static void *fetcher(void *arg)
+{
+    struct client *c = arg;
+    struct dirs *d = c->dirs.d;
+    LOCK_SCOPE(&c->dirs.mu);
+    while (!d->stop) {
+        uint64_t ino = next_named(d);
+        if (!ino) {
+            pthread_cond_wait(&c->dirs.cv, &c->dirs.mu);
+            continue;
+        }
+        idmap_put(&d->busy, ino, d);
+        if (may_fetch(d))
+            pthread_cond_signal(&c->dirs.cv);
+        pthread_mutex_unlock(&c->dirs.mu);
+        struct dir_page *p = fetch(c, ino);
+        pthread_mutex_lock(&c->dirs.mu);
+        idmap_del(&d->busy, ino);
+        if (p)
+            keep(d, p, true);
+        dir_page_unref(p);
+        pthread_cond_broadcast(&c->dirs.came);
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+
+int dirs_start(struct client *c)
+{
+    struct dirs *d = calloc(1, sizeof(*d));
+    if (!d)
+        return -ENOMEM;
+    c->dirs.d = d;
+    while (d->nthreads < FETCHERS && !pthread_create(&d->threads[d->nthreads], NULL, fetcher, c))
+        d->nthreads++;
+    return d->nthreads ? 0 : -EAGAIN;
+}
+
+void dirs_stop(struct client *c)
+{
+    struct dirs *d = c->dirs.d;
+    if (!d)
+        return;
+    pthread_mutex_lock(&c->dirs.mu);
+    d->stop = true;
+    pthread_cond_broadcast(&c->dirs.cv);
+    pthread_mutex_unlock(&c->dirs.mu);
+    while (d->nthreads)
+        pthread_join(d->threads[--d->nthreads], NULL);
+    for (struct dir_page **s = d->kept; s < d->kept + KEPT; s++)
+        if (*s)
+            drop(d, s);
+    idmap_clear(&d->named);
+    idmap_clear(&d->busy);
+    free(d);
+    c->dirs.d = NULL;
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Directories of a tree that is being walked are listed before they are asked for: a listing is never older than the last
+# change, whoever made it.
+. "$(dirname "$0")/caselib.sh"
+devcluster up --chunkd 2 --metad-args "--lease-term=3s --session-lease=30s"
+two_mounts
+cat >"$work/walk.py" <<'EOP'
+# walk.py DIR FIRST COMMAND: lists DIR and the FIRST directories in it as a walk does, runs COMMAND, lists the others; prints
+# "name: what is in it" of all
+import os, subprocess, sys
+d, first, command = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def listed(n):
+    return "%s: %s" % (n, " ".join(sorted(e.name for e in os.scandir(os.path.join(d, n)))))
+names = sorted(e.name for e in os.scandir(d) if e.is_dir())
+out = [listed(n) for n in names[:first]]
+subprocess.run(["bash", "-c", command], check=True)
+out += [listed(n) for n in names[first:]]
+print("\n".join(out))
+EOP
+walk() { timeout 60 python3 "$work/walk.py" "$@"; }
+plant() { # a tree of 16 directories, that nobody has alone
+    rm -rf "$a/t"
+    mkdir -p "$a/t/"d{01..16}
+    for n in {01..16}; do touch "$a/t/d$n/one" "$a/t/d$n/two"; done
+    ls -R "$b/t" >/dev/null
+    devcluster unmount "$b"
+    devcluster mount "$b"
+    b_pid=$(pid_of_mount "$b")
+}
+transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; }
+at_rest() { # what was being fetched has arrived
+    local before
+    before=$(transfers)
+    sleep 0.2
+    [ "$before" = "$(transfers)" ]
+}
+export a b cluster cases_repo
+export -f devcluster
+
+# -- while metad stands still the walk goes on
+plant
+whole=$(for n in {01..16}; do echo "d$n: one two"; done)
+export -f transfers at_rest wait_for
+export b_pid
+got=$(walk "$b/t" 3 'wait_for 20 "the mount to be at rest" at_rest; devcluster stop metad') || { devcluster cont metad; fail "what was to be listed next waits for metad"; }
+devcluster cont metad
+expect "the tree, walked while metad stood still" "$whole" "$got"
+
+# -- never stale: what others and oneself have changed since
+# shellcheck disable=SC2016 # walk evaluates it
+for change in 'touch "$M/t/d09/three"' 'rm "$M/t/d09/one"' 'mv "$M/t/d09/one" "$M/t/d10/three"' 'rm -r "$M/t/d09"; mkdir "$M/t/d09"; touch "$M/t/d09/new"'; do
+    for M in "$a" "$b"; do
+        export M
+        plant
+        got=$(walk "$b/t" 3 "wait_for 20 'the mount to be at rest' at_rest; $change")
+        expect "the tree, walked: $change in $M" "$(cd "$a/t" && for n in d*; do echo "$n:" $(ls "$n"); done)" "$got"
+    done
+done
+# attributes, too
+plant
+# shellcheck disable=SC2016
+walk "$b/t" 3 'wait_for 20 "the mount to be at rest" at_rest; echo longer >"$a/t/d12/one"; chmod 600 "$a/t/d12/two"' >/dev/null
+expect "sizes and modes" "7 600" "$(ls -ln "$b/t/d12" >/dev/null; echo "$(stat -c %s "$b/t/d12/one") $(stat -c %a "$b/t/d12/two")")"
+check_sanitizers
