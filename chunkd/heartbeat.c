@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
@@ -444,12 +445,11 @@ int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
     pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
     pthread_cond_init(&h->wake, &ca);
     pthread_condattr_destroy(&ca);
-    int rc = ok ? -pthread_create(&h->tid, NULL, heartbeat_main, h) : -ENOMEM;
+    int rc = ok ? -thread_start(&h->tid, "heartbeat", heartbeat_main, h) : -ENOMEM;
     if (rc != 0) {
         heartbeat_free(h);
         return rc;
     }
-    pthread_setname_np(h->tid, "chunkd-heart");
     *out = h;
     return 0;
 }

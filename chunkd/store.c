@@ -32,6 +32,7 @@
 #define LOG_MODULE "store"
 #define HERE_MAX (128u << 10)
 #include "base/log.h"
+#include "base/thread.h"
 
 /* ---- queue ---- */
 
@@ -422,13 +423,13 @@ static void stop_threads(struct store *s)
 
 static int start_threads(struct store *s)
 {
-    int rc = pthread_create(&s->syncer, NULL, store_sync_main, s);
+    int rc = thread_start(&s->syncer, "store-sync", store_sync_main, s);
     s->syncer_runs = !rc;
     if (!rc)
-        rc = pthread_create(&s->writer, NULL, store_writer_main, s);
+        rc = thread_start(&s->writer, "store-write", store_writer_main, s);
     s->writer_runs = s->syncer_runs && !rc;
     if (!rc)
-        rc = pthread_create(&s->maint, NULL, store_maint_main, s);
+        rc = thread_start(&s->maint, "store-maint", store_maint_main, s);
     s->maint_runs = s->writer_runs && !rc;
     return -rc;
 }

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/thread.h"
 
 struct job {
     void (*fn)(void *arg);
@@ -62,10 +63,9 @@ int workers_new(const char *name, unsigned threads, size_t max_queued, struct wo
     pthread_cond_init(&w->more, NULL);
     int rc = w->ring ? 0 : -ENOMEM;
     for (; rc == 0 && w->threads < threads; w->threads++) {
-        rc = -pthread_create(&w->tid[w->threads], NULL, worker_main, w);
+        rc = -thread_start(&w->tid[w->threads], name, worker_main, w);
         if (rc != 0)
             break;
-        pthread_setname_np(w->tid[w->threads], name);
     }
     if (rc != 0) {
         workers_free(w);

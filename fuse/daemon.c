@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
+#include "base/thread.h"
 
 static int ready_fd = -1;
 
@@ -81,7 +82,7 @@ static int syslog_fd(void)
     if (pipe2(fds, O_CLOEXEC))
         return -1;
     fcntl(fds[1], F_SETFL, O_NONBLOCK);
-    if (pthread_create(&t, NULL, to_syslog, (void *)(intptr_t)fds[0])) {
+    if (thread_start(&t, "syslog", to_syslog, (void *)(intptr_t)fds[0])) {
         close(fds[0]);
         close(fds[1]);
         return -1;

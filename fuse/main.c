@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "daemon.h"
 #include "kernel.h"
 #include "ops.h"
@@ -255,7 +256,7 @@ static int serve(struct mount *m, const sigset_t *old_mask)
 {
     pthread_t t;
     struct fuse_loop_config *cfg = fuse_loop_cfg_create();
-    if (!cfg || pthread_create(&t, NULL, announce, m)) {
+    if (!cfg || thread_start(&t, "announce", announce, m)) {
         log_error("out of memory or threads");
         return EXIT_MOUNT;
     }

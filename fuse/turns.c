@@ -44,6 +44,7 @@
 #endif
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "base/wait.h"
 #include "near.h"
 
@@ -313,7 +314,7 @@ int turns_start(void)
     turns.stop = false;
     turns.can_be_near = near_start();
     wait_set_hook(turns_pass);
-    return -pthread_create(&turns.watch, NULL, watch, NULL);
+    return -thread_start(&turns.watch, "turns", watch, NULL);
 }
 
 void turns_stop(void)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "nodes_int.h"
 
 #define TICK_MS 100
@@ -131,7 +132,7 @@ int driver_start(struct nodes *n)
     pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
     pthread_cond_init(&n->wake, &a);
     pthread_condattr_destroy(&a);
-    int rc = pthread_create(&n->thread, NULL, driver, n);
+    int rc = thread_start(&n->thread, "driver", driver, n);
     if (rc)
         return -rc;
     n->running = true;

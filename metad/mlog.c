@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "entry.h"
 
 #define LOG_MODULE "mlog"
@@ -159,7 +160,7 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
         destroy(m);
         return rv;
     }
-    if (pthread_create(&m->thread, NULL, mlog_loop_main, m) != 0)
+    if (thread_start(&m->thread, "mlog", mlog_loop_main, m) != 0)
         abort(); /* a process that cannot start its first thread cannot go on */
     rv = wait_until_leading(m, timeout_ms);
     if (rv != 0) {

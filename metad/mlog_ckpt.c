@@ -40,6 +40,7 @@
 #include "base/error.h"
 #include "base/le.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "entry.h"
 
 #define LOG_MODULE "checkpoint"
@@ -272,7 +273,7 @@ static void start(struct mlog *m)
         child_main(m, fd, parent);
     rv = c->pid < 0 ? -errno : 0;
     fsm_unlock(m->fsm);
-    if (rv == 0 && pthread_create(&c->waiter, NULL, waiter_main, m) != 0) {
+    if (rv == 0 && thread_start(&c->waiter, "checkpoint", waiter_main, m) != 0) {
         kill(c->pid, SIGKILL);
         waitpid(c->pid, NULL, 0);
         rv = -EAGAIN;

@@ -32,6 +32,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "opens"
 #define SESSION_BUCKETS 1024u
@@ -580,7 +581,7 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
 
 int opens_start(struct opens *o)
 {
-    int rv = pthread_create(&o->thread, NULL, thread_main, o);
+    int rv = thread_start(&o->thread, "opens", thread_main, o);
 
     o->running = rv == 0;
     return -rv;

@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "internal.h"
 
 #define LOG_MODULE "ahead"
@@ -432,7 +433,7 @@ int ahead_start(struct client *c)
         return -ENOMEM;
     c->ahead.a = a;
     while (a->nthreads < AHEAD_THREADS &&
-           !pthread_create(&a->threads[a->nthreads], NULL, fetcher, c))
+           !thread_start(&a->threads[a->nthreads], "ahead", fetcher, c))
         a->nthreads++;
     return a->nthreads ? 0 : -EAGAIN;
 }

@@ -31,6 +31,7 @@
 #include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "behind"
 #define QUEUE_MAX 4096u
@@ -583,7 +584,7 @@ static void *sender(void *arg)
 
 int behind_start(struct client *c)
 {
-    int rc = pthread_create(&c->behind.thread, NULL, sender, c);
+    int rc = thread_start(&c->behind.thread, "behind", sender, c);
     c->behind.started = !rc;
     return -rc;
 }

@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/thread.h"
 
 #define PAGE_ENTRIES 1000u
 #define KEPT 64u
@@ -302,7 +303,7 @@ int dirs_start(struct client *c)
     if (!d)
         return -ENOMEM;
     c->dirs.d = d;
-    while (d->nthreads < FETCHERS && !pthread_create(&d->threads[d->nthreads], NULL, fetcher, c))
+    while (d->nthreads < FETCHERS && !thread_start(&d->threads[d->nthreads], "dirs", fetcher, c))
         d->nthreads++;
     return d->nthreads ? 0 : -EAGAIN;
 }

@@ -25,6 +25,7 @@
 #include <string.h>
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "flush"
 #define COMMIT_BUFS_MAX 1024u
@@ -694,7 +695,7 @@ static void *flush_thread(void *arg)
 
 int flush_start(struct client *c)
 {
-    int rc = pthread_create(&c->files.thread, NULL, flush_thread, c);
+    int rc = thread_start(&c->files.thread, "flush", flush_thread, c);
     c->files.started = !rc;
     return -rc;
 }

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/thread.h"
 #include "rpc/cap.h"
 
 #define LOG_MODULE "grants"
@@ -358,7 +359,7 @@ static void *grants_thread(void *arg)
 
 int grants_start(struct client *c)
 {
-    int rc = pthread_create(&c->grants.thread, NULL, grants_thread, c);
+    int rc = thread_start(&c->grants.thread, "grants", grants_thread, c);
     c->grants.started = !rc;
     return -rc;
 }

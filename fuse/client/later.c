@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/thread.h"
 
 #define TICK_MS 100u
 
@@ -77,7 +78,7 @@ void later_done(struct client *c, struct later *l)
 bool later_thread(void *(*fn)(void *), void *arg)
 {
     pthread_t t;
-    int rc = pthread_create(&t, NULL, fn, arg);
+    int rc = thread_start(&t, "later", fn, arg);
     if (!rc)
         pthread_detach(t);
     return !rc;

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mix.h"
+#include "base/thread.h"
 #include "internal.h"
 #include "lcache_int.h"
 
@@ -527,7 +528,7 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcac
     l->forget = forget;
     l->forget_arg = forget_arg;
     while (l->nworkers < LCACHE_WORKERS &&
-           !pthread_create(&l->workers[l->nworkers], NULL, worker, l))
+           !thread_start(&l->workers[l->nworkers], "lcache", worker, l))
         l->nworkers++;
     if (!l->nworkers)
         abort();

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/u64.h"
 #include "base/wait.h"
 
@@ -640,7 +641,7 @@ int session_start(struct client *c)
         return -ETIMEDOUT;
     }
     rpc_conn_unref(conn);
-    int rc = pthread_create(&c->session.thread, NULL, session_thread, c);
+    int rc = thread_start(&c->session.thread, "session", session_thread, c);
     c->session.started = !rc;
     return -rc;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "rpc"
 
@@ -88,7 +89,7 @@ static int resolve_later(struct rpc_conn *c)
     c->loop->resolving++;
     pthread_mutex_unlock(&c->loop->lock);
     conn_ref_internal(c);
-    int rc = pthread_create(&t, NULL, resolver_main, c);
+    int rc = thread_start(&t, "resolver", resolver_main, c);
     if (rc == 0) {
         pthread_detach(t);
         return 0;

@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "rpc"
 #define EVENTS 64
@@ -213,7 +214,7 @@ static int worker_init(struct worker *w, struct rpc_loop *l)
     if (w->epfd < 0 || w->wakefd < 0)
         return -errno;
     int rc = worker_watch(w, w->wakefd, EPOLLIN, &w->wake_source);
-    return rc < 0 ? rc : -pthread_create(&w->thread, NULL, worker_main, w);
+    return rc < 0 ? rc : -thread_start(&w->thread, "rpc", worker_main, w);
 }
 
 static void worker_stop(struct worker *w)
