@@ -373,6 +373,7 @@ struct mutation {
     void (*done)(struct mutation *m, int code, const Replfs__MutationResult *r);
     bool known;   /* the lease cache has it already: done sees to it */
     uint64_t seq; /* private */
+    bool maybe_done;
 };
 /* Executes them in order, in one message while nothing goes wrong; waits until all are done. n: at
  * most MUTATE_MAX. */

@@ -11,6 +11,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define MESSAGE_BYTES (RPC_MAX_ENVELOPE / 2) /* of the ops in a message */
+#define SEQ_BYTES 32u                        /* that each has beside what the op itself says, at most */
+
 /* ---- numbers ---- */
 
 /* Gives each a number of the present session, which is returned. */
@@ -66,7 +69,6 @@ struct sending {
     size_t n;
     uint64_t session; /* of the numbers, 0: none yet */
     uint64_t begun;
-    bool maybe_done;
 };
 
 static bool ambiguous(int code)
@@ -99,13 +101,12 @@ static void renumber(struct sending *s)
         size_t kept = 0;
         for (size_t i = 0; i < s->n; i++) {
             uint64_t need = s->todo[i]->need;
-            if ((s->session && s->maybe_done) || (need && need != now))
+            if (s->todo[i]->maybe_done || (need && need != now))
                 finish(s, i, need ? -ERR_SESSION : -EIO, NULL);
             else
                 s->todo[kept++] = s->todo[i];
         }
         s->n = kept;
-        s->maybe_done = false;
         s->session = kept ? seqs_begin(s->c, s->todo, kept) : now;
     }
 }
@@ -115,12 +116,12 @@ static bool again_later(uint32_t code)
     return code == ERR_BUSY || code == ERR_SESSION;
 }
 
-/* 0, or why some are left. */
-static int take_results(struct sending *s, const Replfs__MutateReply *reply)
+/* Of the first n. 0, or why some of them are left. */
+static int take_results(struct sending *s, size_t n, const Replfs__MutateReply *reply)
 {
     size_t kept = 0;
     int rc = 0;
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0; i < n; i++) {
         const Replfs__MutationResult *r = NULL;
         for (size_t k = 0; k < reply->n_results && !r; k++)
             if (reply->results[k]->seq == s->todo[i]->seq)
@@ -130,10 +131,26 @@ static int take_results(struct sending *s, const Replfs__MutateReply *reply)
             continue;
         }
         rc = r ? -(int)r->code : -ERR_PROTOCOL;
+        s->todo[i]->maybe_done &= !r;
         s->todo[kept++] = s->todo[i];
     }
+    for (size_t i = n; i < s->n; i++)
+        s->todo[kept++] = s->todo[i];
     s->n = kept;
     return rc;
+}
+
+/* So many of the first fit into one message: a commit may have thousands of extents. */
+static size_t fitting(const struct sending *s)
+{
+    size_t n = 0, bytes = 0;
+    while (n < s->n) {
+        bytes += protobuf_c_message_get_packed_size(&s->todo[n]->op->base) + SEQ_BYTES;
+        if (n && bytes > MESSAGE_BYTES)
+            break;
+        n++;
+    }
+    return n;
 }
 
 /* Directories of which others want to know are better shared; and only who makes names in one is
@@ -155,7 +172,8 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     struct client *c = s->c;
     Replfs__Mutation mu[MUTATE_MAX], *list[MUTATE_MAX];
     Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
-    for (size_t i = 0; i < s->n; i++) {
+    size_t n = fitting(s);
+    for (size_t i = 0; i < n; i++) {
         replfs__mutation__init(&mu[i]);
         mu[i].seq = s->todo[i]->seq;
         mu[i].op = s->todo[i]->op;
@@ -163,7 +181,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     }
     m.session = s->session;
     m.acked_seq = acked_seq(c);
-    m.n_ops = s->n;
+    m.n_ops = n;
     m.ops = list;
     m.lease = true;
     m.exclusive = !c->cfg.sync_all;
@@ -171,12 +189,14 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
     int64_t sent = clock_mono();
     int rc = rpc_call_wait(conn, &env, NULL, session_try_ms(c, deadline), res);
+    for (size_t i = 0; i < n && ambiguous(rc); i++)
+        s->todo[i]->maybe_done = true;
     if (rc)
         return rc;
     lcache_renew(c->lcache, sent);
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
         return -ERR_PROTOCOL;
-    return take_results(s, res->rep->mutate_reply);
+    return take_results(s, n, res->rep->mutate_reply);
 }
 
 void session_mutate_list(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
@@ -184,8 +204,10 @@ void session_mutate_list(struct client *c, struct mutation *const *list, size_t 
     struct sending s = {.c = c, .n = n, .begun = lcache_begin(c->lcache)};
     unsigned busy_ms = 10;
     assert(n <= MUTATE_MAX);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         s.todo[i] = list[i];
+        list[i]->maybe_done = false;
+    }
     while (s.n) {
         struct rpc_conn *conn = session_conn(c, deadline);
         if (!conn) {
@@ -200,7 +222,6 @@ void session_mutate_list(struct client *c, struct mutation *const *list, size_t 
         struct rpc_result res = {0};
         int rc = send_once(&s, conn, deadline, &res);
         res.code = rc;
-        s.maybe_done |= ambiguous(rc);
         bool again = rc && session_attempt_failed(c, conn, &res, deadline, &busy_ms);
         rpc_result_free(&res);
         rpc_conn_unref(conn);

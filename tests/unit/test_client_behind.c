@@ -1,6 +1,7 @@
 /* Changes that are answered before metad has them, against a fake metad that is made to wait: who
  * waits for it, who does not, and what is shown meanwhile. */
 #include "client_rig.h"
+#include "fuse/client/internal.h"
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define MTIME REPLFS__SETATTR_OP__VALID__MTIME
@@ -223,6 +224,45 @@ static void test_late_error_is_told(void **st)
     cfile_close(f);
 }
 
+enum { LARGE = 24 };
+
+static void large_done(struct mutation *m, int code, const Replfs__MutationResult *r)
+{
+    (void)m, (void)r;
+    assert_int_equal(code, 0);
+}
+
+/* Together they are more than one message may hold. */
+static void test_large_changes(void **st)
+{
+    (void)st;
+    static Replfs__Extent x[COMMIT_EXTENTS_MAX], *list[COMMIT_EXTENTS_MAX];
+    Replfs__CommitOp commit[LARGE];
+    Replfs__MetaOp op[LARGE];
+    struct mutation m[LARGE] = {0}, *all[LARGE];
+    for (uint32_t i = 0; i < COMMIT_EXTENTS_MAX; i++) {
+        replfs__extent__init(list[i] = &x[i]);
+        x[i].file_off = 8192ull * i;
+        x[i].len = 100;
+        x[i].chunk = 100;
+        x[i].chunk_off = 100 * i;
+    }
+    for (size_t i = 0; i < LARGE; i++) {
+        replfs__commit_op__init(&commit[i]);
+        commit[i].ino = RIG_INO;
+        commit[i].n_extents = COMMIT_EXTENTS_MAX;
+        commit[i].extents = list;
+        replfs__meta_op__init(&op[i]);
+        op[i].op_case = REPLFS__META_OP__OP_COMMIT;
+        op[i].commit = &commit[i];
+        m[i] = (struct mutation){.op = &op[i], .done = large_done};
+        all[i] = &m[i];
+    }
+    assert_true(LARGE * protobuf_c_message_get_packed_size(&op[0].base) > RPC_MAX_ENVELOPE);
+    session_mutate_list(rig.cl, all, LARGE, client_deadline(rig.cl));
+    assert_int_equal(rig_get(commits), LARGE);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, leased_setup, rig_teardown)
 
 int main(void)
@@ -236,6 +276,7 @@ int main(void)
         T(test_fsync_waits),
         T(test_resume_claims_and_repeats),
         T(test_late_error_is_told),
+        T(test_large_changes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
