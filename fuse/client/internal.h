@@ -365,7 +365,7 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
                             int64_t deadline, unsigned *busy_ms);
 
 /* ---- mutate.c ---- */
-#define MUTATE_MAX 64u
+#define MUTATE_MAX 256u
 struct mutation {
     Replfs__MetaOp *op; /* the caller's, until done */
     uint64_t need;      /* session that it is bound to, 0: any */
