@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define MESSAGE_BYTES (RPC_MAX_ENVELOPE / 2) /* of the ops in a message */
-#define SEQ_BYTES 32u                        /* that each has beside what the op itself says, at most */
+#define SEQ_BYTES 32u /* that each has beside what the op itself says, at most */
 
 /* ---- numbers ---- */
 

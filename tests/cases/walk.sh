@@ -53,7 +53,7 @@ for change in 'touch "$M/t/d09/three"' 'rm "$M/t/d09/one"' 'mv "$M/t/d09/one" "$
         export M
         plant
         got=$(walk "$b/t" 3 "wait_for 20 'the mount to be at rest' at_rest; $change")
-        expect "the tree, walked: $change in $M" "$(cd "$a/t" && for n in d*; do echo "$n:" $(ls "$n"); done)" "$got"
+        expect "the tree, walked: $change in $M" "$(cd "$a/t" && for n in d*; do echo "$n: $(ls "$n" | paste -sd ' ')"; done)" "$got"
     done
 done
 # attributes, too
