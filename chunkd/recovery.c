@@ -9,10 +9,9 @@
  *    copy of their own until their COMMIT; those without one are dropped at the end.
  * 3. Payload is checked where a crash may have left a header without its bytes: behind the
  *    position, or, when rebuilding, in the last few segments.
- * 4. What follows the last good record of the last segment is a torn tail, or zeros put there in advance,
- *    and cut off. Damage
- *    before it is reported with file and offset; the chunk's length then ends before what is
- *    missing.
+ * 4. What follows the last good record of the last segment is a torn tail, or zeros
+ *    put there in advance, and cut off. Damage before it is reported with file and offset; the
+ *    chunk's length then ends before what is missing.
  *
  * Runs alone, before any thread is started, in the role of the writer. Large rebuilds checkpoint on
  * the way to keep memory bounded. */
@@ -191,8 +190,7 @@ static int cut_tail(struct recovery *rv, uint64_t end)
 {
     if (!rv->sc->zeros)
         log_warn("%s/%s: %llu bytes behind the last whole record (offset %llu) were being written "
-                 "when the "
-                 "daemon or machine stopped; they are cut off",
+                 "when the daemon or machine stopped; they are cut off",
                  rv->s->dir, rv->sg->name, (unsigned long long)(rv->sg->size - end),
                  (unsigned long long)end);
     if (ftruncate(rv->sg->fd, (off_t)end))

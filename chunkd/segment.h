@@ -79,8 +79,8 @@ uint64_t segments_alloc(struct segments *t);
 /* Allocated but not live. */
 uint64_t segments_dead(struct segments *t);
 void segment_update_alloc(struct segment *sg);
-/* Zeros from the end, or where those end that are there already, to offset to. No bytes need be lost when
- * it fails: there are fewer zeros then. Writer. */
+/* Puts zeros behind end, the end of what is written or about to be, up to offset to, as far as there are
+ * none yet. When it fails there are fewer, which costs nothing but time. Writer. */
 void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to);
 /* Gives back the zeros behind its size. Writer, or when there is none. */
 void segment_cut_ahead(struct segment *sg);

@@ -296,10 +296,11 @@ static void prepare_syncs(struct store *s)
     struct segment *sg = s->open_seg;
     uint64_t end = sg->size + g->bytes, to = (end + AHEAD_BYTES) / AHEAD_BYTES * AHEAD_BYTES;
     bool sync = false;
+    if (g->bytes > AHEAD_MAX || end <= sg->zeroed || to > s->cfg.segment_size)
+        return;
     for (size_t i = 0; i < g->n; i++)
         sync |= g->items[i].op->sync;
-    if (sync && g->bytes <= AHEAD_MAX && end > sg->zeroed && to <= s->cfg.segment_size &&
-        room_for(s, AHEAD_BYTES))
+    if (sync && room_for(s, AHEAD_BYTES))
         segment_zero_ahead(sg, end, to);
 }
 

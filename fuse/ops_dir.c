@@ -33,7 +33,7 @@ struct dirh {
     pthread_mutex_t lock;
     uint64_t parent;       /* for "..": known with the first page */
     struct dir_page *page; /* or NULL */
-    bool again;            /* it was another handle's */
+    bool again;            /* it was asked for earlier */
     size_t pos;            /* next entry of page */
     uint64_t after;        /* cookie that pos goes on behind */
     bool plus;             /* page has attributes */

@@ -141,7 +141,7 @@ static uint32_t dirent_type(uint32_t mode)
     return (mode & S_IFMT) >> 12; /* DT_* are the type bits */
 }
 
-/* How many of the entries the page has room for. */
+/* How many of the entries the page has room for; their bytes are counted. */
 static size_t fitting(struct listing *l, const struct fsm_dirent *list, size_t n)
 {
     size_t fit = 0;

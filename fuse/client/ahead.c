@@ -432,9 +432,7 @@ int ahead_start(struct client *c)
     if (!a)
         return -ENOMEM;
     c->ahead.a = a;
-    while (a->nthreads < AHEAD_THREADS &&
-           !thread_start(&a->threads[a->nthreads], "ahead", fetcher, c))
-        a->nthreads++;
+    a->nthreads = threads_start(a->threads, AHEAD_THREADS, "ahead", fetcher, c);
     return a->nthreads ? 0 : -EAGAIN;
 }
 
@@ -447,8 +445,7 @@ void ahead_stop(struct client *c)
     a->stop = true;
     pthread_cond_broadcast(&c->ahead.cv);
     pthread_mutex_unlock(&c->ahead.mu);
-    while (a->nthreads)
-        pthread_join(a->threads[--a->nthreads], NULL);
+    threads_join(a->threads, a->nthreads);
     while (a->oldest)
         drop_oldest(a);
     for (size_t i = 0; i < LISTS; i++)

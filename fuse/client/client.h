@@ -5,7 +5,6 @@
 #ifndef REPLFS_CLIENT_CLIENT_H
 #define REPLFS_CLIENT_CLIENT_H
 #include <stdatomic.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -54,9 +53,6 @@ int client_getattr(
     Replfs__Attr *out); /* of a file with unflushed writes: size and mtime include them */
 /* The same where that needs no answer of metad; else false. */
 bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out);
-/* The names in directory dir are what an answer to a request of then (client_begin) said: a lease was kept
- * since, and we changed nothing ourselves. */
-bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir);
 /* Like client_getattr, but from metad even under a lease: for what a lease does not cover, quota_left. */
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
@@ -66,7 +62,8 @@ struct dir_page {
     atomic_uint refs;
     struct rpc_result res; /* rep: a ReaddirReply */
     uint64_t ino, begun;   /* whose, client_begin before it was asked for */
-    uint64_t used;         /* private */
+    /* private */
+    uint64_t used;
     bool unread;
 };
 /* The entries of ino behind cookie `after`, with attributes if plus. *again: asked for earlier (it is whole
@@ -75,11 +72,6 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struc
                 bool *again);
 const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p);
 void dir_page_unref(struct dir_page *p); /* may be NULL */
-/* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
- * client_begin before asking. from_start: the first page. */
-uint64_t client_begin(struct client *c);
-void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool from_start,
-                        const Replfs__ReaddirReply *r);
 
 /* Of attributes that another call to metad brought, before they are shown: what this client knows
  * better. */
@@ -94,7 +86,7 @@ bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__A
 /* And for removing a name that exists; false when there may be none. */
 bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op);
 /* A directory was listed from its start to its end, n entries, each of them seen by
- * client_saw_entries, since client_begin gave begun. */
+ * client_list, the first page of them begun then. */
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n);
 /* Until metad's log has what was changed of ino: fsync of a directory. */
 void client_settle(struct client *c, uint64_t ino);

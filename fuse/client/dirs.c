@@ -303,8 +303,7 @@ int dirs_start(struct client *c)
     if (!d)
         return -ENOMEM;
     c->dirs.d = d;
-    while (d->nthreads < FETCHERS && !thread_start(&d->threads[d->nthreads], "dirs", fetcher, c))
-        d->nthreads++;
+    d->nthreads = threads_start(d->threads, FETCHERS, "dirs", fetcher, c);
     return d->nthreads ? 0 : -EAGAIN;
 }
 
@@ -317,8 +316,7 @@ void dirs_stop(struct client *c)
     d->stop = true;
     pthread_cond_broadcast(&c->dirs.cv);
     pthread_mutex_unlock(&c->dirs.mu);
-    while (d->nthreads)
-        pthread_join(d->threads[--d->nthreads], NULL);
+    threads_join(d->threads, d->nthreads);
     for (struct dir_page **s = d->kept; s < d->kept + KEPT; s++)
         if (*s)
             drop(d, s);

@@ -477,7 +477,7 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
 /* ---- closes that nobody waits for ---- */
 
 struct closing {
-    struct later later;
+    struct later later;   /* first: closing_hold */
     struct closing *next; /* of f's; f->mu */
     struct cfile *f;      /* referenced */
     uint64_t target;      /* below it, all copies have to acknowledge */

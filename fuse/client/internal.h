@@ -23,7 +23,8 @@
  *   idmap.c      hash table from 64-bit ids to pointers
  *
  * Lock order: cfile.mu first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
- * session.mu, dirty.mu, locks.mu (session.mu also inside files.mu and locks.mu). No lock is held over a call that waits for a peer, nor over rpc_call
+ * session.mu, dirty.mu, locks.mu (session.mu also inside files.mu and locks.mu); dirs.mu is taken before
+ * the lease cache's. No lock is held over a call that waits for a peer, nor over rpc_call
  * (which may run its completion at once). Completions run on loop threads: they take cfile.mu
  * briefly and never wait for a condition. */
 #ifndef REPLFS_CLIENT_INTERNAL_H
@@ -371,12 +372,13 @@ struct mutation {
     uint64_t need;      /* session that it is bound to, 0: any */
     /* Once, on the thread of session_mutate_list; r: the answer, or NULL. m may be freed. */
     void (*done)(struct mutation *m, int code, const Replfs__MutationResult *r);
-    bool known;   /* the lease cache has it already: done sees to it */
-    uint64_t seq; /* private */
-    bool maybe_done;
+    bool known; /* the lease cache has it already: done sees to it */
+    /* private */
+    uint64_t seq;
+    bool maybe_done; /* it was sent, and the answer did not come */
 };
-/* Executes them in order, in one message while nothing goes wrong; waits until all are done. n: at
- * most MUTATE_MAX. */
+/* Executes them in order, in as few messages as they fit into while nothing goes wrong; waits until all
+ * are done. n: at most MUTATE_MAX. */
 void session_mutate_list(struct client *c, struct mutation *const *list, size_t n,
                          int64_t deadline);
 /* One, behind what behind.c still has of its inodes. need: see struct mutation; -ERR_SESSION when it
@@ -648,6 +650,16 @@ int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* 
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */
 struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms);
 int read_wait(struct readop *op, struct buf **out);
+
+/* ---- client.c ---- */
+/* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
+ * client_begin before asking. from_start: the first page. */
+uint64_t client_begin(struct client *c);
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool from_start,
+                        const Replfs__ReaddirReply *r);
+/* The names in directory dir are what an answer to a request of then (client_begin) said: a lease was kept
+ * since, and we changed nothing ourselves. */
+bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir);
 
 /* ---- dirs.c: pages of listings ---- */
 int dirs_start(struct client *c);

@@ -527,9 +527,7 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcac
     l->inval_arg = arg;
     l->forget = forget;
     l->forget_arg = forget_arg;
-    while (l->nworkers < LCACHE_WORKERS &&
-           !thread_start(&l->workers[l->nworkers], "lcache", worker, l))
-        l->nworkers++;
+    l->nworkers = threads_start(l->workers, LCACHE_WORKERS, "lcache", worker, l);
     if (!l->nworkers)
         abort();
     return l;

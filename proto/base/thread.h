@@ -12,4 +12,21 @@ static inline int thread_start(pthread_t *t, const char *name, void *(*fn)(void 
         pthread_setname_np(*t, name);
     return rc;
 }
+
+/* Up to n such threads; how many there are, less when the machine gives no more. */
+static inline unsigned threads_start(pthread_t *t, unsigned n, const char *name,
+                                     void *(*fn)(void *), void *arg)
+{
+    unsigned have = 0;
+    while (have < n && !thread_start(&t[have], name, fn, arg))
+        have++;
+    return have;
+}
+
+/* Waits for the end of n threads, which were told to. */
+static inline void threads_join(const pthread_t *t, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(t[i], NULL);
+}
 #endif

@@ -21,13 +21,6 @@ for n in names[first:last]:
         sys.exit("%s: %r instead of %r" % (n, got, "%s %s" % (text, n)))
 EOP
 all() { python3 "$work/all.py" "$@"; }
-transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; }
-at_rest() { # what was being read ahead has arrived
-    local before
-    before=$(transfers)
-    sleep 0.2
-    [ "$before" = "$(transfers)" ]
-}
 
 # -- opened and read while metad stands still: the mount has been reading ahead
 mkdir "$a/d"

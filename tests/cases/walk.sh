@@ -27,13 +27,6 @@ plant() { # a tree of 16 directories, that nobody has alone
     devcluster mount "$b"
     b_pid=$(pid_of_mount "$b")
 }
-transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; }
-at_rest() { # what was being fetched has arrived
-    local before
-    before=$(transfers)
-    sleep 0.2
-    [ "$before" = "$(transfers)" ]
-}
 export a b cluster cases_repo
 export -f devcluster
 

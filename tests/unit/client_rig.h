@@ -415,13 +415,13 @@ static void rig_mutate(struct rpc_req *req)
 {
     const Replfs__MutateReq *m = req->env->mutate_req;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
-    Replfs__MutationResult results[64], *list[64];
+    Replfs__MutationResult results[256], *list[256];
     Replfs__Attr a;
     if (m->session != rig.session) {
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
-    for (; rep.n_results < m->n_ops && rep.n_results < 64; rep.n_results++) {
+    for (; rep.n_results < m->n_ops && rep.n_results < 256; rep.n_results++) {
         Replfs__MutationResult *r = list[rep.n_results] = &results[rep.n_results];
         replfs__mutation_result__init(r);
         r->seq = m->ops[rep.n_results]->seq;
