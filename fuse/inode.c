@@ -46,12 +46,13 @@ void inode_table_free(struct inode_table *t)
     free(t);
 }
 
-bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t now, int64_t until)
+bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t beyond,
+                  int64_t until)
 {
     unsigned i = (unsigned)(mix64(ino) % SLOTS);
     LOCK_SCOPE(&t->lock[i % STRIPES]);
     struct slot *s = &t->slot[i];
-    bool same = s->ino == ino && s->change == change && s->until > now;
+    bool same = s->ino == ino && s->change == change && s->until > beyond;
     if (!same)
         *s = (struct slot){ino, change, until};
     return same;

@@ -12,7 +12,8 @@ void inode_table_free(struct inode_table *t);
 /* Records that ino is being opened with `change`. True when that is what the table held already:
  * pages read since then are those of the same contents. */
 bool inode_seen(struct inode_table *t, uint64_t ino, uint64_t change);
-/* The same of a directory that is being opened at `now`; what is listed now is good until `until`,
- * unless it is what was listed before and is still good (true). Times as of one clock, ns. */
-bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t now, int64_t until);
+/* The same of a directory: what is listed now is good until `until`, unless it is what was listed
+ * before and is good beyond `beyond` (true). Times as of one clock, ns. */
+bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t beyond,
+                  int64_t until);
 #endif

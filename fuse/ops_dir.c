@@ -74,7 +74,8 @@ static void dirh_free(struct open_node *n)
 
 /* Under a lease the kernel may keep what it has listed, and list it again by itself, as long as the
  * change counter is the same and the attributes that came with the list are good: asking for each
- * of them would cost more than listing anew. */
+ * of them would cost more than listing anew. Which it does at half of their time, lest that ends while a
+ * program lists. */
 static void let_kernel_list(struct mount_ctx *m, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
@@ -82,7 +83,7 @@ static void let_kernel_list(struct mount_ctx *m, fuse_ino_t ino, struct fuse_fil
     if (!m->can_forget_entries || !ttl || client_getattr(m->client, ino, &a))
         return;
     fi->cache_readdir = 1;
-    fi->keep_cache = inode_listed(m->inodes, ino, a.change, now, now + ttl) &&
+    fi->keep_cache = inode_listed(m->inodes, ino, a.change, now + ttl / 2, now + ttl) &&
                      ((fi->flags & O_NOATIME) || !client_atime_counts(m->client, &a));
 }
 

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 #include "base/buf.h"
 #include "lcache.h"
@@ -63,8 +64,8 @@ struct dir_page {
     struct rpc_result res; /* rep: a ReaddirReply */
     uint64_t ino, begun;   /* whose, client_begin before it was asked for */
     /* private */
-    uint64_t used;
-    bool unread;
+    TAILQ_ENTRY(dir_page) by_use;
+    unsigned walk; /* that waits for it, 0: none */
 };
 /* The entries of ino behind cookie `after`, with attributes if plus. *again: asked for earlier (it is whole
  * then, with attributes as they were). 0 and a reference, or a code. */

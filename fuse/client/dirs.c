@@ -8,8 +8,9 @@
  * changed nothing in it (client_dir_same): names are what they were then. Attributes may not be.
  *
  * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. Who lists
- * anything else begins anew. At most WINDOW pages wait to be read; one that nobody reads has to make room
- * in the end, and the walk it was fetched for has ended.
+ * anything else begins anew. A program goes through what a directory named in an order of its own (ls: the
+ * alphabet's), so many pages may wait to be read: WINDOW_STEP for each directory of the walk so far, up to
+ * WINDOW_MAX. If one of them has to make room, the walk has ended.
  *
  * Failure modes: none that anybody sees. What cannot be fetched is asked for when it is listed.
  *
@@ -25,9 +26,10 @@
 #include "base/thread.h"
 
 #define PAGE_ENTRIES 1000u
-#define KEPT 64u
-#define KEPT_ENTRIES 16384u
-#define WINDOW 16u
+#define KEPT_ENTRIES 32768u /* about 300 bytes each */
+#define PAGE_ENTRIES_OWN 8u /* what a page takes besides, as so many */
+#define WINDOW_STEP 16u
+#define WINDOW_MAX 256u
 #define NAMED_MAX 4096u
 #define FETCHERS 2u
 #define FETCH_MS 2000u
@@ -35,15 +37,17 @@
 #define WAIT_NS (50 * NSEC_PER_MSEC) /* for one that is being fetched when it is asked for */
 
 struct dirs {
-    struct dir_page *kept[KEPT];
-    size_t entries; /* of these */
-    size_t unread;  /* of these, nobody has asked for yet */
-    uint64_t clock;
-    uint64_t stack[NAMED_MAX]; /* directories named in a walk, the next on top */
+    struct idmap kept;             /* ino -> page */
+    TAILQ_HEAD(, dir_page) by_use; /* of these, the one used longest ago first */
+    size_t entries;                /* of these, PAGE_ENTRIES_OWN each besides */
+    size_t unread;                 /* of these, fetched for this walk and not asked for yet */
+    uint64_t stack[NAMED_MAX];     /* directories named in a walk, the next on top */
     size_t nstack;
     struct idmap named; /* those of the stack that still are to be fetched; ino -> itself */
     struct idmap busy;  /* being fetched */
     int64_t last;       /* when a directory was listed */
+    unsigned walk;      /* its number, from 1 */
+    size_t window;      /* of it */
     bool walking, stop;
     pthread_t threads[FETCHERS];
     unsigned nthreads;
@@ -64,82 +68,80 @@ const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p)
 
 /* ---- pages that are kept (mu held) ---- */
 
-static void drop(struct dirs *d, struct dir_page **slot)
+static size_t charge(const struct dir_page *p)
 {
-    struct dir_page *p = *slot;
-    d->entries -= dir_page_entries(p)->n_entries;
-    d->unread -= p->unread;
-    *slot = NULL;
+    return dir_page_entries(p)->n_entries + PAGE_ENTRIES_OWN;
+}
+
+static bool unread(const struct dirs *d, const struct dir_page *p)
+{
+    return p->walk == d->walk;
+}
+
+static void drop(struct dirs *d, struct dir_page *p)
+{
+    d->entries -= charge(p);
+    d->unread -= unread(d, p);
+    idmap_del(&d->kept, p->ino);
+    TAILQ_REMOVE(&d->by_use, p, by_use);
     dir_page_unref(p);
-}
-
-static struct dir_page **slot_of(struct dirs *d, uint64_t ino)
-{
-    for (size_t i = 0; i < KEPT; i++)
-        if (d->kept[i] && d->kept[i]->ino == ino)
-            return &d->kept[i];
-    return NULL;
-}
-
-/* The one used longest ago, or an empty one if any. */
-static struct dir_page **oldest(struct dirs *d, bool full)
-{
-    struct dir_page **best = NULL;
-    for (struct dir_page **s = d->kept; s < d->kept + KEPT; s++) {
-        if (!*s && !full)
-            return s;
-        if (*s && (!best || (*s)->used < (*best)->used))
-            best = s;
-    }
-    return best;
 }
 
 static void end_walk(struct dirs *d)
 {
-    d->walking = false;
+    d->walk++;
+    d->window = 0;
+    d->unread = 0;
     d->nstack = 0;
     idmap_clear(&d->named);
 }
 
-static void make_room(struct dirs *d, struct dir_page **slot)
+static void make_room(struct dirs *d, struct dir_page *p)
 {
-    if ((*slot)->unread)
+    if (unread(d, p))
         end_walk(d);
-    drop(d, slot);
+    drop(d, p);
 }
 
-static void keep(struct dirs *d, struct dir_page *p, bool unread)
+/* walk: the one it was fetched for; 0: it was asked for. */
+static void keep(struct dirs *d, struct dir_page *p, unsigned walk)
 {
-    struct dir_page **slot = slot_of(d, p->ino);
-    if (!slot)
-        slot = oldest(d, false);
-    if (*slot)
-        make_room(d, slot);
+    struct dir_page *old = idmap_get(&d->kept, p->ino);
+    if (old)
+        make_room(d, old);
     atomic_fetch_add(&p->refs, 1);
-    p->used = ++d->clock;
-    p->unread = unread;
-    d->unread += unread;
-    d->entries += dir_page_entries(p)->n_entries;
-    *slot = p;
+    p->walk = walk;
+    d->unread += unread(d, p);
+    d->entries += charge(p);
+    idmap_put(&d->kept, p->ino, p);
+    TAILQ_INSERT_TAIL(&d->by_use, p, by_use);
     while (d->entries > KEPT_ENTRIES)
-        make_room(d, oldest(d, true));
+        make_room(d, TAILQ_FIRST(&d->by_use));
 }
 
-/* Referenced, when it is as good as a new one. */
+/* The one that is as good as a new one. */
+static struct dir_page *at(struct client *c, uint64_t ino)
+{
+    struct dirs *d = c->dirs.d;
+    struct dir_page *p = idmap_get(&d->kept, ino);
+    if (p && !client_dir_same(c, p->begun, ino)) {
+        drop(d, p);
+        p = NULL;
+    }
+    return p;
+}
+
+/* It, referenced, since it is asked for. */
 static struct dir_page *take(struct client *c, uint64_t ino)
 {
     struct dirs *d = c->dirs.d;
-    struct dir_page **slot = slot_of(d, ino);
-    if (!slot)
+    struct dir_page *p = at(c, ino);
+    if (!p)
         return NULL;
-    struct dir_page *p = *slot;
-    if (!client_dir_same(c, p->begun, ino)) {
-        drop(d, slot);
-        return NULL;
-    }
-    d->unread -= p->unread;
-    p->unread = false;
-    p->used = ++d->clock;
+    d->unread -= unread(d, p);
+    p->walk = 0;
+    TAILQ_REMOVE(&d->by_use, p, by_use);
+    TAILQ_INSERT_TAIL(&d->by_use, p, by_use);
     atomic_fetch_add(&p->refs, 1);
     return p;
 }
@@ -149,16 +151,18 @@ static struct dir_page *take(struct client *c, uint64_t ino)
 static void come_to(struct dirs *d, uint64_t ino)
 {
     int64_t now = clock_mono();
-    bool named = idmap_del(&d->named, ino) || idmap_get(&d->busy, ino) || slot_of(d, ino);
+    bool named = idmap_del(&d->named, ino) || idmap_get(&d->busy, ino) || idmap_get(&d->kept, ino);
     if (!named)
         end_walk(d);
     d->walking = named && now - d->last < WALK_NS;
+    if (d->walking && d->window < WINDOW_MAX)
+        d->window += WINDOW_STEP;
     d->last = now;
 }
 
 static bool may_fetch(const struct dirs *d)
 {
-    return d->walking && d->nstack && d->unread + d->busy.n < WINDOW;
+    return d->walking && d->nstack && d->unread + d->busy.n < d->window;
 }
 
 /* What a directory that was just listed names is listed next. */
@@ -168,8 +172,7 @@ static void go_on(struct client *c, const struct dir_page *p)
     const Replfs__ReaddirReply *r = dir_page_entries(p);
     for (size_t i = r->n_entries; i-- > 0 && d->nstack < NAMED_MAX;) {
         const Replfs__Dirent *e = r->entries[i];
-        if (!e->attr || !S_ISDIR(e->attr->mode) || slot_of(d, e->ino) ||
-            idmap_get(&d->named, e->ino))
+        if (!e->attr || !S_ISDIR(e->attr->mode) || idmap_get(&d->named, e->ino) || at(c, e->ino))
             continue;
         idmap_put(&d->named, e->ino, d);
         d->stack[d->nstack++] = e->ino;
@@ -237,7 +240,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struc
         return 0;
     LOCK_SCOPE(&c->dirs.mu);
     if (!after && dir_page_entries(p)->eof)
-        keep(c->dirs.d, p, false);
+        keep(c->dirs.d, p, 0);
     go_on(c, p);
     return 0;
 }
@@ -280,6 +283,7 @@ static void *fetcher(void *arg)
             pthread_cond_wait(&c->dirs.cv, &c->dirs.mu);
             continue;
         }
+        unsigned walk = d->walk;
         idmap_put(&d->busy, ino, d);
         if (may_fetch(d))
             pthread_cond_signal(&c->dirs.cv);
@@ -288,7 +292,7 @@ static void *fetcher(void *arg)
         pthread_mutex_lock(&c->dirs.mu);
         idmap_del(&d->busy, ino);
         if (p)
-            keep(d, p, true);
+            keep(d, p, walk);
         dir_page_unref(p);
         pthread_cond_broadcast(&c->dirs.came);
     }
@@ -302,6 +306,8 @@ int dirs_start(struct client *c)
     struct dirs *d = calloc(1, sizeof(*d));
     if (!d)
         return -ENOMEM;
+    d->walk = 1;
+    TAILQ_INIT(&d->by_use);
     c->dirs.d = d;
     d->nthreads = threads_start(d->threads, FETCHERS, "dirs", fetcher, c);
     return d->nthreads ? 0 : -EAGAIN;
@@ -317,9 +323,9 @@ void dirs_stop(struct client *c)
     pthread_cond_broadcast(&c->dirs.cv);
     pthread_mutex_unlock(&c->dirs.mu);
     threads_join(d->threads, d->nthreads);
-    for (struct dir_page **s = d->kept; s < d->kept + KEPT; s++)
-        if (*s)
-            drop(d, s);
+    while (!TAILQ_EMPTY(&d->by_use))
+        drop(d, TAILQ_FIRST(&d->by_use));
+    idmap_clear(&d->kept);
     idmap_clear(&d->named);
     idmap_clear(&d->busy);
     free(d);

@@ -27,6 +27,7 @@ at_rest() { # nothing more comes to it: what was being read ahead has arrived
 finish() {
     local code=$? f
     trap - EXIT
+    trap "" PIPE # whoever read our output may be gone; what was started is not
     set +e
     cd /
     if [ $code != 0 ]; then

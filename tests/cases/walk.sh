@@ -39,6 +39,17 @@ got=$(walk "$b/t" 3 'wait_for 20 "the mount to be at rest" at_rest; devcluster s
 devcluster cont metad
 expect "the tree, walked while metad stood still" "$whole" "$got"
 
+# -- what was walked once is listed again without metad, when the kernel has forgotten it
+mkdir "$a/again"
+for n in {100..199}; do mkdir "$a/again/$n" && touch "$a/again/$n/one"; done
+whole=$(ls -lR "$b/again")
+sync
+echo 2 >/proc/sys/vm/drop_caches
+devcluster stop metad
+got=$(timeout 60 ls -lR "$b/again") || { devcluster cont metad; fail "what was listed is asked for again"; }
+devcluster cont metad
+expect "the tree, listed again" "$whole" "$got"
+
 # -- never stale: what others and oneself have changed since
 # shellcheck disable=SC2016 # walk evaluates it
 for change in 'touch "$M/t/d09/three"' 'rm "$M/t/d09/one"' 'mv "$M/t/d09/one" "$M/t/d10/three"' 'rm -r "$M/t/d09"; mkdir "$M/t/d09"; touch "$M/t/d09/new"'; do
