@@ -7,9 +7,9 @@
  *
  * Lists: the small files of the directories listed last, in the order of the listing. `next` is the
  * first that was not asked for. The second open in a list begins reading ahead; while opens keep
- * falling into lists (the streak), the listing itself does. At most WINDOW files wait to be opened;
- * one that has to make room unopened ends the streak, and its list. An open file keeps its bytes
- * until they were read to the end; all together at most HELD_MAX.
+ * falling into lists (the streak), listing the directory does, or that it will be listed soon. At
+ * most WINDOW files wait to be opened; one that has to make room unopened ends the streak, and its
+ * list. An open file keeps its bytes until they were read to the end; all together at most HELD_MAX.
  *
  * Coherence: what is fetched counts only while the lease held at that time is held, and while the
  * file's change counter is the one the bytes came with; both are looked at under the file's mutex,
@@ -28,8 +28,9 @@
 #include "internal.h"
 
 #define LOG_MODULE "ahead"
-#define LISTS 64u
+#define LISTS 512u
 #define LIST_MAX 4096u
+#define LISTED_MAX 65536u
 #define FILE_BYTES_MAX (128u << 10)
 #define HELD_MAX (64u << 20)
 #define WINDOW 64u /* times FILE_BYTES_MAX: the most that is kept */
@@ -94,28 +95,45 @@ static void list_empty(struct ahead *a, struct list *l)
         if (find_place(a, l->v[i].ino, &m) == l)
             idmap_del(&a->where, l->v[i].ino);
     }
-    l->n = l->next = l->opened = 0;
-    l->dir = 0;
+    free(l->v);
+    *l = (struct list){0};
 }
 
-/* The directory's, or an empty one: the place of one that is read, or was not used for long. */
-static struct list *list_for(struct ahead *a, uint64_t dir, bool from_start)
+static struct list *list_of(struct ahead *a, uint64_t dir)
 {
-    struct list *best = &a->lists[0];
+    for (struct list *l = a->lists; l < a->lists + LISTS; l++)
+        if (l->dir == dir)
+            return l;
+    return NULL;
+}
+
+/* One that is read, or else was not used for long. full: none that is empty. */
+static struct list *list_to_reuse(struct ahead *a, bool full)
+{
+    struct list *best = NULL;
     for (struct list *l = a->lists; l < a->lists + LISTS; l++) {
-        if (l->dir == dir) {
-            best = l;
-            break;
-        }
-        bool over = l->opened >= l->n, best_over = best->opened >= best->n;
-        if (over != best_over ? over : l->used < best->used)
+        if (full && !l->n)
+            continue;
+        bool over = l->opened >= l->n, best_over = best && best->opened >= best->n;
+        if (!best || (over != best_over ? over : l->used < best->used))
             best = l;
     }
-    if (best->dir != dir || from_start)
-        list_empty(a, best);
-    best->dir = dir;
-    best->used = ++a->clock;
     return best;
+}
+
+/* The directory's, or an empty one. */
+static struct list *list_for(struct ahead *a, uint64_t dir, bool from_start)
+{
+    struct list *l = list_of(a, dir);
+    if (!l || from_start) {
+        l = l ? l : list_to_reuse(a, false);
+        list_empty(a, l);
+    }
+    while (a->where.n > LISTED_MAX)
+        list_empty(a, list_to_reuse(a, true));
+    l->dir = dir;
+    l->used = ++a->clock;
+    return l;
 }
 
 static void list_add(struct ahead *a, struct list *l, const Replfs__Attr *at)
@@ -158,7 +176,18 @@ void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r,
     for (size_t i = 0; i < r->n_entries; i++)
         if (r->entries[i]->attr && r->entries[i]->lease)
             list_add(a, l, r->entries[i]->attr);
-    if (a->streak > 1 && clock_mono() - a->last < STREAK_NS)
+}
+
+void ahead_soon(struct client *c, uint64_t dir)
+{
+    struct ahead *a = c->ahead.a;
+    if (!a)
+        return;
+    LOCK_SCOPE(&c->ahead.mu);
+    if (a->streak < 2 || clock_mono() - a->last >= STREAK_NS)
+        return;
+    struct list *l = list_of(a, dir);
+    if (l)
         fill(c, l);
 }
 

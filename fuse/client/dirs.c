@@ -30,6 +30,7 @@
 #define PAGE_ENTRIES_OWN 8u /* what a page takes besides, as so many */
 #define WINDOW_STEP 16u
 #define WINDOW_MAX 256u
+#define SOON 4u /* so many of what was just named: their files are read ahead, too (ahead.c) */
 #define NAMED_MAX 4096u
 #define FETCHERS 2u
 #define FETCH_MS 2000u
@@ -48,6 +49,7 @@ struct dirs {
     int64_t last;       /* when a directory was listed */
     unsigned walk;      /* its number, from 1 */
     size_t window;      /* of it */
+    size_t since;       /* so many fetched since a directory was listed */
     bool walking, stop;
     pthread_t threads[FETCHERS];
     unsigned nthreads;
@@ -177,6 +179,7 @@ static void go_on(struct client *c, const struct dir_page *p)
         idmap_put(&d->named, e->ino, d);
         d->stack[d->nstack++] = e->ino;
     }
+    d->since = 0;
     if (may_fetch(d))
         pthread_cond_signal(&c->dirs.cv);
 }
@@ -236,6 +239,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struc
     if (rc)
         return rc;
     *out = p;
+    ahead_soon(c, ino);
     if (*again || !plus)
         return 0;
     LOCK_SCOPE(&c->dirs.mu);
@@ -287,8 +291,11 @@ static void *fetcher(void *arg)
         idmap_put(&d->busy, ino, d);
         if (may_fetch(d))
             pthread_cond_signal(&c->dirs.cv);
+        bool soon = d->since++ < SOON;
         pthread_mutex_unlock(&c->dirs.mu);
         struct dir_page *p = fetch(c, ino);
+        if (soon)
+            ahead_soon(c, ino);
         pthread_mutex_lock(&c->dirs.mu);
         idmap_del(&d->busy, ino);
         if (p)

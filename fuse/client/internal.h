@@ -670,6 +670,8 @@ int ahead_start(struct client *c);
 void ahead_stop(struct client *c);
 /* A page of a directory's listing, with leases on what it names; from_start: the first. */
 void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start);
+/* The directory of that listing is asked for, or will be before most others. */
+void ahead_soon(struct client *c, uint64_t dir);
 /* ino is about to be opened: until it is not being fetched any more, for a short while at most. */
 void ahead_wait(struct client *c, uint64_t ino);
 /* f is being opened: takes what there is of it. f->mu held, f->attr under a lease. */
