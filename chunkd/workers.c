@@ -61,13 +61,10 @@ int workers_new(const char *name, unsigned threads, size_t max_queued, struct wo
     w->cap = max_queued;
     pthread_mutex_init(&w->mu, NULL);
     pthread_cond_init(&w->more, NULL);
-    int rc = w->ring ? 0 : -ENOMEM;
-    for (; rc == 0 && w->threads < threads; w->threads++) {
-        rc = -thread_start(&w->tid[w->threads], name, worker_main, w);
-        if (rc != 0)
-            break;
-    }
-    if (rc != 0) {
+    if (w->ring)
+        w->threads = threads_start(w->tid, threads, name, worker_main, w);
+    if (w->threads < threads) {
+        int rc = w->ring ? -EAGAIN : -ENOMEM;
         workers_free(w);
         return rc;
     }
@@ -83,8 +80,7 @@ void workers_free(struct workers *w)
     w->stopping = true;
     pthread_cond_broadcast(&w->more);
     pthread_mutex_unlock(&w->mu);
-    for (unsigned i = 0; i < w->threads; i++)
-        pthread_join(w->tid[i], NULL);
+    threads_join(w->tid, w->threads);
     pthread_cond_destroy(&w->more);
     pthread_mutex_destroy(&w->mu);
     free(w->ring);

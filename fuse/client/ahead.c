@@ -30,7 +30,7 @@
 #define LOG_MODULE "ahead"
 #define LISTS 512u
 #define LIST_MAX 4096u
-#define LISTED_MAX 65536u
+#define LISTED_MAX 65536u /* in all lists; less than LIST_MAX more for a short while */
 #define FILE_BYTES_MAX (128u << 10)
 #define HELD_MAX (64u << 20)
 #define WINDOW 64u /* times FILE_BYTES_MAX: the most that is kept */

@@ -86,8 +86,8 @@ bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs_
 bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a);
 /* And for removing a name that exists; false when there may be none. */
 bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op);
-/* A directory was listed from its start to its end, n entries, each of them seen by
- * client_list, the first page of them begun then. */
+/* A directory was listed from its start to its end by client_list, n entries; begun: of its first
+ * page. */
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n);
 /* Until metad's log has what was changed of ino: fsync of a directory. */
 void client_settle(struct client *c, uint64_t ino);

@@ -1,6 +1,7 @@
 /* Pages of directories: those that were listed, and those that will be.
  *
- * A program that looks at a directory and then opens it to read it (rm, find) is answered from one page.
+ * A program that looks at a directory and then opens it to read it (rm, find) is answered from one page,
+ * and so is the kernel when it has forgotten what it listed, while there are not KEPT_ENTRIES newer ones.
  * And one that walks a tree (ls -R, find, a backup) lists a directory, and then those in it: when that is
  * going on, the pages of what was named are fetched before they are asked for, the deepest first.
  *
@@ -110,7 +111,7 @@ static void keep(struct dirs *d, struct dir_page *p, unsigned walk)
 {
     struct dir_page *old = idmap_get(&d->kept, p->ino);
     if (old)
-        make_room(d, old);
+        drop(d, old);
     atomic_fetch_add(&p->refs, 1);
     p->walk = walk;
     d->unread += unread(d, p);

@@ -541,8 +541,8 @@ void lcache_stop(struct lcache *l)
     l->stop = true;
     pthread_cond_broadcast(&l->cv);
     pthread_mutex_unlock(&l->mu);
-    for (; l->nworkers; l->nworkers--)
-        pthread_join(l->workers[l->nworkers - 1], NULL);
+    threads_join(l->workers, l->nworkers);
+    l->nworkers = 0;
 }
 
 void lcache_free(struct lcache *l)
