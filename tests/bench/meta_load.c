@@ -2,17 +2,22 @@
  * extent of a granted chunk each) or ask for attributes, over one session or several, and print
  * JSON with the rate. tests/bench/meta_scale and tests/bench/run drive it.
  *
- *   bench_meta_load META create|behind|getattr FILES THREADS EXTENTS(0|1) [PREFIX [SESSIONS]]
+ *   bench_meta_load META create|behind|getattr|stat FILES THREADS EXTENTS(0|1) [PREFIX [SESSIONS]]
  *
  * Each thread works in a directory of its own, 10,000 files a directory. create waits for the answer to
  * each, which is durable then; behind makes them as a mount does, under the lease of the directory, and
  * counts the time until all are durable. The bytes of extents are not sent to any chunkd: this measures
- * metad. Exit 1 with a message when anything fails. */
+ * metad. getattr asks for the root's attributes again and again, each thread waiting for its answer; stat
+ * for those, and the leases, of 10,000 files in turn, THREADS requests under way at a time without a
+ * thread of their own, so that what the generator itself takes is small. Exit 1 with a message when
+ * anything fails. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "fuse/client/internal.h"
 #include "meta_ops.h"
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,14 +128,107 @@ static void *ask_attributes(void *arg)
     return NULL;
 }
 
+/* ---- stat ---- */
+
+static uint64_t stat_inos[PER_DIR];
+
+/* Requests that follow each other: the answer to one sends the next. */
+struct line {
+    struct client *client;
+    unsigned left, at;
+    sem_t *done;
+};
+
+static void stat_next(struct line *l);
+
+static void stat_answered(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct line *l = arg;
+    (void)payload;
+    if (!code && (rep->body_case != REPLFS__ENVELOPE__BODY_GETATTR_REPLY ||
+                  !rep->getattr_reply->attr || rep->getattr_reply->attr->ino != stat_inos[l->at]))
+        code = -ERR_PROTOCOL;
+    if (code)
+        die("stat", code);
+    l->at = (l->at + 1) % PER_DIR;
+    stat_next(l);
+}
+
+static void stat_next(struct line *l)
+{
+    if (!l->left--) {
+        sem_post(l->done);
+        return;
+    }
+    Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
+    struct rpc_conn *conn = session_conn_now(l->client, &m.session);
+    if (!conn)
+        die("stat", -ERR_PEER_GONE);
+    m.ino = stat_inos[l->at];
+    m.lease = true;
+    rpc_call(conn, &env, NULL, 10000, stat_answered, l);
+    rpc_conn_unref(conn);
+}
+
+/* By a client that is gone, and its leases with it, before anybody asks. */
+static void stat_make_files(char *meta, const char *prefix)
+{
+    struct client *c = bench_session(meta);
+    struct work w = {.client = c, .prefix = prefix};
+    char name[32];
+    uint64_t dir = make_dir(&w, 0);
+    for (unsigned i = 0; i < PER_DIR; i++) {
+        snprintf(name, sizeof name, "file-%07u", i);
+        stat_inos[i] = make_behind(c, dir, name);
+    }
+    client_close(c);
+}
+
+/* Returns when the first request was sent; all are answered. */
+static int64_t stat_files(char *meta, struct work *w, unsigned threads)
+{
+    sem_t done;
+    struct line *lines = calloc(threads, sizeof *lines);
+    if (!lines || sem_init(&done, 0, 0))
+        die("stat", -ENOMEM);
+    stat_make_files(meta, w->prefix);
+    int64_t start = clock_mono();
+    for (unsigned t = 0; t < threads; t++) {
+        lines[t] = (struct line){w[t].client, w[t].files, (unsigned)(t * 7919ull % PER_DIR), &done};
+        stat_next(&lines[t]);
+    }
+    for (unsigned t = 0; t < threads; t++)
+        while (sem_wait(&done))
+            ;
+    free(lines);
+    return start;
+}
+
+/* Returns when they were let go; all are done. */
+static int64_t in_threads(struct work *w, unsigned threads, void *(*fn)(void *))
+{
+    pthread_barrier_init(&begun, NULL, threads + 1);
+    for (unsigned t = 0; t < threads; t++)
+        if (pthread_create(&w[t].id, NULL, fn, &w[t]))
+            die("pthread_create", -EAGAIN);
+    pthread_barrier_wait(&begun);
+    int64_t start = clock_mono();
+    for (unsigned t = 0; t < threads; t++)
+        pthread_join(w[t].id, NULL);
+    return start;
+}
+
 int main(int argc, char **argv)
 {
     bool getattr = argc > 2 && !strcmp(argv[2], "getattr");
     bool behind = argc > 2 && !strcmp(argv[2], "behind");
-    if (argc < 6 || (!getattr && !behind && strcmp(argv[2], "create"))) {
-        fprintf(stderr,
-                "usage: %s META create|behind|getattr FILES THREADS EXTENTS [PREFIX [SESSIONS]]\n",
-                argv[0]);
+    bool stat = argc > 2 && !strcmp(argv[2], "stat");
+    if (argc < 6 || (!getattr && !behind && !stat && strcmp(argv[2], "create"))) {
+        fprintf(
+            stderr,
+            "usage: %s META create|behind|getattr|stat FILES THREADS EXTENTS [PREFIX [SESSIONS]]\n",
+            argv[0]);
         return 64;
     }
     unsigned files = (unsigned)strtoul(argv[3], NULL, 10);
@@ -146,21 +244,15 @@ int main(int argc, char **argv)
     struct work *w = calloc(threads ? threads : 1, sizeof *w);
     if (!w || threads == 0)
         die("threads", -EINVAL);
-    pthread_barrier_init(&begun, NULL, threads + 1);
-    for (unsigned t = 0; t < threads; t++) {
+    for (unsigned t = 0; t < threads; t++)
         w[t] = (struct work){.client = c[t % sessions],
                              .thread = t,
                              .files = files / threads,
                              .extents = argv[5][0] == '1',
                              .behind = behind,
                              .prefix = argc > 6 ? argv[6] : "load"};
-        if (pthread_create(&w[t].id, NULL, getattr ? ask_attributes : create_files, &w[t]))
-            die("pthread_create", -EAGAIN);
-    }
-    pthread_barrier_wait(&begun);
-    int64_t start = clock_mono();
-    for (unsigned t = 0; t < threads; t++)
-        pthread_join(w[t].id, NULL);
+    int64_t start = stat ? stat_files(argv[1], w, threads)
+                         : in_threads(w, threads, getattr ? ask_attributes : create_files);
     for (unsigned i = 0; behind && i < sessions; i++)
         if (client_sync(c[i]) || client_lost(c[i]))
             die("sync", -EIO);

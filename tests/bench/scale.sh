@@ -111,7 +111,7 @@ scale_sizes() {
 # -- metad: operations a second from many threads, without FUSE -----------------------------------------
 measure_meta() { # VERB THREADS
     local ops=$(($2 * thread_ops)) sessions=$(($2 < 4 ? $2 : 4))
-    case $1 in getattr) ops=$((ops * 2)) ;; behind) ops=$((40 * thread_ops)) ;; esac
+    case $1 in getattr) ops=$((ops * 2)) ;; behind | stat) ops=$((40 * thread_ops)) ;; esac
     in_client meta "$bin/bench_meta_load" "$(devcluster meta addr)" "$1" "$ops" "$2" 0 "$1$2" "$sessions" >"$work/meta.out" 2>"$work/err" ||
         { note "bench_meta_load $1 failed: $(head -3 "$work/err")"; return 1; }
     value=$(sed -n 's/.*"per_second": \([0-9.]*\).*/\1/p' "$work/meta.out")
@@ -119,7 +119,7 @@ measure_meta() { # VERB THREADS
 scale_metad() {
     local t v
     if [ "$hosts" = yes ]; then start_metad meta --hosts; else start_metad meta; fi
-    for t in $thread_list; do for v in getattr create behind; do take scale metad $t $v measure_meta $v $t; done; done
+    for t in $thread_list; do for v in getattr stat create behind; do take scale metad $t $v measure_meta $v $t; done; done
     stop_cluster meta
 }
 
@@ -154,7 +154,7 @@ expect_scale() {
         chunkds) for n in $chunkd_list; do for s in write read; do expect_cost chunkds $n $s $((5 + mib / 100)); done; done ;;
         sizes) while read -r b n; do for s in local fuse replfs; do
             expect_cost sizes_write "$b.$n" $s $((3 + mib / 100)); expect_cost sizes_read "$b.$n" $s $((3 + mib / 100)); done; done < <(file_sizes) ;;
-        metad) for n in $thread_list; do for s in getattr create behind; do expect_cost metad $n $s $((3 + n / 4)); done; done ;;
+        metad) for n in $thread_list; do for s in getattr stat create behind; do expect_cost metad $n $s $((3 + n / 4)); done; done ;;
         grow) expect_cost grow all replfs $((20 + ${files##*,} / 10000)) ;;
         *) die "no scaling row '$v'; there are: streams chunkds sizes metad grow" ;;
         esac
