@@ -26,8 +26,9 @@
 #define CONNECT_TIMEOUT_MS 4000
 #define CLOSE_BATCH 256
 #define TICK_MS 100
-#define CLAIMS_MAX 65536u /* as many as metad takes */
-#define HELD_MAX 4096u    /* chunks named in a keepalive */
+#define CLAIMS_MAX 65536u                        /* as many as metad takes */
+#define SESSION_BYTES (RPC_MAX_ENVELOPE - 4096u) /* of what a session resumes with */
+#define HELD_MAX 4096u                           /* chunks named in a keepalive */
 
 void cond_init_mono(pthread_cond_t *cv)
 {
@@ -149,8 +150,28 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     pthread_mutex_unlock(&c->session.mu);
 }
 
-/* Inodes of which metad does not know everything yet. */
-static uint64_t *kept_back(struct client *c, size_t *n)
+/* How many inodes can still be named in m. */
+static size_t room(const Replfs__SessionReq *m)
+{
+    size_t used = protobuf_c_message_get_packed_size(&m->base);
+    return used < SESSION_BYTES ? (SESSION_BYTES - used) / sizeof(uint64_t) : 0;
+}
+
+/* Names what is open, as many as fit: a metad that is told of some is better than none at all. */
+static void name_open(Replfs__SessionReq *m, uint64_t *open, size_t n)
+{
+    size_t fit = room(m);
+    m->open_inos = open;
+    m->n_open_inos = n < fit ? n : fit;
+    if (n > fit)
+        log_warn(
+            "%zu of %zu open files are more than metad can be told as the session resumes: those "
+            "of them that were removed, or are before they are closed, can no longer be read",
+            n - fit, n);
+}
+
+/* Inodes of which metad does not know everything yet, at most max. */
+static uint64_t *kept_back(struct client *c, size_t max, size_t *n)
 {
     struct cfile **list;
     size_t nfiles = cfile_dirty_all(c, &list);
@@ -164,8 +185,8 @@ static uint64_t *kept_back(struct client *c, size_t *n)
     }
     free(list);
     behind_inos(c, &inos, n);
-    if (*n > CLAIMS_MAX)
-        *n = CLAIMS_MAX; /* the rest goes to metad without a lease */
+    if (*n > max)
+        *n = max; /* the rest goes to metad without a lease */
     return inos;
 }
 
@@ -191,9 +212,8 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.session = round ? 0 : old;
         m.name = c->name;
         m.host_id = c->host_id;
-        m.n_open_inos = nopen;
-        m.open_inos = open;
         struct locks_claims *claims = client_locks_claims(c, &m);
+        name_open(&m, open, nopen);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
         int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
         unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
@@ -201,7 +221,8 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
                                                 : 1;
         struct rpc_result res;
         lcache_drop_all(c->lcache); /* metad forgets our leases as we come back */
-        m.exclusive = kept_back(c, &m.n_exclusive);
+        size_t fit = room(&m);
+        m.exclusive = kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
         for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
             lcache_regain(c->lcache, m.exclusive[k], true);
         int64_t sent = clock_mono();

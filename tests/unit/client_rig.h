@@ -67,7 +67,7 @@ struct rig {
     struct rpc_req *held[64];
     size_t nheld;
     struct rpc_conn *client; /* on which the session was last opened or resumed */
-    size_t claims;           /* exclusive leases named at the last resume */
+    size_t claims, open;     /* exclusive leases and open files named at the last resume */
     bool recalled;
     unsigned commits_then, setattrs_then; /* what was known when the lease was given back */
     uint32_t last_exclude[8];
@@ -500,6 +500,7 @@ static void rig_session(struct rpc_req *req)
         rpc_conn_unref(rig.client);
     rig.client = rpc_conn_ref(req->conn);
     rig.claims = req->env->session_req->n_exclusive;
+    rig.open = req->env->session_req->n_open_inos;
     rep.n_exclusive = rig.claims;
     rep.exclusive = req->env->session_req->exclusive;
     rep.session = rig.session;

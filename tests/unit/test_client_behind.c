@@ -189,11 +189,9 @@ static void test_fsync_waits(void **st)
     cfile_close(f);
 }
 
-/* metad loses the connection with changes that it has not done: they come again, once, and the
- * lease is claimed before. */
-static void test_resume_claims_and_repeats(void **st)
+/* Written, with a connection that metad gave up before it did what it was told of that. */
+static struct cfile *lost_on_the_way(void)
 {
-    (void)st;
     struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
     rig_wait(rig.nheld == 1);
@@ -201,6 +199,15 @@ static void test_resume_claims_and_repeats(void **st)
     rig.hold = false;
     rpc_fail(rig.held[--rig.nheld], -ERR_NOT_LEADER, "scripted");
     pthread_mutex_unlock(&rig.mu);
+    return f;
+}
+
+/* metad loses the connection with changes that it has not done: they come again, once, and the
+ * lease is claimed before. */
+static void test_resume_claims_and_repeats(void **st)
+{
+    (void)st;
+    struct cfile *f = lost_on_the_way();
     rig_wait(rig.claims > 0 && rig.commits == 1);
     assert_int_equal(cfile_fsync(f), 0); /* the answer is here */
     rig_set(hold, true);
@@ -209,6 +216,27 @@ static void test_resume_claims_and_repeats(void **st)
     assert_int_equal(rig_get(commits), 1);
     release();
     cfile_close(f);
+}
+
+/* More is open than a message may name: the session resumes all the same, and nothing written is lost. */
+static void test_resume_with_too_much_open(void **st)
+{
+    (void)st;
+    enum { OPEN = RPC_MAX_ENVELOPE / sizeof(uint64_t) };
+    static struct cfile *open[OPEN];
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    a.mode = S_IFREG | 0644;
+    for (size_t i = 0; i < OPEN; i++) {
+        a.ino = RIG_INO + 1 + i;
+        assert_int_equal(cfile_open_new(rig.cl, &a, &open[i]), 0);
+    }
+    struct cfile *f = lost_on_the_way();
+    rig_wait(rig.commits == 1);
+    assert_in_range(rig.open, OPEN / 2, OPEN - 1);
+    assert_int_equal(cfile_fsync(f), 0);
+    cfile_close(f);
+    for (size_t i = 0; i < OPEN; i++)
+        cfile_close(open[i]);
 }
 
 /* metad refuses what was answered long ago: fsync tells, once. */
@@ -275,6 +303,7 @@ int main(void)
         T(test_recall_waits_for_what_was_kept_back),
         T(test_fsync_waits),
         T(test_resume_claims_and_repeats),
+        T(test_resume_with_too_much_open),
         T(test_late_error_is_told),
         T(test_large_changes),
     };
