@@ -24,6 +24,7 @@ at_rest() { # nothing more comes to it: what was being read ahead has arrived
     [ "$before" = "$(transfers)" ]
 }
 
+at_end=() # functions that undo what a case did outside of $work; a trap of its own would lose the exit code
 finish() {
     local code=$? f
     trap - EXIT
@@ -35,6 +36,7 @@ finish() {
         for f in "$cluster"/*.log; do [ -e "$f" ] && { echo "--- $f"; tail -40 "$f"; }; done
     fi
     [ -n "${case_pids:-}" ] && kill $case_pids 2>/dev/null
+    for f in ${at_end[@]+"${at_end[@]}"}; do "$f"; done
     devcluster down >/dev/null 2>&1 || { echo "devcluster down failed"; devcluster down; [ $code = 0 ] && code=1; }
     # a sanitizer's finding in any daemon fails the case even when the daemon's work looked right
     if [ -n "${sanitizer_hits:-}" ]; then code=1; fi

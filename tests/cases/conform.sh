@@ -13,7 +13,7 @@ if [ "$(df --output=fstype "$work" | tail -1)" != ext4 ]; then
     mkdir "$work/ext4"
     mount -o loop "$work/ext4.img" "$work/ext4" ||
         fail "$work is not on ext4 and no loop device could be mounted: there is nothing to compare with (set TMPDIR to a folder on ext4)"
-    trap 'loop_down; finish' EXIT
+    at_end+=(loop_down)
     ext4=$work/ext4
 fi
 chmod 755 "$work" # the users that the program becomes must get there
