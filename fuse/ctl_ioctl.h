@@ -6,7 +6,9 @@
  *   CTL_CALL   in: struct ctl_msg {len, data = packed Envelope}; out: ino of the file, token and
  *              total length of the packed reply
  *   CTL_FETCH  in: token, offset; out: up to sizeof data bytes. The token is freed once the last
- *              byte was fetched, or after 60 s. */
+ *              byte was fetched, or after 60 s.
+ *   CTL_SYNC   returns when what was written and changed through the mount is on stable storage, as
+ *              after fsync of everything; out: code. For umount (umount.h). */
 #ifndef REPLFS_FUSE_CTL_IOCTL_H
 #define REPLFS_FUSE_CTL_IOCTL_H
 #include <linux/ioctl.h>
@@ -25,4 +27,5 @@ struct ctl_msg {
 };
 #define CTL_CALL _IOWR('R', 1, struct ctl_msg)
 #define CTL_FETCH _IOWR('R', 2, struct ctl_msg)
+#define CTL_SYNC _IOWR('R', 3, struct ctl_msg)
 #endif

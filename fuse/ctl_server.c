@@ -248,12 +248,16 @@ static int call(struct ctl_server *s, uint64_t ino, uid_t uid, const struct ctl_
 int ctl_server_ioctl(struct ctl_server *s, unsigned cmd, uint64_t ino, uid_t uid,
                      const struct ctl_msg *in, struct ctl_msg *out)
 {
-    if (cmd != CTL_CALL && cmd != CTL_FETCH)
+    if (cmd != CTL_CALL && cmd != CTL_FETCH && cmd != CTL_SYNC)
         return -ENOTTY;
     if (in->version != CTL_VERSION || in->len > sizeof in->data)
         return -EINVAL;
     memset(out, 0, sizeof *out);
     out->version = CTL_VERSION;
     out->ino = ino;
+    if (cmd == CTL_SYNC) {
+        out->code = -client_sync(s->client);
+        return 0;
+    }
     return cmd == CTL_CALL ? call(s, ino, uid, in, out) : fetch(s, uid, in, out);
 }

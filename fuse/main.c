@@ -9,6 +9,8 @@
  * end the loop. Then: unmount, flush what is buffered, close the session. Every call of the client
  * has a time-out, so this ends.
  *
+ * Under the name umount.fuse.replfs it is what umount(8) runs: umount.c.
+ *
  * Exit codes as mount(8) wants them: 0 mounted (or, in the foreground, unmounted cleanly), 1 usage,
  * 32 mount failure. */
 #include <errno.h>
@@ -32,6 +34,7 @@
 #include "ops.h"
 #include "options.h"
 #include "turns.h"
+#include "umount.h"
 
 #define LOG_MODULE "mount"
 enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
@@ -243,6 +246,8 @@ static void *announce(void *arg)
     }
     set_readahead(st.st_dev, m->o.readahead);
     show_flags(m);
+    if (!geteuid())
+        umount_register(m->o.spec, m->mountpoint);
     if (!m->o.foreground) {
         daemon_ready(m->log_fd);
         log_set_level(LOG_LVL_INFO);
@@ -272,6 +277,8 @@ static int serve(struct mount *m, const sigset_t *old_mask)
     fuse_loop_cfg_destroy(cfg);
     fuse_session_unmount(m->se);
     pthread_join(t, NULL);
+    if (rc > 0 && !geteuid()) /* nobody called umount(8) */
+        umount_register(NULL, m->mountpoint);
     log_info("unmounted %s%s", m->mountpoint, rc > 0 ? " (signal)" : "");
     return rc < 0 ? EXIT_MOUNT : 0;
 }
@@ -315,6 +322,8 @@ int main(int argc, char **argv)
                       .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER};
     char err[1536];
     int rc = 0;
+    if (umount_called(argv[0]))
+        return umount_main(argc, argv);
     if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {
         fprintf(stderr, "mount.replfs: %s\n", err);
         rc = EXIT_USAGE;

@@ -12,8 +12,12 @@ if(TARGET replfsctl)
   install(TARGETS replfsctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 if(TARGET mount.replfs)
-  # mount(8) looks only in /sbin, whatever the prefix is
+  # mount(8) and umount(8) look only in /sbin, whatever the prefix is
   install(TARGETS mount.replfs RUNTIME DESTINATION /sbin)
+  install(CODE "
+    file(MAKE_DIRECTORY \"\$ENV{DESTDIR}/sbin\")
+    execute_process(COMMAND ln -sfn mount.replfs umount.fuse.replfs WORKING_DIRECTORY \"\$ENV{DESTDIR}/sbin\" COMMAND_ERROR_IS_FATAL ANY)
+    message(STATUS \"Installing: \$ENV{DESTDIR}/sbin/umount.fuse.replfs\")")
 endif()
 install(PROGRAMS scripts/mkpki DESTINATION ${CMAKE_INSTALL_SBINDIR} RENAME replfs-mkpki OPTIONAL)
 foreach(section 1 5 7 8)

@@ -152,7 +152,9 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
-int client_sync(struct client *c); /* fsync of everything dirty */
+/* fsync of everything dirty; -EIO also when changes answered before were lost meanwhile. Gives up the rest
+ * when one file's time-out has passed. */
+int client_sync(struct client *c);
 
 /* ---- access times: which reads count is the mount's rule; metad learns it within about a second ----
  */

@@ -611,6 +611,7 @@ void flush_closed(struct client *c)
 int client_sync(struct client *c)
 {
     struct cfile **list;
+    unsigned lost = client_lost(c);
     size_t n = cfile_dirty_all(c, &list);
     int rc = 0;
     for (size_t i = 0; i < n; i++) { /* all on their way before the first is waited for */
@@ -619,12 +620,12 @@ int client_sync(struct client *c)
         pthread_mutex_unlock(&list[i]->mu);
     }
     for (size_t i = 0; i < n; i++) {
-        int e = flush_file(list[i], FLUSH_SYNC, false);
+        /* nobody answers: that is not waited for once a file */
+        int e = rc == -ERR_TIMEOUT ? rc : flush_file(list[i], FLUSH_SYNC, false);
         rc = rc ? rc : e;
         cfile_unref(list[i]);
     }
     free(list);
-    unsigned lost = client_lost(c);
     behind_wait(c, 0);
     client_flush_atime(c, 0);
     if (!rc && client_lost(c) != lost)

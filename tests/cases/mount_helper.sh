@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# mount(8) finds the helper: mount -t replfs, an fstab line with mount MNT, remount after a mount died, umount, lazy umount.
+# mount(8) and umount(8) find the helpers: mount -t replfs, an fstab line with mount MNT, remount after a mount died; umount
+# returns when what was written is on disk and not before, and not at all without metad; lazy umount.
 . "$(dirname "$0")/caselib.sh"
 [ "$(id -u)" = 0 ] || fail "needs root"
-[ -e /sbin/mount.replfs ] && kept=1 || ln -s "$bin/mount.replfs" /sbin/mount.replfs
-restore() { [ -n "${kept:-}" ] || rm -f /sbin/mount.replfs; finish; }
-trap restore EXIT
+made=()
+unlink_made() { rm -f "${made[@]}"; }
+at_end+=(unlink_made)
+for helper in mount.replfs umount.fuse.replfs; do
+    [ -e /sbin/$helper ] || { ln -s "$bin/mount.replfs" /sbin/$helper && made+=("/sbin/$helper"); }
+done
 devcluster up --chunkd 2
 meta=$(devcluster addr)
 mkdir -p "$mnt"
@@ -22,6 +26,37 @@ umount -l "$mnt"
 mount -t replfs "$meta" "$mnt" -o "ro,log_file=$work/mount.log"
 expect "file after remount" x "$(cat "$mnt/x")"
 if echo y 2>/dev/null >"$mnt/y"; then fail "a read-only mount accepted a new file"; fi
+umount "$mnt"
+
+mount -t replfs "$meta" "$mnt" -o "async_close,timeout=60s,log_file=$work/mount.log"
+mkdir "$mnt/d" && : >"$mnt/d/first" && sync "$mnt/d" # from here on names are made behind
+devcluster stop metad
+for i in $(seq 200); do echo "$i" >"$mnt/d/$i"; done
+umount "$mnt" 2>"$work/umount" &
+umounting=$!
+wait_for 30 "umount to say that it waits" grep -q "brought to the cluster" "$work/umount"
+findmnt -n "$mnt" >/dev/null || fail "umount did not wait for metad"
+devcluster cont metad
+wait $umounting || fail "umount: $(cat "$work/umount")"
+devcluster kill all
+devcluster start all
+mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
+expect "what umount waited for, after all daemons were killed" "$(seq 200)" "$(seq -f "$mnt/d/%g" 200 | xargs cat)"
+umount "$mnt"
+
+mount -t replfs "$meta" "$mnt" -o "async_close,timeout=2s,log_file=$work/mount.log"
+mkdir "$mnt/e" && : >"$mnt/e/first" && sync "$mnt/e"
+devcluster stop metad
+for i in $(seq 10); do echo "$i" >"$mnt/e/$i"; done
+rc=0
+umount "$mnt" 2>"$work/umount" || rc=$?
+expect "umount without metad" 32 $rc
+grep -q "so it stays mounted" "$work/umount" || fail "umount says: $(cat "$work/umount")"
+findmnt -n "$mnt" >/dev/null || fail "it does not stay mounted"
+umount -f "$mnt"
+devcluster cont metad
+
+mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
 exec 6<"$mnt/x"
 umount -l "$mnt"
 expect "file open across a lazy umount" x "$(cat <&6)"
