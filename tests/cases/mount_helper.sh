@@ -4,8 +4,11 @@
 . "$(dirname "$0")/caselib.sh"
 [ "$(id -u)" = 0 ] || fail "needs root"
 made=()
-unlink_made() { rm -f "${made[@]}"; }
-at_end+=(unlink_made)
+undo() {
+    umount -l "$mnt" 2>/dev/null
+    rm -f "${made[@]}"
+}
+at_end+=(undo)
 for helper in mount.replfs umount.fuse.replfs; do
     [ -e /sbin/$helper ] || { ln -s "$bin/mount.replfs" /sbin/$helper && made+=("/sbin/$helper"); }
 done
