@@ -7,6 +7,8 @@
  * wait, the oldest goes first. Rights: questions are harmless, except for the list of all quotas,
  * which is root's; SetGoal and Quota carry the caller's uid, and metad checks it.
  *
+ * CTL_SYNC carries nothing either way but its code; any user may, as with sync(2).
+ *
  * When the mount has no connection to metad, a caller gets an answer after a few seconds, not after
  * the mount's whole time-out: people ask for the status exactly then. */
 #include "ctl_server.h"
