@@ -12,7 +12,10 @@
  *
  * The two meet by ours going where the program was seen last (proc_pid_stat(5)), and it stays there, so
  * that the scheduler does not part them, until a call comes from elsewhere. A look that was in vain
- * makes the next one come later. */
+ * makes the next one come later.
+ *
+ * Looking is done by a scout, a thread that nobody waits for: reading that file may wait until the
+ * program's execve(2) is over, which closes its files and waits for our answer to that. */
 #include "near.h"
 
 #include <fcntl.h>
@@ -23,7 +26,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LOG_MODULE "fuse"
 #define PATIENCE_MIN 4u /* calls from elsewhere, before looking where that is */
@@ -31,6 +36,15 @@
 #define STAT_CPU 39 /* of the fields of /proc/PID/stat, from 1 */
 
 static cpu_set_t anywhere; /* since near_start */
+
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    bool started;
+    uint32_t wanted; /* the thread to look for, 0: none */
+    uint32_t found;  /* that was looked for last, 0: nobody asked since */
+    int cpu;         /* where that was; -1: cannot be told */
+} scout = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local struct {
     uint32_t tid;
@@ -40,6 +54,72 @@ static _Thread_local struct {
 } self;
 
 static const struct sched_param no_param;
+
+/* ---- where a program is ---- */
+
+/* Where thread tid is, or was when it ran last; -1: cannot be told. */
+static int cpu_of(uint32_t tid)
+{
+    char name[32], line[1024], *at;
+    snprintf(name, sizeof name, "/proc/%u/stat", tid);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = read(fd, line, sizeof line - 1);
+    close(fd);
+    line[n > 0 ? n : 0] = 0;
+    at = strrchr(line, ')'); /* the second field's end: it may hold anything */
+    for (int field = 2; at && field < STAT_CPU; field++)
+        at = strchr(at + 1, ' ');
+    return at ? atoi(at) : -1;
+}
+
+static void *scouting(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        pthread_mutex_lock(&scout.mu);
+        while (!scout.wanted)
+            pthread_cond_wait(&scout.cv, &scout.mu);
+        uint32_t tid = scout.wanted;
+        pthread_mutex_unlock(&scout.mu);
+        int cpu = cpu_of(tid);
+        pthread_mutex_lock(&scout.mu);
+        scout.cpu = cpu;
+        scout.found = tid;
+        scout.wanted = 0;
+        pthread_mutex_unlock(&scout.mu);
+    }
+    return NULL;
+}
+
+/* For as long as the process lives: nobody could wait for its end. */
+static bool scout_start(void)
+{
+    pthread_t t;
+    if (!scout.started && !thread_start(&t, "near", scouting, NULL)) {
+        pthread_detach(t);
+        scout.started = true;
+    }
+    return scout.started;
+}
+
+/* Where thread tid was when the scout saw it, -1 if that could not tell. False: it is on its way, or will
+ * be asked again. */
+static bool seen(uint32_t tid, int *cpu)
+{
+    LOCK_SCOPE(&scout.mu);
+    if (scout.found == tid) {
+        scout.found = 0;
+        *cpu = scout.cpu;
+        return true;
+    }
+    if (!scout.wanted) {
+        scout.wanted = tid;
+        pthread_cond_signal(&scout.cv);
+    }
+    return false;
+}
 
 /* ---- what the process may do ---- */
 
@@ -60,7 +140,7 @@ bool near_start(void)
     pthread_join(t, NULL);
     if (!ok)
         log_debug("not allowed to change the scheduling of threads: slower answers");
-    return ok;
+    return ok && scout_start();
 }
 
 void near_begin(void)
@@ -76,23 +156,6 @@ void near_idle(pid_t tid, bool on)
 }
 
 /* ---- place ---- */
-
-/* Where thread tid is, or was when it ran last; -1: cannot be told. */
-static int cpu_of(uint32_t tid)
-{
-    char name[32], line[1024], *at;
-    snprintf(name, sizeof name, "/proc/%u/stat", tid);
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ssize_t n = read(fd, line, sizeof line - 1);
-    close(fd);
-    line[n > 0 ? n : 0] = 0;
-    at = strrchr(line, ')'); /* the second field's end: it may hold anything */
-    for (int field = 2; at && field < STAT_CPU; field++)
-        at = strchr(at + 1, ' ');
-    return at ? atoi(at) : -1;
-}
 
 void near_leave(void)
 {
@@ -123,9 +186,10 @@ void near_came(uint32_t tid, bool right_behind)
     if (right_behind && !other)
         return;
     near_leave();
-    if (!tid || ++self.apart < self.patience)
+    int cpu;
+    if (!tid || ++self.apart < self.patience || !seen(tid, &cpu))
         return;
     self.apart = 0;
     self.patience = self.patience < PATIENCE_MAX ? self.patience * 2 : PATIENCE_MAX;
-    go_to(cpu_of(tid));
+    go_to(cpu);
 }

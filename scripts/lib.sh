@@ -16,6 +16,16 @@ wait_for() {
     done
 }
 
+# mount_pids MNT: of the mount.replfs processes of MNT. Unlike pgrep(1) it leaves other processes alone: to read
+# /proc/PID/stat is to wait for an exec(2) there to end, and that for the mounts whose files it closes.
+mount_pids() {
+    local p
+    for p in $(grep -lsx mount.replfs /proc/[0-9]*/comm); do
+        p=${p%/comm}
+        if tr '\0' '\n' 2>/dev/null <"$p/cmdline" | grep -xF -- "$1" >/dev/null; then echo "${p#/proc/}"; fi
+    done 2>/dev/null
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }

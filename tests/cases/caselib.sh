@@ -15,7 +15,7 @@ two_mounts() { # of the cluster: $a and $b
     devcluster mount "$a"
     devcluster mount "$b"
 }
-pid_of_mount() { pgrep -f "mount[.]replfs .* $1( |\$)" | tail -1; } # DIR
+pid_of_mount() { mount_pids "$1" | tail -1; } # DIR
 transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; } # of the mount with pid $b_pid
 at_rest() { # nothing more comes to it: what was being read ahead has arrived
     local before

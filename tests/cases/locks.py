@@ -5,7 +5,7 @@ Every party is a process of its own (an agent, which does what it is told over a
 can wait, be interrupted and be killed. Nothing waits for a fixed time: an agent counts as waiting when it sits in its
 system call.
 """
-import errno, fcntl, json, os, select, signal, struct, subprocess, sys, time
+import errno, fcntl, json, os, re, select, signal, struct, subprocess, sys, time
 
 PATIENCE = 60
 OFD_GETLK, OFD_SETLK, OFD_SETLKW = 36, 37, 38
@@ -336,7 +336,7 @@ def part_counter(m1, m2):
 
 def devcluster(*args):
     command, *where = json.loads(os.environ['DEVCLUSTER'])
-    subprocess.run([command, *args, *where], check=True, stdout=subprocess.DEVNULL)
+    return subprocess.run([command, *args, *where], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def part_restart(m1, m2):
@@ -386,8 +386,8 @@ def part_unmount(m1, m2):
         p.ok('lk', SET, 'f', W, 0, 0)
         q.waits('lk', SETW, 'f', W, 0, 0)
         if how == 'term':
-            pid = subprocess.run(['pgrep', '-f', f'mount[.]replfs .* {m2}( |$)'], stdout=subprocess.PIPE, text=True)
-            os.kill(int(pid.stdout), signal.SIGTERM)
+            pid = re.search(f'mounted on {m2}, pid ([0-9]+)', devcluster('status')).group(1)
+            os.kill(int(pid), signal.SIGTERM)
         else:
             subprocess.run(['umount', '-f', m2], stderr=subprocess.DEVNULL)  # busy, but aborted
         assert q.result()[0] != 'ok'

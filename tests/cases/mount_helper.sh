@@ -22,7 +22,7 @@ umount "$mnt"
 printf '%s %s replfs noauto,_netdev,log_file=%s 0 0\n' "$meta" "$mnt" "$work/mount.log" >"$work/fstab"
 mount -T "$work/fstab" "$mnt"
 expect "file through fstab" x "$(cat "$mnt/x")"
-pkill -KILL -f "mount.replfs $meta $mnt" || true
+kill -KILL "$(pid_of_mount "$mnt")"
 dead() { ! stat "$mnt" >/dev/null 2>&1; }
 wait_for 10 "the killed mount to be noticed" dead
 umount -l "$mnt"
@@ -64,6 +64,6 @@ exec 6<"$mnt/x"
 umount -l "$mnt"
 expect "file open across a lazy umount" x "$(cat <&6)"
 exec 6<&-
-gone() { ! pgrep -f "mount.replfs $meta $mnt" >/dev/null; }
+gone() { [ -z "$(pid_of_mount "$mnt")" ]; }
 wait_for 30 "the client to end after a lazy umount" gone
 check_sanitizers

@@ -393,8 +393,42 @@ static void devices(void)
     EQ(0, size_of("null"));
 }
 
+static void closed_by_exec(void)
+{
+    // what exec closes is closed while nobody can look at the process: a file system that wants to, for
+    // whom it works, waits for itself
+    enum { FILES = 16 };
+    char name[16], kept[16], shut_one[16];
+    int fd[FILES];
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        fd[i] = (int)DO(open(name, O_RDWR | O_CREAT | (i ? O_CLOEXEC : 0), 0644));
+    }
+    for (int turn = 0; turn < 4; turn++) {
+        NOTE("turn %d", turn);
+        for (int i = 0; turn % 2 && i < FILES; i++)
+            EQ(4, pwrite(fd[i], "text", 4, 4 * turn));
+        snprintf(kept, sizeof(kept), "%d", fd[0]);
+        snprintf(shut_one, sizeof(shut_one), "%d", fd[FILES - 1]);
+        pid_t pid = fork();
+        if (pid == 0) {
+            execl("/bin/sh", "sh", "-c", "[ -e /proc/$$/fd/$0 ] && ! [ -e /proc/$$/fd/$1 ]", kept,
+                  shut_one, (char *)NULL);
+            _exit(9);
+        }
+        int status = -1;
+        DO(waitpid(pid, &status, 0));
+        EQ(0, status);
+    }
+    NOTE_END();
+    for (int i = 0; i < FILES; i++) {
+        EQ(16, st_fd(fd[i]).st_size);
+        DO(close(fd[i]));
+    }
+}
+
 AREA(open, {"flags-by-kind", create_flags}, {"create-through-symlink", create_through_symlink},
      {"mode-of-new", mode_of_new}, {"access-modes", access_modes}, {"truncating", truncating},
      {"appending", appending}, {"path-only", path_only}, {"temporary", temporary},
      {"direct", direct}, {"synchronous", synchronous}, {"exclusive-race", exclusive_race},
-     {"noatime", noatime_flag}, {"devices", devices});
+     {"closed-by-exec", closed_by_exec}, {"noatime", noatime_flag}, {"devices", devices});
