@@ -27,6 +27,7 @@
 
 #define LOG_MODULE "atime"
 #define BATCH_MAX 512u
+#define TICK_MAX_NS (2 * NSEC_PER_SEC) /* the flusher has other work */
 #define DAY_NS (24 * 3600 * NSEC_PER_SEC)
 
 enum atime_state { ATIME_NEW, ATIME_SENDING, ATIME_SETTLED };
@@ -187,7 +188,7 @@ static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
 }
 
 /* `sending` held. *more: there may be others. */
-static int send_batch(struct client *c, bool *more)
+static int send_batch(struct client *c, int64_t deadline, bool *more)
 {
     uint64_t inos[BATCH_MAX];
     int64_t times[BATCH_MAX];
@@ -201,12 +202,12 @@ static int send_batch(struct client *c, bool *more)
     *more = op.n_ino == BATCH_MAX;
     if (!op.n_ino)
         return 0;
-    int rc = session_mutate(c, &meta, 0, client_deadline(c), NULL, NULL);
+    int rc = session_mutate(c, &meta, 0, deadline, NULL, NULL);
     batch_end(c, &op, rc);
     return rc;
 }
 
-static void send_all(struct client *c)
+static void send_all(struct client *c, int64_t deadline)
 {
     struct client_stat st;
     bool more = true;
@@ -216,7 +217,7 @@ static void send_all(struct client *c)
         return;
     pthread_mutex_lock(&c->atime.sending);
     for (unsigned i = 0; more && !rc && i <= ATIME_ENTRIES_MAX / BATCH_MAX; i++)
-        rc = send_batch(c, &more);
+        rc = send_batch(c, deadline, &more);
     pthread_mutex_unlock(&c->atime.sending);
 }
 
@@ -228,7 +229,7 @@ void atime_tick(struct client *c)
     int64_t since = c->atime.since;
     pthread_mutex_unlock(&c->atime.mu);
     if (since && clock_mono() - since >= c->cfg.flush_ms * NSEC_PER_MSEC / 2)
-        send_all(c);
+        send_all(c, clock_mono() + TICK_MAX_NS);
 }
 
 void client_flush_atime(struct client *c, uint64_t ino)
@@ -240,7 +241,7 @@ void client_flush_atime(struct client *c, uint64_t ino)
     bool wanted = !ino || (e && e->state != ATIME_SETTLED);
     pthread_mutex_unlock(&c->atime.mu);
     if (wanted)
-        send_all(c);
+        send_all(c, client_deadline(c));
 }
 
 void client_forget_atime(struct client *c, uint64_t ino)

@@ -120,13 +120,19 @@ int client_open(const struct client_config *cfg, struct client **out)
     return 0;
 }
 
+void client_wait_answers(struct client *c)
+{
+    later_wait(c);
+}
+
 void client_close(struct client *c)
 {
     struct cfile **list;
     later_wait(c);
     size_t n = cfile_dirty_all(c, &list);
+    int rc = 0;
     for (size_t i = 0; i < n; i++) {
-        int rc = flush_file(list[i], FLUSH_COMMIT, true);
+        rc = flush_waits(c, rc) ? flush_file(list[i], FLUSH_COMMIT, true) : rc;
         if (rc)
             log_error("inode %llu: not wholly written at the end: %s",
                       (unsigned long long)list[i]->ino, err_str(rc));

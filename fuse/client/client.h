@@ -36,6 +36,8 @@ struct client_config {
 };
 /* Connects and opens a session. On failure a log line names each address tried and its error. */
 int client_open(const struct client_config *cfg, struct client **out);
+/* Until every read and close asked for was answered: each has a deadline. None may be asked for meanwhile. */
+void client_wait_answers(struct client *c);
 void client_close(struct client *c); /* flushes everything, closes the session */
 const char *client_cluster(struct client *c);
 

@@ -44,6 +44,7 @@ void cfile_fail(struct cfile *f, int code)
         f->err = code;
     f->last_err = code;
     f->nerrs++;
+    atomic_fetch_add(&f->c->fails, 1);
 }
 
 int cfile_error_since(struct cfile *f, unsigned *seen)
@@ -500,10 +501,11 @@ static struct closing *closing_take(struct cfile *f)
 static void closing_over(struct closing *k, int rc)
 {
     struct client *c = k->f->c;
+    later_leave(c, &k->later);
     k->done(k->arg, rc);
     cfile_unref(k->f);
-    later_done(c, &k->later);
     free(k);
+    later_left(c);
 }
 
 static void *close_waiting(void *arg)
@@ -535,8 +537,14 @@ static void *closing_hold(struct later *l)
     return f;
 }
 
-static void closing_look(void *f)
+/* The flusher may be waiting for metad. */
+static void closing_look(void *arg)
 {
+    struct cfile *f = arg;
+    pthread_mutex_lock(&f->mu);
+    send_check_stall(f);
+    send_pump(f);
+    pthread_mutex_unlock(&f->mu);
     closes_go_on(f);
     cfile_unref(f);
 }
@@ -608,10 +616,17 @@ void flush_closed(struct client *c)
     free(list);
 }
 
+bool flush_waits(struct client *c, int rc)
+{
+    struct client_stat st;
+    client_stat(c, &st);
+    return !rc || (rc != -ERR_TIMEOUT && st.connected);
+}
+
 int client_sync(struct client *c)
 {
     struct cfile **list;
-    unsigned lost = client_lost(c);
+    unsigned lost = client_lost(c), fails = atomic_load(&c->fails);
     size_t n = cfile_dirty_all(c, &list);
     int rc = 0;
     for (size_t i = 0; i < n; i++) { /* all on their way before the first is waited for */
@@ -620,8 +635,8 @@ int client_sync(struct client *c)
         pthread_mutex_unlock(&list[i]->mu);
     }
     for (size_t i = 0; i < n; i++) {
-        /* nobody answers: that is not waited for once a file */
-        int e = rc == -ERR_TIMEOUT ? rc : flush_file(list[i], FLUSH_SYNC, false);
+        int e = flush_waits(c, rc) ? flush_file(list[i], FLUSH_SYNC, false) : rc;
+        e = !e && atomic_load(&c->fails) != fails ? -EIO : e; /* told to whoever has it open, too */
         rc = rc ? rc : e;
         cfile_unref(list[i]);
     }

@@ -348,7 +348,8 @@ struct client {
         uint64_t next, upto, session;
     } inos; /* given by metad for what we create */
     struct client_locks *locks;
-    atomic_uint lost; /* changes that were answered and that metad did not do */
+    atomic_uint lost;  /* changes that were answered and that metad did not do */
+    atomic_uint fails; /* of cfile_fail, all files together */
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
 };
 
@@ -389,6 +390,9 @@ int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t 
 int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                          Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value);
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out);
+/* Not behind them: for whoever they wait for. */
+int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
+                    struct rpc_result *out);
 /* The present connection (a reference) and the session on it, or NULL: none just now. */
 struct rpc_conn *session_conn_now(struct client *c, uint64_t *session);
 /* conn is of no use any more: the session thread dials anew. leader: where to, or NULL. */
@@ -601,6 +605,8 @@ void flush_stop(struct client *c);
 void flush_closed(struct client *c);
 void flush_eager(struct cfile *f); /* mu held; does not wait */
 void flush_kick(struct client *c);
+/* Of several files, the last of which ended with rc: is there anything in waiting for the next? */
+bool flush_waits(struct client *c, int rc);
 /* ACCEPTED: every copy has the bytes, and metad knows or will before anybody else can look. COMMIT:
  * metad knows. SYNC: all on stable storage. */
 enum flush_how { FLUSH_ACCEPTED = 1, FLUSH_COMMIT, FLUSH_SYNC };
@@ -641,8 +647,11 @@ void later_init(struct client *c);
 /* l is listed until later_done: its answer will come, in limited time, and the client stays. */
 void later_begin(struct client *c, struct later *l, const struct later_kind *kind);
 void later_done(struct client *c, struct later *l); /* the last use of c by whoever answered */
-bool later_thread(void *(*fn)(void *), void *arg);  /* for what has to wait; false: no thread */
-void later_wait(struct client *c);                  /* until nothing is left */
+/* Its two halves: l is not looked after any more (before what hold refers to goes); the client may go. */
+void later_leave(struct client *c, struct later *l);
+void later_left(struct client *c);
+bool later_thread(void *(*fn)(void *), void *arg); /* for what has to wait; false: no thread */
+void later_wait(struct client *c);                 /* until nothing is left */
 
 /* ---- read.c ---- */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */

@@ -54,13 +54,13 @@ void names_free(struct client *c)
 /* ---- inode numbers ---- */
 
 /* inos.mu held. */
-static bool inos_ask(struct client *c, uint64_t session)
+static bool inos_ask(struct client *c, uint64_t session, int64_t deadline)
 {
     Replfs__InosReq m = REPLFS__INOS_REQ__INIT;
     RPC_ENVELOPE(env, INOS_REQ, inos_req, &m);
     struct rpc_result res;
     m.count = INOS_AT_ONCE;
-    int rc = client_ask(c, &env, &res);
+    int rc = session_ask(c, &env, deadline, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_INOS_REPLY) {
         c->inos.next = res.rep->inos_reply->first;
         c->inos.upto = c->inos.next + res.rep->inos_reply->count;
@@ -76,9 +76,12 @@ static bool inos_ask(struct client *c, uint64_t session)
 static uint64_t ino_take(struct client *c, uint64_t *session)
 {
     uint64_t ino = 0;
+    int64_t deadline =
+        client_deadline(c); /* of all who wait here for metad, not of one after the other */
     pthread_mutex_lock(&c->inos.mu);
     *session = session_id(c);
-    if ((c->inos.session == *session && c->inos.next < c->inos.upto) || inos_ask(c, *session))
+    if ((c->inos.session == *session && c->inos.next < c->inos.upto) ||
+        inos_ask(c, *session, deadline))
         ino = c->inos.next++;
     pthread_mutex_unlock(&c->inos.mu);
     return ino;

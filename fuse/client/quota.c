@@ -45,12 +45,14 @@ static bool fits(const struct cfile *f, uint64_t more)
 
 /* ---- what was just deleted ---- */
 
-static int ask(struct client *c, uint64_t ino, struct rpc_result *res)
+typedef int ask_fn(struct client *, Replfs__Envelope *, int64_t, struct rpc_result *);
+
+static int ask(struct client *c, uint64_t ino, ask_fn *how, struct rpc_result *res)
 {
     Replfs__QuotaListReq m = REPLFS__QUOTA_LIST_REQ__INIT;
     RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &m);
     m.ino = ino;
-    int rc = session_ask(c, &env, clock_mono() + 5 * NSEC_PER_SEC, res);
+    int rc = how(c, &env, clock_mono() + 5 * NSEC_PER_SEC, res);
     return !rc && res->rep->body_case != REPLFS__ENVELOPE__BODY_QUOTA_LIST_REPLY ? -ERR_PROTOCOL
                                                                                  : rc;
 }
@@ -65,7 +67,7 @@ static void settle(struct client *c, uint64_t ino)
     session_flush_closes(c);
     do {
         struct rpc_result res;
-        freeing = !ask(c, ino, &res) && res.rep->quota_list_reply->freeing;
+        freeing = !ask(c, ino, session_ask, &res) && res.rep->quota_list_reply->freeing;
         rpc_result_free(&res);
         if (freeing)
             nanosleep(&pause, NULL);
@@ -157,7 +159,7 @@ void quota_refused(struct client *c, uint64_t ino, uint64_t bytes)
     struct rpc_result res;
     const Replfs__QuotaInfo *q = NULL;
     char path[1024];
-    if (!ask(c, ino, &res))
+    if (!ask(c, ino, session_ask_now, &res)) /* the sender of what is behind may be asking */
         q = tightest(res.rep->quota_list_reply);
     if (q) {
         path_of(q, path, sizeof(path));

@@ -443,6 +443,12 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out)
 {
     behind_before_ask(c, req);
+    return session_ask_now(c, req, deadline, out);
+}
+
+int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
+                    struct rpc_result *out)
+{
     unsigned busy_ms = 10;
     for (;;) {
         *out = (struct rpc_result){.code = -ERR_TIMEOUT};

@@ -57,6 +57,30 @@ expect "unlinked but open" "$((9 * M)) 6" "$(use p)"
 exec 5>&-
 wait_for 10 "the bytes of a closed file without a name to come back" use_is p $((4 * M)) 5
 
+# a quota that comes while bytes are on their way to metad behind a program's back: they are lost, the program is told,
+# and nothing else waits for it
+mkdir late
+timeout 100 python3 - "$bin/replfsctl" "$cluster/mount.log" <<'END' || fail "a quota that comes late"
+import errno, os, subprocess, sys, time
+ctl, log = sys.argv[1:]
+fd = os.open('late/f', os.O_CREAT | os.O_WRONLY)
+os.write(fd, bytes(1 << 20))
+subprocess.run([ctl, 'quota', 'set', 'late', '--bytes', '512K'], check=True, stdout=subprocess.DEVNULL)
+os.write(fd, bytes(1 << 20))
+until = time.monotonic() + 30
+while 'bytes written are lost: the quota of directory /late' not in open(log).read():
+    assert time.monotonic() < until, 'metad does not refuse the bytes, or nobody says so'
+    time.sleep(0.05)
+try:
+    os.fsync(fd)
+    sys.exit('fsync says nothing of what was lost')
+except OSError as e:
+    assert e.errno == errno.EDQUOT, e
+END
+timeout 60 bash -c 'sync -f late && touch other && sync other' || fail "the mount stands still"
+quota remove late
+rm -r late other
+
 # reservations, clones and appends
 refused "$full" fallocate -l 7M p/d/f2
 fallocate -l 6M p/more
