@@ -1,9 +1,10 @@
 /* Between libfuse and /dev/fuse: the parts of the protocol that libfuse 3.14 (and in part every
  * later one) does not know.
  *
- * libfuse lets a session's reads and writes of the device be replaced. Ours look at what passes, in
- * the buffers where it lies, without a copy. Threads read in turns (turns.c), at the price of a
- * poll(2), and two changes of the thread's scheduling class, for each request that somebody waits for.
+ * We read the requests ourselves (loop.c), and libfuse lets a session's writes of the device be
+ * replaced. Ours look at what passes, in the buffers where it lies, without a copy. Threads read in
+ * turns (turns.c), at the price of a poll(2), and two changes of the thread's scheduling class, for
+ * each request that somebody waits for.
  *
  *   INIT        FUSE_HANDLE_KILLPRIV_V2, FUSE_SETXATTR_EXT and FUSE_DIRECT_IO_ALLOW_MMAP are added
  *               to the answer when the kernel offers them. With the first, the file system clears
@@ -17,11 +18,16 @@
  * What is remembered belongs to the thread: a worker of libfuse reads a request and serves it
  * before it reads the next. Operations that answer from another thread ask before they leave.
  *
+ * Since 3.18.3 libfuse may be built without fuse_session_custom_io(3): then it writes the answers itself,
+ * which costs a program that waits for each a little more, and what is added to INIT's is asked of
+ * libfuse (kernel_want), which such a one knows.
+ *
  * Invariant: a request that is not understood passes unchanged. Failure modes: none of its own. */
 #include "kernel.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +53,8 @@ static struct {
     _Atomic uint64_t unique;        /* of the request; 0: none is waiting for its answer */
     _Atomic uint32_t flags, flags2; /* that the kernel offers; then: agreed on */
 } init;
+
+static bool answers_pass; /* through write_answer, instead of libfuse's own */
 
 bool kernel_kill_suid(void)
 {
@@ -76,6 +84,8 @@ static size_t shorten_setxattr(struct fuse_in_header *h, struct fuse_setxattr_in
     if (!(init.flags & FUSE_SETXATTR_EXT) || len < sizeof *in)
         return len;
     now.kill_sgid = in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID;
+    if (!answers_pass) /* libfuse agreed on it, and reads it */
+        return len;
     memmove((char *)in + SHORT_SETXATTR, (char *)in + sizeof *in, len - sizeof *in);
     h->len -= (uint32_t)cut;
     return len - cut;
@@ -126,13 +136,14 @@ static bool awaited(const struct fuse_in_header *h)
            h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR;
 }
 
-static ssize_t read_request(int fd, void *buf, size_t size, void *userdata)
+ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
 {
-    (void)userdata;
+    int fd = fuse_session_fd(se);
     ssize_t n = turns_read(fd, buf, size);
+    int code = n < 0 ? errno : EIO;
     now.kill_suid = now.kill_sgid = false;
     if (n < (ssize_t)sizeof(struct fuse_in_header))
-        return n;
+        return -code;
     size_t rest = (size_t)n - sizeof(struct fuse_in_header);
     const struct fuse_in_header *h = buf;
     if (h->opcode == FUSE_READ)
@@ -180,10 +191,52 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
     return h->unique ? turns_answer(fd, iov, count) : writev(fd, iov, count);
 }
 
-int kernel_attach(struct fuse_session *se)
+/* libfuse wants both. */
+static ssize_t read_nothing(int fd, void *buf, size_t size, void *userdata)
 {
-    static const struct fuse_custom_io io = {.read = read_request, .writev = write_answer};
-    return fuse_session_custom_io(se, &io, fuse_session_fd(se));
+    (void)fd, (void)buf, (void)size, (void)userdata;
+    errno = ENOTSUP;
+    return -1;
+}
+
+static void say_nothing(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    (void)level, (void)fmt, (void)ap;
+}
+
+int kernel_attach(struct fuse_session *se, fuse_log_func_t log)
+{
+    static const struct fuse_custom_io io = {.read = read_nothing, .writev = write_answer};
+    fuse_set_log_func(say_nothing); /* that it cannot is no error */
+    int rc = fuse_session_custom_io(se, &io, fuse_session_fd(se));
+    fuse_set_log_func(log);
+    answers_pass = !rc;
+    if (rc == -ENOTSUP)
+        log_info("libfuse %s was built without custom I/O: it writes the answers itself",
+                 fuse_pkgversion());
+    return rc == -ENOTSUP ? 0 : rc;
+}
+
+void kernel_want(struct fuse_conn_info *conn)
+{
+    unsigned want = 0;
+    if (answers_pass)
+        return;
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    want |= FUSE_CAP_HANDLE_KILLPRIV_V2;
+#endif
+#ifdef FUSE_CAP_SETXATTR_EXT
+    want |= FUSE_CAP_SETXATTR_EXT;
+#endif
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+    want |= FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
+#endif
+    want &= conn->capable;
+    conn->want |= want;
+    init.flags = 0;
+#ifdef FUSE_CAP_SETXATTR_EXT
+    init.flags = want & FUSE_CAP_SETXATTR_EXT ? FUSE_SETXATTR_EXT : 0;
+#endif
 }
 
 void kernel_forget_entries(struct fuse_session *se)

@@ -8,8 +8,12 @@
 #define KERNEL_TMPFILE_NAME "/"
 
 /* Stands between libfuse and the kernel from now on. After fuse_session_mount, before the loop.
- * 0 or -errno. */
-int kernel_attach(struct fuse_session *se);
+ * log: libfuse's from now on. 0 or -errno. */
+int kernel_attach(struct fuse_session *se, fuse_log_func_t log);
+/* From the operation init: asks for what kernel_attach could not see to. */
+void kernel_want(struct fuse_conn_info *conn);
+/* The next request, by a thread of the session: its length, or -errno. A cancellation point. */
+ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size);
 
 /* Makes the kernel look up every name anew that it knows, without waiting for anything. Since FUSE
  * 7.44 (Linux 6.16). Any thread. */

@@ -5,8 +5,8 @@
  * code 32, not a mount that hangs; then the mount itself. A helper thread stats the mounted root,
  * which is answered by our own operations: only then is the mount announced and the parent let go.
  *
- * SIGTERM, SIGINT and SIGHUP are blocked in every thread but the main one, where libfuse's handlers
- * end the loop. Then: unmount, flush what is buffered, close the session. Every call of the client
+ * SIGTERM, SIGINT and SIGHUP are blocked in every thread; the main one waits for them and ends the
+ * loop. Then: unmount, flush what is buffered, close the session. Every call of the client
  * has a time-out, so this ends.
  *
  * Under the name umount.fuse.replfs it is what umount(8) runs: umount.c.
@@ -31,6 +31,7 @@
 #include "base/thread.h"
 #include "daemon.h"
 #include "kernel.h"
+#include "loop.h"
 #include "ops.h"
 #include "options.h"
 #include "turns.h"
@@ -198,7 +199,7 @@ static int mount_session(struct mount *m)
         return EXIT_MOUNT;
     }
     m->ctx.session = m->se;
-    int rc = kernel_attach(m->se);
+    int rc = kernel_attach(m->se, fuse_says);
     if (rc) {
         log_error("cannot take over the connection to the kernel: %s", strerror(-rc));
         fuse_session_unmount(m->se);
@@ -257,24 +258,30 @@ static void *announce(void *arg)
     return NULL;
 }
 
-static int serve(struct mount *m, const sigset_t *old_mask)
+/* Whoever waits for us in the kernel is told that it is over. Root's mounts only; others' are let go with
+ * the device. */
+static void cut(void *arg)
+{
+    const struct mount *m = arg;
+    if (umount2(m->mountpoint, MNT_FORCE) &&
+        errno != EBUSY) /* in use is fine: it is cut all the same */
+        log_debug("%s: umount2: %s", m->mountpoint, strerror(errno));
+}
+
+static int serve(struct mount *m)
 {
     pthread_t t;
-    struct fuse_loop_config *cfg = fuse_loop_cfg_create();
-    if (!cfg || thread_start(&t, "announce", announce, m)) {
+    if (thread_start(&t, "announce", announce, m)) {
         log_error("out of memory or threads");
         return EXIT_MOUNT;
     }
-    fuse_loop_cfg_set_clone_fd(cfg, 1);
-    fuse_loop_cfg_set_max_threads(cfg, (unsigned)m->o.max_threads);
-    fuse_loop_cfg_set_idle_threads(cfg, (unsigned)m->o.max_threads);
-    pthread_sigmask(SIG_SETMASK, old_mask, NULL);
     int rc = turns_start();
     if (!rc) {
-        rc = fuse_session_loop_mt(m->se, cfg);
+        rc = loop_run(m->se, OPS_REQUEST_MAX, (unsigned)m->o.max_threads, cut, m);
         turns_stop();
+        if (rc > 0)
+            cut(m);
     }
-    fuse_loop_cfg_destroy(cfg);
     fuse_session_unmount(m->se);
     pthread_join(t, NULL);
     if (rc > 0 && !geteuid()) /* nobody called umount(8) */
@@ -285,12 +292,13 @@ static int serve(struct mount *m, const sigset_t *old_mask)
 
 static int run(struct mount *m)
 {
-    sigset_t stop, old;
+    sigset_t stop; /* loop.c waits for them */
     sigemptyset(&stop);
     sigaddset(&stop, SIGTERM);
     sigaddset(&stop, SIGINT);
     sigaddset(&stop, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &stop, &old);
+    sigaddset(&stop, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &stop, NULL);
     /* On the way to the background only what is wrong concerns the caller's terminal. */
     log_init("mount.replfs",
              m->o.debug        ? LOG_LVL_DEBUG
@@ -302,7 +310,7 @@ static int run(struct mount *m)
     if (!rc)
         rc = mount_session(m);
     if (!rc)
-        rc = serve(m, &old);
+        rc = serve(m);
     ops_release_all(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);

@@ -21,7 +21,6 @@
 #include "kernel.h"
 
 #define LOG_MODULE "fuse"
-#define IO_SIZE (1u << 20)
 
 struct mount_ctx *ops_ctx(fuse_req_t req)
 {
@@ -50,6 +49,8 @@ void ops_closed(struct mount_ctx *m, struct open_node *n)
 
 void ops_release_all(struct mount_ctx *m)
 {
+    if (m->client)
+        client_wait_answers(m->client); /* they look at the handles */
     while (m->opens)
         ops_closed(m, m->opens);
 }
@@ -86,7 +87,7 @@ void ops_stat(const Replfs__Attr *a, struct stat *st)
                         .st_rdev = a->rdev,
                         .st_size = (off_t)a->size,
                         .st_blocks = (blkcnt_t)((a->allocated + 511) / 512),
-                        .st_blksize = S_ISREG(a->mode) ? IO_SIZE : 4096,
+                        .st_blksize = S_ISREG(a->mode) ? OPS_IO_SIZE : 4096,
                         .st_atim = to_timespec(a->atime_ns),
                         .st_mtim = to_timespec(a->mtime_ns),
                         .st_ctim = to_timespec(a->ctime_ns)};
@@ -200,7 +201,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
         avoid |= FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
     m->can_forget_entries = conn->proto_minor >= KERNEL_MINOR_INC_EPOCH;
     conn->want = (conn->want | (want & conn->capable)) & ~avoid;
-    conn->max_write = IO_SIZE;
+    kernel_want(conn);
+    conn->max_write = OPS_IO_SIZE;
     conn->max_background = 64;
     conn->congestion_threshold = 48;
     conn->time_gran = 1;

@@ -32,6 +32,8 @@ struct mount_ctx {                /* the session's userdata */
     struct open_node *opens;
 };
 
+#define OPS_IO_SIZE (1u << 20)                /* most bytes that one call reads or writes */
+#define OPS_REQUEST_MAX (OPS_IO_SIZE + 4096u) /* with what comes before those of a write */
 extern const struct fuse_lowlevel_ops ops_table;
 void ops_release_all(struct mount_ctx *m); /* after the loop's end, before client_close */
 void ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */

@@ -29,7 +29,7 @@
  * clears owner, then looks at reading; whoever returns first leaves reading, then looks at owner: so one
  * of the two sees to it that somebody reads.
  *
- * Context: libfuse's threads, which are cancelled while they read or are parked; the watch. */
+ * Context: the threads of loop.c, which are cancelled while they read or are parked; the watch. */
 #include "turns.h"
 
 #include <poll.h>

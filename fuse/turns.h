@@ -1,4 +1,4 @@
-/* Which of libfuse's threads reads the next request from the kernel. */
+/* Which of the serving threads reads the next request from the kernel. */
 #ifndef REPLFS_FUSE_TURNS_H
 #define REPLFS_FUSE_TURNS_H
 #include <stddef.h>

@@ -1,0 +1,185 @@
+/* The threads that serve the kernel's calls.
+ *
+ * libfuse has such a loop, but hands its reads and writes to others only where it was built to
+ * (fuse_session_custom_io(3), since 3.18.3 not by default), and reading is what turns.c and kernel.c are
+ * about. So: read here, and let libfuse take the request apart (fuse_session_process_buf(3)).
+ *
+ * Each thread reads, serves, reads again. When the last one that was free has got something to do, another
+ * one is started, up to a limit. All read one descriptor: of a clone for each thread (FUSE_DEV_IOC_CLONE)
+ * libfuse would have to know to answer on it, and with one thread at a time reading, nothing is gained.
+ *
+ * A thread ends when reading fails, which ends all: with ENODEV when the file system was unmounted. The
+ * others are cancelled where they read, or wait for their turn; never while they serve. One may be in
+ * the kernel for a page (fuse_lowlevel_notify_inval_inode(3)) that is locked until we answer a request
+ * that nobody reads any more: after a while the connection is cut, which releases it.
+ *
+ * Context: the main thread waits for signals; SIGUSR1 is what a thread that ended sends it. */
+#include "loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "kernel.h"
+
+#define LOG_MODULE "fuse"
+#define PATIENCE_S 20
+
+static struct {
+    struct fuse_session *se;
+    size_t bufsize;
+    unsigned max;
+    pthread_t main;
+    pthread_mutex_t mu;
+    pthread_t *threads;
+    unsigned n;
+    unsigned free; /* that read, or are about to */
+    bool ending;
+    int rc; /* -errno: what reading failed with */
+} loop = {.mu = PTHREAD_MUTEX_INITIALIZER};
+
+static void *serve(void *arg);
+
+/* One more thread. loop.mu held. 0 or an errno. */
+static int grow(void)
+{
+    if (loop.ending || loop.n == loop.max)
+        return 0;
+    int rc = thread_start(&loop.threads[loop.n], "serve", serve, NULL);
+    if (rc)
+        return rc;
+    loop.n++;
+    loop.free++;
+    return 0;
+}
+
+static void begin_work(void)
+{
+    static bool told;
+    LOCK_SCOPE(&loop.mu);
+    int rc = --loop.free ? 0 : grow();
+    if (rc && !told)
+        log_warn("no more than %u threads: %s", loop.n, strerror(rc));
+    told = told || rc;
+}
+
+static void end_work(void)
+{
+    LOCK_SCOPE(&loop.mu);
+    loop.free++;
+}
+
+static void over(int rc)
+{
+    fuse_session_exit(loop.se);
+    LOCK_SCOPE(&loop.mu);
+    loop.rc = loop.rc ? loop.rc : rc;
+    loop.ending = true;
+    pthread_kill(loop.main, SIGUSR1);
+}
+
+/* Of the kernel's request: its length, or -errno. */
+static ssize_t next(void *mem)
+{
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+    ssize_t n = kernel_read(loop.se, mem, loop.bufsize);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    return n;
+}
+
+static void serve_all(void *mem)
+{
+    for (;;) {
+        ssize_t n = next(mem);
+        if (n == -EINTR || n == -EAGAIN || n == -ENOENT) /* the last: it was interrupted just now */
+            continue;
+        if (n <= 0) {
+            over(n == -ENODEV ? 0 : (int)n);
+            return;
+        }
+        struct fuse_buf buf = {.size = (size_t)n, .mem = mem};
+        begin_work();
+        fuse_session_process_buf(loop.se, &buf);
+        end_work();
+    }
+}
+
+static void *serve(void *arg)
+{
+    (void)arg;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    void *mem = aligned_alloc((size_t)sysconf(_SC_PAGESIZE), loop.bufsize);
+    if (!mem) {
+        over(-ENOMEM);
+        return NULL;
+    }
+    pthread_cleanup_push(free, mem);
+    serve_all(mem);
+    pthread_cleanup_pop(1);
+    return NULL;
+}
+
+/* The signal that ends us, 0 if the loop came to its end by itself. */
+static int wait_for_end(void)
+{
+    sigset_t set;
+    int sig = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    while (!fuse_session_exited(loop.se))
+        if (!sigwait(&set, &sig) && sig != SIGUSR1)
+            return sig;
+    return 0;
+}
+
+static void join_all(void (*cut)(void *), void *arg)
+{
+    struct timespec until;
+    bool is_cut = false;
+    clock_gettime(CLOCK_REALTIME, &until); /* pthread_timedjoin_np's */
+    until.tv_sec += PATIENCE_S;
+    for (unsigned i = 0; i < loop.n; i++) {
+        if (is_cut || pthread_timedjoin_np(loop.threads[i], NULL, &until)) {
+            if (!is_cut)
+                cut(arg);
+            is_cut = true;
+            pthread_join(loop.threads[i], NULL);
+        }
+    }
+}
+
+int loop_run(struct fuse_session *se, size_t bufsize, unsigned max_threads, void (*cut)(void *),
+             void *arg)
+{
+    loop.se = se;
+    loop.bufsize = bufsize;
+    loop.max =
+        max_threads < 2 ? 2 : max_threads; /* one serves, and what it waits for may be read */
+    loop.main = pthread_self();
+    loop.threads = calloc(loop.max, sizeof *loop.threads);
+    if (!loop.threads)
+        return -ENOMEM;
+    pthread_mutex_lock(&loop.mu);
+    int rc = -grow();
+    pthread_mutex_unlock(&loop.mu);
+    int sig = rc ? 0 : wait_for_end();
+    fuse_session_exit(se);
+    pthread_mutex_lock(&loop.mu);
+    loop.ending = true;
+    pthread_mutex_unlock(&loop.mu);
+    for (unsigned i = 0; i < loop.n; i++)
+        pthread_cancel(loop.threads[i]);
+    join_all(cut, arg);
+    free(loop.threads);
+    return rc ? rc : loop.rc ? loop.rc : sig;
+}
