@@ -22,6 +22,10 @@
  * which costs a program that waits for each a little more, and what is added to INIT's is asked of
  * libfuse (kernel_want), which such a one knows.
  *
+ * FUSE over io_uring, which libfuse has since 3.18, is declined: there a request is served with the lock of
+ * its CPU's ring held, so that one that waits for the cluster keeps all answers of that CPU from being
+ * given, by the very threads that it waits for.
+ *
  * Invariant: a request that is not understood passes unchanged. Failure modes: none of its own. */
 #include "kernel.h"
 
@@ -220,6 +224,9 @@ int kernel_attach(struct fuse_session *se, fuse_log_func_t log)
 void kernel_want(struct fuse_conn_info *conn)
 {
     unsigned want = 0;
+#ifdef FUSE_CAP_OVER_IO_URING
+    fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
+#endif
     if (answers_pass)
         return;
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
