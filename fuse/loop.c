@@ -11,7 +11,7 @@
  * A thread ends when reading fails, which ends all: with ENODEV when the file system was unmounted. The
  * others are cancelled where they read, or wait for their turn; never while they serve. One may be in
  * the kernel for a page (fuse_lowlevel_notify_inval_inode(3)) that is locked until we answer a request
- * that nobody reads any more: after a while the connection is cut, which releases it.
+ * that nobody reads any more: after the time that calls may take, the connection is cut, which releases it.
  *
  * Context: the main thread waits for signals; SIGUSR1 is what a thread that ended sends it. */
 #include "loop.h"
@@ -30,19 +30,18 @@
 #include "kernel.h"
 
 #define LOG_MODULE "fuse"
-#define PATIENCE_S 20
 
 static struct {
     struct fuse_session *se;
-    size_t bufsize;
-    unsigned max;
+    const struct loop_config *cfg;
     pthread_t main;
     pthread_mutex_t mu;
     pthread_t *threads;
     unsigned n;
     unsigned free; /* that read, or are about to */
     bool ending;
-    int rc; /* -errno: what reading failed with */
+    bool gone; /* the connection to the kernel */
+    int rc;    /* -errno: what reading failed with */
 } loop = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 static void *serve(void *arg);
@@ -50,7 +49,7 @@ static void *serve(void *arg);
 /* One more thread. loop.mu held. 0 or an errno. */
 static int grow(void)
 {
-    if (loop.ending || loop.n == loop.max)
+    if (loop.ending || loop.n == loop.cfg->max_threads)
         return 0;
     int rc = thread_start(&loop.threads[loop.n], "serve", serve, NULL);
     if (rc)
@@ -76,11 +75,14 @@ static void end_work(void)
     loop.free++;
 }
 
+/* rc: of the last read. */
 static void over(int rc)
 {
     fuse_session_exit(loop.se);
     LOCK_SCOPE(&loop.mu);
-    loop.rc = loop.rc ? loop.rc : rc;
+    loop.gone = loop.gone || rc == -ENODEV;
+    if (!loop.ending)
+        loop.rc = rc == -ENODEV ? 0 : rc;
     loop.ending = true;
     pthread_kill(loop.main, SIGUSR1);
 }
@@ -89,7 +91,7 @@ static void over(int rc)
 static ssize_t next(void *mem)
 {
     pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-    ssize_t n = kernel_read(loop.se, mem, loop.bufsize);
+    ssize_t n = kernel_read(loop.se, mem, loop.cfg->bufsize);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     return n;
 }
@@ -101,13 +103,18 @@ static void serve_all(void *mem)
         if (n == -EINTR || n == -EAGAIN || n == -ENOENT) /* the last: it was interrupted just now */
             continue;
         if (n <= 0) {
-            over(n == -ENODEV ? 0 : (int)n);
+            over((int)n);
             return;
         }
         struct fuse_buf buf = {.size = (size_t)n, .mem = mem};
         begin_work();
         fuse_session_process_buf(loop.se, &buf);
         end_work();
+        if (fuse_session_exited(
+                loop.se)) { /* by libfuse: the kernel's protocol is none that it knows */
+            over(-EPROTO);
+            return;
+        }
     }
 }
 
@@ -115,7 +122,7 @@ static void *serve(void *arg)
 {
     (void)arg;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    void *mem = aligned_alloc((size_t)sysconf(_SC_PAGESIZE), loop.bufsize);
+    void *mem = aligned_alloc((size_t)sysconf(_SC_PAGESIZE), loop.cfg->bufsize);
     if (!mem) {
         over(-ENOMEM);
         return NULL;
@@ -129,57 +136,48 @@ static void *serve(void *arg)
 /* The signal that ends us, 0 if the loop came to its end by itself. */
 static int wait_for_end(void)
 {
-    sigset_t set;
     int sig = 0;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGUSR1);
     while (!fuse_session_exited(loop.se))
-        if (!sigwait(&set, &sig) && sig != SIGUSR1)
+        if (!sigwait(&loop.cfg->signals, &sig) && sig != SIGUSR1)
             return sig;
     return 0;
 }
 
-static void join_all(void (*cut)(void *), void *arg)
+static void join_all(void)
 {
     struct timespec until;
-    bool is_cut = false;
+    bool patient = true;
     clock_gettime(CLOCK_REALTIME, &until); /* pthread_timedjoin_np's */
-    until.tv_sec += PATIENCE_S;
+    until.tv_sec += loop.cfg->patience_s;
     for (unsigned i = 0; i < loop.n; i++) {
-        if (is_cut || pthread_timedjoin_np(loop.threads[i], NULL, &until)) {
-            if (!is_cut)
-                cut(arg);
-            is_cut = true;
-            pthread_join(loop.threads[i], NULL);
-        }
+        if (patient && !pthread_timedjoin_np(loop.threads[i], NULL, &until))
+            continue;
+        if (patient && !loop.gone)
+            loop.cfg->cut(loop.cfg->arg);
+        patient = false;
+        pthread_join(loop.threads[i], NULL);
     }
 }
 
-int loop_run(struct fuse_session *se, size_t bufsize, unsigned max_threads, void (*cut)(void *),
-             void *arg)
+int loop_run(struct fuse_session *se, const struct loop_config *cfg)
 {
     loop.se = se;
-    loop.bufsize = bufsize;
-    loop.max =
-        max_threads < 2 ? 2 : max_threads; /* one serves, and what it waits for may be read */
+    loop.cfg = cfg;
     loop.main = pthread_self();
-    loop.threads = calloc(loop.max, sizeof *loop.threads);
+    loop.threads = calloc(cfg->max_threads, sizeof *loop.threads);
     if (!loop.threads)
         return -ENOMEM;
     pthread_mutex_lock(&loop.mu);
     int rc = -grow();
     pthread_mutex_unlock(&loop.mu);
     int sig = rc ? 0 : wait_for_end();
-    fuse_session_exit(se);
     pthread_mutex_lock(&loop.mu);
     loop.ending = true;
     pthread_mutex_unlock(&loop.mu);
+    fuse_session_exit(se);
     for (unsigned i = 0; i < loop.n; i++)
         pthread_cancel(loop.threads[i]);
-    join_all(cut, arg);
+    join_all();
     free(loop.threads);
     return rc ? rc : loop.rc ? loop.rc : sig;
 }

@@ -2,13 +2,18 @@
 #ifndef REPLFS_FUSE_LOOP_H
 #define REPLFS_FUSE_LOOP_H
 #include <fuse_lowlevel.h>
+#include <signal.h>
 #include <stddef.h>
 
-/* Serves until the file system is unmounted (0), or the process is asked to end by SIGTERM, SIGINT or
- * SIGHUP (that number); or -errno. bufsize: of the largest request. Up to max_threads threads, two at least,
- * started when all others are at work. To be called with these signals, and SIGUSR1, blocked: they are
- * waited for. cut(arg) ends the connection to the kernel, should that be necessary for threads to end.
- * One session a process. */
-int loop_run(struct fuse_session *se, size_t bufsize, unsigned max_threads, void (*cut)(void *),
-             void *arg);
+struct loop_config {
+    size_t bufsize;       /* of the largest request */
+    unsigned max_threads; /* two at least: what one waits for may have to be read */
+    unsigned patience_s;  /* so long calls may take at the end */
+    sigset_t signals;     /* that end us, and SIGUSR1; blocked in all threads */
+    void (*cut)(void *);  /* ends the connection to the kernel: some call waits for it */
+    void *arg;
+};
+/* Serves until the file system is unmounted (0), or one of the signals comes (that number); or -errno.
+ * Threads are started when all others are at work. One session a process; its main thread. */
+int loop_run(struct fuse_session *se, const struct loop_config *cfg);
 #endif

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,7 @@ struct mount {
     int log_fd;
     struct mount_ctx ctx;
     struct fuse_session *se;
+    _Atomic dev_t dev; /* once it answers */
 };
 
 /* 0 and m->mountpoint, or an exit code after saying why. */
@@ -245,6 +247,7 @@ static void *announce(void *arg)
         log_error("%s is mounted but does not answer: %s", m->mountpoint, strerror(errno));
         return NULL; /* ended meanwhile; main says the rest */
     }
+    atomic_store(&m->dev, st.st_dev);
     set_readahead(st.st_dev, m->o.readahead);
     show_flags(m);
     if (!geteuid())
@@ -263,22 +266,33 @@ static void *announce(void *arg)
 static void cut(void *arg)
 {
     const struct mount *m = arg;
-    if (umount2(m->mountpoint, MNT_FORCE) &&
-        errno != EBUSY) /* in use is fine: it is cut all the same */
+    struct statx x;
+    dev_t dev = atomic_load(&m->dev); /* something else may be mounted there by now */
+    if (!dev || statx(AT_FDCWD, m->mountpoint, AT_STATX_DONT_SYNC, 0, &x) ||
+        makedev(x.stx_dev_major, x.stx_dev_minor) != dev)
+        return;
+    if (umount2(m->mountpoint, MNT_FORCE | MNT_DETACH))
         log_debug("%s: umount2: %s", m->mountpoint, strerror(errno));
 }
 
-static int serve(struct mount *m)
+static int serve(struct mount *m, const sigset_t *stop)
 {
     pthread_t t;
     if (thread_start(&t, "announce", announce, m)) {
         log_error("out of memory or threads");
         return EXIT_MOUNT;
     }
+    const struct loop_config cfg = {.bufsize = OPS_REQUEST_MAX,
+                                    .max_threads = m->o.max_threads < 2 ? 2 : m->o.max_threads,
+                                    .patience_s = (unsigned)(m->o.timeout_ms / 1000) + 5,
+                                    .signals = *stop,
+                                    .cut = cut,
+                                    .arg = m};
     int rc = turns_start();
     if (!rc) {
-        rc = loop_run(m->se, OPS_REQUEST_MAX, (unsigned)m->o.max_threads, cut, m);
+        rc = loop_run(m->se, &cfg);
         turns_stop();
+        client_wait_answers(m->ctx.client);
         if (rc > 0)
             cut(m);
     }
@@ -290,15 +304,22 @@ static int serve(struct mount *m)
     return rc < 0 ? EXIT_MOUNT : 0;
 }
 
+/* Those that end us: loop.c waits for them. What our caller has ignored stays so. */
+static void block_signals(sigset_t *stop)
+{
+    static const int all[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    struct sigaction was;
+    sigemptyset(stop);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i] == SIGUSR1 || (!sigaction(all[i], NULL, &was) && was.sa_handler != SIG_IGN))
+            sigaddset(stop, all[i]);
+    pthread_sigmask(SIG_BLOCK, stop, NULL);
+}
+
 static int run(struct mount *m)
 {
-    sigset_t stop; /* loop.c waits for them */
-    sigemptyset(&stop);
-    sigaddset(&stop, SIGTERM);
-    sigaddset(&stop, SIGINT);
-    sigaddset(&stop, SIGHUP);
-    sigaddset(&stop, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    sigset_t stop;
+    block_signals(&stop);
     /* On the way to the background only what is wrong concerns the caller's terminal. */
     log_init("mount.replfs",
              m->o.debug        ? LOG_LVL_DEBUG
@@ -310,7 +331,7 @@ static int run(struct mount *m)
     if (!rc)
         rc = mount_session(m);
     if (!rc)
-        rc = serve(m);
+        rc = serve(m, &stop);
     ops_release_all(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);

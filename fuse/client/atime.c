@@ -147,22 +147,26 @@ void cfile_accessed(struct cfile *f)
 
 /* ---- sending ---- */
 
-/* Takes up to BATCH_MAX new entries into op; drops those settled. */
-static void batch_take(struct client *c, Replfs__AtimeOp *op)
+/* Takes up to BATCH_MAX new entries into op; drops those settled. free_only: not those that would have to
+ * wait for what is on its way to metad. */
+static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
 {
     struct atime_entry *e = NULL, *settled[BATCH_MAX];
     size_t pos = 0, n = 0;
+    bool left = false;
     pthread_mutex_lock(&c->atime.mu);
     while (op->n_ino < BATCH_MAX && n < BATCH_MAX && (e = idmap_next(&c->atime.map, &pos))) {
         if (e->state == ATIME_SETTLED) {
             settled[n++] = e;
+        } else if (e->state == ATIME_NEW && free_only && behind_queued(c, e->ino)) {
+            left = true;
         } else if (e->state == ATIME_NEW) {
             e->state = ATIME_SENDING;
             op->ino[op->n_ino++] = e->ino;
             op->atime_ns[op->n_atime_ns++] = e->atime;
         }
     }
-    c->atime.since = 0;
+    c->atime.since = left ? clock_mono() : 0;
     while (n) {
         idmap_del(&c->atime.map, settled[--n]->ino);
         free(settled[n]);
@@ -188,7 +192,7 @@ static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
 }
 
 /* `sending` held. *more: there may be others. */
-static int send_batch(struct client *c, int64_t deadline, bool *more)
+static int send_batch(struct client *c, bool tick, bool *more)
 {
     uint64_t inos[BATCH_MAX];
     int64_t times[BATCH_MAX];
@@ -198,16 +202,18 @@ static int send_batch(struct client *c, int64_t deadline, bool *more)
     op.atime_ns = times;
     meta.op_case = REPLFS__META_OP__OP_ATIME;
     meta.atime = &op;
-    batch_take(c, &op);
+    batch_take(c, tick, &op);
     *more = op.n_ino == BATCH_MAX;
     if (!op.n_ino)
         return 0;
+    int64_t deadline = tick ? clock_mono() + TICK_MAX_NS : client_deadline(c);
     int rc = session_mutate(c, &meta, 0, deadline, NULL, NULL);
     batch_end(c, &op, rc);
     return rc;
 }
 
-static void send_all(struct client *c, int64_t deadline)
+/* tick: for the flusher, which waits for nobody else, and not long. */
+static void send_all(struct client *c, bool tick)
 {
     struct client_stat st;
     bool more = true;
@@ -215,9 +221,12 @@ static void send_all(struct client *c, int64_t deadline)
     client_stat(c, &st);
     if (!st.connected)
         return;
-    pthread_mutex_lock(&c->atime.sending);
+    if (!tick)
+        pthread_mutex_lock(&c->atime.sending);
+    else if (pthread_mutex_trylock(&c->atime.sending))
+        return;
     for (unsigned i = 0; more && !rc && i <= ATIME_ENTRIES_MAX / BATCH_MAX; i++)
-        rc = send_batch(c, deadline, &more);
+        rc = send_batch(c, tick, &more);
     pthread_mutex_unlock(&c->atime.sending);
 }
 
@@ -229,7 +238,7 @@ void atime_tick(struct client *c)
     int64_t since = c->atime.since;
     pthread_mutex_unlock(&c->atime.mu);
     if (since && clock_mono() - since >= c->cfg.flush_ms * NSEC_PER_MSEC / 2)
-        send_all(c, clock_mono() + TICK_MAX_NS);
+        send_all(c, true);
 }
 
 void client_flush_atime(struct client *c, uint64_t ino)
@@ -241,7 +250,7 @@ void client_flush_atime(struct client *c, uint64_t ino)
     bool wanted = !ino || (e && e->state != ATIME_SETTLED);
     pthread_mutex_unlock(&c->atime.mu);
     if (wanted)
-        send_all(c, client_deadline(c));
+        send_all(c, false);
 }
 
 void client_forget_atime(struct client *c, uint64_t ino)

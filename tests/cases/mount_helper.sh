@@ -66,4 +66,16 @@ expect "file open across a lazy umount" x "$(cat <&6)"
 exec 6<&-
 gone() { [ -z "$(pid_of_mount "$mnt")" ]; }
 wait_for 30 "the client to end after a lazy umount" gone
+
+# a signal ends a mount in use, too, and leaves nothing there
+mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
+exec 6>"$mnt/z"
+echo z >&6
+kill -TERM "$(pid_of_mount "$mnt")"
+wait_for 30 "the client to end after a signal" gone
+if mountpoint -q "$mnt" || ! [ -d "$mnt" ]; then fail "a dead mount is left behind by SIGTERM"; fi
+exec 6>&-
+mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
+expect "what was written before the signal" z "$(cat "$mnt/z")"
+umount "$mnt"
 check_sanitizers
