@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -38,7 +39,7 @@ static struct {
     pthread_mutex_t mu;
     pthread_t *threads;
     unsigned n;
-    unsigned free; /* that read, or are about to */
+    atomic_uint free; /* that read, or are about to */
     bool ending;
     bool gone; /* the connection to the kernel */
     int rc;    /* -errno: what reading failed with */
@@ -55,35 +56,31 @@ static int grow(void)
     if (rc)
         return rc;
     loop.n++;
-    loop.free++;
+    atomic_fetch_add(&loop.free, 1);
     return 0;
 }
 
 static void begin_work(void)
 {
     static bool told;
+    if (atomic_fetch_sub(&loop.free, 1) > 1)
+        return;
     LOCK_SCOPE(&loop.mu);
-    int rc = --loop.free ? 0 : grow();
+    int rc = grow();
     if (rc && !told)
         log_warn("no more than %u threads: %s", loop.n, strerror(rc));
     told = told || rc;
 }
 
-static void end_work(void)
-{
-    LOCK_SCOPE(&loop.mu);
-    loop.free++;
-}
-
-/* rc: of the last read. */
+/* rc: of the last read. The first one counts: whoever sees the session's end comes behind it. */
 static void over(int rc)
 {
-    fuse_session_exit(loop.se);
     LOCK_SCOPE(&loop.mu);
     loop.gone = loop.gone || rc == -ENODEV;
     if (!loop.ending)
         loop.rc = rc == -ENODEV ? 0 : rc;
     loop.ending = true;
+    fuse_session_exit(loop.se);
     pthread_kill(loop.main, SIGUSR1);
 }
 
@@ -109,9 +106,9 @@ static void serve_all(void *mem)
         struct fuse_buf buf = {.size = (size_t)n, .mem = mem};
         begin_work();
         fuse_session_process_buf(loop.se, &buf);
-        end_work();
-        if (fuse_session_exited(
-                loop.se)) { /* by libfuse: the kernel's protocol is none that it knows */
+        atomic_fetch_add(&loop.free, 1);
+        /* if nobody else ended it, libfuse did: the kernel's protocol is none that it knows */
+        if (fuse_session_exited(loop.se)) {
             over(-EPROTO);
             return;
         }

@@ -292,7 +292,7 @@ static int serve(struct mount *m, const sigset_t *stop)
     if (!rc) {
         rc = loop_run(m->se, &cfg);
         turns_stop();
-        client_wait_answers(m->ctx.client);
+        client_wait_answers(m->ctx.client); /* while there is somebody to answer, and handles */
         if (rc > 0)
             cut(m);
     }

@@ -49,8 +49,6 @@ void ops_closed(struct mount_ctx *m, struct open_node *n)
 
 void ops_release_all(struct mount_ctx *m)
 {
-    if (m->client)
-        client_wait_answers(m->client); /* they look at the handles */
     while (m->opens)
         ops_closed(m, m->opens);
 }

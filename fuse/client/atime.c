@@ -16,7 +16,7 @@
  * A forgotten one counts: at worst one needless entry.
  *
  * Failure modes: a full table drops reads' times; without a metad they wait, and nobody with them.
- * Lock order: sending before mu; a file's mu before mu. */
+ * Lock order: sending before mu; a file's mu before mu; mu before behind.mu. */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>

@@ -23,7 +23,8 @@
  * claimed anew before anybody else is served (hello_session). This client dies: the changes are
  * lost, a few milliseconds' worth.
  *
- * Threads: one sender; any other may put and wait. */
+ * Threads: one sender; any other may put and wait. What the sender calls back (mutation.done) must not: it
+ * would wait for itself (quota_refused asks with session_ask_now). */
 #include "internal.h"
 #include <errno.h>
 #include <stdlib.h>

@@ -154,8 +154,8 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out);
 /* Flushes the file if this client has it open and dirty (before getattr of others, setattr,
  * unlink...). */
 int client_flush_ino(struct client *c, uint64_t ino);
-/* fsync of everything dirty; -EIO also when changes answered before were lost meanwhile. Gives up the rest
- * when one file's time-out has passed. */
+/* fsync of everything dirty; -EIO also when bytes, or changes answered before, were lost meanwhile. Gives up
+ * the rest when one file's time-out has passed, or one failed and metad is away. */
 int client_sync(struct client *c);
 
 /* ---- access times: which reads count is the mount's rule; metad learns it within about a second ----

@@ -65,25 +65,38 @@ void later_begin(struct client *c, struct later *l, const struct later_kind *kin
     c->later.ticking = true;
 }
 
-void later_leave(struct client *c, struct later *l)
+/* later.mu held. */
+static void unlist(struct client *c, struct later *l)
 {
-    LOCK_SCOPE(&c->later.mu);
     *(l->prev ? &l->prev->next : &c->later.first) = l->next;
     if (l->next)
         l->next->prev = l->prev;
 }
 
-void later_left(struct client *c)
+/* later.mu held. */
+static void one_less(struct client *c)
 {
-    LOCK_SCOPE(&c->later.mu);
     if (!--c->later.n)
         pthread_cond_broadcast(&c->later.cv);
 }
 
+void later_leave(struct client *c, struct later *l)
+{
+    LOCK_SCOPE(&c->later.mu);
+    unlist(c, l);
+}
+
+void later_left(struct client *c)
+{
+    LOCK_SCOPE(&c->later.mu);
+    one_less(c);
+}
+
 void later_done(struct client *c, struct later *l)
 {
-    later_leave(c, l);
-    later_left(c);
+    LOCK_SCOPE(&c->later.mu);
+    unlist(c, l);
+    one_less(c);
 }
 
 bool later_thread(void *(*fn)(void *), void *arg)
