@@ -5,6 +5,7 @@
  *   mlog_hwm.c    high-water mark
  *   mlog_check.c  checks the log before libraft
  *   mlog_loop.c   log thread: libuv, libraft, batches
+ *   mlog_io.c     guards libraft against a disk side that refuses something
  *   mlog_apply.c  entry -> fsm -> answers
  *   mlog_ckpt.c   checkpoints
  *
@@ -96,6 +97,7 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->checkpoint_bytes =
         cfg->checkpoint_bytes != 0 ? cfg->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES;
     m->role_changed = cfg->role_changed;
+    m->failed = cfg->failed;
     m->role_arg = cfg->arg;
     m->tail = &m->head;
     m->dir = strdup(cfg->dir);

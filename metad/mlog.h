@@ -13,6 +13,9 @@ struct mlog_config {
     struct fsm *fsm;
     uint64_t checkpoint_bytes; /* log bytes between checkpoints, default 64 MiB */
     void (*role_changed)(void *arg, bool leader); /* on the log thread */
+    /* Called once, on the log thread: the engine was refused something that it cannot do without.
+     * Nothing is accepted any more (-EIO); only a new start helps. NULL: nobody is told. */
+    void (*failed)(void *arg);
     void *arg;
 };
 /* Makes a new cluster in an empty or missing dir: UUID, bootstrap of one voter. -EEXIST with a log

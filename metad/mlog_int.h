@@ -108,6 +108,13 @@ struct mlog_batch { /* one raft entry of ours under way */
     uint64_t index;
     struct mlog_proposal *head;
 };
+/* A request to the disk side that failed, and of which libraft knows nothing yet (mlog_io.c). */
+enum mlog_kept_kind { MLOG_KEPT_APPEND, MLOG_KEPT_SNAPSHOT };
+struct mlog_kept {
+    void *req;
+    enum mlog_kept_kind kind;
+    struct mlog_kept *next;
+};
 enum mlog_phase { PHASE_STARTING, PHASE_READY, PHASE_FAILED };
 
 struct mlog {
@@ -117,6 +124,7 @@ struct mlog {
     struct fsm *fsm;
     uint64_t checkpoint_bytes;
     void (*role_changed)(void *arg, bool leader);
+    void (*failed)(void *arg);
     void *role_arg;
     int lock_fd;
     bool stopped; /* mlog_stop was called */
@@ -141,6 +149,16 @@ struct mlog {
     uv_check_t poll;
     struct raft_uv_transport transport;
     struct raft_io io;
+    int (*io_append)(struct raft_io *io, struct raft_io_append *req,
+                     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb);
+    int (*io_snapshot_put)(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                           const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
+    void (*io_close)(struct raft_io *io, raft_io_close_cb cb); /* raft_uv's own three */
+    raft_io_append_cb append_cb;
+    raft_io_snapshot_put_cb snapshot_cb;
+    raft_io_close_cb close_cb; /* libraft's */
+    struct mlog_kept *kept;
+    bool io_closing;
     struct raft raft;
     struct raft_fsm rfsm;
     struct raft_barrier barrier;
@@ -155,6 +173,10 @@ struct mlog {
     size_t arena_pos;
 };
 
+/* mlog_io.c, log thread */
+void mlog_io_guard(struct mlog *m); /* after raft_uv_init */
+/* The engine cannot go on: nothing is accepted any more, whoever waits is answered with -EIO. */
+void mlog_io_failed(struct mlog *m, const char *what, const char *why);
 /* mlog_apply.c */
 int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,
                      struct mlog_proposal *props);

@@ -9,8 +9,9 @@
  * raft_apply's own callback then only frees the batch; called with an error first (leadership lost,
  * closing), it fails the proposers: the command may or may not be committed.
  *
- * `broken`: an entry could not be applied. State and log no longer agree, so nothing is accepted
- * any more and nobody leads; the process stays to say so. */
+ * `broken`: an entry could not be applied, so that state and log no longer agree, and the process
+ * stays to say so; or the engine was refused something (mlog_io.c), and the process shall end.
+ * Nothing is accepted any more, nobody leads, and whoever waits is answered with -EIO. */
 #include "mlog_int.h"
 
 #include <assert.h>
@@ -136,7 +137,12 @@ static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned coun
     int rv = raft_apply(&m->raft, &b->req, &buf, 1, apply_cb);
     if (rv != 0) {
         forget_inflight(m, b);
-        raft_free(buf.base);
+        /* Only these two come before libraft touches anything: the buffer is still ours. After all
+         * others nobody can tell, and libraft is not to be relied on. */
+        if (rv == RAFT_NOTLEADER || rv == RAFT_NOSPACE)
+            raft_free(buf.base);
+        else
+            mlog_io_failed(m, "an entry was refused", raft_strerror(rv));
         free(b);
         return rv;
     }
@@ -160,9 +166,20 @@ static void submit(struct mlog *m)
         int rv = submit_one(m, p, count, bytes);
         if (rv != 0) {
             log_warn("the log refuses new entries: %s", raft_strerror(rv));
-            mlog_fail_proposals(p, -ERR_NOT_LEADER);
+            mlog_fail_proposals(p, m->broken ? -EIO : -ERR_NOT_LEADER);
             return;
         }
+        if (m->broken)
+            return; /* on_wake answers them all */
+    }
+}
+
+/* The batches stay with libraft until it is closed. */
+static void fail_inflight(struct mlog *m)
+{
+    for (struct mlog_batch *b = m->inflight; b != NULL; b = b->next) {
+        mlog_fail_proposals(b->head, -EIO);
+        b->head = NULL;
     }
 }
 
@@ -257,7 +274,10 @@ static void poll_role(struct mlog *m)
             lead(m);
         } else {
             m->barrier.data = m;
-            m->barrier_sent = raft_barrier(&m->raft, &m->barrier, barrier_cb) == 0;
+            int rv = raft_barrier(&m->raft, &m->barrier, barrier_cb);
+            m->barrier_sent = rv == 0;
+            if (rv != 0 && rv != RAFT_NOTLEADER)
+                mlog_io_failed(m, "a barrier was refused", raft_strerror(rv));
         }
     }
 }
@@ -283,6 +303,8 @@ static void on_wake(uv_async_t *h)
     if (m->stopping)
         return;
     mlog_ckpt_poll(m);
+    if (m->broken)
+        fail_inflight(m);
     if (!atomic_load(&m->closing)) {
         submit(m);
         mlog_ckpt_maybe_start(m);
@@ -291,7 +313,7 @@ static void on_wake(uv_async_t *h)
     /* Everything accepted is still completed; new proposals have been turned away since `closing`.
      */
     submit(m);
-    if (m->ninflight > 0)
+    if (m->ninflight > 0 && !m->broken)
         return;
     m->stopping = true;
     set_leader(m, false);
@@ -318,7 +340,7 @@ static void on_poll(uv_check_t *h)
     if (m->stopping)
         return;
     mlog_ckpt_maybe_start(m);
-    if (atomic_load(&m->closing) && m->ninflight == 0)
+    if (atomic_load(&m->closing) && (m->ninflight == 0 || m->broken))
         on_wake(&m->wake);
 }
 
@@ -329,6 +351,7 @@ static int open_raft(struct mlog *m)
     int rv = raft_uv_init(&m->io, &m->loop, m->log_dir, &m->transport);
     if (rv != 0)
         return rv;
+    mlog_io_guard(m);
     raft_uv_set_segment_size(&m->io, MLOG_SEGMENT_BYTES);
     raft_uv_set_auto_recovery(&m->io, false);
     m->rfsm = (struct raft_fsm){.version = 2,
@@ -399,6 +422,7 @@ void *mlog_loop_main(void *arg)
     mlog_ckpt_stop(m);
     if (m->raft_open)
         raft_uv_close(&m->io);
+    assert(m->kept == NULL);
     free(m->arena);
     m->arena = NULL;
     return NULL;
