@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 
 #define LOG_MODULE "metad"
 #define EXIT_USAGE 64
+#define OWN_FILES 160u /* descriptors kept for the log, checkpoints, dialled connections */
+#define CONNS_MAX 8192u
 #define OPEN_TIMEOUT_MS 600000u /* a long log behind an old checkpoint takes its time */
 
 static struct {
@@ -158,6 +161,7 @@ struct metad {
     struct service *service;
     sigset_t signals;
     bool opens_running;
+    atomic_bool failed; /* the log gave up: end, to be started again */
 };
 
 /* ---- --init ---- */
@@ -197,9 +201,29 @@ static const char *listen_addr(void)
     return "127.0.0.1:7000";
 }
 
+static void log_failed(void *arg)
+{
+    struct metad *d = arg;
+
+    atomic_store(&d->failed, true);
+    kill(getpid(), SIGTERM);
+}
+
+/* Strangers may have what the limit leaves: the log without descriptors would be the end. */
+static unsigned conns_for_peers(void)
+{
+    unsigned files = run_raise_files();
+    unsigned conns = files > 2 * OWN_FILES ? files - OWN_FILES : files / 2;
+
+    return conns < CONNS_MAX ? conns : CONNS_MAX;
+}
+
 static int start_state(struct metad *d)
 {
-    struct mlog_config log_cfg = {.dir = flags.data, .checkpoint_bytes = flags.checkpoint_bytes};
+    struct mlog_config log_cfg = {.dir = flags.data,
+                                  .checkpoint_bytes = flags.checkpoint_bytes,
+                                  .failed = log_failed,
+                                  .arg = d};
     struct opens_config opens_cfg = {.lease_ms = (unsigned)flags.lease_ms};
 
     int rv = fsm_new(&d->fsm);
@@ -269,6 +293,7 @@ static int start(struct metad *d)
                              .name = "metad",
                              .threads = (unsigned)flags.threads,
                              .insecure = flags.insecure,
+                             .max_conns = conns_for_peers(),
                              .tls_cert = flags.tls_cert,
                              .tls_key = flags.tls_key,
                              .tls_ca = flags.tls_ca};
@@ -328,7 +353,12 @@ static int run(void)
         rv = run_pid_file(flags.pid_file);
     if (rv == 0) {
         sigwait(&d.signals, &signal_nr);
-        log_info("stopping on %s", strsignal(signal_nr));
+        if (atomic_load(&d.failed)) {
+            log_error("stopping: the log cannot go on");
+            rv = -EIO;
+        } else {
+            log_info("stopping on %s", strsignal(signal_nr));
+        }
     } else {
         log_error("cannot start: %s", err_str(rv));
     }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "error.h"
 #include "log.h"
@@ -36,4 +37,24 @@ int run_pid_file(const char *path)
     if (rc != 0)
         log_error("--pid-file=%s: %s", path, err_str(rc));
     return rc;
+}
+
+#define FILES_MAX (1u << 20) /* as many as nobody needs: a limit may be "none" */
+
+unsigned run_raise_files(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return 256;
+    rlim_t want = r.rlim_max < FILES_MAX ? r.rlim_max : FILES_MAX, had = r.rlim_cur;
+    if (had < want) {
+        r.rlim_cur = want;
+        if (setrlimit(RLIMIT_NOFILE, &r) != 0) {
+            log_warn("the limit of open files stays at %llu: %s", (unsigned long long)had,
+                     err_str(-errno));
+            r.rlim_cur = had;
+        }
+    }
+    return r.rlim_cur < FILES_MAX ? (unsigned)r.rlim_cur : FILES_MAX;
 }

@@ -8,4 +8,7 @@
 int run_log(const char *program, const char *level, const char *file, const char *debug);
 /* Writes this process's id to path; NULL: nothing to do. 0, or -errno after a log line. */
 int run_pid_file(const char *path);
+/* Raises the limit of open files as far as the system lets us, once. Returns how many there may be
+ * then. */
+unsigned run_raise_files(void);
 #endif

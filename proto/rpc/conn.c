@@ -89,6 +89,12 @@ void conn_unref_internal(struct rpc_conn *c)
     free(c);
 }
 
+void conn_discard(struct rpc_conn *c)
+{
+    c->state = CONN_DEAD;
+    conn_unref_internal(c);
+}
+
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c)
 {
     if (!c)
@@ -316,6 +322,7 @@ void conn_teardown(struct rpc_conn *c)
     out_clear(&c->backlog);
     pthread_mutex_unlock(&c->lock);
     unlist(c);
+    admit_gone(&c->loop->admission, c);
     log_end(c);
     message_free(&c->msg);
     buf_unref(c->payload);
@@ -484,6 +491,7 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
     pthread_mutex_unlock(&c->lock);
     if (!ready)
         return;
+    admit_ready(&c->loop->admission, c);
     log_debug("%s: ready, role %s, name %s", c->target, role_name(c->peer.role), c->peer.name);
     if (c->svc.opened)
         c->svc.opened(c->svc.arg, c);

@@ -3,6 +3,7 @@
  * Locks, in the order of taking them:
  *   1. rpc_conn.lock   send queue, SSL object, state, calls of one connection
  *   2. worker.lock     timers, posted connections, connection list of one epoll thread
+ * admission.lock (who is connected) is not held together with others.
  * Neither is held while a callback runs. Fields marked [worker] belong to the connection's own
  * thread. */
 #ifndef REPLFS_RPC_INTERNAL_H
@@ -32,6 +33,19 @@ struct source {
     void (*event)(struct source *s, uint32_t events);
 };
 
+/* Who is connected, counted (admit.c). */
+#define ADMIT_BUCKETS 256u
+struct admit_peer;
+struct admission {
+    pthread_mutex_t lock;
+    unsigned max, max_per_addr, max_silent, max_silent_per_addr;
+    struct admit_peer *peers[ADMIT_BUCKETS]; /* under lock, as all below */
+    unsigned conns, silent;
+    struct rpc_conn *silent_head, **silent_tail; /* have not said Hello; the oldest first */
+    uint64_t refused;
+    int64_t warned;
+};
+
 struct rpc_loop {
     struct rpc_config cfg; /* strings are copies */
     SSL_CTX *tls;          /* NULL: plaintext */
@@ -39,6 +53,7 @@ struct rpc_loop {
     struct worker *workers;
     atomic_uint next_worker;
     atomic_bool stopping; /* dial no more */
+    struct admission admission;
     pthread_mutex_t lock;
     pthread_cond_t resolved;
     unsigned resolving;         /* under lock: resolver threads alive */
@@ -154,6 +169,9 @@ struct rpc_conn {
     struct rpc_conn *next, **prev; /* in worker.conns, under worker.lock */
     struct rpc_conn *posted_next;  /* in worker.posted, under worker.lock */
     bool posted;
+
+    struct admit_peer *admitted; /* under admission.lock, as the list; NULL: not counted */
+    struct rpc_conn *silent_next, **silent_prev;
 };
 
 /* A received request; struct rpc_req is its public part. */
@@ -185,6 +203,7 @@ int tls_handshake(struct rpc_conn *c, char *why, size_t why_len);
 
 /* ---- conn.c ---- */
 struct rpc_conn *conn_new(struct rpc_loop *l, const struct rpc_service *svc, bool accepted);
+void conn_discard(struct rpc_conn *c); /* one that was made and never registered */
 void conn_ref_internal(struct rpc_conn *c);
 void conn_unref_internal(struct rpc_conn *c);
 /* Lists c with its worker and takes the worker's reference. */
@@ -229,6 +248,14 @@ bool call_exists_locked(const struct rpc_conn *c, uint64_t id);
 /* Removes calls due by now (INT64_MAX: all) into a list, for call_end_list without the lock. */
 struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now);
 void call_end_list(struct call *list, int code);
+
+/* ---- admit.c ---- */
+void admission_init(struct admission *a, const struct rpc_config *cfg);
+void admission_free(struct admission *a);
+/* Counts c, which just came from this address on fd; false: it shall not be served. */
+bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int fd);
+void admit_ready(struct admission *a, struct rpc_conn *c); /* it said Hello */
+void admit_gone(struct admission *a, struct rpc_conn *c);  /* once; not counted is fine */
 
 /* ---- server.c ---- */
 void server_request(struct rpc_conn *c, struct message *msg, struct buf *payload); /* [worker] */

@@ -270,6 +270,7 @@ static void loop_release(struct rpc_loop *l)
     free((char *)(uintptr_t)l->cfg.name);
     free(l->workers);
     pthread_cond_destroy(&l->resolved);
+    admission_free(&l->admission);
     pthread_mutex_destroy(&l->lock);
     free(l);
 }
@@ -285,6 +286,7 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     signal(SIGPIPE, SIG_IGN);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->resolved, NULL);
+    admission_init(&l->admission, cfg);
     l->cfg = *cfg;
     l->cfg.name = copy_or_null(cfg->name ? cfg->name : "");
     if (cfg->tls_cert || cfg->tls_key || cfg->tls_ca)

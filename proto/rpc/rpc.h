@@ -34,10 +34,12 @@ enum rpc_role { /* bit set so that a set of roles fits one word */
 };
 
 struct rpc_config {
-    enum rpc_role role;                      /* ours, told in Hello */
-    const char *name;                        /* for peers' logs */
-    unsigned threads;                        /* epoll threads, >= 1 */
-    bool insecure;                           /* plaintext beyond loopback */
+    enum rpc_role role;          /* ours, told in Hello */
+    const char *name;            /* for peers' logs */
+    unsigned threads;            /* epoll threads, >= 1 */
+    bool insecure;               /* plaintext beyond loopback */
+    unsigned max_conns;          /* accepted ones; 0: 4096. The rest of the descriptors is ours */
+    unsigned max_conns_per_addr; /* 0: 512; of them at most 64 that have not said Hello */
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files; all or none */
 };
 struct rpc_loop;

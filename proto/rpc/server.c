@@ -111,9 +111,14 @@ static void accepted(struct listener *li, int fd, const struct addr *from)
 {
     struct rpc_conn *c = conn_new(li->loop, &li->svc, true);
 
-    conn_set_sockopts(fd);
     addr_format(from, c->peer.addr, sizeof c->peer.addr);
     snprintf(c->target, sizeof c->target, "%s", c->peer.addr);
+    if (!admit(&li->loop->admission, c, from, fd)) {
+        close(fd);
+        conn_discard(c);
+        return;
+    }
+    conn_set_sockopts(fd);
     conn_ref_internal(c); /* its worker may end it at any time from here on */
     conn_register(c);
     int rc = conn_adopt_fd(c, fd, li->loop->tls ? CONN_TLS : CONN_HELLO);

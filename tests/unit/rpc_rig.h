@@ -219,7 +219,8 @@ struct counter {
     int ok, bad;
 };
 
-static void count_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+__attribute__((unused)) static void count_done(void *arg, int code, const Replfs__Envelope *rep,
+                                               struct buf *payload)
 {
     struct counter *n = arg;
 
