@@ -1,7 +1,7 @@
 /* A slow disk, preloaded into a daemon (LD_PRELOAD): every call that promises stable storage takes
  * SLOWSYNC_MS longer, as if the disk had to turn first.
  *
- *   LD_PRELOAD=bench_slowsync.so SLOWSYNC_MS=5 [SLOWSYNC_COUNT=FILE] PROGRAM...
+ *   LD_PRELOAD=bench_slowsync.so SLOWSYNC_MS=5 [SLOWSYNC_ONLY=NAME] [SLOWSYNC_COUNT=FILE] PROGRAM...
  *
  * Delayed: fsync, fdatasync, sync_file_range, syncfs, msync(MS_SYNC); write, pwrite, writev, pwritev
  * and pwritev2 on a descriptor opened with O_DSYNC or O_SYNC (or with RWF_DSYNC); and io_submit of
@@ -11,7 +11,7 @@
  * same time, and the order stays. RWF_NOWAIT is taken off then, since nobody could be told EAGAIN.
  * libuv could use io_uring, which is not seen here: it is told not to.
  *
- * With SLOWSYNC_COUNT, FILE.PID holds three 64-bit counters in the machine's byte order: syncs,
+ * With SLOWSYNC_ONLY programs of another name go at full speed. With SLOWSYNC_COUNT, FILE.PID holds three 64-bit counters in the machine's byte order: syncs,
  * synchronous writes, and log writes by io_submit that were delayed. They are in a shared mapping, so
  * they survive a kill.
  *
@@ -91,8 +91,11 @@ static void delay(enum counter c)
 __attribute__((constructor)) static void setup(void)
 {
     const char *ms = getenv("SLOWSYNC_MS"), *file = getenv("SLOWSYNC_COUNT");
+    const char *only = getenv("SLOWSYNC_ONLY");
     char path[4096];
 
+    if (only && strcmp(only, program_invocation_short_name))
+        ms = NULL;
     delay_ns = ms ? (int64_t)(strtod(ms, NULL) * 1e6) : 0;
     setenv("UV_USE_IO_URING", "0", 1);
     if (!file)
