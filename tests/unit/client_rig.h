@@ -20,6 +20,7 @@
 #include "base/extmap.h"
 #include "base/log.h"
 #include "fuse/client/client.h"
+#include "limit.h"
 
 #define RIG_INO 10u
 #define RIG_NODES 3u
@@ -600,6 +601,7 @@ static void rig_metad(void *arg, struct rpc_req *req)
 static int rig_up(void **st)
 {
     (void)st;
+    test_limit_begin();
     memset(&rig, 0, sizeof(rig));
     pthread_mutex_init(&rig.mu, NULL);
     extmap_init(&rig.map);
@@ -676,6 +678,7 @@ static int rig_teardown(void **st)
     }
     extmap_free(&rig.map);
     pthread_mutex_destroy(&rig.mu);
+    test_limit_end();
     return 0;
 }
 #endif

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "fuse/client/lcache.h"
+#include "limit.h"
 
 #define DIR_INO 10u
 #define FILE_INO 20u
@@ -58,6 +59,7 @@ static void on_done(void *arg)
 static int setup(void **state)
 {
     *state = &rig;
+    test_limit_begin();
     rig.l = lcache_new(100, on_inval, &rig, on_forget, NULL);
     rig.pages_wait = rig.flush_waits = false;
     rig.told = rig.flushes = 0;
@@ -78,6 +80,7 @@ static int teardown(void **state)
     sem_destroy(&rig.at_page);
     sem_destroy(&rig.answered);
     sem_destroy(&rig.other);
+    test_limit_end();
     return 0;
 }
 
