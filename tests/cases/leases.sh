@@ -65,6 +65,14 @@ for i in $(seq 1 30); do
     expect "turn b$i" "b$i" "$(cat "$a/d/turn")"
 done
 
+# what is written and not closed yet: the other's read fetches it
+exec 7>"$a/d/growing"
+for i in $(seq 1 10); do
+    printf 'line %d\n' "$i" >&7
+    expect "line $i of a file that its writer has open" "line $i" "$(tail -1 "$b/d/growing")"
+done
+exec 7>&-
+
 # a file held open: a change of one's own, and reads that no attributes come before, show the other's bytes
 cat >"$work/held.py" <<'EOF'
 import mmap, os, sys

@@ -174,6 +174,19 @@ static void test_recall_waits_for_what_was_kept_back(void **st)
     cfile_close(f);
 }
 
+/* Bytes that no call has sent yet: the recall sends them, since who asked reads them next. */
+static void test_recall_flushes_what_is_written(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    put(f, 5000);
+    recall();
+    rig_wait(rig.recalled);
+    assert_int_equal(rig_get(commits_then), 1);
+    assert_int_equal(rig_get(size), 5000);
+    cfile_close(f);
+}
+
 static void test_fsync_waits(void **st)
 {
     (void)st;
@@ -301,6 +314,7 @@ int main(void)
         T(test_attributes_are_merged),
         T(test_mtime_comes_after_the_bytes),
         T(test_recall_waits_for_what_was_kept_back),
+        T(test_recall_flushes_what_is_written),
         T(test_fsync_waits),
         T(test_resume_claims_and_repeats),
         T(test_resume_with_too_much_open),

@@ -315,6 +315,43 @@ static void test_truncate(void **state)
     assert_null(fsm_chunk_find(r->f, 10));
 }
 
+/* Exactly what was named goes, at every edge of what is there, and not a byte more. */
+static void test_punch(void **state)
+{
+    enum { PUNCH = 3, CHUNK = 40, BLOCK = 4096, N = 8 };
+    static const struct {
+        uint64_t off, len;
+    } holes[] = {{0, 1},
+                 {BLOCK, BLOCK},
+                 {3 * BLOCK - 1, 2},
+                 {5 * BLOCK, BLOCK},
+                 {6 * BLOCK + 1, BLOCK - 2},
+                 {N * BLOCK - 1, BLOCK}};
+    struct ctx *c = *state;
+    struct rig *r = &c->r;
+    bool gone[N * BLOCK] = {0};
+    const struct extmap *map;
+    uint64_t left = sizeof gone;
+
+    assert_int_equal(rig_commit(r, c->file, 0, N * BLOCK, CHUNK, 0), 0);
+    for (size_t k = 0; k < sizeof holes / sizeof holes[0]; k++) {
+        assert_int_equal(rig_fallocate(r, c->file, PUNCH, holes[k].off, holes[k].len), 0);
+        for (uint64_t at = holes[k].off; at < holes[k].off + holes[k].len && at < sizeof gone; at++)
+            gone[at] = true, left--;
+        assert_int_equal(fsm_extents(r->f, c->file, &map), 0);
+        for (uint64_t at = 0; at < sizeof gone; at++) {
+            struct ext e;
+            bool there = extmap_find(map, at, &e) && e.file_off <= at;
+            if (there == gone[at])
+                fail_msg("hole %zu: byte %llu is %s", k, (unsigned long long)at,
+                         there ? "still there" : "gone");
+            assert_true(gone[at] || e.chunk_off + at - e.file_off == at);
+        }
+        assert_int_equal(rig_attr(r, c->file).size, N * BLOCK);
+        assert_int_equal(fsm_chunk_find(r->f, CHUNK)->live, left);
+    }
+}
+
 static void test_setattr(void **state)
 {
     struct ctx *c = *state;
@@ -471,6 +508,7 @@ int main(void)
         T(test_commit_refused),
         T(test_commit_overflow),
         T(test_truncate),
+        T(test_punch),
         T(test_setattr),
         T(test_goal),
         T(test_orphan_data),

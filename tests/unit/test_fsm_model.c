@@ -8,14 +8,23 @@
 #include <cmocka.h>
 #include "tests/unit/fsm_rig.h"
 
-enum { NODES = 4000, ENTRIES = 400, BLOCKS = 24, NAMES = 9, BLK = 4096, OPS = 6000, ATTRS = 5 };
+enum {
+    NODES = 4000,
+    ENTRIES = 400,
+    BLOCKS = 24,
+    NAMES = 9,
+    BLK = 4096,
+    OPS = 6000,
+    ATTRS = 5,
+    RESERVED = 1
+};
 
 struct node {
     uint64_t ino;
     bool dir, freed, tmp; /* tmp: never had a name */
     int nlink;            /* names */
     unsigned goal, size,
-        span[BLOCKS];     /* size in blocks; span: chunk << 8 | block of the chunk + 1 */
+        span[BLOCKS]; /* size in blocks; span: chunk << 8 | block of the chunk + 1, or RESERVED */
     unsigned attr[ATTRS]; /* user.0 and so on: length of the value + 1, 0: none */
 };
 struct entry {
@@ -261,7 +270,8 @@ static void do_commit(struct model *m, struct rig *r)
     struct node *x = &m->n[f];
     int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
     chunk = m->next_chunk++;
-    if (!want && at > 0 && x->span[at - 1] && (x->span[at - 1] & 255) + n < 200 && rnd(m, 4)) {
+    if (!want && at > 0 && x->span[at - 1] > RESERVED && (x->span[at - 1] & 255) + n < 200 &&
+        rnd(m, 4)) {
         chunk = x->span[at - 1] >> 8; /* go on in the chunk: extents merge, or fork off */
         off = x->span[at - 1] & 255;
     }
@@ -319,9 +329,28 @@ static void do_truncate(struct model *m, struct rig *r)
     agree(m, "truncate", rig_truncate(r, x->ino, (uint64_t)size * BLK), want);
     if (want)
         return;
-    for (unsigned k = size; k < BLOCKS; k++)
+    for (unsigned k = size; k < BLOCKS && size <= x->size; k++)
         x->span[k] = 0;
     x->size = size;
+}
+
+static void do_fallocate(struct model *m, struct rig *r)
+{
+    enum { KEEP = 1, PUNCH = 2, ZERO = 16 };
+    static const uint32_t modes[] = {0, KEEP, PUNCH | KEEP, PUNCH | KEEP, ZERO, ZERO | KEEP};
+    struct node *x = &m->n[pick(m)];
+    unsigned at = rnd(m, BLOCKS), n = 1 + rnd(m, BLOCKS - at);
+    uint32_t mode = modes[rnd(m, sizeof modes / sizeof modes[0])];
+    int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
+    agree(m, "fallocate", rig_fallocate(r, x->ino, mode, (uint64_t)at * BLK, (uint64_t)n * BLK),
+          want);
+    if (want)
+        return;
+    assert_int_equal(r->res.value, (uint64_t)n * BLK);
+    for (unsigned k = at; k < at + n; k++)
+        x->span[k] = mode & PUNCH ? 0 : mode & ZERO || !x->span[k] ? RESERVED : x->span[k];
+    if (!(mode & KEEP) && x->size < at + n)
+        x->size = at + n;
 }
 
 static void do_goal(struct model *m, struct rig *r)
@@ -345,9 +374,9 @@ static void do_reap(struct model *m, struct rig *r)
 static void step(struct model *m, struct rig *r)
 {
     static void (*const ops[])(struct model *, struct rig *) = {
-        do_create, do_create,  do_create, do_unlink, do_link,     do_rename,
-        do_rename, do_rename,  do_commit, do_commit, do_truncate, do_goal,
-        do_reap,   do_tmpfile, do_adopt,  do_append, do_xattr,    do_xattr};
+        do_create, do_create, do_create, do_unlink,   do_link,     do_rename, do_rename,
+        do_rename, do_commit, do_commit, do_truncate, do_goal,     do_reap,   do_tmpfile,
+        do_adopt,  do_append, do_xattr,  do_xattr,    do_fallocate};
     r->now += 10;
     ops[rnd(m, sizeof ops / sizeof ops[0])](m, r);
 }
@@ -368,6 +397,8 @@ static void check_file(struct rig *r, const struct node *x, const Replfs__Attr *
             continue;
         live++;
         assert_int_equal(e.chunk, x->span[k] >> 8);
+        if (!e.chunk)
+            continue;
         assert_int_equal(e.chunk_off + k * BLK - e.file_off, ((x->span[k] & 255) - 1) * BLK);
         struct fsm_chunk *c = fsm_chunk_find(r->f, e.chunk);
         assert_non_null(c);
