@@ -1,15 +1,16 @@
 /* disks: several data directories behind one chunkd.
  *
  * It owns the stores, one a directory, and the inventory that says which of them has a chunk. A
- * directory's identity (cluster, chunkd id, disk number) lives in its replfs.id and never changes;
- * disks_new refuses sets of directories that do not belong together, because serving them would mix
+ * directory's identity (cluster, chunkd id, disk number) lives in its replfs.id and never changes; one
+ * without is a new disk when somebody has said so (store_id_init), else it is missing: most likely its
+ * file system is not mounted. disks_new refuses sets of directories that do not belong together, because serving them would mix
  * up clusters.
  *
  * States of a disk: closed (no identity yet), open, failed. Failed is for good until the daemon is
  * started anew: the disk gets no new bytes, its chunks leave the inventory, so that metad repairs
  * them elsewhere, and its store stays open for readers, as a failing disk often still gives most of
- * its bytes. What makes a disk fail: the store's own word, a directory whose replfs.id is gone, a
- * store that does not open while others do. What refuses the start instead: another cluster,
+ * its bytes. What makes a disk fail: the store's own word, a directory whose replfs.id is gone or was never
+ * there, a store that does not open while others do. What refuses the start instead: another cluster,
  * another chunkd, a lock held by another process, a format of a newer version: those are mistakes
  * of the operator, not of the disk.
  *
@@ -38,7 +39,6 @@
 #include "base/mix.h"
 
 #define LOG_MODULE "disks"
-#define NO_INDEX UINT32_MAX
 
 struct disk {
     struct disks *owner;
@@ -47,6 +47,7 @@ struct disk {
     uint32_t index;
     struct store *store; /* NULL: not open */
     atomic_bool failed;
+    bool missing;    /* there is no disk at dir */
     char error[256]; /* owner->mu */
     uint64_t avail;  /* owner->mu: estimate, refreshed by disks_poll */
     unsigned copies; /* owner->mu: being written */
@@ -59,28 +60,11 @@ struct disks {
     char cluster[40]; /* mu */
     uint32_t chunkd;  /* mu */
     atomic_bool ready;
-    bool was_known; /* some directory had an identity when we started */
     size_t n;
     struct disk v[];
 };
 
 /* ---- identity ---- */
-
-static int make_dirs(const char *dir)
-{
-    char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path)
-        return -ENAMETOOLONG;
-    for (char *p = path + 1; *p; p++) {
-        if (*p != '/')
-            continue;
-        *p = '\0';
-        if (mkdir(path, 0755) != 0 && errno != EEXIST)
-            return -errno;
-        *p = '/';
-    }
-    return mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
-}
 
 /* Codes that are the operator's to solve: the whole daemon does not start. */
 static bool refuses_start(int code)
@@ -90,16 +74,43 @@ static bool refuses_start(int code)
 
 static int read_identity(struct disk *k)
 {
-    int rc = make_dirs(k->dir);
-    if (rc == 0)
-        rc = store_id_read(k->dir, &k->id);
+    int rc = store_id_read(k->dir, &k->id);
     if (rc == -ENOENT) {
         memset(&k->id, 0, sizeof k->id);
-        return 0;
+        rc = store_id_fresh(k->dir);
+        k->missing = rc == -ENOENT;
+        return rc;
     }
     if (rc == 0)
         k->index = k->id.disk;
     return rc;
+}
+
+/* An empty directory, or none, looks the same whether its disk is new or only not mounted. */
+static const char missing_text[] =
+    "it holds no replfs disk. Mount the file system that belongs there and start the daemon again; "
+    "only for a new disk: replfs-chunkd --init --data=DIR";
+
+/* The directories' identities; those that cannot be used are failed. 0, or why not even one can. */
+static int read_identities(struct disks *d)
+{
+    size_t usable = 0;
+    int rc = 0;
+    for (size_t i = 0; i < d->n; i++) {
+        struct disk *k = &d->v[i];
+        int one = read_identity(k);
+        usable += one == 0;
+        if (one == 0)
+            continue;
+        const char *why = k->missing ? missing_text : err_str(one);
+        rc = one == -ENOENT && rc != 0 ? rc : one; /* what is worse than missing counts */
+        log_error("cannot use data directory %s: %s", k->dir, why);
+        if (refuses_start(one))
+            return one;
+        if (d->n > 1)
+            disk_fail(k, why);
+    }
+    return usable > 0 ? 0 : rc;
 }
 
 /* The directories must agree about cluster and chunkd, and differ in their disk numbers. */
@@ -140,14 +151,17 @@ static int check_identities(struct disks *d)
     if (first) {
         snprintf(d->cluster, sizeof d->cluster, "%s", first->id.cluster);
         d->chunkd = first->id.chunkd;
-        d->was_known = true;
     }
     return 0;
 }
 
+/* A number for a new disk. Those of missing ones are not known, but are most likely below the count. */
 static uint32_t free_index(const struct disks *d)
 {
-    for (uint32_t idx = 0;; idx++) {
+    bool missing = false;
+    for (size_t i = 0; i < d->n; i++)
+        missing |= d->v[i].missing;
+    for (uint32_t idx = missing ? (uint32_t)d->n : 0;; idx++) {
         bool taken = false;
         for (size_t i = 0; i < d->n; i++)
             taken |= d->v[i].index == idx;
@@ -173,10 +187,13 @@ void disk_fail(struct disk *k, const char *why)
     pthread_mutex_unlock(&d->mu);
     if (!first)
         return;
-    size_t lost = k->index == NO_INDEX ? 0 : inventory_drop_disk(d->inv, k->index);
-    log_error("%s is taken out: %s. Its %zu chunks will be copied from other chunkds; replace the "
-              "disk and start the daemon again",
-              k->dir, why, lost);
+    size_t lost = k->index == DISK_NO_INDEX ? 0 : inventory_drop_disk(d->inv, k->index);
+    if (k->missing)
+        log_error("%s is left out; its chunks will be copied from other chunkds", k->dir);
+    else
+        log_error("%s is taken out: %s. Its %zu chunks will be copied from other chunkds; replace "
+                  "the disk and start the daemon again",
+                  k->dir, why, lost);
 }
 
 static void on_changed(void *arg, uint64_t chunk, uint32_t len, uint64_t session)
@@ -218,14 +235,12 @@ static int open_one(struct disks *d, struct disk *k)
         struct store_id id = {.chunkd = d->chunkd};
         snprintf(id.cluster, sizeof id.cluster, "%s", d->cluster);
         id.disk = k->index = free_index(d);
+        if (id.disk >= INVENTORY_DISKS)
+            return -ENOSPC;
         int rc = store_id_write(k->dir, &id);
         if (rc != 0)
             return rc;
         k->id = id;
-        if (d->was_known)
-            log_warn("%s was empty and is taken as a new disk: if a file system should be mounted "
-                     "there, stop this chunkd and mount it",
-                     k->dir);
         log_info("%s is now disk %u of chunkd %u, cluster %s", k->dir, id.disk, id.chunkd,
                  id.cluster);
     }
@@ -292,21 +307,12 @@ int disks_new(const struct disks_config *cfg, struct disks **out)
     for (size_t i = 0; i < d->n; i++) {
         struct disk *k = &d->v[i];
         k->owner = d;
-        k->index = NO_INDEX;
+        k->index = DISK_NO_INDEX;
         k->dir = strdup(cfg->dirs[i]);
+        rc = k->dir ? rc : -ENOMEM;
     }
-    for (size_t i = 0; i < d->n && rc == 0; i++) {
-        struct disk *k = &d->v[i];
-        int one = k->dir ? read_identity(k) : -ENOMEM;
-        if (one == 0)
-            continue;
-        if (d->n == 1 || refuses_start(one)) {
-            log_error("cannot use data directory %s: %s", cfg->dirs[i], err_str(one));
-            rc = one;
-        } else {
-            disk_fail(k, err_str(one));
-        }
-    }
+    if (rc == 0)
+        rc = read_identities(d);
     if (rc == 0)
         rc = check_identities(d);
     if (rc == 0 && d->chunkd != 0)
@@ -523,10 +529,11 @@ void disks_poll(struct disks *d, struct disk_info *out)
         if (ready && st.failed && !disk_failed(k))
             disk_fail(k, st.error);
         struct disk_info *o = &out[i];
-        *o = (struct disk_info){.index = k->index == NO_INDEX ? (uint32_t)i : k->index,
+        *o = (struct disk_info){.index = k->index,
                                 .dir = k->dir,
                                 .capacity = st.capacity,
                                 .used = st.used,
+                                .missing = k->missing,
                                 .failed = disk_failed(k)};
         o->avail = o->failed ? 0 : st.avail;
         o->chunks = o->failed ? 0 : st.chunks;

@@ -9,7 +9,7 @@
 #include "store.h"
 
 struct disks_config {
-    char *const *dirs;     /* created when missing */
+    char *const *dirs;     /* with an identity, or new ones (store_id_init) */
     size_t ndirs;          /* 1 .. INVENTORY_DISKS */
     uint64_t capacity;     /* of each directory; 0: its whole file system */
     uint64_t reserve;      /* bytes of each file system that are never used */
@@ -21,8 +21,8 @@ struct disk;
 
 /* Reads the directories' identities and, when there is one, opens the stores (which recovers them).
  * 0, or a negative code after a log line: directories of different clusters or chunkds, two with
- * one disk number, in use by another process, no usable directory at all. One broken directory
- * among several is only taken out. */
+ * one disk number, in use by another process, no usable directory at all (-ENOENT: every one of them
+ * is missing). One broken or missing directory among several is only taken out. */
 int disks_new(const struct disks_config *cfg, struct disks **out);
 void disks_free(struct disks *d); /* syncs and closes the stores; nobody may use d any more */
 /* First registration: gives the directories their identity and opens the stores. Blocks. Also gives
@@ -54,11 +54,13 @@ bool disk_failed(const struct disk *disk);
 /* Takes a disk out: no new bytes, its chunks leave the inventory. */
 void disk_fail(struct disk *disk, const char *why);
 
+#define DISK_NO_INDEX UINT32_MAX /* its number cannot be read */
 struct disk_info {
     uint32_t index;
     const char *dir;
     uint64_t capacity, used, avail, chunks;
     bool failed;
+    bool missing; /* failed, since there is no disk at its path: index is DISK_NO_INDEX */
     char error[256];
 };
 /* Refreshes free space, notices directories that are gone, and fills out[disks_count]. One thread

@@ -145,6 +145,7 @@ static Replfs__DiskStat **disk_stats(struct heartbeat *h)
         v[i].failed = in->failed;
         v[i].error = in->error;
         v[i].chunks = in->chunks;
+        v[i].missing = in->missing;
         list[i] = &v[i];
     }
     return list;

@@ -3,7 +3,7 @@
  * Runs in the foreground. SIGTERM and SIGINT end it cleanly with status 0; a second one ends it at
  * once. Signals are blocked in all threads and taken by the main thread, which does nothing else. A
  * fatal finding of the heartbeat (another cluster's metad) sends the process SIGTERM with the
- * status set to 1. Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad
+ * status set to 1. With --init it only makes directories new disks. Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad
  * usage. */
 #include <errno.h>
 #include <pthread.h>
@@ -28,9 +28,11 @@ static struct config_list data, meta;
 static char *listen_addr, *advertise, *host_id, *host_name, *tls_cert, *tls_key, *tls_ca;
 static char *log_level, *log_file, *log_debug_modules, *pid_file;
 static uint64_t capacity, reserve, segment_size, threads = 2;
-static bool rebuild_index, insecure;
+static bool rebuild_index, insecure, init;
 
 static const struct config_opt options[] = {
+    {"init", CONFIG_BOOL, &init, NULL,
+     "make the given directories, empty or not there yet, new disks, and exit", 0, 0, true},
     {"data", CONFIG_LIST, &data, "DIR", "data directory; give it once for each disk", 0, 0, false},
     {"meta", CONFIG_LIST, &meta, "ADDR", "host:port of metad; several may be given", 0, 0, false},
     {"listen", CONFIG_STRING, &listen_addr, "ADDR",
@@ -116,7 +118,7 @@ static int check_options(int nrest, char **rest)
         wrong = "no data directory: give --data=DIR";
     else if (data.n > INVENTORY_DISKS)
         wrong = "too many data directories: give --data at most 64 times";
-    else if (meta.n == 0)
+    else if (meta.n == 0 && !init)
         wrong = "no metad: give --meta=HOST:PORT";
     else if (!!tls_cert + !!tls_key + !!tls_ca != 0 && !(tls_cert && tls_key && tls_ca))
         wrong = "give all of --tls-cert, --tls-key and --tls-ca, or none";
@@ -126,6 +128,23 @@ static int check_options(int nrest, char **rest)
         fprintf(stderr, "replfs-chunkd: %s (on the command line or in the configuration file)\n",
                 wrong);
     return -EINVAL;
+}
+
+static int init_disks(void)
+{
+    int status = EXIT_SUCCESS;
+    for (size_t i = 0; i < data.n; i++) {
+        int rc = store_id_init(data.items[i]);
+        if (rc == 0) {
+            printf("%s is a new disk for the chunkd that is started with --data=%s\n",
+                   data.items[i], data.items[i]);
+            continue;
+        }
+        if (rc != -EEXIST && rc != -ENOTEMPTY) /* these have said so */
+            log_error("%s cannot be made a new disk: %s", data.items[i], err_str(rc));
+        status = EXIT_FAILURE;
+    }
+    return status;
 }
 
 static int run(const sigset_t *signals)
@@ -180,7 +199,8 @@ int main(int argc, char **argv)
     int nrest;
     bool exit_now = false;
     if (config_parse(options, "replfs-chunkd",
-                     "Usage: replfs-chunkd --data DIR... --meta ADDR... [OPTIONS]\n"
+                     "Usage: replfs-chunkd --init --data DIR...\n"
+                     "       replfs-chunkd --data DIR... --meta ADDR... [OPTIONS]\n"
                      "Stores chunks of a replfs cluster in the given directories.\n",
                      "/etc/replfs/chunkd.conf", argc, argv, &rest, &nrest, &exit_now) != 0)
         return EX_USAGE;
@@ -189,6 +209,11 @@ int main(int argc, char **argv)
     if (check_options(nrest, rest) != 0 ||
         run_log("replfs-chunkd", log_level, log_file, log_debug_modules) != 0)
         return EX_USAGE;
+    if (init) {
+        int status = init_disks();
+        config_free(options);
+        return status;
+    }
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

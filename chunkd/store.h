@@ -37,10 +37,15 @@ struct store_id {
     uint32_t chunkd;
     uint32_t disk;
 };
-/* 0; -ENOENT: a fresh directory; -ERR_CORRUPT, -ERR_VERSION. */
+/* 0; -ENOENT: the directory has none, or is not there; -ERR_CORRUPT, -ERR_VERSION. */
 int store_id_read(const char *dir, struct store_id *out);
 /* 0 once fsynced; -EEXIST when another identity is there. */
 int store_id_write(const char *dir, const struct store_id *id);
+/* Makes dir, created when missing, a new disk that gets its identity when a chunkd next starts with it.
+ * Repeating it does no harm. 0; -EEXIST: it has an identity, -ENOTEMPTY, both after a log line; -errno. */
+int store_id_init(const char *dir);
+/* 0: a new disk without identity yet (store_id_init); -ENOENT: it is not. */
+int store_id_fresh(const char *dir);
 
 /* Opens (creating what is missing in a directory that has an identity), locks, recovers: index from
  * LMDB, then the log from its checkpointed position. A torn tail after a crash is cut; a bad record

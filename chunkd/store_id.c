@@ -10,13 +10,20 @@
  * The first line names the format and its version; crc is the CRC32C of the lines above it. The
  * file is written once (temporary file, fsync, link, fsync of the directory) and never changed: a
  * disk that moved to another cluster or another daemon is refused instead of mixing their chunks.
+ *
+ * Until a new disk has an identity, an empty file replfs.new says that a person wants it to become one
+ * (replfs-chunkd --init): a directory with neither is no disk of ours, but most likely the place where
+ * one should be mounted, so nothing is ever written there.
  */
 #include "store.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/error.h"
@@ -25,6 +32,7 @@
 
 #define ID_VERSION 1
 #define ID_MAX 512
+#define NEW_NAME "replfs.new"
 
 static int id_damaged(const char *dir, const char *what)
 {
@@ -122,7 +130,80 @@ int store_id_write(const char *dir, const struct store_id *id)
     if (!rc && linkat(dirfd, "replfs.id.new", dirfd, "replfs.id", 0))
         rc = -errno;
     unlinkat(dirfd, "replfs.id.new", 0);
+    if (!rc && unlinkat(dirfd, NEW_NAME, 0) && errno != ENOENT)
+        rc = -errno;
     if (!rc && fsync(dirfd))
         rc = -errno;
     return rc;
+}
+
+/* ---- new disks ---- */
+
+static int make_dirs(const char *dir)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path)
+        return -ENAMETOOLONG;
+    for (char *p = path + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (mkdir(path, 0755) != 0 && errno != EEXIST)
+            return -errno;
+        *p = '/';
+    }
+    return mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
+}
+
+int store_id_fresh(const char *dir)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/" NEW_NAME, dir) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    struct stat st;
+    return lstat(path, &st) ? -errno : 0;
+}
+
+/* What a new disk may hold: nothing but what mkfs or an earlier --init left. */
+static int check_empty(const char *dir)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return -errno;
+    int rc = 0;
+    struct dirent *e;
+    while (!rc && (e = readdir(d))) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+            !strcmp(e->d_name, "lost+found") || !strcmp(e->d_name, NEW_NAME))
+            continue;
+        log_error("%s is not empty (it holds %s), so it is not made a new disk: give an empty "
+                  "directory",
+                  dir, e->d_name);
+        rc = -ENOTEMPTY;
+    }
+    closedir(d);
+    return rc;
+}
+
+int store_id_init(const char *dir)
+{
+    struct store_id have;
+    int rc = make_dirs(dir);
+    if (rc == 0)
+        rc = store_id_read(dir, &have);
+    if (rc == 0) {
+        log_error("%s is disk %u of chunkd %u, cluster %s, already: leave it out to make only new "
+                  "disks",
+                  dir, have.disk, have.chunkd, have.cluster);
+        return -EEXIST;
+    }
+    if (rc == -ENOENT)
+        rc = check_empty(dir);
+    if (rc)
+        return rc;
+    CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dirfd < 0)
+        return -errno;
+    CLEANUP(close_fdp) int fd = openat(dirfd, NEW_NAME, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    return fd < 0 || fsync(fd) || fsync(dirfd) ? -errno : 0;
 }

@@ -175,7 +175,8 @@ static int make_cluster(void)
         return rv;
     printf("New cluster %s in %s.\n"
            "Start it with:   replfs-metad --data %s\n"
-           "Add chunkds:     replfs-chunkd --data DIR --meta HOST:7000\n"
+           "Add chunkds:     replfs-chunkd --init --data DIR\n"
+           "                 replfs-chunkd --data DIR --meta HOST:7000\n"
            "Then mount it:   mount.replfs HOST:7000 /mnt\n",
            uuid, flags.data, flags.data);
     return 0;

@@ -155,7 +155,8 @@ void nodes_refresh(struct nodes *n, struct node *d)
     for (unsigned i = 0; i < d->ndisks; i++) {
         const struct node_disk *k = &d->disks[i];
         if (k->failed) {
-            p->failed_disks |= 1ull << k->disk;
+            if (k->disk != NODE_DISK_UNKNOWN)
+                p->failed_disks |= 1ull << k->disk;
             continue;
         }
         healthy++;
@@ -187,35 +188,6 @@ void nodes_start_walk(struct nodes *n)
     if (n->walking)
         n->walk_again = true;
     n->walking = true;
-}
-
-void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks)
-{
-    char label[256];
-    unsigned k = 0;
-    for (size_t i = 0; i < ndisks && k < NODE_DISKS_MAX; i++) {
-        const Replfs__DiskStat *s = disks[i];
-        if (s->disk >= NODE_DISK_UNKNOWN)
-            continue;
-        struct node_disk *t = &d->disks[k];
-        bool failed_before = k < d->ndisks && t->disk == s->disk && t->failed;
-        t->disk = s->disk;
-        snprintf(t->path, sizeof t->path, "%s", s->path ? s->path : "");
-        snprintf(t->error, sizeof t->error, "%s", s->error ? s->error : "");
-        t->capacity = s->capacity;
-        t->used = s->used;
-        t->avail = s->avail;
-        t->chunks = s->chunks;
-        t->failed = s->failed;
-        if (t->failed && !failed_before) {
-            log_warn("disk %s of %s failed: %s; its chunks are copied from other chunkds", t->path,
-                     nodes_label(d, label), t->error);
-            nodes_start_walk(n);
-        }
-        k++;
-    }
-    d->ndisks = k;
-    nodes_refresh(n, d);
 }
 
 /* ---- states ---- */
@@ -558,6 +530,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     fsm_wrlock(cfg->fsm);
     load_members(n);
     nodes_replaced_load(n);
+    nodes_disks_load(n);
     nodes_make_ctx(n);
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,

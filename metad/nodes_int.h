@@ -1,4 +1,4 @@
-/* Private to the nodes module: nodes.c (registry, states), reports.c (what chunkds say they have),
+/* Private to the nodes module: nodes.c (registry, states), nodes_disks.c (their disks), reports.c (what chunkds say they have),
  * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
  * (answers for people).
  *
@@ -28,7 +28,12 @@ struct node_disk {
     uint32_t disk;
     char path[192], error[128];
     uint64_t capacity, used, avail, chunks;
-    bool failed;
+    bool failed, missing;
+};
+struct had_disk { /* that a chunkd has, or had when it last told */
+    uint32_t disk;
+    char path[192];
+    uint64_t chunks;
 };
 
 /* A copy on a chunkd of a chunk that the fsm does not know (yet, or any more). */
@@ -67,6 +72,8 @@ struct node {
     unsigned beats; /* heartbeats since registration */
     struct node_disk disks[NODE_DISKS_MAX];
     unsigned ndisks;
+    struct had_disk had[NODE_DISKS_MAX];
+    unsigned nhad;
     uint32_t inflight, granted;
     uint64_t read_bytes, write_bytes, rate;
     uint64_t hb_seq;
@@ -178,13 +185,21 @@ Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected,
 void nodes_tick_states(struct nodes *n, int64_t now); /* takes fsm read lock and lock */
 void nodes_start_walk(struct nodes *n);               /* lock held */
 void nodes_poke(struct nodes *n);                     /* wakes the driver */
-void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks);
-void nodes_make_ctx(struct nodes *n);                                /* lock held */
+void nodes_make_ctx(struct nodes *n);                 /* lock held */
 const char *nodes_label(const struct node *d, char buf[static 256]); /* "chunkd 3 (name, addr)" */
 void nodes_drop_conn(struct nodes *n, struct node *d,
                      struct rpc_conn **put); /* lock held; *put: unref later */
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name);
 void nodes_outstanding(struct nodes *n, int by); /* counts callbacks to come; takes done_lock */
+
+/* ---- nodes_disks.c: lock held ---- */
+/* Takes in what a chunkd says of its disks. */
+void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks);
+void nodes_disks_load(struct nodes *n); /* members are known */
+/* Whether d, which has told its disks, no longer names this one. */
+bool nodes_disk_unnamed(const struct node *d, const struct had_disk *h);
+/* The disk that d had at path, or NULL. */
+const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 
 /* ---- nodes_register.c ---- */
 int nodes_cap_key_load(struct nodes *n);

@@ -226,7 +226,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
         rpc_fail(
             req, -ERR_NOT_REGISTERED,
             "chunkd %u is not a member of cluster %s: its data directory belongs to another metad "
-            "state; give the daemon an empty --data directory to join as a new one",
+            "state; give the daemon a new one (replfs-chunkd --init) to join with",
             chunkd, mlog_uuid(n->cfg.mlog));
     else if (busy)
         rpc_fail(
@@ -303,7 +303,7 @@ static void do_register(struct nodes *n, struct rpc_req *req)
         rpc_fail(
             req, -ERR_WRONG_CLUSTER,
             "the data directory belongs to cluster %s, this metad serves cluster %s: point --meta "
-            "to the right metad, or give an empty --data directory",
+            "to the right metad, or give a new directory (replfs-chunkd --init)",
             r->cluster, uuid);
         return;
     }

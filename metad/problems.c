@@ -25,9 +25,18 @@ void status_problem(struct status_ask *a, unsigned severity, const char *code, c
     a->problem[a->nproblems++] = p;
 }
 
+static const char *disks_text(const struct node *d, char out[static 512])
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (unsigned i = 0; i < d->nhad && at < 512; i++)
+        at += (size_t)snprintf(out + at, 512 - at, "%s%s", i ? ", " : "", d->had[i].path);
+    return out;
+}
+
 static void check_chunkd(struct status_ask *a, const struct node *d)
 {
-    char label[256];
+    char label[256], disks[512];
     long long silent = (a->now - d->last_seen) / NSEC_PER_SEC;
     nodes_label(d, label);
     if (d->replaced_by)
@@ -39,8 +48,10 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
                         "%s is dead: silent for %lld s; its chunks are being copied from "
                         "others",
                         label, silent),
-            "start replfs-chunkd on that computer again; if its disk is gone for good, nothing "
-            "needs to be done but to wait for the copies");
+            status_text(a,
+                        "start replfs-chunkd on that computer again%s%s; if its disk is gone for "
+                        "good, nothing needs to be done but to wait for the copies",
+                        d->nhad ? ", with its disks mounted: " : "", disks_text(d, disks)));
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && d->conn && !d->reported)
         status_problem(a, 1, "chunkd-reporting", status_text(a, "%s is telling what it has", label),
                        "wait a moment");
@@ -53,18 +64,56 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
             "look whether the computer, its network and replfs-chunkd on it are running");
 }
 
+static void disk_missing(struct status_ask *a, const char *label, const struct node *d,
+                         const struct node_disk *k)
+{
+    const struct had_disk *h = nodes_disk_had(d, k->path);
+    char chunks[48] = "";
+    if (h && h->chunks)
+        snprintf(chunks, sizeof chunks, ", which had %llu chunks,", (unsigned long long)h->chunks);
+    status_problem(
+        a, 2, "disk-missing",
+        status_text(a, "disk %s of %s%s is missing: its directory holds no replfs disk", k->path,
+                    label, chunks),
+        "mount the file system that belongs there and restart that chunkd; when the disk is gone "
+        "for good, make a new one there (replfs-chunkd --init --data=DIR), or take the directory "
+        "out of its configuration");
+}
+
+/* Disks that a chunkd had and is no longer started with: the operator's decision, unless it is not,
+ * which shows as long as copies are missed. */
+static void check_unnamed(struct status_ask *a, const struct node *d)
+{
+    char label[256];
+    const struct status_count *c = &a->count;
+    for (unsigned i = 0; i < d->nhad && !d->replaced_by && c->below + c->lost > 0; i++)
+        if (nodes_disk_unnamed(d, &d->had[i]))
+            status_problem(
+                a, 1, "disk-removed",
+                status_text(a,
+                            "%s runs without disk %s, which it had before, while chunks have "
+                            "fewer copies than their goal",
+                            nodes_label(d, label), d->had[i].path),
+                "if it was left out by mistake, start that chunkd with --data for it, too; else "
+                "wait until its chunks are copied from others");
+}
+
 static void check_disk(struct status_ask *a, const struct node *d, const struct node_disk *k)
 {
     char label[256];
     nodes_label(d, label);
     if (d->replaced_by)
         return;
+    if (k->missing) {
+        disk_missing(a, label, d, k);
+        return;
+    }
     if (k->failed) {
         status_problem(
             a, 1, "disk-failed",
             status_text(a, "disk %s of %s failed: %s", k->path, label, k->error),
-            "replace the disk or free the directory, then restart that chunkd with an empty "
-            "directory in its place");
+            "replace the disk, make the new one known with replfs-chunkd --init --data=DIR, and "
+            "restart that chunkd");
         return;
     }
     bool low = k->capacity && (double)k->avail < (1 - NEARLY_FULL) * (double)k->capacity;
@@ -87,11 +136,12 @@ static void check_nodes(struct status_ask *a)
         check_chunkd(a, d);
         for (unsigned k = 0; k < d->ndisks; k++)
             check_disk(a, d, &d->disks[k]);
+        check_unnamed(a, d);
     }
     if (!any)
-        status_problem(
-            a, 2, "no-chunkd", "no chunkd has registered yet: files cannot be written",
-            "start replfs-chunkd --data DIR --meta ADDRESS on the computers whose disks to use");
+        status_problem(a, 2, "no-chunkd", "no chunkd has registered yet: files cannot be written",
+                       "on the computers whose disks to use: replfs-chunkd --init --data=DIR, then "
+                       "replfs-chunkd --data=DIR --meta=ADDRESS");
 }
 
 static void check_lost(struct status_ask *a)

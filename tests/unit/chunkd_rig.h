@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "chunkd/chunkd.h"
+#include "chunkd/store.h"
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 #include "tests/unit/tree.h"
@@ -46,7 +47,7 @@ struct rig_node { /* what one chunkd told */
     size_t nchunks;
     size_t last_changes;    /* in the last heartbeat */
     uint64_t digest, count; /* of the last heartbeat */
-    unsigned failed_disks;
+    unsigned failed_disks, missing_disks;
     char disk_error[128], addr[128], host_id[64];
 };
 struct rig_metad {
@@ -137,10 +138,11 @@ static void rig_heartbeat(struct rpc_req *req)
     }
     for (size_t i = 0; i < h->n_changes; i++)
         rig_record(n, h->changes[i]);
-    n->failed_disks = 0;
+    n->failed_disks = n->missing_disks = 0;
     for (size_t i = 0; i < h->n_disks; i++)
         if (h->disks[i]->failed) {
             n->failed_disks++;
+            n->missing_disks += h->disks[i]->missing;
             snprintf(n->disk_error, sizeof n->disk_error, "%s", h->disks[i]->error);
         }
     n->beats++;
@@ -242,13 +244,15 @@ static void rig_on_fatal(void *arg, int code)
     pthread_mutex_unlock(&rig.mu);
 }
 
-/* Data directories of node i: DIR/i-0, DIR/i-1 .. */
+/* Data directories of node i: DIR/i-0, DIR/i-1 .., new disks when they are not there yet. */
 static inline int rig_chunkd_try(unsigned i, size_t ndirs)
 {
     char dirs[4][96], meta[32], *list[4], *metas[1] = {meta};
     for (size_t d = 0; d < ndirs; d++) {
         snprintf(dirs[d], sizeof dirs[d], "%s/%u-%zu", rig.dir, i, d);
         list[d] = dirs[d];
+        if (access(dirs[d], F_OK) != 0)
+            assert_int_equal(store_id_init(dirs[d]), 0);
     }
     snprintf(meta, sizeof meta, "127.0.0.1:%d", rig.metad.port);
     char host[16];

@@ -105,6 +105,60 @@ static void directories_remember_who_they_are(void **state)
     rig.chunkd[1] = NULL;
 }
 
+/* A file system that is not mounted leaves an empty directory, or none, in its place. */
+static void a_missing_disk_is_no_new_one(void **state)
+{
+    (void)state;
+    char dir[96], away[96], path[128];
+    struct store_id id;
+    struct stat st;
+    rig_chunkd_start(1, 2);
+    for (unsigned i = 0; i < 40; i++)
+        append(100 + i, 0, 1000);
+    rig_wait(rig.node[1].nchunks == 40 && rig_agrees(&rig.node[1]));
+    rig_chunkd_stop(1);
+    snprintf(dir, sizeof dir, "%s/1-0", rig.dir);
+    snprintf(away, sizeof away, "%s/away", rig.dir);
+    assert_int_equal(rename(dir, away), 0);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    /* one of two: the other is served, this one is told, nothing is written to it */
+    rig_chunkd_start(1, 2);
+    rig_wait(rig.node[1].failed_disks == 1 && rig.node[1].missing_disks == 1 &&
+             rig_agrees(&rig.node[1]));
+    assert_true(rig.node[1].nchunks > 0 && rig.node[1].nchunks < 40);
+    for (unsigned i = 0; i < rig.node[1].nchunks; i++)
+        assert_int_equal(rig.node[1].chunks[i].disk, 1);
+    rig_chunkd_stop(1);
+    assert_int_equal(rmdir(dir), 0); /* it is still empty */
+    /* the only one, not even a directory */
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(rig_chunkd_try(1, 1), -ENOENT);
+    rig.chunkd[1] = NULL;
+    assert_int_equal(rmdir(dir), 0);
+    /* a person may say that it is new; it does not get the number of the one that is away */
+    assert_int_equal(store_id_init(dir), 0);
+    assert_int_equal(store_id_init(dir), 0);
+    assert_int_equal(store_id_fresh(dir), 0);
+    rig_chunkd_start(1, 2);
+    assert_int_equal(store_id_read(dir, &id), 0);
+    assert_int_equal(id.chunkd, 1);
+    assert_int_equal(store_id_fresh(dir), -ENOENT);
+    rig_chunkd_stop(1);
+    assert_int_equal(store_id_init(dir), -EEXIST);
+    /* what holds something is not made a disk */
+    snprintf(path, sizeof path, "%s/full/file", rig.dir);
+    snprintf(dir, sizeof dir, "%s/full", rig.dir);
+    assert_int_equal(mkdir(dir, 0755), 0);
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(store_id_init(dir), -ENOTEMPTY);
+    assert_int_equal(store_id_fresh(dir), -ENOENT);
+    /* directories on the way are made */
+    snprintf(dir, sizeof dir, "%s/full/a/b", rig.dir);
+    assert_int_equal(store_id_init(dir), 0);
+    assert_int_equal(stat(dir, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+}
+
 static void another_clusters_metad_is_fatal(void **state)
 {
     (void)state;
@@ -149,7 +203,7 @@ int main(void)
         T(changes_arrive_as_increments),      T(a_report_comes_on_demand),
         T(refused_heartbeats_lose_nothing),   T(metad_may_go_and_come_back),
         T(directories_remember_who_they_are), T(another_clusters_metad_is_fatal),
-        T(a_failing_disk_is_taken_out_alone),
+        T(a_failing_disk_is_taken_out_alone), T(a_missing_disk_is_no_new_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
