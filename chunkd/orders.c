@@ -5,7 +5,8 @@
  * there; only when it is complete and synced it takes that one's place. A bad or missing block, a
  * source that dies or ends early: the next source goes on from the same offset (all copies of a
  * chunk have the same bytes), and when none is left the half copy is dropped. Nothing bad is ever
- * stored: CRCs are checked before.
+ * stored: CRCs are checked before. A copy that is healed while its writer goes on appending keeps
+ * what it got meanwhile.
  *
  * Spans begin on CRC block boundaries of their records, and the next range asked for begins where
  * the last span ended, so that spans line up and keep the client's own CRCs. A source with other
@@ -34,6 +35,8 @@
 #define PIECE (1u << 20)    /* of one Read */
 #define FETCH_MS 15000u     /* a source that needs longer for one piece is given up */
 #define MAX_SPAN (1u << 20) /* an append's limit */
+#define FINISH_TRIES                                                                               \
+    32 /* a writer that appends faster than its own disk is read is another's turn */
 
 struct order {
     struct service *s;
@@ -196,6 +199,56 @@ static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t tra
     return rc;
 }
 
+/* The copy that is replaced may be longer than what metad asked for: its writer still appends, and what
+ * was acknowledged must stay. Adds what of it is behind the new one's end and can be read; *seen becomes
+ * its length. */
+static int copy_tail(struct copy *c, uint32_t *seen)
+{
+    uint64_t session = 0;
+    *seen = 0;
+    if (store_chunk_len(c->store, c->o->chunk, seen, &session) != 0 || session != c->o->session)
+        return 0;
+    while (c->pos < *seen) {
+        struct store_read r;
+        struct waiter w = WAITER_INIT;
+        uint32_t n = *seen - c->pos < PIECE ? *seen - c->pos : PIECE;
+        if (store_read(c->store, c->o->chunk, c->pos, n, STORE_VERIFY, &r) != 0)
+            return 0; /* nothing to be saved there */
+        const uint8_t *at = r.data->data;
+        for (size_t i = 0; i < r.n; at += r.spans[i++].len) {
+            Replfs__Span sp = REPLFS__SPAN__INIT;
+            sp.chunk_off = r.spans[i].chunk_off;
+            sp.len = r.spans[i].len;
+            sp.crcs.data = r.spans[i].crcs;
+            sp.crcs.len = crc_blocks(sp.len) * 4;
+            copy_span(c, &sp, at, &w);
+        }
+        int rc = waiter_wait(&w);
+        buf_unref(r.data);
+        free(r.spans);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Swaps the new copy in, once it has all that the old one has. */
+static int copy_finish(struct copy *c)
+{
+    int rc = -EAGAIN;
+    for (int i = 0; rc == -EAGAIN && i < FINISH_TRIES; i++) {
+        uint32_t seen;
+        struct waiter w = WAITER_INIT;
+        rc = copy_tail(c, &seen);
+        if (rc != 0)
+            break;
+        waiter_add(&w);
+        store_copy_finish(c->store, c->token, seen, waiter_done, &w);
+        rc = waiter_wait(&w);
+    }
+    return rc;
+}
+
 static int copy_all(struct copy *c, uint64_t trace)
 {
     int rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
@@ -213,11 +266,9 @@ static int copy_all(struct copy *c, uint64_t trace)
         store_copy_abort(c->store, c->token);
         return rc;
     }
-    struct waiter w = WAITER_INIT;
-    waiter_add(&w);
-    store_copy_finish(c->store, c->token, waiter_done, &w);
-    rc = waiter_wait(&w);
+    rc = copy_finish(c);
     if (rc != 0) {
+        store_copy_abort(c->store, c->token);
         c->failed = 0; /* whatever sources failed before, this was our disk */
         snprintf(c->why, sizeof c->why, "chunk %llx: completing the copy: %s",
                  (unsigned long long)c->o->chunk, err_str(rc));

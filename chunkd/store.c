@@ -180,10 +180,11 @@ int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t
     return 0;
 }
 
-void store_copy_finish(struct store *s, uint64_t token, store_done *done, void *arg)
+void store_copy_finish(struct store *s, uint64_t token, uint32_t seen, store_done *done, void *arg)
 {
     struct op *op = op_new(OP_COPY_FINISH, 0, done, arg);
     op->token = token;
+    op->seen = seen;
     op->sync = true;
     store_submit(s, op);
 }

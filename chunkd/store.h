@@ -70,11 +70,14 @@ void store_append(struct store *s, const struct store_append *a, store_done *don
 void store_sync(struct store *s, store_done *done, void *arg);
 void store_delete(struct store *s, const uint64_t *chunks, size_t n, store_done *done, void *arg);
 /* Begins a fresh copy of chunk beside whatever is there; appends with the returned token go to it;
- * finish swaps it in atomically (synced), abort drops it. For repair. */
+ * finish swaps it in atomically (synced), abort drops it; one that failed to finish must be aborted, too.
+ * For repair. Nothing that was acknowledged may be lost by the swap: when what is there is longer than
+ * the copy and longer than `seen`, up to where the caller has looked at it, finish changes nothing and
+ * is -EAGAIN: append what came meanwhile, and finish again. */
 int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t *token);
 void store_copy_append(struct store *s, uint64_t token, const struct store_append *a,
                        store_done *done, void *arg);
-void store_copy_finish(struct store *s, uint64_t token, store_done *done, void *arg);
+void store_copy_finish(struct store *s, uint64_t token, uint32_t seen, store_done *done, void *arg);
 void store_copy_abort(struct store *s, uint64_t token);
 
 struct store_span {

@@ -49,6 +49,7 @@ struct op {
     store_done *done; /* may be NULL */
     void *arg;
     uint64_t token;  /* COPY_* */
+    uint32_t seen;   /* COPY_FINISH */
     struct record r; /* APPEND, COPY_APPEND, RELOCATE, MARK */
     struct ext src;  /* RELOCATE */
     struct buf *data;

@@ -432,6 +432,8 @@ static void do_copy_finish(struct store *s, struct op *op)
     int rc = cp ? index_get(&s->ix, cp->chunk, true, &c) : -ERR_NO_CHUNK;
     if (!rc && !c->gone && c->row.gen > cp->gen)
         rc = -ERR_BUSY; /* something newer took the chunk's place meanwhile */
+    if (!rc && !c->gone && c->row.len > cp->x.len && c->row.len > op->seen)
+        rc = -EAGAIN; /* it has grown meanwhile: that was acknowledged */
     struct record r = {.type = RECORD_COMMIT, .time = (uint64_t)clock_wall()};
     if (!rc) {
         r.chunk = cp->chunk;

@@ -208,12 +208,18 @@ static inline int rig_copy_append(struct rig *r, uint64_t token, uint64_t chunk,
     return rig_wait(&w);
 }
 
-static inline int rig_finish(struct rig *r, uint64_t token)
+static inline int rig_finish_seen(struct rig *r, uint64_t token, uint32_t seen)
 {
     struct rig_wait w;
     rig_wait_init(&w, 1);
-    store_copy_finish(r->s, token, rig_done, &w);
+    store_copy_finish(r->s, token, seen, rig_done, &w);
     return rig_wait(&w);
+}
+
+/* Whatever the copy replaces. */
+static inline int rig_finish(struct rig *r, uint64_t token)
+{
+    return rig_finish_seen(r, token, UINT32_MAX);
 }
 
 static inline int rig_sync(struct rig *r)

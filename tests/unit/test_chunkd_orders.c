@@ -126,6 +126,26 @@ static void a_copy_is_equal_and_reported(void **state)
     check_chunk(3);
 }
 
+/* A bad copy is healed up to what was committed while its writer goes on: the bytes that it appended and
+ * nobody committed yet are still there. */
+static void a_healed_copy_keeps_what_was_appended(void **state)
+{
+    (void)state;
+    static const unsigned from[] = {2, 0};
+    start(2);
+    uint32_t len = write_chunk(both);
+    damage(1, 3, 10);
+    struct rig_append a = {.chunk = CHUNK, .off = len, .len = 50000, .seed = 50, .chain = one};
+    assert_int_equal(rig_append(&a).code, 0);
+    struct rig_order_reply r;
+    assert_int_equal(order_copy(1, len, from, &r), 0);
+    check_chunk(1);
+    rig_check(1, CHUNK, len, 50000, 50);
+    a.off += a.len;
+    assert_int_equal(rig_append(&a).code, 0);
+    rig_wait(rig_len(&rig.node[1], CHUNK) == len + 100000);
+}
+
 static void a_bad_source_is_left_for_the_next(void **state)
 {
     (void)state;
@@ -238,11 +258,9 @@ static void many_copies_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(a_copy_is_equal_and_reported),
-        T(a_bad_source_is_left_for_the_next),
-        T(a_dead_source_is_left_for_the_next),
-        T(deleted_chunks_are_gone_and_reported),
-        T(many_copies_at_once),
+        T(a_copy_is_equal_and_reported),         T(a_healed_copy_keeps_what_was_appended),
+        T(a_bad_source_is_left_for_the_next),    T(a_dead_source_is_left_for_the_next),
+        T(deleted_chunks_are_gone_and_reported), T(many_copies_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -271,6 +271,32 @@ static void test_copy(void **state)
     }
 }
 
+/* The chunk goes on growing while a copy of it is made: nothing that was acknowledged is lost. */
+static void test_copy_of_what_grows(void **state)
+{
+    struct rig *r = *state;
+    uint64_t token;
+    assert_int_equal(rig_append(r, 1, 0, 100000), 0);
+    assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
+    assert_int_equal(rig_copy_append(r, token, 1, 0, 100000, 0), 0);
+    assert_int_equal(rig_append(r, 1, 100000, 5000), 0);
+    assert_int_equal(rig_finish_seen(r, token, 100000), -EAGAIN);
+    assert_int_equal(rig_len(r, 1), 105000);
+    assert_int_equal(rig_copy_append(r, token, 1, 100000, 5000, 0), 0);
+    assert_int_equal(rig_finish_seen(r, token, 105000), 0);
+    assert_int_equal(rig_append(r, 1, 105000, 7), 0);
+    /* what was seen and cannot be saved stands in nobody's way */
+    assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
+    assert_int_equal(rig_copy_append(r, token, 1, 0, 105000, 0), 0);
+    assert_int_equal(rig_finish_seen(r, token, 105006), -EAGAIN);
+    assert_int_equal(rig_finish_seen(r, token, 105007), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(rig_len(r, 1), 105000);
+        assert_int_equal(rig_read(r, 1, 0, 105000), 0);
+        rig_reopen(r);
+    }
+}
+
 static void test_capacity(void **state)
 {
     struct rig *r = *state;
@@ -461,6 +487,7 @@ int main(void)
         T(test_delete_gives_space_back),
         T(test_compaction_keeps_data),
         T(test_copy),
+        T(test_copy_of_what_grows),
         T(test_capacity),
         T(test_full_disk),
         T(test_changes_are_told),

@@ -222,6 +222,36 @@ static void test_crash_points(void **state)
     }
 }
 
+/* Several checkpoints are taken while a copy is in the making, then it is finished. */
+static void copy_over_checkpoints(struct rig *r)
+{
+    uint64_t token;
+    struct stat before, st;
+    char path[96];
+    snprintf(path, sizeof path, "%s/index/data.mdb", r->dir);
+    if (store_copy_begin(r->s, 7, 77, &token) || rig_copy_append(r, token, 7, 0, MIB, 9))
+        _exit(2);
+    for (uint32_t i = 0; i < 3; i++) {
+        if (stat(path, &before) || rig_append(r, 8, i * MIB, MIB) || rig_sync(r))
+            _exit(3);
+        RIG_UNTIL(!stat(path, &st) && (st.st_mtim.tv_sec != before.st_mtim.tv_sec ||
+                                       st.st_mtim.tv_nsec != before.st_mtim.tv_nsec));
+    }
+    if (rig_copy_append(r, token, 7, MIB, 77, 9) || rig_finish(r, token))
+        _exit(4);
+}
+
+/* A checkpoint says where recovery begins to read, and a copy in the making is nowhere but in the log. */
+static void test_copy_over_checkpoints(void **state)
+{
+    struct rig *r = *state;
+    crash_after(r, copy_over_checkpoints);
+    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(rig_len(r, 7), MIB + 77);
+    assert_int_equal(rig_read_salted(r, 7, 0, MIB + 77, 9), 0);
+    assert_int_equal(rig_read(r, 8, 0, 3 * MIB), 0);
+}
+
 /* What aborted and unfinished copies left behind is given back. */
 static void test_copies_leave_no_garbage(void **state)
 {
@@ -587,6 +617,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_kill_under_load),
         T(test_crash_points),
+        T(test_copy_over_checkpoints),
         T(test_copies_leave_no_garbage),
         T(test_torn_tail),
         T(test_zeros_ahead),
