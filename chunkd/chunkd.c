@@ -114,6 +114,11 @@ void chunkd_stop(struct chunkd *c)
     free(c);
 }
 
+int chunkd_reload_tls(struct chunkd *c)
+{
+    return rpc_loop_reload_tls(c->loop);
+}
+
 const char *chunkd_addr(const struct chunkd *c)
 {
     return c->addr;

@@ -22,6 +22,8 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out);
 /* Refuses new requests, finishes those under way, syncs and closes the stores, frees. NULL is fine.
  */
 void chunkd_stop(struct chunkd *c);
+/* Reads the certificates again, as rpc_loop_reload_tls. */
+int chunkd_reload_tls(struct chunkd *c);
 const char *chunkd_addr(const struct chunkd *c); /* where clients reach it, with the bound port */
 uint32_t chunkd_id(struct chunkd *c);            /* 0: not registered yet */
 struct disks *chunkd_disks(struct chunkd *c);    /* for tests */

@@ -1,7 +1,7 @@
 /* replfs-chunkd: options, signals, and the daemon in between.
  *
  * Runs in the foreground. SIGTERM and SIGINT end it cleanly with status 0; a second one ends it at
- * once. Signals are blocked in all threads and taken by the main thread, which does nothing else. A
+ * once. SIGHUP reopens the log file and reads certificates again. Signals are blocked in all threads and taken by the main thread, which does nothing else. A
  * fatal finding of the heartbeat (another cluster's metad) sends the process SIGTERM with the
  * status set to 1. With --init it only makes directories new disks. Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad
  * usage. */
@@ -23,6 +23,8 @@
 #include "chunkd.h"
 
 #define LOG_MODULE "main"
+#define PROGRAM "replfs-chunkd"
+#define CONFIG_FILE "/etc/replfs/chunkd.conf"
 
 static struct config_list data, meta;
 static char *listen_addr, *advertise, *host_id, *host_name, *tls_cert, *tls_key, *tls_ca;
@@ -147,7 +149,12 @@ static int init_disks(void)
     return status;
 }
 
-static int run(const sigset_t *signals)
+static void reload(void *d)
+{
+    chunkd_reload_tls(d);
+}
+
+static int run(int argc, char **argv, const sigset_t *signals)
 {
     if (default_host_id() != 0 || default_host_name() != 0 || run_pid_file(pid_file) != 0)
         return EXIT_FAILURE;
@@ -182,10 +189,18 @@ static int run(const sigset_t *signals)
         return EXIT_FAILURE;
     }
     log_info("listening on %s, version %s", chunkd_addr(d), REPLFS_VERSION);
-    int sig;
-    sigwait(signals, &sig);
-    log_info("stopping on %s", strsignal(sig));
-    pthread_sigmask(SIG_UNBLOCK, signals, NULL); /* a second one ends us at once */
+    const struct run_reload r = {.opts = options,
+                                 .program = PROGRAM,
+                                 .default_file = CONFIG_FILE,
+                                 .argc = argc,
+                                 .argv = argv,
+                                 .log_level = &log_level,
+                                 .debug = &log_debug_modules,
+                                 .log_file = log_file,
+                                 .more = tls_cert ? reload : NULL,
+                                 .arg = d};
+    log_info("stopping on %s", strsignal(run_wait(signals, &r)));
+    run_unblock_signals(signals);
     chunkd_stop(d);
     if (pid_file)
         unlink(pid_file);
@@ -198,28 +213,25 @@ int main(int argc, char **argv)
     char **rest;
     int nrest;
     bool exit_now = false;
-    if (config_parse(options, "replfs-chunkd",
+    sigset_t signals;
+    run_block_signals(&signals);
+    if (config_parse(options, PROGRAM,
                      "Usage: replfs-chunkd --init --data DIR...\n"
                      "       replfs-chunkd --data DIR... --meta ADDR... [OPTIONS]\n"
                      "Stores chunks of a replfs cluster in the given directories.\n",
-                     "/etc/replfs/chunkd.conf", argc, argv, &rest, &nrest, &exit_now) != 0)
+                     CONFIG_FILE, argc, argv, &rest, &nrest, &exit_now) != 0)
         return EX_USAGE;
     if (exit_now)
         return EXIT_SUCCESS;
     if (check_options(nrest, rest) != 0 ||
-        run_log("replfs-chunkd", log_level, log_file, log_debug_modules) != 0)
+        run_log(PROGRAM, log_level, log_file, log_debug_modules) != 0)
         return EX_USAGE;
     if (init) {
         int status = init_disks();
         config_free(options);
         return status;
     }
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    int status = run(&signals);
+    int status = run(argc, argv, &signals);
     config_free(options);
     return status;
 }

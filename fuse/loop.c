@@ -134,9 +134,14 @@ static void *serve(void *arg)
 static int wait_for_end(void)
 {
     int sig = 0;
-    while (!fuse_session_exited(loop.se))
-        if (!sigwait(&loop.cfg->signals, &sig) && sig != SIGUSR1)
+    while (!fuse_session_exited(loop.se)) {
+        if (sigwait(&loop.cfg->signals, &sig))
+            continue;
+        if (sig == SIGHUP)
+            loop.cfg->reload(loop.cfg->arg);
+        else if (sig != SIGUSR1)
             return sig;
+    }
     return 0;
 }
 

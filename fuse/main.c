@@ -5,8 +5,8 @@
  * code 32, not a mount that hangs; then the mount itself. A helper thread stats the mounted root,
  * which is answered by our own operations: only then is the mount announced and the parent let go.
  *
- * SIGTERM, SIGINT and SIGHUP are blocked in every thread; the main one waits for them and ends the
- * loop. Then: unmount, flush what is buffered, close the session. Every call of the client
+ * SIGTERM, SIGINT and SIGHUP are blocked in every thread; the main one waits for them. SIGHUP reopens the
+ * log file; the others end the loop. Then: unmount, flush what is buffered, close the session. Every call of the client
  * has a time-out, so this ends.
  *
  * Under the name umount.fuse.replfs it is what umount(8) runs: umount.c.
@@ -44,6 +44,7 @@ enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
 struct mount {
     struct options o;
     char *mountpoint; /* absolute */
+    char *log_path;   /* absolute, or NULL */
     int log_fd;
     struct mount_ctx ctx;
     struct fuse_session *se;
@@ -91,7 +92,12 @@ static int check_mountpoint(struct mount *m)
 static int open_log(struct mount *m)
 {
     m->log_fd = -1;
-    if (!m->o.log_file || m->o.foreground)
+    if (!m->o.log_file)
+        return 0;
+    CLEANUP(free_ptr) char *cwd = m->o.log_file[0] == '/' ? NULL : getcwd(NULL, 0);
+    if (asprintf(&m->log_path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", m->o.log_file) < 0)
+        abort();
+    if (m->o.foreground)
         return 0;
     m->log_fd = open(m->o.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
     if (m->log_fd >= 0)
@@ -275,6 +281,19 @@ static void cut(void *arg)
         log_debug("%s: umount2: %s", m->mountpoint, strerror(errno));
 }
 
+/* SIGHUP: what logrotate(8) sends. Standard error is the log file by now; in the foreground log_init has it. */
+static void reload(void *arg)
+{
+    struct mount *m = arg;
+    int rc = m->log_path ? log_reopen(m->log_path) : 0;
+    if (rc)
+        log_error("log_file %s cannot be opened again: %s; going on in the former file",
+                  m->log_path, err_str(rc));
+    client_reload_tls(m->ctx.client);
+    log_info("SIGHUP: looked again at %s%s", m->log_path ? "the log file" : "nothing, there is no log file",
+             m->o.tls_cert ? " and the certificates" : "");
+}
+
 static int serve(struct mount *m, const sigset_t *stop)
 {
     pthread_t t;
@@ -287,6 +306,7 @@ static int serve(struct mount *m, const sigset_t *stop)
                                     .patience_s = (unsigned)(m->o.timeout_ms / 1000) + 5,
                                     .signals = *stop,
                                     .cut = cut,
+                                    .reload = reload,
                                     .arg = m};
     int rc = turns_start();
     if (!rc) {
@@ -304,14 +324,15 @@ static int serve(struct mount *m, const sigset_t *stop)
     return rc < 0 ? EXIT_MOUNT : 0;
 }
 
-/* Those that end us: loop.c waits for them. What our caller has ignored stays so. */
+/* Those that loop.c waits for. What our caller has ignored does not end us; SIGHUP never does. */
 static void block_signals(sigset_t *stop)
 {
     static const int all[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     struct sigaction was;
     sigemptyset(stop);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (all[i] == SIGUSR1 || (!sigaction(all[i], NULL, &was) && was.sa_handler != SIG_IGN))
+        if (all[i] == SIGUSR1 || all[i] == SIGHUP ||
+            (!sigaction(all[i], NULL, &was) && was.sa_handler != SIG_IGN))
             sigaddset(stop, all[i]);
     pthread_sigmask(SIG_BLOCK, stop, NULL);
 }
@@ -373,5 +394,6 @@ int main(int argc, char **argv)
     }
     options_free(&m.o);
     free(m.mountpoint);
+    free(m.log_path);
     return rc;
 }

@@ -1,8 +1,8 @@
 /* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
  * checkpoint and log), ids, opens, rpc loop, nodes, service, listener. They stop in an order that
  * leaves no thread with a part that is gone: whoever proposes (opens), the log (completes and
- * answers what is under way), connections, then the rest. SIGTERM and SIGINT are blocked everywhere
- * and waited for here. */
+ * answers what is under way), connections, then the rest. SIGTERM, SIGINT and SIGHUP (which reopens the
+ * log file, and ends nothing) are blocked everywhere and waited for here. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,6 +19,8 @@
 #include "service.h"
 
 #define LOG_MODULE "metad"
+#define PROGRAM "replfs-metad"
+#define CONFIG_FILE "/etc/replfs/metad.conf"
 #define EXIT_USAGE 64
 #define OWN_FILES 160u /* descriptors kept for the log, checkpoints, dialled connections */
 #define CONNS_MAX 8192u
@@ -159,7 +161,6 @@ struct metad {
     struct rpc_loop *loop;
     struct nodes *nodes;
     struct service *service;
-    sigset_t signals;
     bool opens_running;
     atomic_bool failed; /* the log gave up: end, to be started again */
 };
@@ -339,21 +340,33 @@ static void stop(struct metad *d)
 
 /* ---- main ---- */
 
-static int run(void)
+static void reload(void *arg)
+{
+    struct metad *d = arg;
+
+    rpc_loop_reload_tls(d->loop);
+}
+
+static int run(int argc, char **argv, const sigset_t *signals)
 {
     struct metad d = {0};
-    int signal_nr = 0;
+    const struct run_reload r = {.opts = options,
+                                 .program = PROGRAM,
+                                 .default_file = CONFIG_FILE,
+                                 .argc = argc,
+                                 .argv = argv,
+                                 .log_level = &flags.log_level,
+                                 .debug = &flags.debug,
+                                 .log_file = flags.log_file,
+                                 .more = has_tls() ? reload : NULL,
+                                 .arg = &d};
 
-    sigemptyset(&d.signals);
-    sigaddset(&d.signals, SIGTERM);
-    sigaddset(&d.signals, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &d.signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     int rv = start(&d);
     if (rv == 0)
         rv = run_pid_file(flags.pid_file);
     if (rv == 0) {
-        sigwait(&d.signals, &signal_nr);
+        int signal_nr = run_wait(signals, &r);
         if (atomic_load(&d.failed)) {
             log_error("stopping: the log cannot go on");
             rv = -EIO;
@@ -377,9 +390,11 @@ int main(int argc, char **argv)
     char **rest;
     int nrest;
     bool exit_now = false;
+    sigset_t signals;
 
-    int rv = config_parse(options, "replfs-metad", usage, "/etc/replfs/metad.conf", argc, argv,
-                          &rest, &nrest, &exit_now);
+    run_block_signals(&signals);
+    int rv = config_parse(options, PROGRAM, usage, CONFIG_FILE, argc, argv, &rest, &nrest,
+                          &exit_now);
     if (rv != 0 || exit_now) {
         config_free(options);
         return rv != 0 ? EXIT_USAGE : 0;
@@ -391,13 +406,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "replfs-metad: --data DIR is needed: where the metadata is kept\n");
         rv = -EINVAL;
     } else {
-        rv = run_log("replfs-metad", flags.log_level, flags.log_file, flags.debug);
+        rv = run_log(PROGRAM, flags.log_level, flags.log_file, flags.debug);
     }
     if (rv != 0) {
         config_free(options);
         return EXIT_USAGE;
     }
-    rv = flags.init ? make_cluster() : run();
+    rv = flags.init ? make_cluster() : run(argc, argv, &signals);
     config_free(options);
     return rv == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

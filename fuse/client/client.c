@@ -146,6 +146,11 @@ void client_close(struct client *c)
     client_free(c);
 }
 
+int client_reload_tls(struct client *c)
+{
+    return rpc_loop_reload_tls(c->loop);
+}
+
 const char *client_cluster(struct client *c)
 {
     return c->session.cluster;

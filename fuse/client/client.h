@@ -40,6 +40,8 @@ int client_open(const struct client_config *cfg, struct client **out);
 void client_wait_answers(struct client *c);
 void client_close(struct client *c); /* flushes everything, closes the session */
 const char *client_cluster(struct client *c);
+/* Reads the certificates again, as rpc_loop_reload_tls. */
+int client_reload_tls(struct client *c);
 
 /* One mutation, waiting for its commit; retried with the same seq over reconnects until the
  * time-out. attr and parent may be NULL, else are filled (scalars only). */

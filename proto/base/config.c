@@ -3,6 +3,8 @@
  * (default, file, command line): a lower source never overrides a higher one, and the first value
  * of a higher source replaces what a lower one put there (for lists too).
  *
+ * Read again (config_reload), everything goes to a table of its own first: a mistake changes nothing.
+ *
  * Ownership: config_parse copies default strings and lists first, so that config_free may free
  * whatever it finds. Not thread-safe: runs before threads start. */
 #include "config.h"
@@ -426,4 +428,45 @@ int config_parse(const struct config_opt *opts, const char *program, const char 
     if (nrest)
         *nrest = kept - 1;
     return p.error;
+}
+
+union any_value {
+    char *string;
+    struct config_list list;
+    bool flag;
+    uint64_t number;
+};
+
+static bool named(const char *const *names, const char *name)
+{
+    for (; *names; names++) {
+        if (!strcmp(*names, name))
+            return true;
+    }
+    return false;
+}
+
+int config_reload(const struct config_opt *opts, const char *program, const char *default_file,
+                  int argc, char **argv, const char *const *names)
+{
+    union any_value fresh[MAX_OPTS] = {0};
+    struct config_opt table[MAX_OPTS + 1] = {0};
+    bool exit_now;
+
+    for (size_t i = 0; opts[i].name; i++) {
+        assert(i < MAX_OPTS);
+        table[i] = opts[i];
+        table[i].value = &fresh[i];
+    }
+    int rc = config_parse(table, program, "", default_file, argc, argv, NULL, NULL, &exit_now);
+    for (size_t i = 0; rc == 0 && opts[i].name; i++) {
+        if (!named(names, opts[i].name))
+            continue;
+        assert(opts[i].type == CONFIG_STRING);
+        free(*(char **)opts[i].value);
+        *(char **)opts[i].value = fresh[i].string;
+        fresh[i].string = NULL;
+    }
+    config_free(table);
+    return rc;
 }

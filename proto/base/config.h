@@ -36,6 +36,11 @@ struct config_opt {
 int config_parse(const struct config_opt *opts, const char *program, const char *usage,
                  const char *default_file, int argc, char **argv, char ***rest, int *nrest,
                  bool *exit_now);
+/* Reads file and command line again, as config_parse did, for the options of these names (a list that ends
+ * with NULL; strings without a default): theirs are replaced, what is said of others is checked only. Returns 0,
+ * or -EINVAL after a message on stderr: then nothing has changed. Not thread-safe. */
+int config_reload(const struct config_opt *opts, const char *program, const char *default_file,
+                  int argc, char **argv, const char *const *names);
 void config_free(const struct config_opt *opts);
 int config_parse_size(const char *s, uint64_t *out); /* 0 or -EINVAL / -ERANGE */
 int config_parse_msec(const char *s, uint64_t *out);

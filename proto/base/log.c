@@ -2,8 +2,9 @@
  * several threads (and of several processes on one O_APPEND file) do not mix. Control characters in
  * the text are replaced: peers' strings end up here.
  *
- * Threads: state is set by log_init and log_set_debug before threads start and only read
- * afterwards. */
+ * Threads: program and descriptor are set by log_init before threads start and only read
+ * afterwards; log_reopen puts another file behind the same descriptor. Level and modules may change at any
+ * time: the list in use is one of two, the other one is filled and then taken. */
 #include "log.h"
 
 #include <errno.h>
@@ -22,8 +23,15 @@ static struct {
     char program[32];
     _Atomic enum log_level level;
     int fd;
-    char debug[256]; /* ",mod,mod," or "," */
-} state = {.level = LOG_LVL_INFO, .fd = STDERR_FILENO, .debug = ","};
+    char lists[2][256];           /* of modules: ",mod,mod," or "," */
+    _Atomic(const char *) debug; /* the one in use */
+} state = {.level = LOG_LVL_INFO, .fd = STDERR_FILENO, .lists = {",", ","}, .debug = state.lists[0]};
+
+static int open_file(const char *file)
+{
+    int fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    return fd < 0 ? -errno : fd;
+}
 
 int log_init(const char *program, enum log_level level, const char *file)
 {
@@ -31,13 +39,23 @@ int log_init(const char *program, enum log_level level, const char *file)
     state.level = level;
     if (!file)
         return 0;
-    int fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    int fd = open_file(file);
     if (fd < 0)
-        return -errno;
+        return fd;
     if (state.fd != STDERR_FILENO)
         close(state.fd);
     state.fd = fd;
     return 0;
+}
+
+int log_reopen(const char *file)
+{
+    int fd = open_file(file);
+    if (fd < 0)
+        return fd;
+    int rc = dup3(fd, state.fd, state.fd == STDERR_FILENO ? 0 : O_CLOEXEC) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
 }
 
 void log_set_level(enum log_level level)
@@ -58,7 +76,9 @@ int log_parse_level(const char *s, enum log_level *out)
 
 void log_set_debug(const char *modules)
 {
-    snprintf(state.debug, sizeof state.debug, ",%s,", modules ? modules : "");
+    char *unused = state.debug == state.lists[0] ? state.lists[1] : state.lists[0];
+    snprintf(unused, sizeof state.lists[0], ",%s,", modules ? modules : "");
+    state.debug = unused;
 }
 
 bool log_enabled(enum log_level level, const char *module)
@@ -67,12 +87,13 @@ bool log_enabled(enum log_level level, const char *module)
 
     if (level <= state.level)
         return true;
-    if (level != LOG_LVL_DEBUG || !state.debug[1])
+    const char *debug = state.debug;
+    if (level != LOG_LVL_DEBUG || !debug[1])
         return false;
-    if (strstr(state.debug, ",all,"))
+    if (strstr(debug, ",all,"))
         return true;
     snprintf(key, sizeof key, ",%s,", module);
-    return strstr(state.debug, key) != NULL;
+    return strstr(debug, key) != NULL;
 }
 
 static size_t put_prefix(char *line, size_t cap, enum log_level level, const char *module)

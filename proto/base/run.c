@@ -1,8 +1,10 @@
-/* A daemon's log and pid file. Bad options are answered on standard error, since there is no log
- * yet; a pid file that cannot be written is for the log. */
+/* A daemon's log, pid file and signals. Bad options are answered on standard error, since there is no log
+ * yet; a pid file that cannot be written is for the log. SIGHUP is what logrotate(8) and administrators
+ * send to make a daemon take a look at its files again: whatever is wrong with them, it goes on as before. */
 #include "run.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -57,4 +59,56 @@ unsigned run_raise_files(void)
         }
     }
     return r.rlim_cur < FILES_MAX ? (unsigned)r.rlim_cur : FILES_MAX;
+}
+
+void run_block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+void run_unblock_signals(const sigset_t *set)
+{
+    signal(SIGHUP, SIG_IGN);
+    pthread_sigmask(SIG_UNBLOCK, set, NULL);
+}
+
+static void reload(const struct run_reload *r)
+{
+    static const char *const names[] = {"log-level", "debug", NULL};
+    enum log_level level = LOG_LVL_INFO;
+    int rc = r->log_file ? log_reopen(r->log_file) : 0;
+    if (rc != 0)
+        log_error("--log-file=%s cannot be opened again: %s; going on in the former file",
+                  r->log_file, err_str(rc));
+    rc = config_reload(r->opts, r->program, r->default_file, r->argc, r->argv, names);
+    if (rc == 0 && *r->log_level)
+        rc = log_parse_level(*r->log_level, &level);
+    if (rc == 0) {
+        log_set_level(level);
+        log_set_debug(*r->debug);
+    } else {
+        log_error("SIGHUP: the configuration file has a mistake (%s --config=FILE names it), or its "
+                  "log-level is none of error, warn, info and debug: both stay as they were",
+                  r->program);
+    }
+    if (r->more)
+        r->more(r->arg);
+    log_info("SIGHUP: looked again at %sthe log level%s", r->log_file ? "the log file, " : "",
+             r->more ? " and the certificates" : "");
+}
+
+int run_wait(const sigset_t *set, const struct run_reload *r)
+{
+    int sig;
+    for (;;) {
+        if (sigwait(set, &sig) != 0)
+            continue;
+        if (sig != SIGHUP)
+            return sig;
+        reload(r);
+    }
 }

@@ -1,7 +1,10 @@
-/* What each daemon does in the same way at its start: the log its options ask for, the pid file.
- * Main thread, before others start. */
+/* What each daemon does in the same way: the log its options ask for, the pid file, signals. Main
+ * thread; all but run_wait before others start. */
 #ifndef REPLFS_BASE_RUN_H
 #define REPLFS_BASE_RUN_H
+#include <signal.h>
+
+#include "config.h"
 
 /* Starts the log as --log-level, --log-file and --debug say; each may be NULL. 0; -EINVAL: no such
  * level; or the code of log_init. What is wrong has been said on stderr then. */
@@ -11,4 +14,22 @@ int run_pid_file(const char *path);
 /* Raises the limit of open files as far as the system lets us, once. Returns how many there may be
  * then. */
 unsigned run_raise_files(void);
+/* Blocks the signals that run_wait waits for, in this thread and those it starts; *set gets them. */
+void run_block_signals(sigset_t *set);
+
+struct run_reload { /* what SIGHUP reads again */
+    const struct config_opt *opts;
+    const char *program, *default_file;
+    int argc;
+    char **argv;
+    char **log_level, **debug; /* variables of opts */
+    const char *log_file;      /* or NULL */
+    void (*more)(void *arg);   /* what else the daemon renews; may be NULL */
+    void *arg;
+};
+/* Waits for SIGTERM or SIGINT and returns which. SIGHUP meanwhile reopens the log and takes over the
+ * log level and modules of the configuration file; it ends nothing, not even when the file is wrong. */
+int run_wait(const sigset_t *set, const struct run_reload *r);
+/* From here on a second SIGTERM or SIGINT ends the process at once; SIGHUP still does not. */
+void run_unblock_signals(const sigset_t *set);
 #endif

@@ -30,7 +30,7 @@ void conn_connect_next(struct rpc_conn *c, int err)
             return;
         }
         const struct addr *a = &c->addrs[c->iaddr++];
-        if (!c->loop->tls && !c->loop->cfg.insecure && !addr_is_loopback(a)) {
+        if (!c->loop->use_tls && !c->loop->cfg.insecure && !addr_is_loopback(a)) {
             addr_format(a, text, sizeof text);
             log_debug("%s: skipping %s: no plaintext beyond loopback", c->target, text);
             err = EPERM;
@@ -109,7 +109,7 @@ static int resolve_now(struct rpc_loop *l, const char *addr, struct addr addrs[A
     bool local = !strncmp(addr, "localhost:", 10);
     int n = addr_resolve(addr, !local, false, addrs, why, sizeof why);
 
-    if (n > 0 && !l->tls && !l->cfg.insecure && !addr_is_loopback(&addrs[0])) {
+    if (n > 0 && !l->use_tls && !l->cfg.insecure && !addr_is_loopback(&addrs[0])) {
         log_error("%s: plaintext is allowed to loopback addresses only; give TLS certificates "
                   "(tls-cert, tls-key, tls-ca) or say insecure",
                   addr);

@@ -540,7 +540,7 @@ static void connect_step(struct rpc_conn *c)
     addr_format(&c->addrs[c->iaddr - 1], c->peer.addr, sizeof c->peer.addr);
     pthread_mutex_lock(&c->lock);
     if (c->state == CONN_CONNECTING) {
-        if (!c->loop->tls) {
+        if (!c->loop->use_tls) {
             c->state = CONN_HELLO;
             send_hello_locked(c, false);
         } else if (tls_attach(c) == 0) {

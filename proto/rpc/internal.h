@@ -3,6 +3,7 @@
  * Locks, in the order of taking them:
  *   1. rpc_conn.lock   send queue, SSL object, state, calls of one connection
  *   2. worker.lock     timers, posted connections, connection list of one epoll thread
+ *   3. rpc_loop.lock   listeners, resolver threads, the TLS context
  * admission.lock (who is connected) is not held together with others.
  * Neither is held while a callback runs. Fields marked [worker] belong to the connection's own
  * thread. */
@@ -48,13 +49,14 @@ struct admission {
 
 struct rpc_loop {
     struct rpc_config cfg; /* strings are copies */
-    SSL_CTX *tls;          /* NULL: plaintext */
+    bool use_tls;          /* else plaintext */
+    SSL_CTX *tls;          /* under lock; NULL: plaintext */
     unsigned nworkers;
     struct worker *workers;
     atomic_uint next_worker;
     atomic_bool stopping; /* dial no more */
     struct admission admission;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* the last one to be taken */
     pthread_cond_t resolved;
     unsigned resolving;         /* under lock: resolver threads alive */
     struct listener *listeners; /* under lock */

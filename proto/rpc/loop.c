@@ -268,6 +268,9 @@ static void loop_release(struct rpc_loop *l)
 {
     SSL_CTX_free(l->tls);
     free((char *)(uintptr_t)l->cfg.name);
+    free((char *)(uintptr_t)l->cfg.tls_cert);
+    free((char *)(uintptr_t)l->cfg.tls_key);
+    free((char *)(uintptr_t)l->cfg.tls_ca);
     free(l->workers);
     pthread_cond_destroy(&l->resolved);
     admission_free(&l->admission);
@@ -289,9 +292,12 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     admission_init(&l->admission, cfg);
     l->cfg = *cfg;
     l->cfg.name = copy_or_null(cfg->name ? cfg->name : "");
-    if (cfg->tls_cert || cfg->tls_key || cfg->tls_ca)
+    l->cfg.tls_cert = copy_or_null(cfg->tls_cert);
+    l->cfg.tls_key = copy_or_null(cfg->tls_key);
+    l->cfg.tls_ca = copy_or_null(cfg->tls_ca);
+    l->use_tls = cfg->tls_cert || cfg->tls_key || cfg->tls_ca;
+    if (l->use_tls)
         rc = tls_ctx_new(cfg, &l->tls);
-    l->cfg.tls_cert = l->cfg.tls_key = l->cfg.tls_ca = NULL; /* read; the caller's strings */
     unsigned want = cfg->threads ? cfg->threads : 1;
     l->workers = calloc(want, sizeof *l->workers);
     if (!l->workers)

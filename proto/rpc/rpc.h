@@ -64,6 +64,9 @@ struct rpc_req { /* a request received; lives until rpc_reply* consumes it */
 /* *out gets a running loop (threads started). 0, or a negative code after logging what is wrong
  * (unreadable certificate: file and OpenSSL's reason). Ignores SIGPIPE process-wide. */
 int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out);
+/* Reads the TLS files again: connections made from here on use them. 0 (also without TLS), or a negative
+ * code after logging what is wrong: then the former ones stay. One thread at a time. */
+int rpc_loop_reload_tls(struct rpc_loop *l);
 /* Closes all connections (their calls end with ERR_SHUTDOWN), joins the threads, frees. */
 void rpc_loop_free(struct rpc_loop *l);
 /* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. What is not due by

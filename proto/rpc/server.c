@@ -121,7 +121,7 @@ static void accepted(struct listener *li, int fd, const struct addr *from)
     conn_set_sockopts(fd);
     conn_ref_internal(c); /* its worker may end it at any time from here on */
     conn_register(c);
-    int rc = conn_adopt_fd(c, fd, li->loop->tls ? CONN_TLS : CONN_HELLO);
+    int rc = conn_adopt_fd(c, fd, li->loop->use_tls ? CONN_TLS : CONN_HELLO);
     if (rc < 0)
         conn_die(c, rc, "%s: cannot serve the connection: %s", c->target, err_str(rc));
     conn_unref_internal(c);
@@ -193,7 +193,7 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
         return n;
     }
     for (int i = 0; i < n; i++) {
-        if (!l->tls && !l->cfg.insecure && !addr_is_loopback(&addrs[i])) {
+        if (!l->use_tls && !l->cfg.insecure && !addr_is_loopback(&addrs[i])) {
             log_error(
                 "will not listen on %s: plaintext is allowed on loopback only; give certificates "
                 "(tls-cert, tls-key, tls-ca), or allow plaintext on a trusted network with "

@@ -113,9 +113,28 @@ int tls_ctx_new(const struct rpc_config *cfg, SSL_CTX **out)
     return 0;
 }
 
+int rpc_loop_reload_tls(struct rpc_loop *l)
+{
+    SSL_CTX *fresh;
+
+    if (!l->use_tls)
+        return 0;
+    int rc = tls_ctx_new(&l->cfg, &fresh);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&l->lock);
+    SSL_CTX *old = l->tls;
+    l->tls = fresh;
+    pthread_mutex_unlock(&l->lock);
+    SSL_CTX_free(old);
+    return 0;
+}
+
 int tls_attach(struct rpc_conn *c)
 {
-    c->ssl = SSL_new(c->loop->tls);
+    pthread_mutex_lock(&c->loop->lock);
+    c->ssl = SSL_new(c->loop->tls); /* keeps its context when that is replaced */
+    pthread_mutex_unlock(&c->loop->lock);
     if (!c->ssl || SSL_set_fd(c->ssl, c->fd) != 1) {
         ERR_clear_error();
         return -ENOMEM;
