@@ -88,7 +88,7 @@ static void on_closed(void *arg, struct rpc_conn *c)
 static void on_request(void *arg, struct rpc_req *req)
 {
     struct heartbeat *h = arg;
-    serve_request(h->cfg.service, req);
+    serve_metad(h->cfg.service, req);
 }
 
 /* Takes c (its reference) as the connection, ending the former. */

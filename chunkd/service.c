@@ -461,7 +461,7 @@ static const struct entry table[] = {
     {REPLFS__ENVELOPE__BODY_APPEND_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, forward_append},
     {REPLFS__ENVELOPE__BODY_READ_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_read},
     {REPLFS__ENVELOPE__BODY_SYNC_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_sync},
-    {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_METAD, orders_request},
+    {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_NONE, NULL}, /* see serve_metad */
 };
 
 static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
@@ -472,13 +472,11 @@ static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
     return NULL;
 }
 
-void serve_request(void *arg, struct rpc_req *req)
+static void serve(struct service *s, struct rpc_req *req, const struct entry *e)
 {
-    struct service *s = arg;
     pthread_mutex_lock(&s->mu);
     s->inflight++; /* before looking at stopping: serve_stop then waits for us */
     pthread_mutex_unlock(&s->mu);
-    const struct entry *e = find_entry(req->env->body_case);
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
     if (serve_stopping(s))
         serve_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
@@ -494,4 +492,16 @@ void serve_request(void *arg, struct rpc_req *req)
         serve_fail(s, req, -ERR_TIMEOUT, 0, "the deadline had passed on arrival");
     else
         e->handler(s, req);
+}
+
+void serve_request(void *arg, struct rpc_req *req)
+{
+    serve(arg, req, find_entry(req->env->body_case));
+}
+
+void serve_metad(struct service *s, struct rpc_req *req)
+{
+    static const struct entry order = {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_METAD,
+                                       orders_request};
+    serve(s, req, req->env->body_case == order.body ? &order : NULL);
 }

@@ -23,6 +23,8 @@ void serve_stop(struct service *s);
 void serve_free(struct service *s); /* after serve_stop and the loop's end; NULL is fine */
 /* Consumes req: dispatches it. For rpc_service.request, arg is the service. Loop threads. */
 void serve_request(void *arg, struct rpc_req *req);
+/* The same for what comes on a connection that we dialled to metad: its orders. */
+void serve_metad(struct service *s, struct rpc_req *req);
 
 /* Who we are, once metad said so. Requests before end with ERR_NOT_REGISTERED. */
 void serve_identity(struct service *s, const char *cluster, uint32_t chunkd);

@@ -6,11 +6,11 @@
 #include <stddef.h>
 
 struct loop_config {
-    size_t bufsize;       /* of the largest request */
-    unsigned max_threads; /* two at least: what one waits for may have to be read */
-    unsigned patience_s;  /* so long calls may take at the end */
-    sigset_t signals;     /* that end us, SIGHUP and SIGUSR1; blocked in all threads */
-    void (*cut)(void *);  /* ends the connection to the kernel: some call waits for it */
+    size_t bufsize;         /* of the largest request */
+    unsigned max_threads;   /* two at least: what one waits for may have to be read */
+    unsigned patience_s;    /* so long calls may take at the end */
+    sigset_t signals;       /* that end us, SIGHUP and SIGUSR1; blocked in all threads */
+    void (*cut)(void *);    /* ends the connection to the kernel: some call waits for it */
     void (*reload)(void *); /* on SIGHUP, which does not end us; on the main thread */
     void *arg;
 };

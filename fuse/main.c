@@ -290,7 +290,8 @@ static void reload(void *arg)
         log_error("log_file %s cannot be opened again: %s; going on in the former file",
                   m->log_path, err_str(rc));
     client_reload_tls(m->ctx.client);
-    log_info("SIGHUP: looked again at %s%s", m->log_path ? "the log file" : "nothing, there is no log file",
+    log_info("SIGHUP: looked again at %s%s",
+             m->log_path ? "the log file" : "nothing, there is no log file",
              m->o.tls_cert ? " and the certificates" : "");
 }
 

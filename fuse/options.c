@@ -58,7 +58,8 @@ static const struct opt_def own_opts[] = {
     {"tls_cert", OPT_STRING, OFF(tls_cert), 0, 0, "FILE", "certificate of this client (PEM)"},
     {"tls_key", OPT_STRING, OFF(tls_key), 0, 0, "FILE", "its private key"},
     {"tls_ca", OPT_STRING, OFF(tls_ca), 0, 0, "FILE", "certificate authority of the cluster"},
-    {"insecure", OPT_BOOL, OFF(insecure), 0, 0, NULL, "allow plain text beyond loopback"},
+    {"insecure", OPT_BOOL, OFF(insecure), 0, 0, NULL,
+     "allow connections without TLS to other computers"},
     {"host_id", OPT_STRING, OFF(host_id), 0, 0, "ID", "identity of this host (default machine-id)"},
     {"log_file", OPT_STRING, OFF(log_file), 0, 0, "FILE",
      "log of the background process (default: syslog)"},
@@ -67,7 +68,8 @@ static const struct opt_def own_opts[] = {
 #undef OFF
 #define N_OWN (sizeof own_opts / sizeof *own_opts)
 
-/* Flags of the mount itself, understood by libfuse or by mount(2). */
+/* Flags of the mount itself, understood by libfuse or by mount(2). libfuse's default is nosuid,nodev, and it is
+ * ours: whoever can write to the cluster from another computer is not to become root on this one. */
 static const char *const kernel_opts[] = {"rw",    "ro",   "suid",   "nosuid", "dev",
                                           "nodev", "exec", "noexec", "dirsync"};
 /* Nothing to do: handled by mount(8), or the way it is anyway. */
@@ -228,12 +230,8 @@ static void add_kernel(struct options *o, const char *name)
         abort();
     free(o->kernel);
     o->kernel = joined;
-    if (!strcmp(name, "suid") || !strcmp(name, "nosuid"))
-        o->suid_set = true;
     if (!strcmp(name, "ro") || !strcmp(name, "rw"))
         o->ro = name[1] == 'o';
-    if (!strcmp(name, "dev") || !strcmp(name, "nodev"))
-        o->dev_set = true;
 }
 
 static int one_option(struct options *o, char *opt, bool sloppy, char *err, size_t n)
@@ -298,10 +296,6 @@ static int finish(struct options *o, bool as_root, char *err, size_t n)
                     o->tls_ca ? "" : " tls_ca");
     if (!o->allow_other_set)
         o->allow_other = as_root;
-    if (as_root && !o->suid_set) /* libfuse's own default is nosuid,nodev */
-        add_kernel(o, "suid");
-    if (as_root && !o->dev_set)
-        add_kernel(o, "dev");
     if (o->strictatime) /* as the kernel takes them together */
         o->noatime = false;
     if (o->noatime)

@@ -55,7 +55,7 @@ static const struct config_opt options[] = {
      .type = CONFIG_STRING,
      .value = &flags.listen,
      .arg = "ADDR",
-     .help = "address to serve, default :7000, or loopback only without TLS and --insecure"},
+     .help = "address to serve, default :7000, or only this computer without TLS and --insecure"},
     {.name = "heartbeat",
      .type = CONFIG_MSEC,
      .value = &flags.heartbeat_ms,
@@ -123,7 +123,7 @@ static const struct config_opt options[] = {
     {.name = "insecure",
      .type = CONFIG_BOOL,
      .value = &flags.insecure,
-     .help = "allow plaintext beyond loopback: whoever reaches the port can read and change "
+     .help = "serve other computers without TLS: whoever reaches the port can read and change "
              "everything"},
     {.name = "log-level",
      .type = CONFIG_STRING,
@@ -393,8 +393,8 @@ int main(int argc, char **argv)
     sigset_t signals;
 
     run_block_signals(&signals);
-    int rv = config_parse(options, PROGRAM, usage, CONFIG_FILE, argc, argv, &rest, &nrest,
-                          &exit_now);
+    int rv =
+        config_parse(options, PROGRAM, usage, CONFIG_FILE, argc, argv, &rest, &nrest, &exit_now);
     if (rv != 0 || exit_now) {
         config_free(options);
         return rv != 0 ? EXIT_USAGE : 0;

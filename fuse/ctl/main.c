@@ -40,7 +40,7 @@ static void usage(FILE *out)
         "  --json               machine-readable output with stable keys\n"
         "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd list, quota list)\n"
         "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
-        "  --insecure           allow plain text beyond loopback, for --meta\n"
+        "  --insecure           allow --meta on another computer without TLS\n"
         "  --help, --version\n\nSee replfsctl(1).\n",
         out);
 }

@@ -23,9 +23,10 @@ static struct {
     char program[32];
     _Atomic enum log_level level;
     int fd;
-    char lists[2][256];           /* of modules: ",mod,mod," or "," */
+    char lists[2][256];          /* of modules: ",mod,mod," or "," */
     _Atomic(const char *) debug; /* the one in use */
-} state = {.level = LOG_LVL_INFO, .fd = STDERR_FILENO, .lists = {",", ","}, .debug = state.lists[0]};
+} state = {
+    .level = LOG_LVL_INFO, .fd = STDERR_FILENO, .lists = {",", ","}, .debug = state.lists[0]};
 
 static int open_file(const char *file)
 {

@@ -91,9 +91,10 @@ static void reload(const struct run_reload *r)
         log_set_level(level);
         log_set_debug(*r->debug);
     } else {
-        log_error("SIGHUP: the configuration file has a mistake (%s --config=FILE names it), or its "
-                  "log-level is none of error, warn, info and debug: both stay as they were",
-                  r->program);
+        log_error(
+            "SIGHUP: the configuration file has a mistake (%s --config=FILE names it), or its "
+            "log-level is none of error, warn, info and debug: both stay as they were",
+            r->program);
     }
     if (r->more)
         r->more(r->arg);

@@ -6,8 +6,11 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 /* Cuts text into host and port. 0 or -EINVAL. */
 static int split(const char *text, char *host, size_t host_len, const char **port)
@@ -80,8 +83,18 @@ bool addr_is_loopback(const struct addr *a)
 
 void addr_format(const struct addr *a, char *out, size_t len)
 {
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&a->sa;
     char host[64], port[16];
 
+    if (a->sa.ss_family == AF_UNIX) { /* abstract: "\0replfs/127.0.0.1:7000", see local.c */
+        int n = (int)a->len - (int)offsetof(struct sockaddr_un, sun_path) - 1;
+        const char *slash = n > 0 ? memchr(un->sun_path + 1, '/', (size_t)n) : NULL;
+        if (slash)
+            snprintf(out, len, "%.*s", n - (int)(slash - un->sun_path), slash + 1);
+        else
+            snprintf(out, len, "(this computer)");
+        return;
+    }
     if (getnameinfo((const struct sockaddr *)&a->sa, a->len, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         snprintf(out, len, "(unknown address)");
@@ -94,5 +107,11 @@ int addr_port(const struct addr *a)
     const struct sockaddr_in *v4 = (const struct sockaddr_in *)&a->sa;
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&a->sa;
 
+    if (a->sa.ss_family == AF_UNIX) {
+        char text[128];
+        addr_format(a, text, sizeof text);
+        const char *colon = strrchr(text, ':');
+        return colon ? (int)strtol(colon + 1, NULL, 10) : 0;
+    }
     return ntohs(a->sa.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
 }

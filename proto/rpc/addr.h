@@ -1,4 +1,5 @@
-/* Text addresses: "host:port", "[v6]:port", ":port". Private to rpc. */
+/* Text addresses: "host:port", "[v6]:port", ":port"; and the UNIX sockets that stand for loopback ones
+ * (local.c). Private to rpc. */
 #ifndef REPLFS_RPC_ADDR_H
 #define REPLFS_RPC_ADDR_H
 #include <stdbool.h>

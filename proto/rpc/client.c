@@ -11,12 +11,47 @@
 
 #define LOG_MODULE "rpc"
 
-/* On the worker: connects to the next address that plaintext rules allow. err: why the former
- * failed. */
-void conn_connect_next(struct rpc_conn *c, int err)
+static void give_up(struct rpc_conn *c, int err)
 {
+    const char *hint = "";
+
+    if (c->to.sa.ss_family == AF_UNIX && err == ECONNREFUSED)
+        hint = " (no program of this computer serves it without TLS; one that was started with "
+               "insecure is "
+               "reached with insecure only)";
+    conn_die(c, err ? -err : -EHOSTUNREACH, "cannot connect to %s: %s%s", c->target,
+             strerror(err ? err : EHOSTUNREACH), hint);
+}
+
+/* The next address to try, in c->to; false: there is none. A loopback address is its UNIX socket first,
+ * and a TCP one only if everybody is trusted. *err: why one was left out. */
+static bool next_addr(struct rpc_conn *c, int *err)
+{
+    const struct rpc_loop *l = c->loop;
     char text[64] = "";
 
+    while (c->iaddr < c->naddrs) {
+        c->to = c->addrs[c->iaddr];
+        if (local_used(l, &c->to) && !c->tried_local) {
+            local_name(&c->to, &c->to);
+            c->tried_local = l->cfg.insecure;
+            c->iaddr += l->cfg.insecure ? 0 : 1;
+            return true;
+        }
+        c->tried_local = false;
+        c->iaddr++;
+        if (l->use_tls || l->cfg.insecure)
+            return true;
+        addr_format(&c->to, text, sizeof text);
+        log_debug("%s: skipping %s: no plaintext beyond this computer", c->target, text);
+        *err = EPERM;
+    }
+    return false;
+}
+
+/* On the worker: connects to the next address. err: why the former one failed. */
+void conn_connect_next(struct rpc_conn *c, int err)
+{
     for (;;) {
         pthread_mutex_lock(&c->lock);
         int old = c->fd;
@@ -24,25 +59,20 @@ void conn_connect_next(struct rpc_conn *c, int err)
         pthread_mutex_unlock(&c->lock);
         if (old >= 0)
             close(old);
-        if (c->iaddr >= c->naddrs) {
-            conn_die(c, err ? -err : -EHOSTUNREACH, "cannot connect to %s: %s", c->target,
-                     strerror(err ? err : EHOSTUNREACH));
+        if (!next_addr(c, &err)) {
+            give_up(c, err);
             return;
         }
-        const struct addr *a = &c->addrs[c->iaddr++];
-        if (!c->loop->use_tls && !c->loop->cfg.insecure && !addr_is_loopback(a)) {
-            addr_format(a, text, sizeof text);
-            log_debug("%s: skipping %s: no plaintext beyond loopback", c->target, text);
-            err = EPERM;
-            continue;
-        }
-        int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        int fd = socket(c->to.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0) {
             err = errno;
             continue;
         }
-        conn_set_sockopts(fd);
-        int rc = connect(fd, (const struct sockaddr *)&a->sa, a->len);
+        if (c->to.sa.ss_family == AF_UNIX)
+            local_sockopts(fd);
+        else
+            conn_set_sockopts(fd);
+        int rc = connect(fd, (const struct sockaddr *)&c->to.sa, c->to.len);
         err = rc < 0 && errno != EINPROGRESS ? errno : 0;
         if (err) {
             close(fd);
@@ -110,9 +140,10 @@ static int resolve_now(struct rpc_loop *l, const char *addr, struct addr addrs[A
     int n = addr_resolve(addr, !local, false, addrs, why, sizeof why);
 
     if (n > 0 && !l->use_tls && !l->cfg.insecure && !addr_is_loopback(&addrs[0])) {
-        log_error("%s: plaintext is allowed to loopback addresses only; give TLS certificates "
-                  "(tls-cert, tls-key, tls-ca) or say insecure",
-                  addr);
+        log_error(
+            "%s: without TLS only programs of this computer can be reached; give certificates "
+            "(tls-cert, tls-key, tls-ca), or trust everybody on the network with insecure",
+            addr);
         return -EPERM;
     }
     if (n > 0 || local)

@@ -434,6 +434,14 @@ static bool judge_hello(struct rpc_conn *c, const Replfs__Hello *h)
     enum rpc_role role = role_parse(h->role);
     char want[64];
 
+    if (c->stranger) {
+        refuse(c, ERR_ROLE,
+               "%s: without TLS only root, the user that this program runs as and the user "
+               "'replfs' are "
+               "served; run it as one of them, or use TLS (tls-cert, tls-key, tls-ca)",
+               c->target);
+        return false;
+    }
     if (h->version < RPC_PROTO_VERSION || h->min_version > RPC_PROTO_VERSION) {
         refuse(
             c, ERR_VERSION,
@@ -525,6 +533,22 @@ static void tls_step(struct rpc_conn *c)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Whoever listens on a UNIX socket must be one of us before it hears a word. */
+static bool judge_listener(struct rpc_conn *c)
+{
+    struct ucred who;
+
+    if (c->to.sa.ss_family != AF_UNIX || c->loop->cfg.insecure ||
+        local_trusted(c->loop, c->fd, &who))
+        return true;
+    conn_die(c, -EPERM,
+             "%s: the program that listens there (pid %d) runs as user %u, which is neither root, "
+             "our own "
+             "user nor 'replfs': it is not trusted; use TLS, or say insecure to trust everybody",
+             c->target, (int)who.pid, (unsigned)who.uid);
+    return false;
+}
+
 /* connect(2) finished: goes on to TLS or Hello, or to the next address. */
 static void connect_step(struct rpc_conn *c)
 {
@@ -537,7 +561,9 @@ static void connect_step(struct rpc_conn *c)
         conn_connect_next(c, err);
         return;
     }
-    addr_format(&c->addrs[c->iaddr - 1], c->peer.addr, sizeof c->peer.addr);
+    if (!judge_listener(c))
+        return;
+    addr_format(&c->to, c->peer.addr, sizeof c->peer.addr);
     pthread_mutex_lock(&c->lock);
     if (c->state == CONN_CONNECTING) {
         if (!c->loop->use_tls) {

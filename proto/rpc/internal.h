@@ -21,6 +21,7 @@
 #include "rpc/timers.h"
 
 #define RBUF_SIZE 65536u
+#define RPC_BACKLOG 512
 #define READY_MS 10000        /* connect + TLS + Hello must be done by then */
 #define LINGER_MS 1000        /* for the peer to read our refusal */
 #define HELD_HIGH (64u << 20) /* bytes an accepted peer may make us hold before we stop reading */
@@ -54,7 +55,8 @@ struct rpc_loop {
     unsigned nworkers;
     struct worker *workers;
     atomic_uint next_worker;
-    atomic_bool stopping; /* dial no more */
+    atomic_bool stopping;       /* dial no more */
+    uid_t own_uid, account_uid; /* whom local peers may run as, besides root */
     struct admission admission;
     pthread_mutex_t lock; /* the last one to be taken */
     pthread_cond_t resolved;
@@ -158,7 +160,10 @@ struct rpc_conn {
 
     struct addr addrs[ADDR_MAX]; /* [worker] while connecting */
     int naddrs, iaddr;
-    uint8_t *rbuf; /* [worker] bytes rpos..rend are unread */
+    bool tried_local; /* [worker] the UNIX socket of addrs[iaddr] */
+    struct addr to;   /* [worker] what we connect to */
+    bool stranger;    /* accepted: a local user that is not trusted; set before others see c */
+    uint8_t *rbuf;    /* [worker] bytes rpos..rend are unread */
     size_t rpos, rend;
     bool have_frame; /* [worker] frame is decoded, its envelope or payload still coming */
     uint8_t header[FRAME_HEADER];
@@ -192,6 +197,17 @@ void worker_timer_set(struct worker *w, struct worker_timer *t, int64_t when);
 void worker_timer_clear(struct worker *w, struct worker_timer *t);
 void worker_post(struct rpc_conn *c); /* c->worker will run conn_posted(c); not when DEAD */
 int worker_watch(struct worker *w, int fd, uint32_t events, struct source *s);
+
+/* ---- local.c ---- */
+void local_init(struct rpc_loop *l); /* whom to trust; before threads */
+/* Whether the address stands for a UNIX socket; its address, of a loopback one. */
+bool local_used(const struct rpc_loop *l, const struct addr *a);
+void local_name(const struct addr *tcp, struct addr *out);
+/* A listening socket for a loopback address (port 0: any), or -errno. */
+int local_listen(const struct addr *tcp);
+void local_sockopts(int fd);
+/* Whether the user at the other end of a UNIX socket may be a peer; *who is filled in. */
+bool local_trusted(const struct rpc_loop *l, int fd, struct ucred *who);
 
 /* ---- tls.c ---- */
 int tls_ctx_new(const struct rpc_config *cfg, SSL_CTX **out);

@@ -296,6 +296,7 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     l->cfg.tls_key = copy_or_null(cfg->tls_key);
     l->cfg.tls_ca = copy_or_null(cfg->tls_ca);
     l->use_tls = cfg->tls_cert || cfg->tls_key || cfg->tls_ca;
+    local_init(l);
     if (l->use_tls)
         rc = tls_ctx_new(cfg, &l->tls);
     unsigned want = cfg->threads ? cfg->threads : 1;

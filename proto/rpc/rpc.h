@@ -10,7 +10,7 @@
  * own and replies from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread.
  * Sending tries the socket at once from the calling thread; what does not fit is queued. A
  * connection is TLS (1.3, mutual) when the loop has TLS material, else plaintext, which is refused
- * for addresses other than loopback unless `insecure`. */
+ * unless `insecure`; between programs of one computer it is a UNIX socket whose other end must be a user we trust (local.c). */
 #ifndef REPLFS_RPC_RPC_H
 #define REPLFS_RPC_RPC_H
 #include <stdbool.h>
@@ -37,7 +37,7 @@ struct rpc_config {
     enum rpc_role role;          /* ours, told in Hello */
     const char *name;            /* for peers' logs */
     unsigned threads;            /* epoll threads, >= 1 */
-    bool insecure;               /* plaintext beyond loopback */
+    bool insecure;               /* plaintext TCP: everybody is trusted */
     unsigned max_conns;          /* accepted ones; 0: 4096. The rest of the descriptors is ours */
     unsigned max_conns_per_addr; /* 0: 512; of them at most 64 that have not said Hello */
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files; all or none */

@@ -17,7 +17,6 @@
 #include "base/mix.h"
 
 #define LOG_MODULE "rpc"
-#define BACKLOG 512
 #define ACCEPT_PAUSE_MS 100
 #define DEFAULT_DEADLINE_MS 60000
 
@@ -111,7 +110,15 @@ static void accepted(struct listener *li, int fd, const struct addr *from)
 {
     struct rpc_conn *c = conn_new(li->loop, &li->svc, true);
 
-    addr_format(from, c->peer.addr, sizeof c->peer.addr);
+    if (from->sa.ss_family == AF_UNIX) {
+        struct ucred who;
+        c->stranger = !local_trusted(li->loop, fd, &who);
+        snprintf(c->peer.addr, sizeof c->peer.addr, "pid %d of user %u", (int)who.pid,
+                 (unsigned)who.uid);
+        local_sockopts(fd);
+    } else {
+        addr_format(from, c->peer.addr, sizeof c->peer.addr);
+    }
     snprintf(c->target, sizeof c->target, "%s", c->peer.addr);
     if (!admit(&li->loop->admission, c, from, fd)) {
         close(fd);
@@ -157,7 +164,7 @@ static int bind_one(const struct addr *a)
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (a->sa.ss_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    if (bind(fd, (const struct sockaddr *)&a->sa, a->len) < 0 || listen(fd, BACKLOG) < 0) {
+    if (bind(fd, (const struct sockaddr *)&a->sa, a->len) < 0 || listen(fd, RPC_BACKLOG) < 0) {
         int rc = -errno;
         close(fd);
         return rc;
@@ -166,7 +173,7 @@ static int bind_one(const struct addr *a)
 }
 
 /* The first address that can be bound; ":port" tries IPv6 first, which then takes IPv4 too. */
-static int bind_any(const struct addr *addrs, int n, bool any)
+static int bind_any(const struct rpc_loop *l, const struct addr *addrs, int n, bool any)
 {
     int fd = -EADDRNOTAVAIL;
 
@@ -174,7 +181,8 @@ static int bind_any(const struct addr *addrs, int n, bool any)
         for (int i = 0; i < n; i++) {
             if (pass == 0 && addrs[i].sa.ss_family != AF_INET6)
                 continue;
-            fd = bind_one(&addrs[i]);
+            bool local = local_used(l, &addrs[i]) && !l->cfg.insecure;
+            fd = local ? local_listen(&addrs[i]) : bind_one(&addrs[i]);
             if (fd >= 0)
                 return fd;
         }
@@ -195,14 +203,15 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
     for (int i = 0; i < n; i++) {
         if (!l->use_tls && !l->cfg.insecure && !addr_is_loopback(&addrs[i])) {
             log_error(
-                "will not listen on %s: plaintext is allowed on loopback only; give certificates "
-                "(tls-cert, tls-key, tls-ca), or allow plaintext on a trusted network with "
+                "will not listen on %s: without TLS only programs of this computer are served; "
+                "give "
+                "certificates (tls-cert, tls-key, tls-ca), or trust everybody on the network with "
                 "insecure, or listen on 127.0.0.1%s",
                 addr, strrchr(addr, ':'));
             return -EPERM;
         }
     }
-    int fd = bind_any(addrs, n, addr[0] == ':');
+    int fd = bind_any(l, addrs, n, addr[0] == ':');
     if (fd < 0) {
         log_error("cannot listen on %s: %s", addr, err_str(fd));
         return fd;

@@ -289,6 +289,16 @@ static void unregistered_and_foreign_roles_are_refused(void **state)
     struct rpc_result res;
     assert_int_equal(rpc_call_wait(rig.conn[1], &env, NULL, 5000, &res), -ERR_ROLE);
     rpc_result_free(&res);
+    /* nor does it help to say that one is metad: orders come on the connection that the chunkd made */
+    struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "another metad", .threads = 1};
+    struct rpc_loop *loop;
+    struct rpc_conn *conn;
+    assert_int_equal(rpc_loop_new(&rc, &loop), 0);
+    assert_int_equal(rpc_dial(loop, chunkd_addr(rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL, &conn), 0);
+    assert_int_equal(rpc_call_wait(conn, &env, NULL, 5000, &res), -ERR_ROLE);
+    rpc_result_free(&res);
+    rpc_conn_unref(conn);
+    rpc_loop_free(loop);
     Replfs__StatusReq st = REPLFS__STATUS_REQ__INIT;
     RPC_ENVELOPE(env2, STATUS_REQ, status_req, &st);
     assert_int_equal(rpc_call_wait(rig.conn[1], &env2, NULL, 5000, &res), -ERR_PROTOCOL);

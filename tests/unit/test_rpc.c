@@ -248,15 +248,15 @@ static void test_addresses(void **state)
 
 static void test_insecure_listens_everywhere(void **state)
 {
-    struct rpc_config cfg = server_cfg;
+    struct rpc_config cfg = server_cfg, cli_cfg = client_cfg;
     struct side srv, cli;
     struct rpc_conn *c;
     int port;
 
     (void)state;
-    cfg.insecure = true;
+    cfg.insecure = cli_cfg.insecure = true;
     side_start(&srv, &cfg, false);
-    side_start(&cli, &client_cfg, false);
+    side_start(&cli, &cli_cfg, false);
     assert_int_equal(rpc_listen(srv.loop, ":0", &srv.svc, &port), 0);
     snprintf(srv.addr, sizeof srv.addr, "127.0.0.1:%d", port);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);

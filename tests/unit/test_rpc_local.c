@@ -1,0 +1,197 @@
+/* Local peers without TLS: who may talk to whom, seen by other users of the computer. The strangers are child
+ * processes of another user, which takes root; without it those tests are skipped. */
+#include "rpc_rig.h"
+
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#define STRANGER 65534
+
+/* Runs fn in a child of that user; it returns what fn does, 0 to 255. The child must not use the loops. */
+static int as_user(uid_t uid, int (*fn)(void *arg), void *arg)
+{
+    int status;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(setgid(uid) || setuid(uid) ? 99 : fn(arg));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* 0: served; 1: refused with the reason. */
+static int dial_and_ask(void *arg)
+{
+    const char *addr = arg;
+    struct rpc_loop *loop;
+    struct rpc_conn *c;
+
+    if (rpc_loop_new(&client_cfg, &loop) || rpc_dial(loop, addr, RPC_ROLE_ANY, NULL, &c))
+        return 98;
+    int code = ask_code(c, ECHO, 5000);
+    if (code == 0)
+        return 0;
+    bool told = strstr(rpc_conn_error(c), "without TLS only root") != NULL;
+    if (!told)
+        fprintf(stderr, "told: %s\n", rpc_conn_error(c));
+    return code == -ERR_ROLE && told ? 1 : 97;
+}
+
+/* A user who is not us gets nothing, whatever role he claims. */
+static void test_other_user_is_refused(void **state)
+{
+    struct side srv;
+
+    (void)state;
+    if (geteuid())
+        skip();
+    side_start(&srv, &server_cfg, true);
+    assert_int_equal(as_user(STRANGER, dial_and_ask, srv.addr), 1);
+    assert_int_equal(as_user(0, dial_and_ask, srv.addr), 0);
+    assert_int_equal(srv.requests, 1);
+    side_stop(&srv);
+}
+
+/* Behind the address is no port that everybody can connect to. */
+static void test_no_port(void **state)
+{
+    struct side srv;
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+    (void)state;
+    side_start(&srv, &server_cfg, true);
+    sa.sin_port = htons((uint16_t)srv.port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    close(fd);
+    side_stop(&srv);
+}
+
+struct false_daemon {
+    int ready, done; /* pipes */
+    char addr[64];
+    int port;
+};
+
+/* Takes the address of a daemon and counts the bytes that it is told: 0 is the right answer. */
+static int false_daemon(void *arg)
+{
+    struct false_daemon *f = arg;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    char buf[512];
+    int n = snprintf(un.sun_path + 1, sizeof un.sun_path - 1, "replfs/%s", f->addr);
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)f->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), tcp = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+
+    if (bind(fd, (struct sockaddr *)&un, len) || listen(fd, 1))
+        return 96;
+    setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(tcp, (struct sockaddr *)&in, sizeof in) || listen(tcp, 1))
+        return 95;
+    if (write(f->ready, "", 1) != 1)
+        return 94;
+    int c = accept(fd, NULL, NULL);
+    return c < 0 ? 93 : recv(c, buf, sizeof buf, 0) > 0 ? 1 : 0;
+}
+
+static void *run_false_daemon(void *arg)
+{
+    return (void *)(intptr_t)as_user(STRANGER, false_daemon, arg);
+}
+
+/* A user who listens at a daemon's address while that is down is told nothing and not believed. */
+static void test_other_user_listens(void **state)
+{
+    struct side srv, cli;
+    struct false_daemon f;
+    struct rpc_conn *c;
+    pthread_t t;
+    void *told;
+    int ready[2];
+    char byte;
+
+    (void)state;
+    if (geteuid())
+        skip();
+    side_start(&srv, &server_cfg, true);
+    snprintf(f.addr, sizeof f.addr, "%s", srv.addr);
+    f.port = srv.port;
+    side_stop(&srv);
+    assert_int_equal(pipe(ready), 0);
+    f.ready = ready[1];
+    assert_int_equal(pthread_create(&t, NULL, run_false_daemon, &f), 0);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    side_start(&cli, &client_cfg, false);
+    assert_int_equal(rpc_dial(cli.loop, f.addr, RPC_ROLE_METAD, NULL, &c), 0);
+    assert_int_equal(ask_code(c, ECHO, 5000), -EPERM);
+    assert_non_null(strstr(rpc_conn_error(c), "runs as user 65534"));
+    rpc_conn_unref(c);
+    side_stop(&cli);
+    assert_int_equal(pthread_join(t, &told), 0);
+    assert_int_equal((intptr_t)told, 0);
+    close(ready[0]);
+    close(ready[1]);
+}
+
+/* Two daemons cannot have one address; it is free again when its daemon is gone. */
+static void test_address_in_use(void **state)
+{
+    struct side a, b;
+    int port;
+
+    (void)state;
+    side_start(&a, &server_cfg, true);
+    side_start(&b, &server_cfg, false);
+    assert_int_equal(rpc_listen(b.loop, a.addr, &b.svc, &port), -EADDRINUSE);
+    side_stop(&a);
+    assert_int_equal(rpc_listen(b.loop, a.addr, &b.svc, &port), 0);
+    assert_int_equal(port, a.port);
+    side_stop(&b);
+}
+
+/* Without insecure a daemon that serves everybody is not taken for a local one, and the way out is named. */
+static void test_insecure_daemon(void **state)
+{
+    struct rpc_config all = server_cfg, cli_all = client_cfg;
+    struct side srv, cli;
+    struct rpc_conn *c;
+
+    (void)state;
+    all.insecure = cli_all.insecure = true;
+    side_start(&srv, &all, true);
+    side_start(&cli, &client_cfg, false);
+    assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
+    assert_int_equal(ask_code(c, ECHO, 5000), -ECONNREFUSED);
+    assert_non_null(strstr(rpc_conn_error(c), "reached with insecure"));
+    rpc_conn_unref(c);
+    side_stop(&cli);
+    side_start(&cli, &cli_all, false);
+    assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
+    assert_int_equal(ask_code(c, ECHO, 5000), 0);
+    rpc_conn_unref(c);
+    side_stop(&srv);
+    /* and one that trusts everybody reaches a local one, too */
+    side_start(&srv, &server_cfg, true);
+    assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
+    assert_int_equal(ask_code(c, ECHO, 5000), 0);
+    rpc_conn_unref(c);
+    side_stop(&cli);
+    side_stop(&srv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_other_user_is_refused), cmocka_unit_test(test_no_port),
+        cmocka_unit_test(test_other_user_listens),    cmocka_unit_test(test_address_in_use),
+        cmocka_unit_test(test_insecure_daemon),
+    };
+    log_init("test_rpc_local", LOG_LVL_ERROR, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
