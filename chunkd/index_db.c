@@ -183,7 +183,7 @@ static int open_env(struct index_db *db, const char *path, uint32_t identity, bo
     mdb_env_set_maxreaders(db->env, 1024);
     mdb_env_set_mapsize(db->env, db->map_size);
     /* NOTLS: a thread may read while it has the write transaction open. */
-    rc = mdb_env_open(db->env, path, MDB_NOTLS | MDB_NORDAHEAD, 0644);
+    rc = mdb_env_open(db->env, path, MDB_NOTLS | MDB_NORDAHEAD, 0600);
     MDB_txn *txn;
     if (!rc)
         rc = mdb_txn_begin(db->env, NULL, 0, &txn);
@@ -204,7 +204,7 @@ int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool *f
     char path[4128];
     if (snprintf(path, sizeof path, "%s/index", dir) >= (int)sizeof path)
         return -ENAMETOOLONG;
-    if (mkdir(path, 0755) && errno != EEXIST)
+    if (mkdir(path, 0700) && errno != EEXIST)
         return -errno;
     struct index_db *db = calloc(1, sizeof *db);
     if (!db)

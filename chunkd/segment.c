@@ -247,7 +247,7 @@ int segments_create(struct segments *t, struct segment **out)
     struct segment *sg = segment_new(t->next_id);
     if (!sg)
         return -ENOMEM;
-    sg->fd = openat(t->dirfd, sg->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    sg->fd = openat(t->dirfd, sg->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int rc = sg->fd < 0 ? -errno : header_write(t, sg);
     if (!rc) {
         t->dir_unsynced = true;

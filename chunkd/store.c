@@ -32,6 +32,7 @@
 #define LOG_MODULE "store"
 #define HERE_MAX (128u << 10)
 #include "base/log.h"
+#include "base/private.h"
 #include "base/thread.h"
 
 /* ---- queue ---- */
@@ -340,13 +341,14 @@ static int check_identity(struct store *s)
 
 static int take_lock(struct store *s)
 {
+    static const char *const names[] = {"seg-", "replfs.id", "lock", "spare", "index", NULL};
     char path[4128];
     snprintf(path, sizeof path, "%s/lock", s->dir);
-    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0)
         return -errno;
     if (!flock(s->lock_fd, LOCK_EX | LOCK_NB))
-        return 0;
+        return private_dir(s->dir, names);
     log_error("%s is in use by another replfs-chunkd (its lock is held): stop that one first",
               s->dir);
     return -ERR_LOCKED;

@@ -122,7 +122,7 @@ int store_id_write(const char *dir, const struct store_id *id)
         return -errno;
     unlinkat(dirfd, "replfs.id.new", 0);
     CLEANUP(close_fdp)
-    int fd = openat(dirfd, "replfs.id.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int fd = openat(dirfd, "replfs.id.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     rc = write_whole(fd, text, (size_t)len);

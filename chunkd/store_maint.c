@@ -96,7 +96,7 @@ static void spare_make(struct store *s)
     if (s->spare || st.avail < 8ull * STORE_SPARE)
         return;
     CLEANUP(close_fdp)
-    int fd = openat(s->segs.dirfd, SPARE_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    int fd = openat(s->segs.dirfd, SPARE_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd >= 0 && !fallocate(fd, 0, 0, STORE_SPARE))
         s->spare = true;
     else if (fd >= 0)

@@ -31,6 +31,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/private.h"
 
 #define LOG_MODULE "mlog"
 #define LOCK_PATIENCE_NS                                                                           \
@@ -101,7 +102,7 @@ static int write_id(const char *dir, const char *uuid)
         rv = mlog_dir_path(path, dir, "replfs.id");
     if (rv != 0)
         return rv;
-    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
     if (write(fd, text, (size_t)n) != n || fsync(fd) < 0 || rename(tmp, path) < 0)
@@ -155,13 +156,15 @@ int mlog_dir_read_id(const char *dir, char uuid[37])
 
 int mlog_dir_lock(const char *dir, int *out)
 {
+    static const char *const names[] = {"log",  "checkpoint-", "hwm",      "replfs.id",
+                                        "lock", "cap.key",     "replaced", NULL};
     char path[MLOG_PATH];
     int rv = mlog_dir_path(path, dir, "lock");
 
     *out = -1;
     if (rv != 0)
         return rv;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
         rv = -errno;
         log_error("%s: cannot be opened: %s", path, err_str(rv));
@@ -178,6 +181,11 @@ int mlog_dir_lock(const char *dir, int *out)
             return -ERR_LOCKED;
         }
         nanosleep(&(struct timespec){.tv_nsec = 20 * NSEC_PER_MSEC}, NULL);
+    }
+    rv = private_dir(dir, names);
+    if (rv != 0) {
+        close(fd);
+        return rv;
     }
     *out = fd;
     return 0;

@@ -73,7 +73,7 @@ int mlog_hwm_open(struct mlog_hwm *h, const char *dir, bool create)
     if (rv != 0)
         return rv;
     bool missing = access(path, F_OK) < 0;
-    h->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (create ? O_TRUNC : 0), 0644);
+    h->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (create ? O_TRUNC : 0), 0600);
     if (h->fd < 0) {
         rv = -errno;
         log_error("%s: cannot be opened: %s", path, err_str(rv));
