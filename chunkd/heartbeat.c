@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/thread.h"
 
 #define LOG_MODULE "heartbeat"
@@ -212,12 +213,15 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     hb.n_changes = recs.n;
     hb.seq = ++h->seq;
     inventory_told(inv, &hb.digest, &hb.count);
+    hb.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    hb.cert_end_s = (uint64_t)rpc_cert_end(h->cfg.loop);
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &hb);
     struct rpc_result res;
     int rc = call(h, &env, REPLFS__ENVELOPE__BODY_HEARTBEAT_REPLY, &res);
     if (rc == 0) {
         const Replfs__HeartbeatReply *rep = res.rep->heartbeat_reply;
         serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
+        serve_metad_time(h->cfg.service, rep->cap_now_s);
         h->want_report |= with_changes && rep->want_report;
         if (with_changes)
             h->nbatch = 0;
@@ -282,6 +286,7 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         return -ERR_PROTOCOL;
     }
     serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
+    serve_metad_time(h->cfg.service, rep->cap_now_s);
     h->heartbeat_ms = rep->heartbeat_ms ? rep->heartbeat_ms : 1000;
     int rc = disks_adopt(h->cfg.disks, rep->cluster, rep->chunkd);
     if (rc != 0) {
@@ -334,6 +339,11 @@ static int register_at(struct heartbeat *h, const char *addr)
     r.addr = h->addr;
     r.disks = stats;
     r.n_disks = disks_count(h->cfg.disks);
+    r.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    r.cert_end_s = (uint64_t)rpc_cert_end(h->cfg.loop);
+    char boot[MACHINE_ID_MAX];
+    machine_boot_id(boot); /* "" when there is none: then it tells nothing */
+    r.boot_id = boot;
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     rc = call(h, &env, REPLFS__ENVELOPE__BODY_REGISTER_REPLY, &res);
     if (rc == 0)

@@ -19,6 +19,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/run.h"
 #include "chunkd.h"
 
@@ -84,17 +85,11 @@ static int default_host_id(void)
 {
     if (host_id)
         return 0;
-    char line[128] = "";
-    FILE *f = fopen("/etc/machine-id", "re");
-    if (f) {
-        if (!fgets(line, sizeof line, f))
-            line[0] = '\0';
-        fclose(f);
-    }
-    line[strcspn(line, "\r\n")] = '\0';
-    if (!line[0]) {
-        log_error("/etc/machine-id is missing or empty, so copies could not be kept on distinct "
-                  "hosts: run systemd-machine-id-setup, or give --host-id");
+    char line[MACHINE_ID_MAX];
+    if (machine_id(line) != 0) {
+        log_error(
+            "/etc/machine-id is missing, empty or 'uninitialized', so copies could not be kept on "
+            "distinct hosts: run systemd-machine-id-setup, or give --host-id");
         return -ENOENT;
     }
     host_id = strdup(line);

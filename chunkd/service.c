@@ -56,6 +56,8 @@ struct service {
     unsigned inflight;             /* mu */
     struct cap_key keys[MAX_KEYS]; /* mu: newest first */
     size_t nkeys;                  /* mu */
+    int64_t cap_offset;            /* mu; metad's time minus our clock_boot, seconds */
+    bool cap_told;                 /* mu: it has said */
 };
 
 /* ---- life ---- */
@@ -163,6 +165,15 @@ void serve_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes)
     atomic_fetch_add(&s->write_bytes, write_bytes);
 }
 
+void serve_metad_time(struct service *s, uint32_t now_s)
+{
+    if (now_s == 0)
+        return; /* a metad that does not tell */
+    LOCK_SCOPE(&s->mu);
+    s->cap_offset = (int64_t)now_s - clock_boot() / NSEC_PER_SEC;
+    s->cap_told = true;
+}
+
 int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
                     uint64_t session, uint32_t rights)
 {
@@ -170,11 +181,12 @@ int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t 
     pthread_mutex_lock(&s->mu);
     size_t n = s->nkeys;
     memcpy(keys, s->keys, n * sizeof keys[0]);
+    int64_t now =
+        s->cap_told ? clock_boot() / NSEC_PER_SEC + s->cap_offset : clock_wall() / NSEC_PER_SEC;
     pthread_mutex_unlock(&s->mu);
     if (n == 0)
         return -ERR_NOT_REGISTERED;
-    return cap_check(keys, n, cap->data, cap->len, chunk, session, rights,
-                     (uint32_t)(clock_wall() / NSEC_PER_SEC));
+    return cap_check(keys, n, cap->data, cap->len, chunk, session, rights, (uint32_t)now);
 }
 
 int serve_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg)

@@ -31,6 +31,8 @@ void serve_identity(struct service *s, const char *cluster, uint32_t chunkd);
 /* A key that verifies capabilities; a wrong length is ignored, former keys stay valid for a while.
  */
 void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len);
+/* metad's time, by which capabilities end: our own clock may be hours away. 0: not told. */
+void serve_metad_time(struct service *s, uint32_t now_s);
 struct serve_load {
     uint32_t inflight;                /* requests under way */
     uint64_t read_bytes, write_bytes; /* since start */

@@ -371,8 +371,7 @@ bool nodes_no_room(struct nodes *n, uint64_t bytes)
 void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
                uint8_t out[CAP_LEN])
 {
-    uint32_t expiry = (uint32_t)(clock_wall() / NSEC_PER_SEC) + 3600;
-    cap_make(&n->cap_key, chunk, session, rights, expiry, out);
+    cap_make(&n->cap_key, chunk, session, rights, nodes_cap_now(n) + CAP_LIFE_S, out);
 }
 
 size_t nodes_missing(struct nodes *n, char ***out)
@@ -479,6 +478,7 @@ static void on_session_closed(void *arg, uint64_t session)
     struct nodes *n = arg;
     pthread_mutex_lock(&n->lock);
     reports_floor_del(n, session);
+    clocks_forget(n, session);
     pthread_mutex_unlock(&n->lock);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
@@ -519,6 +519,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     snprintf(n->dir, sizeof n->dir, "%s", cfg->dir ? cfg->dir : "");
     snprintf(n->addr, sizeof n->addr, "%s", cfg->addr ? cfg->addr : "");
     n->started = clock_mono();
+    clocks_init(n);
     n->seed = (uint64_t)clock_wall();
     n->settling = true;
     n->epoch = (uint64_t)clock_wall(); /* differs from any a client saw before a restart */

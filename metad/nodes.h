@@ -57,6 +57,8 @@ bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
 void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
                uint8_t out[CAP_LEN]);
+/* What a client's clock says; one that is far away is named in health. Takes the fsm read lock. */
+void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms);
 void nodes_space(struct nodes *n, uint64_t *total,
                  uint64_t *avail); /* raw bytes over all live disks */
 /* Whether so many raw bytes surely do not fit; false while chunkds are still reporting. */

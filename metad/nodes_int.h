@@ -16,6 +16,7 @@
 #define NODE_CHECKS_MAX 64u                  /* quick verifications under way at one chunkd */
 #define NODES_WRITE_QUIET (3 * NSEC_PER_SEC) /* a chunk extended so recently is left alone */
 #define NODES_DELETE_BATCH 4096u
+#define NODE_TWIN_SILENT (30 * NSEC_PER_SEC) /* another daemon with the same id has gone */
 
 /* soft_flags of struct fsm_chunk */
 enum {
@@ -87,6 +88,17 @@ struct node {
     uint32_t ndels, del_cap;
     bool deleting; /* a DeleteOrder is under way */
     uint32_t jobs, checks;
+    int64_t skew;      /* of its clock against ours, ns; 0: unknown */
+    uint64_t cert_end; /* wall seconds; 0: none */
+    char boot_id[64];  /* of its computer; "" unknown */
+    /* another daemon says that it is this chunkd */
+    int64_t twin_first, twin_last; /* mono; 0: none does */
+    char twin_addr[128], twin_name[64];
+};
+struct client_clock { /* of one that is far from ours */
+    uint64_t session;
+    int64_t skew;
+    char name[128];
 };
 
 enum order_kind { ORDER_COPY, ORDER_VERIFY, ORDER_DELETE };
@@ -160,6 +172,9 @@ struct nodes {
     uint32_t nfloors;
     uint64_t future_chunks; /* reported, but numbered beyond what the log ever reserved */
     uint64_t lost_seen;
+    int64_t cap_wall, cap_boot; /* the time that capabilities are made with, and when that was */
+    struct client_clock clocks[64];
+    unsigned nclocks;
     struct job_stat stat[JOB_KINDS];
     struct order *to_send;
     int64_t rate_at, judged_at, walked_at;
@@ -204,6 +219,12 @@ const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 /* ---- nodes_register.c ---- */
 int nodes_cap_key_load(struct nodes *n);
 void nodes_replaced_load(struct nodes *n); /* lock held */
+
+/* ---- clocks.c: lock held ---- */
+void clocks_init(struct nodes *n);
+int64_t clocks_skew(uint64_t wall_ms); /* of a clock that was told, against ours, ns. Any thread */
+void clocks_forget(struct nodes *n, uint64_t session);
+uint32_t nodes_cap_now(const struct nodes *n); /* seconds. Any thread */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
 void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */

@@ -176,6 +176,9 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;
     d->want_report = false;
+    d->skew = clocks_skew(r->wall_ms);
+    d->cert_end = r->cert_end_s;
+    snprintf(d->boot_id, sizeof d->boot_id, "%s", r->boot_id ? r->boot_id : "");
     nodes_disks_set(n, d, r->disks, r->n_disks);
     find_replaced(n, d);
     n->epoch++;
@@ -193,6 +196,7 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     rep.heartbeat_ms = n->cfg.heartbeat_ms;
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
+    rep.cap_now_s = nodes_cap_now(n);
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -205,6 +209,20 @@ static bool taken(const struct nodes *n, const struct node *d, const struct rpc_
            silent <= (int64_t)n->cfg.suspect_ms;
 }
 
+/* Lock held. Another daemon wants to be d, which is alive: so does one whose former connection has not
+ * been missed yet, but not for long. */
+static void note_twin(struct node *d, const struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    const struct rpc_peer *peer = rpc_conn_peer(req->conn);
+    int64_t now = clock_mono();
+    if (!d->twin_last || now - d->twin_last > NODE_TWIN_SILENT)
+        d->twin_first = now;
+    d->twin_last = now;
+    full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->twin_addr);
+    snprintf(d->twin_name, sizeof d->twin_name, "%s", r->host_name ? r->host_name : "");
+}
+
 static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
 {
     struct rpc_conn *old = NULL;
@@ -214,6 +232,8 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
     bool busy = d && taken(n, d, req->conn);
     if (d)
         nodes_label(d, label);
+    if (busy)
+        note_twin(d, req);
     if (d && !busy) {
         take_in(n, d, req, &old);
         log_info("%s registered", nodes_label(d, label));

@@ -125,6 +125,57 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
                        "delete files, raise that chunkd's --capacity, or add a chunkd");
 }
 
+/* Two daemons with copies of one data directory: only one of them can be the chunkd. */
+static void check_twin(struct status_ask *a, const struct node *d)
+{
+    char label[256];
+    bool there = d->twin_last && a->now - d->twin_last < NODE_TWIN_SILENT;
+    if (!there || d->twin_last - d->twin_first < (int64_t)a->n->cfg.suspect_ms * NSEC_PER_MSEC)
+        return;
+    status_problem(a, 1, "chunkd-twice",
+                   status_text(a,
+                               "another daemon (%s, %s) says that it is %s: its data directory is "
+                               "a copy of that one's",
+                               d->twin_name, d->twin_addr, nodes_label(d, label)),
+                   "stop one of the two; a computer whose disk was cloned gets an empty data "
+                   "directory, with which its "
+                   "chunkd joins as a new one");
+}
+
+static bool one_host_id_two_computers(const struct node *x, const struct node *y)
+{
+    if (!x->conn || !y->conn || strcmp(x->host_id, y->host_id))
+        return false;
+    if (x->boot_id[0] && y->boot_id[0] && strcmp(x->boot_id, y->boot_id))
+        return true;
+    return x->host_name[0] && y->host_name[0] && strcmp(x->host_name, y->host_name);
+}
+
+/* Computers made from one image: they would count as one, and their copies as sharing it. */
+static void check_host_ids(struct status_ask *a)
+{
+    for (uint32_t i = 1; i < a->n->nnodes; i++) {
+        const struct node *x = a->n->node[i], *y = NULL;
+        char lx[256], ly[256];
+        bool first = x != NULL;
+        for (uint32_t k = 1; first && k < i; k++)
+            first = !a->n->node[k] || strcmp(a->n->node[k]->host_id, x->host_id);
+        for (uint32_t k = i + 1; first && k < a->n->nnodes && !y; k++)
+            if (a->n->node[k] && one_host_id_two_computers(x, a->n->node[k]))
+                y = a->n->node[k];
+        if (!y)
+            continue;
+        status_problem(
+            a, 1, "same-host-id",
+            status_text(
+                a, "%s and %s have the same host id (machine-id) %s: they count as one computer",
+                nodes_label(x, lx), nodes_label(y, ly), x->host_id),
+            "if they are two (made from one image), give one a new machine-id (rm /etc/machine-id; "
+            "systemd-machine-id-setup) and restart its chunkd; if they are one, give both the same "
+            "--host-name");
+    }
+}
+
 static void check_nodes(struct status_ask *a)
 {
     bool any = false;
@@ -134,6 +185,7 @@ static void check_nodes(struct status_ask *a)
             continue;
         any = true;
         check_chunkd(a, d);
+        check_twin(a, d);
         for (unsigned k = 0; k < d->ndisks; k++)
             check_disk(a, d, &d->disks[k]);
         check_unnamed(a, d);
@@ -226,6 +278,8 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
 {
     check_lost(a);
     check_nodes(a);
+    check_host_ids(a);
+    clocks_problems(a);
     check_goals(a);
     qsort(a->problem, a->nproblems, sizeof *a->problem, by_severity);
     r->problems = a->problem;

@@ -353,6 +353,8 @@ static void heartbeat_facts(struct nodes *n, struct node *d, const Replfs__Heart
     d->granted = 0;
     d->last_seen = now;
     d->beats++;
+    d->skew = clocks_skew(h->wall_ms);
+    d->cert_end = h->cert_end_s;
     nodes_disks_set(n, d, h->disks, h->n_disks);
 }
 
@@ -381,6 +383,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
+    rep.cap_now_s = nodes_cap_now(n);
     pthread_mutex_unlock(&n->lock);
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);

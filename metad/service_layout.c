@@ -365,6 +365,7 @@ void service_grant(struct service *s, struct rpc_req *req)
     CLEANUP(pile_free) struct pile pile = {0};
     CLEANUP(missing_free) struct missing m = {0};
 
+    rep.cap_life_s = CAP_LIFE_S;
     if (!service_session_ok(s, req, r->session, false))
         return;
     if (r->goal < 1 || r->goal > FSM_GOAL_MAX || r->count < 1 || r->n_exclude > 1024) {

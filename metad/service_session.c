@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -33,6 +34,7 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
     rep.session = session;
     rep.lease_ms = s->cfg.lease_ms;
     rep.term_ms = s->cfg.term_ms;
+    rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     rep.cluster = (char *)mlog_uuid(s->cfg.mlog);
     rep.default_min_copies = s->cfg.min_copies;
     rep.metads = (char **)(uintptr_t)s->cfg.metads;
@@ -166,6 +168,8 @@ void service_keepalive(struct service *s, struct rpc_req *req)
                           r->n_held);
     rep.lease_ms = s->cfg.lease_ms;
     rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
+    rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    nodes_client_clock(s->cfg.nodes, r->session, r->wall_ms);
     RPC_ENVELOPE(env, KEEPALIVE_REPLY, keepalive_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

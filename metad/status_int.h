@@ -31,6 +31,7 @@ void status_free(struct status_ask *a);
 /* severity 1 warning, 2 error; what and way_out must live as long as the reply. */
 void status_problem(struct status_ask *a, unsigned severity, const char *code, const char *what,
                     const char *way_out);
+void clocks_problems(struct status_ask *a); /* clocks.c. lock held */
 /* Finds what is wrong and hangs all problems into r, errors first. lock held. */
 void status_problems(struct status_ask *a, Replfs__StatusReply *r);
 #endif

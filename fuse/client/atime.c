@@ -66,7 +66,7 @@ bool atime_counts(enum client_atime mode, bool dirs, const Replfs__Attr *a, int6
 
 bool client_atime_counts(struct client *c, const Replfs__Attr *a)
 {
-    return atime_counts(c->cfg.atime, !c->cfg.nodiratime, a, clock_wall());
+    return atime_counts(c->cfg.atime, !c->cfg.nodiratime, a, client_now(c));
 }
 
 /* ---- the table ---- */
@@ -122,7 +122,7 @@ void client_accessed(struct client *c, uint64_t ino, bool dir)
         atomic_exchange(slot_of(c, ino), ino * 2) == ino * 2)
         return;
     behind_accessed(c, ino);
-    record(c, ino, clock_wall());
+    record(c, ino, client_now(c));
 }
 
 void cfile_accessed(struct cfile *f)
@@ -130,7 +130,7 @@ void cfile_accessed(struct cfile *f)
     struct client *c = f->c;
     if (c->cfg.atime == CLIENT_ATIME_NEVER)
         return;
-    int64_t now = clock_wall();
+    int64_t now = client_now(c);
     Replfs__Attr a = REPLFS__ATTR__INIT;
     pthread_mutex_lock(&f->mu);
     attr_copy(&a, &f->attr);

@@ -235,9 +235,10 @@ static bool can_wait(const Replfs__SetattrOp *op, const Replfs__Attr *a)
 }
 
 /* With the times of now filled in, and without what does nothing here. */
-static void stamp(Replfs__SetattrOp *s, const Replfs__SetattrOp *op, const Replfs__Attr *a)
+static void stamp(struct client *c, Replfs__SetattrOp *s, const Replfs__SetattrOp *op,
+                  const Replfs__Attr *a)
 {
-    int64_t now = clock_wall();
+    int64_t now = client_now(c);
     *s = *op;
     if (now <= a->ctime_ns) /* always later, as with metad's own clock */
         now = a->ctime_ns + 1;
@@ -262,7 +263,7 @@ bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr 
     struct behind_ino *b = ino_make(c, op->ino);
     if (b->shown)
         lay_over(b, a);
-    stamp(&s, op, a);
+    stamp(c, &s, op, a);
     if (!b->open || (held && !b->held)) { /* one in the queue comes before the bytes */
         b->open = job_new(c, op->ino);
         b->held = held;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/log.h"
+#include "base/machine.h"
 
 #define LOG_MODULE "client"
 #define BLOCKS_LOOK_MAX 1024u
@@ -22,11 +23,9 @@ static void read_host_id(struct client *c)
         snprintf(c->host_id, sizeof(c->host_id), "%s", c->cfg.host_id);
         return;
     }
-    FILE *f = fopen("/etc/machine-id", "re");
-    if (f && fgets(c->host_id, sizeof(c->host_id), f))
-        c->host_id[strcspn(c->host_id, "\n")] = 0;
-    if (f)
-        fclose(f);
+    char id[MACHINE_ID_MAX];
+    if (machine_id(id) == 0) /* else no copy is known to be near */
+        snprintf(c->host_id, sizeof(c->host_id), "%s", id);
 }
 
 static void locks_init(struct client *c)

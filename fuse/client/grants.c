@@ -38,14 +38,10 @@ int cloc_from(struct cloc *l, const Replfs__ChunkLoc *m)
     return 0;
 }
 
-/* rpc/cap.h: expiry is a little-endian u32 of wall seconds after key id and rights. */
-static int64_t cap_expiry(const struct cloc *l)
+/* By our own clock, since metad's may be hours away; asked: before metad was. */
+static int64_t cap_end(const Replfs__GrantReply *r, int64_t asked)
 {
-    if (l->cap_len != CAP_LEN)
-        return INT64_MAX;
-    const uint8_t *p = l->cap + 12;
-    uint32_t s = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-    return (int64_t)s * NSEC_PER_SEC;
+    return asked + (int64_t)(r->cap_life_s ? r->cap_life_s : CAP_LIFE_S) * NSEC_PER_SEC;
 }
 
 /* ---- the list of everything held (grants.mu) ---- */
@@ -108,7 +104,7 @@ void wchunk_unref(struct client *c, struct wchunk *wc)
 
 static bool still_good(struct client *c, const struct wchunk *wc)
 {
-    return wc->expiry > clock_wall() + EXPIRY_MARGIN && nodes_usable(c, &wc->loc);
+    return wc->expiry > clock_boot() + EXPIRY_MARGIN && nodes_usable(c, &wc->loc);
 }
 
 static void wait_listed(struct client *c, struct cfile *f)
@@ -212,7 +208,8 @@ static void note_missing(struct client *c, const Replfs__GrantReply *r)
 }
 
 /* Puts what metad gave into the pool. 0, or -ERR_FEW_COPIES when nothing usable was among it. */
-static int pool_add(struct client *c, unsigned goal, uint64_t session, const Replfs__GrantReply *r)
+static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t asked,
+                    const Replfs__GrantReply *r)
 {
     unsigned least = session_min_copies(c, goal);
     int rc = -ERR_FEW_COPIES;
@@ -233,7 +230,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, const Rep
         wc->session = session;
         wc->goal = goal;
         wc->loc.len = 0;
-        wc->expiry = cap_expiry(&wc->loc);
+        wc->expiry = cap_end(r, asked);
         list_add(c, wc);
         if (wc->loc.chunk > c->grants.last_id)
             c->grants.last_id = wc->loc.chunk;
@@ -255,6 +252,7 @@ static int refill(struct client *c, unsigned goal, size_t count)
     RPC_ENVELOPE(env, GRANT_REQ, grant_req, &m);
     uint64_t session = session_id(c);
     struct rpc_result res;
+    int64_t asked = clock_boot();
     int rc = session_ask(c, &env, clock_mono() + 5 * NSEC_PER_SEC, &res);
     if (!rc && res.rep->body_case != REPLFS__ENVELOPE__BODY_GRANT_REPLY)
         rc = -ERR_PROTOCOL;
@@ -263,7 +261,7 @@ static int refill(struct client *c, unsigned goal, size_t count)
         nodes_saw_epoch(c, r->nodes_epoch);
         if (!all_known(c, r))
             nodes_refresh(c);
-        rc = pool_add(c, goal, session, r);
+        rc = pool_add(c, goal, session, asked, r);
     }
     if (rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE &&
         res.rep->failure->detail) {

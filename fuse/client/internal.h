@@ -137,6 +137,10 @@ struct cloc {
     uint32_t cap_len;
     uint8_t cap[64];
 };
+/* when.c: the time for what is changed now, wall ns; what metad's clock says. */
+int64_t client_now(struct client *c);
+void client_told_time(struct client *c, uint64_t wall_ms);
+
 int cloc_from(struct cloc *l, const Replfs__ChunkLoc *m); /* 0 or -ERR_PROTOCOL */
 
 /* A chunk being written by one file. Protected by that file's mu; the links by grants.mu. */
@@ -144,7 +148,7 @@ struct wchunk {
     struct cloc loc;
     uint64_t session;
     unsigned goal;
-    int64_t expiry;         /* of the capability, clock_wall ns */
+    int64_t expiry;         /* of the capability, clock_boot ns */
     unsigned refs;          /* file's current chunk, each append buffer, unsynced list */
     uint32_t len;           /* bytes given out to appends */
     uint32_t acked, synced; /* bytes that all copies have, have on stable storage */
@@ -246,6 +250,7 @@ struct client {
     struct rpc_loop *loop;
     char host_id[64];
     atomic_bool stopping;
+    _Atomic int64_t clock_offset; /* when.c; metad's wall clock minus ours, where that is much */
 
     struct {
         pthread_mutex_t mu;

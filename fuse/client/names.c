@@ -134,9 +134,9 @@ static struct name_job *job_new(struct client *c, uint64_t session, uint64_t dir
 }
 
 /* When it happens: later than what was last seen of the directory. */
-static int64_t stamp(const Replfs__Attr *dir)
+static int64_t stamp(struct client *c, const Replfs__Attr *dir)
 {
-    int64_t now = clock_wall();
+    int64_t now = client_now(c);
     return now > dir->ctime_ns ? now : dir->ctime_ns + 1;
 }
 
@@ -199,7 +199,7 @@ bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__A
         j->create.target.data = j->bytes + op->name.len;
         if (op->target.len)
             memcpy(j->create.target.data, op->target.data, op->target.len);
-        j->create.time_ns = stamp(&dir);
+        j->create.time_ns = stamp(c, &dir);
         j->op.op_case = REPLFS__META_OP__OP_CREATE;
         j->op.create = &j->create;
         inherit(&j->create, j->create.time_ns, &dir, a);
@@ -265,7 +265,7 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
         struct name_job *j = job_new(c, session_id(c), op->parent, ino, &op->name, 0);
         j->unlink = *op;
         j->unlink.name = j->name;
-        j->unlink.time_ns = stamp(&dir);
+        j->unlink.time_ns = stamp(c, &dir);
         j->op.op_case = REPLFS__META_OP__OP_UNLINK;
         j->op.unlink = &j->unlink;
         dir.mtime_ns = dir.ctime_ns = j->unlink.time_ns;

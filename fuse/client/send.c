@@ -359,7 +359,7 @@ static struct wchunk *chunk_for(struct cfile *f, uint32_t len)
 {
     struct wchunk *wc = f->wcur;
     if (wc && (wc->failed || wc->len + len > CHUNK_MAX || wc->session != session_id(f->c) ||
-               wc->expiry < clock_wall() + 15 * NSEC_PER_SEC))
+               wc->expiry < clock_boot() + 15 * NSEC_PER_SEC))
         leave_chunk(f);
     if (!f->wcur) {
         f->wcur = grants_take(f->c, f, f->attr.goal);

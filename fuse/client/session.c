@@ -212,6 +212,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.session = round ? 0 : old;
         m.name = c->name;
         m.host_id = c->host_id;
+        m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
         struct locks_claims *claims = client_locks_claims(c, &m);
         name_open(&m, open, nopen);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
@@ -229,6 +230,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
+            client_told_time(c, res.rep->session_reply->wall_ms);
             session_opened(c, res.rep->session_reply, i);
             refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
             lcache_renew(c->lcache, sent);
@@ -607,6 +609,7 @@ static void keepalive(struct client *c)
     Replfs__KeepaliveReq m = REPLFS__KEEPALIVE_REQ__INIT;
     uint64_t held[HELD_MAX];
     m.session = session_id(c);
+    m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     m.oldest_grant = grants_oldest(c);
     m.held = held;
     m.n_held = grants_held(c, held, HELD_MAX, &m.newest_grant);
@@ -616,6 +619,7 @@ static void keepalive(struct client *c)
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
         lcache_renew(c->lcache, sent);
+        client_told_time(c, res.rep->keepalive_reply->wall_ms);
         nodes_saw_epoch(c, res.rep->keepalive_reply->nodes_epoch);
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));

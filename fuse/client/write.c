@@ -267,7 +267,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         pthread_mutex_unlock(&f->mu);
         return rc;
     }
-    f->dirty_mtime = clock_wall();
+    f->dirty_mtime = client_now(f->c);
     behind_wrote(f->c, f->ino);
     f->kill_suid |= (flags & CFILE_KILL_SUID) != 0; /* until nothing is left to commit */
     if (append && append_waits(f)) {

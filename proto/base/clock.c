@@ -1,4 +1,4 @@
-/* The two clocks. clock_gettime on these ids cannot fail on Linux; a failure is a broken machine.
+/* The clocks. clock_gettime on these ids cannot fail on Linux; a failure is a broken machine.
  */
 #include "clock.h"
 
@@ -17,6 +17,11 @@ static int64_t read_clock(clockid_t id)
 int64_t clock_mono(void)
 {
     return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t clock_boot(void)
+{
+    return read_clock(CLOCK_BOOTTIME);
 }
 
 int64_t clock_wall(void)

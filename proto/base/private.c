@@ -32,7 +32,8 @@ static int mend(int fd, const char *dir, mode_t mode)
     if (errno == EROFS)
         return 0;
     int rc = -errno;
-    log_error("%s or a file in it is open to other users (mode %03o) and cannot be closed: %s; give it to "
+    log_error("%s or a file in it is open to other users (mode %03o) and cannot be closed: %s; "
+              "give it to "
               "the user that runs the daemon (chown -R) and close it (chmod -R go=)",
               dir, (unsigned)st.st_mode & 0777, err_str(rc));
     return rc;

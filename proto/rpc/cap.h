@@ -1,6 +1,6 @@
 /* Capabilities: the right of one session to read or append one chunk for a while, signed by metad
  * with a key that chunkds got when they registered. 32 bytes: {u64 key id, u32 rights, u32 expiry
- * (wall seconds), 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session}. Any
+ * (seconds of metad's time, which it tells chunkds; clients are told how long they last), 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session}. Any
  * thread. */
 #ifndef REPLFS_RPC_CAP_H
 #define REPLFS_RPC_CAP_H
@@ -8,6 +8,7 @@
 #include <stdint.h>
 #define CAP_LEN 32u
 #define CAP_KEY_LEN 32u
+#define CAP_LIFE_S 3600u /* of each that metad makes */
 enum { CAP_READ = 1, CAP_APPEND = 2 };
 struct cap_key {
     uint64_t id;

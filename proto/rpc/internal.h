@@ -49,9 +49,10 @@ struct admission {
 };
 
 struct rpc_loop {
-    struct rpc_config cfg; /* strings are copies */
-    bool use_tls;          /* else plaintext */
-    SSL_CTX *tls;          /* under lock; NULL: plaintext */
+    struct rpc_config cfg;    /* strings are copies */
+    bool use_tls;             /* else plaintext */
+    SSL_CTX *tls;             /* under lock; NULL: plaintext */
+    _Atomic int64_t cert_end; /* wall seconds; 0: no certificate */
     unsigned nworkers;
     struct worker *workers;
     atomic_uint next_worker;
@@ -211,7 +212,8 @@ bool local_trusted(const struct rpc_loop *l, int fd, struct ucred *who);
 
 /* ---- tls.c ---- */
 int tls_ctx_new(const struct rpc_config *cfg, SSL_CTX **out);
-int tls_attach(struct rpc_conn *c); /* makes c->ssl */
+void tls_watch_end(struct rpc_loop *l); /* logs the end of our certificate when it is near, daily */
+int tls_attach(struct rpc_conn *c);     /* makes c->ssl */
 /* Under c->lock. > 0: bytes; 0: end of stream; -EAGAIN (c->ssl_wants_write tells which way);
  * other negative: broken, `why` filled in. */
 ssize_t tls_read(struct rpc_conn *c, void *p, size_t n, char *why, size_t why_len);

@@ -317,6 +317,7 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
         loop_release(l);
         return rc;
     }
+    tls_watch_end(l);
     *out = l;
     return 0;
 }

@@ -67,6 +67,10 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out);
 /* Reads the TLS files again: connections made from here on use them. 0 (also without TLS), or a negative
  * code after logging what is wrong: then the former ones stay. One thread at a time. */
 int rpc_loop_reload_tls(struct rpc_loop *l);
+#define RPC_CERT_WARN_S (30 * 86400ll) /* before its end a certificate is spoken of */
+/* When our own certificate ends, in seconds of the calendar; 0 without TLS. It is logged daily when that is
+ * soon. Any thread. */
+int64_t rpc_cert_end(struct rpc_loop *l);
 /* Closes all connections (their calls end with ERR_SHUTDOWN), joins the threads, frees. */
 void rpc_loop_free(struct rpc_loop *l);
 /* Runs fn(arg) on a loop thread after delay_ms (0: soon). Any thread. What is not due by

@@ -15,10 +15,13 @@
 #include <openssl/x509.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #define LOG_MODULE "tls"
+#define WATCH_MS (24 * 3600 * 1000u)
 #define WAY_OUT                                                                                    \
     "; both sides need certificates of one CA (scripts/mkpki makes them), given as tls-cert, "     \
     "tls-key and tls-ca"
@@ -113,6 +116,49 @@ int tls_ctx_new(const struct rpc_config *cfg, SSL_CTX **out)
     return 0;
 }
 
+/* ---- the end of our certificate ---- */
+
+static int64_t end_of(SSL_CTX *ctx)
+{
+    struct tm tm;
+    X509 *cert = SSL_CTX_get0_certificate(ctx);
+
+    if (!cert || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1) {
+        ERR_clear_error();
+        return 0;
+    }
+    return timegm(&tm);
+}
+
+static void watch(void *arg)
+{
+    struct rpc_loop *l = arg;
+    int64_t left = atomic_load(&l->cert_end) - clock_wall() / NSEC_PER_SEC;
+
+    char when[64] = "has ended";
+    if (left >= 0)
+        snprintf(when, sizeof when, "ends in %lld days", (long long)left / 86400);
+    if (atomic_load(&l->cert_end) && left < RPC_CERT_WARN_S)
+        log_warn("our certificate %s %s: make a new one (scripts/mkpki), put it in its place and "
+                 "send SIGHUP; "
+                 "without one nobody talks to us",
+                 l->cfg.tls_cert, when);
+    rpc_loop_defer(l, WATCH_MS, watch, l);
+}
+
+void tls_watch_end(struct rpc_loop *l)
+{
+    if (!l->use_tls)
+        return;
+    atomic_store(&l->cert_end, end_of(l->tls));
+    watch(l);
+}
+
+int64_t rpc_cert_end(struct rpc_loop *l)
+{
+    return atomic_load(&l->cert_end);
+}
+
 int rpc_loop_reload_tls(struct rpc_loop *l)
 {
     SSL_CTX *fresh;
@@ -125,6 +171,7 @@ int rpc_loop_reload_tls(struct rpc_loop *l)
     pthread_mutex_lock(&l->lock);
     SSL_CTX *old = l->tls;
     l->tls = fresh;
+    atomic_store(&l->cert_end, end_of(fresh));
     pthread_mutex_unlock(&l->lock);
     SSL_CTX_free(old);
     return 0;

@@ -55,6 +55,7 @@ struct rig_metad {
     int port;
     bool want_report;
     int refuse;          /* registration ends with this code */
+    uint32_t cap_now_s;  /* told as the time for capabilities */
     unsigned drop_beats; /* so many heartbeats are not believed: ERR_BUSY */
     uint32_t last_id;
 };
@@ -117,6 +118,7 @@ static void rig_register(struct rpc_req *req)
     rep.cap_key.data = (uint8_t *)rig_key.key;
     rep.cap_key.len = CAP_KEY_LEN;
     rep.cap_key_id = rig_key.id;
+    rep.cap_now_s = rig.metad.cap_now_s;
     rpc_conn_unref(n->conn);
     n->conn = rpc_conn_ref(req->conn);
     n->registers++;
@@ -151,6 +153,7 @@ static void rig_heartbeat(struct rpc_req *req)
     n->count = h->count;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     rep.want_report = rig.metad.want_report;
+    rep.cap_now_s = rig.metad.cap_now_s;
     rig.metad.want_report = false;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);

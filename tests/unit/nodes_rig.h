@@ -78,8 +78,11 @@ struct chunkd {
     unsigned nchanges;
     uint64_t seq, digest, reports;
     unsigned copies, deletes, verifies;
-    bool silent; /* no heartbeats */
-    bool refuse; /* orders fail */
+    bool silent;     /* no heartbeats */
+    bool refuse;     /* orders fail */
+    int64_t skew_ms; /* its clock */
+    char boot_id[40];
+    uint64_t cert_end;
 };
 
 struct fixture {
@@ -210,6 +213,9 @@ static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struc
     r.chunkd = id;
     r.host_id = r.host_name = k->host;
     r.addr = addr;
+    r.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC + k->skew_ms);
+    r.boot_id = k->boot_id;
+    r.cert_end_s = k->cert_end;
     r.disks = disks;
     r.n_disks = 1;
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
@@ -281,6 +287,8 @@ static bool beat(struct chunkd *k)
     h.count = k->nheld;
     disk.capacity = 1ull << 40;
     disk.avail = 1ull << 39;
+    h.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC + k->skew_ms);
+    h.cert_end_s = k->cert_end;
     h.disks = disks;
     h.n_disks = 1;
     for (unsigned i = 0; i < k->nchanges; i++) {

@@ -246,6 +246,25 @@ static void expect_refused(struct rig_append a, int code)
     assert_int_equal(rig_read(1, 50, 0, 1, &byte), -ERR_NO_CHUNK);
 }
 
+/* Clocks may be hours apart: capabilities end by the time that metad tells. */
+static void capabilities_end_by_metads_time(void **state)
+{
+    (void)state;
+    uint32_t now = (uint32_t)(clock_wall() / NSEC_PER_SEC);
+    rig.metad.cap_now_s = now - 7200;
+    rig_chunkd_start(1, 1);
+    struct rig_append late = {.chunk = 51, .len = 500, .expiry = now - 3600, .chain = one};
+    assert_int_equal(rig_append(&late).code, 0);
+    expect_refused((struct rig_append){.expiry = now - 7300}, -ERR_CAP_EXPIRED);
+    /* it goes on telling: its clock was set */
+    pthread_mutex_lock(&rig.mu);
+    rig.metad.cap_now_s = now + 7200;
+    unsigned beats = rig.node[1].beats;
+    pthread_mutex_unlock(&rig.mu);
+    rig_wait(rig.node[1].beats > beats + 1);
+    expect_refused((struct rig_append){.expiry = now + 3600}, -ERR_CAP_EXPIRED);
+}
+
 static void wrong_requests_are_refused(void **state)
 {
     (void)state;
@@ -330,6 +349,7 @@ int main(void)
         T(the_dead_hop_is_named),
         T(a_failure_deep_in_the_chain_is_passed_up),
         T(a_hanging_hop_is_named_before_the_client_gives_up),
+        T(capabilities_end_by_metads_time),
         T(wrong_requests_are_refused),
         T(unregistered_and_foreign_roles_are_refused),
         T(acknowledged_bytes_survive_a_restart),

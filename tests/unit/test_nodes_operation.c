@@ -1,0 +1,125 @@
+/* What health says of mishaps of operation: clocks that are far apart, certificates about to end, computers made
+ * from one image, a second daemon on a copy of a data directory. */
+#include "nodes_rig.h"
+
+/* The text of the first problem of that code; "" none. */
+static void what_of(const char *code, char out[static 512])
+{
+    struct rpc_result res;
+    Replfs__StatusReply *s = status(&res);
+    out[0] = '\0';
+    for (size_t i = 0; i < s->n_problems && !out[0]; i++)
+        if (!strcmp(s->problems[i]->code, code))
+            snprintf(out, 512, "%s", s->problems[i]->what);
+    rpc_result_free(&res);
+}
+
+static bool said(void *arg)
+{
+    const char *const *a = arg; /* code, text */
+    char what[512];
+    what_of(a[0], what);
+    return a[1] ? strstr(what, a[1]) != NULL : !what[0];
+}
+static void expect_said(const char *code, const char *text)
+{
+    const char *a[] = {code, text};
+    wait_until(said, a, text ? text : code);
+}
+
+static void clocks_apart_are_named(void **state)
+{
+    (void)state;
+    fx->chunkd[1].skew_ms = 2 * 3600 * 1000 + 300 * 1000;
+    join_all(3);
+    expect_said("clock", "2 h 5 min ahead of metad's");
+    expect_said("clock", "chunkd 2 (host-1");
+    pthread_mutex_lock(&fx->chunkd[1].lock);
+    fx->chunkd[1].skew_ms = -3 * 86400 * 1000ll; /* set wrong the other way */
+    pthread_mutex_unlock(&fx->chunkd[1].lock);
+    expect_said("clock", "2 d 23 h behind metad's");
+    pthread_mutex_lock(&fx->chunkd[1].lock);
+    fx->chunkd[1].skew_ms = 3000; /* as good as right */
+    pthread_mutex_unlock(&fx->chunkd[1].lock);
+    expect_said("clock", NULL);
+}
+
+static void clients_clocks_are_named(void **state)
+{
+    (void)state;
+    uint64_t now = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    nodes_client_clock(fx->nodes, 77, now);
+    expect_said("clock", NULL);
+    nodes_client_clock(fx->nodes, 77, now - 90000 * 1000);
+    expect_said("clock", "1 d 1 h behind metad's");
+    nodes_client_clock(fx->nodes, 77, 0); /* a client that does not tell */
+    expect_said("clock", NULL);
+    nodes_client_clock(fx->nodes, 77, now + 7200 * 1000);
+    expect_said("clock", "ahead of metad's");
+    close_session(77);
+    expect_said("clock", NULL);
+    nodes_client_clock(fx->nodes, 77, UINT64_MAX); /* nonsense harms nobody */
+    expect_said("clock", NULL);
+}
+
+static void ends_of_certificates_are_named(void **state)
+{
+    (void)state;
+    uint64_t now = (uint64_t)(clock_wall() / NSEC_PER_SEC);
+    fx->chunkd[0].cert_end = now + 40 * 86400;
+    fx->chunkd[1].cert_end = now + 29 * 86400 + 3600;
+    join_all(2);
+    expect_said("certificate", "the certificate of chunkd 2 (host-1");
+    expect_said("certificate", "ends in 29 days");
+    assert_true(has_problem("certificate", 1));
+    pthread_mutex_lock(&fx->chunkd[1].lock);
+    fx->chunkd[1].cert_end = now - 5;
+    pthread_mutex_unlock(&fx->chunkd[1].lock);
+    expect_said("certificate", "has ended");
+    assert_true(has_problem("certificate", 2));
+}
+
+static void computers_of_one_image_are_named(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        snprintf(fx->chunkd[i].host, sizeof fx->chunkd[i].host, "%s", i == 1 ? "other" : "same");
+    snprintf(fx->chunkd[0].boot_id, sizeof fx->chunkd[0].boot_id, "boot-a");
+    snprintf(fx->chunkd[2].boot_id, sizeof fx->chunkd[2].boot_id, "boot-a");
+    join_all(3);
+    expect_said("same-host-id", NULL); /* two chunkds of one computer */
+    leave(&fx->chunkd[2]);
+    snprintf(fx->chunkd[2].boot_id, sizeof fx->chunkd[2].boot_id, "boot-b");
+    join(&fx->chunkd[2], UUID);
+    expect_said("same-host-id", "host id (machine-id) same: they count as one computer");
+    expect_said("same-host-id", "chunkd 1 (same");
+}
+
+static void a_second_daemon_is_named(void **state)
+{
+    (void)state;
+    char detail[256] = "";
+    join_all(1);
+    snprintf(fx->chunkd[3].host, sizeof fx->chunkd[3].host, "clone");
+    struct rpc_conn *c = dial(&fx->chunkd[3]);
+    assert_int_equal(do_register(&fx->chunkd[3], UUID, 1, c, detail), -ERR_BUSY);
+    expect_said("chunkd-twice", NULL); /* it may be the same one, coming back */
+    int64_t until = clock_mono() + 400 * NSEC_PER_MSEC;
+    while (clock_mono() < until) {
+        assert_int_equal(do_register(&fx->chunkd[3], UUID, 1, c, detail), -ERR_BUSY);
+        usleep(20000); /* the pace at which a chunkd tries again */
+    }
+    expect_said("chunkd-twice", "another daemon (clone, 127.0.0.1:7103) says that it is chunkd 1");
+    rpc_conn_unref(c);
+}
+
+int main(void)
+{
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        NODES_TEST(clocks_apart_are_named),         NODES_TEST(clients_clocks_are_named),
+        NODES_TEST(ends_of_certificates_are_named), NODES_TEST(computers_of_one_image_are_named),
+        NODES_TEST(a_second_daemon_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
