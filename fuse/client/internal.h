@@ -152,14 +152,23 @@ struct wchunk {
     unsigned refs;          /* file's current chunk, each append buffer, unsynced list */
     uint32_t len;           /* bytes given out to appends */
     uint32_t acked, synced; /* bytes that all copies have, have on stable storage */
-    unsigned inflight;      /* appends sent, not answered; of no interest once failed */
-    bool direct;            /* they go to each copy at once, not along the chain (send.c) */
-    bool failed;            /* no more appends */
+    struct {                /* of each of loc.chunkds: what its last answer said */
+        uint32_t end;
+        uint64_t registration;
+    } took[COPIES_MAX];
+    unsigned inflight; /* appends sent, not answered; of no interest once failed */
+    bool direct;       /* they go to each copy at once, not along the chain (send.c) */
+    bool failed;       /* no more appends */
     bool unsynced_listed;
     bool short_sync; /* the last sync reached too few copies */
     bool borrowed;   /* of the committed map: not a grant of ours, only to be synced */
     struct wchunk *next_unsynced;
     struct wchunk *prev, *next; /* grants: live or pooled, in order of id */
+};
+
+/* A chunk that a commit named whose answer never came: metad may execute it yet. */
+struct unsure {
+    uint64_t chunk, session, seq;
 };
 
 /* ---- open files ---- */
@@ -286,6 +295,9 @@ struct client {
         pthread_cond_t cv;
         struct pool pools[COPIES_MAX + 1];
         struct wchunk *oldest, *newest; /* every chunk we hold, in order of id */
+        struct unsure *unsure;          /* chunks of commits without an answer, in order of id */
+        size_t nunsure, cap_unsure;
+        atomic_size_t any_unsure; /* nunsure, to look without the lock */
         uint64_t last_id;
         struct cfile **waiting;
         size_t nwaiting, cap_waiting;
@@ -505,6 +517,13 @@ uint64_t grants_oldest(struct client *c);
 /* Everything held, rising; *newest: the newest grant there ever was. 0 and *newest 0: more than max. */
 size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest);
 void grants_drop_all(struct client *c); /* pooled ones: the session is gone */
+/* A commit of the session, number seq, was sent and its answer will not be waited for: the chunks that
+ * it names are held until metad can no longer execute it. */
+void grants_unsure(struct client *c, uint64_t session, uint64_t seq,
+                   const Replfs__CommitOp *commit);
+/* metad has executed something of the session that said it needs no answers up to acked: what of
+ * those numbers was not executed before is refused. */
+void grants_settled(struct client *c, uint64_t session, uint64_t acked);
 void grants_missing(struct client *c, char *out, size_t cap);
 
 /* ---- cfile.c ---- */

@@ -150,8 +150,12 @@ static void rig_append(uint32_t self, struct rpc_req *req)
         rig_store(nd, m, req->payload);
     }
     Replfs__AppendReply rep = REPLFS__APPEND_REPLY__INIT;
-    rep.n_stored = n;
+    uint64_t registrations[RIG_NODES];
+    for (uint32_t i = 0; i < n; i++)
+        registrations[i] = 1001; /* what metad called them when they registered */
+    rep.n_stored = rep.n_registrations = n;
     rep.stored = ids;
+    rep.registrations = registrations;
     RPC_ENVELOPE(env, APPEND_REPLY, append_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
