@@ -211,8 +211,10 @@ static void test_unanswered_commit_holds_its_chunk(void **st)
     uint64_t chunk = copies->chunk;
     assert_true(copies->n_registrations == copies->n_chunkds && copies->registrations[0] == 1001);
     pthread_mutex_unlock(&rig.mu);
+    cfile_close(f); /* it writes no more into the chunk */
     assert_true(holds(chunk));
     rig_set(hold, false);
+    f = open_file();
     rig_set(commit_code, -ENOSPC); /* an answer, but of a change that did not happen */
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), -ENOSPC);
