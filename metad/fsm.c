@@ -89,6 +89,7 @@ void fsm_free(struct fsm *f)
         fsm_chunk_drop_locs(fsm_chunk_at(f, h));
     }
     fsm_oset_fini(&f->orphans, &f->heap);
+    fsm_oset_fini(&f->regoal, &f->heap);
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
     free(f->realms);
@@ -160,7 +161,7 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
     case REPLFS__META_OP__OP_SESSION_CLOSE:
         return fsm_op_session_close(f, op->session_close);
     case REPLFS__META_OP__OP_REAP:
-        return fsm_op_reap(f, op->reap);
+        return fsm_op_reap(f, op->reap, res);
     case REPLFS__META_OP__OP_RESERVE:
         return fsm_op_reserve(f, op->reserve);
     case REPLFS__META_OP__OP_CHUNKD_ADD:
@@ -195,6 +196,7 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
     if (index > f->applied)
         f->applied = index;
     f->now = cmd->time_ns;
+    f->steps = FSM_STEPS_MAX;
     if (!is_complete(cmd)) {
         res->code = EINVAL;
         return;

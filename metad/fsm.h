@@ -6,7 +6,7 @@
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
- * (owners of chunks), fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
+ * (owners of chunks), fsm_goal.c, fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
  * members), fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
@@ -44,6 +44,10 @@ struct fsm_result {
 /* Executes cmd at log position index (strictly increasing). Invalid commands yield a code, never an
  * assertion: an old log must replay on a newer program. Caller holds the write lock. */
 void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct fsm_result *res);
+/* What commands left to be done later: in slices of about so many extents, write lock held. True:
+ * there is more. Soft: another metad, or a replay, may do it at another time. */
+bool fsm_work(struct fsm *f, uint32_t steps);
+bool fsm_has_work(struct fsm *f); /* read lock */
 /* Called from inside fsm_apply when a chunk lost its last reference (after it left the table, loc
  * list passed) or its goal changed, or got committed bytes; NULL by default. Not part of the
  * replicated state; used by the nodes module. */

@@ -205,6 +205,24 @@ void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from)
     fsm_file_punch(f, h, from, UINT64_MAX - from);
 }
 
+/* From the front, as many extents as this command may still visit. */
+bool fsm_file_cut_some(struct fsm *f, uint32_t h)
+{
+    const struct extmap *m = &fsm_inode_at(f, h)->u.map;
+    uint64_t to = 0;
+    struct ext e;
+
+    if (extmap_count(m) <= f->steps) {
+        f->steps -= (uint32_t)extmap_count(m);
+        return true;
+    }
+    for (; f->steps && extmap_find(m, to, &e); f->steps--)
+        to = e.file_off + e.len;
+    if (to)
+        fsm_file_punch(f, h, 0, to);
+    return false;
+}
+
 void fsm_file_pin(struct fsm *f, uint32_t h, const struct ext *e)
 {
     fsm_charge(f, fsm_inode_at(f, h), e->len, 0);
@@ -234,25 +252,6 @@ void fsm_file_put(struct fsm *f, uint32_t h, const struct ext *e)
         assert(c && c->refs > 1);
         fsm_share_count(f, c, h, -1, 0);
     }
-}
-
-void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
-{
-    struct fsm_inode *i = fsm_inode_at(f, h);
-    uint64_t reserved = 0;
-    unsigned was = i->goal;
-    struct ext e;
-
-    i->goal = goal & 15;
-    if (!S_ISREG(i->mode))
-        return;
-    for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
-        if (e.chunk)
-            fsm_share_goal(f, fsm_chunk_find(f, e.chunk));
-        else
-            reserved += e.len;
-    }
-    f->n.reserved += reserved * goal - reserved * was;
 }
 
 /* ---- commit ---- */

@@ -1,4 +1,4 @@
-/* Inodes: making, finding and freeing them, attributes, replication goals, and the orphans.
+/* Inodes: making, finding and freeing them, attributes, and the orphans.
  *
  * States of an inode: named (nlink > 0), orphan (no name left; listed in f->orphans, still readable
  * and writable by whoever has it open) and freed (by ReapOp, once nobody has it open). Directories
@@ -80,6 +80,7 @@ void fsm_inode_free(struct fsm *f, uint32_t h)
         fsm_oset_fini(&i->u.dir.entries, &f->heap);
     }
     fsm_xattr_drop_all(f, i);
+    fsm_regoal_forget(f, h);
     fsm_charge(f, i, 0, -1);
     --*counter_of(f, i->mode);
     fsm_htab_remove(&f->by_ino, &fsm_inode_htab_ops, f, h);
@@ -145,7 +146,9 @@ bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino)
     return h != 0;
 }
 
-int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op)
+/* A file of very many extents goes in several commands: what one leaves of it stays an orphan, and
+ * value says how many such there are. */
+int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op, struct fsm_result *res)
 {
     struct fsm_oset_ops ops = fsm_orphan_ops(f);
 
@@ -153,6 +156,10 @@ int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op)
         uint32_t h = fsm_inode_find(f, op->ino[k]);
         if (!h || fsm_inode_at(f, h)->nlink)
             continue; /* reaped before: proposals may overlap */
+        if (S_ISREG(fsm_inode_at(f, h)->mode) && !fsm_file_cut_some(f, h)) {
+            res->value++;
+            continue;
+        }
         fsm_oset_remove(&f->orphans, &ops, h);
         fsm_inode_free(f, h);
     }
@@ -308,44 +315,5 @@ int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out)
     if (!S_ISREG(i->mode))
         return -EINVAL;
     *out = &i->u.map;
-    return 0;
-}
-
-/* ---- goals ---- */
-
-int fsm_goal(struct fsm *f, uint64_t ino)
-{
-    uint32_t h = fsm_inode_find(f, ino);
-    return h ? (int)fsm_inode_at(f, h)->goal : -ENOENT;
-}
-
-/* Inodes that vanished meanwhile are passed over, unless none is left: a tree may be worked on
- * while its goal is being set. One inode that belongs to somebody else refuses the whole command.
- */
-int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res)
-{
-    size_t found = 0;
-
-    if (op->goal < 1 || op->goal > FSM_GOAL_MAX || op->n_ino == 0)
-        return -EINVAL;
-    for (size_t k = 0; k < op->n_ino; k++) {
-        uint32_t h = fsm_inode_find(f, op->ino[k]);
-        if (!h)
-            continue;
-        if (op->uid != 0 && fsm_inode_at(f, h)->uid != op->uid)
-            return -EPERM;
-        found++;
-    }
-    if (!found)
-        return -ENOENT;
-    for (size_t k = 0; k < op->n_ino; k++) {
-        uint32_t h = fsm_inode_find(f, op->ino[k]);
-        if (!h)
-            continue;
-        fsm_inode_touch(f, fsm_inode_at(f, h), false);
-        fsm_file_set_goal(f, h, (uint8_t)op->goal);
-    }
-    if (op->n_ino == 1)
-        res->ino = op->ino[0];
     return 0;
 }

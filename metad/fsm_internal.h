@@ -16,6 +16,7 @@
 #define FSM_TARGET_MAX 4095u
 #define FSM_COMMIT_MAX 4096u    /* extents in one command */
 #define FSM_REMEMBER_MAX 16384u /* unacknowledged answers kept for one session */
+#define FSM_STEPS_MAX 65536u    /* extents that one command visits, where it need not do all */
 #define FSM_STRING_MAX 255u     /* names of sessions and hosts; longer ones are cut */
 #define FSM_DEFAULT_GOAL 2u
 #define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
@@ -123,6 +124,10 @@ struct fsm {
     struct fsm_arena dentries;
     struct fsm_htab by_ino, by_name, by_chunk, by_xattr;
     struct fsm_oset orphans; /* inodes without a name, by ino */
+    struct fsm_oset regoal;  /* soft: files whose chunks are still to follow their goal, by ino */
+    uint64_t regoal_ino, regoal_off; /* where fsm_work is */
+    bool regoal_again;               /* that one's goal has changed since it began */
+    uint32_t steps;                  /* extents that the command being applied may still visit */
     struct fsm_session **sessions;
     uint32_t nsessions, sessions_cap;
     struct fsm_member *members;
@@ -179,8 +184,7 @@ struct fsm_oset_ops fsm_orphan_ops(struct fsm *f);
 void fsm_inode_attr(struct fsm *f, const struct fsm_inode *i,
                     Replfs__Attr *out); /* of an __INIT'ed one */
 int fsm_op_setattr(struct fsm *f, const Replfs__SetattrOp *op, struct fsm_result *res);
-int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
-int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op);
+int fsm_op_reap(struct fsm *f, const Replfs__ReapOp *op, struct fsm_result *res);
 int fsm_op_atime(struct fsm *f, const Replfs__AtimeOp *op);
 
 /* ---- fsm_dir.c ---- */
@@ -216,9 +220,16 @@ void fsm_file_punch(struct fsm *f, uint32_t h, uint64_t off, uint64_t len);
 void fsm_file_pin(struct fsm *f, uint32_t h, const struct ext *e);
 void fsm_file_put(struct fsm *f, uint32_t h, const struct ext *e);
 void fsm_file_count(struct fsm *f, uint32_t h, const struct ext *e); /* as pin, charging no quota */
-void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal);
+/* The file is to go. True: its extents are few enough to go at once, and are counted; else some have
+ * gone. */
+bool fsm_file_cut_some(struct fsm *f, uint32_t h);
 int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
                   struct fsm_result *res);
+
+/* ---- fsm_goal.c ---- */
+void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal);
+void fsm_regoal_forget(struct fsm *f, uint32_t h); /* the inode goes */
+int fsm_op_set_goal(struct fsm *f, const Replfs__SetGoalOp *op, struct fsm_result *res);
 
 /* ---- fsm_share.c ---- */
 bool fsm_share_has(const struct fsm *f, const struct fsm_chunk *c, uint32_t h); /* h owns c */
@@ -227,7 +238,8 @@ uint32_t fsm_share_files(const struct fsm *f, const struct fsm_chunk *c);
 /* The extents of h that name c change by refs, the bytes that they name by bytes; h joins or leaves
  * the owners and the goal follows. The caller frees a chunk without references. */
 void fsm_share_count(struct fsm *f, struct fsm_chunk *c, uint32_t h, int refs, int64_t bytes);
-void fsm_share_goal(struct fsm *f, struct fsm_chunk *c); /* an owner's goal changed */
+/* An owner of this goal joined, or has it now; 0: one left. */
+void fsm_share_goal(struct fsm *f, struct fsm_chunk *c, unsigned now);
 void fsm_share_drop(struct fsm *f, struct fsm_chunk *c); /* before c is freed */
 
 /* ---- fsm_xattr.c ---- */

@@ -7,8 +7,9 @@
  * is cut to 32). One file that names its chunk's bytes so often that live outgrows 32 bits has an
  * entry as well. Entries go when the plain form suffices again.
  *
- * A chunk's goal is the highest among its owners: worked out anew when one joins, leaves, or gets
- * another goal. All of this follows from the extents, so a checkpoint does not hold it.
+ * A chunk's goal is the highest among its owners: it rises when one joins or gets a higher goal, and
+ * is worked out anew when one that has the highest leaves or gets a lower one; the search ends at
+ * the first other owner that has it, since none has more. All of this follows from the extents, so a checkpoint does not hold it.
  *
  * Failure modes: out of memory aborts. Thread context: fsm lock. */
 #include "fsm_internal.h"
@@ -129,13 +130,13 @@ static bool entry_count(struct fsm *f, struct fsm_share *s, uint32_t h, int refs
 
 /* ---- goals ---- */
 
-void fsm_share_goal(struct fsm *f, struct fsm_chunk *c)
+void fsm_share_goal(struct fsm *f, struct fsm_chunk *c, unsigned now)
 {
     const struct fsm_share *s = c->shared ? entry(f, c) : NULL;
     uint32_t n = s ? s->n : 1;
-    unsigned goal = 0;
+    unsigned goal = now;
 
-    for (uint32_t k = 0; k < n && goal < FSM_GOAL_MAX; k++) {
+    for (uint32_t k = 0; k < n && goal < c->goal; k++) {
         const struct fsm_inode *i = fsm_inode_at(f, s ? s->own[k].inode : c->owner);
         if (goal < i->goal)
             goal = i->goal;
@@ -169,7 +170,7 @@ void fsm_share_count(struct fsm *f, struct fsm_chunk *c, uint32_t h, int refs, i
         entry_simplify(f, c);
     }
     if (moved && c->refs)
-        fsm_share_goal(f, c);
+        fsm_share_goal(f, c, refs > 0 ? fsm_inode_at(f, h)->goal : 0);
 }
 
 /* ---- looking back ---- */

@@ -37,6 +37,9 @@
 #define LOG_MODULE "opens"
 #define SESSION_BUCKETS 1024u
 #define REAP_MAX 1000u
+#define ORPHANS_LOOK 16384u
+#define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
+#define WORK_SLICES 50u
 #define EXPIRE_MAX 64u
 #define PAUSE_NS NSEC_PER_SEC /* a longer gap between two looks was our own standstill */
 
@@ -66,6 +69,7 @@ struct opens {
     size_t nrefs, buckets;
     uint64_t *orphans; /* to be reaped when nobody has them open */
     size_t norphans, orphans_cap;
+    size_t orphans_at;        /* where to look next */
     uint64_t batch[REAP_MAX]; /* being reaped */
     size_t nbatch;
     void (*on_close)(void *arg, uint64_t session);
@@ -401,6 +405,18 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
     pthread_mutex_unlock(&o->lock);
 }
 
+/* some_left: of large files a part may still be there, to be reaped by further commands. The fsm's
+ * write lock is held. */
+static void reaped_one(struct opens *o, uint64_t ino, bool some_left)
+{
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+
+    if (some_left && fsm_getattr(o->cfg.fsm, ino, &attr) == 0 && attr.nlink == 0)
+        add_orphan(o, ino);
+    else
+        push(&o->reaped, &o->nreaped, &o->reaped_cap, ino);
+}
+
 static void reap_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct opens *o = arg;
@@ -411,7 +427,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
             add_orphan(o, o->batch[i]);
     else
         for (size_t i = 0; i < o->nbatch; i++)
-            push(&o->reaped, &o->nreaped, &o->reaped_cap, o->batch[i]);
+            reaped_one(o, o->batch[i], res->value > 0);
     if (o->nreaped > 0 || o->norphans > 0)
         pthread_cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
@@ -432,20 +448,24 @@ static bool collect_expired(struct opens *o, int64_t now)
     return o->nexpired > 0;
 }
 
-/* Moves orphans that nobody has open into `batch`. Lock held. */
+/* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
+ * goes on from there the next time: requests wait for the lock. Lock held. */
 static bool collect_orphans(struct opens *o, int64_t now)
 {
-    size_t kept = 0;
-
     if (o->nbatch > 0 || !settled(o, now))
         return false;
-    for (size_t i = 0; i < o->norphans; i++) {
-        if (o->nbatch < REAP_MAX && *ref_slot(o, NULL, o->orphans[i]) == NULL)
-            o->batch[o->nbatch++] = o->orphans[i];
-        else
-            o->orphans[kept++] = o->orphans[i];
+    size_t look = o->norphans < ORPHANS_LOOK ? o->norphans : ORPHANS_LOOK;
+    for (; look > 0 && o->nbatch < REAP_MAX; look--) {
+        if (o->orphans_at >= o->norphans)
+            o->orphans_at = 0;
+        uint64_t *at = &o->orphans[o->orphans_at];
+        if (*ref_slot(o, NULL, *at) != NULL) {
+            o->orphans_at++;
+            continue;
+        }
+        o->batch[o->nbatch++] = *at;
+        *at = o->orphans[--o->norphans];
     }
-    o->norphans = kept;
     return o->nbatch > 0;
 }
 
@@ -517,6 +537,19 @@ static void tell_watchers(struct opens *o)
     pthread_mutex_lock(&o->lock);
 }
 
+/* What commands left to do later, a while of it. No lock held. */
+static void work(struct opens *o)
+{
+    fsm_rdlock(o->cfg.fsm);
+    bool more = fsm_has_work(o->cfg.fsm);
+    fsm_unlock(o->cfg.fsm);
+    for (unsigned i = 0; more && i < WORK_SLICES; i++) {
+        fsm_wrlock(o->cfg.fsm);
+        more = fsm_work(o->cfg.fsm, WORK_STEPS);
+        fsm_unlock(o->cfg.fsm);
+    }
+}
+
 static void *thread_main(void *arg)
 {
     struct opens *o = arg;
@@ -529,15 +562,14 @@ static void *thread_main(void *arg)
         bool leads = mlog_is_leader(o->cfg.mlog);
         bool close_some = leads && collect_expired(o, now);
         bool reap_some = leads && collect_orphans(o, now);
-        if (close_some || reap_some) {
-            /* batch and expired are ours until their answers come, and nobody else writes them */
-            pthread_mutex_unlock(&o->lock);
-            if (close_some)
-                propose_close(o);
-            if (reap_some)
-                propose_reap(o);
-            pthread_mutex_lock(&o->lock);
-        }
+        pthread_mutex_unlock(&o->lock);
+        /* batch and expired are ours until their answers come, and nobody else writes them */
+        if (close_some)
+            propose_close(o);
+        if (reap_some)
+            propose_reap(o);
+        work(o);
+        pthread_mutex_lock(&o->lock);
         tell_watchers(o);
         struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
         if (!o->stop && o->nended == 0)
