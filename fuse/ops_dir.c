@@ -126,13 +126,13 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 {
     struct client *c = ops_ctx(req)->client;
     struct dirh *d = dirh_of(fi);
-    client_settle(c, ino);
-    if (!datasync)
+    int rc = client_settle(c, ino);
+    if (!rc && !datasync)
         client_flush_atime(c, ino);
     LOCK_SCOPE(&d->lock);
     unsigned lost = client_lost(c), seen = d->lost_seen;
     d->lost_seen = lost;
-    ops_reply(req, lost != seen ? -EIO : 0);
+    ops_reply(req, lost != seen ? -EIO : rc);
 }
 
 /* Whether the pages so far are all that is in the directory. */

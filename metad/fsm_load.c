@@ -201,7 +201,7 @@ static int load_answer(struct loader *l)
     struct fsm_session *s = fsm_session_find(l->f, id);
     if (!s)
         return corrupt(l, "answer for a session that is not there");
-    if (a.seq <= s->acked || s->end - s->first >= FSM_REMEMBER_MAX)
+    if (a.seq <= s->acked || s->end - s->first >= 2 * FSM_REMEMBER_MAX)
         return corrupt(l, "answer that should be forgotten");
     if (fsm_session_remember(l->f, s, &a) != 0)
         return corrupt(l, "answer twice");

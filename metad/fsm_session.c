@@ -5,7 +5,9 @@
  * that arrives again, over whatever connection, is answered from here and not executed twice.
  * Sequence numbers may arrive out of order. A number at or below acked_seq that comes once more is
  * a straggler nobody waits for: ESTALE. A session that leaves more than FSM_REMEMBER_MAX answers
- * unacknowledged gets ERR_BUSY until it acknowledges.
+ * unacknowledged gets ERR_BUSY until it acknowledges, but for numbers below the newest one remembered: the
+ * oldest of them is what it waits for. Of those there is as much room again, which a client that keeps
+ * its window never needs.
  *
  * Sessions, members and answers are sorted arrays with binary search: there are thousands of them,
  * not millions. Failure modes: codes. Thread context: fsm lock. */
@@ -172,7 +174,9 @@ bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint
                                    .repeated = true};
         return true;
     }
-    if (s->end - s->first >= FSM_REMEMBER_MAX) {
+    uint32_t kept = s->end - s->first;
+    bool late = kept && seq < s->answers[s->end - 1].seq;
+    if (kept >= (late ? 2 : 1) * FSM_REMEMBER_MAX) {
         res->code = ERR_BUSY;
         return true;
     }

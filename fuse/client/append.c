@@ -62,7 +62,13 @@ int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
     cfile_mark_dirty(f);
     uint64_t id = a->id; /* a goes with its commit, perhaps while the lock is dropped here */
     send_pump(f);
-    flush_below(f, id + 1);
+    int late = flush_below(f, id + 1, client_deadline(f->c));
+    if (late && !w.done) { /* it may still get there, and nobody is told where */
+        a = idmap_get(&f->abufs, id);
+        if (a)
+            a->wait = NULL;
+        return late;
+    }
     if (!w.rc)
         *off = w.off;
     return w.rc;

@@ -17,9 +17,10 @@
  * just while a change is being put: the putter looks at the lease once more behind putting, and
  * waits when it is gone; the recall first forgets the lease, then settles the inode.
  *
- * Failure modes: metad cut off: the queue stands still until the mount's time-out, then its changes
- * fail; the log names the inodes, and the fsync of a file that is still open fails. The session is lost:
- * likewise at once. A metad that dies: everything is sent again, executed once; the lease is
+ * Failure modes: metad cut off: the queue stands still for as long as that takes, and whoever waits for it
+ * gives up at the mount's time-out (much sooner once it has stood still for as long). The session is
+ * lost: its changes fail; the log names the inodes, and the fsync of a file that is still open
+ * fails. A metad that dies: everything is sent again, executed once; the lease is
  * claimed anew before anybody else is served (hello_session). This client dies: the changes are
  * lost, a few milliseconds' worth.
  *
@@ -119,7 +120,8 @@ static void uncount(struct client *c, uint64_t ino, bool naming)
 
 static void put(struct client *c, struct behind_op *o)
 {
-    c->behind.put++;
+    if (c->behind.put++ == c->behind.done)
+        c->behind.moved = clock_mono();
     count(c, o->ino, o->dir != 0);
     if (o->dir)
         count(c, o->dir, true);
@@ -354,12 +356,19 @@ static void hurry_upto(struct client *c, uint64_t upto)
     pthread_cond_signal(&c->behind.cv);
 }
 
-/* mu held. */
-static void wait_upto(struct client *c, uint64_t upto)
+/* 0, or -ERR_TIMEOUT: the queue has stood still for the mount's time-out. mu held. */
+static int wait_upto(struct client *c, uint64_t upto)
 {
+    int64_t patience = c->cfg.timeout_ms * NSEC_PER_MSEC, least = clock_mono() + patience / 4;
     hurry_upto(c, upto);
-    while (c->behind.done < upto) /* the sender's requests have their deadlines */
-        cond_wait_until(&c->behind.done_cv, &c->behind.mu, clock_mono() + NSEC_PER_SEC);
+    while (c->behind.done < upto) {
+        int64_t until = c->behind.moved + patience;
+        until = until > least ? until : least;
+        if (clock_mono() >= until)
+            return -ERR_TIMEOUT;
+        cond_wait_until(&c->behind.done_cv, &c->behind.mu, until);
+    }
+    return 0;
 }
 
 void behind_hurry(struct client *c, uint64_t ino)
@@ -370,35 +379,34 @@ void behind_hurry(struct client *c, uint64_t ino)
         hurry_upto(c, b->last);
 }
 
-void behind_wait(struct client *c, uint64_t ino)
+int behind_wait(struct client *c, uint64_t ino)
 {
     if (nothing(c))
-        return;
+        return 0;
     LOCK_SCOPE(&c->behind.mu);
     const struct behind_ino *b = ino ? ino_get(c, ino) : NULL;
-    wait_upto(c, !ino ? c->behind.put : b && b->queued ? b->last : 0);
+    return wait_upto(c, !ino ? c->behind.put : b && b->queued ? b->last : 0);
 }
 
-void behind_room(struct client *c)
+bool behind_room(struct client *c)
 {
     LOCK_SCOPE(&c->behind.mu);
-    if (c->behind.put > c->behind.done + QUEUE_MAX)
-        wait_upto(c, c->behind.put - QUEUE_MAX / 2);
+    return c->behind.put <= c->behind.done + QUEUE_MAX ||
+           !wait_upto(c, c->behind.put - QUEUE_MAX / 2);
 }
 
-static void wait_naming(struct client *c, uint64_t ino)
+static int wait_naming(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->behind.mu);
     const struct behind_ino *b = ino_get(c, ino);
-    if (b && b->naming)
-        wait_upto(c, b->last_naming);
+    return b && b->naming ? wait_upto(c, b->last_naming) : 0;
 }
 
-void behind_before_ask(struct client *c, const Replfs__Envelope *req)
+int behind_before_ask(struct client *c, const Replfs__Envelope *req)
 {
     uint64_t ino = 0;
     if (nothing(c))
-        return;
+        return 0;
     switch ((int)req->body_case) {
     case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
         ino = req->lookup_req->parent;
@@ -440,77 +448,79 @@ void behind_before_ask(struct client *c, const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_INFO_REQ:
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
     case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
-        behind_wait(c, 0);
-        break;
+        return behind_wait(c, 0);
     default: /* of no inode, or of chunks */
         break;
     }
-    if (ino)
-        wait_naming(c, ino);
+    return ino ? wait_naming(c, ino) : 0;
 }
 
-void behind_settle(struct client *c, uint64_t ino)
+int behind_settle(struct client *c, uint64_t ino)
 {
     if (nothing(c))
-        return;
+        return 0;
     if (is_held(c, ino)) {
         client_flush_ino(c, ino);
         behind_release(c, ino); /* should the bytes not have found their way */
     }
-    behind_wait(c, ino);
+    return behind_wait(c, ino);
 }
 
-void behind_before(struct client *c, const Replfs__MetaOp *op)
+static int settle_all(struct client *c, const uint64_t *ino, size_t n)
 {
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = behind_settle(c, ino[i]);
+    return rc;
+}
+
+/* A time set by hand comes first. */
+static int wait_all(struct client *c, const uint64_t *ino, size_t n)
+{
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = behind_wait(c, ino[i]);
+    return rc;
+}
+
+int behind_before(struct client *c, const Replfs__MetaOp *op)
+{
+    int rc = 0;
     if (op->op_case == REPLFS__META_OP__OP_RENAME)
         flush_closed(c); /* a new file that replaces one is whole */
     if (nothing(c) && op->op_case != REPLFS__META_OP__OP_QUOTA)
-        return;
+        return 0;
     switch ((int)op->op_case) {
     case REPLFS__META_OP__OP_CREATE:
-        behind_wait(c, op->create->parent);
-        break;
+        return behind_wait(c, op->create->parent);
     case REPLFS__META_OP__OP_UNLINK: /* a directory must have been emptied */
-        behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
-        break;
+        return behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
     case REPLFS__META_OP__OP_RENAME: /* likewise when it replaces one */
-        behind_wait(c, 0);
-        break;
+        return behind_wait(c, 0);
     case REPLFS__META_OP__OP_SETATTR:
-        behind_settle(c, op->setattr->ino);
-        break;
+        return behind_settle(c, op->setattr->ino);
     case REPLFS__META_OP__OP_XATTR:
-        behind_settle(c, op->xattr->ino);
-        break;
+        return behind_settle(c, op->xattr->ino);
     case REPLFS__META_OP__OP_LINK:
-        behind_settle(c, op->link->ino);
-        behind_wait(c, op->link->parent);
-        break;
+        rc = behind_settle(c, op->link->ino);
+        return rc ? rc : behind_wait(c, op->link->parent);
     case REPLFS__META_OP__OP_FALLOCATE:
-        behind_settle(c, op->fallocate->ino);
-        break;
+        return behind_settle(c, op->fallocate->ino);
     case REPLFS__META_OP__OP_CLONE:
-        behind_settle(c, op->clone->src);
-        behind_settle(c, op->clone->dst);
-        break;
+        rc = behind_settle(c, op->clone->src);
+        return rc ? rc : behind_settle(c, op->clone->dst);
     case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
-        behind_wait(c, op->commit->ino);
-        break;
-    case REPLFS__META_OP__OP_ATIME: /* a time set by hand comes first */
-        for (size_t i = 0; i < op->atime->n_ino; i++)
-            behind_wait(c, op->atime->ino[i]);
-        break;
+        return behind_wait(c, op->commit->ino);
+    case REPLFS__META_OP__OP_ATIME:
+        return wait_all(c, op->atime->ino, op->atime->n_ino);
     case REPLFS__META_OP__OP_QUOTA:
         lcache_doubt(c->lcache); /* nothing is put meanwhile that the quota might refuse */
-        behind_settle(c, op->quota->ino);
-        behind_wait(c, 0);
-        break;
+        rc = behind_settle(c, op->quota->ino);
+        return rc ? rc : behind_wait(c, 0);
     case REPLFS__META_OP__OP_SET_GOAL:
-        for (size_t i = 0; i < op->set_goal->n_ino; i++)
-            behind_settle(c, op->set_goal->ino[i]);
-        break;
+        return settle_all(c, op->set_goal->ino, op->set_goal->n_ino);
     default:
-        break;
+        return 0;
     }
 }
 
@@ -570,7 +580,7 @@ static void *sender(void *arg)
         if (!n)
             break;
         pthread_mutex_unlock(&c->behind.mu);
-        session_mutate_list(c, list, n, client_deadline(c));
+        session_mutate_list(c, list, n, INT64_MAX); /* or until the session is lost */
         pthread_mutex_lock(&c->behind.mu);
         for (size_t i = 0; i < n; i++) {
             uncount(c, inos[i][0], inos[i][1] != 0);
@@ -578,6 +588,7 @@ static void *sender(void *arg)
                 uncount(c, inos[i][1], true);
         }
         c->behind.done += n;
+        c->behind.moved = clock_mono();
         pthread_cond_broadcast(&c->behind.done_cv);
     }
     pthread_mutex_unlock(&c->behind.mu);

@@ -241,13 +241,57 @@ size_t cfile_dirty_all(struct client *c, struct cfile ***out)
 
 /* ---- opens that metad has not been told of ---- */
 
+struct cfile_telling {
+    struct cfile_telling *next; /* of those refused */
+    struct client *c;
+    uint64_t ino;
+};
+
+/* metad that has just started takes no opens yet: it is told again (cfile_tell_old). What a lost connection
+ * took along is told as the session resumes. Locks may be held. */
+static void tell_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)rep;
+    (void)payload;
+    struct cfile_telling *t = arg;
+    if (code != -ERR_BUSY) {
+        free(t);
+        return;
+    }
+    t->next = atomic_load(&t->c->files.refused);
+    while (!atomic_compare_exchange_weak(&t->c->files.refused, &t->next, t))
+        ;
+}
+
+/* Those that were refused are untold. */
+static void take_refused(struct client *c)
+{
+    struct cfile_telling *t = atomic_exchange(&c->files.refused, NULL), *next;
+    for (; t; t = next) {
+        next = t->next;
+        pthread_mutex_lock(&c->files.mu);
+        struct cfile *f = idmap_get(&c->files.map, t->ino);
+        if (f && !f->untold) {
+            f->untold = true;
+            f->opened_at = clock_mono();
+            c->files.untold++;
+        }
+        pthread_mutex_unlock(&c->files.mu);
+        free(t);
+    }
+}
+
 static void tell_open(struct client *c, uint64_t ino, bool write)
 {
     Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
+    struct cfile_telling *t = malloc(sizeof(*t));
+    if (!t)
+        abort();
+    *t = (struct cfile_telling){.c = c, .ino = ino};
     m.ino = ino;
     m.write = write;
     RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
-    session_tell(c, &env);
+    session_tell_then(c, &env, tell_done, t);
 }
 
 /* files.mu held, so that no close overtakes it. */
@@ -282,6 +326,7 @@ void cfile_tell_old(struct client *c)
     if (now - c->files.told_at < UNTOLD_NS / 2)
         return;
     c->files.told_at = now;
+    take_refused(c);
     cfile_tell_opens(c, now - UNTOLD_NS);
 }
 
@@ -440,4 +485,5 @@ void cfile_free_all(struct client *c)
     for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)
         cfile_unref(f);
     idmap_clear(&c->files.map);
+    take_refused(c);
 }

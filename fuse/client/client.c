@@ -160,8 +160,11 @@ const char *client_cluster(struct client *c)
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent)
 {
     Replfs__Attr got = REPLFS__ATTR__INIT;
+    int rc = op->op_case == REPLFS__META_OP__OP_RENAME ? order_rename(c, op->rename) : 0;
+    if (rc)
+        return rc;
     uint64_t begun = lcache_begin(c->lcache);
-    int rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
+    rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
     if (rc)
         return rc;
     if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)
@@ -429,6 +432,8 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
         return rc;
     pthread_mutex_lock(&f->mu);
     cfile_changed_since(f, begun);
+    if (f->attr.size > size && f->cut < f->attr.size)
+        f->cut = f->attr.size;
     extmap_remove(&f->base, size, UINT64_MAX - size, NULL, NULL);
     f->map_gen++;
     if (got.ino)

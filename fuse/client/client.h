@@ -104,8 +104,8 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op);
 /* A directory was listed from its start to its end by client_list, n entries; begun: of its first
  * page. */
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n);
-/* Until metad's log has what was changed of ino: fsync of a directory. */
-void client_settle(struct client *c, uint64_t ino);
+/* Until metad's log has what was changed of ino: fsync of a directory. -ERR_TIMEOUT: metad is away. */
+int client_settle(struct client *c, uint64_t ino);
 /* So many changes were answered, and then lost with the session, or refused; the log names them. */
 unsigned client_lost(struct client *c);
 

@@ -79,6 +79,8 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
     if (rc)
         return rc;
     pthread_mutex_lock(&f->mu);
+    if (op->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && f->cut < op->off + *done)
+        f->cut = op->off + *done;
     map_follow(f, (int)op->mode, op->off, *done, gen);
     own_attr(f, &got, begun);
     pthread_mutex_unlock(&f->mu);
@@ -108,6 +110,14 @@ int cfile_fallocate(struct cfile *f, int mode, uint64_t off, uint64_t len, bool 
 
 /* ---- clones ---- */
 
+static bool clone_displaces(struct cfile *dst, const Replfs__CloneOp *op)
+{
+    pthread_mutex_lock(&dst->mu);
+    bool over = op->dst_off < dst->attr.size || op->dst_off < dst->cut;
+    pthread_mutex_unlock(&dst->mu);
+    return over;
+}
+
 static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op, uint64_t *done)
 {
     Replfs__MetaOp meta = REPLFS__META_OP__INIT;
@@ -115,6 +125,8 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
     int rc = flush_file(src, FLUSH_COMMIT, true);
     if (!rc && dst != src)
         rc = flush_file(dst, FLUSH_COMMIT, true);
+    if (!rc && clone_displaces(dst, op))
+        rc = order_bytes(src);
     if (rc)
         return rc;
     meta.op_case = REPLFS__META_OP__OP_CLONE;

@@ -102,7 +102,7 @@ static int batch_take(struct cfile *f, struct batch *b)
     bool append = f->head && f->head->append;
     for (struct abuf *a = f->head; a && a->state == ABUF_ACKED && n < COMMIT_BUFS_MAX;
          a = a->next) {
-        if (!same_kind(a, f->head))
+        if (!same_kind(a, f->head) || order_needed(f, a))
             break;
         n++;
     }
@@ -320,11 +320,38 @@ static void committed(struct mutation *m, int code, const Replfs__MutationResult
     cfile_unref(f);
 }
 
+/* Whoever waited for it does so no more, but its bytes are part of the file as soon as metad is back. */
+static void commit_late(struct mutation *m)
+{
+    struct commit_job *j = (struct commit_job *)m;
+    behind_put(j->f->c, &j->o);
+}
+
+/* By this thread. mu held, dropped meanwhile. */
+static void commit_now(struct commit_job *j)
+{
+    struct cfile *f = j->f;
+    struct client *c = f->c;
+    struct mutation *m = &j->o.m;
+    cfile_ref(f);
+    pthread_mutex_unlock(&f->mu);
+    if (behind_wait(c, f->ino))
+        commit_late(m);
+    else
+        session_mutate_list(c, &m, 1, client_deadline(c));
+    pthread_mutex_lock(&f->mu);
+}
+
 /* One commit of what is acknowledged. mu held, dropped while metad works; later: it is queued
- * instead (behind.c), and f->committing until it is done. False when there is nothing to commit. */
+ * instead (behind.c), and f->committing until it is done. False when there is nothing to commit, or not before
+ * it is on a disk: that is seen to. */
 static bool commit_some(struct cfile *f, bool later)
 {
     struct client *c = f->c;
+    if (f->head && f->head->state == ABUF_ACKED && order_needed(f, f->head)) {
+        order_begin(f);
+        return false;
+    }
     struct commit_job *j = calloc(1, sizeof(*j));
     if (!j || batch_take(f, &j->b)) /* without memory for a message nothing goes on */
         abort();
@@ -339,14 +366,19 @@ static bool commit_some(struct cfile *f, bool later)
     j->b.begun = lcache_begin(c->lcache);
     lcache_ask_begin(c->lcache, &j->asker, f->ino);
     f->committing = true;
+    j->o = (struct behind_op){
+        .m = {.op = &j->m.op, .need = j->b.session, .done = committed, .late = commit_late},
+        .ino = f->ino};
     if (later && !quota_applies(f) && !j->b.append) {
-        j->o = (struct behind_op){.m = {.op = &j->m.op, .need = j->b.session, .done = committed},
-                                  .ino = f->ino};
-        cfile_ref(f);
         bool all = j->b.bufs[j->b.n - 1] == f->tail;
+        cfile_ref(f);
         behind_put(c, &j->o);
         if (all)
             behind_release(c, f->ino);
+        return true;
+    }
+    if (!quota_applies(f) && !j->b.append) {
+        commit_now(j);
         return true;
     }
     Replfs__Attr attr = REPLFS__ATTR__INIT;
@@ -398,17 +430,36 @@ static void wait_acked(struct cfile *f, uint64_t target)
     }
 }
 
-void flush_below(struct cfile *f, uint64_t target)
+int flush_below(struct cfile *f, uint64_t target, int64_t deadline)
 {
     while (any_below(f, target, false)) {
-        if (f->committing || commit_some(f, behind_queued(f->c, f->ino))) {
+        if (clock_mono() >= deadline)
+            return -ERR_TIMEOUT;
+        bool some = f->committing || commit_some(f, behind_queued(f->c, f->ino));
+        int64_t until = order_next(f);
+        if (some) {
             behind_hurry(f->c, f->ino);
             if (f->committing)
-                cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
+                cond_wait_until(&f->cv, &f->mu, until < deadline ? until : deadline);
+        } else if (f->head && f->head->state == ABUF_ACKED && order_needed(f, f->head)) {
+            cond_wait_until(&f->cv, &f->mu, until < deadline ? until : deadline);
         } else {
             wait_acked(f, target);
         }
     }
+    return 0;
+}
+
+static int sync_failed(struct cfile *f, const char *missing)
+{
+    char down[SYNC_MISSING], granted[SYNC_MISSING];
+    nodes_down(f->c, down, sizeof(down));
+    grants_missing(f->c, granted, sizeof(granted));
+    const char *who = *missing ? missing : *down ? down : granted;
+    log_error("inode %llu: fsync: not on stable storage of %u hosts within %u ms; %s%s",
+              (unsigned long long)f->ino, session_min_copies(f->c, f->attr.goal),
+              f->c->cfg.timeout_ms, *who ? "missing: " : "metad knows of too few copies", who);
+    return -EIO;
 }
 
 static int flush_synced(struct cfile *f, int64_t deadline)
@@ -417,25 +468,20 @@ static int flush_synced(struct cfile *f, int64_t deadline)
     if (known)
         return known;
     for (;;) {
+        char missing[SYNC_MISSING];
         uint64_t target = f->next_abuf;
         seal_and_send(f, true);
         wait_acked(f, target);
         struct syncop *op = sync_begin(f, false);
-        flush_below(f, target);
-        int rc = sync_wait(f, op);
+        int late = flush_below(f, target, deadline);
+        int rc = sync_wait(f, op, missing);
         sync_drop_done(f);
-        if (!rc)
-            return 0;
+        if (!rc || late)
+            return late;
         rc = sync_rewrite(f, deadline);
-        if (clock_mono() >= deadline) {
-            char missing[256];
-            grants_missing(f->c, missing, sizeof(missing));
-            log_error("inode %llu: fsync: fewer than %u copies could be synced within %u ms; %s",
-                      (unsigned long long)f->ino, session_min_copies(f->c, f->attr.goal),
-                      f->c->cfg.timeout_ms, missing);
-            return -EIO;
-        }
-        if (rc) /* cannot be read back just now: try again */
+        if (clock_mono() >= deadline)
+            return sync_failed(f, missing);
+        if (rc) /* neither possible just now: try again */
             cond_wait_until(&f->cv, &f->mu, clock_mono() + 200 * NSEC_PER_MSEC);
     }
 }
@@ -467,12 +513,13 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
         if (!later)
             wait_acked(f, target);
         if (!later && (how == FLUSH_COMMIT || !commit_later(f, target)))
-            flush_below(f, target);
+            rc = flush_below(f, target, client_deadline(f->c));
     }
     if (how == FLUSH_SYNC) { /* its mode and times, too */
         pthread_mutex_unlock(&f->mu);
         behind_release(f->c, f->ino);
-        behind_wait(f->c, f->ino);
+        int late = behind_wait(f->c, f->ino);
+        rc = rc ? rc : late;
         pthread_mutex_lock(&f->mu);
     }
     if (report) {
@@ -649,7 +696,8 @@ int client_sync(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
-    behind_wait(c, 0);
+    int late = flush_waits(c, rc) ? behind_wait(c, 0) : rc;
+    rc = rc ? rc : late;
     client_flush_atime(c, 0);
     if (!rc && client_lost(c) != lost)
         rc = -EIO;

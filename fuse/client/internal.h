@@ -12,6 +12,7 @@
  *   quota.c      whether a write still fits into the quotas
  *   send.c       append buffers to chunkds, failures, resending
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
+ *   order.c      that before what displaces other bytes
  *   flush.c      commit, flush, fsync, the background flusher
  *   readop.c     one round of reading from chunkds, checked, with fall-over
  *   read.c       reading until it succeeds or cannot
@@ -156,6 +157,8 @@ struct wchunk {
         uint32_t end;
         uint64_t registration;
     } took[COPIES_MAX];
+    uint32_t safe;     /* that one at least has there: order.c */
+    int64_t few_since; /* its known copies are on too few hosts, 0: they are not */
     unsigned inflight; /* appends sent, not answered; of no interest once failed */
     bool direct;       /* they go to each copy at once, not along the chain (send.c) */
     bool failed;       /* no more appends */
@@ -216,6 +219,9 @@ struct cfile {
     struct closing *closing; /* those that nobody waits for, in no order */
     bool want_grant;         /* in the grants' waiting list */
     bool syncing;            /* a background sync is under way */
+    bool ordering;           /* one of all there is: commits may wait for it (order.c) */
+    int64_t order_at;        /* and not before, since the last one failed */
+    uint64_t cut;            /* it had bytes up to here before it was cut or punched */
     int err;                 /* not reported yet */
     int last_err;            /* the last one */
     unsigned nerrs;          /* so many */
@@ -328,7 +334,8 @@ struct client {
         pthread_mutex_t mu;
         struct idmap map;
         struct cfile *dirty;
-        atomic_size_t untold; /* open, unknown to metad */
+        atomic_size_t untold;                    /* open, unknown to metad */
+        _Atomic(struct cfile_telling *) refused; /* opens that metad would not hear of yet */
         atomic_uint removing; /* names are on their way out: opens wait for metad */
         int64_t told_at;      /* flusher's */
         pthread_cond_t flush_cv;
@@ -354,6 +361,7 @@ struct client {
         pthread_cond_t cv, done_cv;
         struct behind_op *head, **tail;
         uint64_t put, done;  /* so many ops */
+        int64_t moved;       /* when it last went forward */
         uint64_t hurry;      /* up to here somebody waits */
         struct idmap inos;   /* ino -> struct behind_ino */
         atomic_size_t ninos; /* to look without the lock */
@@ -390,10 +398,13 @@ struct mutation {
     uint64_t need;      /* session that it is bound to, 0: any */
     /* Once, on the thread of session_mutate_list; r: the answer, or NULL. m may be freed. */
     void (*done)(struct mutation *m, int code, const Replfs__MutationResult *r);
+    /* Instead of done, when the deadline has passed and it may still be executed: it has to be handed to
+     * another session_mutate_list as it is. NULL: done is told. */
+    void (*late)(struct mutation *m);
     bool known; /* the lease cache has it already: done sees to it */
-    /* private */
-    uint64_t seq;
-    bool maybe_done; /* it was sent, and the answer did not come */
+    /* private; zero at first */
+    uint64_t seq, session; /* whose number it is, 0: it has none */
+    bool maybe_done;       /* it was sent, and the answer did not come */
 };
 /* Executes them in order, in as few messages as they fit into while nothing goes wrong; waits until all
  * are done. n: at most MUTATE_MAX. */
@@ -417,6 +428,9 @@ void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *le
 bool session_elsewhere(int code); /* worth trying again on another connection */
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
+/* The same, and done hears of the answer: once, perhaps before this returns, or on a loop thread. */
+typedef void session_told(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload);
+void session_tell_then(struct client *c, Replfs__Envelope *req, session_told *done, void *arg);
 void session_close_ino(struct client *c, uint64_t ino);
 void session_flush_closes(struct client *c); /* metad knows them all; gives up after a while */
 /* A file is being opened: its pending close is dropped (true), or waited for when it is under
@@ -429,7 +443,7 @@ void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
 
 /* ---- behind.c ---- */
 int behind_start(struct client *c);
-void behind_stop(struct client *c); /* what is queued is done first, or fails at its deadline */
+void behind_stop(struct client *c); /* what is queued is done first, or fails as metad is away */
 /* One change that nobody waits for yet. Sent in the order put. */
 struct behind_op {
     struct mutation m; /* its done is called on the sender's thread; the op may be freed there */
@@ -447,18 +461,21 @@ void behind_accessed(struct client *c, uint64_t ino); /* a former atime is over 
 void behind_wrote(struct client *c, uint64_t ino);    /* later bytes: a former mtime is over */
 bool behind_queued(struct client *c, uint64_t ino);   /* something of ino is on its way */
 bool behind_naming(struct client *c, uint64_t ino);   /* its name, or one in it, is on its way */
-/* Until few enough are queued that one more is no burden. */
-void behind_room(struct client *c);
+/* The following wait until metad has something. 0, or -ERR_TIMEOUT: it has been away for too long; what is
+ * queued stays queued.
+ *
+ * Until few enough are queued that one more is no burden; false at the time-out. */
+bool behind_room(struct client *c);
 /* Before a question to metad: until it knows the names that the answer depends on. */
-void behind_before_ask(struct client *c, const Replfs__Envelope *req);
+int behind_before_ask(struct client *c, const Replfs__Envelope *req);
 /* Somebody waits for what is queued of ino, elsewhere. May be called with a file's mu held. */
 void behind_hurry(struct client *c, uint64_t ino);
 /* Until what was put before now is done: of ino, 0: of all. */
-void behind_wait(struct client *c, uint64_t ino);
+int behind_wait(struct client *c, uint64_t ino);
 /* The same, and first what is held is committed and released. No file's mu held. */
-void behind_settle(struct client *c, uint64_t ino);
+int behind_settle(struct client *c, uint64_t ino);
 /* Before a change that is not put here. */
-void behind_before(struct client *c, const Replfs__MetaOp *op);
+int behind_before(struct client *c, const Replfs__MetaOp *op);
 /* Lays over a what metad does not know yet. May be called with a file's mu held. */
 void behind_overlay(struct client *c, Replfs__Attr *a);
 /* Adds the inodes with something held or queued to a malloc'ed list. */
@@ -506,6 +523,14 @@ void nodes_begin(struct client *c, uint32_t id);
 void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok);
 void nodes_name(struct client *c, uint32_t id, char *out,
                 size_t cap); /* "chunkd 3 (host h, addr)" */
+/* Copies on these are enough where `least` are needed: so many, on so many hosts. A cluster that never had as
+ * many hosts makes do with those it has. */
+bool nodes_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least);
+/* So many copies could be put on as many hosts just now. */
+bool nodes_ready(struct client *c, unsigned least);
+bool nodes_up(struct client *c, uint32_t id); /* as metad sees it */
+/* Names of those that are not up, "" when all are. */
+void nodes_down(struct client *c, char *out, size_t cap);
 
 /* ---- grants.c ---- */
 int grants_start(struct client *c);
@@ -612,15 +637,29 @@ struct syncop;
  * appends. NULL when there is nothing to do. The last answer applies what was learnt to the
  * chunks. */
 struct syncop *sync_begin(struct cfile *f, bool sealed_only);
-/* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies. Consumes op (NULL: 0). */
-int sync_wait(struct cfile *f, struct syncop *op);
+/* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies; missing (or NULL): who did not sync.
+ * Consumes op (NULL: 0). */
+#define SYNC_MISSING 256u
+int sync_wait(struct cfile *f, struct syncop *op, char missing[SYNC_MISSING]);
 void sync_forget(struct syncop *op); /* nobody waits: the answers do their work anyway */
 /* Puts the live bytes of chunks whose copies could not be synced into new append buffers. */
 int sync_rewrite(struct cfile *f, int64_t deadline);
 /* Before a file's first fsync: what was committed earlier, through other opens or by others, is
  * synced as well. What cannot be stays on the unsynced list. */
 int sync_committed(struct cfile *f, int64_t deadline);
+/* Where the copies of a chunk on the unsynced list are, asked anew: metad may know of more by now. */
+int sync_relocate(struct cfile *f, uint64_t chunk, int64_t deadline);
 void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced and not in use */
+
+/* ---- order.c ---- */
+/* a, acknowledged, displaces bytes and is on no disk yet: not to be committed. mu held. */
+bool order_needed(const struct cfile *f, const struct abuf *a);
+void order_begin(struct cfile *f); /* has that synced; mu held, dropped meanwhile; does not wait */
+void order_ended(struct cfile *f, bool failed); /* of sync.c; mu held, perhaps dropped meanwhile */
+int64_t order_next(const struct cfile *f);      /* when to look again; mu held */
+int order_bytes(struct cfile *f);               /* all that f shows is on a disk, or a code */
+int order_rename(struct client *c,
+                 const Replfs__RenameOp *op); /* likewise, if it replaces a file */
 
 /* ---- flush.c ---- */
 int flush_start(struct client *c);
@@ -636,8 +675,9 @@ bool flush_waits(struct client *c, int rc);
 enum flush_how { FLUSH_ACCEPTED = 1, FLUSH_COMMIT, FLUSH_SYNC };
 int flush_file(struct cfile *f, enum flush_how how, bool report);
 void closes_go_on(struct cfile *f); /* those that wait for acknowledgements; no lock held */
-/* Waits until no buffer with an id below target is left: committed or given up. mu held, dropped. */
-void flush_below(struct cfile *f, uint64_t target);
+/* Waits until no buffer with an id below target is left: committed or given up. -ERR_TIMEOUT at the
+ * deadline: they are still on their way. mu held, dropped. */
+int flush_below(struct cfile *f, uint64_t target, int64_t deadline);
 int cfile_take_err(struct cfile *f);        /* mu held */
 void cfile_fail(struct cfile *f, int code); /* mu held: bytes were lost */
 

@@ -2,8 +2,13 @@
  *
  * A change has a number of its session and keeps it over reconnects, so that metad recognizes it.
  * Several go in one message and are executed in the order given. Under a new session a change that
- * may have been executed already is not sent again: it fails with EIO. What is bound to a session
- * (`need`: its chunks were written under it) fails with ERR_SESSION.
+ * may have been executed already is not sent again: it fails with EIO. That may be any that was sent,
+ * unless the answer says that nothing was done. What is bound to a session (`need`: its chunks were
+ * written under it) fails with ERR_SESSION.
+ *
+ * metad remembers answers until told (acked_seq) that everything up to them has come, and no more than
+ * so many: one change that waits long for others' leases must not let later ones pile up behind it,
+ * so none is given a number too far from the oldest that is unanswered (WINDOW).
  *
  * Thread context: any but a loop thread. The numbers are under session.mu. */
 #include "internal.h"
@@ -12,11 +17,24 @@
 #include <stdlib.h>
 
 #define MESSAGE_BYTES (RPC_MAX_ENVELOPE / 2) /* of the ops in a message */
+#define WINDOW 8192u                         /* half of the answers that metad remembers */
+#define WINDOW_LOOK_MS 100
 #define SEQ_BYTES 32u /* that each has beside what the op itself says, at most */
 
 /* ---- numbers ---- */
 
-/* Gives each a number of the present session, which is returned. */
+/* session.mu held. */
+static uint64_t oldest_pending(const struct client *c)
+{
+    uint64_t least = c->session.next_seq;
+    for (size_t i = 0; i < c->session.npending; i++) {
+        if (c->session.pending[i] < least)
+            least = c->session.pending[i];
+    }
+    return least;
+}
+
+/* Gives each that has none a number of the present session, which is returned. */
 static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_t n)
 {
     pthread_mutex_lock(&c->session.mu);
@@ -28,12 +46,30 @@ static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_
             abort();
     }
     for (size_t i = 0; i < n; i++) {
+        if (list[i]->session == c->session.id)
+            continue;
+        list[i]->session = c->session.id;
         list[i]->seq = c->session.next_seq++;
+        list[i]->maybe_done = false;
         c->session.pending[c->session.npending++] = list[i]->seq;
     }
     uint64_t session = c->session.id;
     pthread_mutex_unlock(&c->session.mu);
     return session;
+}
+
+/* Until n more are within the window. False at the deadline. */
+static bool window_wait(struct client *c, size_t n, int64_t deadline)
+{
+    pthread_mutex_lock(&c->session.mu);
+    bool room;
+    while (!(room = c->session.next_seq + n - oldest_pending(c) <= WINDOW) &&
+           clock_mono() < deadline && !c->stopping) {
+        int64_t until = clock_mono() + WINDOW_LOOK_MS * NSEC_PER_MSEC;
+        cond_wait_until(&c->session.cv, &c->session.mu, until < deadline ? until : deadline);
+    }
+    pthread_mutex_unlock(&c->session.mu);
+    return room;
 }
 
 static void seq_end(struct client *c, uint64_t session, uint64_t seq)
@@ -42,6 +78,8 @@ static void seq_end(struct client *c, uint64_t session, uint64_t seq)
     for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
         if (c->session.pending[i] == seq) {
             c->session.pending[i] = c->session.pending[--c->session.npending];
+            if (seq + WINDOW / 2 < c->session.next_seq) /* somebody may wait for the window */
+                pthread_cond_broadcast(&c->session.cv);
             break;
         }
     }
@@ -52,11 +90,7 @@ static void seq_end(struct client *c, uint64_t session, uint64_t seq)
 static uint64_t acked_seq(struct client *c)
 {
     pthread_mutex_lock(&c->session.mu);
-    uint64_t least = c->session.next_seq;
-    for (size_t i = 0; i < c->session.npending; i++) {
-        if (c->session.pending[i] < least)
-            least = c->session.pending[i];
-    }
+    uint64_t least = oldest_pending(c);
     pthread_mutex_unlock(&c->session.mu);
     return least - 1;
 }
@@ -71,22 +105,37 @@ struct sending {
     uint64_t begun;
 };
 
+/* The message as a whole came to nothing: were the changes in it executed? Only these say: no. A metad that
+ * lost its lead, ends, or cannot write its log may have handed them to others, or find them in its log. */
 static bool ambiguous(int code)
 {
-    return code == -ERR_PEER_GONE || code == -ERR_TIMEOUT || code == -ECONNRESET || code == -EPIPE;
+    return code && code != -ERR_BUSY && code != -ERR_SESSION && code != -ERR_ROLE &&
+           code != -ERR_PROTOCOL && code != -EPERM;
 }
 
 /* r NULL: nothing is known of what happened unless code says so. */
 static void finish(struct sending *s, size_t i, int code, const Replfs__MutationResult *r)
 {
     struct mutation *m = s->todo[i];
-    if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION || code == -EIO))
+    if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
         lcache_mutated(s->c->lcache, s->begun, m->op, r);
-    if (s->session && !r && code != -ERR_SESSION && m->op->op_case == REPLFS__META_OP__OP_COMMIT)
-        grants_unsure(s->c, s->session, m->seq, m->op->commit);
-    if (s->session)
-        seq_end(s->c, s->session, m->seq);
+    if (m->session && !r && code != -ERR_SESSION && m->op->op_case == REPLFS__META_OP__OP_COMMIT)
+        grants_unsure(s->c, m->session, m->seq, m->op->commit);
+    if (m->session)
+        seq_end(s->c, m->session, m->seq);
     m->done(m, code, r);
+}
+
+/* The deadline has passed. */
+static void give_up(struct sending *s, int code)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->todo[i]->late)
+            s->todo[i]->late(s->todo[i]);
+        else
+            finish(s, i, code, NULL);
+    }
+    s->n = 0;
 }
 
 static void finish_all(struct sending *s, int code)
@@ -96,20 +145,35 @@ static void finish_all(struct sending *s, int code)
     s->n = 0;
 }
 
-/* Numbers of the present session for all; what the former one takes with it fails. */
-static void renumber(struct sending *s)
+/* What a session that is gone takes with it fails. So many are left without a number of the present one. */
+static size_t look_at_numbers(struct sending *s, uint64_t now)
 {
-    for (uint64_t now = session_id(s->c); s->n && s->session != now; now = session_id(s->c)) {
-        size_t kept = 0;
-        for (size_t i = 0; i < s->n; i++) {
-            uint64_t need = s->todo[i]->need;
-            if (s->todo[i]->maybe_done || (need && need != now))
-                finish(s, i, need ? -ERR_SESSION : -EIO, NULL);
-            else
-                s->todo[kept++] = s->todo[i];
+    size_t kept = 0, without = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        struct mutation *m = s->todo[i];
+        bool old = m->session != now;
+        if (old && (m->maybe_done || (m->need && m->need != now))) {
+            finish(s, i, m->need ? -ERR_SESSION : -EIO, NULL);
+            continue;
         }
-        s->n = kept;
-        s->session = kept ? seqs_begin(s->c, s->todo, kept) : now;
+        without += old;
+        s->todo[kept++] = m;
+    }
+    s->n = kept;
+    return without;
+}
+
+/* Numbers of the present session for all. False at the deadline. */
+static bool renumber(struct sending *s, int64_t deadline)
+{
+    for (;;) {
+        uint64_t now = session_id(s->c);
+        size_t without = look_at_numbers(s, now);
+        if (without && !window_wait(s->c, without, deadline))
+            return false;
+        s->session = without ? seqs_begin(s->c, s->todo, s->n) : now;
+        if (s->session == now)
+            return true;
     }
 }
 
@@ -212,33 +276,40 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     return take_results(s, n, res->rep->mutate_reply);
 }
 
+/* Whether to go on after an attempt that failed with rc. */
+static bool go_on(struct sending *s, struct rpc_conn *conn, struct rpc_result *res, int rc,
+                  int64_t deadline, unsigned *busy_ms)
+{
+    res->code = rc == -EIO ? -ERR_BUSY : rc; /* its log cannot be written just now */
+    return session_attempt_failed(s->c, conn, res, deadline, busy_ms);
+}
+
 void session_mutate_list(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
 {
     struct sending s = {.c = c, .n = n, .begun = lcache_begin(c->lcache)};
     unsigned busy_ms = 10;
     assert(n <= MUTATE_MAX);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         s.todo[i] = list[i];
-        list[i]->maybe_done = false;
-    }
     while (s.n) {
         struct rpc_conn *conn = session_conn(c, deadline);
-        if (!conn) {
-            finish_all(&s, -ERR_TIMEOUT);
+        if (!conn || !renumber(&s, deadline)) {
+            rpc_conn_unref(conn);
+            give_up(&s, -ERR_TIMEOUT);
             return;
         }
-        renumber(&s);
         if (!s.n) {
             rpc_conn_unref(conn);
             return;
         }
         struct rpc_result res = {0};
         int rc = send_once(&s, conn, deadline, &res);
-        res.code = rc;
-        bool again = rc && session_attempt_failed(c, conn, &res, deadline, &busy_ms);
+        bool again = rc && go_on(&s, conn, &res, rc, deadline, &busy_ms);
         rpc_result_free(&res);
         rpc_conn_unref(conn);
-        if (rc && !again)
+        if (rc && !again && clock_mono() >= deadline)
+            give_up(&s, rc);
+        else if (rc && !again)
             finish_all(&s, rc);
     }
 }
@@ -276,11 +347,12 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
         op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
     if (removes)
         cfile_removing(c, true);
-    behind_before(c, op);
-    session_mutate_list(c, list, 1, deadline);
+    int rc = behind_before(c, op);
+    if (!rc)
+        session_mutate_list(c, list, 1, deadline);
     if (removes)
         cfile_removing(c, false);
-    return o.code;
+    return rc ? rc : o.code;
 }
 
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,

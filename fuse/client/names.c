@@ -185,7 +185,8 @@ bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__A
     if (c->cfg.sync_all || c->cfg.dirsync || op->tmpfile ||
         !lcache_exclusive(c->lcache, op->parent))
         return false;
-    behind_room(c);
+    if (!behind_room(c))
+        return false;
     ino = ino_take(c, &session);
     if (!ino || !lcache_hold_new(c->lcache, &hold, op->parent, op->name.data, op->name.len, &dir))
         return false;
@@ -248,9 +249,8 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
     struct lasker hold;
     Replfs__Attr dir = REPLFS__ATTR__INIT;
     uint64_t ino, cookie = 0;
-    if (c->cfg.sync_all || c->cfg.dirsync)
+    if (c->cfg.sync_all || c->cfg.dirsync || !behind_room(c))
         return false;
-    behind_room(c);
     for (bool asked = false;; asked = true) {
         enum lcache_hold h = lcache_hold_old(c->lcache, &hold, op->parent, op->name.data,
                                              op->name.len, op->dir, &dir, &ino, &cookie);
@@ -278,9 +278,9 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
     return can;
 }
 
-void client_settle(struct client *c, uint64_t ino)
+int client_settle(struct client *c, uint64_t ino)
 {
-    behind_settle(c, ino);
+    return behind_settle(c, ino);
 }
 
 unsigned client_lost(struct client *c)

@@ -340,3 +340,81 @@ void nodes_name(struct client *c, uint32_t id, char *out, size_t cap)
         snprintf(out, cap, "chunkd %u (unknown)", id);
     pthread_mutex_unlock(&c->nodes.mu);
 }
+
+/* ---- hosts ---- */
+
+bool nodes_up(struct client *c, uint32_t id)
+{
+    pthread_mutex_lock(&c->nodes.mu);
+    const struct node *n = node_get(c, id);
+    bool up = n && n->state == REPLFS__NODE_STATE__NODE_UP;
+    pthread_mutex_unlock(&c->nodes.mu);
+    return up;
+}
+
+/* Another one than those before it in list? nodes.mu held. */
+static bool new_host(const struct node *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(list[i]->host_id, list[n]->host_id))
+            return false;
+    return true;
+}
+
+/* Distinct hosts of all chunkds known, or of those that could be written to. nodes.mu held. */
+static unsigned hosts_of_all(struct client *c, bool usable, unsigned *chunkds)
+{
+    size_t pos = 0, n = 0;
+    unsigned hosts = 0;
+    int64_t now = clock_mono();
+    const struct node **list = calloc(c->nodes.map.n + 1, sizeof(*list));
+    if (!list)
+        abort();
+    for (const struct node *k; (k = idmap_next(&c->nodes.map, &pos));) {
+        if (usable && (k->state != REPLFS__NODE_STATE__NODE_UP || node_bad(k, now)))
+            continue;
+        list[n] = k;
+        hosts += new_host(list, n++);
+    }
+    free(list);
+    *chunkds = (unsigned)n;
+    return hosts;
+}
+
+bool nodes_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least)
+{
+    const struct node *list[COPIES_MAX];
+    size_t known = 0;
+    unsigned hosts = 0, all;
+    pthread_mutex_lock(&c->nodes.mu);
+    for (size_t i = 0; i < n && known < COPIES_MAX; i++) {
+        list[known] = node_get(c, ids[i]);
+        if (list[known])
+            hosts += new_host(list, known++);
+    }
+    bool ok = known >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
+    pthread_mutex_unlock(&c->nodes.mu);
+    return ok;
+}
+
+bool nodes_ready(struct client *c, unsigned least)
+{
+    unsigned n, all;
+    pthread_mutex_lock(&c->nodes.mu);
+    unsigned hosts = hosts_of_all(c, true, &n);
+    bool ok = n >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
+    pthread_mutex_unlock(&c->nodes.mu);
+    return ok;
+}
+
+void nodes_down(struct client *c, char *out, size_t cap)
+{
+    size_t pos = 0, at = 0;
+    pthread_mutex_lock(&c->nodes.mu);
+    out[0] = '\0';
+    for (const struct node *n; at < cap && (n = idmap_next(&c->nodes.map, &pos));)
+        if (n->state != REPLFS__NODE_STATE__NODE_UP)
+            at += (size_t)snprintf(out + at, cap - at, "%schunkd %u (host %s, %s)", at ? ", " : "",
+                                   n->id, n->host_name, n->addr);
+    pthread_mutex_unlock(&c->nodes.mu);
+}

@@ -22,16 +22,29 @@ void recall_request(void *arg, struct rpc_req *req)
         rpc_fail(req, ERR_PROTOCOL, "a client does not serve request %d", (int)req->env->body_case);
 }
 
+/* While metad is away nobody else gets the lease. */
+static void settle(struct client *c, uint64_t ino)
+{
+    while (behind_settle(c, ino) && !c->stopping)
+        ;
+}
+
+static void wait_for_all(struct client *c)
+{
+    while (behind_wait(c, 0) && !c->stopping)
+        ;
+}
+
 void recall_forget(void *arg, uint64_t ino, bool flush)
 {
     cfile_tell_open(arg, ino);
     if (flush) {
         client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
-        behind_settle(arg, ino);
+        settle(arg, ino);
     }
     if (behind_naming(arg, ino)) { /* also when the lease was forgotten here before; */
-        behind_wait(arg, 0);       /* and what is below a directory that was just made, */
-        behind_wait(arg, 0);       /* should metad not have given a lease on that */
+        wait_for_all(arg);         /* and what is below a directory that was just made, */
+        wait_for_all(arg);         /* should metad not have given a lease on that */
     }
     struct cfile *f = cfile_get(arg, ino);
     if (!f)

@@ -252,7 +252,10 @@ static void acked(struct cfile *f, struct abuf *a)
     f->uncommitted += a->len;
     if (end > wc->acked)
         wc->acked = end;
-    if (a->sync && end > wc->synced)
+    if (a->sync && end > wc->safe)
+        wc->safe = end;
+    if (a->sync && end > wc->synced &&
+        nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, session_min_copies(f->c, wc->goal)))
         wc->synced = end;
     if (!wc->unsynced_listed) {
         wc->unsynced_listed = true;

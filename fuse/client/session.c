@@ -444,8 +444,8 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
 
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out)
 {
-    behind_before_ask(c, req);
-    return session_ask_now(c, req, deadline, out);
+    *out = (struct rpc_result){.code = behind_before_ask(c, req)};
+    return out->code ? out->code : session_ask_now(c, req, deadline, out);
 }
 
 int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
@@ -490,15 +490,22 @@ struct rpc_conn *session_conn_now(struct client *c, uint64_t *session)
     return conn;
 }
 
-void session_tell(struct client *c, Replfs__Envelope *req)
+void session_tell_then(struct client *c, Replfs__Envelope *req, session_told *done, void *arg)
 {
     uint64_t id;
     struct rpc_conn *conn = session_conn_now(c, &id);
-    if (!conn)
+    if (!conn) {
+        done(arg, -ERR_PEER_GONE, NULL, NULL);
         return;
+    }
     set_session(req, id);
-    rpc_call(conn, req, NULL, 10000, told, NULL);
+    rpc_call(conn, req, NULL, 10000, done, arg);
     rpc_conn_unref(conn);
+}
+
+void session_tell(struct client *c, Replfs__Envelope *req)
+{
+    session_tell_then(c, req, told, NULL);
 }
 
 /* ---- closes, in batches ---- */

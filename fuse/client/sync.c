@@ -2,11 +2,16 @@
  *
  * A file lists the chunks that have acknowledged bytes not known to be on stable storage
  * (unsynced). sync_begin() sends one SyncReq to each chunkd concerned, in parallel; the answers
- * are counted per chunk, and the last one applies the result: all copies synced, or at least
- * min_copies (then the others are reported to metad, which verifies and repairs them, and the
- * chunk gets no more appends). With fewer, the chunk is marked short_sync: sync_rewrite() reads
- * its live bytes back from whatever copy still answers and writes them to a new chunk. Metad puts
- * those only where the file still shows the old chunk, since other clients may write meanwhile.
+ * are counted per chunk, and the last one applies the result: all copies synced, or copies on at least
+ * min_copies hosts (then the others are reported to metad, which verifies and repairs them, and the
+ * chunk gets no more appends). A copy that is only late, on a chunkd that is up, is waited for: asked again.
+ * With too few, the chunk is marked short_sync: sync_rewrite() reads its live bytes back from whatever
+ * copy still answers and writes them to a new chunk. Metad puts those only where the file still
+ * shows the old chunk, since other clients may write meanwhile. Nothing is written again where metad does
+ * not know enough copies yet (it has just started), or where no better place could be had just now.
+ *
+ * What one copy has on stable storage is safe to displace other bytes with (order.c): that is noted as
+ * soon as min_copies hosts have answered, and in any case with the last answer.
  *
  * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run
  * on loop threads and take the file's mu. Failure modes: a chunkd that does not answer counts as
@@ -23,10 +28,14 @@
 #define REWRITE_MAX (256u << 10)
 #define COMMITTED_BATCH 64u /* chunks asked about at once */
 
+#define FEW_NS NSEC_PER_SEC /* for so long metad may not have heard of all copies */
+
 struct sync_entry {
     struct wchunk *wc;
     uint32_t len;
-    unsigned ok;
+    uint32_t ok[COPIES_MAX]; /* these have synced, */
+    unsigned nok;
+    bool late; /* and one that is up has not answered in time */
 };
 struct sync_target {
     struct syncop *op;
@@ -37,8 +46,9 @@ struct sync_target {
 struct syncop { /* protected by f->mu */
     struct cfile *f;
     unsigned refs, pending;
-    bool done, background;
+    bool done, background, order;
     int code;
+    char missing[SYNC_MISSING]; /* who did not sync */
     size_t nentries, ntargets;
     struct sync_entry *entries;
     struct sync_target *targets;
@@ -80,29 +90,45 @@ static void report_bad(struct client *c, uint64_t chunk, uint32_t chunkd, int co
     session_tell(c, &env);
 }
 
+static unsigned least_of(const struct cfile *f, const struct wchunk *wc)
+{
+    return session_min_copies(f->c, wc->goal);
+}
+
+static bool entry_enough(const struct syncop *op, const struct sync_entry *e)
+{
+    return nodes_enough(op->f->c, e->ok, e->nok, least_of(op->f, e->wc));
+}
+
+static void entry_safe(const struct sync_entry *e)
+{
+    if (e->wc->safe < e->len)
+        e->wc->safe = e->len;
+}
+
 static void apply_entry(struct syncop *op, struct sync_entry *e)
 {
-    struct cfile *f = op->f;
     struct wchunk *wc = e->wc;
-    unsigned need = session_min_copies(f->c, wc->goal);
-    if (e->ok < wc->loc.n)
+    bool enough = entry_enough(op, e);
+    if (e->nok < wc->loc.n)
         wc->failed = true;
-    if (e->ok >= need || e->ok == wc->loc.n) {
-        if (e->len > wc->synced)
-            wc->synced = e->len;
-        wc->short_sync = false;
-    } else {
-        wc->short_sync = true;
+    if (e->nok)
+        entry_safe(e);
+    if (enough && !e->late && e->len > wc->synced)
+        wc->synced = e->len;
+    if (!enough || e->late)
         op->code = -ERR_FEW_COPIES;
-    }
+    wc->short_sync = !enough;
 }
 
 static void op_finish(struct syncop *op)
 {
     struct cfile *f = op->f;
+    bool unsafe = false;
     for (size_t i = 0; i < op->nentries; i++) {
         struct sync_entry *e = &op->entries[i];
         apply_entry(op, e);
+        unsafe |= e->wc->safe < e->len;
         wchunk_unref(f->c, e->wc);
     }
     if (op->background)
@@ -110,6 +136,25 @@ static void op_finish(struct syncop *op)
     op->done = true;
     sync_drop_done(f);
     pthread_cond_broadcast(&f->cv);
+    if (op->order)
+        order_ended(f, unsafe);
+}
+
+/* One more has answered: what waits for the disks may be able to go on. */
+static void op_look(struct syncop *op)
+{
+    bool all = op->order;
+    for (size_t i = 0; i < op->nentries && all; i++) {
+        const struct sync_entry *e = &op->entries[i];
+        if (entry_enough(op, e))
+            entry_safe(e);
+        all = e->wc->safe >= e->len;
+    }
+    if (!all)
+        return;
+    op->order = false;
+    pthread_cond_broadcast(&op->f->cv);
+    order_ended(op->f, false);
 }
 
 /* Those that failed are told to metad, with no lock held. */
@@ -129,6 +174,25 @@ static void report_targets(struct client *c, struct sync_target *t, const struct
     }
 }
 
+static void note_target(struct syncop *op, const struct sync_target *t)
+{
+    bool late = t->code == -ERR_TIMEOUT && nodes_up(op->f->c, t->chunkd);
+    for (size_t i = 0; i < op->nentries; i++) {
+        struct sync_entry *e = &op->entries[i];
+        if (!has_copy(e->wc, t->chunkd))
+            continue;
+        if (!t->code)
+            e->ok[e->nok++] = t->chunkd;
+        e->late |= late;
+    }
+    size_t at = strlen(op->missing);
+    if (!t->code || at + 3 >= SYNC_MISSING)
+        return;
+    if (at)
+        at += (size_t)snprintf(op->missing + at, SYNC_MISSING - at, ", ");
+    nodes_name(op->f->c, t->chunkd, op->missing + at, SYNC_MISSING - at);
+}
+
 static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     (void)rep;
@@ -141,10 +205,11 @@ static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     if (code && code != -ERR_SHUTDOWN)
         report_targets(f->c, t, op); /* entries' chunks are referenced until op_finish */
     pthread_mutex_lock(&f->mu);
-    for (size_t i = 0; !code && i < op->nentries; i++)
-        op->entries[i].ok += has_copy(op->entries[i].wc, t->chunkd);
+    note_target(op, t);
     if (--op->pending == 0)
         op_finish(op);
+    else
+        op_look(op);
     op_unref(op);
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
@@ -205,7 +270,7 @@ static struct syncop *op_new(struct cfile *f, bool sealed_only)
         if (!wanted(f, wc, sealed_only))
             continue;
         wc->refs++;
-        op->entries[op->nentries++] = (struct sync_entry){wc, wc->acked, 0};
+        op->entries[op->nentries++] = (struct sync_entry){.wc = wc, .len = wc->acked};
         for (uint32_t i = 0; i < wc->loc.n; i++) {
             size_t k = 0;
             while (k < op->ntargets && op->targets[k].chunkd != wc->loc.chunkds[i])
@@ -223,11 +288,16 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
     if (!op)
         return NULL;
     op->background = sealed_only;
-    if (sealed_only)
-        f->syncing = true;
+    op->order = !sealed_only && !f->ordering;
+    f->syncing |= op->background;
+    f->ordering |= op->order;
     size_t n = op->ntargets;
     op->pending = (unsigned)n;
     op->refs = (unsigned)n + 1;
+    if (!n) { /* of chunks that nobody is known to have */
+        op_finish(op);
+        return op;
+    }
     atomic_fetch_add(&f->refs, (unsigned)n);
     pthread_mutex_unlock(&f->mu);
     for (size_t i = 0; i < n; i++) {
@@ -246,13 +316,17 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
     return op;
 }
 
-int sync_wait(struct cfile *f, struct syncop *op)
+int sync_wait(struct cfile *f, struct syncop *op, char missing[SYNC_MISSING])
 {
+    if (missing)
+        missing[0] = '\0';
     if (!op)
         return 0;
     while (!op->done)
         cond_wait_until(&f->cv, &f->mu, clock_mono() + NSEC_PER_SEC);
     int rc = op->code;
+    if (missing)
+        memcpy(missing, op->missing, SYNC_MISSING);
     op_unref(op);
     return rc;
 }
@@ -283,25 +357,27 @@ static bool listed(const struct cfile *f, uint64_t chunk)
     return false;
 }
 
-/* Lists the chunk of a committed extent. loc.len is what metad said was committed of it: 0 for
- * chunks of our own that were never asked about, and those are listed when they need it. */
-static bool borrow(struct cfile *f, const struct cloc *l)
+/* Lists the chunk of a committed extent, also when nobody is known to have it. loc.len is what metad said was
+ * committed of it: 0 for chunks of our own that were never asked about, and those are listed when
+ * they need it. */
+static bool borrow(struct cfile *f, const struct ext *e, const struct cloc *l)
 {
-    if (!l || !l->len || !l->n || listed(f, l->chunk))
+    if ((l && !l->len) || listed(f, e->chunk))
         return false;
     struct wchunk *wc = calloc(1, sizeof(*wc));
     if (!wc)
         abort();
-    *wc = (struct wchunk){.loc = *l,
-                          .session = session_id(f->c),
+    *wc = (struct wchunk){.session = session_id(f->c),
                           .goal = f->attr.goal,
                           .refs = 1,
-                          .len = l->len,
-                          .acked = l->len,
                           .failed = true,
                           .unsynced_listed = true,
                           .borrowed = true,
                           .next_unsynced = f->unsynced};
+    if (l)
+        wc->loc = *l;
+    wc->loc.chunk = e->chunk;
+    wc->len = wc->acked = l ? l->len : e->chunk_off + e->len;
     f->unsynced = wc;
     return true;
 }
@@ -324,10 +400,10 @@ int sync_committed(struct cfile *f, int64_t deadline)
             if (!e.chunk || idmap_get(&seen, e.chunk))
                 continue;
             idmap_put(&seen, e.chunk, &seen);
-            k += borrow(f, idmap_get(&f->locs, e.chunk));
+            k += borrow(f, &e, idmap_get(&f->locs, e.chunk));
         }
         if (!rc && more) {
-            sync_wait(f, sync_begin(f, false)); /* what fails is tried again by the caller */
+            sync_wait(f, sync_begin(f, false), NULL); /* what fails is tried again by the caller */
             sync_drop_done(f);
         }
     }
@@ -404,6 +480,52 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
     return rc;
 }
 
+/* The map is asked for anew: metad may know more of where the copies of wc are. It gets no appends. */
+static int relocate(struct cfile *f, struct wchunk *wc, int64_t deadline)
+{
+    layout_drop(f);
+    int rc = layout_need(f, UINT64_MAX, deadline);
+    const struct cloc *l = rc ? NULL : idmap_get(&f->locs, wc->loc.chunk);
+    if (l && l->len && l->n) {
+        wc->loc = *l;
+        wc->session = session_id(f->c);
+    }
+    return rc;
+}
+
+int sync_relocate(struct cfile *f, uint64_t chunk, int64_t deadline)
+{
+    struct wchunk *wc = f->unsynced;
+    while (wc && wc->loc.chunk != chunk)
+        wc = wc->next_unsynced;
+    if (!wc || !wc->failed)
+        return 0;
+    wc->refs++;
+    int rc = relocate(f, wc, deadline);
+    wchunk_unref(f->c, wc);
+    return rc;
+}
+
+/* What to do about wc, of which too few copies could be synced. 1: ask again where it is now, 0: write its
+ * bytes again, or a code: neither is possible just now. */
+static int short_of(struct cfile *f, struct wchunk *wc, int64_t deadline)
+{
+    unsigned least = least_of(f, wc);
+    if (nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least))
+        return nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
+    if (!wc->few_since)
+        wc->few_since = clock_mono();
+    int rc = relocate(f, wc, deadline);
+    if (rc)
+        return rc;
+    if (nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
+        wc->few_since = 0;
+        return 1;
+    }
+    bool soon = clock_mono() - wc->few_since < FEW_NS;
+    return !soon && wc->loc.n && nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
+}
+
 int sync_rewrite(struct cfile *f, int64_t deadline)
 {
     for (;;) {
@@ -417,8 +539,15 @@ int sync_rewrite(struct cfile *f, int64_t deadline)
             wchunk_unref(f->c, wc);
             f->wcur = NULL;
         }
-        flush_below(f, f->next_abuf); /* what else went to this chunk is in the map then */
-        int rc = rewrite_chunk(f, wc, deadline);
+        /* what else went to this chunk is in the map then */
+        int rc = flush_below(f, f->next_abuf, deadline);
+        rc = rc ? rc : short_of(f, wc, deadline);
+        if (rc > 0) {
+            wc->short_sync = false;
+            rc = 0;
+        } else if (!rc) {
+            rc = rewrite_chunk(f, wc, deadline);
+        }
         wchunk_unref(f->c, wc);
         sync_drop_done(f); /* the list changes: start over */
         if (rc)

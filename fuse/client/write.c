@@ -281,8 +281,9 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         rc = write_put(f, data, len, (uint64_t)*off);
         if (!rc && f->through) { /* others look at it all the time */
             abuf_seal(f);
-            flush_below(f, f->next_abuf);
+            int late = flush_below(f, f->next_abuf, client_deadline(f->c));
             rc = cfile_take_err(f);
+            rc = rc ? rc : late;
         }
     }
     send_pump(f);

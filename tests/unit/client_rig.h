@@ -28,6 +28,8 @@
 #define RIG_SESSION 77u
 #define RIG_WAIT_S 20
 
+#define RIG_OLD_INO 11u /* "old", a file that a rename of "new" (RIG_INO) replaces */
+
 struct rig_record { /* one append, as a chunkd keeps it */
     uint64_t chunk;
     uint32_t off, len;
@@ -41,6 +43,8 @@ struct rig_node {
     int append_code, sync_code, read_code; /* answered instead, when set */
     bool corrupt;                          /* flips a byte of what it reads */
     bool mute_reads;
+    bool mute_syncs; /* of chunks: not answered */
+    size_t synced;   /* of recs */
     unsigned appends, reads, syncs;
 };
 struct rig {
@@ -53,6 +57,7 @@ struct rig {
     size_t nmuted;
     /* metad */
     struct extmap map;
+    uint64_t had; /* the file once had bytes up to here */
     uint64_t size, change, next_chunk, next_session, session;
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
     unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
@@ -60,6 +65,10 @@ struct rig {
     uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
     uint64_t step;    /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
+    int fail_code;  /* changes come to nothing with it, executed or not, */
+    bool fail_done; /* as this says */
+    unsigned creates, unlinks, opens_refused, opens;
+    bool grace;  /* opens are refused */
     bool leases; /* metad gives some: the file is its opener's alone */
     uint32_t mode;
     int64_t mtime_ns;
@@ -67,8 +76,13 @@ struct rig {
     bool hold;         /* changes are not looked at until release() of the test */
     struct rpc_req *held[64];
     size_t nheld;
-    struct rpc_conn *client; /* on which the session was last opened or resumed */
-    size_t claims, open;     /* exclusive leases and open files named at the last resume */
+    struct rpc_conn *client;     /* on which the session was last opened or resumed */
+    unsigned renames, unsafe;    /* unsafe: what displaced others' bytes was on no disk yet */
+    uint32_t goal, copies_known; /* copies_known: so many of them does metad name */
+    bool one_host, third_down;   /* chunkds 1 and 2 are on one computer, 3 is away */
+    bool only_two;               /* there is no third */
+    uint64_t epoch;
+    size_t claims, open; /* exclusive leases and open files named at the last resume */
     bool recalled;
     unsigned commits_then, setattrs_then; /* what was known when the lease was given back */
     uint32_t last_exclude[8];
@@ -122,6 +136,25 @@ static void rig_store(struct rig_node *n, const Replfs__AppendReq *m, struct buf
     struct rig_record *r = &n->recs[n->nrecs++];
     *r = (struct rig_record){m->chunk, m->chunk_off, m->len, buf_ref(data), malloc(m->crcs.len)};
     memcpy(r->crcs, m->crcs.data, m->crcs.len);
+    if (m->sync)
+        n->synced = n->nrecs;
+}
+
+/* Is [off, off+len) of the chunk on some disk? */
+static bool rig_safe(uint64_t chunk, uint32_t off, uint32_t len)
+{
+    for (size_t k = 1; k <= RIG_NODES; k++) {
+        const struct rig_node *n = &rig.node[k];
+        uint32_t at = off;
+        for (size_t i = 0; i < n->synced && at < off + len; i++) {
+            const struct rig_record *r = &n->recs[i];
+            if (r->chunk == chunk && r->off <= at && r->off + r->len > at)
+                at = r->off + r->len;
+        }
+        if (at >= off + len)
+            return true;
+    }
+    return false;
 }
 
 static void rig_append(uint32_t self, struct rpc_req *req)
@@ -215,10 +248,16 @@ static void rig_sync(uint32_t self, struct rpc_req *req)
 {
     Replfs__SyncReply rep = REPLFS__SYNC_REPLY__INIT;
     rig.node[self].syncs++;
+    if (rig.node[self].mute_syncs && req->env->sync_req->n_chunks && rig.nmuted < 64) {
+        rig.muted[rig.nmuted++] = req;
+        return;
+    }
     if (rig.node[self].sync_code && req->env->sync_req->n_chunks) {
         rpc_fail(req, rig.node[self].sync_code, "scripted");
         return;
     }
+    if (req->env->sync_req->n_chunks)
+        rig.node[self].synced = rig.node[self].nrecs;
     RPC_ENVELOPE(env, SYNC_REPLY, sync_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -253,7 +292,7 @@ static void rig_attr(Replfs__Attr *a)
     a->mtime_ns = rig.mtime_ns;
     a->nlink = 1;
     a->size = rig.size;
-    a->goal = 2;
+    a->goal = rig.goal;
     a->change = rig.change;
 }
 
@@ -276,7 +315,8 @@ static void rig_grant(struct rpc_req *req)
     for (size_t i = 0; i < m->n_exclude && i < 8; i++)
         rig.last_exclude[rig.nexclude++] = m->exclude[i];
     for (uint32_t id = 1; id <= RIG_NODES && n < m->goal; id++) {
-        if (!rig_excluded(m, id))
+        if (!rig_excluded(m, id) && !(id == 3 && (rig.third_down || rig.only_two)) &&
+            !(id == 2 && rig.one_host && !rig.third_down && !rig.only_two))
             ids[n++] = id;
     }
     if (rig.grant_code || n < (m->goal < 2 ? m->goal : 2)) {
@@ -294,7 +334,7 @@ static void rig_grant(struct rpc_req *req)
         list[rep.n_grants] = l;
     }
     rep.grants = list;
-    rep.nodes_epoch = 1;
+    rep.nodes_epoch = rig.epoch;
     RPC_ENVELOPE(env, GRANT_REPLY, grant_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -343,6 +383,8 @@ static int rig_clone(const Replfs__CloneOp *op, uint64_t *value)
     }
     extmap_remove(&rig.map, op->dst_off, len, NULL, NULL);
     for (uint64_t at = 0; extmap_find(&copy, at, &e); at = e.file_off + e.len)
+        rig.unsafe += op->dst_off < rig.size && !rig_safe(e.chunk, e.chunk_off, e.len);
+    for (uint64_t at = 0; extmap_find(&copy, at, &e); at = e.file_off + e.len)
         extmap_insert(&rig.map, &e, NULL, NULL, NULL);
     extmap_free(&copy);
     if (len && rig.size < op->dst_off + len)
@@ -366,12 +408,26 @@ static void rig_commit_one(const Replfs__CommitOp *op, uint64_t base, const Repl
         }
         if (!op->over ||
             (old.chunk == op->over && (int64_t)(old.chunk_off - old.file_off) == op->over_shift &&
-             old.file_off <= pos))
+             old.file_off <= pos)) {
+            rig.unsafe += pos < rig.had && !rig_safe(e.chunk, e.chunk_off, e.len);
             extmap_insert(&rig.map, &e, NULL, NULL, NULL);
+        }
         pos += e.len;
     }
     if (!op->over && end > rig.size)
         rig.size = end;
+    if (rig.had < rig.size)
+        rig.had = rig.size;
+}
+
+/* "new" goes over "old". */
+static void rig_rename(const Replfs__RenameOp *op)
+{
+    struct ext e;
+    bool over = op->new_name.len == 3 && !memcmp(op->new_name.data, "old", 3);
+    rig.renames++;
+    for (uint64_t at = 0; over && extmap_find(&rig.map, at, &e); at = e.file_off + e.len)
+        rig.unsafe += !rig_safe(e.chunk, e.chunk_off, e.len);
 }
 
 static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
@@ -394,6 +450,18 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
     }
     if (op->op_case == REPLFS__META_OP__OP_FALLOCATE) {
         rig_fallocate(op->fallocate, value);
+        return 0;
+    }
+    if (op->op_case == REPLFS__META_OP__OP_CREATE) {
+        rig.creates++;
+        return 0;
+    }
+    if (op->op_case == REPLFS__META_OP__OP_UNLINK) {
+        rig.unlinks++;
+        return 0;
+    }
+    if (op->op_case == REPLFS__META_OP__OP_RENAME) {
+        rig_rename(op->rename);
         return 0;
     }
     if (op->op_case == REPLFS__META_OP__OP_CLONE)
@@ -426,6 +494,10 @@ static void rig_mutate(struct rpc_req *req)
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
+    if (rig.fail_code && !rig.fail_done) {
+        rpc_fail(req, rig.fail_code, "scripted");
+        return;
+    }
     for (; rep.n_results < m->n_ops && rep.n_results < 256; rep.n_results++) {
         Replfs__MutationResult *r = list[rep.n_results] = &results[rep.n_results];
         replfs__mutation_result__init(r);
@@ -438,6 +510,10 @@ static void rig_mutate(struct rpc_req *req)
         r->value = rig.last_value;
         r->attr = &a;
         r->lease = rig.leases ? 2 : 0;
+    }
+    if (rig.fail_code) {
+        rpc_fail(req, rig.fail_code, "scripted");
+        return;
     }
     if (rig.drop_replies) { /* executed, but the answer is lost with the connection */
         rig.drop_replies--;
@@ -473,7 +549,7 @@ static void rig_layout(struct rpc_req *req, bool open)
         replfs__chunk_loc__init(&ls[i]);
         ls[i].chunk = e.chunk;
         ls[i].len = e.chunk_off + e.len;
-        ls[i].n_chunkds = RIG_NODES;
+        ls[i].n_chunkds = rig.copies_known;
         ls[i].chunkds = ids;
         ll[i] = &ls[i];
     }
@@ -481,7 +557,7 @@ static void rig_layout(struct rpc_req *req, bool open)
     rep.n_chunks = rep.n_extents;
     rep.chunks = ll;
     rep.covered_to = UINT64_MAX;
-    rep.nodes_epoch = 1;
+    rep.nodes_epoch = rig.epoch;
     orep.layout = &rep;
     orep.lease = rig.leases ? 2 : 0;
     RPC_ENVELOPE(oenv, OPEN_REPLY, open_reply, &orep);
@@ -521,18 +597,38 @@ static void rig_nodes(struct rpc_req *req)
 {
     Replfs__NodesReply rep = REPLFS__NODES_REPLY__INIT;
     Replfs__NodeAddr n[RIG_NODES], *list[RIG_NODES];
+    char hosts[RIG_NODES][16];
     for (uint32_t i = 0; i < RIG_NODES; i++) {
         replfs__node_addr__init(&n[i]);
         n[i].chunkd = i + 1;
         n[i].addr = rig.addr[i + 1];
-        n[i].host_id = (char *)"elsewhere";
-        n[i].state = REPLFS__NODE_STATE__NODE_UP;
+        snprintf(hosts[i], sizeof(hosts[i]), "host %u", rig.one_host && i == 1 ? 1 : i + 1);
+        n[i].host_id = hosts[i];
+        n[i].state =
+            i == 2 && rig.third_down ? REPLFS__NODE_STATE__NODE_DEAD : REPLFS__NODE_STATE__NODE_UP;
         list[i] = &n[i];
     }
-    rep.n_nodes = RIG_NODES;
+    rep.n_nodes = rig.only_two ? 2 : RIG_NODES;
     rep.nodes = list;
-    rep.epoch = 1;
+    rep.epoch = rig.epoch;
     RPC_ENVELOPE(env, NODES_REPLY, nodes_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+static void rig_lookup(struct rpc_req *req)
+{
+    const Replfs__LookupReq *m = req->env->lookup_req;
+    Replfs__LookupReply rep = REPLFS__LOOKUP_REPLY__INIT;
+    Replfs__Attr a;
+    RPC_ENVELOPE(env, LOOKUP_REPLY, lookup_reply, &rep);
+    bool old = m->name.len == 3 && !memcmp(m->name.data, "old", 3);
+    rig_attr(&a);
+    if (old) {
+        a.ino = RIG_OLD_INO;
+        a.size = 1;
+    }
+    if (old || (m->name.len == 3 && !memcmp(m->name.data, "new", 3)))
+        rep.attr = &a;
     rpc_reply(req, &env, NULL);
 }
 
@@ -549,7 +645,7 @@ static void rig_small(struct rpc_req *req)
     RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
     RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
     RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
-    ka.nodes_epoch = 1;
+    ka.nodes_epoch = rig.epoch;
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ) {
         if (req->env->keepalive_req->session == rig.session)
             rpc_reply(req, &kenv, NULL);
@@ -589,10 +685,18 @@ static void rig_metad(void *arg, struct rpc_req *req)
             rig_mutate(req);
         break;
     case REPLFS__ENVELOPE__BODY_OPEN_REQ:
-        rig_layout(req, true);
+        rig.opens += !rig.grace;
+        rig.opens_refused += rig.grace;
+        if (rig.grace)
+            rpc_fail(req, -ERR_BUSY, "scripted");
+        else
+            rig_layout(req, true);
         break;
     case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
         rig_layout(req, false);
+        break;
+    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+        rig_lookup(req);
         break;
     default:
         rig_small(req);
@@ -612,6 +716,9 @@ static int rig_up(void **st)
     rig.next_chunk = 100;
     rig.next_session = RIG_SESSION;
     rig.mode = 0644;
+    rig.goal = 2;
+    rig.copies_known = RIG_NODES;
+    rig.epoch = 1;
     struct rpc_config mc = {.role = RPC_ROLE_METAD, .name = "fake", .threads = 1};
     if (rpc_loop_new(&mc, &rig.loop))
         return -1;

@@ -265,6 +265,131 @@ static void test_late_error_is_told(void **st)
     cfile_close(f);
 }
 
+/* What was answered is done however long metad is away; who waits for it is told sooner. */
+static void test_queue_outlives_the_timeout(void **st)
+{
+    (void)st;
+    struct cfile *f = written(5000);
+    set(MODE, 0600, 0);
+    assert_int_equal(cfile_flush(f), 0);
+    int64_t t = clock_mono();
+    assert_int_equal(cfile_fsync(f), -ERR_TIMEOUT);
+    int64_t ms = (clock_mono() - t) / NSEC_PER_MSEC;
+    assert_in_range(ms, 300, 10000); /* the time-out is 1.5 s */
+    while (clock_mono() - t < 2 * NSEC_PER_SEC)
+        usleep(10000);
+    assert_int_not_equal(client_sync(rig.cl), 0);
+    assert_int_equal(client_settle(rig.cl, RIG_INO), -ERR_TIMEOUT);
+    assert_int_equal(client_lost(rig.cl), 0);
+    release();
+    rig_wait(rig.commits == 1 && rig.setattrs == 1 && rig.mode == 0600);
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_int_equal(client_settle(rig.cl, RIG_INO), 0);
+    cfile_close(f);
+}
+
+/* The same for bytes that a thread was waiting for: an fsync that failed takes nothing along. */
+static void test_late_commit_is_done(void **st)
+{
+    (void)st;
+    struct cfile *f = written(5000);
+    assert_int_equal(cfile_fsync(f), -ERR_TIMEOUT);
+    assert_int_equal(rig_get(commits), 0);
+    release();
+    rig_wait(rig.commits == 1 && rig.size == 5000);
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_int_equal(rig_get(commits), 1); /* once */
+    cfile_close(f);
+}
+
+static int unlink_it(void)
+{
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_UNLINK;
+    op.unlink = &u;
+    u.parent = 1;
+    u.name = (ProtobufCBinaryData){3, (uint8_t *)"new"};
+    return client_mutate(rig.cl, &op, NULL, NULL);
+}
+
+static void *unlinker(void *arg)
+{
+    *(int *)arg = unlink_it();
+    return NULL;
+}
+
+/* metad says that a change came to nothing, and has executed it; then the session is lost. It must not be done
+ * once more under the next. */
+static void doubled(int code)
+{
+    pthread_t t;
+    int rc = 0;
+    pthread_mutex_lock(&rig.mu);
+    rig.fail_code = code;
+    rig.fail_done = true;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(pthread_create(&t, NULL, unlinker, &rc), 0);
+    rig_wait(rig.unlinks == 1);
+    usleep(20000); /* for the answer; whatever it meets, the outcome is the same */
+    pthread_mutex_lock(&rig.mu);
+    rig.session = 1;
+    rig.fail_code = 0;
+    pthread_mutex_unlock(&rig.mu);
+    pthread_join(t, NULL);
+    assert_int_equal(rc, -EIO);
+    assert_int_equal(rig_get(unlinks), 1);
+}
+
+static void test_not_done_twice(void **st)
+{
+    (void)st;
+    doubled(-ERR_NOT_LEADER);
+}
+
+static void test_not_done_twice_at_the_end(void **st)
+{
+    (void)st;
+    doubled(-ERR_SHUTDOWN);
+}
+
+static void test_not_done_twice_when_the_log_fails(void **st)
+{
+    (void)st;
+    doubled(-EIO);
+}
+
+/* And in the same session it is repeated until there is an answer, however it failed. */
+static void test_log_that_cannot_be_written(void **st)
+{
+    (void)st;
+    pthread_t t;
+    int rc = 1;
+    rig_set(fail_code, -EIO);
+    assert_int_equal(pthread_create(&t, NULL, unlinker, &rc), 0);
+    usleep(100000);
+    rig_set(fail_code, 0);
+    pthread_join(t, NULL);
+    assert_int_equal(rc, 0);
+    assert_int_equal(rig_get(unlinks), 1);
+}
+
+/* metad has just started and takes no opens: it hears of them later. */
+static void test_open_told_in_grace(void **st)
+{
+    (void)st;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    struct cfile *f = NULL;
+    a.ino = RIG_INO + 5;
+    a.mode = S_IFREG | 0644;
+    rig_set(grace, true);
+    assert_int_equal(cfile_open_new(rig.cl, &a, &f), 0);
+    rig_wait(rig.opens_refused > 0);
+    rig_set(grace, false);
+    rig_wait(rig.opens > 0);
+    cfile_close(f);
+}
+
 enum { LARGE = 24 };
 
 static void large_done(struct mutation *m, int code, const Replfs__MutationResult *r)
@@ -320,6 +445,13 @@ int main(void)
         T(test_resume_with_too_much_open),
         T(test_late_error_is_told),
         T(test_large_changes),
+        T(test_queue_outlives_the_timeout),
+        T(test_late_commit_is_done),
+        T(test_not_done_twice),
+        T(test_not_done_twice_at_the_end),
+        T(test_not_done_twice_when_the_log_fails),
+        T(test_log_that_cannot_be_written),
+        T(test_open_told_in_grace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include "metad/fsm_internal.h"
 #include "tests/unit/fsm_rig.h"
 
 static void test_repeat(void **state)
@@ -36,6 +37,30 @@ static void test_repeat(void **state)
     r->seq = 4;
     assert_int_equal(rig_unlink(r, 1, "f", false), ENOENT);
     assert_false(r->res.repeated);
+}
+
+/* One change waits long, and its successors' answers pile up: it is let in all the same, and so is what was
+ * numbered before the newest; what is newer is not. */
+static void test_late_one_is_let_in(void **state)
+{
+    struct rig *r = *state;
+    for (r->seq = 2; r->seq < 2 + FSM_REMEMBER_MAX; r->seq++)
+        if (r->seq != 7)
+            assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
+    r->seq = FSM_REMEMBER_MAX + 2;
+    assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
+    r->seq++;
+    assert_int_equal(rig_unlink(r, 1, "none", false), ERR_BUSY);
+    r->seq = 7;
+    assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
+    r->seq = 1;
+    assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
+    assert_false(r->res.repeated);
+    struct fsm *g = rig_reload(r->f); /* and all of them survive a checkpoint */
+    fsm_free(r->f);
+    r->f = g;
+    assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
+    assert_true(r->res.repeated);
 }
 
 static void test_out_of_order_and_acks(void **state)
@@ -188,10 +213,15 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_repeat),        T(test_out_of_order_and_acks),
-        T(test_busy),          T(test_sessions),
-        T(test_internal_only), T(test_members),
-        T(test_reserve),       T(test_malformed),
+        T(test_repeat),
+        T(test_late_one_is_let_in),
+        T(test_out_of_order_and_acks),
+        T(test_busy),
+        T(test_sessions),
+        T(test_internal_only),
+        T(test_members),
+        T(test_reserve),
+        T(test_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
