@@ -11,7 +11,7 @@ try() { # NAME: writes, syncs and reads back through $mnt
     echo 1 >/proc/sys/vm/drop_caches
     cmp "$work/f" "$mnt/$1" || fail "$1: cannot be read back"
 }
-named() { ctl health "$mnt" 2>&1 | grep -q "$1"; }
+named() { ctl health "$mnt" >"$work/health" 2>&1 || true; grep -q "$1" "$work/health"; }
 random_file "$work/f" 8
 devcluster up --chunkd 2
 devcluster term chunkd1

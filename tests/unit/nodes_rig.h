@@ -61,8 +61,8 @@ void mlog_status(struct mlog *m, struct mlog_status *out)
     *out = (struct mlog_status){.leader = true, .applied = m->index};
 }
 
-static bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                    void *arg)
+static inline bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn,
+                           mlog_after *after, void *arg)
 {
     pthread_mutex_lock(&m->lock);
     bool stalled = m->stalled;
@@ -92,14 +92,14 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     after(arg);
 }
 
-static void stall(struct mlog *m)
+static inline void stall(struct mlog *m)
 {
     pthread_mutex_lock(&m->lock);
     m->stalled = true;
     pthread_mutex_unlock(&m->lock);
 }
 
-static void go_on(struct mlog *m)
+static inline void go_on(struct mlog *m)
 {
     pthread_mutex_lock(&m->lock);
     m->stalled = false;
@@ -161,7 +161,7 @@ static struct fixture *fx;
         peeked_;                                                                                   \
     }))
 
-static struct held *find_held(struct chunkd *k, uint64_t chunk)
+static inline struct held *find_held(struct chunkd *k, uint64_t chunk)
 {
     for (unsigned i = 0; i < k->nheld; i++)
         if (k->held[i].chunk == chunk)
@@ -170,7 +170,7 @@ static struct held *find_held(struct chunkd *k, uint64_t chunk)
 }
 
 /* len 0 removes. Lock held. */
-static void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+static inline void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
 {
     struct held *h = find_held(k, chunk);
     if (!h && len) {
@@ -192,15 +192,15 @@ static void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t sessio
     r->session = session;
 }
 
-static void store(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+static inline void store(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
 {
     pthread_mutex_lock(&k->lock);
     hold(k, chunk, len, session);
     pthread_mutex_unlock(&k->lock);
 }
 
-static void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderReply *rep,
-                     int *code)
+static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderReply *rep,
+                            int *code)
 {
     struct held *h;
     switch (o->order_case) {
@@ -231,7 +231,7 @@ static void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderR
     }
 }
 
-static void chunkd_request(void *arg, struct rpc_req *req)
+static inline void chunkd_request(void *arg, struct rpc_req *req)
 {
     struct chunkd *k = arg;
     Replfs__OrderReply rep = REPLFS__ORDER_REPLY__INIT;
@@ -254,8 +254,8 @@ static void chunkd_request(void *arg, struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
-static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struct rpc_conn *conn,
-                       char detail[256])
+static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id,
+                              struct rpc_conn *conn, char detail[256])
 {
     Replfs__RegisterReq r = REPLFS__REGISTER_REQ__INIT;
     Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
@@ -289,7 +289,7 @@ static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struc
     return rc;
 }
 
-static struct rpc_conn *dial(struct chunkd *k)
+static inline struct rpc_conn *dial(struct chunkd *k)
 {
     char addr[32];
     struct rpc_conn *c = NULL;
@@ -301,7 +301,7 @@ static struct rpc_conn *dial(struct chunkd *k)
     return c;
 }
 
-static void report(struct chunkd *k)
+static inline void report(struct chunkd *k)
 {
     Replfs__ReportReq r = REPLFS__REPORT_REQ__INIT;
     Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
@@ -328,7 +328,7 @@ static void report(struct chunkd *k)
 }
 
 /* Returns whether a full report is wanted. */
-static bool beat(struct chunkd *k)
+static inline bool beat(struct chunkd *k)
 {
     Replfs__HeartbeatReq h = REPLFS__HEARTBEAT_REQ__INIT;
     Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
@@ -366,7 +366,7 @@ static bool beat(struct chunkd *k)
     return want;
 }
 
-static void *beater(void *arg)
+static inline void *beater(void *arg)
 {
     (void)arg;
     while (!__atomic_load_n(&fx->stop, __ATOMIC_ACQUIRE)) {
@@ -378,7 +378,7 @@ static void *beater(void *arg)
     return NULL;
 }
 
-static void join(struct chunkd *k, const char *cluster)
+static inline void join(struct chunkd *k, const char *cluster)
 {
     char detail[256] = "";
     struct rpc_conn *c = dial(k);
@@ -390,7 +390,7 @@ static void join(struct chunkd *k, const char *cluster)
     report(k);
 }
 
-static void leave(struct chunkd *k)
+static inline void leave(struct chunkd *k)
 {
     pthread_mutex_lock(&k->lock);
     struct rpc_conn *c = k->conn;
@@ -402,7 +402,7 @@ static void leave(struct chunkd *k)
 
 /* ---- metad's side ---- */
 
-static void server_request(void *arg, struct rpc_req *req)
+static inline void server_request(void *arg, struct rpc_req *req)
 {
     struct fixture *f = arg;
     switch (req->env->body_case) {
@@ -423,12 +423,12 @@ static void server_request(void *arg, struct rpc_req *req)
     }
 }
 
-static void server_closed(void *arg, struct rpc_conn *c)
+static inline void server_closed(void *arg, struct rpc_conn *c)
 {
     nodes_conn_closed(((struct fixture *)arg)->nodes, c);
 }
 
-static int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
+static inline int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
 {
     struct fsm_result res;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
@@ -451,7 +451,7 @@ static int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
     var.op_case = REPLFS__META_OP__OP_##CASE;                                                      \
     var.field = ptr
 
-static void open_session(uint64_t session)
+static inline void open_session(uint64_t session)
 {
     char text[] = "test";
     Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
@@ -461,7 +461,7 @@ static void open_session(uint64_t session)
     assert_int_equal(apply(&op, 0, NULL), 0);
 }
 
-static void close_session(uint64_t session)
+static inline void close_session(uint64_t session)
 {
     Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
     o.n_session = 1;
@@ -470,7 +470,7 @@ static void close_session(uint64_t session)
     assert_int_equal(apply(&op, 0, NULL), 0);
 }
 
-static uint64_t make_file(const char *name)
+static inline uint64_t make_file(const char *name)
 {
     static uint64_t ino = 100;
     uint64_t got;
@@ -484,7 +484,7 @@ static uint64_t make_file(const char *name)
     return got;
 }
 
-static void truncate_file(uint64_t ino, uint64_t size)
+static inline void truncate_file(uint64_t ino, uint64_t size)
 {
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     o.ino = ino;
@@ -494,7 +494,7 @@ static void truncate_file(uint64_t ino, uint64_t size)
     assert_int_equal(apply(&op, 0, NULL), 0);
 }
 
-static void set_goal(uint64_t ino, unsigned goal)
+static inline void set_goal(uint64_t ino, unsigned goal)
 {
     Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
     o.ino = &ino;
@@ -506,8 +506,8 @@ static void set_goal(uint64_t ino, unsigned goal)
 
 /* Session 77 commits len bytes of chunk as the contents of ino, and tells of these n chunkds, which
  * took them under these registrations. */
-static void commit_chunk(uint64_t ino, uint64_t chunk, uint32_t len, uint32_t *ids,
-                         uint64_t *registrations, unsigned n)
+static inline void commit_chunk(uint64_t ino, uint64_t chunk, uint32_t len, uint32_t *ids,
+                                uint64_t *registrations, unsigned n)
 {
     Replfs__Extent e = REPLFS__EXTENT__INIT, *pe = &e;
     Replfs__ChunkCopies cc = REPLFS__CHUNK_COPIES__INIT, *pcc = &cc;
@@ -528,8 +528,9 @@ static void commit_chunk(uint64_t ino, uint64_t chunk, uint32_t len, uint32_t *i
 }
 
 /* A new file and a chunk granted to session 77 on the first n chunkds, who hold len bytes of it. */
-static uint64_t grant_chunk(const char *name, unsigned goal, uint32_t len, unsigned n,
-                            uint64_t *ino, uint32_t ids[CHUNKDS], uint64_t registrations[CHUNKDS])
+static inline uint64_t grant_chunk(const char *name, unsigned goal, uint32_t len, unsigned n,
+                                   uint64_t *ino, uint32_t ids[CHUNKDS],
+                                   uint64_t registrations[CHUNKDS])
 {
     uint64_t chunk = fx->next_chunk++;
     *ino = make_file(name);
@@ -544,7 +545,7 @@ static uint64_t grant_chunk(const char *name, unsigned goal, uint32_t len, unsig
 }
 
 /* A committed chunk of a new file, stored at the first n chunkds. */
-static uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t *ino)
+static inline uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t *ino)
 {
     uint32_t ids[CHUNKDS];
     uint64_t registrations[CHUNKDS];
@@ -557,7 +558,7 @@ static uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t
 
 typedef bool condition(void *arg);
 
-static void wait_until(condition *fn, void *arg, const char *what)
+static inline void wait_until(condition *fn, void *arg, const char *what)
 {
     int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
     while (!fn(arg)) {
@@ -572,7 +573,7 @@ struct want {
     unsigned ok; /* copies in state ok, and none in any other */
 };
 
-static bool has_copies(void *arg)
+static inline bool has_copies(void *arg)
 {
     const struct want *w = arg;
     unsigned ok = 0, other = 0;
@@ -586,7 +587,7 @@ static bool has_copies(void *arg)
     return ok == w->ok && !other;
 }
 
-static bool all_reported(void *arg)
+static inline bool all_reported(void *arg)
 {
     bool all = true;
     fsm_rdlock(fx->mlog.fsm);
@@ -597,7 +598,7 @@ static bool all_reported(void *arg)
     return all;
 }
 
-static unsigned held_by(uint64_t chunk)
+static inline unsigned held_by(uint64_t chunk)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < CHUNKDS; i++) {
@@ -608,18 +609,18 @@ static unsigned held_by(uint64_t chunk)
     return n;
 }
 
-static bool really_held(void *arg)
+static inline bool really_held(void *arg)
 {
     const struct want *w = arg;
     return held_by(w->chunk) == w->ok && has_copies(arg);
 }
 
-static bool nobody_holds(void *arg)
+static inline bool nobody_holds(void *arg)
 {
     return held_by(*(uint64_t *)arg) == 0;
 }
 
-static bool all_up(void *arg)
+static inline bool all_up(void *arg)
 {
     unsigned up = 0;
     pthread_mutex_lock(&fx->nodes->lock);
@@ -630,14 +631,14 @@ static bool all_up(void *arg)
     return ok;
 }
 
-static void wait_up(unsigned n)
+static inline void wait_up(unsigned n)
 {
     wait_until(all_up, &n, "chunkds to be up");
 }
 
 /* ---- fixture ---- */
 
-static int setup(void **state)
+static inline int setup(void **state)
 {
     struct fixture *f = fx = calloc(1, sizeof *f);
     struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "test", .threads = 2};
@@ -671,7 +672,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
+static inline int teardown(void **state)
 {
     struct fixture *f = *state;
     __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
@@ -687,14 +688,14 @@ static int teardown(void **state)
     return 0;
 }
 
-static void join_all(unsigned n)
+static inline void join_all(unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
         join(&fx->chunkd[i], "");
     wait_up(n);
 }
 
-static Replfs__StatusReply *status(struct rpc_result *res)
+static inline Replfs__StatusReply *status(struct rpc_result *res)
 {
     Replfs__StatusReq r = REPLFS__STATUS_REQ__INIT;
     RPC_ENVELOPE(env, STATUS_REQ, status_req, &r);
@@ -704,7 +705,7 @@ static Replfs__StatusReply *status(struct rpc_result *res)
     return res->rep->status_reply;
 }
 
-static bool has_problem(const char *code, unsigned severity)
+static inline bool has_problem(const char *code, unsigned severity)
 {
     struct rpc_result res;
     Replfs__StatusReply *s = status(&res);
