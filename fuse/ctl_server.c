@@ -190,6 +190,21 @@ static int run_mutation(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, 
     return 0;
 }
 
+/* The inode that a question names by number, which shows nothing of the directories above it. */
+static uint64_t named(const Replfs__Envelope *req)
+{
+    switch ((int)req->body_case) {
+    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+        return req->info_req->ino;
+    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+        return req->getattr_req->ino;
+    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+        return req->quota_list_req->ino;
+    default:
+        return 0;
+    }
+}
+
 static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__Envelope *req,
                         struct ctl_msg *out)
 {
@@ -197,6 +212,8 @@ static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__E
     struct rpc_result r = {0};
     if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
         return -EPERM; /* paths that the caller perhaps may not see */
+    if (uid && named(req) && named(req) != ino)
+        return -EPERM; /* only what the caller could open */
     if (req->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
         if (!req->info_req->ino)
             req->info_req->ino = ino;

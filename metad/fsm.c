@@ -135,6 +135,7 @@ static bool is_internal(const Replfs__MetaOp *op)
            op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
            op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
            op->op_case == REPLFS__META_OP__OP_INCARNATION;
+    op->op_case == REPLFS__META_OP__OP_HOLDS;
 }
 
 static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
@@ -180,6 +181,8 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return fsm_op_quota(f, op->quota, res);
     case REPLFS__META_OP__OP_INCARNATION:
         return fsm_op_incarnation(f, f->applied, op->incarnation);
+    case REPLFS__META_OP__OP_HOLDS:
+        return fsm_op_holds(f, op->holds);
     case REPLFS__META_OP__OP__NOT_SET:
     default:
         return -EINVAL;
@@ -190,6 +193,11 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
 static bool is_complete(const Replfs__Command *cmd)
 {
     return cmd->op && cmd->op->op_case != REPLFS__META_OP__OP__NOT_SET && cmd->op->create;
+}
+
+static bool is_part(const Replfs__MetaOp *op)
+{
+    return op->op_case == REPLFS__META_OP__OP_FALLOCATE && op->fallocate->part;
 }
 
 void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct fsm_result *res)
@@ -217,6 +225,8 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
     int code = run(f, cmd, res);
     if (code)
         *res = (struct fsm_result){.code = -code};
+    if (is_part(cmd->op))
+        return; /* the number belongs to what follows */
     /* the command may have closed its own session */
     if (s && cmd->seq && (s = fsm_session_find(f, cmd->session))) {
         struct fsm_answer a = {cmd->seq, res->ino, res->parent, res->value, (uint32_t)res->code};

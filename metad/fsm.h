@@ -6,8 +6,9 @@
  * everything else. Pointers into the state are valid only while it is held.
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
- * (owners of chunks), fsm_goal.c, fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
- * members), fsm_past.c (incarnations), fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * (owners of chunks), fsm_goal.c, fsm_weigh.c (what a command would cost), fsm_clone.c,
+ * fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
+ * fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
@@ -102,9 +103,19 @@ int fsm_extents(struct fsm *f, uint64_t ino, const struct extmap **out);
 int fsm_goal(struct fsm *f, uint64_t ino); /* 1..8 or -ENOENT */
 /* Bytes of [off, off + len) that are in no extent: what a reservation would add. */
 int fsm_holes(struct fsm *f, uint64_t ino, uint64_t off, uint64_t len, uint64_t *out);
+/* Where [off, end) has to be cut so that at most max extents are in the first part; end: it need not.
+ * 0 when there is no such file. */
+uint64_t fsm_slice_end(struct fsm *f, uint64_t ino, uint64_t off, uint64_t end, uint32_t max);
+/* A commit of an `over` would look at more than max extents. */
+bool fsm_over_is_long(struct fsm *f, const Replfs__CommitOp *op, uint32_t max);
+/* A rename takes a tree of more than max inodes from one quota to another. */
+bool fsm_move_is_long(struct fsm *f, const Replfs__RenameOp *op, uint32_t max);
 bool fsm_session_alive(struct fsm *f, uint64_t session);
 /* The next one by id; after 0: the first. */
 bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name);
+/* What a session may hold: a new leader waits for those that may hold something. 0 when not open. */
+enum { FSM_HOLDS_LEASES = 1, FSM_HOLDS_LOCKS = 2, FSM_HOLDS_ALL = 3 };
+unsigned fsm_session_holds(struct fsm *f, uint64_t session);
 bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino);
 uint64_t fsm_applied(struct fsm *f); /* index of the last command */
 void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto);

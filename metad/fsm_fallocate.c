@@ -79,6 +79,8 @@ static void punch(struct fsm *f, uint32_t h, const Replfs__FallocateOp *op)
     struct fsm_inode *i = fsm_inode_at(f, h);
 
     fsm_file_punch(f, h, op->off, op->len);
+    if (op->part)
+        return;
     fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, true);
 }

@@ -11,7 +11,8 @@
  * a damaged one. Records by section type:
  *
  *   META     u64 change; u64 chunk_upto; u64 ino_upto
- *   SESSION  u64 id; u64 acked; str8 name; str8 host id
+ *   SESSION  u64 id; u64 acked; str8 name; str8 host id; since version 3: u8 what it may hold (1
+ *            leases, 2 locks; before: both)
  *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code; u64 value
  *            (ascending per session; value since version 2)
  *   MEMBER   u32 chunkd; str8 host id; str8 host name

@@ -106,6 +106,7 @@ struct fsm_session {
     uint64_t acked;             /* answers up to here are forgotten */
     struct fsm_answer *answers; /* ascending seq; live ones are [first, end) */
     uint32_t first, end, cap;
+    uint8_t holds; /* FSM_HOLDS_* */
     char *name, *host_id;
 };
 
@@ -324,6 +325,7 @@ int fsm_session_remember(struct fsm *f, struct fsm_session *s,
                          const struct fsm_answer *a); /* -EEXIST */
 int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const char *host_name);
 int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op);
+int fsm_op_holds(struct fsm *f, const Replfs__HoldsOp *op);
 int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op);
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);

@@ -178,12 +178,14 @@ static int load_session(struct loader *l)
 
     get_str8(l, name);
     get_str8(l, host);
-    if (l->bad)
+    uint8_t holds = l->version >= 3 ? get8(l) : FSM_HOLDS_ALL;
+    if (l->bad || holds > FSM_HOLDS_ALL)
         return corrupt(l, "malformed session");
     struct fsm_session *s = id ? fsm_session_add(l->f, id, name, host) : NULL;
     if (!s)
         return corrupt(l, "session id is 0 or there twice");
     s->acked = acked;
+    s->holds = holds;
     return 0;
 }
 

@@ -127,6 +127,7 @@ static void walk_sessions(const struct fsm *f, struct sink *s)
         put64(s, x->acked);
         put_str8(s, x->name, strlen(x->name));
         put_str8(s, x->host_id, strlen(x->host_id));
+        put8(s, x->holds);
         end(s);
     }
     for (uint32_t k = 0; k < f->nsessions; k++) {

@@ -9,6 +9,9 @@
  * oldest of them is what it waits for. Of those there is as much room again, which a client that keeps
  * its window never needs.
  *
+ * What a session may hold of the leader's soft state (leases, locks) is kept, so that a new leader
+ * knows whom to wait for. Logs and checkpoints of before did not say: then it may be anything.
+ *
  * Sessions, members and answers are sorted arrays with binary search: there are thousands of them,
  * not millions. Failure modes: codes. Thread context: fsm lock. */
 #include "fsm_internal.h"
@@ -83,6 +86,7 @@ struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name
     s->id = id;
     s->name = keep_string(f, name);
     s->host_id = keep_string(f, host_id);
+    s->holds = FSM_HOLDS_ALL;
     f->sessions[p] = s;
     f->nsessions++;
     return s;
@@ -101,7 +105,26 @@ int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op)
 {
     if (!op->session)
         return -EINVAL;
-    return fsm_session_add(f, op->session, op->name, op->host_id) ? 0 : -EEXIST;
+    struct fsm_session *s = fsm_session_add(f, op->session, op->name, op->host_id);
+    if (!s)
+        return -EEXIST;
+    s->holds = op->tells ? FSM_HOLDS_LEASES : FSM_HOLDS_ALL;
+    return 0;
+}
+
+int fsm_op_holds(struct fsm *f, const Replfs__HoldsOp *op)
+{
+    struct fsm_session *s = fsm_session_find(f, op->session);
+    if (!s)
+        return -ERR_SESSION;
+    s->holds = (uint8_t)(((s->holds & ~op->clear) | op->set) & FSM_HOLDS_ALL);
+    return 0;
+}
+
+unsigned fsm_session_holds(struct fsm *f, uint64_t session)
+{
+    const struct fsm_session *s = fsm_session_find(f, session);
+    return s ? s->holds : 0;
 }
 
 int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op)

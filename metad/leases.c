@@ -13,12 +13,14 @@
  * writers.
  *
  * Failure modes: out of memory aborts. A holder that neither answers nor keeps silent makes others
- * come again and again, until their own deadlines; it is not forgotten that it was asked.
+ * come again and again, for stubborn_ms; then it is fenced, as one that is silent. While it changes
+ * the inode it is taken to be flushing, and has that time anew.
  * Thread context: any; callbacks run without the mutex. */
 #include "leases.h"
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,13 +28,16 @@
 #include "base/error.h"
 #include "base/mix.h"
 #include "base/u64.h"
+#include "u64map.h"
 
 #define LEASES_MAX (4ull << 20)
 #define PATIENCE_MS 5000u
+#define STUBBORN_MS 90000u
 
 struct hold {
     uint64_t session;
     uint8_t mode, want; /* want < mode: recall under way */
+    uint32_t asked;     /* then: since when, or since it last changed the inode; ms, cut off */
 };
 struct node {
     uint64_t ino;
@@ -51,6 +56,9 @@ struct leases {
     size_t mask, count;
     struct node *hot;
     bool stopped, claim;
+    uint32_t now;         /* of the last tick */
+    struct u64map barred; /* 1: is being barred or let in again */
+    atomic_size_t nbarred;
     struct leases_stat st;
 };
 
@@ -65,6 +73,8 @@ struct leases *leases_new(const struct leases_config *cfg)
         l->cfg.max = LEASES_MAX;
     if (l->cfg.patience_ms == 0)
         l->cfg.patience_ms = PATIENCE_MS;
+    if (l->cfg.stubborn_ms == 0)
+        l->cfg.stubborn_ms = STUBBORN_MS;
     l->mask = 1023;
     l->table = calloc(l->mask + 1, sizeof(*l->table));
     if (l->table == NULL)
@@ -85,6 +95,7 @@ void leases_free(struct leases *l)
             free(n);
         }
     free(l->table);
+    u64map_free(&l->barred);
     pthread_mutex_destroy(&l->mu);
     free(l);
 }
@@ -173,7 +184,7 @@ static void hold_add(struct leases *l, struct node *n, uint64_t session, enum le
         n->holds = v;
         n->cap *= 2;
     }
-    n->holds[n->n++] = (struct hold){session, (uint8_t)mode, (uint8_t)mode};
+    n->holds[n->n++] = (struct hold){session, (uint8_t)mode, (uint8_t)mode, 0};
     l->st.leases++;
 }
 
@@ -237,6 +248,8 @@ static bool way_is_free(struct leases *l, struct node *n, const struct lease_wai
         is_free = false;
         if (h->want <= keep)
             continue;
+        if (h->want == h->mode)
+            h->asked = l->now;
         h->want = (uint8_t)keep;
         l->st.recalls++;
         todo_recall(t, h->session, n->ino, keep);
@@ -266,6 +279,15 @@ static bool holds_exclusive(struct node *n, uint64_t session)
     return h != NULL && h->mode == LEASE_EXCLUSIVE;
 }
 
+static void begin_change(const struct leases *l, struct node *n, uint64_t session)
+{
+    struct hold *h = n->head != NULL ? hold_find(n, session) : NULL;
+
+    n->busy++;
+    if (h != NULL && h->want < h->mode)
+        h->asked = l->now; /* it flushes */
+}
+
 /* Enters or is refused, or queues up at the first inode that is not free. woken: it has had its
  * turn there. */
 static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct todo *t)
@@ -291,7 +313,7 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
     }
     for (unsigned i = 0; i < w->n; i++)
         if (w->need[i].write)
-            node_make(l, w->need[i].ino)->busy++;
+            begin_change(l, node_make(l, w->need[i].ino), w->session);
     return true;
 }
 
@@ -419,6 +441,11 @@ void leases_leave(struct leases *l, struct lease_wait *w)
 
 /* ---- giving and taking ---- */
 
+static bool is_barred(const struct leases *l, uint64_t session)
+{
+    return l->barred.n > 0 && u64map_get(&l->barred, session, NULL);
+}
+
 /* own: so many of the changes under way are the asking request's. Mutex held. */
 static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
                              uint32_t own)
@@ -440,7 +467,7 @@ static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, e
             h->mode = h->want = (uint8_t)want;
         return h->mode;
     }
-    if (want == LEASE_NONE || l->st.leases >= l->cfg.max)
+    if (want == LEASE_NONE || l->st.leases >= l->cfg.max || is_barred(l, session))
         return LEASE_NONE;
     hold_add(l, node_make(l, ino), session, want);
     return want;
@@ -475,7 +502,7 @@ bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino)
     LOCK_SCOPE(&l->mu);
     struct node *n = *slot_of(l, ino);
 
-    if ((n != NULL && n->n > 0) || l->st.leases >= l->cfg.max)
+    if ((n != NULL && n->n > 0) || l->st.leases >= l->cfg.max || is_barred(l, session))
         return false;
     hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
     return true;
@@ -535,16 +562,80 @@ static uint64_t *held_by(struct leases *l, uint64_t session, size_t *n)
     return v;
 }
 
+static void set_barred(struct leases *l, uint64_t session, bool on)
+{
+    if (on)
+        u64map_put(&l->barred, session, 1);
+    else if (l->barred.n > 0)
+        u64map_del(&l->barred, session);
+    atomic_store_explicit(&l->nbarred, l->barred.n, memory_order_relaxed);
+}
+
 void leases_drop_session(struct leases *l, uint64_t session)
 {
     size_t n;
 
     pthread_mutex_lock(&l->mu);
     uint64_t *v = held_by(l, session, &n);
+    set_barred(l, session, false);
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
         leases_ack(l, session, v[i], LEASE_NONE);
     free(v);
+}
+
+bool leases_bar(struct leases *l, uint64_t session)
+{
+    struct todo t;
+    size_t n;
+    bool ok = true;
+
+    todo_init(&t);
+    pthread_mutex_lock(&l->mu);
+    uint64_t *v = held_by(l, session, &n);
+    for (size_t i = 0; i < n; i++)
+        ok &= !holds_exclusive(*slot_of(l, v[i]), session);
+    ok &= !is_barred(l, session);
+    for (size_t i = 0; ok && i < n; i++) {
+        struct node *p = *slot_of(l, v[i]);
+        lower(l, p, hold_find(p, session), LEASE_NONE, &t);
+        node_tidy(l, p);
+    }
+    if (ok)
+        set_barred(l, session, true);
+    pthread_mutex_unlock(&l->mu);
+    free(v);
+    todo_do(l, &t);
+    return ok;
+}
+
+bool leases_unbar_begin(struct leases *l, uint64_t session)
+{
+    uint32_t under_way = 1;
+
+    LOCK_SCOPE(&l->mu);
+    if (!u64map_get(&l->barred, session, &under_way) || under_way)
+        return false;
+    u64map_put(&l->barred, session, 1);
+    return true;
+}
+
+void leases_unbar(struct leases *l, uint64_t session)
+{
+    LOCK_SCOPE(&l->mu);
+    set_barred(l, session, false);
+}
+
+void leases_bar_settle(struct leases *l, uint64_t session)
+{
+    LOCK_SCOPE(&l->mu);
+    if (is_barred(l, session))
+        u64map_put(&l->barred, session, 0);
+}
+
+bool leases_has_barred(const struct leases *l)
+{
+    return atomic_load_explicit(&l->nbarred, memory_order_relaxed) > 0;
 }
 
 bool leases_claim(struct leases *l, bool on)
@@ -562,7 +653,7 @@ static bool claim(struct leases *l, uint64_t session, uint64_t ino)
 
     if (n != NULL && n->n > 0)
         return holds_exclusive(n, session);
-    if (!l->claim || n != NULL || l->st.leases >= l->cfg.max)
+    if (!l->claim || n != NULL || l->st.leases >= l->cfg.max || is_barred(l, session))
         return false; /* a node without holds: somebody waits, or changes it */
     hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
     return true;
@@ -637,12 +728,14 @@ void leases_tick(struct leases *l, int64_t now)
     struct {
         uint64_t session, ino;
         enum lease_mode mode;
+        bool stubborn;
     } late[TICK_MAX];
     struct todo t;
     unsigned n = 0;
 
     todo_init(&t);
     pthread_mutex_lock(&l->mu);
+    l->now = (uint32_t)now;
     for (struct node *p = l->hot, *next; p != NULL; p = next) {
         next = p->hot_next;
         refuse_late(l, p, now, &t);
@@ -652,20 +745,25 @@ void leases_tick(struct leases *l, int64_t now)
             if (p->holds[i].want < p->holds[i].mode) {
                 late[n].session = p->holds[i].session;
                 late[n].ino = p->ino;
+                late[n].stubborn = l->now - p->holds[i].asked >= l->cfg.stubborn_ms;
                 late[n++].mode = p->holds[i].mode;
             }
     pthread_mutex_unlock(&l->mu);
     todo_do(l, &t);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
-        if (silent < l->cfg.term_ms)
+        bool stubborn = late[i].stubborn && silent < l->cfg.term_ms;
+        if (silent < l->cfg.term_ms && !stubborn)
             continue;
-        if (late[i].mode == LEASE_EXCLUSIVE && silent != UINT32_MAX)
+        if (stubborn && l->cfg.stubborn != NULL)
+            l->cfg.stubborn(l->cfg.arg, late[i].session, late[i].ino);
+        if ((late[i].mode == LEASE_EXCLUSIVE || stubborn) && silent != UINT32_MAX)
             l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
         else
             leases_ack(l, late[i].session, late[i].ino, LEASE_NONE);
         pthread_mutex_lock(&l->mu);
         l->st.expired++;
+        l->st.stubborn += stubborn;
         pthread_mutex_unlock(&l->mu);
     }
 }

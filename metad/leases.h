@@ -32,9 +32,14 @@ struct leases_config {
     /* An exclusive lease ran out while its holder was silent: what it has not sent yet must never
      * arrive. */
     void (*fence)(void *arg, uint64_t session);
+    /* Told before such a holder is fenced although it is alive, see stubborn_ms. May be NULL. */
+    void (*stubborn)(void *arg, uint64_t session, uint64_t ino);
     void *arg;
     uint32_t term_ms;     /* holders stop using a lease when they heard nothing for so long */
     uint32_t patience_ms; /* who waits longer is refused, default 5000 */
+    uint32_t
+        stubborn_ms; /* who is alive, and neither gives a lease back for so long nor changes the
+                           * inode (flushes), is fenced; default 90000 */
 };
 struct leases *leases_new(const struct leases_config *cfg);
 /* Nobody waits any more: all that do are refused, and so is whoever would have to. */
@@ -91,12 +96,22 @@ void leases_remind(struct leases *l, uint64_t session);
 /* Whether leases_resume gives what the session does not hold: as long as nobody else has been let
  * in since a start. Returns what it was before. */
 bool leases_claim(struct leases *l, bool on);
+/* Barred sessions hold nothing and get nothing. Bars one, which loses its shared leases; false: it
+ * holds some exclusively, or is barred already, and nothing was done. leases_bar_settle follows: until
+ * then leases_unbar_begin is false. */
+bool leases_bar(struct leases *l, uint64_t session);
+void leases_bar_settle(struct leases *l, uint64_t session);
+/* A barred session shall be let in again. True for the first who asks: it calls leases_unbar when
+ * that is done, or leases_bar_settle when it could not be. */
+bool leases_unbar_begin(struct leases *l, uint64_t session);
+void leases_unbar(struct leases *l, uint64_t session);
+bool leases_has_barred(const struct leases *l);         /* any */
 void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */
 /* Takes recalled leases from sessions that are silent, and refuses who has waited long enough. Call
  * a few times a second; now (ms, never 0) only goes forward. */
 void leases_tick(struct leases *l, int64_t now);
 struct leases_stat {
-    uint64_t leases, recalls, waits, expired;
+    uint64_t leases, recalls, waits, expired, stubborn;
 };
 void leases_stat(struct leases *l, struct leases_stat *out);
 #endif

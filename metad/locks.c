@@ -426,6 +426,12 @@ void locks_drop_session(struct locks *t, uint64_t session, int64_t now)
     list_freed(t, &l, now);
 }
 
+bool locks_has_session(struct locks *t, uint64_t session)
+{
+    const struct lock_session *s = *locks_session_slot(t, session);
+    return s != NULL && (s->holders != NULL || s->waits != NULL);
+}
+
 size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v, size_t n,
                     int64_t now)
 {

@@ -51,6 +51,7 @@ void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t 
 bool locks_detach(struct locks *t, void *cookie, int64_t now);
 /* The session is closed: its locks go, its waiting requests end with -ERR_SESSION. */
 void locks_drop_session(struct locks *t, uint64_t session, int64_t now);
+bool locks_has_session(struct locks *t, uint64_t session); /* it has locks, or waits for some */
 /* A client came back and says what it holds (session in each is ignored): exactly that is held
  * from now on, but for what would break somebody else's lock. Returns how many were refused. */
 size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v, size_t n,

@@ -31,7 +31,7 @@ static struct {
     char *data, *listen, *config;
     bool init, insecure;
     uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, term_ms, checkpoint_bytes,
-        threads;
+        threads, max_memory;
     char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
 } flags = {.heartbeat_ms = 1000,
            .suspect_ms = 5000,
@@ -99,6 +99,12 @@ static const struct config_opt options[] = {
      .arg = "SIZE",
      .min = 65536,
      .help = "log written between checkpoints, default 64M"},
+    {.name = "max-memory",
+     .type = CONFIG_SIZE,
+     .value = &flags.max_memory,
+     .arg = "SIZE",
+     .min = 64u << 20,
+     .help = "above it nothing new is taken (ENOSPC), default 9/10 of the computer's memory"},
     {.name = "threads",
      .type = CONFIG_UINT,
      .value = &flags.threads,
@@ -275,7 +281,8 @@ static int start_service(struct metad *d)
                                  .loop = d->loop,
                                  .min_copies = (unsigned)flags.min_copies,
                                  .lease_ms = (unsigned)flags.lease_ms,
-                                 .term_ms = (unsigned)flags.term_ms};
+                                 .term_ms = (unsigned)flags.term_ms,
+                                 .max_memory = flags.max_memory};
 
     return service_new(&cfg, &d->service);
 }

@@ -81,6 +81,10 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
+/* Something that health shall show for an hour: severity 1 warning, 2 error; code and way_out are
+ * static. One of the same code takes the former's place. */
+void nodes_note(struct nodes *n, unsigned severity, const char *code, const char *way_out,
+                const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* Names of chunkds that are down, for messages; malloc'ed strings, caller frees. */
 size_t nodes_missing(struct nodes *n, char ***out);
 #endif

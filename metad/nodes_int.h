@@ -185,6 +185,14 @@ struct damage {
     } copy[DAMAGE_COPIES_MAX];
 };
 
+#define NODES_NOTES 8u
+#define NODES_NOTE_NS (3600 * NSEC_PER_SEC)
+struct nodes_noted { /* nodes_note */
+    unsigned severity;
+    const char *code, *way_out;
+    char what[256];
+    int64_t at; /* mono; 0: free */
+};
 struct nodes {
     struct nodes_config cfg;
     char dir[512], addr[128];
@@ -192,6 +200,7 @@ struct nodes {
     int64_t started; /* mono */
     pthread_mutex_t lock;
     /* under lock */
+    struct nodes_noted noted[NODES_NOTES];
     struct node **node;       /* by id, holes are NULL */
     struct place_node *table; /* the planners' view, same index */
     uint32_t nnodes;          /* slots */

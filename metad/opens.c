@@ -52,9 +52,11 @@ struct ref {
 struct session {
     struct session *hash_next;
     uint64_t id;
-    int64_t last; /* clock_mono of the last sign of life */
-    bool resumed; /* came back, or began, under this leader */
-    bool closing; /* its SessionCloseOp is under way */
+    int64_t last;  /* clock_mono of the last sign of life */
+    bool resumed;  /* came back, or began, under this leader */
+    bool closing;  /* its SessionCloseOp is under way */
+    uint8_t holds; /* what it may have held before this start */
+    uint64_t peer; /* who began it under this leader, 0: unknown */
     struct ref *refs;
 };
 struct opens {
@@ -64,7 +66,8 @@ struct opens {
     pthread_t thread;
     bool running, stop;
     struct session *sessions[SESSION_BUCKETS];
-    size_t missing; /* sessions that have not come back yet */
+    size_t missing;                       /* sessions that have not come back yet */
+    size_t missing_leases, missing_locks; /* of them, those that may hold such */
     struct ref **refs;
     size_t nrefs, buckets;
     uint64_t *orphans; /* to be reaped when nobody has them open */
@@ -101,7 +104,15 @@ static struct session **session_slot(struct opens *o, uint64_t id)
     return p;
 }
 
-static struct session *session_make(struct opens *o, uint64_t id, bool resumed)
+/* by: 1 or -1 */
+static void count_missing(struct opens *o, const struct session *s, int by)
+{
+    o->missing += (size_t)by;
+    o->missing_leases += s->holds & FSM_HOLDS_LEASES ? (size_t)by : 0;
+    o->missing_locks += s->holds & FSM_HOLDS_LOCKS ? (size_t)by : 0;
+}
+
+static struct session *session_make(struct opens *o, uint64_t id, bool resumed, unsigned holds)
 {
     struct session **slot = session_slot(o, id);
 
@@ -112,7 +123,9 @@ static struct session *session_make(struct opens *o, uint64_t id, bool resumed)
         s->id = id;
         *slot = s;
         s->resumed = resumed;
-        o->missing += resumed ? 0 : 1;
+        s->holds = (uint8_t)holds;
+        if (!resumed)
+            count_missing(o, s, 1);
     }
     (*slot)->last = clock_mono();
     return *slot;
@@ -187,7 +200,7 @@ static void drop_refs(struct opens *o, struct session *s)
 static void resumed(struct opens *o, struct session *s)
 {
     if (!s->resumed)
-        o->missing--;
+        count_missing(o, s, -1);
     s->resumed = true;
 }
 
@@ -209,10 +222,41 @@ static void add_orphan(struct opens *o, uint64_t ino)
 
 /* ---- what others call ---- */
 
+/* Sessions begin seldom: a walk is cheaper than a table of peers. */
+int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&o->lock);
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (const struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            n += s->peer == peer;
+    if (n < OPENS_PER_PEER) {
+        struct session *s = session_make(o, session, true, 0);
+        s->peer = peer;
+        s->closing = true; /* not there yet */
+    }
+    pthread_mutex_unlock(&o->lock);
+    return n < OPENS_PER_PEER ? 0 : -EDQUOT;
+}
+
 void opens_session_add(struct opens *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
-    resumed(o, session_make(o, session, true));
+    struct session *s = session_make(o, session, true, 0);
+    s->closing = false;
+    resumed(o, s);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_session_none(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session **slot = session_slot(o, session), *s = *slot;
+    if (s != NULL && s->closing && s->refs == NULL) {
+        *slot = s->hash_next;
+        free(s);
+    }
     pthread_mutex_unlock(&o->lock);
 }
 
@@ -359,17 +403,14 @@ static bool settled(const struct opens *o, int64_t now)
     return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
 }
 
-size_t opens_awaited(struct opens *o)
+size_t opens_awaited(struct opens *o, unsigned holds)
 {
     pthread_mutex_lock(&o->lock);
-    size_t n = settled(o, clock_mono()) ? 0 : o->missing;
+    size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
+    if (settled(o, clock_mono()))
+        n = 0;
     pthread_mutex_unlock(&o->lock);
     return n;
-}
-
-bool opens_settled(struct opens *o)
-{
-    return opens_awaited(o) == 0;
 }
 
 void opens_expire(struct opens *o, uint64_t session)
@@ -603,7 +644,7 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);
     for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
-        session_make(o, id, false);
+        session_make(o, id, false, fsm_session_holds(cfg->fsm, id));
     for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
         add_orphan(o, ino);
     fsm_unlock(cfg->fsm);

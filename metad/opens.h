@@ -22,7 +22,12 @@ int opens_start(struct opens *o); /* its thread: expires sessions, reaps orphans
 void opens_stop(struct opens *o); /* before mlog_close */
 void opens_free(struct opens *o); /* after mlog_close */
 
+/* A new session is about to be proposed, of this peer (a hash of its address). -EDQUOT: the peer has
+ * OPENS_PER_PEER. Then opens_session_add when it is applied, opens_session_none when it is not. */
+#define OPENS_PER_PEER 512u
+int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer);
 void opens_session_add(struct opens *o, uint64_t session); /* a new one, just applied */
+void opens_session_none(struct opens *o, uint64_t session);
 /* A session came back and says what it has open (all of it). 0 or -ERR_SESSION. */
 int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t n);
 int opens_touch(struct opens *o, uint64_t session); /* a sign of life. 0 or -ERR_SESSION */
@@ -30,9 +35,9 @@ int opens_touch(struct opens *o, uint64_t session); /* a sign of life. 0 or -ERR
  * reaped. */
 int opens_add(struct opens *o, uint64_t session, uint64_t ino);
 void opens_del(struct opens *o, uint64_t session, uint64_t ino);
-/* How many sessions found at the start are still to come back; 0 after their time (two leases). */
-size_t opens_awaited(struct opens *o);
-bool opens_settled(struct opens *o); /* none */
+/* How many sessions found at the start that may hold such (FSM_HOLDS_LEASES or _LOCKS) are still to
+ * come back; 0 after their time (two leases). */
+size_t opens_awaited(struct opens *o, unsigned holds);
 /* Told of every session that is closed, with the fsm and opens locks held. NULL: nobody. */
 void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg);
 bool opens_is_open(struct opens *o, uint64_t ino);

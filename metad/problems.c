@@ -2,6 +2,7 @@
  * adds at most a few problems; codes are stable words for scripts. Severity 2: data cannot be read
  * or may be lost; 1: it is whole, but less safe than asked or soon to be. nodes.lock held
  * throughout. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -275,6 +276,40 @@ static void check_goals(struct status_ask *a)
             "again");
 }
 
+/* ---- what others have noted ---- */
+
+void nodes_note(struct nodes *n, unsigned severity, const char *code, const char *way_out,
+                const char *fmt, ...)
+{
+    va_list ap;
+
+    pthread_mutex_lock(&n->lock);
+    struct nodes_noted *slot = &n->noted[0];
+    for (unsigned i = 0; i < NODES_NOTES; i++) {
+        struct nodes_noted *p = &n->noted[i];
+        if (p->at != 0 && strcmp(p->code, code) == 0) {
+            slot = p;
+            break;
+        }
+        if (p->at < slot->at)
+            slot = p;
+    }
+    *slot = (struct nodes_noted){severity, code, way_out, "", clock_mono()};
+    va_start(ap, fmt);
+    vsnprintf(slot->what, sizeof slot->what, fmt, ap);
+    va_end(ap);
+    pthread_mutex_unlock(&n->lock);
+}
+
+static void check_noted(struct status_ask *a)
+{
+    for (unsigned i = 0; i < NODES_NOTES; i++) {
+        const struct nodes_noted *p = &a->n->noted[i];
+        if (p->at != 0 && clock_mono() - p->at < NODES_NOTE_NS)
+            status_problem(a, p->severity, p->code, status_text(a, "%s", p->what), p->way_out);
+    }
+}
+
 static int by_severity(const void *x, const void *y)
 {
     const Replfs__Problem *a = *(Replfs__Problem *const *)x, *b = *(Replfs__Problem *const *)y;
@@ -290,6 +325,7 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
     check_host_ids(a);
     clocks_problems(a);
     check_goals(a);
+    check_noted(a);
     qsort(a->problem, a->nproblems, sizeof *a->problem, by_severity);
     r->problems = a->problem;
     r->n_problems = a->nproblems;

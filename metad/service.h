@@ -19,6 +19,7 @@ struct service_config {
     unsigned min_copies;       /* default 2 */
     unsigned lease_ms;         /* told to sessions */
     unsigned term_ms;          /* of leases on inodes, default 10000 */
+    uint64_t max_memory;       /* bytes of this process; 0: nine tenths of the computer's */
     const char *const *metads; /* addresses told to sessions; may be empty */
     size_t nmetads;
 };

@@ -2,12 +2,12 @@
  *
  * Exclusive leases are soft: a metad that has just started does not know them, and what their
  * holders kept back is not in its state. So nothing that reads or changes inodes is served
- * (ERR_BUSY: ask again) until every session that the state machine knew has come back and claimed
- * what it has (SessionReq) or was closed, or until leases have run out by themselves: term_ms, for
+ * (ERR_BUSY: ask again) until every session that may hold leases, as the state machine knows
+ * (service_hold.c), has come back and claimed what it has (SessionReq) or was closed, or until leases have run out by themselves: term_ms, for
  * whoever has not reached us by then has not heard of us either, and has stopped using them.
  *
- * Who is still awaited is counted by opens, for file locks too: these wait for the same sessions,
- * but longer, since a lock lives as long as its session and a lease no longer than its term.
+ * Who is still awaited is counted by opens, for file locks too: these wait for those that may hold
+ * locks, and longer, since a lock lives as long as its session and a lease no longer than its term.
  *
  * The end is in this order: no claim is granted any more, then others are let in. Thus nobody can
  * be served before a claim that is granted.
@@ -22,7 +22,7 @@
 
 void service_grace_start(struct service *s)
 {
-    size_t n = opens_awaited(s->cfg.opens);
+    size_t n = opens_awaited(s->cfg.opens, FSM_HOLDS_LEASES);
 
     s->grace_until = clock_mono() + s->cfg.term_ms * NSEC_PER_MSEC;
     if (n == 0)
@@ -38,7 +38,7 @@ void service_grace_look(struct service *s)
 {
     if (!atomic_load(&s->grace))
         return;
-    size_t n = opens_awaited(s->cfg.opens);
+    size_t n = opens_awaited(s->cfg.opens, FSM_HOLDS_LEASES);
     if ((n > 0 && clock_mono() < s->grace_until) || !leases_claim(s->leases, false))
         return;
     atomic_store(&s->grace, false);

@@ -18,10 +18,25 @@ struct service {
     struct lease_conns *conns; /* service_lease.c */
     atomic_bool grace;         /* service_grace.c */
     int64_t grace_until;
+    int64_t hold_next;   /* service_hold.c */
+    int64_t memory_next; /* service_memory.c */
+    atomic_bool memory_full;
 };
 
 /* service_mutate.c */
 void service_mutate(struct service *s, struct rpc_req *req);
+/* service_weigh.c */
+/* 0, or the code to answer an operation with that would take too long. */
+int service_weigh(struct service *s, const Replfs__MetaOp *op);
+/* How much of [off, off + len) of a file one command may cut away: at least 1. */
+uint64_t service_cut_len(struct service *s, uint64_t ino, uint64_t off, uint64_t len);
+/* Proposes what makes the truncation that the caller proposes next short. */
+void service_truncate_ahead(struct service *s, uint64_t session, uint64_t seq,
+                            const Replfs__SetattrOp *op);
+/* service_memory.c */
+void service_memory_tick(struct service *s);
+/* The operation would make the state grow, and there is no memory for that. */
+bool service_memory_refuses(struct service *s, const Replfs__MetaOp *op);
 /* service_read.c */
 void service_lookup(struct service *s, struct rpc_req *req);
 void service_getattr(struct service *s, struct rpc_req *req);
@@ -69,6 +84,17 @@ void service_grace_start(struct service *s);
 void service_grace_look(struct service *s);
 /* A request that reads or changes inodes has to come again later. */
 bool service_grace_waits(struct service *s, const struct rpc_req *req);
+/* service_hold.c */
+void service_hold_start(struct service *s);
+void service_hold_tick(struct service *s);
+/* Something was heard of a session. */
+void service_hold_heard(struct service *s, uint64_t session);
+/* Logs that it may (set), or does not (clear), hold FSM_HOLDS_*; callbacks as in mlog.h. */
+void service_hold_propose(struct service *s, uint64_t session, unsigned set, unsigned clear,
+                          mlog_applied *fn, mlog_after *after, void *arg);
+unsigned service_holds(struct service *s, uint64_t session);
+/* service_lock.c: the session is silent: when it has no locks, that is logged. */
+void service_lock_silent(struct service *s, uint64_t session);
 /* service_lease.c */
 void service_leases_init(struct service *s);
 void service_leases_free(struct service *s);

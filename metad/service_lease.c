@@ -16,6 +16,7 @@
 #include "service_int.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -180,6 +181,29 @@ static void fence(void *arg, uint64_t session)
     opens_expire(s->cfg.opens, session);
 }
 
+/* Before it is fenced. Its name is the mount's host and place. */
+static void stubborn(void *arg, uint64_t session, uint64_t ino)
+{
+    struct service *s = arg;
+    const char *name = NULL;
+    char who[160];
+    uint64_t id;
+
+    fsm_rdlock(s->cfg.fsm);
+    if (!fsm_session_next(s->cfg.fsm, session - 1, &id, &name) || id != session)
+        name = NULL;
+    snprintf(who, sizeof(who), "%s", name != NULL ? name : "?");
+    fsm_unlock(s->cfg.fsm);
+    log_error("session %016llx (%s) is alive and does not give back its lease on inode %llu: it is "
+              "closed, others wait for it",
+              (unsigned long long)session, who, (unsigned long long)ino);
+    nodes_note(
+        s->cfg.nodes, 1, "client-stubborn",
+        "look at that client's log; unmount and mount again there",
+        "the mount %s did not give back what others wait for (inode %llu): it lost its session",
+        who, (unsigned long long)ino);
+}
+
 static void on_session_closed(void *arg, uint64_t session)
 {
     struct service *s = arg;
@@ -202,6 +226,8 @@ static void on_tick(void *arg)
 {
     struct service *s = arg;
     service_grace_look(s);
+    service_hold_tick(s);
+    service_memory_tick(s);
     leases_tick(s->leases, clock_mono() / NSEC_PER_MSEC);
 }
 
@@ -214,6 +240,7 @@ void service_leases_init(struct service *s)
     struct leases_config cfg = {.recall = send_recall,
                                 .silent_ms = silent_ms,
                                 .fence = fence,
+                                .stubborn = stubborn,
                                 .arg = s,
                                 .term_ms = s->cfg.term_ms};
     struct opens_watcher w = {
@@ -224,6 +251,7 @@ void service_leases_init(struct service *s)
         abort();
     pthread_mutex_init(&s->conns->mu, NULL);
     s->leases = leases_new(&cfg);
+    service_hold_start(s);
     service_grace_start(s);
     opens_watch(s->cfg.opens, &w);
 }

@@ -43,6 +43,8 @@ struct waiting { /* a request kept unanswered; the table's cookie */
 struct tie { /* a session and the connection it came on last; NULL: gone */
     uint64_t session;
     struct rpc_conn *conn;
+    bool logged; /* that it may hold locks (service_hold.c) */
+    unsigned logging;
     struct tie *next;
 };
 struct service_locks {
@@ -65,7 +67,7 @@ static struct tie **tie_slot(struct service_locks *l, uint64_t session)
     return p;
 }
 
-static void tie_set(struct service_locks *l, uint64_t session, struct rpc_conn *conn)
+static struct tie *tie_set(struct service_locks *l, uint64_t session, struct rpc_conn *conn)
 {
     struct tie **slot = tie_slot(l, session);
 
@@ -76,6 +78,7 @@ static void tie_set(struct service_locks *l, uint64_t session, struct rpc_conn *
         (*slot)->session = session;
     }
     (*slot)->conn = conn;
+    return *slot;
 }
 
 static void tie_drop(struct service_locks *l, uint64_t session)
@@ -122,12 +125,85 @@ static void granted(struct service *s, struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
+/* ---- the first lock of a session is logged before it is answered ---- */
+
+struct first_lock {
+    struct service *s;
+    struct rpc_req *req;
+    uint64_t session;
+    int code;
+};
+
+static void first_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct first_lock *f = arg;
+    struct service_locks *l = f->s->locks;
+
+    f->code = code != 0 ? code : -res->code;
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, f->session);
+    if (t != NULL) {
+        t->logging--;
+        t->logged |= f->code == 0;
+    }
+    pthread_mutex_unlock(&l->mu);
+}
+
+static void first_after(void *arg)
+{
+    struct first_lock *f = arg;
+
+    if (f->code == 0)
+        granted(f->s, f->req);
+    else
+        refused(f->req, f->code);
+    free(f);
+}
+
+/* True: the answer comes later. mu not held. */
+static bool is_first(struct service_locks *l, struct rpc_req *req)
+{
+    const Replfs__LockReq *r = req->env->lock_req;
+
+    if (r->lock->type == LOCKSET_NONE)
+        return false;
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, r->session);
+    bool first = t != NULL && !t->logged;
+    if (first)
+        t->logging++;
+    pthread_mutex_unlock(&l->mu);
+    if (!first)
+        return false;
+    struct first_lock *f = malloc(sizeof(*f));
+    if (f == NULL)
+        abort();
+    *f = (struct first_lock){l->s, req, r->session, 0};
+    service_hold_propose(l->s, r->session, FSM_HOLDS_LOCKS, 0, first_applied, first_after, f);
+    return true;
+}
+
 static void answer(struct service_locks *l, struct rpc_req *req, int code)
 {
-    if (code == 0)
-        granted(l->s, req);
-    else
+    if (code != 0)
         refused(req, code);
+    else if (!is_first(l, req))
+        granted(l->s, req);
+}
+
+/* A session that has not come back since a start may still claim locks. The bit is cleared under mu: who asks for a lock after that finds it not logged, and proposes
+ * behind us. */
+void service_lock_silent(struct service *s, uint64_t session)
+{
+    struct service_locks *l = s->locks;
+
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, session);
+    if (t != NULL && t->logging == 0 && !locks_has_session(l->table, session)) {
+        t->logged = false;
+        service_hold_propose(s, session, 0, FSM_HOLDS_LOCKS, NULL, NULL, NULL);
+    }
+    pthread_mutex_unlock(&l->mu);
 }
 
 static void tick(void *arg);
@@ -156,7 +232,7 @@ static struct waiting *drain(struct service_locks *l)
 /* mu taken, and the time of grace ended if it is over. */
 static int64_t enter(struct service_locks *l)
 {
-    bool settled = opens_settled(l->s->cfg.opens);
+    bool settled = opens_awaited(l->s->cfg.opens, FSM_HOLDS_LOCKS) == 0;
     int64_t now = clock_mono();
 
     pthread_mutex_lock(&l->mu);
@@ -365,8 +441,11 @@ void service_lock_resume(struct service *s, struct rpc_req *req)
         abort();
     for (size_t i = 0; i < m->n_locks; i++)
         decode(&v[i], m->locks[i], m->session);
+    bool logged = service_holds(s, m->session) & FSM_HOLDS_LOCKS;
+    if (m->n_locks > 0 && !logged)
+        service_hold_propose(s, m->session, FSM_HOLDS_LOCKS, 0, NULL, NULL, NULL);
     int64_t now = enter(s->locks);
-    tie_set(s->locks, m->session, req->conn);
+    tie_set(s->locks, m->session, req->conn)->logged |= logged;
     size_t refused = locks_resume(s->locks->table, m->session, v, m->n_locks, now);
     leave(s->locks);
     free(v);
@@ -423,7 +502,7 @@ void service_lock_start(struct service *s)
     l->s = s;
     pthread_mutex_init(&l->mu, NULL);
     l->table = locks_new();
-    locks_hold(l->table, !opens_settled(s->cfg.opens), clock_mono());
+    locks_hold(l->table, opens_awaited(s->cfg.opens, FSM_HOLDS_LOCKS) > 0, clock_mono());
     s->locks = l;
     opens_on_close(s->cfg.opens, session_closed, s);
 }

@@ -192,6 +192,7 @@ static int check_op(const Replfs__MetaOp *op, uint64_t session)
     case REPLFS__META_OP__OP_REAP:
     case REPLFS__META_OP__OP_RESERVE:
     case REPLFS__META_OP__OP_CHUNKD_ADD:
+    case REPLFS__META_OP__OP_HOLDS:
     default:
         return -EPERM;
     }
@@ -289,7 +290,15 @@ static void propose(struct step *st, uint64_t seq)
     Replfs__MetaOp op = *st->op;
     Replfs__CreateOp create;
     Replfs__RenameOp rename;
+    Replfs__CloneOp clone;
+    Replfs__FallocateOp fallocate;
 
+    st->result.code =
+        service_memory_refuses(s, st->op) ? ENOSPC : (uint32_t)service_weigh(s, st->op);
+    if (st->result.code != 0) {
+        on_after(st);
+        return;
+    }
     if (op.op_case == REPLFS__META_OP__OP_CREATE) {
         create = *op.create;
         if (create.ino == 0)
@@ -309,10 +318,22 @@ static void propose(struct step *st, uint64_t seq)
         rename = *op.rename;
         rename.tell = true;
         op.rename = &rename;
-    } else if (op.op_case == REPLFS__META_OP__OP_FALLOCATE && no_room(s, op.fallocate)) {
-        st->result.code = ENOSPC;
-        on_after(st);
-        return;
+    } else if (op.op_case == REPLFS__META_OP__OP_CLONE) {
+        clone = *op.clone;
+        clone.len = service_cut_len(s, clone.dst, clone.dst_off, clone.len);
+        op.clone = &clone;
+    } else if (op.op_case == REPLFS__META_OP__OP_SETATTR) {
+        service_truncate_ahead(s, r->session, seq, op.setattr);
+    } else if (op.op_case == REPLFS__META_OP__OP_FALLOCATE) {
+        if (no_room(s, op.fallocate)) {
+            st->result.code = ENOSPC;
+            on_after(st);
+            return;
+        }
+        fallocate = *op.fallocate;
+        fallocate.part = false;
+        fallocate.len = service_cut_len(s, fallocate.ino, fallocate.off, fallocate.len);
+        op.fallocate = &fallocate;
     }
     put(st, &op, seq);
 }

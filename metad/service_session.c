@@ -3,6 +3,7 @@
  * Runs on rpc threads; a new session is answered from the log thread. */
 #include "service_int.h"
 
+#include <errno.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/mix.h"
 
 #define LOG_MODULE "session"
 #define OPEN_INOS_MAX (1u << 20)
@@ -19,8 +21,10 @@ bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session
 {
     if (session == 0 && optional)
         return true;
-    if (session != 0 && opens_touch(s->cfg.opens, session) == 0)
+    if (session != 0 && opens_touch(s->cfg.opens, session) == 0) {
+        service_hold_heard(s, session);
         return true;
+    }
     rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
              (unsigned long long)session);
     return false;
@@ -61,6 +65,8 @@ static void open_applied(void *arg, int code, const struct fsm_result *res)
     op->code = code != 0 ? code : -res->code;
     if (op->code == 0)
         opens_session_add(op->s->cfg.opens, op->session);
+    else
+        opens_session_none(op->s->cfg.opens, op->session);
 }
 
 static void open_after(void *arg)
@@ -77,6 +83,17 @@ static void open_after(void *arg)
     free(op);
 }
 
+/* A hash of the peer's address without its port; never 0. */
+static uint64_t peer_of(const struct rpc_conn *c)
+{
+    const char *addr = rpc_conn_peer(c)->addr, *end = strrchr(addr, ':');
+    uint64_t h = 1;
+
+    for (const char *p = addr; *p != 0 && p != end; p++)
+        h = mix64(h ^ (uint8_t)*p);
+    return h | 1;
+}
+
 static void open_new(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
@@ -88,11 +105,17 @@ static void open_new(struct service *s, struct rpc_req *req)
     if (op == NULL || RAND_bytes((unsigned char *)&op->session, sizeof(op->session)) != 1)
         abort();
     op->session |= 1; /* never 0 */
+    if (opens_session_begin(s->cfg.opens, op->session, peer_of(req->conn)) != 0) {
+        rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", OPENS_PER_PEER);
+        free(op);
+        return;
+    }
     op->s = s;
     op->req = req;
     open_op.session = op->session;
     open_op.name = r->name;
     open_op.host_id = r->host_id;
+    open_op.tells = true;
     meta.op_case = REPLFS__META_OP__OP_SESSION_OPEN;
     meta.session_open = &open_op;
     cmd.op = &meta;
@@ -130,6 +153,7 @@ static void resume(struct service *s, struct rpc_req *req)
                  (unsigned long long)session, r->n_open_inos, r->n_locks, kept, r->n_exclusive,
                  rpc_conn_peer(conn)->addr);
         reply(s, req, session, claims, kept);
+        service_hold_heard(s, session);
         service_session_bind(s, session, conn);
         leases_remind(s->leases, session);
     } else {
@@ -179,7 +203,7 @@ void service_report_bad(struct service *s, struct rpc_req *req)
     const Replfs__ReportBadReq *r = req->env->report_bad_req;
     Replfs__ReportBadReply rep = REPLFS__REPORT_BAD_REPLY__INIT;
 
-    if (!service_session_ok(s, req, r->session, true))
+    if (!service_session_ok(s, req, r->session, false)) /* each costs the reading of a chunk */
         return;
     nodes_report_bad(s->cfg.nodes, r->chunk, r->chunkd, -(int)r->code);
     RPC_ENVELOPE(env, REPORT_BAD_REPLY, report_bad_reply, &rep);

@@ -10,6 +10,7 @@
 #include "base/thread.h"
 
 #define LOG_MODULE "rpc"
+#define RESOLVERS_MAX 32u /* threads that look up names at once */
 
 static void give_up(struct rpc_conn *c, int err)
 {
@@ -116,8 +117,11 @@ static int resolve_later(struct rpc_conn *c)
     pthread_t t;
 
     pthread_mutex_lock(&c->loop->lock);
-    c->loop->resolving++;
+    bool busy = c->loop->resolving >= RESOLVERS_MAX;
+    c->loop->resolving += !busy;
     pthread_mutex_unlock(&c->loop->lock);
+    if (busy)
+        return -EAGAIN; /* a peer may have given us the names */
     conn_ref_internal(c);
     int rc = thread_start(&t, "resolver", resolver_main, c);
     if (rc == 0) {

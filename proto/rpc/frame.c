@@ -153,6 +153,11 @@ int message_unpack(struct message *m, const uint8_t *data, size_t len)
     return 0;
 }
 
+size_t message_bytes(const struct message *m)
+{
+    return m->arena ? sizeof *m->arena + m->arena->total : 0;
+}
+
 void message_free(struct message *m)
 {
     arena_free(m->arena);

@@ -27,5 +27,6 @@ struct message {
 };
 /* 0; -ERR_PROTOCOL: malformed, or needs more memory than any honest envelope does. */
 int message_unpack(struct message *m, const uint8_t *data, size_t len);
-void message_free(struct message *m); /* {0} is fine */
+void message_free(struct message *m);          /* {0} is fine */
+size_t message_bytes(const struct message *m); /* memory that it takes */
 #endif

@@ -152,7 +152,7 @@ struct rpc_conn {
     struct out_queue out;     /* being sent, in order */
     struct out_queue backlog; /* requests that wait for READY or for the peer's in-flight limit */
     size_t out_bytes;         /* in `out` */
-    size_t in_bytes;          /* payload of requests not yet answered */
+    size_t in_bytes;          /* memory of requests not yet answered */
     unsigned inflight;        /* requests received and not yet answered */
     unsigned outstanding;     /* requests sent and not yet answered, timed out ones too */
     struct calls calls;

@@ -19,6 +19,7 @@
 #define LOG_MODULE "rpc"
 #define ACCEPT_PAUSE_MS 100
 #define DEFAULT_DEADLINE_MS 60000
+#define MAX_DEADLINE_MS 3600000u
 
 struct listener {
     struct source source;
@@ -249,12 +250,14 @@ void server_request(struct rpc_conn *c, struct message *msg, struct buf *payload
 {
     struct request *r = calloc(1, sizeof *r);
     uint32_t ms = msg->env->deadline_ms ? msg->env->deadline_ms : DEFAULT_DEADLINE_MS;
+    if (ms > MAX_DEADLINE_MS)
+        ms = MAX_DEADLINE_MS; /* what waits for ever stays for ever */
 
     if (!r)
         abort();
     r->msg = *msg;
     r->id = msg->env->id;
-    r->bytes = payload ? payload->len : 0;
+    r->bytes = (payload ? payload->len : 0) + message_bytes(&r->msg);
     r->pub.conn = c;
     r->pub.env = msg->env;
     r->pub.payload = payload;

@@ -194,6 +194,85 @@ static void test_goal_of_a_chunk_in_many_files(void **state)
     assert_true(ms < 20000);
 }
 
+static int hole_part(struct rig *r, uint64_t ino, uint64_t off, uint64_t len)
+{
+    Replfs__FallocateOp o = REPLFS__FALLOCATE_OP__INIT;
+
+    o.ino = ino;
+    o.mode = 3;
+    o.off = off;
+    o.len = len;
+    o.part = true;
+    return RIG_OP(r, FALLOCATE, fallocate, &o);
+}
+
+/* The leader makes a long truncation short by holes ahead of it. They carry its number: when it comes
+ * once more, they must not cut into what was written since. */
+static void test_parts_of_a_truncation(void **state)
+{
+    struct rig *r = *state;
+    uint64_t ino = fragmented(r, "f", 1000, true);
+    Replfs__Attr before = rig_attr(r, ino);
+
+    watch(r);
+    r->seq = 50;
+    r->now += 1000;
+    assert_int_equal(hole_part(r, ino, 10 * 4096, 990 * 4096), 0);
+    assert_int_equal(told.freed, 990);
+    assert_int_equal(rig_attr(r, ino).mtime_ns, before.mtime_ns);
+    assert_int_equal(rig_attr(r, ino).size, before.size);
+    assert_int_equal(rig_truncate(r, ino, 0), 0); /* not taken for a repetition of the hole */
+    assert_false(r->res.repeated);
+    assert_int_equal(told.freed, 1000);
+    r->seq = 51;
+    assert_int_equal(rig_commit(r, ino, 20 * 4096, 100, r->next_chunk++, 0), 0);
+    r->seq = 50;
+    assert_int_equal(hole_part(r, ino, 10 * 4096, 990 * 4096), 0);
+    assert_int_equal(rig_truncate(r, ino, 0), 0);
+    assert_true(r->res.repeated);
+    r->seq = 0;
+    assert_int_equal(rig_attr(r, ino).allocated, 100);
+}
+
+/* Where a range has to be cut, and what would look at too much. */
+static void test_weigh(void **state)
+{
+    struct rig *r = *state;
+    uint64_t ino = fragmented(r, "f", 1000, true);
+
+    assert_int_equal(fsm_slice_end(r->f, ino, 0, UINT64_MAX, 1000), UINT64_MAX);
+    assert_int_equal(fsm_slice_end(r->f, ino, 0, UINT64_MAX, 100), 100 * 4096);
+    assert_int_equal(fsm_slice_end(r->f, ino, 950 * 4096, UINT64_MAX, 100), UINT64_MAX);
+    assert_int_equal(fsm_slice_end(r->f, ino, 50, 101 * 4096 + 50, 100), 100 * 4096);
+    assert_int_equal(fsm_slice_end(r->f, 4711, 0, UINT64_MAX, 100), 0);
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *v[4] = {&e, &e, &e, &e};
+    Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
+    o.ino = ino;
+    o.over = 1;
+    o.extents = v;
+    o.n_extents = 4;
+    e.len = 1000 * 4096; /* the same region, over and over */
+    assert_true(fsm_over_is_long(r->f, &o, 3999));
+    assert_false(fsm_over_is_long(r->f, &o, 4000));
+    Replfs__QuotaOp q = REPLFS__QUOTA_OP__INIT;
+    q.ino = (uint64_t)rig_create(r, FSM_ROOT_INO, "q", DIR_MODE);
+    q.max_inodes = 1000;
+    assert_int_equal(RIG_OP(r, QUOTA, quota, &q), 0);
+    uint64_t d = (uint64_t)rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
+    for (char name[] = "a"; name[0] < 'k'; name[0]++)
+        assert_true(rig_create(r, d, name, REG_MODE) > 0);
+    Replfs__RenameOp m = REPLFS__RENAME_OP__INIT;
+    m.parent = FSM_ROOT_INO;
+    m.name = rig_bytes("d");
+    m.new_parent = q.ino;
+    m.new_name = rig_bytes("d");
+    assert_true(fsm_move_is_long(r->f, &m, 9));
+    assert_false(fsm_move_is_long(r->f, &m, 10));
+    m.new_parent = FSM_ROOT_INO;
+    m.new_name = rig_bytes("e");
+    assert_false(fsm_move_is_long(r->f, &m, 9)); /* no quota is left */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +281,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_set_goal_follows_in_slices, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_set_goal_then_load, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_reap_in_slices, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_parts_of_a_truncation, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_weigh, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_goal_of_a_chunk_in_many_files, rig_setup,
                                         rig_teardown),
     };

@@ -100,6 +100,59 @@ static void test_sharing(void **state)
     assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_SHARED); /* not alone */
 }
 
+/* One that is alive and does not answer: not for ever. */
+static void test_stubborn(void **state)
+{
+    (void)state;
+    struct op o;
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_SHARED);
+    leases_tick(rig.l, 1000);
+    assert_false(enter(&o, B, 10, true));
+    for (int64_t now = 1000; now < 1000 + 89000; now += 400) {
+        if (o.ready) { /* refused for now, and comes again */
+            assert_int_equal(o.w.code, -ERR_BUSY);
+            leases_leave(rig.l, &o.w);
+            assert_false(enter(&o, B, 10, true));
+        }
+        leases_tick(rig.l, now);
+        assert_int_equal(rig.fenced, 0);
+    }
+    for (int64_t now = 90000; now < 93000 && rig.fenced == 0; now += 400) {
+        if (o.ready) {
+            leases_leave(rig.l, &o.w);
+            enter(&o, B, 10, true);
+        }
+        leases_tick(rig.l, now);
+    }
+    assert_int_equal(rig.fenced, A);
+    assert_true(o.ready);
+    assert_int_equal(o.w.code, 0);
+    leases_leave(rig.l, &o.w);
+}
+
+/* One that flushes what it kept back has time. */
+static void test_stubborn_or_busy(void **state)
+{
+    (void)state;
+    struct op o, flush;
+    assert_int_equal(grant(A, 10, LEASE_EXCLUSIVE), LEASE_EXCLUSIVE);
+    leases_tick(rig.l, 1000);
+    o = (struct op){.w = {.session = B, .ready = on_ready, .firm = true}};
+    lease_need(&o.w, 10, true);
+    assert_false(leases_enter(rig.l, &o.w));
+    for (int64_t now = 1000; now < 400000; now += 5000) {
+        if (now % 50000 == 1000) {
+            assert_true(enter(&flush, A, 10, true));
+            leases_leave(rig.l, &flush.w);
+        }
+        leases_tick(rig.l, now);
+        assert_int_equal(rig.fenced, 0);
+    }
+    leases_ack(rig.l, A, 10, LEASE_NONE);
+    assert_true(o.ready);
+    leases_leave(rig.l, &o.w);
+}
+
 static void test_many_needs(void **state)
 {
     (void)state;
@@ -278,11 +331,11 @@ static void test_patience(void **state)
     assert_true(r.ready && r.w.code == 0 && !firm.ready);
     leases_leave(rig.l, &w.w);
     leases_leave(rig.l, &r.w);
-    leases_tick(rig.l, 99000);
+    leases_tick(rig.l, 80000);
     assert_false(firm.ready);
     assert_false(enter(&again, B, 10, true));
     assert_int_equal(rig.nasked, 1); /* that was never taken back */
-    leases_tick(rig.l, 99100);
+    leases_tick(rig.l, 80100);
     leases_ack(rig.l, A, 10, LEASE_NONE);
     assert_true(firm.ready && firm.w.code == 0 && again.ready && again.w.code == 0);
     leases_leave(rig.l, &firm.w);
@@ -421,6 +474,8 @@ int main(void)
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_sharing),
+        T(test_stubborn),
+        T(test_stubborn_or_busy),
         T(test_many_needs),
         T(test_own_lease_is_no_obstacle),
         T(test_writer_recalls_readers),

@@ -1,0 +1,244 @@
+/* A client that does what no honest one does, against a running metad: hostile ADDR METAD_PID [SCALE].
+ * Each attack prints one line with its figures: what was tried, what was let through, how long it
+ * took, and what it cost metad in memory. Exit code 1 when a bound did not hold.
+ *
+ * Trusted as far as a client is: it has said Hello, and has a session. Single-threaded but for the
+ * rpc loop. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "rpc/rpc.h"
+
+#define TIMEOUT_MS 20000u
+#define SESSIONS 2000u
+#define LOCKS 40u
+#define JUNK ((1u << 20) - 4096u)
+
+static struct rpc_loop *loop;
+static const char *addr;
+static long metad;
+static unsigned scale = 1;
+static int bad;
+
+static long rss_kib(void)
+{
+    char path[64], line[256];
+    long kib = 0;
+
+    snprintf(path, sizeof path, "/proc/%ld/status", metad);
+    FILE *f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "VmRSS: %ld", &kib) == 1)
+            break;
+    if (f != NULL)
+        fclose(f);
+    return kib;
+}
+
+static double seconds_since(int64_t t0)
+{
+    return (double)(clock_mono() - t0) / NSEC_PER_SEC;
+}
+
+/* Says what came out; a bound that did not hold is remembered. */
+static void verdict(bool held, const char *attack, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void verdict(bool held, const char *attack, const char *fmt, ...)
+{
+    va_list ap;
+
+    printf("%-9s %-34s ", held ? "bounded" : "NOT HELD", attack);
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    printf("\n");
+    fflush(stdout);
+    bad |= !held;
+}
+
+static struct rpc_conn *dial(void)
+{
+    struct rpc_conn *c = NULL;
+
+    if (rpc_dial(loop, addr, RPC_ROLE_METAD, NULL, &c) != 0) {
+        fprintf(stderr, "hostile: cannot dial %s\n", addr);
+        exit(2);
+    }
+    return c;
+}
+
+static int open_session(struct rpc_conn *c, uint64_t *session)
+{
+    Replfs__SessionReq q = REPLFS__SESSION_REQ__INIT;
+    struct rpc_result r;
+
+    q.name = (char *)"hostile";
+    q.host_id = (char *)"hostile";
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &q);
+    int rc = rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &r);
+    if (rc == 0)
+        *session = r.rep->session_reply->session;
+    rpc_result_free(&r);
+    return rc;
+}
+
+static int stat_root(struct rpc_conn *c, uint64_t session)
+{
+    Replfs__GetattrReq q = REPLFS__GETATTR_REQ__INIT;
+    struct rpc_result r;
+
+    q.session = session;
+    q.ino = 1;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &q);
+    int rc = rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &r);
+    rpc_result_free(&r);
+    return rc;
+}
+
+/* ---- attacks ---- */
+
+/* Sessions without end, over one connection. */
+static void many_sessions(void)
+{
+    struct rpc_conn *c = dial();
+    unsigned n = SESSIONS * scale, opened = 0;
+    uint64_t session;
+    long before = rss_kib();
+    int64_t t0 = clock_mono();
+
+    for (unsigned i = 0; i < n; i++)
+        opened += open_session(c, &session) == 0;
+    verdict(opened <= 512, "sessions of one peer", "%u of %u opened, %.1f s, %ld KiB more", opened,
+            n, seconds_since(t0), rss_kib() - before);
+    rpc_conn_unref(c);
+}
+
+/* One's own inode, named over and over in one command; and very many of them. */
+static void goal_of_death(struct rpc_conn *c, uint64_t session)
+{
+    static uint64_t ino[60000];
+    Replfs__MutateReq q = REPLFS__MUTATE_REQ__INIT;
+    Replfs__Mutation m = REPLFS__MUTATION__INIT, *ms = &m;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SetGoalOp goal = REPLFS__SET_GOAL_OP__INIT;
+    struct rpc_result r;
+    size_t count[2] = {1000, 60000};
+
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; i < count[k]; i++)
+            ino[i] = k == 0 ? 1 : 1 + i;
+        goal.ino = ino;
+        goal.n_ino = count[k];
+        goal.goal = 2;
+        op.op_case = REPLFS__META_OP__OP_SET_GOAL;
+        op.set_goal = &goal;
+        m.seq = 1 + (uint64_t)k;
+        m.op = &op;
+        q.session = session;
+        q.n_ops = 1;
+        q.ops = &ms;
+        RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &q);
+        int64_t t0 = clock_mono();
+        int rc = rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &r);
+        uint32_t code = rc == 0 ? r.rep->mutate_reply->results[0]->code : (uint32_t)-rc;
+        double s = seconds_since(t0);
+        verdict(rc == 0 && code == EINVAL && s < 2,
+                k == 0 ? "SetGoal, one inode 1000 times" : "SetGoal of 60000 inodes", "%s, %.3f s",
+                err_str(-(int)code), s);
+        rpc_result_free(&r);
+    }
+}
+
+static void ignore(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    (void)code;
+    (void)rep;
+    (void)payload;
+    atomic_fetch_sub((atomic_int *)arg, 1);
+}
+
+/* Requests that wait, each with a megabyte that nobody asked for: field 9999, over and over. */
+static void junk_that_waits(struct rpc_conn *holder, uint64_t held_by)
+{
+    static atomic_int under_way;
+    Replfs__LockReq q = REPLFS__LOCK_REQ__INIT;
+    Replfs__Lock l = REPLFS__LOCK__INIT;
+    struct rpc_conn *c = dial();
+    struct rpc_result r;
+    uint64_t session;
+    unsigned n = JUNK / 4;
+    ProtobufCMessageUnknownField *junk = calloc(n, sizeof *junk);
+    static uint8_t zero[1];
+
+    l.ino = 1;
+    l.type = 1;
+    l.end = 9;
+    q.session = held_by;
+    q.lock = &l;
+    RPC_ENVELOPE(first, LOCK_REQ, lock_req, &q);
+    rpc_call_wait(holder, &first, NULL, TIMEOUT_MS, &r);
+    rpc_result_free(&r);
+    if (open_session(c, &session) != 0 || junk == NULL)
+        exit(2);
+    for (unsigned i = 0; i < n; i++)
+        junk[i] = (ProtobufCMessageUnknownField){9999, PROTOBUF_C_WIRE_TYPE_VARINT, 1, zero};
+    long before = rss_kib();
+    int64_t t0 = clock_mono();
+    for (unsigned i = 0; i < LOCKS * scale; i++) {
+        q.session = session;
+        q.wait = true;
+        q.id = 1 + i;
+        l.owner = 100 + i;
+        RPC_ENVELOPE(env, LOCK_REQ, lock_req, &q);
+        q.base.n_unknown_fields = n;
+        q.base.unknown_fields = junk;
+        atomic_fetch_add(&under_way, 1);
+        rpc_call(c, &env, NULL, 3000, ignore, &under_way);
+    }
+    int rc = stat_root(holder, held_by);
+    while (atomic_load(&under_way) > 0)
+        usleep(10000);
+    long more = rss_kib() - before;
+    verdict(rc == 0 && more < 300 * 1024, "waiting requests full of junk",
+            "%u of %u MiB each: %ld KiB more in metad, %.1f s", LOCKS * scale, JUNK >> 20, more,
+            seconds_since(t0));
+    rpc_conn_unref(c);
+    free(junk);
+}
+
+int main(int argc, char **argv)
+{
+    struct rpc_config cfg = {.role = RPC_ROLE_CLIENT, .name = "hostile", .threads = 1};
+    uint64_t session;
+
+    if (argc < 3) {
+        fprintf(stderr, "usage: hostile ADDR METAD_PID [SCALE]\n");
+        return 2;
+    }
+    addr = argv[1];
+    metad = atol(argv[2]);
+    if (argc > 3)
+        scale = (unsigned)atoi(argv[3]);
+    log_init("hostile", LOG_LVL_ERROR, NULL);
+    if (rpc_loop_new(&cfg, &loop) != 0)
+        return 2;
+    struct rpc_conn *c = dial();
+    if (open_session(c, &session) != 0)
+        return 2;
+    goal_of_death(c, session);
+    junk_that_waits(c, session);
+    many_sessions();
+    verdict(stat_root(c, session) == 0, "metad afterwards", "answers, %ld KiB", rss_kib());
+    rpc_conn_unref(c);
+    rpc_loop_free(loop);
+    return bad;
+}

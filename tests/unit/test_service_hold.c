@@ -1,0 +1,177 @@
+/* What sessions hold is logged, so that a metad that starts again waits only for those that may hold
+ * something. */
+#define LEASE_MS 6000u
+#define TERM_MS 500u
+#include "tests/unit/service_rig.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/lockset.h"
+#include "base/log.h"
+#include "metad/leases.h"
+
+static struct peer other;
+
+static int other_setup(void **state)
+{
+    int rv = setup(state);
+
+    if (rv == 0) {
+        dial(&other, RPC_ROLE_CLIENT);
+        rv = open_session(&other, 0, NULL, 0);
+    }
+    return rv;
+}
+
+static int other_teardown(void **state)
+{
+    if (other.conn != NULL)
+        hang_up(&other);
+    return teardown(state);
+}
+
+static int lock_root(struct peer *p, uint32_t type)
+{
+    Replfs__LockReq r = REPLFS__LOCK_REQ__INIT;
+    Replfs__Lock l = REPLFS__LOCK__INIT;
+    struct rpc_result res;
+
+    l.ino = FSM_ROOT_INO;
+    l.owner = 1;
+    l.type = type;
+    l.end = 9;
+    l.pid = 4711;
+    r.session = p->session;
+    r.lock = &l;
+    RPC_ENVELOPE(env, LOCK_REQ, lock_req, &r);
+    int rv = ask(p, &env, &res);
+    rpc_result_free(&res);
+    return rv;
+}
+
+static int stat_root(struct peer *p, uint32_t *lease)
+{
+    Replfs__GetattrReq r = REPLFS__GETATTR_REQ__INIT;
+    struct rpc_result res;
+
+    r.session = p->session;
+    r.ino = FSM_ROOT_INO;
+    r.lease = true;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &r);
+    int rv = ask(p, &env, &res);
+    if (rv == 0 && lease != NULL)
+        *lease = res.rep->getattr_reply->lease;
+    rpc_result_free(&res);
+    return rv;
+}
+
+static unsigned holds(uint64_t session)
+{
+    fsm_rdlock(md.fsm);
+    unsigned h = fsm_session_holds(md.fsm, session);
+    fsm_unlock(md.fsm);
+    return h;
+}
+
+/* Keeps `me` alive until the other session's bits are as given. */
+static bool holds_soon(unsigned want)
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+
+    while (holds(other.session) != want && clock_mono() < until) {
+        assert_int_equal(stat_root(&me, NULL), 0);
+        usleep(20000);
+    }
+    return holds(other.session) == want;
+}
+
+/* metad starts again; me comes back, the other one does not. */
+static void restart_without_other(void)
+{
+    uint64_t mine = me.session;
+
+    hang_up(&me);
+    hang_up(&other);
+    other.conn = NULL;
+    stop_metad();
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, mine, NULL, 0), 0);
+}
+
+/* Nobody had a lock: one is given at once. */
+static void test_no_locks_no_wait(void **state)
+{
+    (void)state;
+    restart_without_other();
+    assert_int_equal(lock_root(&me, LOCKSET_WRITE), 0);
+}
+
+/* Somebody had one, and may come back. */
+static void test_locks_are_waited_for(void **state)
+{
+    (void)state;
+    assert_int_equal(lock_root(&other, LOCKSET_WRITE), 0);
+    assert_int_equal(holds(other.session), FSM_HOLDS_ALL);
+    restart_without_other();
+    assert_int_equal(lock_root(&me, LOCKSET_WRITE), -ERR_BUSY);
+    dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&other, other.session, NULL, 0), 0);
+    assert_int_equal(lock_root(&me, LOCKSET_WRITE), 0);
+}
+
+/* A client that was switched off a while ago, with nothing in its hands: requests are served at
+ * once. */
+static void test_silent_without_leases(void **state)
+{
+    uint32_t lease = 0;
+
+    (void)state;
+    assert_int_equal(stat_root(&other, &lease), 0);
+    assert_int_equal(lease, LEASE_SHARED);
+    assert_int_equal(holds(other.session), FSM_HOLDS_LEASES);
+    assert_true(holds_soon(0));
+    restart_without_other();
+    assert_int_equal(stat_root(&me, NULL), 0);
+}
+
+/* It comes back: it gets leases again, once that is logged. */
+static void test_silent_comes_back(void **state)
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+    uint32_t lease = 0;
+
+    (void)state;
+    assert_int_equal(stat_root(&other, &lease), 0);
+    assert_true(holds_soon(0));
+    while (lease == 0 || holds(other.session) != FSM_HOLDS_LEASES) {
+        assert_true(clock_mono() < until);
+        assert_int_equal(stat_root(&other, &lease), 0);
+    }
+    assert_int_equal(lease, LEASE_SHARED);
+}
+
+/* Locks that it still has keep it on the list; none: it goes. */
+static void test_silent_with_locks(void **state)
+{
+    (void)state;
+    assert_int_equal(lock_root(&other, LOCKSET_WRITE), 0);
+    assert_true(holds_soon(FSM_HOLDS_LOCKS));
+    assert_int_equal(lock_root(&other, LOCKSET_NONE), 0);
+    assert_true(holds_soon(0));
+    assert_int_equal(lock_root(&other, LOCKSET_READ), 0);
+    assert_int_equal(holds(other.session) & FSM_HOLDS_LOCKS, FSM_HOLDS_LOCKS);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, other_setup, other_teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_no_locks_no_wait),  T(test_locks_are_waited_for), T(test_silent_without_leases),
+        T(test_silent_comes_back), T(test_silent_with_locks),
+    };
+    log_init("test_service_hold", LOG_LVL_ERROR, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
