@@ -2,7 +2,7 @@
 # One client against all: tests/hostile does what no honest client does, while an honest mount is used beside it. Each
 # attack is refused or bounded, and the figures are printed. HOSTILE_SCALE=10: more of everything.
 . "$(dirname "${BASH_SOURCE[0]}")/caselib.sh"
-devcluster up --chunkd 1 >/dev/null
+devcluster up --chunkd 2 >/dev/null
 devcluster mount "$mnt"
 addr=$(devcluster addr)
 pid=$(cat "$cluster/metad.pid")
