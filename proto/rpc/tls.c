@@ -60,13 +60,14 @@ static int load_files(SSL_CTX *ctx, const struct rpc_config *cfg)
 
 static enum rpc_role cert_identity(X509 *cert, char *name, size_t len)
 {
-    char ou[64];
+    char ou[64] = "";
     X509_NAME *subject = X509_get_subject_name(cert);
 
     name[0] = '\0';
     X509_NAME_get_text_by_NID(subject, NID_commonName, name, (int)len);
-    if (X509_NAME_get_text_by_NID(subject, NID_organizationalUnitName, ou, sizeof ou) <= 0 ||
-        strncmp(ou, "replfs-", 7) != 0)
+    int n = X509_NAME_get_text_by_NID(subject, NID_organizationalUnitName, ou, sizeof ou);
+    /* all of it: what stands behind a zero byte, or did not fit, belongs to another name */
+    if (n <= 0 || (size_t)n != strlen(ou) || strncmp(ou, "replfs-", 7) != 0)
         return RPC_ROLE_NONE;
     return role_parse(ou + 7);
 }

@@ -1,4 +1,4 @@
-/* Any bytes as log commands: a list of {length byte, packed Command}, each unpacked and applied to
+/* Any bytes as log commands: a list of {length of two bytes, packed Command}, each unpacked and applied to
  * a small tree. No command may crash the state machine, and its state must survive a checkpoint
  * afterwards. */
 #include "base/posix_acl.h"
@@ -56,8 +56,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct rig r;
     fill(&r);
-    for (size_t at = 0, len; at < size; at += len) {
-        len = data[at++];
+    for (size_t at = 0, len; at + 1 < size; at += len) {
+        len = (size_t)(data[at] | data[at + 1] << 8);
+        at += 2;
         if (len > size - at)
             len = size - at;
         Replfs__Command *cmd = replfs__command__unpack(NULL, len, data + at);
