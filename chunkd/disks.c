@@ -6,9 +6,10 @@
  * file system is not mounted. disks_new refuses sets of directories that do not belong together, because serving them would mix
  * up clusters.
  *
- * States of a disk: closed (no identity yet), open, failed. Failed is for good until the daemon is
- * started anew: the disk gets no new bytes, its chunks leave the inventory, so that metad repairs
- * them elsewhere, and its store stays open for readers, as a failing disk often still gives most of
+ * States of a disk: closed (no identity yet), open, readonly (it takes no writes any more), gone; the
+ * last two are `failed`, for good until the daemon is started anew, and get no new bytes. The chunks of a
+ * readonly one stay in the inventory, told as endangered: metad has them copied from there. Those of one
+ * that is gone leave it; its store stays open for readers, as a failing disk often still gives most of
  * its bytes. What makes a disk fail: the store's own word, a directory whose replfs.id is gone or was never
  * there, a store that does not open while others do. What refuses the start instead: another cluster,
  * another chunkd, a lock held by another process, a format of a newer version: those are mistakes
@@ -47,10 +48,11 @@ struct disk {
     uint32_t index;
     struct store *store; /* NULL: not open */
     atomic_bool failed;
-    bool missing;    /* there is no disk at dir */
-    char error[256]; /* owner->mu */
-    uint64_t avail;  /* owner->mu: estimate, refreshed by disks_poll */
-    unsigned copies; /* owner->mu: being written */
+    atomic_bool gone; /* failed, and what it has cannot be counted on any more */
+    bool missing;     /* there is no disk at dir */
+    char error[256];  /* owner->mu */
+    uint64_t avail;   /* owner->mu: estimate, refreshed by disks_poll */
+    unsigned copies;  /* owner->mu: being written */
 };
 struct disks {
     struct disks_config cfg;
@@ -108,7 +110,7 @@ static int read_identities(struct disks *d)
         if (refuses_start(one))
             return one;
         if (d->n > 1)
-            disk_fail(k, why);
+            disk_fail(k, why, false);
     }
     return usable > 0 ? 0 : rc;
 }
@@ -177,23 +179,26 @@ bool disk_failed(const struct disk *k)
     return atomic_load(&((struct disk *)k)->failed);
 }
 
-void disk_fail(struct disk *k, const char *why)
+void disk_fail(struct disk *k, const char *why, bool readable)
 {
     struct disks *d = k->owner;
     pthread_mutex_lock(&d->mu);
     bool first = !atomic_exchange(&k->failed, true);
-    if (first)
+    bool goes = !readable && !atomic_exchange(&k->gone, true);
+    if (first || goes)
         snprintf(k->error, sizeof k->error, "%s", why);
     pthread_mutex_unlock(&d->mu);
-    if (!first)
-        return;
-    size_t lost = k->index == DISK_NO_INDEX ? 0 : inventory_drop_disk(d->inv, k->index);
-    if (k->missing)
+    size_t lost = goes && k->index != DISK_NO_INDEX ? inventory_drop_disk(d->inv, k->index) : 0;
+    if (k->missing && first)
         log_error("%s is left out; its chunks will be copied from other chunkds", k->dir);
-    else
+    else if (goes)
         log_error("%s is taken out: %s. Its %zu chunks will be copied from other chunkds; replace "
                   "the disk and start the daemon again",
                   k->dir, why, lost);
+    else if (first)
+        log_error("%s takes no more data: %s. Its chunks are served and will be copied from it; "
+                  "then replace the disk and start the daemon again",
+                  k->dir, why);
 }
 
 static void on_changed(void *arg, uint64_t chunk, uint32_t len, uint64_t session)
@@ -204,9 +209,9 @@ static void on_changed(void *arg, uint64_t chunk, uint32_t len, uint64_t session
         inventory_changed(k->owner->inv, chunk, k->index, len > 0);
 }
 
-static void on_failed(void *arg, const char *why)
+static void on_failed(void *arg, const char *why, bool readable)
 {
-    disk_fail(arg, why);
+    disk_fail(arg, why, readable);
 }
 
 /* ---- opening ---- */
@@ -218,12 +223,15 @@ static bool load_chunk(void *arg, uint64_t chunk, uint32_t len, uint64_t session
     uint32_t other = inventory_disk(d->inv, chunk);
     if (other != INVENTORY_NONE && other != k->index) {
         uint32_t other_len = 0;
+        bool dying = false;
         for (size_t i = 0; i < d->n; i++)
-            if (d->v[i].index == other && d->v[i].store)
+            if (d->v[i].index == other && d->v[i].store) {
                 store_chunk_len(d->v[i].store, chunk, &other_len, &session);
-        if (other_len >= len)
-            return true; /* a second copy, from before a disk was taken out: the longer one counts
-                          */
+                dying = disk_failed(&d->v[i]);
+            }
+        if (other_len > len || (other_len == len && !dying))
+            return true; /* a second copy, from before a disk was taken out: the longer one counts,
+                            or that on the better disk */
     }
     inventory_changed(d->inv, chunk, k->index, true);
     return true;
@@ -261,11 +269,33 @@ static int open_one(struct disks *d, struct disk *k)
         k->store = NULL;
         return rc;
     }
-    store_walk(k->store, load_chunk, k);
     struct store_stat st;
     store_stat(k->store, &st);
+    if (st.failed)
+        disk_fail(k, st.error, st.readable);
+    store_walk(k->store, load_chunk, k);
     k->avail = st.avail;
     return 0;
+}
+
+/* Two directories on one file system are one disk: nothing is gained, and both fail together. */
+static void warn_shared(const struct disks *d)
+{
+    uint64_t fs[INVENTORY_DISKS] = {0};
+    struct store_stat st;
+    for (size_t i = 0; i < d->n; i++) {
+        if (!d->v[i].store)
+            continue;
+        store_stat(d->v[i].store, &st);
+        fs[i] = st.fs;
+        for (size_t j = 0; j < i && st.fs; j++)
+            if (fs[j] == st.fs) {
+                log_warn("%s and %s are on one file system: its space is counted once, and they "
+                         "fail together; is one not mounted where it should be?",
+                         d->v[j].dir, d->v[i].dir);
+                break;
+            }
+    }
 }
 
 static int open_all(struct disks *d)
@@ -281,13 +311,14 @@ static int open_all(struct disks *d)
             usable++;
         else {
             last = rc;
-            disk_fail(k, err_str(rc));
+            disk_fail(k, err_str(rc), false);
         }
     }
     if (usable == 0) {
         log_error("no usable data directory (%s has: %s)", d->v[0].dir, d->v[0].error);
         return last;
     }
+    warn_shared(d);
     atomic_store(&d->ready, true);
     return 0;
 }
@@ -513,7 +544,7 @@ static void check_present(struct disk *k)
         return;
     char why[256];
     snprintf(why, sizeof why, "its replfs.id cannot be found any more: %s", strerror(errno));
-    disk_fail(k, why);
+    disk_fail(k, why, false);
 }
 
 void disks_poll(struct disks *d, struct disk_info *out)
@@ -522,21 +553,27 @@ void disks_poll(struct disks *d, struct disk_info *out)
     for (size_t i = 0; i < d->n; i++) {
         struct disk *k = &d->v[i];
         struct store_stat st = {0};
-        if (ready && k->store && !disk_failed(k))
+        if (ready && k->store && !atomic_load(&k->gone))
             check_present(k);
         if (ready && k->store)
             store_stat(k->store, &st);
         if (ready && st.failed && !disk_failed(k))
-            disk_fail(k, st.error);
+            disk_fail(k, st.error, st.readable);
+        bool gone = atomic_load(&k->gone);
         struct disk_info *o = &out[i];
         *o = (struct disk_info){.index = k->index,
                                 .dir = k->dir,
                                 .capacity = st.capacity,
                                 .used = st.used,
                                 .missing = k->missing,
+                                .dead = st.dead_bytes,
+                                .fs = st.fs,
+                                .fs_capacity = st.fs_capacity,
+                                .fs_avail = st.fs_avail,
                                 .failed = disk_failed(k)};
+        o->readonly = o->failed && !gone && k->store;
         o->avail = o->failed ? 0 : st.avail;
-        o->chunks = o->failed ? 0 : st.chunks;
+        o->chunks = gone ? 0 : st.chunks;
         LOCK_SCOPE(&d->mu);
         k->avail = o->avail;
         memcpy(o->error, k->error, sizeof o->error);

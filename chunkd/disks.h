@@ -51,15 +51,17 @@ uint32_t disk_index(const struct disk *disk);
 size_t disks_count(const struct disks *d);
 struct disk *disks_at(struct disks *d, size_t i);
 bool disk_failed(const struct disk *disk);
-/* Takes a disk out: no new bytes, its chunks leave the inventory. */
-void disk_fail(struct disk *disk, const char *why);
+/* Takes a disk out: no new bytes. One that is readable keeps its chunks in the inventory, for others to
+ * copy; else they leave it. May be told again when that ends. */
+void disk_fail(struct disk *disk, const char *why, bool readable);
 
 #define DISK_NO_INDEX UINT32_MAX /* its number cannot be read */
 struct disk_info {
     uint32_t index;
     const char *dir;
-    uint64_t capacity, used, avail, chunks;
-    bool failed;
+    uint64_t capacity, used, avail, chunks, dead;
+    uint64_t fs, fs_capacity, fs_avail; /* as in struct store_stat */
+    bool failed, readonly;              /* readonly: failed, but what it has is served */
     bool missing; /* failed, since there is no disk at its path: index is DISK_NO_INDEX */
     char error[256];
 };

@@ -147,6 +147,11 @@ static Replfs__DiskStat **disk_stats(struct heartbeat *h)
         v[i].error = in->error;
         v[i].chunks = in->chunks;
         v[i].missing = in->missing;
+        v[i].readonly = in->readonly;
+        v[i].dead = in->dead;
+        v[i].fs = in->fs;
+        v[i].fs_capacity = in->fs_capacity;
+        v[i].fs_avail = in->fs_avail;
         list[i] = &v[i];
     }
     return list;

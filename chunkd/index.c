@@ -97,7 +97,9 @@ void index_free(struct index *ix)
 {
     for (size_t i = 0; i < INDEX_SHARDS; i++) {
         struct index_shard *s = &ix->shards[i];
-        for (size_t b = 0; s->buckets && b < s->n_buckets; b++)
+        if (!s->buckets)
+            return; /* it was never made */
+        for (size_t b = 0; b < s->n_buckets; b++)
             for (struct chunk *c = s->buckets[b], *next; c; c = next) {
                 next = c->hash_next;
                 chunk_free(c);

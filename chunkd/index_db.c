@@ -7,7 +7,10 @@
  * walk), so that old pages are reused.
  *
  * Failure modes: an environment that does not open, has another format, another identity or rows of
- * wrong size is -ERR_CORRUPT: the caller removes and rebuilds it. */
+ * wrong size is -ERR_CORRUPT: the caller removes and rebuilds it. LMDB reads its file through a map,
+ * where a bad sector is not an error code but SIGBUS: every use of the map is inside a guard
+ * (map_guard.h), which turns it into -EIO of this index. What LMDB held then is unknown, so nobody
+ * calls it again for this environment, not even to close it. */
 #include "index_db.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +25,7 @@
 #include "base/le.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
+#include "map_guard.h"
 
 #define DB_FORMAT 1u
 #define CHUNK_ROW 40
@@ -34,7 +38,9 @@ struct index_db {
     MDB_dbi chunks, extents, segments, marks, meta;
     pthread_rwlock_t resize;
     size_t map_size;
-    char data[4200]; /* path of data.mdb */
+    bool readonly;
+    _Atomic bool broken; /* a page could not be read */
+    char data[4200];     /* path of data.mdb */
 };
 
 static int db_error(int rc)
@@ -93,6 +99,12 @@ static void key_ext(uint8_t *k, uint64_t chunk, uint32_t off)
     be_put32(k + 8, off);
 }
 
+/* The chunk or segment that a key begins with; none has number 0. */
+static uint64_t key_id(const MDB_val *k)
+{
+    return k->mv_size >= 8 ? be_get64(k->mv_data) : 0;
+}
+
 static int row_decode(const MDB_val *v, struct chunk_row *row)
 {
     const uint8_t *p = v->mv_data;
@@ -131,7 +143,7 @@ static int open_dbis(struct index_db *db, MDB_txn *txn)
                {"marks", &db->marks},
                {"meta", &db->meta}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        int rc = mdb_dbi_open(txn, all[i].name, MDB_CREATE, all[i].dbi);
+        int rc = mdb_dbi_open(txn, all[i].name, db->readonly ? 0 : MDB_CREATE, all[i].dbi);
         if (rc)
             return db_error(rc);
     }
@@ -161,6 +173,8 @@ static int check_format(struct index_db *db, MDB_txn *txn, uint32_t identity, bo
     uint8_t format[4], id[4];
     int rc = meta_get(db, txn, "format", format, 4);
     *fresh = rc == -ENOENT;
+    if (*fresh && db->readonly)
+        return -ERR_CORRUPT;
     if (*fresh) {
         le_put32(format, DB_FORMAT);
         le_put32(id, identity);
@@ -182,11 +196,13 @@ static int open_env(struct index_db *db, const char *path, uint32_t identity, bo
     mdb_env_set_maxdbs(db->env, 8);
     mdb_env_set_maxreaders(db->env, 1024);
     mdb_env_set_mapsize(db->env, db->map_size);
-    /* NOTLS: a thread may read while it has the write transaction open. */
-    rc = mdb_env_open(db->env, path, MDB_NOTLS | MDB_NORDAHEAD, 0600);
+    /* NOTLS: a thread may read while it has the write transaction open. Nobody else uses a readonly one:
+     * the store has its lock. */
+    unsigned how = db->readonly ? MDB_RDONLY | MDB_NOLOCK : 0;
+    rc = mdb_env_open(db->env, path, MDB_NOTLS | MDB_NORDAHEAD | how, 0600);
     MDB_txn *txn;
     if (!rc)
-        rc = mdb_txn_begin(db->env, NULL, 0, &txn);
+        rc = mdb_txn_begin(db->env, NULL, how & MDB_RDONLY, &txn);
     if (rc)
         return db_error(rc);
     rc = open_dbis(db, txn);
@@ -198,21 +214,62 @@ static int open_env(struct index_db *db, const char *path, uint32_t identity, bo
     return rc;
 }
 
-int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool *fresh,
+/* ---- the guard ---- */
+
+/* Begins what uses the map; the caller then has to say: if (sigsetjmp(g.env, 0)) return map_lost(db); */
+static int map_enter(struct index_db *db, struct map_guard *g)
+{
+    if (db->broken)
+        return -EIO;
+    pthread_rwlock_rdlock(&db->resize);
+    map_guard_enter(g);
+    return 0;
+}
+
+static int map_leave(struct index_db *db, struct map_guard *g, int rc)
+{
+    map_guard_leave(g);
+    pthread_rwlock_unlock(&db->resize);
+    return rc;
+}
+
+/* The guard is left already. */
+static int map_lost(struct index_db *db)
+{
+    db->broken = true;
+    pthread_rwlock_unlock(&db->resize);
+    log_error("%s: the disk cannot read a page of the index", db->data);
+    return -EIO;
+}
+
+static int open_guarded(struct index_db *db, const char *path, uint32_t identity, bool *fresh)
+{
+    struct map_guard g;
+    int rc = map_enter(db, &g);
+    if (rc)
+        return rc;
+    if (sigsetjmp(g.env, 0))
+        return map_lost(db);
+    return map_leave(db, &g, open_env(db, path, identity, fresh));
+}
+
+int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool readonly, bool *fresh,
                   struct index_db **out)
 {
     char path[4128];
     if (snprintf(path, sizeof path, "%s/index", dir) >= (int)sizeof path)
         return -ENAMETOOLONG;
-    if (mkdir(path, 0700) && errno != EEXIST)
+    map_guard_init();
+    if (!readonly && mkdir(path, 0700) && errno != EEXIST)
         return -errno;
     struct index_db *db = calloc(1, sizeof *db);
     if (!db)
         return -ENOMEM;
     pthread_rwlock_init(&db->resize, NULL);
     db->map_size = map_size;
+    db->readonly = readonly;
     snprintf(db->data, sizeof db->data, "%s/data.mdb", path);
-    int rc = open_env(db, path, identity, fresh);
+    int rc = open_guarded(db, path, identity, fresh);
     if (rc) {
         index_db_close(db);
         return rc;
@@ -225,7 +282,7 @@ void index_db_close(struct index_db *db)
 {
     if (!db)
         return;
-    if (db->env)
+    if (db->env && !db->broken)
         mdb_env_close(db->env);
     pthread_rwlock_destroy(&db->resize);
     free(db);
@@ -257,7 +314,7 @@ static int del_prefix(MDB_txn *txn, MDB_dbi dbi, uint64_t id)
         return db_error(rc);
     MDB_val k = val(key, sizeof key), v;
     rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
-    while (!rc && k.mv_size >= 8 && be_get64(k.mv_data) == id) {
+    while (!rc && key_id(&k) == id) {
         rc = mdb_cursor_del(cur, 0);
         if (!rc) /* the cursor stands on the successor already, and NEXT knows */
             rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
@@ -352,6 +409,8 @@ static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
 
 static int grow(struct index_db *db)
 {
+    if (db->broken)
+        return -EIO;
     pthread_rwlock_wrlock(&db->resize);
     size_t want = db->map_size * 2;
     int rc = mdb_env_set_mapsize(db->env, want);
@@ -363,9 +422,14 @@ static int grow(struct index_db *db)
 
 static int commit_once(struct index_db *db, const struct delta *d)
 {
+    struct map_guard g;
     MDB_txn *txn;
-    pthread_rwlock_rdlock(&db->resize);
-    int rc = db_error(mdb_txn_begin(db->env, NULL, 0, &txn));
+    int rc = map_enter(db, &g);
+    if (rc)
+        return rc;
+    if (sigsetjmp(g.env, 0))
+        return map_lost(db);
+    rc = db_error(mdb_txn_begin(db->env, NULL, 0, &txn));
     if (!rc) {
         rc = commit_all(db, txn, d);
         if (!rc)
@@ -373,8 +437,7 @@ static int commit_once(struct index_db *db, const struct delta *d)
         else
             mdb_txn_abort(txn);
     }
-    pthread_rwlock_unlock(&db->resize);
-    return rc;
+    return map_leave(db, &g, rc);
 }
 
 int index_db_commit(struct index_db *db, const struct delta *d)
@@ -388,54 +451,62 @@ int index_db_commit(struct index_db *db, const struct delta *d)
 
 /* ---- reading ---- */
 
-static int read_begin(struct index_db *db, MDB_txn **txn)
+/* Calls fn in a read transaction. */
+static int reading(struct index_db *db, int (*fn)(struct index_db *db, MDB_txn *txn, void *arg),
+                   void *arg)
 {
-    pthread_rwlock_rdlock(&db->resize);
-    int rc = db_error(mdb_txn_begin(db->env, NULL, MDB_RDONLY, txn));
+    struct map_guard g;
+    MDB_txn *txn;
+    int rc = map_enter(db, &g);
     if (rc)
-        pthread_rwlock_unlock(&db->resize);
-    return rc;
+        return rc;
+    if (sigsetjmp(g.env, 0))
+        return map_lost(db);
+    rc = db_error(mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn));
+    if (!rc) {
+        rc = fn(db, txn, arg);
+        mdb_txn_abort(txn);
+    }
+    return map_leave(db, &g, rc);
 }
 
-static void read_end(struct index_db *db, MDB_txn *txn)
+struct position {
+    uint8_t pos[16], gen[8];
+};
+
+static int get_position(struct index_db *db, MDB_txn *txn, void *arg)
 {
-    mdb_txn_abort(txn);
-    pthread_rwlock_unlock(&db->resize);
+    struct position *p = arg;
+    int rc = meta_get(db, txn, "position", p->pos, sizeof p->pos);
+    return rc ? rc : meta_get(db, txn, "generation", p->gen, sizeof p->gen);
 }
 
 int index_db_position(struct index_db *db, struct log_pos *pos, uint64_t *next_gen)
 {
-    MDB_txn *txn;
-    uint8_t p[16], g[8];
-    int rc = read_begin(db, &txn);
+    struct position p;
+    int rc = reading(db, get_position, &p);
     if (rc)
         return rc;
-    rc = meta_get(db, txn, "position", p, sizeof p);
-    if (!rc)
-        rc = meta_get(db, txn, "generation", g, sizeof g);
-    read_end(db, txn);
-    if (rc)
-        return rc;
-    *pos = (struct log_pos){le_get64(p), le_get64(p + 8)};
-    *next_gen = le_get64(g);
+    *pos = (struct log_pos){le_get64(p.pos), le_get64(p.pos + 8)};
+    *next_gen = le_get64(p.gen);
     return 0;
+}
+
+static int count_chunks(struct index_db *db, MDB_txn *txn, void *arg)
+{
+    return db_error(mdb_stat(txn, db->chunks, arg));
 }
 
 uint64_t index_db_chunks(struct index_db *db)
 {
-    MDB_txn *txn;
     MDB_stat st = {0};
-    if (read_begin(db, &txn))
-        return 0;
-    mdb_stat(txn, db->chunks, &st);
-    read_end(db, txn);
-    return st.ms_entries;
+    return !db || reading(db, count_chunks, &st) ? 0 : st.ms_entries;
 }
 
 uint64_t index_db_alloc(struct index_db *db)
 {
     struct stat st;
-    return stat(db->data, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+    return !db || stat(db->data, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint32_t from,
@@ -453,11 +524,10 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
     /* The extent before may reach into the range. */
     if (from > 0 && (rc || k.mv_size != 12 || memcmp(k.mv_data, key, sizeof key))) {
         rc = mdb_cursor_get(cur, &k, &v, rc ? MDB_LAST : MDB_PREV);
-        if (!rc &&
-            (be_get64(k.mv_data) != chunk || ext_decode(&k, &v, &e) || e.off + e.len <= from))
+        if (!rc && (key_id(&k) != chunk || ext_decode(&k, &v, &e) || e.off + e.len <= from))
             rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
     }
-    while (!rc && be_get64(k.mv_data) == chunk) {
+    while (!rc && key_id(&k) == chunk) {
         if (ext_decode(&k, &v, &e)) {
             rc = MDB_CORRUPTED;
             break;
@@ -475,76 +545,108 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
     return rc == MDB_NOTFOUND ? 0 : db_error(rc);
 }
 
+struct lookup {
+    uint64_t chunk;
+    uint32_t from, to;
+    struct chunk_row *row;
+    struct extents *x;
+};
+
+static int look_up(struct index_db *db, MDB_txn *txn, void *arg)
+{
+    const struct lookup *l = arg;
+    uint8_t key[8];
+    be_put64(key, l->chunk);
+    MDB_val k = val(key, sizeof key), v;
+    int rc = db_error(mdb_get(txn, db->chunks, &k, &v));
+    if (rc == -ENOENT)
+        return -ERR_NO_CHUNK;
+    if (!rc)
+        rc = row_decode(&v, l->row);
+    if (!rc && l->x)
+        rc = read_extents(db, txn, l->chunk, l->from, l->to, l->x);
+    return rc;
+}
+
 int index_db_lookup(struct index_db *db, uint64_t chunk, uint32_t from, uint32_t to,
                     struct chunk_row *row, struct extents *x)
 {
-    MDB_txn *txn;
+    struct lookup l = {chunk, from, to, row, x};
+    return db ? reading(db, look_up, &l) : -ERR_NO_CHUNK;
+}
+
+struct slice {
+    uint64_t after, *chunks;
+    struct chunk_row *rows;
+    size_t max, n;
+};
+
+static int get_slice(struct index_db *db, MDB_txn *txn, void *arg)
+{
+    struct slice *s = arg;
+    MDB_cursor *cur;
     uint8_t key[8];
-    int rc = read_begin(db, &txn);
+    int rc = mdb_cursor_open(txn, db->chunks, &cur);
     if (rc)
-        return rc;
-    be_put64(key, chunk);
+        return db_error(rc);
+    be_put64(key, s->after + 1);
     MDB_val k = val(key, sizeof key), v;
-    rc = db_error(mdb_get(txn, db->chunks, &k, &v));
-    if (rc == -ENOENT)
-        rc = -ERR_NO_CHUNK;
-    else if (!rc)
-        rc = row_decode(&v, row);
-    if (!rc && x)
-        rc = read_extents(db, txn, chunk, from, to, x);
-    read_end(db, txn);
-    return rc;
+    rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
+    while (!rc && s->n < s->max) {
+        if (k.mv_size != 8 || row_decode(&v, &s->rows[s->n])) {
+            rc = MDB_CORRUPTED;
+            break;
+        }
+        s->chunks[s->n] = be_get64(k.mv_data);
+        if (++s->n < s->max)
+            rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
+    }
+    mdb_cursor_close(cur);
+    return rc == MDB_NOTFOUND ? 0 : db_error(rc);
 }
 
 long index_db_slice(struct index_db *db, uint64_t after, uint64_t *chunks, struct chunk_row *rows,
                     size_t max)
 {
-    MDB_txn *txn;
+    struct slice s = {.after = after, .chunks = chunks, .rows = rows, .max = max};
+    if (!db || after == UINT64_MAX)
+        return 0;
+    int rc = reading(db, get_slice, &s);
+    return rc ? rc : (long)s.n;
+}
+
+struct rows {
+    MDB_dbi dbi;
+    const uint8_t *key;
+    size_t klen;
+    int (*fn)(void *arg, const MDB_val *k, const MDB_val *v);
+    void *arg;
+};
+
+static int walk_rows(struct index_db *db, MDB_txn *txn, void *arg)
+{
+    const struct rows *r = arg;
     MDB_cursor *cur;
-    uint8_t key[8];
-    int rc = read_begin(db, &txn);
+    (void)db;
+    int rc = db_error(mdb_cursor_open(txn, r->dbi, &cur));
     if (rc)
         return rc;
-    rc = mdb_cursor_open(txn, db->chunks, &cur);
-    size_t n = 0;
-    if (!rc && after != UINT64_MAX) {
-        be_put64(key, after + 1);
-        MDB_val k = val(key, sizeof key), v;
-        rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
-        while (!rc && n < max) {
-            chunks[n] = be_get64(k.mv_data);
-            if (k.mv_size != 8 || row_decode(&v, &rows[n]))
-                rc = MDB_CORRUPTED;
-            else if (++n < max)
-                rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
-        }
-        mdb_cursor_close(cur);
-    }
-    read_end(db, txn);
-    return rc && rc != MDB_NOTFOUND ? db_error(rc) : (long)n;
+    MDB_val k = val(r->key, r->klen), v;
+    int m = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
+    for (; !m && !rc; m = mdb_cursor_get(cur, &k, &v, MDB_NEXT))
+        rc = r->fn(r->arg, &k, &v);
+    if (!rc && m != MDB_NOTFOUND)
+        rc = db_error(m);
+    mdb_cursor_close(cur);
+    return rc;
 }
 
 /* Calls fn(row) for every row whose key is >= key, until it returns non-zero. */
 static int each_row(struct index_db *db, MDB_dbi dbi, const uint8_t *key, size_t klen,
                     int (*fn)(void *arg, const MDB_val *k, const MDB_val *v), void *arg)
 {
-    MDB_txn *txn;
-    MDB_cursor *cur;
-    int rc = read_begin(db, &txn);
-    if (rc)
-        return rc;
-    rc = db_error(mdb_cursor_open(txn, dbi, &cur));
-    if (!rc) {
-        MDB_val k = val(key, klen), v;
-        int m = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
-        for (; !m && !rc; m = mdb_cursor_get(cur, &k, &v, MDB_NEXT))
-            rc = fn(arg, &k, &v);
-        if (!rc && m != MDB_NOTFOUND)
-            rc = db_error(m);
-        mdb_cursor_close(cur);
-    }
-    read_end(db, txn);
-    return rc;
+    struct rows r = {dbi, key, klen, fn, arg};
+    return reading(db, walk_rows, &r);
 }
 
 struct each_arg {

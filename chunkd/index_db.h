@@ -14,7 +14,8 @@
  *             "position"                  u64 segment, u64 offset: all before is in the index
  *             "generation"                u64 next unused one
  *
- * Reads on any thread; one thread at a time commits. */
+ * Reads on any thread; one thread at a time commits. A page that the disk cannot read is -EIO, from then
+ * on for every call. The reading functions take a NULL db for one that holds nothing. */
 #ifndef REPLFS_CHUNKD_INDEX_DB_H
 #define REPLFS_CHUNKD_INDEX_DB_H
 #include <stdbool.h>
@@ -68,9 +69,9 @@ void delta_free(struct delta *d);
     ((d)->what = delta_grow((d)->what, &(d)->cap_##what, (d)->n_##what + (n), sizeof *(d)->what))
 void *delta_grow(void *v, size_t *cap, size_t n, size_t size);
 
-/* Opens or creates. fresh: the environment was empty. 0; -ERR_CORRUPT: unusable, remove and
+/* Opens or, unless readonly, creates. fresh: the environment was empty. 0; -ERR_CORRUPT: unusable, remove and
  * rebuild; -errno. */
-int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool *fresh,
+int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool readonly, bool *fresh,
                   struct index_db **out);
 void index_db_close(struct index_db *db);
 /* Removes DIR/index. */

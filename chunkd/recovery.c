@@ -1,8 +1,8 @@
 /* Recovery: from the files of a directory to a store that can run.
  *
  * 1. The index is opened and compared with the log: format, identity, and that every segment with
- *    live records exists and is as long as the index knows it. Any doubt: it is removed and made
- *    anew from the log.
+ *    live records exists and is as long as the index knows it. Any doubt, or an index that the disk
+ *    cannot read: it is removed and made anew from the log; in RAM, when the disk takes no writes.
  * 2. The log is read from the index's position to its end, and every record put into the index as
  *    the writer would have. The rules of record.h make that right wherever it starts: a record that
  *    the index has already, or that a later one replaced, changes nothing. COPY records wait in a
@@ -166,7 +166,7 @@ static int on_record(void *arg, const struct record *r, uint32_t pos)
     if (r->type == RECORD_DEAD)
         return 0;
     int rc = replay(rv->s, r, rv->sg->id, pos);
-    if (!rc && rv->s->ix.dirty.n > REBUILD_CHUNKS)
+    if (!rc && rv->s->ix.dirty.n > REBUILD_CHUNKS && !rv->s->readonly)
         rc = spill(rv);
     return rc;
 }
@@ -186,6 +186,15 @@ static void on_bad(void *arg, uint64_t from, uint64_t to, bool to_end)
         rv->s->dir, rv->sg->name, (unsigned long long)(to - from), (unsigned long long)from);
 }
 
+static int truncate_segment(struct segment *sg, uint64_t end)
+{
+    int fd = segment_hold(sg);
+    int rc = fd < 0 ? fd : ftruncate(fd, (off_t)end) ? -errno : 0;
+    if (fd >= 0)
+        segment_drop(sg);
+    return rc;
+}
+
 static int cut_tail(struct recovery *rv, uint64_t end)
 {
     if (!rv->sc->zeros)
@@ -193,8 +202,9 @@ static int cut_tail(struct recovery *rv, uint64_t end)
                  "when the daemon or machine stopped; they are cut off",
                  rv->s->dir, rv->sg->name, (unsigned long long)(rv->sg->size - end),
                  (unsigned long long)end);
-    if (ftruncate(rv->sg->fd, (off_t)end))
-        return -errno;
+    int rc = rv->s->readonly ? 0 : truncate_segment(rv->sg, end);
+    if (rc)
+        return rc;
     rv->sg->size = end;
     rv->sg->row_dirty = true;
     segment_update_alloc(rv->sg);
@@ -302,22 +312,35 @@ static uint64_t map_size(const struct store *s)
     return size & ~(uint64_t)0xffff;
 }
 
-/* Opens the index; *start is where the log must be read from; *rebuild tells that it is empty. */
-static int open_index(struct store *s, struct log_pos *start, bool *rebuild)
+static int make_index(struct store *s, bool *fresh)
+{
+    int rc = index_db_remove(s->dir);
+    return rc ? rc : index_db_open(s->dir, s->segs.base, map_size(s), false, fresh, &s->db);
+}
+
+/* The index's position in the log; it is empty when there is none. */
+static int try_index(struct store *s, struct log_pos *start)
 {
     bool fresh = false;
     int rc = 0;
-    *start = (struct log_pos){0, 0};
     if (s->cfg.rebuild_index)
-        rc = index_db_remove(s->dir);
-    if (!rc)
-        rc = index_db_open(s->dir, s->segs.base, map_size(s), &fresh, &s->db);
+        return s->readonly ? -ERR_CORRUPT : make_index(s, &fresh);
+    rc = index_db_open(s->dir, s->segs.base, map_size(s), s->readonly, &fresh, &s->db);
     if (!rc && !fresh)
         rc = check_index(s, start);
-    if (rc == -ENOENT)
-        rc = 0; /* the daemon stopped before its first checkpoint */
+    return rc == -ENOENT && s->db ? 0 : rc; /* the daemon stopped before its first checkpoint */
+}
+
+/* Opens the index; *start is where the log must be read from; *rebuild tells that it is empty. On a disk
+ * that cannot be written, one that is of no use is made in RAM. */
+static int open_index(struct store *s, struct log_pos *start, bool *rebuild)
+{
+    bool fresh;
+    *start = (struct log_pos){0, 0};
+    int rc = try_index(s, start);
     *rebuild = start->seg == 0;
-    if (rc != -ERR_CORRUPT)
+    bool useless = rc == -ERR_CORRUPT || rc == -EIO || (rc && s->readonly);
+    if (!useless)
         return rc;
     log_warn(
         "%s/index is damaged, of another format, or does not fit the log: it is made anew from the "
@@ -328,8 +351,7 @@ static int open_index(struct store *s, struct log_pos *start, bool *rebuild)
     forget_rows(s);
     *start = (struct log_pos){0, 0};
     *rebuild = true;
-    rc = index_db_remove(s->dir);
-    return rc ? rc : index_db_open(s->dir, s->segs.base, map_size(s), &fresh, &s->db);
+    return s->readonly ? 0 : make_index(s, &fresh);
 }
 
 int store_recover(struct store *s)
@@ -353,10 +375,12 @@ int store_recover(struct store *s)
     s->committed = start;
     s->spare = !faccessat(s->segs.dirfd, "spare", F_OK, 0);
     struct segment *last = segments_last(&s->segs);
-    if (last && last->size < s->cfg.segment_size)
-        s->open_seg = last;
+    if (last && last->size < s->cfg.segment_size && !s->readonly)
+        rc = store_set_open(s, last);
+    if (rc)
+        return rc;
     s->sync_from = s->segs.n ? s->segs.v[0]->id : 0;
-    if (rv.records || (rv.rebuild && s->segs.n)) {
+    if (!s->readonly && (rv.records || (rv.rebuild && s->segs.n))) {
         s->written =
             1; /* not synced by this process: the sync thread and a checkpoint take it from here */
         s->dirty_since = clock_mono();

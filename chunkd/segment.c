@@ -5,6 +5,13 @@
  * thread after a grace period, so a pointer that a reader got inside a read section stays valid
  * until it leaves.
  *
+ * Descriptors: a disk of 10 TB has 40,000 segments, the process perhaps 1,024 descriptors. A segment is
+ * open while somebody holds it (pins) or until its descriptor is wanted for another, least recently used
+ * first. Holding an open one is two atomic steps: who closes takes the descriptor out first, and puts it
+ * back when it sees a pin; who holds sets the pin first, and opens it, under fd_lock, when there is none.
+ * One that this process has written to stays open until it is synced, since a write error is told to the
+ * descriptors that were open then.
+ *
  * Failure modes: a header that cannot be trusted is rewritten after a log line, since the file's
  * name gives the number and every record carries a CRC bound to disk, segment and position; a
  * header that is whole but names another disk or a newer format stops the start. */
@@ -16,8 +23,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
@@ -26,6 +35,7 @@
 #include "base/log.h"
 
 static const char segment_magic[8] = "RFSEGMT";
+static _Atomic size_t open_now; /* segments of all disks that are open */
 
 static void header_make(const struct segments *t, uint64_t id, uint8_t *h)
 {
@@ -46,7 +56,7 @@ static int header_write(const struct segments *t, struct segment *sg)
     uint8_t h[SEGMENT_HEADER];
     header_make(t, sg->id, h);
     ssize_t n = pwrite(sg->fd, h, sizeof h, 0);
-    sg->unsynced = true;
+    sg->wrote = sg->unsynced = true;
     return n == (ssize_t)sizeof h ? 0 : n < 0 ? -errno : -ENOSPC;
 }
 
@@ -82,8 +92,8 @@ static int header_load(struct segments *t, struct segment *sg)
     int rc = segment_read(sg, h, sizeof h, 0);
     if (!rc)
         rc = header_check(t, sg, h);
-    if (rc != -ERR_CORRUPT)
-        return rc;
+    if (rc != -ERR_CORRUPT || t->readonly)
+        return rc == -ERR_CORRUPT ? 0 : rc;
     log_error(
         "%s/%s: the segment's header is damaged or incomplete; it is written anew, the records "
         "behind it are checked one by one",
@@ -117,31 +127,134 @@ static void segment_free(struct segment *sg)
 {
     if (!sg)
         return;
-    if (sg->fd >= 0)
+    if (sg->fd >= 0) {
         close(sg->fd);
+        atomic_fetch_sub(&open_now, 1);
+    }
     free(sg);
 }
 
-static struct segment *segment_new(uint64_t id)
+static struct segment *segment_new(struct segments *t, uint64_t id)
 {
     struct segment *sg = calloc(1, sizeof *sg);
     if (!sg)
         return NULL;
     sg->id = id;
+    sg->table = t;
     sg->fd = -1;
     sg->row_dirty = true;
     snprintf(sg->name, sizeof sg->name, "seg-%016" PRIx64 ".log", id);
     return sg;
 }
 
+/* ---- descriptors ---- */
+
+bool segment_no_fd(int code)
+{
+    return code == -EMFILE || code == -ENFILE;
+}
+
+static size_t open_limit(void)
+{
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return rl.rlim_cur / 2;
+}
+
+/* Closes the one that was not used for longest. False: all are in use. fd_lock held. */
+static bool close_one(struct segments *t)
+{
+    struct segment *best = NULL;
+    pthread_rwlock_rdlock(&t->lock);
+    for (size_t i = 0; i < t->n; i++) {
+        struct segment *sg = t->v[i];
+        if (sg->fd >= 0 && sg->pins == 0 && !(sg->wrote && sg->unsynced) &&
+            (!best || sg->used < best->used))
+            best = sg;
+    }
+    bool closed = false;
+    int fd = best ? atomic_exchange(&best->fd, -1) : -1;
+    if (fd >= 0 && best->pins == 0) {
+        close(fd);
+        atomic_fetch_sub(&open_now, 1);
+        closed = true;
+    } else if (fd >= 0) {
+        best->fd = fd; /* somebody came between */
+    }
+    pthread_rwlock_unlock(&t->lock);
+    return closed;
+}
+
+/* fd_lock held. */
+static int open_file(struct segments *t, const char *name, int flags)
+{
+    while (open_now >= open_limit() && close_one(t))
+        ;
+    int fd;
+    while ((fd = openat(t->dirfd, name, flags | O_CLOEXEC, 0600)) < 0)
+        if (!segment_no_fd(-errno) || !close_one(t))
+            return -errno;
+    atomic_fetch_add(&open_now, 1);
+    return fd;
+}
+
+static int open_flags(const struct segments *t)
+{
+    return t->readonly ? O_RDONLY : O_RDWR;
+}
+
+static int hold_closed(struct segment *sg)
+{
+    struct segments *t = sg->table;
+    LOCK_SCOPE(&t->fd_lock);
+    int fd = sg->fd;
+    if (fd >= 0)
+        return fd; /* opened, or put back, meanwhile */
+    fd = open_file(t, sg->name, open_flags(t));
+    if (fd >= 0)
+        sg->fd = fd;
+    return fd;
+}
+
+int segment_hold(struct segment *sg)
+{
+    atomic_fetch_add(&sg->pins, 1);
+    int fd = sg->fd;
+    if (fd < 0)
+        fd = hold_closed(sg);
+    if (fd < 0)
+        segment_drop(sg);
+    else if (sg->table)
+        sg->used = atomic_fetch_add_explicit(&sg->table->uses, 1, memory_order_relaxed);
+    return fd;
+}
+
+void segment_drop(struct segment *sg)
+{
+    atomic_fetch_sub(&sg->pins, 1);
+}
+
+static int open_new_file(struct segments *t, struct segment *sg, int flags)
+{
+    LOCK_SCOPE(&t->fd_lock);
+    int fd = open_file(t, sg->name, flags);
+    if (fd < 0)
+        return fd;
+    sg->fd = fd;
+    sg->used = t->uses++;
+    return 0;
+}
+
 static int open_one(struct segments *t, uint64_t id)
 {
-    struct segment *sg = segment_new(id);
+    struct segment *sg = segment_new(t, id);
     if (!sg)
         return -ENOMEM;
     struct stat st;
-    sg->fd = openat(t->dirfd, sg->name, O_RDWR | O_CLOEXEC);
-    int rc = sg->fd < 0 || fstat(sg->fd, &st) ? -errno : 0;
+    int rc = open_new_file(t, sg, open_flags(t));
+    if (!rc && fstat(sg->fd, &st))
+        rc = -errno;
     if (rc) {
         log_error("%s/%s: cannot open the segment: %s", t->dir, sg->name, err_str(rc));
     } else {
@@ -157,11 +270,13 @@ static int open_one(struct segments *t, uint64_t id)
     return rc;
 }
 
-int segments_open(struct segments *t, const char *dir, const struct store_id *id)
+int segments_open(struct segments *t, const char *dir, const struct store_id *id, bool readonly)
 {
     memset(t, 0, sizeof *t);
     t->dirfd = -1;
+    t->readonly = readonly;
     pthread_rwlock_init(&t->lock, NULL);
+    pthread_mutex_init(&t->fd_lock, NULL);
     t->id = *id;
     t->base = record_base(id->cluster, id->chunkd, id->disk);
     t->next_id = 1;
@@ -200,6 +315,7 @@ void segments_close(struct segments *t)
         close(t->dirfd);
     t->dirfd = -1;
     pthread_rwlock_destroy(&t->lock);
+    pthread_mutex_destroy(&t->fd_lock);
 }
 
 /* Position of the first segment with an id >= id. Caller holds the lock. */
@@ -244,11 +360,12 @@ bool segments_any(struct segments *t, uint64_t lo, uint64_t hi)
 
 int segments_create(struct segments *t, struct segment **out)
 {
-    struct segment *sg = segment_new(t->next_id);
+    struct segment *sg = segment_new(t, t->next_id);
     if (!sg)
         return -ENOMEM;
-    sg->fd = openat(t->dirfd, sg->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int rc = sg->fd < 0 ? -errno : header_write(t, sg);
+    int rc = open_new_file(t, sg, O_RDWR | O_CREAT | O_EXCL);
+    if (!rc)
+        rc = header_write(t, sg);
     if (!rc) {
         t->dir_unsynced = true;
         sg->size = SEGMENT_HEADER;
@@ -324,7 +441,7 @@ uint64_t segments_dead(struct segments *t)
 void segment_update_alloc(struct segment *sg)
 {
     struct stat st;
-    if (!fstat(sg->fd, &st))
+    if (!fstatat(sg->table->dirfd, sg->name, &st, AT_SYMLINK_NOFOLLOW))
         sg->alloc = (uint64_t)st.st_blocks * 512;
 }
 
@@ -337,6 +454,7 @@ void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to)
         ssize_t n = pwrite(sg->fd, zeros, len, (off_t)pos);
         if (n <= 0)
             return;
+        sg->wrote = true;
         pos += (uint64_t)n;
         sg->zeroed = pos;
     }
@@ -353,16 +471,35 @@ void segment_cut_ahead(struct segment *sg)
 int segment_read(struct segment *sg, void *p, size_t len, uint64_t pos)
 {
     uint8_t *b = p;
-    while (len > 0) {
-        ssize_t n = pread(sg->fd, b, len, (off_t)pos);
+    int fd = segment_hold(sg), rc = 0;
+    if (fd < 0)
+        return fd;
+    while (len > 0 && !rc) {
+        ssize_t n = pread(fd, b, len, (off_t)pos);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -ERR_CORRUPT;
+        if (n <= 0) {
+            rc = n < 0 ? -errno : -ERR_CORRUPT;
+            break;
+        }
         b += n;
         len -= (size_t)n;
         pos += (uint64_t)n;
     }
+    segment_drop(sg);
+    return rc;
+}
+
+static int punch_hole(struct segments *t, int fd, uint64_t from, uint64_t to)
+{
+    if (!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)))
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return -errno;
+    if (!atomic_exchange(&t->no_punch, true))
+        log_warn("%s: this file system cannot punch holes; space of deleted chunks comes back "
+                 "when whole segments are rewritten",
+                 t->dir);
     return 0;
 }
 
@@ -378,17 +515,11 @@ int segment_punch(struct segments *t, struct segment *sg, uint32_t pos, uint32_t
     struct record dead = {.type = RECORD_DEAD, .len = len - RECORD_FIXED};
     uint8_t h[RECORD_FIXED];
     record_encode(&dead, record_seed(t->base, sg->id, pos), h);
-    ssize_t n = pwrite(sg->fd, h, sizeof h, pos);
-    if (n != (ssize_t)sizeof h)
-        return n < 0 ? -errno : -EIO;
-    if (fallocate(sg->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-                  (off_t)(to - from))) {
-        if (errno != EOPNOTSUPP && errno != ENOSYS)
-            return -errno;
-        if (!atomic_exchange(&t->no_punch, true))
-            log_warn("%s: this file system cannot punch holes; space of deleted chunks comes back "
-                     "when whole segments are rewritten",
-                     t->dir);
-    }
-    return 0;
+    int fd = segment_hold(sg);
+    if (fd < 0)
+        return fd;
+    ssize_t n = pwrite(fd, h, sizeof h, pos);
+    int rc = n == (ssize_t)sizeof h ? punch_hole(t, fd, from, to) : n < 0 ? -errno : -EIO;
+    segment_drop(sg);
+    return rc;
 }

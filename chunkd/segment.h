@@ -29,9 +29,14 @@
 #define SEGMENT_HEADER 128u
 #define SEGMENT_VERSION 1u
 
+struct segments;
 struct segment {
     uint64_t id;
-    int fd;
+    struct segments *table;
+    _Atomic int fd;          /* -1: closed, for others' sake; see segment_hold */
+    _Atomic unsigned pins;   /* who holds it open */
+    _Atomic uint64_t used;   /* when it was last held, by the table's count */
+    _Atomic bool wrote;      /* by this process: stays open until it is synced, to hear of errors */
     char name[32];           /* seg-%016x.log */
     _Atomic uint64_t size;   /* bytes written: where the next record goes */
     _Atomic uint64_t live;   /* bytes of records that the index points to */
@@ -55,17 +60,25 @@ struct segments {
     uint64_t next_id;
     _Atomic bool dir_unsynced; /* a name was added since the last fsync of the directory */
     _Atomic bool no_punch;     /* the file system cannot punch holes */
+    bool readonly;             /* nothing is written */
+    pthread_mutex_t fd_lock;   /* opening and closing; taken before lock */
+    _Atomic uint64_t uses;
 };
 
-/* Opens all segments of the directory and checks their headers. A damaged header is reported and
- * written anew (the records behind it prove themselves). 0, -errno, -ERR_VERSION,
+/* Opens all segments of the directory and checks their headers. A damaged header is reported and,
+ * unless readonly, written anew (the records behind it prove themselves). 0, -errno, -ERR_VERSION,
  * -ERR_WRONG_CLUSTER. */
-int segments_open(struct segments *t, const char *dir, const struct store_id *id);
+int segments_open(struct segments *t, const char *dir, const struct store_id *id, bool readonly);
 void segments_close(struct segments *t);
 /* NULL when there is none. Any thread; see the grace period in store_impl.h for how long it lives.
  */
 struct segment *segments_find(struct segments *t, uint64_t id);
 struct segment *segments_last(struct segments *t);
+/* The segment's descriptor, which stays open until segment_drop; -errno when it cannot be opened, of which
+ * -EMFILE and -ENFILE say nothing about the disk. Only so many segments are kept open as half of the
+ * process's limit allows. Any thread. */
+int segment_hold(struct segment *sg);
+void segment_drop(struct segment *sg);
 /* Creates the next segment with its header. Neither is on stable storage yet: unsynced,
  * dir_unsynced. */
 int segments_create(struct segments *t, struct segment **out);
@@ -79,12 +92,14 @@ uint64_t segments_alloc(struct segments *t);
 /* Allocated but not live. */
 uint64_t segments_dead(struct segments *t);
 void segment_update_alloc(struct segment *sg);
-/* Puts zeros behind end, the end of what is written or about to be, up to offset to, as far as there are
- * none yet. When it fails there are fewer, which costs nothing but time. Writer. */
+/* Writer, who holds it: puts zeros behind end, the end of what is written or about to be, up to offset to, as far as there are
+ * none yet. When it fails there are fewer, which costs nothing but time. */
 void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to);
-/* Gives back the zeros behind its size. Writer, or when there is none. */
+/* Gives back the zeros behind its size. Likewise. */
 void segment_cut_ahead(struct segment *sg);
 
+/* Whether the process has no descriptor left: try again later. */
+bool segment_no_fd(int code);
 /* Reads exactly len bytes. 0, -errno, or -ERR_CORRUPT when the file ends before. */
 int segment_read(struct segment *sg, void *p, size_t len, uint64_t pos);
 /* Makes [pos, pos+len), which must hold only dead records, a DEAD record and gives its whole 4 KiB

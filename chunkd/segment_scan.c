@@ -27,6 +27,7 @@ struct scanner {
     struct segments *t;
     struct segment *sg;
     struct segment_scan *sc;
+    int fd;
     uint8_t *win;
     uint64_t win_pos, win_len;
     uint64_t size;
@@ -95,7 +96,7 @@ static uint64_t next_candidate(struct scanner *s, uint64_t pos)
 {
     for (pos += RECORD_ALIGN; pos + RECORD_FIXED <= s->size;) {
         if (pos % WINDOW_SMALL == 0) {
-            off_t data = lseek(s->sg->fd, (off_t)pos, SEEK_DATA);
+            off_t data = lseek(s->fd, (off_t)pos, SEEK_DATA);
             if (data < 0 && errno == ENXIO)
                 return s->size;
             if (data > (off_t)pos)
@@ -175,7 +176,10 @@ int segment_scan(struct segments *t, struct segment *sg, uint64_t from, struct s
     s.win = malloc(WINDOW);
     if (!s.win)
         return -ENOMEM;
-    int rc = scan_loop(&s, from);
+    s.fd = segment_hold(sg);
+    int rc = s.fd < 0 ? s.fd : scan_loop(&s, from);
+    if (s.fd >= 0)
+        segment_drop(sg);
     free(s.win);
     return rc;
 }

@@ -14,7 +14,9 @@
  * Failure modes: a full disk or capacity fails single appends with -ENOSPC and changes nothing; any
  * other write or fdatasync error makes the store `failed`: it refuses changes from then on (what
  * the page cache holds after a failed fdatasync cannot be trusted), goes on reading, and tells its
- * owner once. */
+ * owner once. A disk that takes no writes when it is opened is failed from the start, and read: locks
+ * without writing, an index that is opened so or made in RAM. A lack of file descriptors or memory is
+ * nobody's failure. */
 #include "store_impl.h"
 #include <assert.h>
 #include <errno.h>
@@ -24,6 +26,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -212,7 +215,30 @@ void store_fail(struct store *s, const char *what, const char *name, int code)
               "(dmesg, smartctl) and restart, or take it out of the configuration",
               why);
     if (s->cfg.failed)
-        s->cfg.failed(s->cfg.arg, why);
+        s->cfg.failed(s->cfg.arg, why, !s->index_lost);
+}
+
+void store_lose_index(struct store *s, int code)
+{
+    if (atomic_exchange(&s->index_lost, true))
+        return;
+    char why[256];
+    snprintf(why, sizeof why, "read of the index in %.150s failed: %s", s->dir, err_str(code));
+    if (!atomic_load(&s->failed))
+        store_fail(s, "read", "the index", code);
+    else if (s->cfg.failed)
+        s->cfg.failed(s->cfg.arg, why, false);
+}
+
+int store_set_open(struct store *s, struct segment *sg)
+{
+    int fd = segment_hold(sg);
+    if (fd < 0)
+        return fd;
+    if (s->open_seg)
+        segment_drop(s->open_seg);
+    s->open_seg = sg;
+    return 0;
 }
 
 void dead_add(struct dead_list *l, const struct dead_range *d)
@@ -296,8 +322,11 @@ void store_stat(struct store *s, struct store_stat *out)
         total = (uint64_t)v.f_blocks * v.f_frsize;
         avail = (uint64_t)v.f_bavail * v.f_frsize;
     }
-    total = total > s->cfg.reserve ? total - s->cfg.reserve : 0;
-    avail = avail > s->cfg.reserve ? avail - s->cfg.reserve : 0;
+    struct stat st;
+    if (!fstat(s->segs.dirfd, &st))
+        out->fs = st.st_dev;
+    total = out->fs_capacity = total > s->cfg.reserve ? total - s->cfg.reserve : 0;
+    avail = out->fs_avail = avail > s->cfg.reserve ? avail - s->cfg.reserve : 0;
     out->used = segments_alloc(&s->segs) + index_db_alloc(s->db);
     out->capacity = s->cfg.capacity && s->cfg.capacity < total ? s->cfg.capacity : total;
     uint64_t left = out->capacity > out->used ? out->capacity - out->used : 0;
@@ -309,6 +338,7 @@ void store_stat(struct store *s, struct store_stat *out)
     out->append_bytes = s->append_bytes;
     out->read_bytes = s->read_bytes;
     out->failed = s->failed;
+    out->readable = !s->index_lost;
     pthread_mutex_lock(&s->error_lock);
     memcpy(out->error, s->error, sizeof out->error);
     pthread_mutex_unlock(&s->error_lock);
@@ -339,22 +369,46 @@ static int check_identity(struct store *s)
     return 0;
 }
 
+/* What a dying disk has may be the only copies there are. */
+static void open_readonly(struct store *s, int code)
+{
+    s->readonly = s->failed = true;
+    snprintf(s->error, sizeof s->error, "the disk under %.150s takes no writes: %s", s->dir,
+             err_str(code));
+    log_error("%s. What is on it is served, so that it can be copied from there; look at the disk "
+              "(dmesg, smartctl, mount options)",
+              s->error);
+}
+
 static int take_lock(struct store *s)
 {
     static const char *const names[] = {"seg-", "replfs.id", "lock", "spare", "index", NULL};
     char path[4128];
     snprintf(path, sizeof path, "%s/lock", s->dir);
+    int why = 0;
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock_fd < 0 && (errno == EROFS || errno == EIO)) {
+        why = -errno;
+        s->lock_fd = open(path, O_RDONLY | O_CLOEXEC);
+    }
     if (s->lock_fd < 0)
         return -errno;
-    if (!flock(s->lock_fd, LOCK_EX | LOCK_NB))
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
+        log_error("%s is in use by another replfs-chunkd (its lock is held): stop that one first",
+                  s->dir);
+        return -ERR_LOCKED;
+    }
+    /* ext4 that has stopped itself still opens files for writing */
+    if (why == 0 && (pwrite(s->lock_fd, "\n", 1, 0) < 0 || fdatasync(s->lock_fd)) &&
+        (errno == EROFS || errno == EIO))
+        why = -errno;
+    if (!why)
         return private_dir(s->dir, names);
-    log_error("%s is in use by another replfs-chunkd (its lock is held): stop that one first",
-              s->dir);
-    return -ERR_LOCKED;
+    open_readonly(s, why);
+    return 0;
 }
 
-/* One descriptor per segment: a 10 TB disk has 40,000 of them at the default size. */
+/* So that many segments can be kept open (segment.c). */
 static void raise_nofile(void)
 {
     struct rlimit rl;
@@ -387,8 +441,7 @@ static void store_free(struct store *s)
 {
     while (s->copies)
         store_copy_drop(s, s->copies);
-    if (s->db)
-        index_free(&s->ix);
+    index_free(&s->ix);
     index_db_close(s->db);
     segments_close(&s->segs);
     if (s->lock_fd >= 0)
@@ -464,7 +517,7 @@ int store_open(const struct store_config *cfg, struct store **out)
     if (!rc)
         rc = take_lock(s);
     if (!rc)
-        rc = segments_open(&s->segs, s->dir, &s->id);
+        rc = segments_open(&s->segs, s->dir, &s->id, s->readonly);
     if (!rc)
         rc = store_recover(s);
     if (!rc)
@@ -483,7 +536,7 @@ void store_close(struct store *s)
     if (!s)
         return;
     stop_threads(s);
-    if (s->open_seg)
+    if (s->open_seg) /* which it holds */
         segment_cut_ahead(s->open_seg);
     store_free(s);
 }

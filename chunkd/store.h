@@ -27,8 +27,9 @@ struct store_config {
      * increments. May be NULL. */
     void (*changed)(void *arg, uint64_t chunk, uint32_t len, uint64_t session);
     /* The disk failed (write or read error that is the disk's): store serves what it still can,
-     * refuses appends. */
-    void (*failed)(void *arg, const char *why);
+     * refuses appends. readable: what it has can still be found. Told once, or once more when it is no
+     * longer readable. Not during store_open. */
+    void (*failed)(void *arg, const char *why, bool readable);
     void *arg;
 };
 /* Identity of a data directory: cluster UUID and chunkd id, in replfs.id. */
@@ -47,7 +48,8 @@ int store_id_init(const char *dir);
 /* 0: a new disk without identity yet (store_id_init); -ENOENT: it is not. */
 int store_id_fresh(const char *dir);
 
-/* Opens (creating what is missing in a directory that has an identity), locks, recovers: index from
+/* Opens (creating what is missing in a directory that has an identity), locks, recovers: on a disk that
+ * takes no writes any more the store is `failed` from the beginning and only reads. Index from
  * LMDB, then the log from its checkpointed position. A torn tail after a crash is cut; a bad record
  * in the middle of the log is reported, skipped, and its chunk range counts as missing.
  * -ERR_LOCKED, -ERR_CORRUPT, -ERR_VERSION, -ERR_WRONG_CLUSTER after log lines that name the file
@@ -107,7 +109,9 @@ void store_walk(struct store *s,
 
 struct store_stat {
     uint64_t capacity, used, avail, chunks, dead_bytes;
+    uint64_t fs, fs_capacity, fs_avail; /* the file system: its number, and without cfg.capacity */
     bool failed;
+    bool readable; /* failed or not: what it has can be found */
     char error[256];
     uint64_t fsyncs, appends, append_bytes, read_bytes;
 };

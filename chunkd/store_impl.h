@@ -160,7 +160,9 @@ struct store {
     struct log_pos committed;  /* maintenance: position in LMDB */
 
     _Atomic bool spare; /* the spare file is there */
+    bool readonly;      /* the disk took no writes when it was opened */
     _Atomic bool failed;
+    _Atomic bool index_lost;    /* the index cannot be read: what is in it cannot be found */
     pthread_mutex_t error_lock; /* guards error */
     char error[256];
     _Atomic uint64_t fsyncs, appends, append_bytes, read_bytes;
@@ -177,6 +179,10 @@ void store_submit(struct store *s, struct op *op);
 void op_complete(struct op *op, int code);
 /* The disk failed: remembered, logged and told to the owner once. Any thread. */
 void store_fail(struct store *s, const char *what, const char *name, int code);
+/* So did its index: not even reading goes on. Any thread. */
+void store_lose_index(struct store *s, int code);
+/* Makes sg the segment that is written to, and keeps it open as long as it is. 0 or -errno. Writer. */
+int store_set_open(struct store *s, struct segment *sg);
 void dead_add(struct dead_list *l, const struct dead_range *d);
 /* index.extent: keeps live bytes of segments and the list of dead ranges. Writer. */
 void store_extent(void *arg, const struct ext *e, bool live);

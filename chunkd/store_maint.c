@@ -111,8 +111,12 @@ int store_commit(struct store *s, struct checkpoint *ck)
     if (rc == -ENOSPC && store_spare_drop(s))
         rc = index_db_commit(s->db, &ck->delta);
     if (rc) {
-        log_error("%s/index: checkpoint failed: %s. The log keeps everything; it is tried again",
-                  s->dir, err_str(rc));
+        if (rc == -EIO || rc == -EROFS || rc == -ERR_CORRUPT)
+            store_fail(s, "checkpoint", "the index", rc);
+        else
+            log_error(
+                "%s/index: checkpoint failed: %s. The log keeps everything; it is tried again",
+                s->dir, err_str(rc));
         return rc;
     }
     index_committed(&s->ix, ck->epoch);

@@ -43,20 +43,13 @@ struct run {
     uint8_t *scratch; /* GAP_MAX bytes where gaps go */
 };
 
-static void run_flush(struct run *r)
+static void run_read(struct run *r, const struct segment *sg, int fd)
 {
-    if (!r->n || r->code)
-        return;
-    struct segment *sg = segments_find(&r->s->segs, r->seg);
-    if (!sg) {
-        r->code = -EIO;
-        return;
-    }
     struct iovec *iov = r->iov;
     int n = r->n;
     uint64_t pos = r->pos;
     while (n > 0) {
-        ssize_t got = preadv2(sg->fd, iov, n, (off_t)pos, r->flags);
+        ssize_t got = preadv2(fd, iov, n, (off_t)pos, r->flags);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && r->flags) { /* the next may come after some of it */
@@ -80,6 +73,20 @@ static void run_flush(struct run *r)
         }
     }
     r->n = 0;
+}
+
+static void run_flush(struct run *r)
+{
+    if (!r->n || r->code)
+        return;
+    struct segment *sg = segments_find(&r->s->segs, r->seg);
+    int fd = sg ? segment_hold(sg) : -EIO;
+    if (fd < 0) {
+        r->code = segment_no_fd(fd) ? -ERR_BUSY : -EIO;
+        return;
+    }
+    run_read(r, sg, fd);
+    segment_drop(sg);
 }
 
 static void run_add(struct run *r, const struct piece *p)
@@ -194,13 +201,22 @@ static int read_check(struct store *s, uint64_t chunk, struct reading *rd, bool 
     return 0;
 }
 
+/* An index that cannot be read is the disk's failure: none of its chunks can be found any more. */
+static int look_up(struct store *s, uint64_t chunk, uint32_t from, uint32_t to,
+                   struct chunk_row *row, struct extents *x)
+{
+    int rc = index_lookup(&s->ix, chunk, from, to, row, x);
+    if (rc != -ERR_CORRUPT && rc != -EIO)
+        return rc;
+    store_lose_index(s, rc);
+    return -EIO;
+}
+
 static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, enum store_read_how how,
                        struct store_read *out)
 {
     struct chunk_row row;
-    int rc = index_lookup(&s->ix, chunk, rd->off, rd->end, &row, &rd->x);
-    if (rc == -ERR_CORRUPT)
-        rc = -EIO;
+    int rc = look_up(s, chunk, rd->off, rd->end, &row, &rd->x);
     if (rc)
         return rc;
     out->chunk_len = row.len;
@@ -267,9 +283,9 @@ bool store_same_bytes(struct store *s, const struct extents *x, uint32_t off, ui
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session)
 {
     struct chunk_row row;
-    int rc = index_lookup(&s->ix, chunk, 0, 0, &row, NULL);
+    int rc = look_up(s, chunk, 0, 0, &row, NULL);
     if (rc)
-        return rc == -ERR_CORRUPT ? -EIO : rc;
+        return rc;
     if (len)
         *len = row.len;
     if (session)
@@ -282,5 +298,5 @@ void store_walk(struct store *s,
 {
     int rc = index_walk(&s->ix, fn, arg);
     if (rc)
-        store_fail(s, "read", "the index", rc);
+        store_lose_index(s, rc);
 }

@@ -47,6 +47,15 @@ void store_sync_end(struct store *s)
     pthread_mutex_unlock(&s->sync_lock);
 }
 
+/* Only a segment of a former process can be closed before it is synced; a lack of descriptors passes. */
+static int hold_patiently(struct segment *sg)
+{
+    int fd;
+    for (int i = 0; segment_no_fd(fd = segment_hold(sg)) && i < 200; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 50 * NSEC_PER_MSEC}, NULL);
+    return fd;
+}
+
 static int sync_segments(struct store *s)
 {
     struct segment *last = segments_last(&s->segs);
@@ -61,9 +70,12 @@ static int sync_segments(struct store *s)
         struct segment *sg = segments_find(&s->segs, id);
         if (!sg || !atomic_exchange(&sg->unsynced, false))
             continue;
+        int fd = hold_patiently(sg);
+        int code = fd < 0 ? fd : fdatasync(fd) ? -errno : 0;
         s->fsyncs++;
-        if (fdatasync(sg->fd)) {
-            int code = -errno;
+        if (fd >= 0)
+            segment_drop(sg);
+        if (code) {
             store_fail(s, "fdatasync", sg->name, code);
             return -EIO;
         }

@@ -99,13 +99,14 @@ static int open_segment(struct store *s, uint64_t size, bool limited)
     int rc = segments_create(&s->segs, &sg);
     if (rc == -ENOSPC && !limited && store_spare_drop(s))
         rc = segments_create(&s->segs, &sg);
+    if (segment_no_fd(rc) || rc == -ENOMEM)
+        return -ERR_BUSY; /* it passes, and says nothing of the disk */
     if (rc) {
         if (rc != -ENOSPC && rc != -EDQUOT)
             store_fail(s, "creation", "a new segment", rc);
         return rc;
     }
-    s->open_seg = sg;
-    return 0;
+    return store_set_open(s, sg);
 }
 
 static void add_iov(struct group *g, const void *p, size_t len)
@@ -320,6 +321,7 @@ static void flush(struct store *s)
         code = write_failed(s, code, end);
     sg->size = end;
     sg->row_dirty = true;
+    sg->wrote = true;
     sg->unsynced = true;
     s->room -= end - start < s->room ? end - start : s->room;
     if (end > start)
@@ -340,6 +342,17 @@ static void flush(struct store *s)
 }
 
 /* ---- operations ---- */
+
+/* index_get(); an index that cannot be read is the disk's failure. */
+static int chunk_get(struct store *s, uint64_t chunk, bool create, struct chunk **out)
+{
+    int rc = index_get(&s->ix, chunk, create, out);
+    if (rc == -EIO || rc == -ERR_CORRUPT) {
+        store_lose_index(s, rc);
+        rc = -EIO;
+    }
+    return rc;
+}
 
 /* The range is there already: equal bytes make the append a success (a repetition), else it is
  * wrong. */
@@ -382,7 +395,7 @@ static int continue_chunk(struct store *s, struct op *op, struct chunk *c)
 static void do_append(struct store *s, struct op *op)
 {
     struct chunk *c;
-    int rc = index_get(&s->ix, op->r.chunk, true, &c);
+    int rc = chunk_get(s, op->r.chunk, true, &c);
     if (!rc)
         rc = continue_chunk(s, op, c);
     if (!rc)
@@ -429,7 +442,7 @@ static void do_copy_finish(struct store *s, struct op *op)
 {
     struct copy *cp = store_copy_find(s, op->token);
     struct chunk *c;
-    int rc = cp ? index_get(&s->ix, cp->chunk, true, &c) : -ERR_NO_CHUNK;
+    int rc = cp ? chunk_get(s, cp->chunk, true, &c) : -ERR_NO_CHUNK;
     if (!rc && !c->gone && c->row.gen > cp->gen)
         rc = -ERR_BUSY; /* something newer took the chunk's place meanwhile */
     if (!rc && !c->gone && c->row.len > cp->x.len && c->row.len > op->seen)
@@ -459,12 +472,12 @@ static void do_delete(struct store *s, struct op *op)
     size_t n = 0;
     for (size_t i = 0; i < op->n && !rc; i++) {
         struct chunk *c;
-        rc = index_get(&s->ix, op->words[i], false, &c);
+        rc = chunk_get(s, op->words[i], false, &c);
         if (!rc && c && !c->gone)
             op->words[n++] = op->words[i];
     }
     for (size_t i = 0; i < n && !rc; i++) {
-        rc = index_get(&s->ix, op->words[i], false, &it.c);
+        rc = chunk_get(s, op->words[i], false, &it.c);
         assert(rc || it.c); /* nothing leaves the overlay within an operation */
         it.r.chunk = op->words[i];
         it.r.session = it.c->row.session;
@@ -486,7 +499,7 @@ static void do_delete(struct store *s, struct op *op)
 static void do_relocate(struct store *s, struct op *op)
 {
     struct chunk *c;
-    int rc = index_get(&s->ix, op->r.chunk, false, &c);
+    int rc = chunk_get(s, op->r.chunk, false, &c);
     bool current = !rc && c && !c->gone && c->row.gen == op->r.gen;
     uint32_t i = current ? extents_find(&c->x, op->src.off) : 0;
     current = current && i < c->x.n && !memcmp(&c->x.v[i], &op->src, sizeof op->src);
@@ -503,7 +516,7 @@ static void do_mark(struct store *s, struct op *op)
     bool wanted = true;
     if (op->r.type == RECORD_COMMIT) {
         struct chunk *c;
-        rc = index_get(&s->ix, op->r.chunk, false, &c);
+        rc = chunk_get(s, op->r.chunk, false, &c);
         wanted = !rc && c && !c->gone && c->row.gen == op->r.gen;
     }
     if (wanted)

@@ -63,6 +63,8 @@ static const char *copy_state_text(const struct nodes *n, const struct node *d, 
     }
     if (n->table[d->id].failed_disks >> l.disk & 1)
         return "dead";
+    if (n->table[d->id].ro_disks >> l.disk & 1)
+        return "readonly";
     return d->state == REPLFS__NODE_STATE__NODE_UP ? "ok" : "suspect";
 }
 

@@ -151,12 +151,12 @@ void nodes_refresh(struct nodes *n, struct node *d)
     unsigned healthy = 0;
     p->host = d->host;
     p->state = (uint8_t)d->state;
-    p->failed_disks = p->room = p->avail = p->capacity = 0;
+    p->failed_disks = p->ro_disks = p->room = p->avail = p->capacity = 0;
     for (unsigned i = 0; i < d->ndisks; i++) {
         const struct node_disk *k = &d->disks[i];
         if (k->failed) {
             if (k->disk != NODE_DISK_UNKNOWN)
-                p->failed_disks |= 1ull << k->disk;
+                *(k->readonly ? &p->ro_disks : &p->failed_disks) |= 1ull << k->disk;
             continue;
         }
         healthy++;
@@ -349,21 +349,10 @@ uint64_t nodes_epoch(struct nodes *n)
     return n->epoch;
 }
 
-void nodes_space(struct nodes *n, uint64_t *total, uint64_t *avail)
-{
-    LOCK_SCOPE(&n->lock);
-    *total = *avail = 0;
-    for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && n->table[i].state != REPLFS__NODE_STATE__NODE_DEAD) {
-            *total += n->table[i].capacity;
-            *avail += n->table[i].avail;
-        }
-}
-
 bool nodes_no_room(struct nodes *n, uint64_t bytes)
 {
     uint64_t total, avail;
-    nodes_space(n, &total, &avail);
+    nodes_space(n, 0, &total, &avail);
     LOCK_SCOPE(&n->lock);
     return !n->settling && total && bytes > avail;
 }

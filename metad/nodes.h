@@ -72,8 +72,12 @@ void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t right
                uint8_t out[CAP_LEN]);
 /* What a client's clock says; one that is far away is named in health. Takes the fsm read lock. */
 void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms);
-void nodes_space(struct nodes *n, uint64_t *total,
-                 uint64_t *avail); /* raw bytes over all live disks */
+/* Bytes that can be stored, and still be stored, with goal copies of each on computers of their own
+ * (chunkds, when there are fewer computers); goal 0: the raw bytes of all live disks. A file system
+ * counts once, however many directories are on it. */
+void nodes_space(struct nodes *n, unsigned goal, uint64_t *total, uint64_t *avail);
+/* The most that n units of these sizes hold when each byte is to be in goal of them. Reorders unit. Pure. */
+uint64_t nodes_fit(uint64_t *unit, size_t n, unsigned goal);
 /* Whether so many raw bytes surely do not fit; false while chunkds are still reporting. */
 bool nodes_no_room(struct nodes *n, uint64_t bytes);
 /* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq. */

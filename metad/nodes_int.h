@@ -31,8 +31,9 @@ enum {
 struct node_disk {
     uint32_t disk;
     char path[192], error[128];
-    uint64_t capacity, used, avail, chunks;
-    bool failed, missing;
+    uint64_t capacity, used, avail, chunks, dead;
+    uint64_t fs, fs_capacity, fs_avail; /* the file system below; fs 0: not known */
+    bool failed, missing, readonly;
 };
 struct had_disk { /* that a chunkd has, or had when it last told */
     uint32_t disk;

@@ -109,6 +109,18 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
         disk_missing(a, label, d, k);
         return;
     }
+    if (k->failed && k->readonly) {
+        status_problem(
+            a, 1, "disk-readonly",
+            status_text(a,
+                        "disk %s of %s takes no writes any more: %s; its %llu chunks are served, "
+                        "and copied from it",
+                        k->path, label, k->error, (unsigned long long)k->chunks),
+            "wait until no chunk is below its goal, then replace the disk, make the new one known "
+            "with replfs-chunkd --init --data=DIR, and restart that chunkd; when only its file "
+            "system stopped itself, check it (fsck), mount it again and restart that chunkd");
+        return;
+    }
     if (k->failed) {
         status_problem(
             a, 1, "disk-failed",
@@ -222,6 +234,15 @@ static void check_lost(struct status_ask *a)
             status_text(a, "%llu chunks have all their copies on chunkds that do not answer",
                         (unsigned long long)k->unavailable),
             "start these chunkds: the data is there");
+    if (k->endangered)
+        status_problem(
+            a, 2, "chunks-endangered",
+            status_text(a,
+                        "%llu chunks have their only good copies on disks that take no writes "
+                        "any more",
+                        (unsigned long long)k->endangered),
+            "leave these disks and chunkds running: the chunks are being copied; add a chunkd or "
+            "free space when that stands still (replfsctl status)");
     if (a->n->future_chunks)
         status_problem(
             a, 2, "log-behind",

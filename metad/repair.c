@@ -14,7 +14,8 @@
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
  * is not deleted and does not justify deleting another; a copy on a dead chunkd or a failed disk
- * counts for nothing.
+ * counts for nothing. One on a disk that can only be read is a source, as long as that lasts, and is
+ * never deleted; it counts for nothing else, so that its chunk is copied from it.
  *
  * Invariants: DROP is decided only when at least goal (hence one) other copies are good, in reach
  * and verified in this round, two of them (or all, when fewer stay) byte for byte: a length tells
@@ -31,7 +32,7 @@
 
 const char *const repair_kind_name[REPAIR_KINDS] = {"repair", "move", "drop", "verify"};
 
-enum reach { UP, SUSPECT, GONE };
+enum reach { UP, SUSPECT, RESCUE, GONE };
 
 static enum reach reach(const struct repair_ctx *x, const struct repair_copy *p)
 {
@@ -41,9 +42,9 @@ static enum reach reach(const struct repair_ctx *x, const struct repair_copy *p)
     switch (n->state) {
     case REPLFS__NODE_STATE__NODE_UP:
     case REPLFS__NODE_STATE__NODE_DRAINING:
-        return UP;
+        return n->ro_disks >> (p->disk & 63) & 1 ? RESCUE : UP;
     case REPLFS__NODE_STATE__NODE_SUSPECT:
-        return SUSPECT;
+        return n->ro_disks >> (p->disk & 63) & 1 ? GONE : SUSPECT;
     default:
         return GONE;
     }
@@ -51,12 +52,18 @@ static enum reach reach(const struct repair_ctx *x, const struct repair_copy *p)
 
 static bool good(const struct repair_ctx *x, const struct repair_copy *p)
 {
-    return p->state == REPAIR_OK && reach(x, p) != GONE;
+    enum reach r = reach(x, p);
+    return p->state == REPAIR_OK && (r == UP || r == SUSPECT);
 }
 
 static bool good_up(const struct repair_ctx *x, const struct repair_copy *p)
 {
     return p->state == REPAIR_OK && reach(x, p) == UP;
+}
+
+static bool to_rescue(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    return (p->state == REPAIR_OK || p->state == REPAIR_DOOMED) && reach(x, p) == RESCUE;
 }
 
 static bool waste(const struct repair_copy *p)
@@ -117,8 +124,10 @@ void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, stru
         t->good += good(x, p);
         t->good_up += good_up(x, p);
         t->waste += waste(p) && r == UP;
-        t->unsure += (p->state == REPAIR_SHORT || p->state == REPAIR_CHECKING) && r == UP;
-        t->away += p->state != REPAIR_BAD && !good(x, p) && r != UP;
+        t->rescue += to_rescue(x, p);
+        t->unsure +=
+            (p->state == REPAIR_SHORT || p->state == REPAIR_CHECKING) && (r == UP || r == RESCUE);
+        t->away += p->state != REPAIR_BAD && !good(x, p) && (r == SUSPECT || r == GONE);
         t->forgettable += dead(x, p);
     }
 }
@@ -144,7 +153,7 @@ bool repair_classify(const struct repair_ctx *x, const struct repair_chunk *c, u
         *kind = REPAIR_KIND_REPAIR;
         *prio = t.good;
         *bytes = (uint64_t)c->len * (c->goal - t.good);
-        if (!t.good && !t.waste && !longest_good(x, c))
+        if (!t.good && !t.waste && !t.rescue && !longest_good(x, c))
             return false; /* nothing to copy from, nothing to revive or to keep */
     } else if (t.hosts < c->goal && t.hosts < x->hosts_up) {
         *kind = REPAIR_KIND_MOVE;
@@ -180,7 +189,7 @@ static bool find_sources(const struct repair_ctx *x, const struct repair_chunk *
 {
     d->nsrc = 0;
     for (unsigned i = 0; i < c->n; i++) {
-        if (!good_up(x, &c->copy[i]))
+        if (!good_up(x, &c->copy[i]) && !to_rescue(x, &c->copy[i]))
             continue;
         const struct place_node *n = place_node(&x->t, c->copy[i].chunkd);
         if (n->jobs >= n->max_jobs)
@@ -254,6 +263,22 @@ static bool copy_in_place(const struct repair_ctx *x, const struct repair_chunk 
     return false;
 }
 
+/* From a disk that can only be read to another of the same chunkd. */
+static bool copy_aside(const struct repair_ctx *x, const struct repair_chunk *c,
+                       struct repair_decision *d)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        if (!to_rescue(x, p) || place_node(&x->t, p->chunkd)->room < PLACE_TIGHT + c->len)
+            continue;
+        decide(d, REPAIR_COPY, "copying from a disk that can only be read");
+        d->target = p->chunkd;
+        d->in_place = true;
+        return true;
+    }
+    return false;
+}
+
 /* A doomed copy is the best there is: have it read; when good it lives. */
 static bool revive(const struct repair_ctx *x, const struct repair_chunk *c,
                    struct repair_decision *d)
@@ -299,11 +324,11 @@ static void below_goal(const struct repair_ctx *x, const struct repair_chunk *c,
                        const struct repair_tally *t, struct repair_decision *d)
 {
     d->kind = REPAIR_KIND_REPAIR;
-    if (!t->good_up) {
+    if (!t->good_up && !t->rescue) {
         no_source(x, c, t, d);
         return;
     }
-    if (x->incomplete && !t->waste) {
+    if (x->incomplete && !t->waste && !t->rescue) {
         decide(d, REPAIR_WAIT, "a chunkd that may have a copy has not reported yet");
         return;
     }
@@ -312,7 +337,7 @@ static void below_goal(const struct repair_ctx *x, const struct repair_chunk *c,
         return;
     }
     if (copy_fresh(x, c, true, d) || copy_in_place(x, c, d) || revive(x, c, d) ||
-        copy_fresh(x, c, false, d))
+        copy_fresh(x, c, false, d) || copy_aside(x, c, d))
         return;
     decide(d, REPAIR_WAIT, "no chunkd that is up and has room lacks a copy");
 }
@@ -405,7 +430,8 @@ static bool check_doubts(const struct repair_ctx *x, const struct repair_chunk *
 {
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        if ((p->state != REPAIR_SHORT && p->state != REPAIR_CHECKING) || reach(x, p) != UP)
+        if ((p->state != REPAIR_SHORT && p->state != REPAIR_CHECKING) ||
+            (reach(x, p) != UP && reach(x, p) != RESCUE))
             continue;
         d->kind = REPAIR_KIND_VERIFY;
         decide_verify(d, p, p->state == REPAIR_SHORT, "checking a doubtful copy");

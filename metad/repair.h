@@ -57,9 +57,11 @@ struct repair_tally {
     unsigned good;    /* ok on a chunkd that is up or suspect */
     unsigned good_up; /* of these on one that is up */
     unsigned hosts;   /* distinct computers among good */
+    unsigned rescue;  /* ok on a disk that can only be read, of a chunkd that is up */
     unsigned unsure;  /* to be checked, on a chunkd that is up */
     unsigned waste;   /* bad or doomed, on a chunkd that is up */
-    unsigned away;    /* not bad, on a chunkd that is dead, suspect with doubts, or a failed disk */
+    unsigned
+        away; /* not bad, not to be rescued, on a chunkd that is dead, suspect with doubts, or a failed disk */
     unsigned forgettable; /* on a chunkd that is dead */
 };
 void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c,

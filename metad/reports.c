@@ -480,6 +480,8 @@ static bool judge(struct nodes *n, struct node *d, struct stray *s, uint64_t chu
         orders_consider(n, c, NODES_WRITE_QUIET);
         return false;
     }
+    if (n->table[d->id].ro_disks >> (s->disk & 63) & 1)
+        return true; /* nothing can be deleted there */
     if (is_garbage(n, s, chunk_upto)) {
         s->state = STRAY_DELETING;
         s->at = now;

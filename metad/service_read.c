@@ -250,15 +250,14 @@ void service_statfs(struct service *s, struct rpc_req *req)
 
     if (!service_session_ok(s, req, r->session, true))
         return;
-    nodes_space(s->cfg.nodes, &total, &avail);
     fsm_rdlock(s->cfg.fsm);
     int goal = fsm_goal(s->cfg.fsm, r->ino != 0 ? r->ino : FSM_ROOT_INO);
     if (goal <= 0)
         goal = fsm_goal(s->cfg.fsm, FSM_ROOT_INO);
     fsm_counts(s->cfg.fsm, &counts);
-    uint64_t copies = goal > 0 ? (uint64_t)goal : 1;
-    rep.total = total / copies;
-    rep.free = avail / copies;
+    nodes_space(s->cfg.nodes, goal > 0 ? (unsigned)goal : 1, &total, &avail);
+    rep.total = total;
+    rep.free = avail;
     rep.files = counts.files + counts.dirs + counts.symlinks + counts.others;
     rep.files_free = FILES_MAX - rep.files;
     service_quota_space(s, r->ino, &rep);

@@ -52,7 +52,9 @@ static void count_chunk(void *arg, struct fsm_chunk *c)
     k->below += t.good < c->goal;
     k->above += t.good > c->goal;
     k->misplaced += t.good >= c->goal && t.hosts < c->goal;
-    if (!t.good && !t.unsure) {
+    k->endangered += !t.good && t.rescue;
+    k->unreferenced += c->live < c->len ? c->len - c->live : 0;
+    if (!t.good && !t.unsure && !t.rescue) {
         bool away = t.away || a->n->ctx.unreported || a->n->settling;
         *(away ? &k->unavailable : &k->lost) += 1;
     }
@@ -148,6 +150,12 @@ static void fill_disks(struct status_ask *a, const struct node *d, Replfs__Chunk
         t->avail = k->avail;
         t->failed = k->failed;
         t->chunks = k->chunks;
+        t->missing = k->missing;
+        t->readonly = k->readonly;
+        t->dead = k->dead;
+        t->fs = k->fs;
+        t->fs_capacity = k->fs_capacity;
+        t->fs_avail = k->fs_avail;
     }
 }
 
@@ -273,6 +281,7 @@ static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
     r->chunks = a->fsm.chunks;
     r->sessions = a->fsm.sessions;
     r->orphans = a->fsm.orphans;
+    r->unreferenced = a->count.unreferenced;
     r->misplaced = a->count.misplaced;
     r->bad_copies = a->count.bad;
     r->lost = a->count.lost;
@@ -288,6 +297,7 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     fsm_unlock(n->cfg.fsm);
     count_or_recall(&a);
     fill_metad(&a, &rep);
+    nodes_space(n, 0, &rep.capacity, &rep.avail);
     pthread_mutex_lock(&n->lock);
     fill_counts(&a, &rep);
     fill_chunkds(&a, &rep);

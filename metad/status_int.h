@@ -10,6 +10,8 @@ struct status_count {
     uint64_t chunks[FSM_GOAL_MAX + 1][STATUS_COPIES_MAX],
         bytes[FSM_GOAL_MAX + 1][STATUS_COPIES_MAX];
     uint64_t below, above, misplaced, lost, unavailable, bad, damaged;
+    uint64_t endangered;   /* chunks whose only good copies are on disks that can only be read */
+    uint64_t unreferenced; /* bytes of chunks that no extent names any more, once for each chunk */
     char damaged_where[400];
 };
 struct status_mem {

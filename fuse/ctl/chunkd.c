@@ -6,6 +6,14 @@
 #include "ctl.h"
 #include "output.h"
 
+static bool shares_fs(const Replfs__ChunkdStatus *k, size_t d)
+{
+    for (size_t i = 0; i < k->n_disks; i++)
+        if (i != d && k->disks[d]->fs && k->disks[i]->fs == k->disks[d]->fs)
+            return true;
+    return false;
+}
+
 static void text(const Replfs__StatusReply *s)
 {
     struct table t;
@@ -30,7 +38,13 @@ static void text(const Replfs__StatusReply *s)
             table_cell(&t, 7, "%s", output_size(disk->avail, b));
             table_cell(&t, 8, "%" PRIu64, disk->chunks);
             if (disk->failed)
-                table_cell(&t, 9, "FAILED: %s", disk->error);
+                table_cell(&t, 9, "%s: %s",
+                           disk->missing    ? "MISSING"
+                           : disk->readonly ? "READ-ONLY"
+                                            : "FAILED",
+                           disk->error);
+            else if (shares_fs(k, d))
+                table_cell(&t, 9, "on one file system with another");
         }
     }
     table_print(&t, "", stdout);
@@ -45,7 +59,11 @@ static void json_disk(struct json *j, const Replfs__DiskStat *d)
     json_u64(j, "used", d->used);
     json_u64(j, "free", d->avail);
     json_u64(j, "chunks", d->chunks);
+    json_u64(j, "dead", d->dead);
+    json_u64(j, "file_system", d->fs);
     json_bool(j, "failed", d->failed);
+    json_bool(j, "missing", d->missing);
+    json_bool(j, "readonly", d->readonly);
     json_str(j, "error", d->error);
     json_close(j);
 }

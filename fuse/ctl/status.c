@@ -6,7 +6,7 @@
 #include "output.h"
 
 struct space {
-    uint64_t capacity, used, avail;
+    uint64_t capacity, used, avail, dead_bytes;
     unsigned up, suspect, dead, draining, unknown, failed_disks;
 };
 
@@ -24,11 +24,12 @@ static struct space add_up(const Replfs__StatusReply *s)
             sp.failed_disks += !!c->disks[d]->failed;
             if (c->state == REPLFS__NODE_STATE__NODE_DEAD || c->disks[d]->failed)
                 continue;
-            sp.capacity += c->disks[d]->capacity;
             sp.used += c->disks[d]->used;
-            sp.avail += c->disks[d]->avail;
+            sp.dead_bytes += c->disks[d]->dead;
         }
     }
+    sp.capacity = s->capacity;
+    sp.avail = s->avail;
     return sp;
 }
 
@@ -95,7 +96,7 @@ static void text_jobs(const Replfs__StatusReply *s)
 static void text(const Replfs__StatusReply *s)
 {
     struct space sp = add_up(s);
-    char a[16], b[16];
+    char a[16], b[16], c[16];
     printf("cluster %s%s\n", s->cluster,
            s->settling ? " (just started: reports still come in)" : "");
     text_metads(s);
@@ -112,6 +113,8 @@ static void text(const Replfs__StatusReply *s)
         printf(", %u failed disk%s", sp.failed_disks, sp.failed_disks == 1 ? "" : "s");
     printf("\nspace: %s free of %s (all copies together)\n", output_size(sp.avail, a),
            output_size(sp.capacity, b));
+    printf("dead: %s of the %s used (all copies together), %s of chunks\n",
+           output_size(sp.dead_bytes, a), output_size(sp.used, b), output_size(s->unreferenced, c));
     printf("files: %" PRIu64 " (%s), directories: %" PRIu64 ", symbolic links: %" PRIu64
            ", others: %" PRIu64 "\n",
            s->files, output_size(s->bytes, a), s->dirs, s->symlinks, s->others);
@@ -186,6 +189,8 @@ static void json_counts(struct json *j, const Replfs__StatusReply *s)
     json_u64(j, "capacity", sp.capacity);
     json_u64(j, "used", sp.used);
     json_u64(j, "free", sp.avail);
+    json_u64(j, "dead", sp.dead_bytes);
+    json_u64(j, "unreferenced", s->unreferenced);
     json_close(j);
     json_u64(j, "files", s->files);
     json_u64(j, "dirs", s->dirs);

@@ -132,6 +132,8 @@ struct chunkd {
     unsigned nchanges;
     uint64_t seq, digest, reports, registration;
     unsigned copies, deletes, verifies;
+    uint64_t avail, fs; /* of its disk; avail 0: half a TiB */
+    bool failed, readonly, missing;
     bool silent;     /* no heartbeats */
     bool refuse;     /* orders fail */
     int64_t skew_ms; /* its clock */
@@ -254,17 +256,31 @@ static inline void chunkd_request(void *arg, struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
+static inline void disk_of(const struct chunkd *k, Replfs__DiskStat *disk)
+{
+    replfs__disk_stat__init(disk);
+    disk->avail = k->avail ? k->avail : 1ull << 39;
+    disk->capacity = 2 * disk->avail;
+    disk->fs = k->fs;
+    disk->fs_capacity = 2 * disk->avail;
+    disk->fs_avail = disk->avail;
+    disk->failed = k->failed;
+    disk->readonly = k->readonly;
+    disk->missing = k->missing;
+    disk->disk = k->missing ? UINT32_MAX : 0;
+    disk->path = (char *)"/srv/disk";
+}
+
 static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id,
                               struct rpc_conn *conn, char detail[256])
 {
     Replfs__RegisterReq r = REPLFS__REGISTER_REQ__INIT;
-    Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
+    Replfs__DiskStat disk, *disks[] = {&disk};
     char cl[64], addr[32];
     struct rpc_result res;
     snprintf(cl, sizeof cl, "%s", cluster);
     snprintf(addr, sizeof addr, "127.0.0.1:%u", 7100 + (unsigned)(k - fx->chunkd));
-    disk.capacity = 1ull << 40;
-    disk.avail = 1ull << 39;
+    disk_of(k, &disk);
     r.cluster = cl;
     r.chunkd = id;
     r.host_id = r.host_name = k->host;
@@ -331,7 +347,7 @@ static inline void report(struct chunkd *k)
 static inline bool beat(struct chunkd *k)
 {
     Replfs__HeartbeatReq h = REPLFS__HEARTBEAT_REQ__INIT;
-    Replfs__DiskStat disk = REPLFS__DISK_STAT__INIT, *disks[] = {&disk};
+    Replfs__DiskStat disk, *disks[] = {&disk};
     Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
     struct rpc_result res;
     pthread_mutex_lock(&k->lock);
@@ -343,8 +359,7 @@ static inline bool beat(struct chunkd *k)
     h.seq = ++k->seq;
     h.digest = k->digest;
     h.count = k->nheld;
-    disk.capacity = 1ull << 40;
-    disk.avail = 1ull << 39;
+    disk_of(k, &disk);
     h.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC + k->skew_ms);
     h.cert_end_s = k->cert_end;
     h.disks = disks;

@@ -2,6 +2,7 @@
  * registration and its refusals, reports and digests, death and repair, surplus, bad copies,
  * garbage. The log is a stand-in that applies at once; the fsm is the real one. */
 #include "nodes_rig.h"
+#include "base/cleanup.h"
 
 /* ---- tests ---- */
 
@@ -611,6 +612,112 @@ static void states_follow_time_and_connection(void **state)
     assert_int_equal(nodes_state_at(&c, true, true, dead, 10), up);
 }
 
+static void set_disk(unsigned i, uint64_t avail, uint64_t fs)
+{
+    LOCK_SCOPE(&fx->chunkd[i].lock);
+    fx->chunkd[i].avail = avail;
+    fx->chunkd[i].fs = fs;
+}
+
+struct space {
+    unsigned goal;
+    uint64_t avail;
+};
+
+static bool space_is(void *arg)
+{
+    const struct space *w = arg;
+    uint64_t total, avail;
+    nodes_space(fx->nodes, w->goal, &total, &avail);
+    return avail == w->avail && total == 2 * avail;
+}
+
+/* What df shows can be written: each copy on a computer of its own, a file system counted once. */
+static void space_is_what_fits(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        set_disk(i, i ? 200 : 2000, 0);
+    join_all(3);
+    wait_until(space_is, &(struct space){1, 2400}, "all of it at goal 1");
+    assert_true(space_is(&(struct space){2, 400}));
+    assert_true(space_is(&(struct space){3, 200}));
+    assert_true(space_is(&(struct space){4, 200})); /* what three can hold */
+    assert_true(space_is(&(struct space){0, 2400}));
+    /* two chunkds of one computer, by mistake on one file system */
+    for (unsigned i = 1; i < 3; i++) {
+        leave(&fx->chunkd[i]);
+        snprintf(fx->chunkd[i].host, sizeof fx->chunkd[i].host, "twin");
+        set_disk(i, 200, 7);
+        join(&fx->chunkd[i], "");
+    }
+    wait_until(space_is, &(struct space){1, 2200}, "the shared file system to count once");
+    assert_true(space_is(&(struct space){2, 200}));
+    /* three copies on two computers: on three chunkds */
+    assert_true(space_is(&(struct space){3, 0}) || space_is(&(struct space){3, 200}));
+}
+
+static void sizes(uint64_t want, unsigned goal, size_t n, const uint64_t *v)
+{
+    uint64_t unit[8];
+    memcpy(unit, v, n * sizeof *v);
+    assert_int_equal(nodes_fit(unit, n, goal), want);
+}
+
+static void fit_is_exact(void **state)
+{
+    (void)state;
+    sizes(400, 2, 3, (uint64_t[]){200, 2000, 200});
+    sizes(150, 2, 3, (uint64_t[]){100, 100, 100});
+    sizes(100, 3, 3, (uint64_t[]){100, 5000, 100000});
+    sizes(300, 1, 2, (uint64_t[]){100, 200});
+    sizes(75, 4, 4, (uint64_t[]){75, 80, 90, 100});
+    sizes(0, 2, 2, (uint64_t[]){500, 0});
+    sizes(0, 2, 0, NULL);
+    sizes(500, 2, 1, (uint64_t[]){500}); /* fewer than the goal: as many as there are */
+    sizes(45, 3, 5, (uint64_t[]){100, 40, 20, 30, 0});
+}
+
+static void set_failed(unsigned i, bool readonly, bool missing)
+{
+    LOCK_SCOPE(&fx->chunkd[i].lock);
+    fx->chunkd[i].failed = true;
+    fx->chunkd[i].readonly = readonly;
+    fx->chunkd[i].missing = missing;
+}
+
+static bool problem_told(void *arg)
+{
+    return has_problem(arg, 1) || has_problem(arg, 2);
+}
+
+/* The only copy of a chunk is on a disk that can only be read: it is copied from there, not lost. */
+static void a_readonly_disk_is_copied_from(void **state)
+{
+    (void)state;
+    join_all(2);
+    uint64_t ino, chunk = make_chunk("a", 1, 1, &ino);
+    wait_until(all_reported, &chunk, "the copy to be reported");
+    fx->chunkd[1].refuse = true;
+    set_failed(0, true, false);
+    wait_until(problem_told, "chunks-endangered", "health to tell that the chunk is endangered");
+    assert_true(has_problem("disk-readonly", 1));
+    assert_false(problem_told("chunks-lost") || problem_told("chunks-unavailable"));
+    fx->chunkd[1].refuse = false;
+    wait_until(really_held, &(struct want){chunk, 2}, "a copy on the other chunkd");
+    assert_false(problem_told("chunks-endangered"));
+}
+
+static void a_missing_disk_is_an_error(void **state)
+{
+    (void)state;
+    join_all(2);
+    assert_false(problem_told("disk-missing"));
+    set_failed(0, false, true);
+    wait_until(problem_told, "disk-missing", "health to tell the missing disk");
+    assert_true(has_problem("disk-missing", 2));
+}
+
 int main(void)
 {
 #define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -636,6 +743,10 @@ int main(void)
         NODES_TEST(lost_and_unavailable_show),
         NODES_TEST(info_and_converge_tell),
         NODES_TEST(failing_orders_are_tried_again),
+        NODES_TEST(space_is_what_fits),
+        cmocka_unit_test(fit_is_exact),
+        NODES_TEST(a_readonly_disk_is_copied_from),
+        NODES_TEST(a_missing_disk_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,6 +79,41 @@ static void copies_when_a_chunkd_is_dead(void **state)
     assert_int_equal(d.target, 2);
 }
 
+static void readonly_disk_is_a_source(void **state)
+{
+    (void)state;
+    make(3, 1);
+    copy(1, REPAIR_OK);
+    c.copy[0].disk = 5;
+    node[1].ro_disks = 1u << 5;
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    assert_true(repair_classify(&x, &c, &prio, &kind, &bytes));
+    assert_int_equal(prio, 0);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_not_equal(d.target, 1);
+    assert_int_equal(d.nsrc, 1);
+    assert_int_equal(d.src[0], 1);
+    /* nobody else has room: to another disk of its own */
+    node[2].room = node[3].room = 0;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 1);
+    assert_true(d.in_place);
+    /* a doubted one can be read, too */
+    c.copy[0].state = REPAIR_CHECKING;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    c.copy[0].state = REPAIR_OK;
+    /* once copied it is left alone: nothing can be deleted there */
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_NONE);
+    assert_true(repair_satisfied(&x, &c));
+    /* it goes with its chunkd */
+    c.n = 1;
+    node[1].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_WAIT);
+}
+
 static void failed_disk_does_not_count(void **state)
 {
     (void)state;
@@ -449,6 +484,7 @@ int main(void)
         cmocka_unit_test(content),
         cmocka_unit_test(copies_when_a_chunkd_is_dead),
         cmocka_unit_test(failed_disk_does_not_count),
+        cmocka_unit_test(readonly_disk_is_a_source),
         cmocka_unit_test(waits_with_a_reason_when_no_host_is_left),
         cmocka_unit_test(shares_a_host_when_it_must_and_moves_when_it_can),
         cmocka_unit_test(checks_before_dropping_surplus),
