@@ -228,7 +228,7 @@ static void on_tick(void *arg)
     service_grace_look(s);
     service_hold_tick(s);
     service_memory_tick(s);
-    leases_tick(s->leases, clock_mono() / NSEC_PER_MSEC);
+    leases_tick(s->leases, clock_boot() / NSEC_PER_MSEC);
 }
 
 void service_leases_init(struct service *s)

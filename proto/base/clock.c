@@ -3,7 +3,10 @@
 #include "clock.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <time.h>
+
+static _Atomic int64_t slept;
 
 static int64_t read_clock(clockid_t id)
 {
@@ -21,7 +24,12 @@ int64_t clock_mono(void)
 
 int64_t clock_boot(void)
 {
-    return read_clock(CLOCK_BOOTTIME);
+    return read_clock(CLOCK_BOOTTIME) + atomic_load_explicit(&slept, memory_order_relaxed);
+}
+
+void clock_pretend_slept(int64_t ns)
+{
+    atomic_fetch_add(&slept, ns);
 }
 
 int64_t clock_wall(void)

@@ -27,6 +27,7 @@
 #define RIG_RECORDS 4096
 #define RIG_SESSION 77u
 #define RIG_WAIT_S 20
+#define RIG_TIMEOUT_MS 1500
 
 #define RIG_OLD_INO 11u /* "old", a file that a rename of "new" (RIG_INO) replaces */
 
@@ -62,8 +63,9 @@ struct rig {
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
     unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
     uint64_t last_seq, last_value;
-    uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
-    uint64_t step;    /* a clone or fallocate does no more at once, when set */
+    uint64_t foreign;   /* so many bytes are appended by somebody else before the next append */
+    bool nowhere, lost; /* no chunkd is named, and that is for sure */
+    uint64_t step;      /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
     int fail_code;  /* changes come to nothing with it, executed or not, */
     bool fail_done; /* as this says */
@@ -115,7 +117,7 @@ static struct rig rig;
     } while (0)
 
 #define rig_get(field) rig_number(&rig.field)
-static inline unsigned rig_number(const unsigned *field)
+static inline unsigned rig_number(const atomic_uint *field)
 {
     pthread_mutex_lock(&rig.mu);
     unsigned v = *field;
@@ -549,7 +551,8 @@ static void rig_layout(struct rpc_req *req, bool open)
         replfs__chunk_loc__init(&ls[i]);
         ls[i].chunk = e.chunk;
         ls[i].len = e.chunk_off + e.len;
-        ls[i].n_chunkds = rig.copies_known;
+        ls[i].n_chunkds = rig.nowhere ? 0 : rig.copies_known;
+        ls[i].lost = rig.nowhere && rig.lost;
         ls[i].chunkds = ids;
         ll[i] = &ls[i];
     }
@@ -754,7 +757,7 @@ static int rig_client_up(void)
         .metads = metads,
         .nmetads = 1,
         .name = "test",
-        .timeout_ms = 1500,
+        .timeout_ms = RIG_TIMEOUT_MS,
         .flush_ms = 200,
         .host_id = "here",
         .rpc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1},
