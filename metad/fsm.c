@@ -134,8 +134,8 @@ static bool is_internal(const Replfs__MetaOp *op)
     return op->op_case == REPLFS__META_OP__OP_SESSION_OPEN ||
            op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
            op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
-           op->op_case == REPLFS__META_OP__OP_INCARNATION;
-    op->op_case == REPLFS__META_OP__OP_HOLDS;
+           op->op_case == REPLFS__META_OP__OP_INCARNATION ||
+           op->op_case == REPLFS__META_OP__OP_HOLDS;
 }
 
 static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)

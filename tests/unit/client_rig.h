@@ -116,14 +116,13 @@ static struct rig rig;
         pthread_mutex_unlock(&rig.mu);                                                             \
     } while (0)
 
-#define rig_get(field) rig_number(&rig.field)
-static inline unsigned rig_number(const atomic_uint *field)
-{
-    pthread_mutex_lock(&rig.mu);
-    unsigned v = *field;
-    pthread_mutex_unlock(&rig.mu);
-    return v;
-}
+#define rig_get(field)                                                                             \
+    ({                                                                                             \
+        pthread_mutex_lock(&rig.mu);                                                               \
+        uint64_t rig_v = rig.field;                                                                \
+        pthread_mutex_unlock(&rig.mu);                                                             \
+        rig_v;                                                                                     \
+    })
 
 /* ---- fake chunkds ---- */
 
