@@ -111,11 +111,11 @@ static const char *distance(struct status_ask *a, int64_t skew)
 
 static void problem_clock(struct status_ask *a, const char *who, int64_t skew)
 {
-    status_problem(
-        a, 1, "clock",
-        status_text(a, "the clock of %s is %s metad's", who, distance(a, skew)),
-        "set it, or metad's if that is the wrong one (timedatectl set-ntp true): data is safe, but times of "
-        "files and log lines mislead");
+    status_problem(a, 1, "clock",
+                   status_text(a, "the clock of %s is %s metad's", who, distance(a, skew)),
+                   "set it, or metad's if that is the wrong one (timedatectl set-ntp true): data "
+                   "is safe, but times of "
+                   "files and log lines mislead");
 }
 
 /* end: wall seconds, 0: no certificate. */
@@ -125,11 +125,12 @@ static void problem_cert(struct status_ask *a, const char *who, uint64_t end)
 
     if (end == 0 || left > RPC_CERT_WARN_S)
         return;
-    status_problem(a, left < 0 ? 2 : 1, "certificate",
-                   left < 0 ? status_text(a, "the certificate of %s has ended: it cannot connect again", who)
-                            : status_text(a, "the certificate of %s ends in %lld days", who,
-                                          (long long)left / DAY_S),
-                   "make a new one (replfs-mkpki), put it in its place, and send the program SIGHUP");
+    status_problem(
+        a, left < 0 ? 2 : 1, "certificate",
+        left < 0 ? status_text(a, "the certificate of %s has ended: it cannot connect again", who)
+                 : status_text(a, "the certificate of %s ends in %lld days", who,
+                               (long long)left / DAY_S),
+        "make a new one (replfs-mkpki), put it in its place, and send the program SIGHUP");
 }
 
 void clocks_problems(struct status_ask *a)

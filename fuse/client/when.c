@@ -27,7 +27,8 @@ void client_told_time(struct client *c, uint64_t wall_ms)
     if (!was == !offset)
         return;
     if (offset)
-        log_warn("the clock of this computer is %lld s %s metad's: files get metad's time; set the one that is "
+        log_warn("the clock of this computer is %lld s %s metad's: files get metad's time; set the "
+                 "one that is "
                  "wrong (timedatectl set-ntp true)",
                  llabs(offset) / NSEC_PER_SEC, offset < 0 ? "ahead of" : "behind");
     else
