@@ -92,6 +92,7 @@ int ctl_server_allows(const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
     case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
     case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ: /* of root only, see run_question */
         return 0;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
@@ -210,6 +211,8 @@ static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__E
 {
     uint64_t flush = 0;
     struct rpc_result r = {0};
+    if (req->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ && uid)
+        return -EPERM;
     if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
         return -EPERM; /* paths that the caller perhaps may not see */
     if (uid && named(req) && named(req) != ino)

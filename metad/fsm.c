@@ -134,6 +134,7 @@ static bool is_internal(const Replfs__MetaOp *op)
     return op->op_case == REPLFS__META_OP__OP_SESSION_OPEN ||
            op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
            op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
+           op->op_case == REPLFS__META_OP__OP_CHUNKD_REMOVE ||
            op->op_case == REPLFS__META_OP__OP_INCARNATION ||
            op->op_case == REPLFS__META_OP__OP_HOLDS;
 }
@@ -169,6 +170,8 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return fsm_op_reserve(f, op->reserve);
     case REPLFS__META_OP__OP_CHUNKD_ADD:
         return fsm_op_chunkd_add(f, op->chunkd_add);
+    case REPLFS__META_OP__OP_CHUNKD_REMOVE:
+        return fsm_op_chunkd_remove(f, op->chunkd_remove);
     case REPLFS__META_OP__OP_ATIME:
         return fsm_op_atime(f, op->atime);
     case REPLFS__META_OP__OP_XATTR:

@@ -139,7 +139,7 @@ struct fsm_counts {
 void fsm_counts(struct fsm *f, struct fsm_counts *out);
 struct fsm_member {
     uint32_t chunkd;
-    const char *host_id;
+    const char *host_id; /* "": it was removed, its id stays taken */
     const char *host_name;
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);

@@ -329,6 +329,7 @@ int fsm_op_holds(struct fsm *f, const Replfs__HoldsOp *op);
 int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op);
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);
+int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op);
 void fsm_sessions_free(struct fsm *f);
 
 /* ---- fsm_past.c ---- */

@@ -250,6 +250,16 @@ int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const ch
     return 0;
 }
 
+static void member_set(struct fsm *f, uint32_t p, const char *host_id, const char *host_name)
+{
+    struct fsm_member *m = &f->members[p];
+
+    drop_string(f, m->host_id);
+    drop_string(f, m->host_name);
+    m->host_id = keep_string(f, host_id);
+    m->host_name = keep_string(f, host_name);
+}
+
 /* A member that is added again under another host id or name was moved or renamed: the disk went
  * into another computer. */
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op)
@@ -258,14 +268,22 @@ int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op)
         return -EINVAL;
     uint32_t p = member_pos(f, op->chunkd);
     if (p < f->nmembers && f->members[p].chunkd == op->chunkd) {
-        struct fsm_member *m = &f->members[p];
-        drop_string(f, m->host_id);
-        drop_string(f, m->host_name);
-        m->host_id = keep_string(f, op->host_id);
-        m->host_name = keep_string(f, op->host_name);
+        if (!f->members[p].host_id[0])
+            return -EEXIST; /* removed: never again */
+        member_set(f, p, op->host_id, op->host_name);
         return 0;
     }
     return fsm_member_add(f, op->chunkd, op->host_id, op->host_name);
+}
+
+int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op)
+{
+    uint32_t p = member_pos(f, op->chunkd);
+
+    if (p == f->nmembers || f->members[p].chunkd != op->chunkd || !f->members[p].host_id[0])
+        return -ENOENT;
+    member_set(f, p, "", "");
+    return 0;
 }
 
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out)

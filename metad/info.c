@@ -25,7 +25,7 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
     rep.nodes = status_alloc(&a, (n->nnodes + 1) * sizeof *rep.nodes);
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
-        if (!d || !d->addr[0] || d->replaced_by)
+        if (!d || !d->addr[0] || nodes_gone(d))
             continue;
         Replfs__NodeAddr *t = rep.nodes[rep.n_nodes++] = status_alloc(&a, sizeof *t);
         replfs__node_addr__init(t);

@@ -139,8 +139,12 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
 static void load_members(struct nodes *n)
 {
     struct fsm_member m = {0};
-    for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd)
-        nodes_add(n, m.chunkd, m.host_id, m.host_name);
+    for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
+        if (m.host_id[0])
+            nodes_add(n, m.chunkd, m.host_id, m.host_name);
+        else if (n->next_id <= m.chunkd)
+            n->next_id = m.chunkd + 1; /* removed; its id is not given again */
+    }
 }
 
 /* ---- the planners' view ---- */
@@ -177,7 +181,7 @@ void nodes_make_ctx(struct nodes *n)
     n->ctx.seed = mix64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && !n->node[i]->reported_once && !n->node[i]->replaced_by) {
+        if (n->node[i] && !n->node[i]->reported_once && !nodes_gone(n->node[i])) {
             n->ctx.unreported = true;
             n->ctx.incomplete |= n->node[i]->state != REPLFS__NODE_STATE__NODE_DEAD;
         }
@@ -259,7 +263,7 @@ static bool settled(const struct nodes *n, int64_t now)
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i]) {
             any = true;
-            if (!n->node[i]->reported_once && !n->node[i]->replaced_by)
+            if (!n->node[i]->reported_once && !nodes_gone(n->node[i]))
                 return false;
         }
     return any;
@@ -270,7 +274,7 @@ static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_c
 {
     int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
     Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
-    if (d->replaced_by)
+    if (nodes_gone(d))
         s = REPLFS__NODE_STATE__NODE_DEAD; /* nobody waits for it */
     if (s != d->state)
         change_state(n, d, s, silent);
@@ -384,7 +388,7 @@ size_t nodes_missing(struct nodes *n, char ***out)
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
         char label[256];
-        if (!d || d->state == REPLFS__NODE_STATE__NODE_UP || d->replaced_by)
+        if (!d || d->state == REPLFS__NODE_STATE__NODE_UP || nodes_gone(d))
             continue;
         if (asprintf(&v[got], "%s: %s, silent for %lld s", nodes_label(d, label),
                      state_text(d->state), (long long)((now - d->last_seen) / NSEC_PER_SEC)) < 0)

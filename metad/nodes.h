@@ -82,10 +82,12 @@ void nodes_space(struct nodes *n, unsigned goal, uint64_t *total, uint64_t *avai
 uint64_t nodes_fit(uint64_t *unit, size_t n, unsigned goal);
 /* Whether so many raw bytes surely do not fit; false while chunkds are still reporting. */
 bool nodes_no_room(struct nodes *n, uint64_t bytes);
-/* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq. */
+/* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq,
+ * ChunkdRemoveReq. */
 void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_remove(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
 /* Something that health shall show for an hour: severity 1 warning, 2 error; code and way_out are
  * static. One of the same code takes the former's place. */

@@ -70,6 +70,7 @@ struct node {
     Replfs__NodeState state;
     struct rpc_conn *conn; /* a reference; NULL when not connected */
     uint32_t replaced_by;  /* a newer chunkd took its place (address, computer); 0: none */
+    bool removed;          /* left for good: nobody sees it or waits for it */
     int64_t last_seen;     /* mono; leader start when never seen */
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
@@ -242,6 +243,12 @@ struct nodes {
     bool stop, poked, running;
     pthread_t thread;
 };
+
+/* Nobody waits for it: another took its place, or it was removed. */
+static inline bool nodes_gone(const struct node *d)
+{
+    return d->replaced_by || d->removed;
+}
 
 /* ---- nodes.c ---- */
 struct node *nodes_find(struct nodes *n, uint32_t chunkd);

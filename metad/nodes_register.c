@@ -213,6 +213,15 @@ static bool taken(const struct nodes *n, const struct node *d, const struct rpc_
            silent <= (int64_t)n->cfg.suspect_ms;
 }
 
+static bool was_removed(struct nodes *n, uint32_t chunkd)
+{
+    struct fsm_member m;
+    fsm_rdlock(n->cfg.fsm);
+    bool is = fsm_member_next(n->cfg.fsm, chunkd - 1, &m) && m.chunkd == chunkd && !m.host_id[0];
+    fsm_unlock(n->cfg.fsm);
+    return is;
+}
+
 /* Lock held. Another daemon wants to be d, which is alive: so does one whose former connection has not
  * been missed yet, but not for long. */
 static void note_twin(struct node *d, const struct rpc_req *req)
@@ -234,6 +243,8 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
     char label[256];
     pthread_mutex_lock(&n->lock);
     struct node *d = nodes_find(n, chunkd);
+    if (d && d->removed)
+        d = NULL;
     bool busy = d && taken(n, d, req->conn);
     if (d)
         nodes_label(d, label);
@@ -249,11 +260,15 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
         rpc_conn_close(old);
     rpc_conn_unref(old);
     if (!d)
-        rpc_fail(
-            req, -ERR_NOT_REGISTERED,
-            "chunkd %u is not a member of cluster %s: its data directory belongs to another metad "
-            "state; give the daemon a new one (replfs-chunkd --init) to join with",
-            chunkd, mlog_uuid(n->cfg.mlog));
+        rpc_fail(req, -ERR_NOT_REGISTERED,
+                 was_removed(n, chunkd)
+                     ? "chunkd %u was removed from cluster %s (replfsctl chunkd remove), and what "
+                       "it held was copied or given up before; give the daemon a new data "
+                       "directory (replfs-chunkd --init) to join as a new one"
+                     : "chunkd %u is not a member of cluster %s: its data directory belongs to "
+                       "another metad state; give the daemon a new one (replfs-chunkd --init) to "
+                       "join with",
+                 chunkd, mlog_uuid(n->cfg.mlog));
     else if (busy)
         rpc_fail(
             req, -ERR_BUSY,

@@ -40,7 +40,7 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     char label[256], disks[512];
     long long silent = (a->now - d->last_seen) / NSEC_PER_SEC;
     nodes_label(d, label);
-    if (d->replaced_by)
+    if (nodes_gone(d))
         return; /* its place is taken: nothing to be done about it */
     if (d->state == REPLFS__NODE_STATE__NODE_DEAD)
         status_problem(
@@ -50,9 +50,9 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
                         "others",
                         label, silent),
             status_text(a,
-                        "start replfs-chunkd on that computer again%s%s; if its disk is gone for "
-                        "good, nothing needs to be done but to wait for the copies",
-                        d->nhad ? ", with its disks mounted: " : "", disks_text(d, disks)));
+                        "start replfs-chunkd on that computer again%s%s; if it has left for good, "
+                        "wait for the copies, then: replfsctl chunkd remove %u",
+                        d->nhad ? ", with its disks mounted: " : "", disks_text(d, disks), d->id));
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && d->conn && !d->reported)
         status_problem(a, 1, "chunkd-reporting", status_text(a, "%s is telling what it has", label),
                        "wait a moment");
@@ -103,7 +103,7 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
 {
     char label[256];
     nodes_label(d, label);
-    if (d->replaced_by)
+    if (nodes_gone(d))
         return;
     if (k->missing) {
         disk_missing(a, label, d, k);
@@ -194,7 +194,7 @@ static void check_nodes(struct status_ask *a)
     bool any = false;
     for (uint32_t i = 1; i < a->n->nnodes; i++) {
         const struct node *d = a->n->node[i];
-        if (!d)
+        if (!d || d->removed)
             continue;
         any = true;
         check_chunkd(a, d);

@@ -40,6 +40,11 @@ static void node_converge(struct service *s, struct rpc_req *req)
     nodes_rpc_converge(s->cfg.nodes, req);
 }
 
+static void node_remove(struct service *s, struct rpc_req *req)
+{
+    nodes_rpc_remove(s->cfg.nodes, req);
+}
+
 static const struct row {
     Replfs__Envelope__BodyCase body;
     unsigned roles;
@@ -75,6 +80,7 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_INFO_REQ, CLIENTS, node_info},
     {REPLFS__ENVELOPE__BODY_CONVERGE_REQ, CLIENTS, node_converge},
     {REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ, CLIENTS, service_quota_list},
+    {REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ, CLIENTS, node_remove},
 };
 
 static void on_request(void *arg, struct rpc_req *req)

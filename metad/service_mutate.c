@@ -193,6 +193,7 @@ static int check_op(const Replfs__MetaOp *op, uint64_t session)
     case REPLFS__META_OP__OP_RESERVE:
     case REPLFS__META_OP__OP_CHUNKD_ADD:
     case REPLFS__META_OP__OP_HOLDS:
+    case REPLFS__META_OP__OP_CHUNKD_REMOVE:
     default:
         return -EPERM;
     }

@@ -182,7 +182,7 @@ static void fill_chunkds(struct status_ask *a, Replfs__StatusReply *r)
     const struct nodes *n = a->n;
     r->chunkds = status_alloc(a, (n->nnodes + 1) * sizeof *r->chunkds);
     for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && !n->node[i]->replaced_by)
+        if (n->node[i] && !nodes_gone(n->node[i]))
             r->chunkds[r->n_chunkds++] = fill_chunkd(a, n->node[i]);
 }
 

@@ -1,6 +1,7 @@
-/* replfsctl chunkd list: every chunk daemon with its disks. */
+/* replfsctl chunkd: list, every chunk daemon with its disks; remove, one that has left for good. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ctl.h"
@@ -106,14 +107,46 @@ static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
     return CTL_OK;
 }
 
+static int remove_chunkd(const struct ctl_opts *o, const char *id)
+{
+    struct transport *t = NULL;
+    Replfs__Envelope *rep = NULL;
+    Replfs__ChunkdRemoveReq r = REPLFS__CHUNKD_REMOVE_REQ__INIT;
+    RPC_ENVELOPE(q, CHUNKD_REMOVE_REQ, chunkd_remove_req, &r);
+    char detail[512], *end, what[64];
+    unsigned long v = strtoul(id, &end, 10);
+    if (id[0] < '0' || id[0] > '9' || *end || v == 0 || v > UINT32_MAX) {
+        ctl_error(
+            "chunkd remove %s: give the number of a chunkd, as replfsctl chunkd list shows it", id);
+        return CTL_USAGE;
+    }
+    r.chunkd = (uint32_t)v;
+    int rc = ctl_cluster(o, &t);
+    if (rc)
+        return rc;
+    snprintf(what, sizeof what, "chunkd remove %lu", v);
+    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REPLY, &rep, detail,
+                        sizeof detail);
+    if (rc)
+        rc = transport_failed(t, what, rc, detail);
+    if (rep)
+        replfs__envelope__free_unpacked(rep, NULL);
+    transport_free(t);
+    return rc;
+}
+
 int verb_chunkd(const struct ctl_opts *o)
 {
     struct ctl_opts rest = *o;
-    if (!o->nargs || strcmp(o->args[0], "list")) {
-        ctl_error("chunkd %s: usage: replfsctl chunkd list [PATH]", o->nargs ? o->args[0] : "");
+    const char *verb = o->nargs ? o->args[0] : "";
+    bool list = !strcmp(verb, "list"), removal = !strcmp(verb, "remove") && o->nargs > 1;
+    if (!list && !removal) {
+        ctl_error(
+            "chunkd %s: usage: replfsctl chunkd list [PATH], replfsctl chunkd remove ID [PATH]",
+            verb);
         return CTL_USAGE;
     }
-    rest.args++;
-    rest.nargs--;
-    return ctl_with_status(&rest, show);
+    rest.args += list ? 1 : 2;
+    rest.nargs -= list ? 1 : 2;
+    return list ? ctl_with_status(&rest, show) : remove_chunkd(&rest, o->args[1]);
 }

@@ -21,7 +21,8 @@ static const struct verb verbs[] = {
     {"getrepl", verb_getrepl, "PATH...", "copies asked for"},
     {"setrepl", verb_setrepl, "PATH N [-R] [--wait [--timeout TIME]]",
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
-    {"chunkd", verb_chunkd, "list [PATH]", "chunk daemons with their disks"},
+    {"chunkd", verb_chunkd, "list | remove ID [PATH]",
+     "chunk daemons with their disks; take one off the lists that left for good"},
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
@@ -33,16 +34,15 @@ static void usage(FILE *out)
     fputs("usage: replfsctl VERB [ARGUMENTS] [OPTIONS]\n\nVerbs:\n", out);
     for (size_t i = 0; i < N_VERBS; i++)
         fprintf(out, "  %s %s\n        %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
-    fputs(
-        "\nPATH is any file or directory on a mount; without one, the machine's only replfs "
-        "mount or "
-        "the one\nof the current directory is meant.\n\nOptions:\n"
-        "  --json               machine-readable output with stable keys\n"
-        "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd list, quota list)\n"
-        "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
-        "  --insecure           allow --meta on another computer without TLS\n"
-        "  --help, --version\n\nSee replfsctl(1).\n",
-        out);
+    fputs("\nPATH is any file or directory on a mount; without one, the machine's only replfs "
+          "mount or "
+          "the one\nof the current directory is meant.\n\nOptions:\n"
+          "  --json               machine-readable output with stable keys\n"
+          "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd, quota list)\n"
+          "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
+          "  --insecure           allow --meta on another computer without TLS\n"
+          "  --help, --version\n\nSee replfsctl(1).\n",
+          out);
 }
 
 enum {

@@ -89,7 +89,9 @@ int private_dir(const char *dir, const char *const *names)
         return -errno;
     int self = mend(fd, dir, 0700);
     int rc = self < 0 ? self : mend_files(fd, dir, names, &files);
-    if (rc == 0 && (self > 0 || files > 0))
+    if (rc == 0 && self > 0 && files == 0)
+        log_info("%s was open to other users: closed", dir);
+    else if (rc == 0 && files > 0)
         log_warn("%s was open to other users (the directory%s, %u files in it): closed", dir,
                  self > 0 ? "" : " not", files);
     return rc;

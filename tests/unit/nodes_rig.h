@@ -433,6 +433,9 @@ static inline void server_request(void *arg, struct rpc_req *req)
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
         nodes_rpc_nodes(f->nodes, req);
         break;
+    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ:
+        nodes_rpc_remove(f->nodes, req);
+        break;
     default:
         nodes_request(f->nodes, req);
     }

@@ -180,6 +180,25 @@ static void test_members(void **state)
     assert_int_equal(strlen(m.host_name), 255);
 }
 
+/* A removed one stays in the way of its id, over a checkpoint, too. */
+static void test_member_removed(void **state)
+{
+    struct rig *r = *state;
+    struct fsm_member m;
+    Replfs__ChunkdRemoveOp op = REPLFS__CHUNKD_REMOVE_OP__INIT;
+    r->session = 0;
+    assert_int_equal(rig_member(r, 5, "host"), 0);
+    op.chunkd = 6;
+    assert_int_equal(RIG_OP(r, CHUNKD_REMOVE, chunkd_remove, &op), ENOENT);
+    op.chunkd = 5;
+    assert_int_equal(RIG_OP(r, CHUNKD_REMOVE, chunkd_remove, &op), 0);
+    assert_int_equal(RIG_OP(r, CHUNKD_REMOVE, chunkd_remove, &op), ENOENT);
+    assert_int_equal(rig_member(r, 5, "host"), EEXIST);
+    assert_true(fsm_member_next(r->f, 0, &m));
+    assert_int_equal(m.chunkd, 5);
+    assert_string_equal(m.host_id, "");
+}
+
 static void test_reserve(void **state)
 {
     struct rig *r = *state;
@@ -213,14 +232,9 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_repeat),
-        T(test_late_one_is_let_in),
-        T(test_out_of_order_and_acks),
-        T(test_busy),
-        T(test_sessions),
-        T(test_internal_only),
-        T(test_members),
-        T(test_reserve),
+        T(test_repeat),    T(test_late_one_is_let_in), T(test_out_of_order_and_acks),
+        T(test_busy),      T(test_sessions),           T(test_internal_only),
+        T(test_members),   T(test_member_removed),     T(test_reserve),
         T(test_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

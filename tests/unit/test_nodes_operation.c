@@ -113,13 +113,67 @@ static void a_second_daemon_is_named(void **state)
     rpc_conn_unref(c);
 }
 
+/* replfsctl chunkd remove: the code, and the reason in detail. */
+static int remove_chunkd(uint32_t id, char detail[static 512])
+{
+    Replfs__ChunkdRemoveReq r = REPLFS__CHUNKD_REMOVE_REQ__INIT;
+    struct rpc_result res;
+    r.chunkd = id;
+    RPC_ENVELOPE(env, CHUNKD_REMOVE_REQ, chunkd_remove_req, &r);
+    struct rpc_conn *c = dial(&fx->chunkd[3]);
+    int rc = rpc_call_wait(c, &env, NULL, 5000, &res);
+    bool failed = rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE;
+    snprintf(detail, 512, "%s", failed ? res.rep->failure->detail : "");
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+    return rc;
+}
+
+static void who_left_for_good_can_be_removed(void **state)
+{
+    (void)state;
+    char detail[512];
+    uint64_t ino;
+    join_all(3);
+    struct want w = {make_chunk("a", 1, 1, &ino), 1};
+    uint32_t id = fx->chunkd[0].id;
+    wait_until(really_held, &w, "the copy");
+    assert_int_equal(remove_chunkd(99, detail), -ENOENT);
+    assert_int_equal(remove_chunkd(id, detail), -EBUSY);
+    assert_non_null(strstr(detail, "is connected"));
+    leave(&fx->chunkd[0]);
+    assert_int_equal(remove_chunkd(id, detail), -EBUSY);
+    assert_non_null(strstr(detail, "last good copy of 1 chunks"));
+    join(&fx->chunkd[0], UUID);
+    set_goal(ino, 2);
+    w.ok = 2;
+    wait_until(really_held, &w, "another copy");
+    leave(&fx->chunkd[0]);
+    expect_said("chunkd-dead", "chunkd 1");
+    assert_int_equal(remove_chunkd(id, detail), 0);
+    expect_said("chunkd-dead", NULL);
+    expect_said("chunkd-suspect", NULL);
+    struct rpc_result res;
+    Replfs__StatusReply *s = status(&res);
+    assert_int_equal(s->n_chunkds, 2);
+    rpc_result_free(&res);
+    assert_int_equal(remove_chunkd(id, detail), -ENOENT);
+    /* when it comes back, it is told so; and nobody gets its number */
+    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    assert_int_equal(do_register(&fx->chunkd[0], UUID, id, c, detail), -ERR_NOT_REGISTERED);
+    assert_non_null(strstr(detail, "was removed"));
+    rpc_conn_unref(c);
+    join(&fx->chunkd[3], "");
+    assert_int_equal(fx->chunkd[3].id, 4);
+}
+
 int main(void)
 {
 #define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         NODES_TEST(clocks_apart_are_named),         NODES_TEST(clients_clocks_are_named),
         NODES_TEST(ends_of_certificates_are_named), NODES_TEST(computers_of_one_image_are_named),
-        NODES_TEST(a_second_daemon_is_named),
+        NODES_TEST(a_second_daemon_is_named),       NODES_TEST(who_left_for_good_can_be_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
