@@ -14,10 +14,15 @@ no_id() { # TEXT of /etc/machine-id: the chunkd must say what is wrong with it
 no_id 'uninitialized\n'
 no_id ''
 named() { ctl health --meta "$meta" >"$work/health" 2>&1 || true; grep -q "$1" "$work/health"; }
+init() { # DIR: said explicitly to be a new disk, where that is asked for
+    if "$bin/replfs-chunkd" --help | grep -q -- '--init'; then "$bin/replfs-chunkd" --init --data="$1" >/dev/null 2>&1; fi
+}
 start() { # NAME DATA PORT HOST-ID
     "$bin/replfs-chunkd" --data="$2" --meta="$meta" --listen="$net.$3:7100" --host-id="$4" --host-name="$1" >"$work/$1.log" 2>&1 &
     case_pids="${case_pids:-} $!"
 }
+init "$work/d3"
+init "$work/d4"
 start pc3 "$work/d3" 23 0123456789abcdef0123456789abcdef
 start pc4 "$work/d4" 24 0123456789abcdef0123456789abcdef
 wait_for 20 "health to name computers with one machine-id: $(cat "$work/health" 2>/dev/null)" named "pc3.*pc4.*same host id"
