@@ -97,7 +97,8 @@ void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms)
 /* "2 h 5 min ahead of" */
 static const char *distance(struct status_ask *a, int64_t skew)
 {
-    long long s = (skew < 0 ? -skew : skew) / NSEC_PER_SEC, min = s / 60, h = min / 60, d = h / 24;
+    long long s = ((skew < 0 ? -skew : skew) + NSEC_PER_SEC / 2) / NSEC_PER_SEC;
+    long long min = s / 60, h = min / 60, d = h / 24;
     const char *way = skew < 0 ? "behind" : "ahead of";
 
     if (d > 0)

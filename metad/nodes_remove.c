@@ -89,7 +89,8 @@ static void remove_after(void *arg)
     Replfs__ChunkdRemoveReply rep = REPLFS__CHUNKD_REMOVE_REPLY__INIT;
     RPC_ENVELOPE(env, CHUNKD_REMOVE_REPLY, chunkd_remove_reply, &rep);
     if (a->code)
-        rpc_fail(a->req, a->code, "chunkd %u could not be removed: %s", a->chunkd, err_str(a->code));
+        rpc_fail(a->req, a->code, "chunkd %u could not be removed: %s", a->chunkd,
+                 err_str(a->code));
     else
         rpc_reply(a->req, &env, NULL);
     nodes_outstanding(a->n, -1);
@@ -130,20 +131,24 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
         return;
     }
     if (there) {
-        rpc_fail(req, -EBUSY, "%s is connected: stop its daemon first, and wait until its chunks are copied",
+        rpc_fail(req, -EBUSY,
+                 "%s is connected: stop its daemon first, and wait until its chunks are copied",
                  label);
         return;
     }
     if (settling) {
-        rpc_fail(req, -ERR_BUSY, "metad has just started and does not know yet what all chunkds have: try again");
+        rpc_fail(req, -ERR_BUSY,
+                 "metad has just started and does not know yet what all chunkds have: try again");
         return;
     }
     count_last(n, &k);
     if (k.found) {
-        rpc_fail(req, -EBUSY,
-                 "%s may hold the last good copy of %llu chunks (%016llx is one): wait until they are copied "
-                 "(replfsctl status), start it again, or delete the files that cannot be read any more",
-                 label, (unsigned long long)k.found, (unsigned long long)k.example);
+        rpc_fail(
+            req, -EBUSY,
+            "%s may hold the last good copy of %llu chunks (%016llx is one): wait until they are "
+            "copied "
+            "(replfsctl status), start it again, or delete the files that cannot be read any more",
+            label, (unsigned long long)k.found, (unsigned long long)k.example);
         return;
     }
     propose(n, req, k.chunkd);

@@ -30,14 +30,14 @@ static void expect_said(const char *code, const char *text)
 static void clocks_apart_are_named(void **state)
 {
     (void)state;
-    fx->chunkd[1].skew_ms = 2 * 3600 * 1000 + 300 * 1000;
+    fx->chunkd[1].skew_ms = 2 * 3600 * 1000 + 330 * 1000;
     join_all(3);
     expect_said("clock", "2 h 5 min ahead of metad's");
     expect_said("clock", "chunkd 2 (host-1");
     pthread_mutex_lock(&fx->chunkd[1].lock);
-    fx->chunkd[1].skew_ms = -3 * 86400 * 1000ll; /* set wrong the other way */
+    fx->chunkd[1].skew_ms = -(3 * 86400 + 60) * 1000ll; /* set wrong the other way */
     pthread_mutex_unlock(&fx->chunkd[1].lock);
-    expect_said("clock", "2 d 23 h behind metad's");
+    expect_said("clock", "3 d 0 h behind metad's");
     pthread_mutex_lock(&fx->chunkd[1].lock);
     fx->chunkd[1].skew_ms = 3000; /* as good as right */
     pthread_mutex_unlock(&fx->chunkd[1].lock);
