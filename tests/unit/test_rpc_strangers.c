@@ -86,7 +86,8 @@ static void test_silent_of_one_address(void **state)
 /* Of many addresses: the oldest silent ones make room, for honest ones too. */
 static void test_silent_of_many_addresses(void **state)
 {
-    struct rpc_config cfg = {.role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .max_conns = 40};
+    struct rpc_config cfg = {
+        .role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .max_conns = 40, .insecure = true};
     struct side srv, cli;
     struct rpc_conn *c[10];
     int fd[100];
@@ -117,8 +118,11 @@ static void test_silent_of_many_addresses(void **state)
 /* Connections that did say Hello count too. */
 static void test_too_many_of_one_address(void **state)
 {
-    struct rpc_config cfg = {
-        .role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .max_conns_per_addr = 5};
+    struct rpc_config cfg = {.role = RPC_ROLE_METAD,
+                             .name = "srv",
+                             .threads = 2,
+                             .max_conns_per_addr = 5,
+                             .insecure = true};
     struct side srv, cli;
     struct rpc_conn *c[6];
 

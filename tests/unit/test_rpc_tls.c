@@ -241,7 +241,7 @@ static void test_refused(void **state)
     assert_int_equal(try_call(&cfg, s.addr, RPC_ROLE_CHUNKD, error), -ERR_ROLE);
     assert_non_null(strstr(error, "expected chunkd"));
     /* Plaintext to a TLS port. */
-    struct rpc_config plain = {.role = RPC_ROLE_CLIENT, .threads = 1};
+    struct rpc_config plain = {.role = RPC_ROLE_CLIENT, .threads = 1, .insecure = true};
     assert_true(try_call(&plain, s.addr, RPC_ROLE_ANY, error) < 0);
     assert_non_null(strstr(error, "TLS"));
     rpc_loop_free(s.loop);
@@ -249,7 +249,7 @@ static void test_refused(void **state)
 
 static void test_tls_to_plaintext(void **state)
 {
-    struct rpc_config plain = {.role = RPC_ROLE_METAD, .threads = 1};
+    struct rpc_config plain = {.role = RPC_ROLE_METAD, .threads = 1, .insecure = true};
     struct ident id;
     struct rpc_config cfg = config(&id, RPC_ROLE_CLIENT, "a", "cli");
     struct rpc_loop *loop;
