@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "rpc/frame.h"
@@ -334,12 +335,47 @@ static void test_bad_material(void **state)
     assert_int_equal(rpc_loop_new(&cfg, &loop), -EINVAL);
 }
 
+/* When our certificate ends is known, and read again; files that went bad change nothing. */
+static void test_reload(void **state)
+{
+    struct server s;
+    struct ident id;
+    struct rpc_config cfg = config(&id, RPC_ROLE_CLIENT, "a", "cli"), plain = {.threads = 1};
+    struct rpc_loop *loop;
+    char error[512], away[300];
+    int64_t now = clock_wall() / NSEC_PER_SEC;
+
+    (void)state;
+    plain.role = RPC_ROLE_CLIENT;
+    assert_int_equal(rpc_loop_new(&plain, &loop), 0);
+    assert_int_equal(rpc_cert_end(loop), 0);
+    assert_int_equal(rpc_loop_reload_tls(loop), 0);
+    rpc_loop_free(loop);
+    server_start(&s, "127.0.0.1:0");
+    int64_t end = rpc_cert_end(s.loop);
+    assert_true(end > now && end < now + 100 * 366 * 86400ll);
+    assert_int_equal(try_call(&cfg, s.addr, RPC_ROLE_ANY, error), 0);
+    assert_int_equal(rpc_loop_reload_tls(s.loop), 0);
+    assert_int_equal(rpc_cert_end(s.loop), end);
+    assert_int_equal(try_call(&cfg, s.addr, RPC_ROLE_ANY, error), 0);
+    rpc_loop_free(s.loop);
+    /* the file is gone for a moment: what was read stays in use */
+    assert_int_equal(rpc_loop_new(&cfg, &loop), 0);
+    snprintf(away, sizeof away, "%s.away", cfg.tls_cert);
+    assert_int_equal(rename(cfg.tls_cert, away), 0);
+    assert_true(rpc_loop_reload_tls(loop) < 0);
+    assert_true(rpc_cert_end(loop) > now);
+    assert_int_equal(rename(away, cfg.tls_cert), 0);
+    rpc_loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepted), cmocka_unit_test(test_threads),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_tls_to_plaintext),
         cmocka_unit_test(test_role_lie), cmocka_unit_test(test_bad_material),
+        cmocka_unit_test(test_reload),
     };
     log_init("test_rpc_tls", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, setup, teardown);
