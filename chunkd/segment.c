@@ -56,7 +56,8 @@ static int header_write(const struct segments *t, struct segment *sg)
     uint8_t h[SEGMENT_HEADER];
     header_make(t, sg->id, h);
     ssize_t n = pwrite(sg->fd, h, sizeof h, 0);
-    sg->wrote = sg->unsynced = true;
+    sg->wrote = true;
+    sg->unsynced = true;
     return n == (ssize_t)sizeof h ? 0 : n < 0 ? -errno : -ENOSPC;
 }
 

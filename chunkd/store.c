@@ -372,7 +372,8 @@ static int check_identity(struct store *s)
 /* What a dying disk has may be the only copies there are. */
 static void open_readonly(struct store *s, int code)
 {
-    s->readonly = s->failed = true;
+    s->readonly = true;
+    s->failed = true;
     snprintf(s->error, sizeof s->error, "the disk under %.150s takes no writes: %s", s->dir,
              err_str(code));
     log_error("%s. What is on it is served, so that it can be copied from there; look at the disk "
