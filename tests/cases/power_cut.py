@@ -17,15 +17,14 @@ file's bytes. Each 512 bytes of a version tell which one they belong to, so that
 The power is cut by the thread whose fsync just returned: an answer given too early has no time to become true. END
 is what comes last: "load" cuts in the middle of everything; with the others all is quiet but for one last fsync, which
 no other's sync can make true: "append" of bytes just written, "reopen" of bytes written and closed before (which
-takes another request), "names" of directories. "displace" is the reverse: what is safe is replaced in all three ways,
+takes another request), "names" of directories, just after metad has made a checkpoint. "displace" is the reverse: what is safe is replaced in all three ways,
 nothing is synced, and the power goes within half a second.
 """
-import ctypes, fcntl, json, os, random, struct, sys, threading, time
+import fcntl, glob, json, os, random, struct, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 UNIT = 512
 WORKERS = 4
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unit(name, version, i):
@@ -109,7 +108,7 @@ class Worker(threading.Thread):
         self.load, self.book, self.dir, self.random = load, load.book, f"w{k}", random.Random(load.seed * 100 + k)
         self.lazy = False # it syncs nothing
         self.steps = [self.create, self.replace, self.replace, self.overwrite, self.overwrite, self.append, self.rewrite,
-                      self.remove, self.fsync_file, self.fsync_dir, self.make_dir, self.syncfs]
+                      self.remove, self.fsync_file, self.fsync_dir, self.make_dir]
 
     def run(self):
         try:
@@ -248,16 +247,11 @@ class Worker(threading.Thread):
             self.fsync_dir(self.dir)
             self.fsync_dir(dir)
 
-    def syncfs(self):
-        fd = os.open(self.load.mnt, os.O_RDONLY)
-        if libc.syncfs(fd):
-            raise OSError(ctypes.get_errno(), "syncfs")
-        with self.book:
-            for name in self.book.names:
-                if name.startswith(self.dir):
-                    self.book.keep_last(name, True)
-        self.load.synced()
-        os.close(fd)
+    def fsync_all(self):
+        for name, states in list(self.book.names.items()):
+            if name.startswith(self.dir + "/") and states[-1]["v"] and "dir" not in states[-1]:
+                self.sync_and_close(os.open(self.path(name), os.O_RDWR), name)
+        self.fsync_dir()
 
     # -- what comes last when all is quiet
     def last(self, end):
@@ -271,6 +265,7 @@ class Worker(threading.Thread):
             self.create(name, False)
             self.sync_and_close(os.open(self.path(name), os.O_RDWR), name)
         else:
+            self.await_checkpoint()
             self.book.asks(name, 1, False, dir=True)
             os.mkdir(self.path(name))
             self.create(name + "/n", False)
@@ -282,11 +277,20 @@ class Worker(threading.Thread):
             self.load.synced()
 
 
+    def await_checkpoint(self):
+        """Changes until metad's log was cut behind a new one."""
+        pattern = os.path.join(self.load.places[0], "data/log/snapshot-*.meta")
+        before = set(glob.glob(pattern))
+        while set(glob.glob(pattern)) <= before:
+            os.setxattr(self.path(self.dir), "user.filler", os.urandom(2000))
+            if time.monotonic() > self.load.until + 30:
+                raise OSError(0, f"no checkpoint within 30 s: {pattern}")
+
     def displace(self):
         for step in (self.replace, self.overwrite, self.rewrite):
             for _ in range(8):
                 step()
-        self.syncfs()
+        self.fsync_all()
         self.lazy = True
         for step in (self.replace, self.overwrite, self.rewrite):
             for _ in range(3):
@@ -301,7 +305,7 @@ class Load:
             self.book = Book(json.load(f))
         self.mnt, self.book_path, self.end = mnt, book_path, end
         self.seed = int(os.environ.get("SEED", time.time_ns() % 1000000))
-        self.disks = [os.open(d, os.O_RDONLY) for d in disks]
+        self.places, self.disks = disks, [os.open(d, os.O_RDONLY) for d in disks]
         self.until, self.error, self.ending = time.monotonic() + seconds, None, False
         self.done = threading.Event()
 
@@ -341,6 +345,8 @@ class Load:
                     workers[0].last(self.end)
             except Stop:
                 pass
+            except OSError as e:
+                self.error = str(e)
         with open(self.book_path + ".end", "w") as f: # the other threads' calls, and so this process, end with the mount
             f.write(f"before the power cut: {self.error}\n" if self.error else "")
         os._exit(0)
@@ -422,7 +428,7 @@ class Check:
         self.bad = {"synced": [], "displaced": []}
         self.dropped = 0
         files = [n for n, states in self.book.names.items() if not any("dir" in s for s in states)]
-        with ThreadPoolExecutor(16) as pool: # who reads what is lost may wait for a time-out
+        with ThreadPoolExecutor(64) as pool: # who reads what is lost may wait for a time-out
             units = [safe_units(self.book.blocks.get(n, [])) for n in files]
             self.found = dict(zip(files, pool.map(lambda n, u: read(os.path.join(mnt, n), u), files, units)))
 

@@ -8,7 +8,7 @@ rounds=${ROUNDS:-5}
 # chunkds sync slowly: whoever answers before the bytes are down is found out
 slow=(--env "LD_PRELOAD=$bin/bench_slowsync.so SLOWSYNC_MS=25 SLOWSYNC_ONLY=replfs-chunkd")
 case $(ldd "$bin/replfs-metad") in *libasan* | *libtsan*) slow=() ;; esac # sanitizers want to be preloaded first
-devcluster up --chunkd 3 --power-cut --metad-args "--checkpoint-bytes=128K --dead=8s --lease-term=1s" ${slow[@]+"${slow[@]}"}
+devcluster up --chunkd 3 --power-cut --metad-args "--checkpoint-bytes=64K --dead=8s --lease-term=1s" ${slow[@]+"${slow[@]}"}
 disks="$cluster/metad $cluster/chunkd1 $cluster/chunkd2 $cluster/chunkd3"
 read -r -a ends <<<"${ENDS:-load append reopen names displace}"
  bad=0
@@ -25,7 +25,7 @@ for r in $(seq 1 "$rounds"); do
     case_pids=
     [ ! -s "$work/book.end" ] || fail "round $r: $(cat "$work/book.end")"
     devcluster start all
-    devcluster mount "$mnt" -o timeout=20
+    devcluster mount "$mnt" -o timeout=5 # what is lost is waited for so long
     code=0
     python3 "$cases_repo/tests/cases/power_cut.py" check "$mnt" "$work/book" || code=$?
     echo "round $r ($end): $code"
