@@ -713,7 +713,11 @@ static int rig_up(void **st)
     (void)st;
     test_limit_begin();
     memset(&rig, 0, sizeof(rig));
-    pthread_mutex_init(&rig.mu, NULL);
+    pthread_mutexattr_t own;
+    pthread_mutexattr_init(&own);
+    pthread_mutexattr_settype(&own, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&rig.mu, &own);
+    pthread_mutexattr_destroy(&own);
     extmap_init(&rig.map);
     rig.next_chunk = 100;
     rig.next_session = RIG_SESSION;
@@ -772,6 +776,7 @@ static inline int rig_setup(void **st)
 static int rig_teardown(void **st)
 {
     (void)st;
+    (void)pthread_mutex_unlock(&rig.mu); /* an assertion that failed under it */
     client_close(rig.cl);
     pthread_mutex_lock(&rig.mu);
     for (size_t i = 0; i < rig.nheld; i++)
