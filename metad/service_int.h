@@ -26,6 +26,8 @@ struct service {
 /* service_mutate.c */
 void service_mutate(struct service *s, struct rpc_req *req);
 /* service_weigh.c */
+/* It names so many inodes that even waiting for their leases would take long. */
+bool service_is_too_wide(const Replfs__MetaOp *op);
 /* 0, or the code to answer an operation with that would take too long. */
 int service_weigh(struct service *s, const Replfs__MetaOp *op);
 /* How much of [off, off + len) of a file one command may cut away: at least 1. */

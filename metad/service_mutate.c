@@ -390,6 +390,10 @@ static bool request_ok(struct rpc_req *req, const Replfs__MutateReq *r)
             rpc_fail(req, code, "operation %zu of the request is not for clients", i);
             return false;
         }
+        if (service_is_too_wide(r->ops[i]->op)) {
+            rpc_fail(req, EINVAL, "operation %zu of the request names too many inodes", i);
+            return false;
+        }
     }
     return true;
 }
