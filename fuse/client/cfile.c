@@ -90,6 +90,8 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
         layout_drop(f);
         f->base_synced = false; /* who wrote that may not have synced it */
     }
+    if (a->change != f->attr.change)
+        f->seam = a->size; /* or may have */
     attr_copy(&f->attr, a);
 }
 

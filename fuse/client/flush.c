@@ -476,6 +476,8 @@ static int flush_synced(struct cfile *f, int64_t deadline)
         int late = flush_below(f, target, deadline);
         int rc = sync_wait(f, op, missing);
         sync_drop_done(f);
+        if (!rc && !late)
+            f->seam = f->attr.size;
         if (!rc || late)
             return late;
         rc = sync_rewrite(f, deadline);

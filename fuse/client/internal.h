@@ -222,6 +222,7 @@ struct cfile {
     bool syncing;            /* a background sync is under way */
     bool ordering;           /* one of all there is: commits may wait for it (order.c) */
     int64_t order_at;        /* and not before, since the last one failed */
+    uint64_t seam;           /* where bytes that are safe may end */
     uint64_t cut;            /* it had bytes up to here before it was cut or punched */
     int err;                 /* not reported yet */
     int last_err;            /* the last one */

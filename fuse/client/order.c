@@ -6,6 +6,10 @@
  * least one copy of each new byte is on stable storage: of min_copies hosts if they answer soon, of
  * one when the others fail. What goes where nothing was (new files, appends) waits for no disk.
  *
+ * Nor may bytes that are safe become unreadable because of others behind them in their page, which is read and
+ * checked as a whole: what is appended in the page where the safe ones end (`seam`: as the file was opened,
+ * or last synced) waits likewise.
+ *
  * Commits: batch_take (flush.c) stops before a buffer of which order_needed says so, and order_begin has
  * the chunks synced in the background; the commit follows when that is known (sync.c calls back). No close
  * waits for it; whoever waits for the commit does. A file that was cut counts as having had bytes
@@ -22,6 +26,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/crc32c.h"
 #include "base/log.h"
 
 #define LOG_MODULE "order"
@@ -31,12 +36,17 @@
 
 /* ---- commits (mu held) ---- */
 
+static uint64_t page_end(uint64_t off)
+{
+    return (off + CRC_BLOCK - 1) / CRC_BLOCK * CRC_BLOCK;
+}
+
 /* Has the file, or had it, other bytes where p goes? */
 static bool displaces(const struct cfile *f, const struct piece *p)
 {
     uint64_t end = p->file_off + p->len, size = f->attr.size;
     struct ext e;
-    if (p->file_off < f->cut)
+    if (p->file_off < f->cut || (p->file_off >= size && p->file_off < page_end(f->seam)))
         return true;
     if (p->file_off >= size)
         return false;
@@ -51,10 +61,12 @@ static bool displaces(const struct cfile *f, const struct piece *p)
 
 bool order_needed(const struct cfile *f, const struct abuf *a)
 {
-    if (a->append || a->wc->safe >= a->chunk_off + a->len)
+    if (a->wc->safe >= a->chunk_off + a->len)
         return false;
     if (a->over)
         return true;
+    if (a->append) /* about there */
+        return f->attr.size < page_end(f->seam);
     for (uint32_t i = 0; i < a->npieces; i++)
         if (displaces(f, &a->pieces[i]))
             return true;

@@ -69,6 +69,8 @@ struct rig {
     int grant_code, commit_code;
     int fail_code;  /* changes come to nothing with it, executed or not, */
     bool fail_done; /* as this says */
+    int create_code;
+    unsigned creates_then; /* known when something was removed or renamed */
     unsigned creates, unlinks, opens_refused, opens;
     bool grace;  /* opens are refused */
     bool leases; /* metad gives some: the file is its opener's alone */
@@ -427,6 +429,7 @@ static void rig_rename(const Replfs__RenameOp *op)
     struct ext e;
     bool over = op->new_name.len == 3 && !memcmp(op->new_name.data, "old", 3);
     rig.renames++;
+    rig.creates_then = rig.creates;
     for (uint64_t at = 0; over && extmap_find(&rig.map, at, &e); at = e.file_off + e.len)
         rig.unsafe += !rig_safe(e.chunk, e.chunk_off, e.len);
 }
@@ -455,10 +458,11 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
     }
     if (op->op_case == REPLFS__META_OP__OP_CREATE) {
         rig.creates++;
-        return 0;
+        return rig.create_code;
     }
     if (op->op_case == REPLFS__META_OP__OP_UNLINK) {
         rig.unlinks++;
+        rig.creates_then = rig.creates;
         return 0;
     }
     if (op->op_case == REPLFS__META_OP__OP_RENAME) {
@@ -640,9 +644,13 @@ static void rig_small(struct rpc_req *req)
     Replfs__CloseReply cl = REPLFS__CLOSE_REPLY__INIT;
     Replfs__ReportBadReply rb = REPLFS__REPORT_BAD_REPLY__INIT;
     Replfs__GetattrReply ga = REPLFS__GETATTR_REPLY__INIT;
+    Replfs__InosReply in = REPLFS__INOS_REPLY__INIT;
     Replfs__Attr a;
     rig_attr(&a);
     ga.attr = &a;
+    in.first = 1000;
+    in.count = 1000;
+    RPC_ENVELOPE(ienv, INOS_REPLY, inos_reply, &in);
     RPC_ENVELOPE(genv, GETATTR_REPLY, getattr_reply, &ga);
     RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
     RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
@@ -655,6 +663,8 @@ static void rig_small(struct rpc_req *req)
             rpc_fail(req, -ERR_SESSION, "scripted");
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CLOSE_REQ) {
         rpc_reply(req, &cenv, NULL);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_INOS_REQ) {
+        rpc_reply(req, &ienv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ) {
         rpc_reply(req, &genv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {

@@ -6,6 +6,8 @@
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define MTIME REPLFS__SETATTR_OP__VALID__MTIME
 
+#define DIR_INO 50u
+
 static uint8_t data[8192];
 
 static int leased_setup(void **st)
@@ -389,6 +391,160 @@ static void test_open_told_in_grace(void **st)
     cfile_close(f);
 }
 
+/* A directory that is ours alone, of which all names are known. */
+static void own_dir(Replfs__Attr *a)
+{
+    replfs__attr__init(a);
+    a->ino = DIR_INO;
+    a->mode = S_IFDIR | 0755;
+    a->nlink = 2;
+    a->change = 1;
+    uint64_t begun = lcache_begin(rig.cl->lcache);
+    lcache_put_attr(rig.cl->lcache, begun, a, 2);
+    lcache_listed(rig.cl->lcache, begun, DIR_INO, 0);
+}
+
+static bool make(const char *name, Replfs__Attr *a)
+{
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+    c.parent = DIR_INO;
+    c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
+    c.mode = S_IFREG | 0644;
+    return client_create_later(rig.cl, &c, a);
+}
+
+/* In a directory that is ours alone, a name of which metad has not heard. */
+static void made_one(void)
+{
+    Replfs__Attr dir, a;
+    own_dir(&dir);
+    rig_set(hold, true);
+    assert_true(make("a", &a));
+    rig_wait(rig.nheld == 1);
+}
+
+static void *remover(void *arg)
+{
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_UNLINK;
+    op.unlink = &u;
+    u.parent = DIR_INO;
+    u.name = (ProtobufCBinaryData){1, (uint8_t *)"a"};
+    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    return NULL;
+}
+
+static void *renamer(void *arg)
+{
+    Replfs__RenameOp r = REPLFS__RENAME_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_RENAME;
+    op.rename = &r;
+    r.parent = r.new_parent = DIR_INO;
+    r.name = (ProtobufCBinaryData){1, (uint8_t *)"a"};
+    r.new_name = (ProtobufCBinaryData){1, (uint8_t *)"b"};
+    r.flags = 1; /* RENAME_NOREPLACE */
+    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    return NULL;
+}
+
+/* A change that is sent directly comes after what is queued of the same names. */
+static void comes_after(void *(*change)(void *), unsigned *seen)
+{
+    pthread_t t;
+    int rc = 1;
+    made_one();
+    assert_int_equal(pthread_create(&t, NULL, change, &rc), 0);
+    usleep(100000); /* it could come too early, but never does */
+    assert_int_equal(rig_number(seen), 0);
+    release();
+    pthread_join(t, NULL);
+    assert_int_equal(rc, 0);
+    assert_int_equal(rig_number(seen), 1);
+    assert_int_equal(rig_get(creates_then), 1);
+}
+
+static void test_unlink_does_not_overtake(void **st)
+{
+    (void)st;
+    comes_after(remover, &rig.unlinks);
+}
+
+static void test_rename_does_not_overtake(void **st)
+{
+    (void)st;
+    comes_after(renamer, &rig.renames);
+}
+
+static void *sizer(void *arg)
+{
+    Replfs__SetattrOp s = REPLFS__SETATTR_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    op.op_case = REPLFS__META_OP__OP_SETATTR;
+    op.setattr = &s;
+    s.ino = RIG_INO;
+    s.valid = MODE;
+    s.mode = 04755; /* setuid: metad decides */
+    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    return NULL;
+}
+
+/* A direct change of attributes first settles what is held back of the inode: bytes, and the mode set after
+ * them. */
+static void test_setattr_settles(void **st)
+{
+    (void)st;
+    pthread_t t;
+    int rc = 1;
+    struct cfile *f = written(5000);
+    set(MODE, 0600, 0);
+    assert_int_equal(pthread_create(&t, NULL, sizer, &rc), 0);
+    rig_wait(rig.nheld >= 1);
+    release();
+    pthread_join(t, NULL);
+    assert_int_equal(rc, 0);
+    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(rig_get(setattrs), 2);
+    assert_int_equal(rig.mode, 04755); /* the last word */
+    cfile_close(f);
+}
+
+/* The lease on a directory was forgotten here, with a name in it on its way: a recall that comes then waits for
+ * the name all the same. */
+static void test_recall_waits_for_names(void **st)
+{
+    (void)st;
+    Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
+    made_one();
+    lcache_drop_all(rig.cl->lcache);
+    m.ino = DIR_INO;
+    RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
+    rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
+    usleep(100000); /* it could be answered too early, but never is */
+    pthread_mutex_lock(&rig.mu);
+    bool early = rig.recalled;
+    pthread_mutex_unlock(&rig.mu);
+    assert_false(early);
+    release();
+    rig_wait(rig.recalled);
+    assert_int_equal(rig_get(creates), 1);
+}
+
+/* A name that was answered, and that metad refuses: whoever syncs its directory is told (fuse/ops_dir.c). */
+static void test_lost_name_is_counted(void **st)
+{
+    (void)st;
+    made_one();
+    unsigned before = client_lost(rig.cl);
+    rig_set(create_code, ENOSPC);
+    release();
+    assert_int_equal(client_settle(rig.cl, DIR_INO), 0);
+    assert_int_equal(client_lost(rig.cl), before + 1);
+    assert_int_equal(client_settle(rig.cl, DIR_INO), 0);
+    assert_int_equal(client_lost(rig.cl), before + 1);
+}
+
 enum { LARGE = 24 };
 
 static void large_done(struct mutation *m, int code, const Replfs__MutationResult *r)
@@ -451,6 +607,11 @@ int main(void)
         T(test_not_done_twice_when_the_log_fails),
         T(test_log_that_cannot_be_written),
         T(test_open_told_in_grace),
+        T(test_unlink_does_not_overtake),
+        T(test_rename_does_not_overtake),
+        T(test_setattr_settles),
+        T(test_recall_waits_for_names),
+        T(test_lost_name_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,12 +67,46 @@ static void test_new_bytes_wait_for_no_disk(void **st)
     struct cfile *f = safe_file();
     unsigned before = syncs();
     mute_syncs(true);
-    put(f, SIZE, 3000);
+    put(f, (SIZE / 4096 + 1) * 4096, 3000);
     assert_int_equal(cfile_flush(f), 0);
     rig_wait(rig.commits == 2);
     assert_int_equal(syncs(), before);
     mute_syncs(false);
     cfile_close(f);
+}
+
+/* A page is read as a whole: what goes behind safe bytes in it must not make them unreadable. */
+static void seam(unsigned flags)
+{
+    struct cfile *f = safe_file();
+    off_t at = SIZE;
+    mute_syncs(true);
+    if (flags) { /* whose writer waits: it gives up, and the bytes get there later */
+        assert_int_equal(cfile_write(f, data, 100, &at, flags), -ERR_TIMEOUT);
+    } else {
+        put(f, SIZE, 100);
+        assert_int_equal(cfile_flush(f), 0);
+    }
+    rig_wait(rig.nmuted >= 2);
+    assert_int_equal(rig_get(commits), 1);
+    mute_syncs(false);
+    rig_wait(rig.commits == 2);
+    put(f, SIZE + 100, 8192); /* beginning in the same page */
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_int_equal(rig_get(unsafe), 0);
+    cfile_close(f);
+}
+
+static void test_seam(void **st)
+{
+    (void)st;
+    seam(0);
+}
+
+static void test_seam_of_appends(void **st)
+{
+    (void)st;
+    seam(CFILE_APPEND);
 }
 
 static void test_truncated_and_written_anew(void **st)
@@ -195,6 +229,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_overwrite),
         T(test_new_bytes_wait_for_no_disk),
+        T(test_seam),
+        T(test_seam_of_appends),
         T(test_truncated_and_written_anew),
         T(test_punched_and_written_anew),
         T(test_close_waits_for_no_disk),
