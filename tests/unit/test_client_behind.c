@@ -457,6 +457,10 @@ static void comes_after(void *(*change)(void *), unsigned *seen)
     made_one();
     assert_int_equal(pthread_create(&t, NULL, change, &rc), 0);
     usleep(100000); /* it could come too early, but never does */
+    pthread_mutex_lock(&rig.mu);
+    size_t sent = rig.nheld;
+    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(sent, 1);
     assert_int_equal(rig_number(seen), 0);
     release();
     pthread_join(t, NULL);
