@@ -21,11 +21,11 @@ echo "on ext4:"
 "${program[@]}" "$ext4" || fail "the program does not hold on ext4"
 
 devcluster up --chunkd 3
-devcluster mount "$mnt"
+devcluster mount "$mnt" -o suid,dev # as on ext4
 ctl setrepl "$mnt" 2
 echo "on replfs:"
 "${program[@]}" --differences "$cases_repo/tests/conform/differences" "$mnt" || fail "replfs behaves otherwise than ext4"
-devcluster mount "$work/mnt2"
+devcluster mount "$work/mnt2" -o suid,dev
 echo "two openers on two mounts:"
 "${program[@]}" --only pair --peer "$work/mnt2" "$mnt" || fail "two mounts are not as one file system"
 expect "what is left behind" "" "$(ls -A "$mnt")"
