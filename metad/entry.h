@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define ENTRY_MAGIC 0x4e455052u /* "RPEN" */
-#define ENTRY_VERSION 2u        /* 2: operations from AtimeOp on */
+#define ENTRY_VERSION 3u        /* 2: operations from AtimeOp on; 3: from IncarnationOp on */
 #define ENTRY_VERSION_MIN 1u
 #define ENTRY_HEADER 24u
 #define ENTRY_MAX_COMMANDS 256u

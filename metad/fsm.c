@@ -91,6 +91,7 @@ void fsm_free(struct fsm *f)
     fsm_oset_fini(&f->orphans, &f->heap);
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
+    fsm_past_fini(f);
     free(f->realms);
     fsm_htab_fini(&f->by_ino);
     fsm_htab_fini(&f->by_name);
@@ -131,7 +132,8 @@ static bool is_internal(const Replfs__MetaOp *op)
 {
     return op->op_case == REPLFS__META_OP__OP_SESSION_OPEN ||
            op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
-           op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD;
+           op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
+           op->op_case == REPLFS__META_OP__OP_INCARNATION;
 }
 
 static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
@@ -175,6 +177,8 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return fsm_op_fallocate(f, op->fallocate, res);
     case REPLFS__META_OP__OP_QUOTA:
         return fsm_op_quota(f, op->quota, res);
+    case REPLFS__META_OP__OP_INCARNATION:
+        return fsm_op_incarnation(f, f->applied, op->incarnation);
     case REPLFS__META_OP__OP__NOT_SET:
     default:
         return -EINVAL;

@@ -7,7 +7,7 @@
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
  * (owners of chunks), fsm_clone.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory,
- * members), fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * members), fsm_past.c (incarnations), fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_H
 #define REPLFS_METAD_FSM_H
@@ -25,6 +25,7 @@
 #define FSM_XATTR_SIZE_MAX (64u << 10) /* of all values of one inode */
 #define FSM_XATTR_LIST_MAX (64u << 10) /* of all names of one inode, each with a NUL */
 #define FSM_QUOTAS_MAX 4095u
+#define FSM_INCARNATIONS_MAX 4096u /* starts of metad that are remembered */
 
 struct fsm;
 int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
@@ -102,6 +103,19 @@ bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const ch
 bool fsm_orphan_next(struct fsm *f, uint64_t after, uint64_t *ino);
 uint64_t fsm_applied(struct fsm *f); /* index of the last command */
 void fsm_reserved(struct fsm *f, uint64_t *chunk_upto, uint64_t *ino_upto);
+/* A place in the history of metadata: the start of metad that made it (IncarnationOp), and the
+ * position of the newest command by then. Peers are told it, remember it, and tell it when they come
+ * back: a metad that has not been there itself runs from an older copy of its directory. */
+struct fsm_mark {
+    uint64_t incarnation; /* 0: none, of a time before there were any */
+    uint64_t position;
+};
+void fsm_mark(struct fsm *f, struct fsm_mark *out); /* of this state, now */
+/* Whether m is in this state's own past. Of incarnations longer ago than FSM_INCARNATIONS_MAX starts
+ * only the position is compared. */
+bool fsm_mark_known(struct fsm *f, const struct fsm_mark *m);
+/* The incarnations before the present one, newest first, at most max. Returns how many. */
+size_t fsm_ancestors(struct fsm *f, uint64_t *out, size_t max);
 struct fsm_counts {
     uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans;
     uint64_t reserved; /* by fallocate and not written yet, times the goal: not in bytes */

@@ -24,6 +24,8 @@
  *            version 2 several inodes may name one chunk, and chunk 0 is a reserved range)
  *   XATTR    u64 ino; str8 name; u32 length; value of that length (since version 2)
  *   QUOTA    u16 realm; u64 ino of the tree's root; u64 most bytes; u64 most inodes (0: no limit)
+ *   INCARNATION  u64 incarnation; u64 position where it began; u64 chunk ids reserved by then
+ *            (ascending by position; since version 3)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
@@ -32,7 +34,7 @@
 #define REPLFS_METAD_FSM_FORMAT_H
 
 #define CKPT_MAGIC "RPLFSCKP"
-#define CKPT_VERSION 2u
+#define CKPT_VERSION 3u
 #define CKPT_VERSION_MIN 1u
 #define CKPT_HEADER 32u
 #define CKPT_SECTION 20u
@@ -50,8 +52,9 @@ enum ckpt_type {
     CKPT_DENTRY = 6,
     CKPT_CHUNK = 7,
     CKPT_EXTENT = 8,
-    CKPT_XATTR = 9,  /* since version 2 */
-    CKPT_QUOTA = 10, /* since version 2 */
+    CKPT_XATTR = 9,        /* since version 2 */
+    CKPT_QUOTA = 10,       /* since version 2 */
+    CKPT_INCARNATION = 11, /* since version 3 */
     CKPT_END = 255,
 };
 #endif

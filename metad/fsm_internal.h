@@ -116,6 +116,12 @@ struct fsm_realm {
     uint16_t parent;                /* the realm around it, 0: none */
 };
 
+/* One start of metad (fsm_past.c). */
+struct fsm_incarnation {
+    uint64_t id, begin;  /* begin: position of its IncarnationOp */
+    uint64_t chunk_from; /* chunk_upto by then: what it reserved itself is above */
+};
+
 struct fsm {
     pthread_rwlock_t lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
@@ -129,6 +135,8 @@ struct fsm {
     uint32_t nmembers, members_cap;
     struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
     uint32_t nrealms;
+    struct fsm_incarnation *past; /* ascending begin; the newest FSM_INCARNATIONS_MAX */
+    uint32_t npast, past_cap;
     uint64_t applied, change, chunk_upto, ino_upto;
     struct fsm_counts n;
     struct fsm_hooks hooks;
@@ -308,4 +316,10 @@ int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op);
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);
 void fsm_sessions_free(struct fsm *f);
+
+/* ---- fsm_past.c ---- */
+int fsm_op_incarnation(struct fsm *f, uint64_t position, const Replfs__IncarnationOp *op);
+/* From a checkpoint: false when it is out of order or there twice. */
+bool fsm_past_load(struct fsm *f, const struct fsm_incarnation *i);
+void fsm_past_fini(struct fsm *f);
 #endif

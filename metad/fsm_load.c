@@ -61,6 +61,8 @@ static const char *type_name(uint32_t type)
         return "extended attributes";
     case CKPT_QUOTA:
         return "quotas";
+    case CKPT_INCARNATION:
+        return "incarnations";
     case CKPT_END:
         return "end";
     default:
@@ -436,6 +438,17 @@ static int load_quota(struct loader *l)
     return 0;
 }
 
+static int load_incarnation(struct loader *l)
+{
+    struct fsm_incarnation i = {.id = get64(l)};
+
+    i.begin = get64(l);
+    i.chunk_from = get64(l);
+    if (l->bad || !fsm_past_load(l->f, &i))
+        return corrupt(l, "malformed incarnation, out of order, or there twice");
+    return 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -468,6 +481,8 @@ static int load_record(struct loader *l)
         return load_xattr(l);
     case CKPT_QUOTA:
         return load_quota(l);
+    case CKPT_INCARNATION:
+        return load_incarnation(l);
     case CKPT_END:
         return load_end(l);
     default:

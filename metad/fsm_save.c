@@ -269,6 +269,17 @@ static void walk_xattrs(const struct fsm *f, struct sink *s)
     }
 }
 
+static void walk_past(const struct fsm *f, struct sink *s)
+{
+    for (uint32_t k = 0; k < f->npast; k++) {
+        begin(s, CKPT_INCARNATION);
+        put64(s, f->past[k].id);
+        put64(s, f->past[k].begin);
+        put64(s, f->past[k].chunk_from);
+        end(s);
+    }
+}
+
 static void walk(struct fsm *f, struct sink *s)
 {
     begin(s, CKPT_META);
@@ -301,6 +312,7 @@ static void walk(struct fsm *f, struct sink *s)
         put64(s, f->realms[r].max_inodes);
         end(s);
     }
+    walk_past(f, s);
 }
 
 int fsm_save(struct fsm *f, int fd)

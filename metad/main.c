@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/run.h"
+#include "incarnation.h"
 #include "service.h"
 
 #define LOG_MODULE "metad"
@@ -231,6 +232,8 @@ static int start_state(struct metad *d)
         log_cfg.fsm = d->fsm;
         rv = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
+    if (rv == 0)
+        rv = incarnation_begin(d->mlog);
     if (rv == 0)
         rv = ids_new(d->fsm, d->mlog, &d->ids);
     if (rv == 0) {

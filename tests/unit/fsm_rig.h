@@ -252,6 +252,13 @@ static inline int rig_reserve(struct rig *r, uint64_t chunk_upto, uint64_t ino_u
     return RIG_OP(r, RESERVE, reserve, &o);
 }
 
+static inline int rig_incarnation(struct rig *r, uint64_t id)
+{
+    Replfs__IncarnationOp o = REPLFS__INCARNATION_OP__INIT;
+    o.incarnation = id;
+    return RIG_LEADER_OP(r, INCARNATION, incarnation, &o);
+}
+
 static inline int rig_session_open(struct rig *r, uint64_t id)
 {
     Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;

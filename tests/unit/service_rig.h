@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "metad/incarnation.h"
 #include "metad/service.h"
 #include "tests/unit/tree.h"
 
@@ -54,6 +55,7 @@ static void start_metad(void)
     assert_int_equal(fsm_new(&md.fsm), 0);
     log_cfg.fsm = md.fsm;
     assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
+    assert_int_equal(incarnation_begin(md.mlog), 0);
     assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
     opens_cfg.fsm = md.fsm;
     opens_cfg.mlog = md.mlog;
