@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "seen.h"
 
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
@@ -54,6 +55,7 @@ struct heartbeat {
     struct inventory_item *batch; /* taken, not acknowledged */
     size_t nbatch;
     struct disk_info *infos;
+    struct seen seen;
     bool want_report, was_ready, lost_logged;
 };
 
@@ -210,6 +212,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     hb.changes = recs.list;
     hb.n_changes = recs.n;
     hb.seq = ++h->seq;
+    hb.chunk_upto = seen_chunk_upto(&h->seen, h->cfg.disks);
     inventory_told(inv, &hb.digest, &hb.count);
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &hb);
     struct rpc_result res;
@@ -218,6 +221,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
         const Replfs__HeartbeatReply *rep = res.rep->heartbeat_reply;
         serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
         h->want_report |= with_changes && rep->want_report;
+        seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
         if (with_changes)
             h->nbatch = 0;
     } else {
@@ -288,6 +292,7 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         return -ERR_SHUTDOWN;
     }
     serve_identity(h->cfg.service, rep->cluster, rep->chunkd);
+    seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     return 0;
 }
 
@@ -333,6 +338,8 @@ static int register_at(struct heartbeat *h, const char *addr)
     r.addr = h->addr;
     r.disks = stats;
     r.n_disks = disks_count(h->cfg.disks);
+    Replfs__Standing newest, astray;
+    seen_fill(&h->seen, h->cfg.disks, &r, &newest, &astray);
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     rc = call(h, &env, REPLFS__ENVELOPE__BODY_REGISTER_REPLY, &res);
     if (rc == 0)
@@ -400,8 +407,10 @@ static void beat_until_lost(struct heartbeat *h)
 static void *heartbeat_main(void *arg)
 {
     struct heartbeat *h = arg;
+    seen_load(&h->seen, h->cfg.disks);
     while (find_metad(h))
         beat_until_lost(h);
+    seen_save(&h->seen, h->cfg.disks, true);
     return NULL;
 }
 

@@ -92,6 +92,8 @@ int ctl_server_allows(const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
     case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
     case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
+    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
         return 0;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
@@ -190,11 +192,20 @@ static int run_mutation(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, 
     return 0;
 }
 
+/* Shows what others wrote, or decides for all. */
+static bool is_for_root(const Replfs__Envelope *req)
+{
+    return req->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REQ ||
+           req->body_case == REPLFS__ENVELOPE__BODY_QUARANTINE_REQ;
+}
+
 static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__Envelope *req,
                         struct ctl_msg *out)
 {
     uint64_t flush = 0;
     struct rpc_result r = {0};
+    if (uid && is_for_root(req))
+        return -EPERM;
     if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
         return -EPERM; /* paths that the caller perhaps may not see */
     if (req->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {

@@ -396,11 +396,11 @@ bool nodes_no_room(struct nodes *n, uint64_t bytes)
     return !n->settling && total && bytes > avail;
 }
 
-void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t writer, uint32_t rights,
                uint8_t out[CAP_LEN])
 {
     uint32_t expiry = (uint32_t)(clock_wall() / NSEC_PER_SEC) + 3600;
-    cap_make(&n->cap_key, chunk, session, rights, expiry, out);
+    cap_make(&n->cap_key, chunk, session, writer, rights, expiry, out);
 }
 
 size_t nodes_missing(struct nodes *n, char ***out)

@@ -30,6 +30,9 @@ struct nodes_config {
     void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
     void (*session_closed)(void *arg, uint64_t session);        /* may be NULL */
     void *hook_arg;
+    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
+    void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
+    void *ids_arg;
 };
 int nodes_new(const struct nodes_config *cfg,
               struct nodes **out); /* sets the fsm hooks, starts its thread */
@@ -55,7 +58,7 @@ void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint6
  * have no room. */
 bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
-void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t writer, uint32_t rights,
                uint8_t out[CAP_LEN]);
 void nodes_space(struct nodes *n, uint64_t *total,
                  uint64_t *avail); /* raw bytes over all live disks */
@@ -65,6 +68,8 @@ bool nodes_no_room(struct nodes *n, uint64_t bytes);
 void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_recover(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
 /* Names of chunkds that are down, for messages; malloc'ed strings, caller frees. */
 size_t nodes_missing(struct nodes *n, char ***out);

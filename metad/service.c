@@ -40,6 +40,16 @@ static void node_converge(struct service *s, struct rpc_req *req)
     nodes_rpc_converge(s->cfg.nodes, req);
 }
 
+static void node_recover(struct service *s, struct rpc_req *req)
+{
+    nodes_rpc_recover(s->cfg.nodes, req);
+}
+
+static void node_quarantine(struct service *s, struct rpc_req *req)
+{
+    nodes_rpc_quarantine(s->cfg.nodes, req);
+}
+
 static const struct row {
     Replfs__Envelope__BodyCase body;
     unsigned roles;
@@ -75,6 +85,8 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_INFO_REQ, CLIENTS, node_info},
     {REPLFS__ENVELOPE__BODY_CONVERGE_REQ, CLIENTS, node_converge},
     {REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ, CLIENTS, service_quota_list},
+    {REPLFS__ENVELOPE__BODY_RECOVER_REQ, CLIENTS, node_recover},
+    {REPLFS__ENVELOPE__BODY_QUARANTINE_REQ, CLIENTS, node_quarantine},
 };
 
 static void on_request(void *arg, struct rpc_req *req)

@@ -78,8 +78,9 @@ struct chunkd {
     unsigned nchanges;
     uint64_t seq, digest, reports;
     unsigned copies, deletes, verifies;
-    bool silent; /* no heartbeats */
-    bool refuse; /* orders fail */
+    Replfs__Standing seen; /* told at registration */
+    bool silent;           /* no heartbeats */
+    bool refuse;           /* orders fail */
 };
 
 struct fixture {
@@ -155,7 +156,8 @@ static void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderR
         break;
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
         for (size_t i = 0; i < o->delete_chunks->n_chunks; i++) {
-            if (find_held(k, o->delete_chunks->chunks[i]))
+            h = find_held(k, o->delete_chunks->chunks[i]);
+            if (h && h->session == o->delete_chunks->sessions[i])
                 hold(k, o->delete_chunks->chunks[i], 0, 0);
             k->deletes++;
         }
@@ -212,6 +214,7 @@ static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struc
     r.addr = addr;
     r.disks = disks;
     r.n_disks = 1;
+    r.seen = k->seen.incarnation ? &k->seen : NULL;
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc) {
@@ -348,6 +351,12 @@ static void server_request(void *arg, struct rpc_req *req)
         break;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         nodes_rpc_converge(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
+        nodes_rpc_recover(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
+        nodes_rpc_quarantine(f->nodes, req);
         break;
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
         nodes_rpc_nodes(f->nodes, req);
@@ -491,7 +500,7 @@ static bool has_copies(void *arg)
     return ok == w->ok && !other;
 }
 
-static bool all_reported(void *arg)
+__attribute__((unused)) static bool all_reported(void *arg)
 {
     bool all = true;
     fsm_rdlock(fx->mlog.fsm);

@@ -145,7 +145,7 @@ static void garbage_goes_when_it_is_sure(void **state)
     close_session(88);
     wait_until(nobody_holds, &young, "the closed session's chunk to go");
     assert_int_equal(held_by(future), 1); /* the log never gave that number */
-    assert_true(has_problem("log-behind", 2));
+    assert_true(has_problem("quarantine", 1));
 }
 
 static void freed_chunk_is_deleted(void **state)
