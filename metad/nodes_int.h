@@ -110,7 +110,10 @@ struct order {
 struct job {
     struct repairq_item it;
     enum repair_kind kind;
-    uint32_t verified[REPAIR_COPIES_MAX];
+    struct job_verified { /* checked by this job and found good */
+        uint32_t chunkd;
+        bool proven; /* every byte of it */
+    } verified[REPAIR_COPIES_MAX];
     unsigned nverified;
     unsigned steps;
 };

@@ -32,6 +32,7 @@
 #define LOG_MODULE "nodes"
 #define POP_SLICE 512u /* queue items looked at in one turn under the locks */
 #define STEPS_MAX 64u  /* of one job: more means the planner and we disagree */
+#define PROOF_LASTS (60 * NSEC_PER_SEC)
 
 /* ---- the planner's view of a chunk ---- */
 
@@ -71,6 +72,18 @@ void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
 
 /* ---- jobs ---- */
 
+static void job_verified(struct job *j, uint32_t chunkd, bool proven)
+{
+    unsigned i = 0;
+    while (i < j->nverified && j->verified[i].chunkd != chunkd)
+        i++;
+    if (i == REPAIR_COPIES_MAX)
+        return;
+    if (i == j->nverified)
+        j->verified[j->nverified++] = (struct job_verified){.chunkd = chunkd};
+    j->verified[i].proven |= proven;
+}
+
 static struct job *job_new(const struct repairq_item *it, struct fsm_chunk *c)
 {
     struct job *j = calloc(1, sizeof *j);
@@ -78,8 +91,23 @@ static struct job *job_new(const struct repairq_item *it, struct fsm_chunk *c)
         abort();
     j->it = *it;
     j->kind = it->kind;
+    bool fresh = clock_mono() - it->proven_at < PROOF_LASTS;
+    for (unsigned i = 0; i < 2 && fresh && it->proven[i]; i++)
+        job_verified(j, it->proven[i], true);
     c->soft_flags = (uint8_t)((c->soft_flags | SOFT_BUSY) & ~SOFT_AGAIN);
     return j;
+}
+
+/* It goes back to the queue for want of a free place: what it read in full need not be read again. */
+static void job_remember(struct job *j)
+{
+    unsigned k = 0;
+    bool old = j->it.proven[0] && clock_mono() - j->it.proven_at < PROOF_LASTS;
+    j->it.proven_at = old ? j->it.proven_at : clock_mono();
+    j->it.proven[0] = j->it.proven[1] = 0;
+    for (unsigned i = 0; i < j->nverified && k < 2; i++)
+        if (j->verified[i].proven)
+            j->it.proven[k++] = j->verified[i].chunkd;
 }
 
 /* c may be NULL: freed meanwhile. */
@@ -121,19 +149,10 @@ static void job_failed(struct nodes *n, struct job *j, struct fsm_chunk *c, cons
     job_requeue(n, j, c, clock_mono() + repairq_backoff(j->it.fails));
 }
 
-static void job_verified(struct job *j, uint32_t chunkd)
-{
-    for (unsigned i = 0; i < j->nverified; i++)
-        if (j->verified[i] == chunkd)
-            return;
-    if (j->nverified < REPAIR_COPIES_MAX)
-        j->verified[j->nverified++] = chunkd;
-}
-
 static void job_doubted(struct job *j, uint32_t chunkd)
 {
     for (unsigned i = 0; i < j->nverified; i++)
-        if (j->verified[i] == chunkd)
+        if (j->verified[i].chunkd == chunkd)
             j->verified[i] = j->verified[--j->nverified];
 }
 
@@ -263,7 +282,10 @@ static void mark_verified(const struct job *j, struct repair_chunk *v)
 {
     for (unsigned i = 0; i < v->n; i++)
         for (unsigned k = 0; k < j->nverified; k++)
-            v->copy[i].verified |= v->copy[i].chunkd == j->verified[k];
+            if (v->copy[i].chunkd == j->verified[k].chunkd) {
+                v->copy[i].verified = true;
+                v->copy[i].proven |= j->verified[k].proven;
+            }
 }
 
 static void note_waiting(struct nodes *n, enum repair_kind kind, const char *why)
@@ -272,8 +294,8 @@ static void note_waiting(struct nodes *n, enum repair_kind kind, const char *why
     n->stat[kind].nwaiting++;
 }
 
-/* Whether d has its fill of verifications. A job that has some behind it goes on: sent back to the
- * queue it would have to do them again. */
+/* Whether d has its fill of verifications. A job that has some behind it goes on with quick ones:
+ * sent back to the queue it would have to do them again. What it read in full is remembered. */
 static bool checks_full(const struct nodes *n, const struct node *d, const struct job *j,
                         bool quick)
 {
@@ -321,6 +343,7 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
                 return false;
             /* fall through */
         case REPAIR_BUSY:
+            job_remember(j);
             c->soft_flags &= (uint8_t) ~(SOFT_BUSY | SOFT_AGAIN);
             repairq_unpop(n->queue, &j->it);
             free(j);
@@ -350,7 +373,7 @@ static void copy_result(struct nodes *n, struct order *o, struct job *j, struct 
         bool whole = o->len >= c->len;
         reports_loc_set(n, c, o->chunkd, o->disk, whole ? COPY_OK : COPY_SHORT);
         if (whole)
-            job_verified(j, o->chunkd);
+            job_verified(j, o->chunkd, true);
         job_go_on(n, j, c);
         return;
     }
@@ -385,7 +408,7 @@ static void verify_result(struct nodes *n, struct order *o, struct job *j, struc
     } else if (l && !o->code) {
         l->state = o->good_len >= c->len ? COPY_OK : COPY_SHORT;
         if (l->state == COPY_OK)
-            job_verified(j, o->chunkd);
+            job_verified(j, o->chunkd, !o->quick);
     } else if (l && o->code == -ERR_NO_CHUNK) {
         reports_loc_deleted(n, c, o->chunkd);
     } else if (o->code) {
@@ -527,7 +550,7 @@ void orders_pop_slice(struct nodes *n, int64_t now)
         struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, it.chunk);
         if (!c || (c->soft_flags & SOFT_BUSY))
             continue; /* freed, or its job looks again by itself */
-        if (job_go_on(n, job_new(&it, c), c) && repairq_remove(n->queue, it.chunk))
+        if (job_go_on(n, job_new(&it, c), c) && repairq_take(n->queue, it.chunk, &it))
             blocked[nblocked++] = it;
     }
     while (nblocked)

@@ -7,8 +7,9 @@
  *                                     to a computer that has one already; else WAIT. No source:
  *                                     WAIT or LOST
  *   4. two good ones on a computer -> COPY to another that could take it (a move: 5 ends it)
- *   5. more than goal, or bad ones -> VERIFY the ones that stay, then DROP: bad ones first, then
- *      left over                      those sharing a computer, then the fullest chunkd's
+ *   5. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
+ *      left over                      others the length), then DROP: bad ones first, then those
+ *                                     sharing a computer, then the fullest chunkd's
  *   6. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
@@ -16,7 +17,8 @@
  * counts for nothing.
  *
  * Invariants: DROP is decided only when at least goal (hence one) other copies are good, in reach
- * and verified in this round, so the last good copy is never dropped. Each act brings the chunk
+ * and verified in this round, two of them (or all, when fewer stay) byte for byte: a length tells
+ * nothing of rot, and what is dropped may be the last good copy. Each act brings the chunk
  * nearer to its goal and no rule undoes another (a move is dropped from the crowded computer, never
  * from the new one), so a chunk left alone settles after at most 2 * (copies + goal) acts. */
 #include "repair.h"
@@ -25,6 +27,7 @@
 #include <string.h>
 
 #define HEADROOM (64ull << 20)
+#define PROVEN_MIN 2u /* copies read in full, of those that stay, before one is dropped */
 
 const char *const repair_kind_name[REPAIR_KINDS] = {"repair", "move", "drop", "verify"};
 
@@ -330,6 +333,30 @@ pick_victim(const struct repair_ctx *x, const struct repair_chunk *c, const stru
     return victim;
 }
 
+/* The next of the copies that stay that has to be checked before victim goes. False: none. */
+static bool check_survivors(const struct repair_ctx *x, const struct repair_chunk *c,
+                            const struct repair_copy *victim, struct repair_decision *d)
+{
+    const struct repair_copy *unproven = NULL, *unverified = NULL;
+    unsigned proven = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        if (p == victim || !good_up(x, p))
+            continue;
+        proven += p->proven;
+        if (!p->proven && !unproven)
+            unproven = p;
+        if (!p->proven && !p->verified && !unverified)
+            unverified = p;
+    }
+    bool whole = proven < PROVEN_MIN && unproven;
+    if (!whole && !unverified)
+        return false;
+    decide_verify(d, whole ? unproven : unverified, !whole,
+                  "checking the copies that stay before one is dropped");
+    return true;
+}
+
 static void above_goal(const struct repair_ctx *x, const struct repair_chunk *c,
                        const struct repair_tally *t, struct repair_decision *d)
 {
@@ -339,13 +366,8 @@ static void above_goal(const struct repair_ctx *x, const struct repair_chunk *c,
         decide(d, REPAIR_WAIT, "surplus copies stay until the suspect chunkds are back or dead");
         return;
     }
-    for (unsigned i = 0; i < c->n; i++) {
-        const struct repair_copy *p = &c->copy[i];
-        if (p != victim && good_up(x, p) && !p->verified) {
-            decide_verify(d, p, true, "checking the copies that stay before one is dropped");
-            return;
-        }
-    }
+    if (check_survivors(x, c, victim, d))
+        return;
     decide(d, REPAIR_DROP, "dropping a copy that is not needed");
     d->target = victim->chunkd;
 }

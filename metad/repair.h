@@ -22,7 +22,9 @@ struct repair_copy {
     uint32_t chunkd;
     uint8_t disk;
     uint8_t state; /* enum repair_state */
-    bool verified; /* checked since the chunk's present round of decisions began */
+    /* in the chunk's present round of decisions: */
+    bool verified; /* its length was checked */
+    bool proven;   /* every byte of it was read, or has just been written */
 };
 struct repair_chunk {
     uint32_t len;

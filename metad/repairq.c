@@ -201,6 +201,10 @@ static struct repairq_item merge(const struct repairq_item *old, const struct re
     m.since = old->since;
     m.due = it->due <= it->since || old->due > it->due ? old->due : it->due;
     m.fails = old->fails > it->fails ? old->fails : it->fails;
+    if (old->proven_at > it->proven_at) {
+        m.proven_at = old->proven_at;
+        memcpy(m.proven, old->proven, sizeof m.proven);
+    }
     return m;
 }
 
@@ -266,9 +270,16 @@ bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out)
 
 bool repairq_remove(struct repairq *q, uint64_t chunk)
 {
+    struct repairq_item gone;
+    return repairq_take(q, chunk, &gone);
+}
+
+bool repairq_take(struct repairq *q, uint64_t chunk, struct repairq_item *out)
+{
     uint32_t i;
     if (!u64map_get(&q->index, chunk, &i))
         return false;
+    *out = q->slab[i].it;
     detach(q, i);
     discard(q, i);
     return true;

@@ -13,6 +13,10 @@ struct repairq_item {
     uint8_t prio;  /* 0 .. REPAIR_PRIO_MAX - 1 */
     uint8_t kind;  /* enum repair_kind */
     uint8_t fails; /* attempts that failed, for backoff */
+    /* chunkds whose copies the last attempt read in full before it had to stop for want of a free
+     * place, and when: the next need not read them again; 0: none */
+    uint32_t proven[2];
+    int64_t proven_at;
 };
 struct repairq;
 struct repairq *repairq_new(void);
@@ -26,6 +30,8 @@ void repairq_unpop(struct repairq *q, const struct repairq_item *it);
 /* Takes out the most urgent one that is due. */
 bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out);
 bool repairq_remove(struct repairq *q, uint64_t chunk);
+/* Removes, and says what was there. */
+bool repairq_take(struct repairq *q, uint64_t chunk, struct repairq_item *out);
 bool repairq_has(const struct repairq *q, uint64_t chunk);
 size_t repairq_count(const struct repairq *q);
 void repairq_stat(const struct repairq *q, enum repair_kind kind, uint64_t *n, uint64_t *bytes);

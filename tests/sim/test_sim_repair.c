@@ -37,6 +37,7 @@ struct copy {
     bool real, good; /* the truth */
     uint8_t belief;  /* enum repair_state or NONE */
     bool verified;   /* in the running job */
+    bool proven;     /* likewise, every byte */
 };
 struct chunk {
     uint64_t id;
@@ -148,7 +149,8 @@ static void view(const struct chunk *c, struct repair_chunk *v)
         if (c->copy[i].belief != NONE)
             v->copy[v->n++] = (struct repair_copy){.chunkd = c->copy[i].chunkd,
                                                    .state = c->copy[i].belief,
-                                                   .verified = c->copy[i].verified};
+                                                   .verified = c->copy[i].verified,
+                                                   .proven = c->copy[i].proven};
 }
 
 static void consider(struct world *w, struct chunk *c)
@@ -173,15 +175,23 @@ static void consider(struct world *w, struct chunk *c)
 
 /* ---- jobs, as orders.c runs them ---- */
 
-static void end_job(struct world *w, struct chunk *c)
+/* Back to the queue for want of a free place: what was read in full is remembered. */
+static void pause_job(struct world *w, struct chunk *c)
 {
     c->busy = false;
     for (unsigned i = 0; i < c->n; i++)
-        c->copy[i].verified = false;
+        c->copy[i].verified = c->copy[i].proven;
     tidy(c);
     if (c->again)
         consider(w, c);
     c->again = false;
+}
+
+static void end_job(struct world *w, struct chunk *c)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        c->copy[i].proven = false;
+    pause_job(w, c);
 }
 
 static void start(struct world *w, struct chunk *c, const struct repair_decision *d)
@@ -233,7 +243,7 @@ static bool go_on(struct world *w, struct chunk *c)
             return true;
         case REPAIR_VERIFY:
             if (!d.quick && w->node[d.target].jobs >= w->node[d.target].max_jobs) {
-                end_job(w, c);
+                pause_job(w, c);
                 return false;
             }
             start(w, c, &d);
@@ -243,7 +253,7 @@ static bool go_on(struct world *w, struct chunk *c)
             start(w, c, &d);
             return true;
         case REPAIR_BUSY:
-            end_job(w, c);
+            pause_job(w, c);
             return false;
         default:
             end_job(w, c);
@@ -293,13 +303,14 @@ static void believe(const struct job *j, struct chunk *c)
     struct copy *p = get_copy(c, j->target);
     if (j->act == REPAIR_COPY) {
         p->belief = REPAIR_OK;
-        p->verified = true;
+        p->verified = p->proven = true;
     } else if (j->act == REPAIR_DROP) {
         p->belief = NONE;
     } else {
         bool fine = p->real && (p->good || j->quick);
         p->belief = !p->real ? NONE : fine ? REPAIR_OK : REPAIR_BAD;
         p->verified = fine;
+        p->proven = fine && !j->quick;
     }
 }
 

@@ -121,12 +121,12 @@ static void shares_a_host_when_it_must_and_moves_when_it_can(void **state)
     assert_int_equal(d.kind, REPAIR_KIND_MOVE);
     assert_int_equal(d.target, 3);
     copy(3, REPAIR_OK);
-    c.copy[2].verified = true;
-    node[2].avail = GIB; /* fuller than 1: goes */
+    c.copy[2].verified = c.copy[2].proven = true; /* just written there */
+    node[2].avail = GIB;                          /* fuller than 1: goes */
     assert_int_equal(decide(), REPAIR_VERIFY);
     assert_int_equal(d.target, 1);
-    assert_true(d.quick);
-    c.copy[0].verified = true;
+    assert_false(d.quick);
+    c.copy[0].proven = true;
     assert_int_equal(decide(), REPAIR_DROP);
     assert_int_equal(d.target, 2);
     c.copy[1] = c.copy[2];
@@ -143,12 +143,47 @@ static void checks_before_dropping_surplus(void **state)
     copy(2, REPAIR_OK);
     copy(3, REPAIR_OK);
     node[2].avail = GIB;
+    c.copy[0].verified = c.copy[2].verified = true; /* right length: of the bytes it says nothing */
     assert_int_equal(decide(), REPAIR_VERIFY);
     assert_int_equal(d.target, 1);
-    c.copy[0].verified = true;
+    assert_false(d.quick);
+    c.copy[0].proven = true;
     assert_int_equal(decide(), REPAIR_VERIFY);
     assert_int_equal(d.target, 3);
+    assert_false(d.quick);
+    c.copy[2].proven = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+}
+
+/* Every byte of two of those that stay; of more, the length is enough. */
+static void last_copies_are_read_before_a_drop(void **state)
+{
+    (void)state;
+    make(4, 3);
+    for (uint32_t i = 1; i <= 4; i++)
+        copy(i, REPAIR_OK);
+    node[4].avail = GIB;
+    c.copy[0].proven = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 2);
+    assert_false(d.quick);
+    c.copy[1].proven = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 3);
+    assert_true(d.quick);
     c.copy[2].verified = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 4);
+    /* a bad one goes only after the same checks, and one that rotted is never what justifies it */
+    make(3, 1);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_BAD);
+    c.copy[0].verified = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 1);
+    assert_false(d.quick);
+    c.copy[0].proven = true;
     assert_int_equal(decide(), REPAIR_DROP);
     assert_int_equal(d.target, 2);
 }
@@ -159,7 +194,7 @@ static void suspect_copy_justifies_no_drop(void **state)
     make(3, 2);
     for (uint32_t i = 1; i <= 3; i++) {
         copy(i, REPAIR_OK);
-        c.copy[i - 1].verified = true;
+        c.copy[i - 1].proven = true;
     }
     node[3].state = SUSPECT;
     assert_int_equal(decide(), REPAIR_WAIT);
@@ -190,7 +225,7 @@ static void bad_copy_dropped_once_goal_is_reached(void **state)
     copy(1, REPAIR_OK);
     copy(2, REPAIR_BAD);
     copy(3, REPAIR_OK);
-    c.copy[0].verified = c.copy[2].verified = true;
+    c.copy[0].proven = c.copy[2].proven = true;
     assert_int_equal(decide(), REPAIR_DROP);
     assert_int_equal(d.target, 2);
 }
@@ -236,7 +271,7 @@ static void doomed_copy_is_revived_rather_than_lost(void **state)
     assert_int_equal(d.target, 2);
     assert_false(d.quick);
     node[1].state = UP;
-    c.copy[0].verified = true;
+    c.copy[0].proven = true;
     assert_int_equal(decide(), REPAIR_DROP);
     assert_int_equal(d.target, 2);
 }
@@ -379,6 +414,7 @@ int main(void)
         cmocka_unit_test(waits_with_a_reason_when_no_host_is_left),
         cmocka_unit_test(shares_a_host_when_it_must_and_moves_when_it_can),
         cmocka_unit_test(checks_before_dropping_surplus),
+        cmocka_unit_test(last_copies_are_read_before_a_drop),
         cmocka_unit_test(suspect_copy_justifies_no_drop),
         cmocka_unit_test(bad_copy_replaced_elsewhere_or_in_place),
         cmocka_unit_test(bad_copy_dropped_once_goal_is_reached),
