@@ -324,6 +324,12 @@ struct exts {
     size_t n, cap;
 };
 
+static bool continues(const struct ext *a, const struct ext *b)
+{
+    return a->file_off + a->len == b->file_off && a->chunk == b->chunk &&
+           (uint64_t)a->chunk_off + a->len == b->chunk_off && a->len <= FSM_CHUNK_MAX - b->len;
+}
+
 static int exts_add(struct exts *x, const struct ext *e)
 {
     if (x->n == EXTS_MAX)
@@ -338,11 +344,14 @@ static int exts_add(struct exts *x, const struct ext *e)
     return 0;
 }
 
-/* Of e, the parts where the file still shows what they are a copy of. */
+/* Of e, the parts where the file still shows what they are a copy of. Parts that continue each
+ * other are one: how the map's extents happen to be joined says when they were written, and a limit
+ * must not depend on that. */
 static int exts_add_over(struct exts *x, const struct extmap *map, const Replfs__CommitOp *op,
                          const struct ext *e)
 {
     uint64_t pos = e->file_off, end = pos + e->len;
+    size_t first = x->n;
     struct ext old;
     int r = 0;
 
@@ -351,8 +360,11 @@ static int exts_add_over(struct exts *x, const struct extmap *map, const Replfs_
         uint64_t to = old.file_off + old.len < end ? old.file_off + old.len : end;
         struct ext part = {from, e->chunk, e->chunk_off + (uint32_t)(from - e->file_off),
                            (uint32_t)(to - from)};
-        if (old.chunk == op->over &&
-            (uint64_t)old.chunk_off - old.file_off == (uint64_t)op->over_shift)
+        bool same = old.chunk == op->over &&
+                    (uint64_t)old.chunk_off - old.file_off == (uint64_t)op->over_shift;
+        if (same && x->n > first && continues(&x->v[x->n - 1], &part))
+            x->v[x->n - 1].len += part.len;
+        else if (same)
             r = exts_add(x, &part);
         pos = to;
     }

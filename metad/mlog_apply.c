@@ -19,7 +19,21 @@
 #define LOG_MODULE "mlog"
 #define ARENA_BYTES (1u << 20)
 
-/* ---- arena: what does not fit comes from the heap ---- */
+/* ---- arena: what does not fit comes from the heap ----
+ *
+ * Without memory the process ends: were it told to protobuf-c, a command that all other metads
+ * execute would look malformed here, and this one's state would be another from then on. */
+
+static void *take(size_t size)
+{
+    void *p = malloc(size);
+
+    if (p == NULL) {
+        log_error("out of memory while applying the log");
+        abort();
+    }
+    return p;
+}
 
 static void *arena_alloc(void *data, size_t size)
 {
@@ -27,9 +41,9 @@ static void *arena_alloc(void *data, size_t size)
     size_t want = (size + 15u) & ~(size_t)15u;
 
     if (m->arena == NULL)
-        m->arena = malloc(ARENA_BYTES);
-    if (m->arena == NULL || want > ARENA_BYTES - m->arena_pos)
-        return malloc(size);
+        m->arena = take(ARENA_BYTES);
+    if (want > ARENA_BYTES - m->arena_pos)
+        return take(size);
     void *p = m->arena + m->arena_pos;
     m->arena_pos += want;
     return p;
@@ -53,7 +67,7 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
     m->arena_pos = 0;
     Replfs__Command *cmd = replfs__command__unpack(&alloc, len, p);
     if (cmd == NULL) {
-        res->code = ERR_PROTOCOL; /* the same on every metad: the bytes decide */
+        res->code = ERR_PROTOCOL; /* the same on every metad: the bytes alone decide */
         return;
     }
     fsm_apply(m->fsm, pos, cmd, res);

@@ -117,6 +117,35 @@ static void bad_copy_is_found_and_replaced(void **state)
     pthread_mutex_unlock(&fx->chunkd[1].lock);
 }
 
+static bool whole_again(void *arg)
+{
+    struct chunkd *k = &fx->chunkd[1];
+    pthread_mutex_lock(&k->lock);
+    const struct held *h = find_held(k, *(uint64_t *)arg);
+    bool whole = h && h->len == 8192;
+    pthread_mutex_unlock(&k->lock);
+    return whole;
+}
+
+/* A copy that is reported with fewer bytes than were committed is not a good one: neither in the
+ * full report of a chunkd that comes back, nor to a planner that has no other to compare with. */
+static void short_copy_in_a_report_is_made_whole(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    join_all(2);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(really_held, &w, "both");
+    wait_until(all_reported, &w.chunk, "both to be reported");
+    leave(&fx->chunkd[1]);
+    pthread_mutex_lock(&fx->chunkd[1].lock);
+    find_held(&fx->chunkd[1], w.chunk)->len = 8191; /* a power cut took the end */
+    pthread_mutex_unlock(&fx->chunkd[1].lock);
+    join(&fx->chunkd[1], UUID);
+    wait_until(whole_again, &w.chunk, "the short copy to be made again");
+    wait_until(really_held, &w, "both to be good");
+}
+
 static void garbage_goes_when_it_is_sure(void **state)
 {
     (void)state;
@@ -323,6 +352,7 @@ int main(void)
         NODES_TEST(dead_chunkd_is_repaired_and_surplus_dropped),
         NODES_TEST(goal_up_and_down),
         NODES_TEST(bad_copy_is_found_and_replaced),
+        NODES_TEST(short_copy_in_a_report_is_made_whole),
         NODES_TEST(garbage_goes_when_it_is_sure),
         NODES_TEST(freed_chunk_is_deleted),
         NODES_TEST(wiped_disk_is_noticed),
