@@ -70,7 +70,7 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         rc = serve_new(&sc, &c->service);
     if (rc == 0) {
         uint32_t id = disks_identity(c->disks, c->cluster);
-        serve_identity(c->service, c->cluster, id);
+        serve_identity(c->service, c->cluster, id, 0);
         rc = listen_on(c, cfg);
     }
     struct heartbeat_config hc = {

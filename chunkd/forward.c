@@ -36,6 +36,7 @@ struct append_op {
     uint32_t chain_failed; /* chunkd that failed below */
     char chain_detail[320];
     uint32_t below[FORWARD_MAX_HOPS];
+    uint64_t below_registrations[FORWARD_MAX_HOPS];
     size_t nbelow; /* chunkds below that have the bytes */
 };
 
@@ -49,12 +50,17 @@ static void answer(struct append_op *op)
         serve_fail(op->s, op->req, -ERR_CHAIN, op->chain_failed, "%s", op->chain_detail);
     } else {
         uint32_t stored[FORWARD_MAX_HOPS + 1];
+        uint64_t registrations[FORWARD_MAX_HOPS + 1];
         stored[0] = serve_chunkd(op->s);
-        for (size_t i = 0; i < op->nbelow; i++)
+        registrations[0] = serve_registration(op->s);
+        for (size_t i = 0; i < op->nbelow; i++) {
             stored[i + 1] = op->below[i];
+            registrations[i + 1] = op->below_registrations[i];
+        }
         Replfs__AppendReply ar = REPLFS__APPEND_REPLY__INIT;
         ar.stored = stored;
-        ar.n_stored = op->nbelow + 1;
+        ar.registrations = registrations;
+        ar.n_stored = ar.n_registrations = op->nbelow + 1;
         RPC_ENVELOPE(env, APPEND_REPLY, append_reply, &ar);
         serve_count(op->s, 0, in->len);
         serve_reply(op->s, op->req, &env, NULL);
@@ -90,8 +96,10 @@ static void chain_part_done(void *arg, int code, const Replfs__Envelope *rep, st
     if (code == 0) {
         const Replfs__AppendReply *ar = rep->append_reply;
         op->nbelow = ar->n_stored < FORWARD_MAX_HOPS ? ar->n_stored : FORWARD_MAX_HOPS;
-        for (size_t i = 0; i < op->nbelow; i++)
+        for (size_t i = 0; i < op->nbelow; i++) {
             op->below[i] = ar->stored[i];
+            op->below_registrations[i] = i < ar->n_registrations ? ar->registrations[i] : 0;
+        }
         if (ar->n_stored != op->req->env->append_req->n_chain)
             code = -ERR_PROTOCOL; /* somebody was left out */
     } else if (rep && rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {

@@ -287,7 +287,7 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         h->cfg.fatal(h->cfg.arg, rc);
         return -ERR_SHUTDOWN;
     }
-    serve_identity(h->cfg.service, rep->cluster, rep->chunkd);
+    serve_identity(h->cfg.service, rep->cluster, rep->chunkd, rep->registration);
     return 0;
 }
 

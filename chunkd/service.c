@@ -49,6 +49,7 @@ struct service {
     struct serve_config cfg;
     struct workers *readers, *orderers;
     atomic_uint chunkd; /* 0: not registered */
+    atomic_ullong registration;
     atomic_bool stopping;
     atomic_uint_fast64_t read_bytes, write_bytes;
     pthread_mutex_t mu;
@@ -103,9 +104,10 @@ void serve_free(struct service *s)
     free(s);
 }
 
-void serve_identity(struct service *s, const char *cluster, uint32_t chunkd)
+void serve_identity(struct service *s, const char *cluster, uint32_t chunkd, uint64_t registration)
 {
     (void)cluster;
+    atomic_store(&s->registration, registration);
     atomic_store(&s->chunkd, chunkd);
 }
 
@@ -145,6 +147,11 @@ struct disks *serve_disks(struct service *s)
 struct peers *serve_peers(struct service *s)
 {
     return s->cfg.peers;
+}
+
+uint64_t serve_registration(struct service *s)
+{
+    return atomic_load(&s->registration);
 }
 
 uint32_t serve_chunkd(struct service *s)

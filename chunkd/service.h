@@ -24,8 +24,9 @@ void serve_free(struct service *s); /* after serve_stop and the loop's end; NULL
 /* Consumes req: dispatches it. For rpc_service.request, arg is the service. Loop threads. */
 void serve_request(void *arg, struct rpc_req *req);
 
-/* Who we are, once metad said so. Requests before end with ERR_NOT_REGISTERED. */
-void serve_identity(struct service *s, const char *cluster, uint32_t chunkd);
+/* Who we are, once metad said so. Requests before end with ERR_NOT_REGISTERED. registration: what
+ * metad called this one. */
+void serve_identity(struct service *s, const char *cluster, uint32_t chunkd, uint64_t registration);
 /* A key that verifies capabilities; a wrong length is ignored, former keys stay valid for a while.
  */
 void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len);
@@ -39,6 +40,7 @@ void serve_load(struct service *s, struct serve_load *out);
 struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
 uint32_t serve_chunkd(struct service *s);
+uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);
 void serve_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes);
 /* 0, -ERR_NOT_REGISTERED, -ERR_CAP or -ERR_CAP_EXPIRED. */

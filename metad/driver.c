@@ -97,6 +97,7 @@ static bool tick(struct nodes *n)
         reports_judge(n, now);
         n->judged_at = now;
     }
+    grants_barrier(n);
     return work_slice(n, now) || sweeping;
 }
 

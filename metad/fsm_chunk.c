@@ -260,8 +260,18 @@ void fsm_file_set_goal(struct fsm *f, uint32_t h, uint8_t goal)
 #define COMMIT_BYTES (2ull << 30) /* in one command, so that live fits 32 bits while pinned */
 #define EXTS_MAX (1u << 20)       /* parts of one command */
 
+/* Whether the commit may bring the chunk into being. The leader knows what it granted to whom; a
+ * commit logged before leaders looked may. */
+static bool may_begin(const Replfs__CommitOp *op, uint64_t chunk)
+{
+    bool own = !op->checked;
+    for (size_t k = 0; k < op->n_own && !own; k++)
+        own = op->own[k] == chunk;
+    return own;
+}
+
 static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, uint64_t base,
-                        const Replfs__Extent *e)
+                        const Replfs__CommitOp *op, const Replfs__Extent *e)
 {
     if (e->len < 1 || e->len > FSM_CHUNK_MAX || e->chunk_off > FSM_CHUNK_MAX - e->len)
         return -EINVAL;
@@ -271,7 +281,7 @@ static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, ui
         return -EINVAL; /* was never granted */
     uint32_t h = find(f, e->chunk);
     if (!h)
-        return 0;
+        return may_begin(op, e->chunk) ? 0 : -EPERM;
     const struct fsm_chunk *c = fsm_chunk_at(f, h);
     bool own = c->session == session;
     if (own && e->chunk_off >= c->len)
@@ -306,7 +316,7 @@ static int commit_check(const struct fsm *f, uint64_t session, const Replfs__Com
         return -EINVAL;
     uint64_t sum = 0, base = commit_base(f, *file, op);
     for (size_t k = 0; k < op->n_extents; k++) {
-        int r = extent_check(f, session, *file, base, op->extents[k]);
+        int r = extent_check(f, session, *file, base, op, op->extents[k]);
         if (r)
             return r;
         sum += op->extents[k]->len;

@@ -427,25 +427,42 @@ size_t nodes_missing(struct nodes *n, char ***out)
 
 /* ---- what commits and readers say ---- */
 
-void nodes_copies(struct nodes *n, uint64_t chunk, const uint32_t *chunkds, size_t nchunkds)
+/* What a commit says of one copy, against what is known. sure: as far as the commit itself goes. */
+static void told_copy(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint64_t registration,
+                      bool sure, bool grew)
 {
-    struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
-    if (!c)
+    bool granted;
+    const struct node *d = nodes_find(n, chunkd);
+    const struct fsm_loc *l = reports_loc(c, chunkd);
+    if (!d || !grants_may_be_on(n, c->session, c->id, chunkd, &granted))
+        return;
+    /* one that is damaged, doubted by a reader or being deleted does not count again for being longer */
+    if (l && l->state != COPY_OK && l->state != COPY_SHORT)
+        return;
+    /* What was stored under an earlier registration may be gone: the chunkd tells, or is asked. */
+    sure = sure && granted && d->conn && registration && registration == d->registration;
+    if (sure || grew || !l)
+        reports_loc_set(n, c, chunkd, l ? l->disk : NODE_DISK_UNKNOWN, sure ? COPY_OK : COPY_SHORT);
+}
+
+void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *copies)
+{
+    struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, copies->chunk);
+    if (!c || c->session != session)
         return;
     LOCK_SCOPE(&n->lock);
+    size_t told = copies->n_chunkds < FSM_GOAL_MAX ? copies->n_chunkds : FSM_GOAL_MAX;
     bool grew = c->soft_flags & SOFT_GREW;
+    bool all = copies->len >= c->len; /* else it is the answer to an older commit, given again */
     c->soft_flags &= (uint8_t)~SOFT_GREW;
-    for (size_t i = 0; i < nchunkds; i++) {
-        const struct fsm_loc *l = reports_loc(c, chunkds[i]);
-        /* one that is doubted, damaged or being deleted does not count again for being longer */
-        if (nodes_find(n, chunkds[i]) && (!l || l->state == COPY_OK || l->state == COPY_SHORT))
-            reports_loc_set(n, c, chunkds[i], l ? l->disk : NODE_DISK_UNKNOWN, COPY_OK);
-    }
+    for (size_t i = 0; i < told; i++)
+        told_copy(n, c, copies->chunkds[i],
+                  i < copies->n_registrations ? copies->registrations[i] : 0, all, grew);
     struct fsm_loc *l = fsm_chunk_locs(c);
     for (unsigned i = 0; grew && i < c->nloc; i++) {
         bool named = false;
-        for (size_t k = 0; k < nchunkds; k++)
-            named |= l[i].chunkd == chunkds[k];
+        for (size_t k = 0; k < told; k++)
+            named |= l[i].chunkd == copies->chunkds[k];
         if (!named && l[i].state == COPY_OK)
             l[i].state = COPY_SHORT;
     }
@@ -471,19 +488,6 @@ void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code
     nodes_poke(n);
 }
 
-void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest)
-{
-    LOCK_SCOPE(&n->lock);
-    reports_floor(n, session, oldest, 0, NULL, 0);
-}
-
-void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
-                       const uint64_t *held, size_t nheld)
-{
-    LOCK_SCOPE(&n->lock);
-    reports_floor(n, session, oldest, newest, held, nheld);
-}
-
 /* ---- fsm hooks: fsm write lock held, on the log thread ---- */
 
 static void on_freed(void *arg, const struct fsm_chunk *c)
@@ -506,7 +510,7 @@ static void on_session_closed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
     pthread_mutex_lock(&n->lock);
-    reports_floor_del(n, session);
+    grants_session_gone(n, session);
     pthread_mutex_unlock(&n->lock);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
@@ -603,10 +607,7 @@ void nodes_free(struct nodes *n)
     free(n->hosts);
     free(n->node);
     free(n->table);
-    for (uint32_t i = 0; i < n->nfloors; i++)
-        free(n->floors[i].held);
-    free(n->floors);
-    u64map_free(&n->floor_index);
+    grants_free(n);
     repairq_free(n->queue);
     pthread_mutex_destroy(&n->lock);
     pthread_mutex_destroy(&n->done_lock);

@@ -41,9 +41,20 @@ void nodes_conn_closed(struct nodes *n, struct rpc_conn *c);
  * failed. */
 unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, size_t nexclude,
                      uint32_t *out);
-/* A commit said these chunkds have the chunk's bytes. fsm write lock held (mlog_applied callback).
- */
-void nodes_copies(struct nodes *n, uint64_t chunk, const uint32_t *chunkds, size_t nchunkds);
+/* A commit of the session said which chunkds have a chunk's bytes. Believed of its own chunks, on
+ * chunkds that it was granted on, when they took the bytes under their present registration;
+ * otherwise such a copy is doubtful until its chunkd names it. fsm write lock held (mlog_applied
+ * callback). */
+void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *copies);
+/* The session was told that it may write the chunk on these chunkds. */
+void nodes_granted(struct nodes *n, uint64_t session, uint64_t chunk, const uint32_t *chunkds,
+                   unsigned nchunkds);
+/* Before the session's commit is proposed: fills own (room for n_copies + n_extents) with the chunks
+ * that are its own to bring into being. 0, to be followed by nodes_commit_end() with *turn
+ * when the commit is in the log's queue, or -EPERM: it names a chunk that it gave up. */
+int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp *c, uint64_t *own,
+                       size_t *nown, unsigned *turn);
+void nodes_commit_end(struct nodes *n, unsigned turn);
 /* A client met a bad copy: have it verified, then healed. */
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */

@@ -1,4 +1,5 @@
 /* Private to the nodes module: nodes.c (registry, states), reports.c (what chunkds say they have),
+ * grants.c (what sessions were granted and gave up),
  * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
  * (answers for people).
  *
@@ -70,6 +71,7 @@ struct node {
     uint32_t inflight, granted;
     uint64_t read_bytes, write_bytes, rate;
     uint64_t hb_seq;
+    uint64_t registration;  /* random, told to it; its appends are answered with it. 0: none */
     uint64_t digest, count; /* of the copies it reported */
     unsigned mismatches;
     struct report *rep;
@@ -127,10 +129,22 @@ struct job_stat {
     uint64_t nwaiting;
 };
 
-struct grant_floor { /* which of its grants a session has given up for good */
-    uint64_t session, oldest, newest;
-    uint64_t *held; /* rising; those in [oldest, newest] that it has not */
+struct floor { /* which of its grants a session has given up for good */
+    uint64_t oldest, newest;
+    uint64_t *held; /* rising; those in [oldest, newest] that it has not given up */
     size_t nheld;
+};
+struct granted {
+    uint64_t chunk;
+    unsigned n;
+    uint32_t chunkds[FSM_GOAL_MAX];
+};
+struct session_grants { /* see grants.c */
+    uint64_t session;
+    struct floor told, sure; /* sure: behind a barrier of the log */
+    uint64_t told_at;        /* nodes.floors_told then */
+    struct granted *v;       /* not given up, rising */
+    uint32_t n, cap;
 };
 
 struct nodes {
@@ -151,10 +165,15 @@ struct nodes {
     struct repairq *queue;
     uint64_t walk_pos;
     bool walking, walk_again;
-    struct u64map floor_index; /* session -> index into floors */
-    struct grant_floor *floors;
-    uint32_t nfloors;
-    uint64_t future_chunks; /* reported, but numbered beyond what the log ever reserved */
+    struct u64map grant_index; /* session -> index into grants */
+    struct session_grants *grants;
+    uint32_t ngrants;
+    uint64_t floors_told; /* so many */
+    enum { BARRIER_NONE, BARRIER_DRAIN, BARRIER_SENT } barrier;
+    uint64_t barrier_at; /* floors_told, of the barrier under way */
+    bool want_barrier;
+    unsigned turn, proposing[2]; /* commits checked, not in the log's queue yet; of each turn */
+    uint64_t future_chunks;      /* reported, but numbered beyond what the log ever reserved */
     uint64_t lost_seen;
     struct job_stat stat[JOB_KINDS];
     struct order *to_send;
@@ -207,9 +226,16 @@ void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd);
 void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool deleted);
 void reports_freed(struct nodes *n, const struct fsm_chunk *c);
-void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
-                   const uint64_t *held, size_t nheld);    /* lock only */
-void reports_floor_del(struct nodes *n, uint64_t session); /* lock only */
+
+/* ---- grants.c: lock held unless said otherwise ---- */
+/* Whether the session will never name the chunk in a commit again, nor has one on the way. */
+bool grants_given_up(struct nodes *n, uint64_t session, uint64_t chunk);
+/* Whether a copy that the session tells of may be true; *sure: the chunk was granted on chunkd. */
+bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd,
+                      bool *sure);
+void grants_session_gone(struct nodes *n, uint64_t session);
+void grants_barrier(struct nodes *n); /* no lock held: goes on with the barrier if one is wanted */
+void grants_free(struct nodes *n);
 
 /* ---- orders.c ---- */
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */

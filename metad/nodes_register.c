@@ -173,6 +173,8 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->conn = rpc_conn_ref(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
+    if (RAND_bytes((unsigned char *)&d->registration, sizeof d->registration) != 1)
+        abort();
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;
     d->want_report = false;
@@ -181,7 +183,8 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     n->epoch++;
 }
 
-static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chunkd,
+                             uint64_t registration)
 {
     Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
     uint8_t key[CAP_KEY_LEN];
@@ -190,6 +193,7 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cluster = uuid;
     rep.chunkd = chunkd;
+    rep.registration = registration;
     rep.heartbeat_ms = n->cfg.heartbeat_ms;
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
@@ -208,6 +212,7 @@ static bool taken(const struct nodes *n, const struct node *d, const struct rpc_
 static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
 {
     struct rpc_conn *old = NULL;
+    uint64_t registration = 0;
     char label[256];
     pthread_mutex_lock(&n->lock);
     struct node *d = nodes_find(n, chunkd);
@@ -216,6 +221,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
         nodes_label(d, label);
     if (d && !busy) {
         take_in(n, d, req, &old);
+        registration = d->registration;
         log_info("%s registered", nodes_label(d, label));
     }
     pthread_mutex_unlock(&n->lock);
@@ -235,7 +241,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
             "one has not gone yet; stop one of them",
             label);
     else
-        reply_registered(n, req, chunkd);
+        reply_registered(n, req, chunkd, registration);
     nodes_poke(n);
 }
 

@@ -12,9 +12,8 @@
  * is doubtful (the commit may be newer than the report: the chunkd is asked). Increments that
  * arrive meanwhile go into the map too.
  *
- * Strays are garbage when their writer's session is closed or has given them up (they are below its
- * oldest grant, or not among those that it holds); commits from closed sessions are refused, so
- * that is final. Others are kept and judged again. A chunk numbered beyond what the log ever
+ * Strays are garbage when their writer's session is closed or has given them up (grants.c);
+ * commits from closed sessions are refused, so that is final. Others are kept and judged again. A chunk numbered beyond what the log ever
  * reserved is never deleted: rather the log lost something than the chunkd invented it.
  *
  * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
@@ -27,7 +26,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
-#include "base/u64.h"
 #include "nodes_int.h"
 
 #define LOG_MODULE "nodes"
@@ -159,71 +157,6 @@ void reports_forget(struct node *d)
     d->strays = NULL;
     d->nstrays = d->stray_cap = d->judge_pos = 0;
     d->mismatches = 0;
-}
-
-/* ---- oldest grants ---- */
-
-static struct grant_floor *floor_find(const struct nodes *n, uint64_t session)
-{
-    uint32_t i;
-    return u64map_get(&n->floor_index, session, &i) ? &n->floors[i] : NULL;
-}
-
-/* What a session gave up stays given up, so an older message that overtook a newer one says nothing
- * wrong, only less. */
-void reports_floor(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
-                   const uint64_t *held, size_t nheld)
-{
-    if (!session)
-        return;
-    struct grant_floor *g = floor_find(n, session);
-    if (!g) {
-        n->floors = realloc(n->floors, (n->nfloors + 1) * sizeof *n->floors);
-        if (!n->floors)
-            abort();
-        u64map_put(&n->floor_index, session, n->nfloors);
-        g = &n->floors[n->nfloors++];
-        *g = (struct grant_floor){.session = session};
-    }
-    if (oldest > g->oldest)
-        g->oldest = oldest;
-    if (newest < g->newest || !newest)
-        return;
-    for (size_t i = 1; i < nheld; i++)
-        if (held[i] <= held[i - 1])
-            return; /* a client that cannot count loses nothing but space */
-    uint64_t *copy = malloc((nheld + 1) * sizeof *copy);
-    if (!copy)
-        abort();
-    if (nheld)
-        memcpy(copy, held, nheld * sizeof *copy);
-    free(g->held);
-    g->held = copy;
-    g->nheld = nheld;
-    g->newest = newest;
-}
-
-void reports_floor_del(struct nodes *n, uint64_t session)
-{
-    uint32_t i;
-    if (!u64map_get(&n->floor_index, session, &i))
-        return;
-    u64map_del(&n->floor_index, session);
-    free(n->floors[i].held);
-    if (i != --n->nfloors) {
-        n->floors[i] = n->floors[n->nfloors];
-        u64map_put(&n->floor_index, n->floors[i].session, i);
-    }
-}
-
-/* Whether the session will never name the chunk in a commit again. */
-static bool given_up(const struct nodes *n, uint64_t session, uint64_t chunk)
-{
-    const struct grant_floor *g = floor_find(n, session);
-    if (!g)
-        return false;
-    return chunk < g->oldest ||
-           (chunk <= g->newest && !bsearch(&chunk, g->held, g->nheld, sizeof chunk, u64_cmp));
 }
 
 /* ---- single records ---- */
@@ -522,7 +455,7 @@ static bool is_garbage(struct nodes *n, const struct stray *s, uint64_t chunk_up
         n->future_chunks++;
         return false;
     }
-    return !fsm_session_alive(n->cfg.fsm, s->session) || given_up(n, s->session, s->chunk);
+    return !fsm_session_alive(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
 }
 
 /* Returns false when the stray was taken out of the array. */

@@ -355,6 +355,7 @@ static Replfs__ChunkLoc *grant_one(struct service *s, struct pile *pile, const R
     loc->chunkds = pile_copy(pile, ids, *found * sizeof(ids[0]));
     loc->n_chunkds = *found;
     put_cap(s, pile, loc, r->session, CAP_READ | CAP_APPEND);
+    nodes_granted(s->cfg.nodes, r->session, loc->chunk, ids, *found);
     return loc;
 }
 

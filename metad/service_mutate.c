@@ -82,11 +82,10 @@ static void on_after(void *arg)
         reply(m);
 }
 
-static void tell_copies(struct service *s, const Replfs__CommitOp *c)
+static void tell_copies(struct service *s, uint64_t session, const Replfs__CommitOp *c)
 {
     for (size_t i = 0; i < c->n_copies; i++)
-        nodes_copies(s->cfg.nodes, c->copies[i]->chunk, c->copies[i]->chunkds,
-                     c->copies[i]->n_chunkds);
+        nodes_copies(s->cfg.nodes, session, c->copies[i]);
 }
 
 /* A regular file exists, or did when the command was first answered. */
@@ -154,7 +153,7 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
     if (res->code != 0)
         return;
     if (st->op->op_case == REPLFS__META_OP__OP_COMMIT)
-        tell_copies(s, st->op->commit);
+        tell_copies(s, st->m->req->env->mutate_req->session, st->op->commit);
     if (res->ino != 0 && fsm_getattr(s->cfg.fsm, res->ino, &st->attr) == 0)
         st->result.attr = &st->attr;
     if (st->op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(st->op->create->mode))
@@ -241,14 +240,54 @@ static void refuse_rest(struct step *st)
         reply(m);
 }
 
+static void put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
+{
+    const Replfs__MutateReq *r = st->m->req->env->mutate_req;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+
+    cmd.session = r->session;
+    cmd.seq = seq;
+    cmd.acked_seq = r->acked_seq;
+    cmd.op = op;
+    mlog_propose(st->m->s->cfg.mlog, &cmd, on_applied, on_after, st);
+}
+
+/* Which of its chunks are the session's own is decided here and logged: apply knows no grants. */
+static void propose_commit(struct step *st, Replfs__MetaOp *op, uint64_t seq)
+{
+    struct nodes *nodes = st->m->s->cfg.nodes;
+    Replfs__CommitOp commit = *op->commit;
+    uint64_t few[8], *own = few;
+    size_t most = commit.n_copies + commit.n_extents;
+    unsigned turn;
+
+    if (most > sizeof(few) / sizeof(few[0]))
+        own = malloc(most * sizeof(*own));
+    if (own == NULL)
+        abort();
+    commit.checked = true;
+    commit.own = own;
+    int rv = nodes_commit_begin(nodes, st->gate.session, &commit, own, &commit.n_own, &turn);
+    if (rv == 0) {
+        commit.n_copies = 0;
+        commit.copies = NULL;
+        op->commit = &commit;
+        put(st, op, seq);
+        nodes_commit_end(nodes, turn);
+    } else {
+        st->result.code = (uint32_t)-rv;
+        on_after(st);
+    }
+    if (own != few)
+        free(own);
+}
+
 static void propose(struct step *st, uint64_t seq)
 {
     struct service *s = st->m->s;
     const Replfs__MutateReq *r = st->m->req->env->mutate_req;
-    Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = *st->op;
     Replfs__CreateOp create;
-    Replfs__CommitOp commit;
     Replfs__RenameOp rename;
 
     if (op.op_case == REPLFS__META_OP__OP_CREATE) {
@@ -264,10 +303,8 @@ static void propose(struct step *st, uint64_t seq)
             return;
         }
     } else if (op.op_case == REPLFS__META_OP__OP_COMMIT) {
-        commit = *op.commit;
-        commit.n_copies = 0;
-        commit.copies = NULL;
-        op.commit = &commit;
+        propose_commit(st, &op, seq);
+        return;
     } else if (op.op_case == REPLFS__META_OP__OP_RENAME) {
         rename = *op.rename;
         rename.tell = true;
@@ -277,11 +314,7 @@ static void propose(struct step *st, uint64_t seq)
         on_after(st);
         return;
     }
-    cmd.session = r->session;
-    cmd.seq = seq;
-    cmd.acked_seq = r->acked_seq;
-    cmd.op = &op;
-    mlog_propose(s->cfg.mlog, &cmd, on_applied, on_after, st);
+    put(st, &op, seq);
 }
 
 /* Proposes the operations from m->next on, in their order, until one has to wait for others'

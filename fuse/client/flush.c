@@ -138,6 +138,7 @@ struct commit_msg {
     Replfs__Extent *exts, **ext_list;
     Replfs__ChunkCopies *copies, **copy_list;
     uint32_t (*chunkds)[COPIES_MAX];
+    uint64_t (*registrations)[COPIES_MAX];
 };
 
 static void msg_free(struct commit_msg *m)
@@ -147,9 +148,10 @@ static void msg_free(struct commit_msg *m)
     free(m->copies);
     free(m->copy_list);
     free(m->chunkds);
+    free(m->registrations);
 }
 
-static void msg_add_copies(struct commit_msg *m, const struct wchunk *wc)
+static void msg_add_copies(struct commit_msg *m, struct wchunk *wc)
 {
     size_t k = m->commit.n_copies;
     for (size_t i = 0; i < k; i++) {
@@ -163,6 +165,11 @@ static void msg_add_copies(struct commit_msg *m, const struct wchunk *wc)
     memcpy(m->chunkds[k], wc->loc.chunkds, sizeof(wc->loc.chunkds));
     c->n_chunkds = wc->loc.n;
     c->chunkds = m->chunkds[k];
+    for (uint32_t i = 0; i < wc->loc.n; i++)
+        m->registrations[k][i] = wc->took[i].registration;
+    c->n_registrations = wc->loc.n;
+    c->registrations = m->registrations[k];
+    c->cap = (ProtobufCBinaryData){wc->loc.cap_len, wc->loc.cap};
     m->copy_list[k] = c;
     m->commit.n_copies++;
 }
@@ -179,7 +186,8 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
     m->copies = calloc(b->n, sizeof(*m->copies));
     m->copy_list = calloc(b->n, sizeof(*m->copy_list));
     m->chunkds = calloc(b->n, sizeof(*m->chunkds));
-    if (!m->exts || !m->ext_list || !m->copies || !m->copy_list || !m->chunkds)
+    m->registrations = calloc(b->n, sizeof(*m->registrations));
+    if (!m->exts || !m->ext_list || !m->copies || !m->copy_list || !m->chunkds || !m->registrations)
         return -ENOMEM;
     m->commit.ino = f->ino;
     if (!b->over) {

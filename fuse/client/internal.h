@@ -148,9 +148,13 @@ struct wchunk {
     unsigned refs;          /* file's current chunk, each append buffer, unsynced list */
     uint32_t len;           /* bytes given out to appends */
     uint32_t acked, synced; /* bytes that all copies have, have on stable storage */
-    unsigned inflight;      /* appends sent, not answered; of no interest once failed */
-    bool direct;            /* they go to each copy at once, not along the chain (send.c) */
-    bool failed;            /* no more appends */
+    struct {                /* of each of loc.chunkds: what its last answer said */
+        uint32_t end;
+        uint64_t registration;
+    } took[COPIES_MAX];
+    unsigned inflight; /* appends sent, not answered; of no interest once failed */
+    bool direct;       /* they go to each copy at once, not along the chain (send.c) */
+    bool failed;       /* no more appends */
     bool unsynced_listed;
     bool short_sync; /* the last sync reached too few copies */
     bool borrowed;   /* of the committed map: not a grant of ours, only to be synced */

@@ -223,6 +223,21 @@ static bool stored_by_all(const struct wchunk *wc, const struct part *asked,
     return true;
 }
 
+/* Under which registration with metad each chunkd took the chunk up to the end of a. */
+static void note_registrations(const struct abuf *a, const Replfs__AppendReply *r)
+{
+    struct wchunk *wc = a->wc;
+    uint32_t end = a->chunk_off + a->len;
+    for (size_t k = 0; k < r->n_stored && k < r->n_registrations; k++) {
+        for (uint32_t i = 0; i < wc->loc.n; i++) {
+            if (wc->loc.chunkds[i] != r->stored[k] || end < wc->took[i].end)
+                continue;
+            wc->took[i].end = end;
+            wc->took[i].registration = r->registrations[k];
+        }
+    }
+}
+
 static void acked(struct cfile *f, struct abuf *a)
 {
     struct wchunk *wc = a->wc;
@@ -266,6 +281,8 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     if (a && a->gen == s->gen && a->state == ABUF_SENT) {
         if (!code && !stored_by_all(a->wc, p, rep))
             code = -ERR_PROTOCOL;
+        if (!code)
+            note_registrations(a, rep->append_reply);
         if (code)
             chunk_failed(f, a->wc, p, code, rep);
         else if (last)

@@ -27,9 +27,21 @@
 
 /* ---- the log's stand-in ---- */
 
+/* While it is stalled, proposals wait. */
+struct proposal {
+    uint8_t cmd[256];
+    size_t len;
+    mlog_applied *fn;
+    mlog_after *after;
+    void *arg;
+};
 struct mlog {
     struct fsm *fsm;
     uint64_t index;
+    pthread_mutex_t lock;
+    bool stalled;
+    struct proposal waiting[8];
+    unsigned nwaiting;
 };
 
 const char *mlog_uuid(struct mlog *m)
@@ -49,15 +61,57 @@ void mlog_status(struct mlog *m, struct mlog_status *out)
     *out = (struct mlog_status){.leader = true, .applied = m->index};
 }
 
+static bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                    void *arg)
+{
+    pthread_mutex_lock(&m->lock);
+    bool stalled = m->stalled;
+    if (stalled) {
+        assert_true(m->nwaiting < 8);
+        struct proposal *p = &m->waiting[m->nwaiting++];
+        assert_true(replfs__command__get_packed_size(cmd) <= sizeof p->cmd);
+        p->len = replfs__command__pack(cmd, p->cmd);
+        p->fn = fn;
+        p->after = after;
+        p->arg = arg;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return stalled;
+}
+
 void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
                   void *arg)
 {
     struct fsm_result res;
+    if (put_off(m, cmd, fn, after, arg))
+        return;
     fsm_wrlock(m->fsm);
     fsm_apply(m->fsm, ++m->index, cmd, &res);
     fn(arg, 0, &res);
     fsm_unlock(m->fsm);
     after(arg);
+}
+
+static void stall(struct mlog *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->stalled = true;
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void go_on(struct mlog *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->stalled = false;
+    unsigned n = m->nwaiting;
+    m->nwaiting = 0;
+    pthread_mutex_unlock(&m->lock);
+    for (unsigned i = 0; i < n; i++) {
+        struct proposal *p = &m->waiting[i];
+        Replfs__Command *cmd = replfs__command__unpack(NULL, p->len, p->cmd);
+        mlog_propose(m, cmd, p->fn, p->after, p->arg);
+        replfs__command__free_unpacked(cmd, NULL);
+    }
 }
 
 /* ---- scripted chunkds ---- */
@@ -76,7 +130,7 @@ struct chunkd {
     unsigned nheld;
     Replfs__ChunkRecord changes[HELD_MAX];
     unsigned nchanges;
-    uint64_t seq, digest, reports;
+    uint64_t seq, digest, reports, registration;
     unsigned copies, deletes, verifies;
     bool silent; /* no heartbeats */
     bool refuse; /* orders fail */
@@ -216,6 +270,8 @@ static int do_register(struct chunkd *k, const char *cluster, uint32_t id, struc
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc) {
         k->id = res.rep->register_reply->chunkd;
+        k->registration = res.rep->register_reply->registration;
+        assert_true(k->registration != 0);
         assert_int_equal(res.rep->register_reply->cap_key.len, CAP_KEY_LEN);
         assert_string_equal(res.rep->register_reply->cluster, UUID);
     } else if (res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {
@@ -373,8 +429,7 @@ static int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
     fsm_apply(fx->mlog.fsm, ++fx->mlog.index, &cmd, &res);
     if (!res.code && op->op_case == REPLFS__META_OP__OP_COMMIT)
         for (size_t i = 0; i < op->commit->n_copies; i++)
-            nodes_copies(fx->nodes, op->commit->copies[i]->chunk, op->commit->copies[i]->chunkds,
-                         op->commit->copies[i]->n_chunkds);
+            nodes_copies(fx->nodes, session, op->commit->copies[i]);
     fsm_unlock(fx->mlog.fsm);
     if (ino)
         *ino = res.ino;
@@ -429,32 +484,52 @@ static void set_goal(uint64_t ino, unsigned goal)
     assert_int_equal(apply(&op, 0, NULL), 0);
 }
 
-/* A committed chunk of a new file, stored at the first n chunkds. */
-static uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t *ino)
+/* Session 77 commits len bytes of chunk as the contents of ino, and tells of these n chunkds, which
+ * took them under these registrations. */
+static void commit_chunk(uint64_t ino, uint64_t chunk, uint32_t len, uint32_t *ids,
+                         uint64_t *registrations, unsigned n)
 {
-    uint32_t ids[CHUNKDS];
-    uint64_t chunk = fx->next_chunk++;
-    *ino = make_file(name);
-    set_goal(*ino, goal);
-    for (unsigned i = 0; i < n; i++) {
-        ids[i] = fx->chunkd[i].id;
-        store(&fx->chunkd[i], chunk, 8192, 77);
-    }
     Replfs__Extent e = REPLFS__EXTENT__INIT, *pe = &e;
     Replfs__ChunkCopies cc = REPLFS__CHUNK_COPIES__INIT, *pcc = &cc;
     Replfs__CommitOp o = REPLFS__COMMIT_OP__INIT;
-    e.len = 8192;
+    e.len = len;
     e.chunk = cc.chunk = chunk;
-    cc.len = 8192;
+    cc.len = len;
     cc.chunkds = ids;
-    cc.n_chunkds = n;
-    o.ino = *ino;
+    cc.registrations = registrations;
+    cc.n_chunkds = cc.n_registrations = n;
+    o.ino = ino;
     o.extents = &pe;
     o.n_extents = 1;
     o.copies = &pcc;
     o.n_copies = 1;
     OP(op, COMMIT, commit, &o);
     assert_int_equal(apply(&op, 77, NULL), 0);
+}
+
+/* A new file and a chunk granted to session 77 on the first n chunkds, who hold len bytes of it. */
+static uint64_t grant_chunk(const char *name, unsigned goal, uint32_t len, unsigned n,
+                            uint64_t *ino, uint32_t ids[CHUNKDS], uint64_t registrations[CHUNKDS])
+{
+    uint64_t chunk = fx->next_chunk++;
+    *ino = make_file(name);
+    set_goal(*ino, goal);
+    for (unsigned i = 0; i < n; i++) {
+        ids[i] = fx->chunkd[i].id;
+        registrations[i] = fx->chunkd[i].registration;
+        store(&fx->chunkd[i], chunk, len, 77);
+    }
+    nodes_granted(fx->nodes, 77, chunk, ids, n);
+    return chunk;
+}
+
+/* A committed chunk of a new file, stored at the first n chunkds. */
+static uint64_t make_chunk(const char *name, unsigned goal, unsigned n, uint64_t *ino)
+{
+    uint32_t ids[CHUNKDS];
+    uint64_t registrations[CHUNKDS];
+    uint64_t chunk = grant_chunk(name, goal, 8192, n, ino, ids, registrations);
+    commit_chunk(*ino, chunk, 8192, ids, registrations, n);
     return chunk;
 }
 
@@ -549,6 +624,7 @@ static int setup(void **state)
     log_init("test", LOG_LVL_ERROR, NULL);
     assert_int_equal(rpc_loop_new(&rc, &f->loop), 0);
     assert_int_equal(fsm_new(&f->mlog.fsm), 0);
+    pthread_mutex_init(&f->mlog.lock, NULL);
     struct nodes_config nc = {.fsm = f->mlog.fsm,
                               .mlog = &f->mlog,
                               .loop = f->loop,

@@ -62,6 +62,7 @@ static void start_metad(void)
     nodes_cfg.fsm = md.fsm;
     nodes_cfg.mlog = md.mlog;
     nodes_cfg.loop = md.loop;
+    nodes_cfg.dir = md.dir;
     nodes_cfg.orphaned = opens_orphaned;
     nodes_cfg.adopted = opens_adopted;
     nodes_cfg.session_closed = opens_session_closed;

@@ -181,6 +181,29 @@ static void test_repeated_mutation(void **st)
     cfile_close(f);
 }
 
+/* A commit says whose its chunks are, and under which registration each chunkd took them. */
+static void test_commit_dates_its_copies(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    rig_set(hold, true);
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_flush(f), -EIO);
+    pthread_mutex_lock(&rig.mu);
+    assert_true(rig.nheld > 0);
+    const Replfs__MutateReq *m = rig.held[0]->env->mutate_req;
+    assert_int_equal(m->ops[0]->op->op_case, REPLFS__META_OP__OP_COMMIT);
+    const Replfs__ChunkCopies *copies = m->ops[0]->op->commit->copies[0];
+    assert_int_equal(copies->n_registrations, copies->n_chunkds);
+    for (size_t i = 0; i < copies->n_chunkds; i++)
+        assert_int_equal(copies->registrations[i], 1000 + copies->chunkds[i]);
+    assert_int_equal(copies->cap.len, sizeof(rig_cap));
+    assert_memory_equal(copies->cap.data, rig_cap, sizeof(rig_cap));
+    pthread_mutex_unlock(&rig.mu);
+    rig_set(hold, false);
+    cfile_close(f);
+}
+
 /* One of two copies cannot sync: its bytes are read from the other and written where two can. */
 static void test_unsynced_written_again(void **st)
 {
@@ -358,6 +381,7 @@ int main(void)
         T(test_bad_copy_skipped),
         T(test_silent_copy_hedged),
         T(test_repeated_mutation),
+        T(test_commit_dates_its_copies),
         T(test_unsynced_written_again),
         T(test_written_again_spares_others),
         T(test_session_lost),

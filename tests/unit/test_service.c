@@ -573,6 +573,7 @@ static void test_layout_and_commit(void **state)
     (void)state;
     uint64_t ino = create("data", S_IFREG | 0644);
     uint64_t chunk = ids_chunk(md.ids);
+    nodes_granted(md.nodes, me.session, chunk, &(uint32_t){1}, 1);
     for (unsigned i = 0; i < 3; i++) {
         replfs__extent__init(&e[i]);
         e[i].file_off = i * 8192; /* holes between */
@@ -624,6 +625,61 @@ static void test_layout_and_commit(void **state)
     rpc_result_free(&res);
 }
 
+static int commit_new(struct peer *p, uint64_t ino, uint64_t chunk, const uint8_t *cap)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__CommitOp c = REPLFS__COMMIT_OP__INIT;
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *ep = &e;
+    Replfs__ChunkCopies cc = REPLFS__CHUNK_COPIES__INIT, *ccp = &cc;
+
+    e.len = 4096;
+    e.chunk = cc.chunk = chunk;
+    cc.cap = (ProtobufCBinaryData){cap != NULL ? CAP_LEN : 0, (uint8_t *)(uintptr_t)cap};
+    c.ino = ino;
+    c.extents = &ep;
+    c.n_extents = 1;
+    c.copies = &ccp;
+    c.n_copies = 1;
+    c.checked = c.n_own = 1; /* a client may say so: it does not count */
+    c.own = &chunk;
+    op.op_case = REPLFS__META_OP__OP_COMMIT;
+    op.commit = &c;
+    return mutate(p, &op, ++p->seq).result;
+}
+
+/* A chunk is granted to one session: another one that names it before gets nothing, and takes nothing
+ * from the first one, also when metad has forgotten whom it granted what. */
+static void test_grants_are_their_sessions(void **state)
+{
+    struct peer other = {0};
+    uint8_t mine[CAP_LEN], reads[CAP_LEN];
+
+    (void)state;
+    uint64_t a = create("a", S_IFREG | 0644), b = create("b", S_IFREG | 0644);
+    uint64_t chunk = ids_chunk(md.ids), later = ids_chunk(md.ids);
+    dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&other, 0, NULL, 0), 0);
+    nodes_granted(md.nodes, me.session, chunk, &(uint32_t){1}, 1);
+    nodes_cap(md.nodes, chunk, me.session, CAP_READ | CAP_APPEND, mine);
+    assert_int_equal(commit_new(&other, b, chunk, NULL), EPERM);
+    assert_int_equal(commit_new(&other, b, chunk, mine), EPERM);
+    assert_int_equal(commit_new(&me, a, chunk, mine), 0);
+    nodes_cap(md.nodes, later, me.session, CAP_READ | CAP_APPEND, mine);
+    nodes_cap(md.nodes, later, other.session, CAP_READ, reads);
+    hang_up(&me);
+    hang_up(&other);
+    stop_metad();
+    start_metad();
+    dial(&me, RPC_ROLE_CLIENT);
+    dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&me, me.session, NULL, 0), 0);
+    assert_int_equal(open_session(&other, other.session, NULL, 0), 0);
+    assert_int_equal(commit_new(&other, b, later, mine), EPERM);
+    assert_int_equal(commit_new(&other, b, later, reads), EPERM);
+    assert_int_equal(commit_new(&me, a, later, mine), 0);
+    hang_up(&other);
+}
+
 /* What a client learns of a quota: its path, what is about to be freed, and statfs cut down to it. */
 static void test_quota(void **state)
 {
@@ -667,6 +723,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_silent_session_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_layout_and_commit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_grants_are_their_sessions, setup, teardown),
     };
     signal(SIGPIPE, SIG_IGN);
     log_init("test_service", LOG_LVL_ERROR, getenv("TEST_LOG") != NULL ? NULL : "/dev/null");
