@@ -294,18 +294,25 @@ static void run_verify(struct service *s, struct rpc_req *req)
     uint64_t session;
     int rc = disk ? store_chunk_len(disk_store(disk), o->chunk, &len, &session) : -ERR_NO_CHUNK;
     Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
-    r.len = len;
+    r.len = r.stored = len;
+    if (o->len != 0 && len > o->len)
+        len = o->len; /* nobody needs what is behind */
+    uint32_t step = PIECE;
     for (uint32_t pos = 0; rc == 0 && !o->quick && pos < len && !r.bad;) {
-        uint32_t n = len - pos < PIECE ? len - pos : PIECE;
+        uint32_t n = len - pos < step ? len - pos : step;
         struct store_read sr;
         rc = serve_stopping(s) ? -ERR_SHUTDOWN
                                : store_read(disk_store(disk), o->chunk, pos, n, STORE_VERIFY, &sr);
+        bool bad = rc == -ERR_CRC || rc == -EIO || rc == -ERR_SHORT;
         if (rc == 0) {
             buf_unref(sr.data);
             free(sr.spans);
             pos += n;
             r.bytes += n;
-        } else if (rc == -ERR_CRC || rc == -EIO || rc == -ERR_SHORT) {
+        } else if (bad && step > CRC_BLOCK) {
+            step /= 2; /* to the block: what is in front of it may be all that is left */
+            rc = 0;
+        } else if (bad) {
             log_warn("chunk %llx is bad between %u and %u: %s", (unsigned long long)o->chunk, pos,
                      pos + n, err_str(rc));
             r.bad = true;

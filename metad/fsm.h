@@ -155,7 +155,11 @@ struct fsm_chunk {
 };
 struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id);       /* NULL when unknown */
 unsigned fsm_chunk_files(struct fsm *f, const struct fsm_chunk *c); /* that reference it */
-struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);                /* c->nloc entries */
+/* All extents that name the chunk, file by file, until fn returns false. Looks through all extents of
+ * these files: for chunks in trouble. */
+typedef bool fsm_extent_fn(void *arg, uint64_t ino, const struct ext *e);
+void fsm_chunk_extents(struct fsm *f, const struct fsm_chunk *c, fsm_extent_fn *fn, void *arg);
+struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c);          /* c->nloc entries */
 int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l); /* write lock; replaces same chunkd */
 void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd); /* write lock */
 /* Iterates all chunks in slices without holding the lock between them: *pos 0 starts, false at the

@@ -171,3 +171,27 @@ void fsm_share_count(struct fsm *f, struct fsm_chunk *c, uint32_t h, int refs, i
     if (moved && c->refs)
         fsm_share_goal(f, c);
 }
+
+/* ---- looking back ---- */
+
+static bool extents_of(struct fsm *f, const struct fsm_chunk *c, uint32_t h, fsm_extent_fn *fn,
+                       void *arg)
+{
+    const struct fsm_inode *i = fsm_inode_at(f, h);
+    struct ext e;
+
+    for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len)
+        if (e.chunk == c->id && !fn(arg, i->ino, &e))
+            return false;
+    return true;
+}
+
+void fsm_chunk_extents(struct fsm *f, const struct fsm_chunk *c, fsm_extent_fn *fn, void *arg)
+{
+    const struct fsm_share *s = c->shared ? entry(f, c) : NULL;
+    uint32_t n = s ? s->n : c->refs ? 1 : 0;
+
+    for (uint32_t k = 0; k < n; k++)
+        if (!extents_of(f, c, s ? s->own[k].inode : c->owner, fn, arg))
+            return;
+}

@@ -88,11 +88,15 @@ static Replfs__CopyInfo *fill_copy(struct status_ask *a, struct fsm_loc l)
     return t;
 }
 
-static const char *chunk_note(struct status_ask *a, struct fsm_chunk *c, unsigned file_goal)
+static const char *chunk_note(struct status_ask *a, struct fsm_chunk *c, uint64_t ino,
+                              unsigned file_goal)
 {
     struct repair_chunk v;
     struct repair_decision d;
-    orders_view(c, &v);
+    char lost[400];
+    if (damage_text(a->n, c, ino, lost, sizeof lost))
+        return status_text(a, "damaged: no copy in reach has %s of this file", lost);
+    orders_view(a->n, c, &v);
     repair_decide(&a->n->ctx, &v, &d);
     if (d.act == REPAIR_LOST)
         return "lost: no good copy is left";
@@ -104,7 +108,8 @@ static const char *chunk_note(struct status_ask *a, struct fsm_chunk *c, unsigne
     return d.act == REPAIR_NONE ? "" : d.why;
 }
 
-static Replfs__ChunkInfo *fill_chunk(struct status_ask *a, uint64_t id, unsigned file_goal)
+static Replfs__ChunkInfo *fill_chunk(struct status_ask *a, uint64_t id, uint64_t ino,
+                                     unsigned file_goal)
 {
     struct fsm_chunk *c = fsm_chunk_find(a->n->cfg.fsm, id);
     Replfs__ChunkInfo *t = status_alloc(a, sizeof *t);
@@ -119,7 +124,7 @@ static Replfs__ChunkInfo *fill_chunk(struct status_ask *a, uint64_t id, unsigned
     const struct fsm_loc *l = fsm_chunk_locs(c);
     for (unsigned i = 0; i < c->nloc; i++)
         t->copies[t->n_copies++] = fill_copy(a, l[i]);
-    t->note = status_text(a, "%s", chunk_note(a, c, file_goal));
+    t->note = status_text(a, "%s", chunk_note(a, c, ino, file_goal));
     return t;
 }
 
@@ -139,7 +144,7 @@ static void fill_extents(struct status_ask *a, const struct extmap *m, const Rep
         t->chunk = e.chunk;
         t->chunk_off = e.chunk_off;
         if (e.chunk && u64map_put(&seen, e.chunk, 1))
-            r->chunks[r->n_chunks++] = fill_chunk(a, e.chunk, r->attr->goal);
+            r->chunks[r->n_chunks++] = fill_chunk(a, e.chunk, r->attr->ino, r->attr->goal);
         off = e.file_off + e.len;
     }
     r->next_cookie = off;
@@ -184,7 +189,7 @@ static void converge_chunk(struct status_ask *a, uint64_t id, Replfs__ConvergeRe
     if (!c)
         return;
     r->chunks++;
-    orders_view(c, &v);
+    orders_view(a->n, c, &v);
     repair_decide(&a->n->ctx, &v, &d);
     bool busy = c->soft_flags & SOFT_BUSY;
     if (!busy && (d.act == REPAIR_NONE || d.act == REPAIR_FORGET) && !a->n->settling)

@@ -469,6 +469,14 @@ void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *
     orders_consider(n, c, NODES_WRITE_QUIET);
 }
 
+bool nodes_damaged(struct nodes *n, struct fsm_chunk *c)
+{
+    if (!atomic_load(&n->any_damage))
+        return false;
+    LOCK_SCOPE(&n->lock);
+    return damage_lost(n, c);
+}
+
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code)
 {
     fsm_wrlock(n->cfg.fsm);
@@ -477,7 +485,7 @@ void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code
     struct node *d = nodes_find(n, chunkd);
     struct fsm_loc *l = c && d ? reports_loc(c, chunkd) : NULL;
     char label[256];
-    if (l && (l->state == COPY_OK || l->state == COPY_SHORT)) {
+    if (l && (l->state == COPY_OK || l->state == COPY_SHORT) && !damage_known(n, chunk)) {
         log_warn("a client could not read chunk %016llx from %s (%s): having it checked",
                  (unsigned long long)chunk, nodes_label(d, label), err_str(code));
         l->state = COPY_CHECKING;
@@ -495,6 +503,7 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
     struct nodes *n = arg;
     LOCK_SCOPE(&n->lock);
     repairq_remove(n->queue, c->id);
+    damage_forget(n, c->id);
     reports_freed(n, c);
 }
 
@@ -503,6 +512,7 @@ static void on_changed(void *arg, struct fsm_chunk *c)
     struct nodes *n = arg;
     LOCK_SCOPE(&n->lock);
     c->soft_flags |= SOFT_GREW;
+    damage_grew(n, c);
     orders_consider(n, c, 0);
 }
 
@@ -608,6 +618,7 @@ void nodes_free(struct nodes *n)
     free(n->node);
     free(n->table);
     grants_free(n);
+    damage_free(n);
     repairq_free(n->queue);
     pthread_mutex_destroy(&n->lock);
     pthread_mutex_destroy(&n->done_lock);

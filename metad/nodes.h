@@ -55,6 +55,8 @@ void nodes_granted(struct nodes *n, uint64_t session, uint64_t chunk, const uint
 int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp *c, uint64_t *own,
                        size_t *nown, unsigned *turn);
 void nodes_commit_end(struct nodes *n, unsigned turn);
+/* Some bytes of the chunk are on no copy that counts as good: others may have them. fsm lock held. */
+bool nodes_damaged(struct nodes *n, struct fsm_chunk *c);
 /* A client met a bad copy: have it verified, then healed. */
 void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */

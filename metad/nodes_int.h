@@ -9,6 +9,8 @@
 #define REPLFS_METAD_NODES_INT_H
 #include "nodes.h"
 
+#include <stdatomic.h>
+
 #include "repairq.h"
 
 #define NODE_DISKS_MAX 32
@@ -106,6 +108,7 @@ struct order {
     uint32_t blamed; /* Failure.chunkd */
     uint64_t bytes;
     uint32_t good_len, disk;
+    uint32_t stored;
     bool bad;
     struct order *next;
 };
@@ -147,6 +150,22 @@ struct session_grants { /* see grants.c */
     uint32_t n, cap;
 };
 
+/* A chunk of which a copy is bad: what is left of it. See damage.c. */
+#define DAMAGE_COPIES_MAX 8u
+struct damage {
+    uint64_t chunk;
+    uint32_t len;              /* committed bytes then */
+    uint32_t need, refs, live; /* end of the last byte that an extent names, with such counts */
+    uint32_t keep;             /* what its copies are measured by; 0: by the chunk's length */
+    int64_t doubted_at;
+    unsigned n;
+    struct damage_copy {
+        uint32_t chunkd;
+        uint32_t good;   /* so many bytes at its beginning */
+        uint32_t stored; /* it has so many, good and bad */
+    } copy[DAMAGE_COPIES_MAX];
+};
+
 struct nodes {
     struct nodes_config cfg;
     char dir[512], addr[128];
@@ -173,7 +192,11 @@ struct nodes {
     uint64_t barrier_at; /* floors_told, of the barrier under way */
     bool want_barrier;
     unsigned turn, proposing[2]; /* commits checked, not in the log's queue yet; of each turn */
-    uint64_t future_chunks;      /* reported, but numbered beyond what the log ever reserved */
+    struct u64map damage_index;  /* chunk -> index into damage */
+    struct damage *damage;
+    uint32_t ndamage, damage_pos;
+    atomic_bool any_damage; /* ndamage > 0, to look without the lock */
+    uint64_t future_chunks; /* reported, but numbered beyond what the log ever reserved */
     uint64_t lost_seen;
     struct job_stat stat[JOB_KINDS];
     struct order *to_send;
@@ -237,10 +260,35 @@ void grants_session_gone(struct nodes *n, uint64_t session);
 void grants_barrier(struct nodes *n); /* no lock held: goes on with the barrier if one is wanted */
 void grants_free(struct nodes *n);
 
+/* ---- damage.c: fsm lock (any) and lock held ---- */
+/* The bytes that a copy must have to be a good one. */
+uint32_t damage_len(const struct nodes *n, const struct fsm_chunk *c);
+/* A copy was found to have so many good bytes, and to store so many. True: it has all that is
+ * needed. */
+bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t good,
+                  uint32_t stored);
+/* The planner's view of length and bad copies. */
+void damage_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *v);
+/* The chunk's first len bytes are all that can be had: they are kept, the loss is logged. */
+void damage_keep(struct nodes *n, struct fsm_chunk *c, uint32_t len);
+/* A chunkd says that its copy has len bytes. */
+void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t len);
+void damage_grew(struct nodes *n, const struct fsm_chunk *c); /* or its goal changed */
+void damage_forget(struct nodes *n, uint64_t chunk);
+/* Whether a reader's failure may be put down to it, having been looked into lately. */
+bool damage_known(struct nodes *n, uint64_t chunk);
+bool damage_lost(const struct nodes *n,
+                 const struct fsm_chunk *c); /* files need more than is kept */
+/* Names the lost ranges of the inode (0: with the inodes, of any). False: nothing is lost. */
+bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap);
+void damage_look(struct nodes *n); /* once a second: a slice; fsm write lock */
+void damage_free(struct nodes *n);
+
 /* ---- orders.c ---- */
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay);
-void orders_view(const struct fsm_chunk *c, struct repair_chunk *out); /* for the planner */
+void orders_view(const struct nodes *n, const struct fsm_chunk *c,
+                 struct repair_chunk *out); /* for the planner */
 void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, struct job *job);
 /* lock held: chunkd d is gone, its queued deletes come to nothing. */
 void orders_node_gone(struct nodes *n, struct node *d);

@@ -36,7 +36,7 @@
 
 /* ---- the planner's view of a chunk ---- */
 
-void orders_view(const struct fsm_chunk *c, struct repair_chunk *out)
+void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *out)
 {
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     out->len = c->len;
@@ -46,6 +46,7 @@ void orders_view(const struct fsm_chunk *c, struct repair_chunk *out)
     for (unsigned i = 0; i < out->n; i++)
         out->copy[i] =
             (struct repair_copy){.chunkd = l[i].chunkd, .disk = l[i].disk, .state = l[i].state};
+    damage_view(n, c, out);
 }
 
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
@@ -58,7 +59,7 @@ void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
         c->soft_flags |= SOFT_AGAIN;
         return;
     }
-    orders_view(c, &v);
+    orders_view(n, c, &v);
     if (!repair_classify(&n->ctx, &v, &prio, &kind, &it.bytes)) {
         repairq_remove(n->queue, c->id);
         return;
@@ -213,7 +214,7 @@ static struct order *order_chunk(struct nodes *n, enum order_kind kind, struct n
     o->stat = kind == ORDER_VERIFY ? REPAIR_KIND_VERIFY : j->kind;
     o->chunk = c->id;
     o->session = c->session;
-    o->len = c->len;
+    o->len = damage_len(n, c);
     n->stat[o->stat].running++;
     order_send_later(n, o);
     return o;
@@ -328,12 +329,15 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
     struct repair_decision dec;
     while (j->steps++ < STEPS_MAX) {
         n->ctx.seed++;
-        orders_view(c, &v);
+        orders_view(n, c, &v);
         mark_verified(j, &v);
         repair_decide(&n->ctx, &v, &dec);
         switch (dec.act) {
         case REPAIR_FORGET:
             fsm_chunk_loc_del(c, dec.target);
+            continue;
+        case REPAIR_KEEP:
+            damage_keep(n, c, dec.keep_len);
             continue;
         case REPAIR_COPY:
         case REPAIR_VERIFY:
@@ -370,7 +374,7 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
 static void copy_result(struct nodes *n, struct order *o, struct job *j, struct fsm_chunk *c)
 {
     if (!o->code) {
-        bool whole = o->len >= c->len;
+        bool whole = o->len >= damage_len(n, c);
         reports_loc_set(n, c, o->chunkd, o->disk, whole ? COPY_OK : COPY_SHORT);
         if (whole)
             job_verified(j, o->chunkd, true);
@@ -399,14 +403,15 @@ static void verify_result(struct nodes *n, struct order *o, struct job *j, struc
     struct fsm_loc *l = reports_loc(c, o->chunkd);
     struct node *d = nodes_find(n, o->chunkd);
     char label[256];
-    if (l && verify_found_bad(o)) {
+    bool bad = l && verify_found_bad(o);
+    if (bad && !damage_found(n, c, o->chunkd, o->code ? 0 : o->good_len, o->stored)) {
         log_warn("the copy of chunk %016llx on %s is bad (good up to byte %u of %u): it will be "
                  "replaced",
-                 (unsigned long long)c->id, nodes_label(d, label), o->good_len, c->len);
+                 (unsigned long long)c->id, nodes_label(d, label), o->good_len, o->len);
         l->state = COPY_BAD;
         job_doubted(j, o->chunkd);
-    } else if (l && !o->code) {
-        l->state = o->good_len >= c->len ? COPY_OK : COPY_SHORT;
+    } else if (l && (bad || !o->code)) {
+        l->state = o->good_len >= damage_len(n, c) ? COPY_OK : COPY_SHORT;
         if (l->state == COPY_OK)
             job_verified(j, o->chunkd, !o->quick);
     } else if (l && o->code == -ERR_NO_CHUNK) {

@@ -29,6 +29,7 @@ static void order_done(void *arg, int code, const Replfs__Envelope *rep, struct 
         o->good_len = rep->order_reply->len;
         o->disk = rep->order_reply->disk;
         o->bad = rep->order_reply->bad;
+        o->stored = rep->order_reply->stored;
     } else if (!code) {
         o->code = -ERR_PROTOCOL;
     }

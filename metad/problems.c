@@ -104,6 +104,15 @@ static void check_lost(struct status_ask *a)
                         (unsigned long long)k->lost),
             "start chunkds that are away, they may still have copies; replfsctl info FILE shows "
             "a file's chunks; restore files that stay unreadable from elsewhere");
+    if (k->damaged)
+        status_problem(
+            a, 2, "chunks-damaged",
+            status_text(a, "%llu chunks have bytes that no copy in reach has: %s%s",
+                        (unsigned long long)k->damaged, k->damaged_where,
+                        k->damaged > 4 ? ", and more" : ""),
+            "write these ranges again or restore the files from elsewhere (replfsctl info FILE "
+            "names "
+            "them; find MOUNT -inum NUMBER finds a file); chunkds that are away may have them");
     if (k->unavailable && !a->n->settling)
         status_problem(
             a, 2, "chunks-unavailable",

@@ -5,7 +5,7 @@
  *                                     byte)
  *   3. fewer good copies than goal -> COPY to a new computer; else over a bad copy in place; else
  *                                     to a computer that has one already; else WAIT. No source:
- *                                     WAIT or LOST
+ *                                     KEEP the longest good beginning, else WAIT or LOST
  *   4. two good ones on a computer -> COPY to another that could take it (a move: 5 ends it)
  *   5. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
  *      left over                      others the length), then DROP: bad ones first, then those
@@ -61,7 +61,18 @@ static bool good_up(const struct repair_ctx *x, const struct repair_copy *p)
 
 static bool waste(const struct repair_copy *p)
 {
-    return p->state == REPAIR_BAD || p->state == REPAIR_DOOMED;
+    return (p->state == REPAIR_BAD && !p->precious) || p->state == REPAIR_DOOMED;
+}
+
+/* Of the bad copies in reach. */
+static uint32_t longest_good(const struct repair_ctx *x, const struct repair_chunk *c)
+{
+    uint32_t best = 0;
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->copy[i].state == REPAIR_BAD && reach(x, &c->copy[i]) == UP &&
+            c->copy[i].good_len > best)
+            best = c->copy[i].good_len;
+    return best;
 }
 
 static bool dead(const struct repair_ctx *x, const struct repair_copy *p)
@@ -106,7 +117,7 @@ void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, stru
         t->good += good(x, p);
         t->good_up += good_up(x, p);
         t->waste += waste(p) && r == UP;
-        t->unsure += !waste(p) && p->state != REPAIR_OK && r == UP;
+        t->unsure += (p->state == REPAIR_SHORT || p->state == REPAIR_CHECKING) && r == UP;
         t->away += p->state != REPAIR_BAD && !good(x, p) && r != UP;
         t->forgettable += dead(x, p);
     }
@@ -133,8 +144,8 @@ bool repair_classify(const struct repair_ctx *x, const struct repair_chunk *c, u
         *kind = REPAIR_KIND_REPAIR;
         *prio = t.good;
         *bytes = (uint64_t)c->len * (c->goal - t.good);
-        if (!t.good && !t.waste)
-            return false; /* nothing to copy from, nothing to revive */
+        if (!t.good && !t.waste && !longest_good(x, c))
+            return false; /* nothing to copy from, nothing to revive or to keep */
     } else if (t.hosts < c->goal && t.hosts < x->hosts_up) {
         *kind = REPAIR_KIND_MOVE;
         *prio = REPAIR_PRIO_MAX - 2;
@@ -228,7 +239,8 @@ static bool copy_in_place(const struct repair_ctx *x, const struct repair_chunk 
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
         const struct place_node *n = place_node(&x->t, p->chunkd);
-        if (p->state != REPAIR_BAD || reach(x, p) != UP || n->room < PLACE_TIGHT + c->len)
+        if (p->state != REPAIR_BAD || p->precious || reach(x, p) != UP ||
+            n->room < PLACE_TIGHT + c->len)
             continue;
         if (n->jobs >= n->max_jobs) {
             decide(d, REPAIR_BUSY, "the chunkd with the bad copy has its fill of running jobs");
@@ -254,10 +266,26 @@ static bool revive(const struct repair_ctx *x, const struct repair_chunk *c,
     return false;
 }
 
+/* No copy is whole: what is good of the best one is kept, unless a whole one may come back by itself.
+ * Nothing is given up by it. */
+static bool keep_beginning(const struct repair_ctx *x, const struct repair_chunk *c,
+                           const struct repair_tally *t, struct repair_decision *d)
+{
+    uint32_t len = longest_good(x, c);
+    if (!len || t->good || x->incomplete)
+        return false;
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->copy[i].state != REPAIR_BAD && reach(x, &c->copy[i]) == SUSPECT)
+            return false;
+    decide(d, REPAIR_KEEP, "no copy is whole: keeping what is good of the best one");
+    d->keep_len = len;
+    return true;
+}
+
 static void no_source(const struct repair_ctx *x, const struct repair_chunk *c,
                       const struct repair_tally *t, struct repair_decision *d)
 {
-    if (revive(x, c, d))
+    if (revive(x, c, d) || keep_beginning(x, c, t, d))
         return;
     if (t->good || t->away)
         decide(d, REPAIR_WAIT, "its copies are on chunkds that do not answer");

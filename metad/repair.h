@@ -22,9 +22,11 @@ struct repair_copy {
     uint32_t chunkd;
     uint8_t disk;
     uint8_t state; /* enum repair_state */
+    bool precious; /* bad, but may have bytes that no other copy has: stays */
     /* in the chunk's present round of decisions: */
-    bool verified; /* its length was checked */
-    bool proven;   /* every byte of it was read, or has just been written */
+    bool verified;     /* its length was checked */
+    bool proven;       /* every byte of it was read, or has just been written */
+    uint32_t good_len; /* of a bad one: bytes known to be good at its beginning */
 };
 struct repair_chunk {
     uint32_t len;
@@ -78,6 +80,7 @@ enum repair_act {
     REPAIR_DROP,   /* delete target's copy */
     REPAIR_FORGET, /* strike target's copy from the list: its chunkd is dead and the goal is reached
                       without it */
+    REPAIR_KEEP,   /* no whole copy: make do with the first keep_len bytes, then ask again */
     REPAIR_BUSY,   /* could go on but for the bound of running jobs */
     REPAIR_LATER,  /* ask again in a few seconds */
     REPAIR_WAIT,   /* until a chunkd comes, goes, or gets room: why says what for */
@@ -87,6 +90,7 @@ struct repair_decision {
     enum repair_act act;
     enum repair_kind kind;
     uint32_t target;
+    uint32_t keep_len;
     bool quick;    /* verify: length only */
     bool in_place; /* copy: over target's bad copy */
     unsigned nsrc;

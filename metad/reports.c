@@ -165,8 +165,9 @@ void reports_forget(struct node *d)
 static void known_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
                        const Replfs__ChunkRecord *r, bool full)
 {
+    damage_reported(n, c, d->id, r->len);
     struct fsm_loc *l = reports_loc(c, d->id);
-    enum copy_state state = r->len >= c->len ? COPY_OK : COPY_SHORT;
+    enum copy_state state = r->len >= damage_len(n, c) ? COPY_OK : COPY_SHORT;
     if (!l) {
         const struct stray *s = stray_find(d, c->id);
         if (!full && s && s->state == STRAY_DELETED)
@@ -505,6 +506,7 @@ void reports_judge(struct nodes *n, int64_t now)
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i])
             judge_node(n, n->node[i], chunk_upto, now);
+    damage_look(n);
     pthread_mutex_unlock(&n->lock);
     fsm_unlock(n->cfg.fsm);
 }

@@ -63,7 +63,7 @@ static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_
     out->len = c->len;
     out->chunkds = pile_alloc(pile, c->nloc * sizeof(*out->chunkds));
     for (int rank = 0; rank <= 2; rank++) {
-        if (rank == 2 && out->n_chunkds > 0)
+        if (rank == 2 && out->n_chunkds > 0 && !nodes_damaged(s->cfg.nodes, c))
             break;
         for (unsigned i = 0; i < c->nloc; i++)
             if (usefulness(&locs[i]) == rank)

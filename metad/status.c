@@ -20,8 +20,22 @@
 #define COUNT_SLICE 16384
 #define COUNT_KEEP (2 * NSEC_PER_SEC)
 #define COUNT_MANY 200000u
+#define DAMAGED_NAMED 4u /* naming ranges looks through whole files */
 
 /* ---- counting ---- */
+
+static void count_damage(struct status_ask *a, const struct fsm_chunk *c)
+{
+    struct status_count *k = &a->count;
+    char text[200];
+    if (!damage_lost(a->n, c) || k->damaged++ >= DAMAGED_NAMED ||
+        !damage_text(a->n, c, 0, text, sizeof text))
+        return;
+    size_t len = strlen(k->damaged_where);
+    if (len + strlen(text) + 3 <= sizeof k->damaged_where)
+        snprintf(k->damaged_where + len, sizeof k->damaged_where - len, "%s%s", len ? ", " : "",
+                 text);
+}
 
 static void count_chunk(void *arg, struct fsm_chunk *c)
 {
@@ -29,7 +43,7 @@ static void count_chunk(void *arg, struct fsm_chunk *c)
     struct status_count *k = &a->count;
     struct repair_chunk v;
     struct repair_tally t;
-    orders_view(c, &v);
+    orders_view(a->n, c, &v);
     repair_tally(&a->n->ctx, &v, &t);
     unsigned g = c->goal <= FSM_GOAL_MAX ? c->goal : FSM_GOAL_MAX;
     unsigned h = t.good < STATUS_COPIES_MAX ? t.good : STATUS_COPIES_MAX - 1;
@@ -42,6 +56,7 @@ static void count_chunk(void *arg, struct fsm_chunk *c)
         bool away = t.away || a->n->ctx.unreported || a->n->settling;
         *(away ? &k->unavailable : &k->lost) += 1;
     }
+    count_damage(a, c);
     const struct fsm_loc *l = fsm_chunk_locs(c);
     for (unsigned i = 0; i < c->nloc; i++)
         k->bad += l[i].state == COPY_BAD;

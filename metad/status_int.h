@@ -9,7 +9,8 @@
 struct status_count {
     uint64_t chunks[FSM_GOAL_MAX + 1][STATUS_COPIES_MAX],
         bytes[FSM_GOAL_MAX + 1][STATUS_COPIES_MAX];
-    uint64_t below, above, misplaced, lost, unavailable, bad;
+    uint64_t below, above, misplaced, lost, unavailable, bad, damaged;
+    char damaged_where[400];
 };
 struct status_mem {
     struct status_mem *next;

@@ -218,8 +218,10 @@ static void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderR
         k->verifies++;
         h = find_held(k, o->verify->chunk);
         *code = h ? 0 : -ERR_NO_CHUNK;
-        rep->len = h ? h->len : 0;
+        rep->len = rep->stored = h ? h->len : 0;
         rep->bad = h && h->damaged && !o->verify->quick;
+        if (rep->bad)
+            rep->len = 0; /* from its first block on */
         break;
     default:
         *code = -ERR_PROTOCOL;
@@ -474,6 +476,16 @@ static uint64_t make_file(const char *name)
     return got;
 }
 
+static void truncate_file(uint64_t ino, uint64_t size)
+{
+    Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
+    o.ino = ino;
+    o.valid = REPLFS__SETATTR_OP__VALID__SIZE;
+    o.size = size;
+    OP(op, SETATTR, setattr, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
 static void set_goal(uint64_t ino, unsigned goal)
 {
     Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
@@ -659,6 +671,7 @@ static int teardown(void **state)
     for (unsigned i = 0; i < CHUNKDS; i++)
         if (f->chunkd[i].conn)
             leave(&f->chunkd[i]);
+    go_on(&f->mlog);
     rpc_loop_free(f->loop); /* the order in which metad stops */
     nodes_free(f->nodes);
     fsm_free(f->mlog.fsm);

@@ -418,6 +418,124 @@ static void lost_and_unavailable_show(void **state)
     assert_true(has_problem("chunks-lost", 2));
 }
 
+/* A power cut: they come back with so many bytes. */
+static void cut(unsigned from, unsigned to, uint64_t chunk, uint32_t len)
+{
+    for (unsigned i = from; i < to; i++)
+        leave(&fx->chunkd[i]);
+    for (unsigned i = from; i < to; i++) {
+        pthread_mutex_lock(&fx->chunkd[i].lock);
+        find_held(&fx->chunkd[i], chunk)->len = len;
+        pthread_mutex_unlock(&fx->chunkd[i].lock);
+    }
+    for (unsigned i = from; i < to; i++)
+        join(&fx->chunkd[i], UUID);
+}
+
+static void wait_problem(const char *code, bool there)
+{
+    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    while (has_problem(code, 2) != there && clock_mono() < end)
+        usleep(10000);
+    assert_true(has_problem(code, 2) == there);
+}
+
+/* The first chunk's note in what info says of the file. */
+static void info_note(uint64_t ino, char out[512])
+{
+    struct rpc_result res;
+    Replfs__InfoReq q = REPLFS__INFO_REQ__INIT;
+    q.ino = ino;
+    RPC_ENVELOPE(env, INFO_REQ, info_req, &q);
+    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, &res), 0);
+    snprintf(out, 512, "%s", res.rep->info_reply->chunks[0]->note);
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+}
+
+struct stored {
+    unsigned chunkd;
+    uint64_t chunk;
+    uint32_t len;
+};
+
+static bool stores(void *arg)
+{
+    const struct stored *w = arg;
+    struct chunkd *k = &fx->chunkd[w->chunkd];
+    pthread_mutex_lock(&k->lock);
+    const struct held *h = find_held(k, w->chunk);
+    bool yes = h && h->len == w->len;
+    pthread_mutex_unlock(&k->lock);
+    return yes;
+}
+
+/* All copies lost the end of a chunk: the rest is cared for as any chunk, what is lost is named, and
+ * when a file no longer needs it nothing is wrong. */
+static void beginning_of_a_cut_chunk_is_kept(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    char note[512];
+    join_all(3);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(really_held, &w, "both");
+    wait_until(all_reported, &w.chunk, "both to be reported");
+    cut(0, 2, w.chunk, 5000);
+    wait_problem("chunks-damaged", true);
+    assert_false(has_problem("chunks-lost", 2));
+    wait_until(has_copies, &w, "the beginnings to count");
+    info_note(ino, note);
+    assert_non_null(strstr(note, "bytes 5000 to 8191 "));
+    leave(&fx->chunkd[1]); /* one of the two that have it is gone */
+    struct stored third = {2, w.chunk, 5000};
+    wait_until(stores, &third, "the beginning to be copied");
+    truncate_file(ino, 5000);
+    wait_problem("chunks-damaged", false);
+    info_note(ino, note);
+    assert_null(strstr(note, "damaged"));
+}
+
+/* A chunkd that was away has all of it: then it is what is copied. */
+static void whole_copy_that_returns_wins(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    join_all(3);
+    struct want w = {make_chunk("a", 3, 3, &ino), 3};
+    wait_until(really_held, &w, "three");
+    wait_until(all_reported, &w.chunk, "all to be reported");
+    leave(&fx->chunkd[2]);
+    cut(0, 2, w.chunk, 5000);
+    wait_problem("chunks-damaged", true); /* once the third is dead */
+    join(&fx->chunkd[2], UUID);
+    for (unsigned i = 0; i < 2; i++) {
+        struct stored s = {i, w.chunk, 8192};
+        wait_until(stores, &s, "the whole chunk to be copied");
+    }
+    wait_until(really_held, &w, "three good ones");
+    wait_problem("chunks-damaged", false);
+}
+
+/* The bytes that were cut off had been written over before: no damage, and no warning. */
+static void nobody_needs_what_was_written_over(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    char note[512];
+    join_all(2);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(really_held, &w, "both");
+    wait_until(all_reported, &w.chunk, "both to be reported");
+    truncate_file(ino, 4000);
+    cut(0, 2, w.chunk, 5000);
+    wait_until(has_copies, &w, "both to be good again");
+    assert_false(has_problem("chunks-damaged", 2));
+    info_note(ino, note);
+    assert_string_equal(note, "");
+}
+
 static void info_and_converge_tell(void **state)
 {
     (void)state;
@@ -514,6 +632,9 @@ int main(void)
         NODES_TEST(goal_up_and_down),
         NODES_TEST(bad_copy_is_found_and_replaced),
         NODES_TEST(short_copy_in_a_report_is_made_whole),
+        NODES_TEST(beginning_of_a_cut_chunk_is_kept),
+        NODES_TEST(whole_copy_that_returns_wins),
+        NODES_TEST(nobody_needs_what_was_written_over),
         NODES_TEST(garbage_goes_when_it_is_sure),
         NODES_TEST(floor_waits_for_the_log),
         NODES_TEST(commits_are_checked_before_they_are_logged),

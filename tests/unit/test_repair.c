@@ -260,6 +260,44 @@ static void lost_and_unavailable_differ(void **state)
     assert_int_equal(decide(), REPAIR_LOST);
 }
 
+static void longest_beginning_is_kept(void **state)
+{
+    (void)state;
+    make(4, 2);
+    copy(1, REPAIR_BAD);
+    copy(2, REPAIR_BAD);
+    c.copy[0].good_len = 300;
+    c.copy[1].good_len = 700;
+    assert_int_equal(decide(), REPAIR_KEEP);
+    assert_int_equal(d.keep_len, 700);
+    node[2].state = SUSPECT; /* known to be bad: what it has is no reason to wait */
+    assert_int_equal(decide(), REPAIR_KEEP);
+    assert_int_equal(d.keep_len, 300);
+    node[2].state = UP;
+    copy(3, REPAIR_SHORT);
+    node[3].state = SUSPECT; /* may be whole, and may be back in a moment */
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[3].state = DEAD;
+    assert_int_equal(decide(), REPAIR_KEEP);
+    x.incomplete = true;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    /* kept: the first may have good bytes behind its bad place and stays */
+    make(4, 2);
+    copy(1, REPAIR_BAD);
+    copy(2, REPAIR_OK);
+    c.copy[0].precious = true;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_true(d.target == 3 || d.target == 4);
+    copy(3, REPAIR_OK);
+    c.copy[1].proven = c.copy[2].proven = true;
+    assert_int_equal(decide(), REPAIR_NONE);
+    node[3].state = node[4].state = DEAD;
+    assert_int_equal(decide(), REPAIR_WAIT); /* not over it */
+    c.copy[0].precious = false;
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_true(d.in_place);
+}
+
 static void doomed_copy_is_revived_rather_than_lost(void **state)
 {
     (void)state;
@@ -420,6 +458,7 @@ int main(void)
         cmocka_unit_test(bad_copy_dropped_once_goal_is_reached),
         cmocka_unit_test(doubts_are_checked_first),
         cmocka_unit_test(lost_and_unavailable_differ),
+        cmocka_unit_test(longest_beginning_is_kept),
         cmocka_unit_test(doomed_copy_is_revived_rather_than_lost),
         cmocka_unit_test(no_repair_while_reports_are_missing),
         cmocka_unit_test(bounds_make_it_busy),
