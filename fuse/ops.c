@@ -96,17 +96,18 @@ static double seconds(int64_t ns)
     return (double)ns / NSEC_PER_SEC;
 }
 
-void ops_entry(struct mount_ctx *m, uint64_t parent, const Replfs__Attr *a,
+void ops_entry(struct mount_ctx *m, uint64_t parent, const char *name, const Replfs__Attr *a,
                struct fuse_entry_param *e)
 {
     *e = (struct fuse_entry_param){.ino = a->ino,
-                                   .attr_timeout = seconds(client_attr_ttl(m->client, a->ino))};
+                                   .attr_timeout = seconds(client_attr_ttl(m->client, a))};
     if (m->can_forget_entries)
-        e->entry_timeout = seconds(client_entry_ttl(m->client, parent));
+        e->entry_timeout = seconds(client_entry_ttl(m->client, parent, name, a->ino));
     ops_stat(a, &e->attr);
 }
 
-void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__Attr *a)
+void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const char *name,
+                     const Replfs__Attr *a)
 {
     struct mount_ctx *m = ops_ctx(req);
     struct fuse_entry_param e;
@@ -114,7 +115,7 @@ void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__At
         ops_reply(req, code);
         return;
     }
-    ops_entry(m, parent, a, &e);
+    ops_entry(m, parent, name, a, &e);
     fuse_reply_entry(req, &e);
 }
 
@@ -126,7 +127,7 @@ void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
         return;
     }
     ops_stat(a, &st);
-    fuse_reply_attr(req, &st, seconds(client_attr_ttl(ops_ctx(req)->client, a->ino)));
+    fuse_reply_attr(req, &st, seconds(client_attr_ttl(ops_ctx(req)->client, a)));
 }
 
 int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
@@ -174,15 +175,15 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
 }
 
 /* Of the client library: leases are gone, and with them what the kernel knows under them. */
-void ops_invalidate(void *arg, uint64_t ino, unsigned what)
+bool ops_invalidate(void *arg, uint64_t ino, unsigned what)
 {
     struct mount_ctx *m = arg;
     if (!m->session)
-        return;
+        return true;
     if ((what & LCACHE_INVAL_ENTRIES) && m->can_forget_entries)
         kernel_forget_entries(m->session);
-    /* -ENOENT: the kernel does not know this inode, or no longer */
-    fuse_lowlevel_notify_inval_inode(m->session, ino, what & LCACHE_INVAL_PAGES ? 0 : -1, 0);
+    return fuse_lowlevel_notify_inval_inode(m->session, ino, what & LCACHE_INVAL_PAGES ? 0 : -1,
+                                            0) != -ENOENT;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)

@@ -36,7 +36,7 @@ struct mount_ctx {                /* the session's userdata */
 #define OPS_REQUEST_MAX (OPS_IO_SIZE + 4096u) /* with what comes before those of a write */
 extern const struct fuse_lowlevel_ops ops_table;
 void ops_release_all(struct mount_ctx *m); /* after the loop's end, before client_close */
-void ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
+bool ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
@@ -50,10 +50,11 @@ bool ops_cut_off(struct mount_ctx *m);
 void ops_reply(fuse_req_t req, int code);
 void ops_stat(const Replfs__Attr *a, struct stat *st);
 /* With the lifetimes that leases allow. */
-void ops_entry(struct mount_ctx *m, uint64_t parent, const Replfs__Attr *a,
+void ops_entry(struct mount_ctx *m, uint64_t parent, const char *name, const Replfs__Attr *a,
                struct fuse_entry_param *e);
 /* Answers with an entry or an attribute when code is 0, else with the error. */
-void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const Replfs__Attr *a);
+void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const char *name,
+                     const Replfs__Attr *a);
 void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
 /* Setgid without group execution (once: mandatory locks) is taken only by those outside the file's
  * group; all of this is about callers without privilege. */

@@ -7,7 +7,12 @@
  * rewinddir) asks anew.
  *
  * Under a lease the kernel may list again what it has listed (let_kernel_list), and a page may have been
- * there already (client_list): names are what they were, and attributes are looked up.
+ * there already (client_list). Of a page that is older than the kernel's question each entry is given with
+ * attributes only as far as it is known to be so still (client_entry_attr). When the directory's lease
+ * went since, that is not known of any: what follows is asked for anew, not more than one answer takes.
+ *
+ * A listing ends where the directory ended as it began (opendir, rewinddir): whoever replaces what it lists
+ * as it goes would otherwise meet the replacements, for ever.
  *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
 #include "ops.h"
@@ -27,6 +32,7 @@
 #define LOG_MODULE "fuse"
 #define COOKIE_SHIFT 2u
 #define COOKIE_MAX ((uint64_t)INT64_MAX - COOKIE_SHIFT)
+#define ANSWER_ENTRIES 32u /* about as many as the kernel asks for with attributes at a time */
 
 struct dirh {
     struct open_node node;
@@ -36,6 +42,8 @@ struct dirh {
     bool again;            /* it was asked for earlier */
     size_t pos;            /* next entry of page */
     uint64_t after;        /* cookie that pos goes on behind */
+    uint64_t end;          /* entries with this cookie and higher ones came later; 0: not known */
+    bool linking;          /* the kernel is taking names from the last answer */
     bool plus;             /* page has attributes */
     unsigned lost_seen;    /* of client_lost, told by fsync */
     uint64_t begun;        /* client_begin of the first page */
@@ -51,7 +59,7 @@ struct listing {
     size_t size, used;
     uint64_t dir;
     bool plus;
-    bool again; /* attributes are as they were then */
+    bool fresh; /* the page came for this request */
 };
 
 static struct dirh *dirh_of(const struct fuse_file_info *fi)
@@ -79,7 +87,7 @@ static void dirh_free(struct open_node *n)
 static void let_kernel_list(struct mount_ctx *m, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    int64_t now = clock_mono(), ttl = client_entry_ttl(m->client, ino);
+    int64_t now = clock_mono(), ttl = client_list_ttl(m->client, ino);
     if (!m->can_forget_entries || !ttl || client_getattr(m->client, ino, &a))
         return;
     fi->cache_readdir = 1;
@@ -106,7 +114,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    (void)ino;
+    if (dirh_of(fi)->linking)
+        client_linking(ops_ctx(req)->client, ino, false);
     ops_closed(ops_ctx(req), &dirh_of(fi)->node);
     ops_reply(req, 0);
 }
@@ -143,20 +152,25 @@ static void note_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t beg
         client_listed(ops_ctx(req)->client, d->begun, ino, d->listed);
 }
 
-static int fetch_page(struct dirh *d, fuse_req_t req, uint64_t ino, uint64_t after, bool plus)
+static int fetch_page(struct dirh *d, struct listing *l, uint64_t after, unsigned max)
 {
     dir_page_unref(d->page);
     d->page = NULL;
-    int rc = client_list(ops_ctx(req)->client, ino, after, plus, &d->page, &d->again);
+    bool plus = l->plus;
+    int rc =
+        client_list(ops_ctx(l->req)->client, l->dir, after, plus, max, &d->page, &d->again);
     if (rc)
         return rc;
+    l->fresh = !d->again;
     d->pos = 0;
     d->after = after;
     d->plus = plus || d->again;
     if (entries_of(d)->parent)
         d->parent = entries_of(d)->parent;
+    if (!after || !d->end)
+        d->end = entries_of(d)->end;
     if (!d->again)
-        note_page(d, req, ino, d->page->begun, after, plus, entries_of(d));
+        note_page(d, l->req, l->dir, d->page->begun, after, plus, entries_of(d));
     return 0;
 }
 
@@ -186,8 +200,9 @@ static bool add_dot(struct listing *l, const char *name, uint64_t ino, uint64_t 
 
 /* False when the buffer is full. Entries that no directory can hold are passed over, not trusted.
  */
-static bool add_entry(struct listing *l, const Replfs__Dirent *de)
+static bool add_entry(struct listing *l, const struct dir_page *page, const Replfs__Dirent *de)
 {
+    struct mount_ctx *m = ops_ctx(l->req);
     char name[NAME_MAX + 1];
     struct fuse_entry_param e = {0};
     if (!de->name.len || de->name.len > NAME_MAX || memchr(de->name.data, 0, de->name.len) ||
@@ -198,13 +213,9 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
     }
     memcpy(name, de->name.data, de->name.len);
     name[de->name.len] = '\0';
-    struct mount_ctx *m = ops_ctx(l->req);
     Replfs__Attr known = REPLFS__ATTR__INIT;
-    if (l->plus && l->again && client_attr_known(m->client, de->ino, &known)) {
-        ops_entry(m, l->dir, &known, &e);
-    } else if (l->plus && !l->again && de->attr) {
-        client_merge_attr(m->client, de->attr);
-        ops_entry(m, l->dir, de->attr, &e);
+    if (l->plus && client_entry_attr(m->client, page, l->fresh, de, &known)) {
+        ops_entry(m, l->dir, name, &known, &e);
     } else { /* without ino, it stands for a name only */
         e.attr.st_ino = de->ino;
         e.attr.st_mode = (mode_t)DTTOIF(de->type);
@@ -212,28 +223,50 @@ static bool add_entry(struct listing *l, const Replfs__Dirent *de)
     return add(l, name, &e, de->cookie + COOKIE_SHIFT);
 }
 
+/* The page has what follows, as far as it is still known. *max: how much to ask for, if not. */
+static bool page_serves(const struct dirh *d, const struct listing *l, uint64_t after,
+                        unsigned *max)
+{
+    const Replfs__ReaddirReply *r = entries_of(d);
+    *max = 0;
+    if (!r || d->after != after || (l->plus && !d->plus))
+        return false;
+    if (d->pos == r->n_entries)
+        return r->eof;
+    if (!l->plus || l->fresh || client_page_holds(ops_ctx(l->req)->client, d->page))
+        return true;
+    *max = ANSWER_ENTRIES;
+    return false;
+}
+
+/* The kernel has taken the last answer in, or will take one. */
+static void linking(struct dirh *d, struct listing *l, bool begin)
+{
+    if (d->linking != begin)
+        client_linking(ops_ctx(l->req)->client, l->dir, begin);
+    d->linking = begin;
+}
+
 /* Adds entries behind cookie `after` until the buffer is full or the directory ends. */
-static int add_entries(struct dirh *d, struct listing *l, uint64_t ino, uint64_t after)
+static int add_entries(struct dirh *d, struct listing *l, uint64_t after)
 {
     for (;;) {
-        const Replfs__ReaddirReply *r = entries_of(d);
-        bool usable = r && d->after == after && (d->plus || !l->plus);
-        if (!usable || (d->pos == r->n_entries && !r->eof)) {
-            int rc = fetch_page(d, l->req, ino, after, l->plus);
+        unsigned max;
+        linking(d, l, false);
+        if (!page_serves(d, l, after, &max)) {
+            int rc = fetch_page(d, l, after, max);
             if (rc)
                 return rc;
-            r = entries_of(d);
-            if (!r->n_entries)
-                return 0;
         }
-        l->again = d->again;
+        const Replfs__ReaddirReply *r = entries_of(d);
         if (d->pos == r->n_entries)
             return 0;
+        linking(d, l, l->plus);
         while (d->pos < r->n_entries) {
             const Replfs__Dirent *de = r->entries[d->pos];
             if (de->cookie <= after || de->cookie > COOKIE_MAX)
                 return -ERR_PROTOCOL; /* going backwards would list for ever */
-            if (!add_entry(l, de))
+            if ((d->end && de->cookie >= d->end) || !add_entry(l, d->page, de))
                 return 0;
             after = d->after = de->cookie;
             d->pos++;
@@ -241,20 +274,21 @@ static int add_entries(struct dirh *d, struct listing *l, uint64_t ino, uint64_t
     }
 }
 
-static int list(struct dirh *d, struct listing *l, uint64_t ino, uint64_t off)
+static int list(struct dirh *d, struct listing *l, uint64_t off)
 {
     LOCK_SCOPE(&d->lock);
     int rc = 0;
+    linking(d, l, false);
     if (off < COOKIE_SHIFT) { /* from the start: with the first page comes the parent */
-        rc = fetch_page(d, l->req, ino, 0, l->plus);
+        rc = fetch_page(d, l, 0, 0);
         if (rc)
             return rc;
     }
-    if (off < 1 && !add_dot(l, ".", ino, 1))
+    if (off < 1 && !add_dot(l, ".", l->dir, 1))
         return 0;
     if (off < 2 && !add_dot(l, "..", d->parent, 2))
         return 0;
-    return add_entries(d, l, ino, off < COOKIE_SHIFT ? 0 : off - COOKIE_SHIFT);
+    return add_entries(d, l, off < COOKIE_SHIFT ? 0 : off - COOKIE_SHIFT);
 }
 
 static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
@@ -263,7 +297,7 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct listing l = {.req = req, .dir = ino, .size = size, .plus = plus, .buf = malloc(size)};
     if (!l.buf)
         abort();
-    int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, ino, (uint64_t)off);
+    int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, (uint64_t)off);
     if (!rc && l.used)
         client_accessed(ops_ctx(req)->client, ino, true);
     if (rc && !l.used) /* else: give what there is, the next call meets the error */

@@ -56,12 +56,13 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         rc = lookup_dot(req, parent, name[1], &a);
     else
         rc = too_long(name) ? -ENAMETOOLONG : client_lookup(m->client, parent, name, &a);
-    int64_t ttl = rc == -ENOENT && m->can_forget_entries ? client_entry_ttl(m->client, parent) : 0;
+    int64_t ttl =
+        rc == -ENOENT && m->can_forget_entries ? client_entry_ttl(m->client, parent, name, 0) : 0;
     if (ttl) { /* inode 0: there is no such name, and the kernel may remember that */
         struct fuse_entry_param e = {.entry_timeout = (double)ttl / NSEC_PER_SEC};
         fuse_reply_entry(req, &e);
     } else {
-        ops_reply_entry(req, rc, parent, &a);
+        ops_reply_entry(req, rc, parent, name, &a);
     }
 }
 
@@ -225,7 +226,7 @@ static void create_and_reply(fuse_req_t req, fuse_ino_t parent, const char *name
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
     int rc = ops_create(req, parent, name, mode, rdev, target, &a);
-    ops_reply_entry(req, rc, parent, &a);
+    ops_reply_entry(req, rc, parent, name, &a);
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -298,5 +299,5 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
         rc = client_flush_ino(ops_ctx(req)->client, ino);
     if (!rc)
         rc = mutate(req, &op, &a);
-    ops_reply_entry(req, rc, new_parent, &a);
+    ops_reply_entry(req, rc, new_parent, new_name, &a);
 }

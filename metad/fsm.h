@@ -86,6 +86,7 @@ struct fsm_dirent {
  * to stop. Cookies grow with creation and never move, so entries added or removed meanwhile never skip or
  * repeat others. */
 typedef bool fsm_dirents_fn(void *arg, const struct fsm_dirent *list, size_t n);
+uint64_t fsm_dir_end(struct fsm *f, uint64_t ino); /* the next name's cookie; 0: no directory */
 int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirents_fn *fn, void *arg);
 /* As fsm_getattr, of what an entry names. */
 void fsm_dirent_attr(struct fsm *f, const struct fsm_dirent *e, Replfs__Attr *out);

@@ -241,6 +241,13 @@ static size_t next_entries(struct fsm *f, const struct fsm_oset *set, struct fsm
     return n;
 }
 
+uint64_t fsm_dir_end(struct fsm *f, uint64_t ino)
+{
+    uint32_t h = fsm_inode_find(f, ino);
+    const struct fsm_inode *p = h ? fsm_inode_at(f, h) : NULL;
+    return p && S_ISDIR(p->mode) ? p->x.next_cookie : 0;
+}
+
 int fsm_readdir(struct fsm *f, uint64_t ino, uint64_t cookie, fsm_dirents_fn *fn, void *arg)
 {
     struct fsm_dirent list[FSM_DIRENTS_MAX];

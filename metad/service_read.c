@@ -220,6 +220,7 @@ void service_readdir(struct service *s, struct rpc_req *req)
             leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
     if (rv == 0 && dir != LEASE_ELSEWHERE)
         rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_some, &l);
+    rep.end = fsm_dir_end(s->cfg.fsm, r->ino);
     fsm_unlock(s->cfg.fsm);
     if (dir == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_readdir);

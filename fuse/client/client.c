@@ -241,9 +241,9 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
     cfile_unref(f);
 }
 
-int64_t client_attr_ttl(struct client *c, uint64_t ino)
+int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a)
 {
-    struct cfile *f = cfile_get(c, ino);
+    struct cfile *f = cfile_get(c, a->ino);
     if (f) { /* with buffered bytes size and times are ours, not metad's, and change by themselves */
         pthread_mutex_lock(&f->mu);
         bool dirty = f->head != NULL;
@@ -252,12 +252,22 @@ int64_t client_attr_ttl(struct client *c, uint64_t ino)
         if (dirty)
             return 0;
     }
-    return lcache_ttl(c->lcache, ino);
+    return lcache_give_attr(c->lcache, a);
 }
 
-int64_t client_entry_ttl(struct client *c, uint64_t dir)
+int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint64_t ino)
+{
+    return lcache_give_name(c->lcache, dir, name, strlen(name), ino);
+}
+
+int64_t client_list_ttl(struct client *c, uint64_t dir)
 {
     return lcache_ttl(c->lcache, dir);
+}
+
+void client_linking(struct client *c, uint64_t dir, bool begin)
+{
+    lcache_linking(c->lcache, dir, begin);
 }
 
 uint64_t client_begin(struct client *c)

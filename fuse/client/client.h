@@ -46,10 +46,14 @@ const char *client_cluster(struct client *c);
 int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Replfs__Attr *parent);
 /* Any read-only request to metad, retried likewise. out: free with rpc_result_free. */
 int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out);
-/* How long, in ns, the kernel may keep the attributes of ino just shown, or the names in directory
- * ino; 0: not. */
-int64_t client_attr_ttl(struct client *c, uint64_t ino);
-int64_t client_entry_ttl(struct client *c, uint64_t dir);
+/* How long, in ns, the kernel may keep the attributes a that it is about to be given, or that name in dir
+ * refers to ino (0: to nothing); 0: not. */
+int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a);
+int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint64_t ino);
+/* How long a listing of dir may be kept. */
+int64_t client_list_ttl(struct client *c, uint64_t dir);
+/* A listing of dir goes to the kernel, which learns names from it; end (begin false): it has them. */
+void client_linking(struct client *c, uint64_t dir, bool begin);
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out);
 int client_getattr(
     struct client *c, uint64_t ino,
@@ -64,15 +68,22 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 struct dir_page {
     atomic_uint refs;
     struct rpc_result res; /* rep: a ReaddirReply */
-    uint64_t ino, begun;   /* whose, client_begin before it was asked for */
+    uint64_t ino, begun;   /* whose, client_begin before it was asked for, */
+    uint64_t seen;         /* and when it had come */
     /* private */
     TAILQ_ENTRY(dir_page) by_use;
     unsigned walk; /* that waits for it, 0: none */
 };
-/* The entries of ino behind cookie `after`, with attributes if plus. *again: asked for earlier (it is whole
- * then, with attributes as they were). 0 and a reference, or a code. */
-int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struct dir_page **out,
-                bool *again);
+/* The entries of ino behind cookie `after`, at most max (0: as many as fit), with attributes if plus. *again:
+ * asked for earlier (it is whole then, with attributes as they were). 0 and a reference, or a code. */
+int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
+                struct dir_page **out, bool *again);
+/* The directory is leased since p came, so that of each entry is known whether it still is as p says. */
+bool client_page_holds(struct client *c, const struct dir_page *p);
+/* What the kernel may be given of entry e of p; false: its name only, since it may be another's by now, or
+ * nothing is known about it any more. fresh: p was asked for by whoever is answered now. */
+bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
+                       const Replfs__Dirent *e, Replfs__Attr *out);
 const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p);
 void dir_page_unref(struct dir_page *p); /* may be NULL */
 

@@ -6,7 +6,9 @@
  * going on, the pages of what was named are fetched before they are asked for, the deepest first.
  *
  * A page is handed out while the lease that its directory had since is held, and while this client has
- * changed nothing in it (client_dir_same): names are what they were then. Attributes may not be.
+ * changed nothing in it (client_dir_same): names are what they were then. Attributes may not be. And
+ * while a page goes to the kernel, a few entries at a time, both change: so each entry is looked at in the
+ * lease cache, which knows what we did and were told since (client_entry_attr).
  *
  * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. Who lists
  * anything else begins anew. A program goes through what a directory named in an order of its own (ls: the
@@ -187,8 +189,8 @@ static void go_on(struct client *c, const struct dir_page *p)
 
 /* ---- asking ---- */
 
-static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, int64_t deadline,
-               struct dir_page **out)
+static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
+               int64_t deadline, struct dir_page **out)
 {
     Replfs__ReaddirReq m = REPLFS__READDIR_REQ__INIT;
     RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &m);
@@ -199,7 +201,7 @@ static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, int64_
     p->ino = ino;
     m.ino = ino;
     m.cookie = after;
-    m.max_entries = PAGE_ENTRIES;
+    m.max_entries = max && max < PAGE_ENTRIES ? max : PAGE_ENTRIES;
     m.plus = plus;
     m.lease = plus;
     p->begun = client_begin(c);
@@ -212,6 +214,7 @@ static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, int64_
     }
     if (plus)
         client_saw_entries(c, p->begun, ino, !after, dir_page_entries(p));
+    p->seen = client_begin(c);
     *out = p;
     return 0;
 }
@@ -231,12 +234,12 @@ static struct dir_page *at_hand(struct client *c, uint64_t ino)
     return p;
 }
 
-int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struct dir_page **out,
-                bool *again)
+int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
+                struct dir_page **out, bool *again)
 {
     struct dir_page *p = after ? NULL : at_hand(c, ino);
     *again = p;
-    int rc = p ? 0 : ask(c, ino, after, plus, client_deadline(c), &p);
+    int rc = p ? 0 : ask(c, ino, after, plus, max, client_deadline(c), &p);
     if (rc)
         return rc;
     *out = p;
@@ -248,6 +251,29 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, struc
         keep(c->dirs.d, p, 0);
     go_on(c, p);
     return 0;
+}
+
+/* ---- giving ---- */
+
+bool client_page_holds(struct client *c, const struct dir_page *p)
+{
+    return dir_page_entries(p)->dir_lease && lcache_ttl(c->lcache, p->ino) &&
+           lcache_held_since(c->lcache, p->seen, p->ino);
+}
+
+bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
+                       const Replfs__Dirent *e, Replfs__Attr *out)
+{
+    if (!lcache_has_name(c->lcache, p->ino, e->name.data, e->name.len, e->ino) &&
+        (!fresh || lcache_crossed(c->lcache, p->begun, p->ino)))
+        return false;
+    if (client_attr_known(c, e->ino, out))
+        return true;
+    if (!fresh || !e->attr || lcache_crossed(c->lcache, p->begun, e->ino))
+        return false;
+    attr_copy(out, e->attr);
+    client_merge_attr(c, out);
+    return true;
 }
 
 /* ---- fetching ---- */
@@ -266,7 +292,7 @@ static uint64_t next_named(struct dirs *d)
 static struct dir_page *fetch(struct client *c, uint64_t ino)
 {
     struct dir_page *p;
-    if (ask(c, ino, 0, true, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
+    if (ask(c, ino, 0, true, 0, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
         return NULL;
     const Replfs__ReaddirReply *r = dir_page_entries(p);
     if (r->eof) {

@@ -361,6 +361,11 @@ void lcache_forget_now(struct lcache *l, uint64_t ino)
     lcache_recall(l, ino, nobody, NULL);
 }
 
+static void tell_later(struct lcache *l, uint64_t ino, unsigned what)
+{
+    job_add(l, ino, what, false, NULL, NULL);
+}
+
 void lcache_drop_all(struct lcache *l)
 {
     pthread_mutex_lock(&l->mu);
@@ -380,6 +385,8 @@ void lcache_drop_all(struct lcache *l)
             job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
         lnode_drop(l, x->ino);
     }
+    if (l->inval && !l->stop)
+        lcache_tell_given(l, tell_later);
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
         l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));
@@ -411,7 +418,7 @@ static void job_do(struct lcache *l, struct ljob *j)
     l->forget(l->forget_arg, j->ino, j->flush);
     l->evicting[mix64(j->ino) % EVICTING] -= j->flush && !j->done;
     if (l->inval)
-        l->inval(l->inval_arg, j->ino, j->what & ~LCACHE_INVAL_PAGES);
+        lcache_tell(l, j->ino, j->what & ~LCACHE_INVAL_PAGES);
     if (!(j->what & LCACHE_INVAL_PAGES) || !l->inval) {
         job_done(j);
         return;

@@ -22,8 +22,8 @@ struct lcache;
 #define LCACHE_INVAL_ATTR 1u    /* attributes that the kernel has */
 #define LCACHE_INVAL_PAGES 2u   /* its pages; may block behind a read of them */
 #define LCACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
-/* Tells the kernel to forget; may be NULL. */
-typedef void lcache_inval(void *arg, uint64_t ino, unsigned what);
+/* Tells the kernel to forget; may be NULL. False: it does not know the inode. */
+typedef bool lcache_inval(void *arg, uint64_t ino, unsigned what);
 /* Where the bytes of the file are is not known any more. flush: the lease was exclusive, and metad
  * waits for what was kept back under it. */
 typedef void lcache_forget(void *arg, uint64_t ino, bool flush);
@@ -44,6 +44,23 @@ bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out);
 enum lcache_found { LCACHE_MISS, LCACHE_NAME, LCACHE_NO_NAME };
 enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *name, size_t len,
                                 Replfs__Attr *out);
+
+/* ---- what the kernel is given ----
+ *
+ * What an answer says may be older than what is known by now, and the kernel takes it in some time after it
+ * was given: so lifetimes come from here, for what is known to be so at this moment, and a recall waits
+ * until the kernel has what it was given before. */
+
+/* How long, in ns, the kernel may keep the attributes of a, which are about to be given to it; 0: not,
+ * newer ones are known, or none. */
+int64_t lcache_give_attr(struct lcache *l, const Replfs__Attr *a);
+/* Likewise that a name in dir refers to ino (0: that there is no such name). */
+int64_t lcache_give_name(struct lcache *l, uint64_t dir, const void *name, size_t len,
+                         uint64_t ino);
+/* The directory is leased, and the name in it known to refer to ino. */
+bool lcache_has_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino);
+/* A listing of dir is given to the kernel, which learns names from it: until the end (false). */
+void lcache_linking(struct lcache *l, uint64_t dir, bool begin);
 
 uint64_t lcache_begin(struct lcache *l);
 /* lease: as on the wire, 1 shared, 2 exclusive. */

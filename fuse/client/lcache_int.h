@@ -9,6 +9,8 @@
 #define LCACHE_WORKERS 8u
 #define CONTESTED 256u
 #define EVICTING 1024u
+#define GIVEN 16384u
+#define LINKING 1024u
 
 struct lnode {
     uint64_t ino, gen;
@@ -38,6 +40,12 @@ struct ljob {
     void (*done)(void *arg);
     void *arg;
 };
+/* Something that the kernel was given, and may take in a little later. */
+struct lgiven {
+    uint64_t ino;
+    int64_t at; /* when, the last time */
+    unsigned n; /* of listings: so many were */
+};
 struct lcache {
     pthread_mutex_t mu;
     size_t max_nodes, max_entries;
@@ -50,6 +58,8 @@ struct lcache {
     int64_t contested[CONTESTED]; /* when a directory that was ours alone was recalled */
     int64_t term, until;          /* ns */
     struct lcache_stat st;
+    struct lgiven given[GIVEN];     /* attributes, by inode */
+    struct lgiven linking[LINKING]; /* listings, by directory */
 
     lcache_inval *inval;
     void *inval_arg;
@@ -81,5 +91,9 @@ struct lentry **lentry_slot(struct lcache *l, uint64_t parent, const void *name,
 void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t len, uint64_t ino);
 void lentry_drop(struct lcache *l, struct lentry **slot);
 bool lcache_in_term(const struct lcache *l);
+/* The kernel is told to forget, and whatever it was given before has arrived there. mu not held. */
+void lcache_tell(struct lcache *l, uint64_t ino, unsigned what);
+/* mu held. What was given so lately that the kernel may still be at it: a job for each. */
+void lcache_tell_given(struct lcache *l, void (*again)(struct lcache *l, uint64_t ino, unsigned what));
 void lasker_remove(struct lasker **list, struct lasker *a);
 #endif

@@ -649,7 +649,7 @@ static int rig_client_up(void)
     return client_open(&cfg, &rig.cl);
 }
 
-static int rig_setup(void **st)
+static inline int rig_setup(void **st)
 {
     return rig_up(st) || rig_chunkds_up() || rig_client_up() ? -1 : 0;
 }

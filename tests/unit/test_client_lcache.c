@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,17 +29,21 @@ static struct rig {
     atomic_bool flush_waits; /* for page as well; posts at_page before */
     atomic_uint flushes;
     atomic_uint told;
+    atomic_uint tells, unknown_to; /* so many times the kernel does not know the file */
+    atomic_bool linking, linking_then;
 } rig;
 
-static void on_inval(void *arg, uint64_t ino, unsigned what)
+static bool on_inval(void *arg, uint64_t ino, unsigned what)
 {
     struct rig *r = arg;
-    (void)ino;
     r->told |= what;
+    r->tells++;
+    r->linking_then |= r->linking;
     if ((what & LCACHE_INVAL_PAGES) && r->pages_wait) {
         sem_post(&r->at_page);
         sem_wait(&r->page);
     }
+    return ino != FILE_INO || r->tells > r->unknown_to;
 }
 
 static void on_forget(void *arg, uint64_t ino, bool flush)
@@ -60,7 +66,8 @@ static int setup(void **state)
     *state = &rig;
     rig.l = lcache_new(100, on_inval, &rig, on_forget, NULL);
     rig.pages_wait = rig.flush_waits = false;
-    rig.told = rig.flushes = 0;
+    rig.told = rig.flushes = rig.tells = rig.unknown_to = 0;
+    rig.linking = rig.linking_then = false;
     sem_init(&rig.page, 0, 0);
     sem_init(&rig.at_page, 0, 0);
     sem_init(&rig.answered, 0, 0);
@@ -506,6 +513,89 @@ static void test_recall_waits_for_the_hold(void **state)
     assert_false(lcache_contested(rig.l, DIR_INO + 1));
 }
 
+/* ---- what the kernel is given ---- */
+
+static int64_t give(uint64_t ino, uint64_t change)
+{
+    Replfs__Attr a = attr_of(ino, S_IFREG | 0644, change);
+    return lcache_give_attr(rig.l, &a);
+}
+
+static int64_t give_name(const char *name, uint64_t ino)
+{
+    return lcache_give_name(rig.l, DIR_INO, name, strlen(name), ino);
+}
+
+static void test_given_is_the_newest(void **state)
+{
+    (void)state;
+    fill();
+    assert_true(give(FILE_INO, 1) > 0);
+    assert_true(give_name("there", FILE_INO) > 0);
+    assert_true(give_name("missing", 0) > 0);
+    assert_int_equal(give_name("there", FILE_INO + 1), 0); /* it named another once */
+    assert_int_equal(give_name("there", 0), 0);
+    assert_int_equal(give_name("unknown", 0), 0);
+    mutate(lcache_begin(rig.l), 7, true);
+    assert_int_equal(give(FILE_INO, 1), 0); /* an answer from before the change */
+    assert_true(give(FILE_INO, 7) > 0);
+    recall(FILE_INO);
+    put(lcache_begin(rig.l), FILE_INO, S_IFREG | 0644, 9); /* leased anew */
+    assert_int_equal(give(FILE_INO, 7), 0);
+    recall(DIR_INO);
+    put(lcache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 2);
+    assert_int_equal(give_name("there", FILE_INO), 0);
+}
+
+/* The answer that was given is taken in after the recall's message. */
+static void test_told_until_the_kernel_has_it(void **state)
+{
+    (void)state;
+    fill();
+    rig.unknown_to = 5;
+    recall(FILE_INO);
+    assert_int_equal(rig.tells, 2); /* once, and for the pages: nothing was given */
+    fill();
+    assert_true(give(FILE_INO, 1) > 0);
+    rig.tells = 0;
+    recall(FILE_INO);
+    assert_true(rig.tells > rig.unknown_to);
+    fill();
+    assert_true(give(FILE_INO, 1) > 0);
+    rig.unknown_to = 1000000; /* it does not want it: not for ever */
+    recall(FILE_INO);
+}
+
+static void *end_of_listing(void *arg)
+{
+    while (!rig.told) /* the recall is at it */
+        sched_yield();
+    rig.linking = false;
+    lcache_linking(rig.l, DIR_INO, false);
+    return arg;
+}
+
+static void test_told_again_behind_a_listing(void **state)
+{
+    (void)state;
+    pthread_t t;
+    fill();
+    recall(DIR_INO);
+    assert_int_equal(rig.tells, 2);
+    fill();
+    lcache_linking(rig.l, DIR_INO, true);
+    rig.tells = rig.told = 0;
+    rig.linking = true;
+    assert_int_equal(pthread_create(&t, NULL, end_of_listing, NULL), 0);
+    recall(DIR_INO);
+    pthread_join(t, NULL);
+    assert_true(rig.linking_then);    /* at once, */
+    assert_true(rig.tells > 2);       /* and again */
+    lcache_linking(rig.l, DIR_INO, true);
+    fill();
+    recall(DIR_INO); /* a reader that does not come back is not waited for for ever */
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
@@ -526,6 +616,9 @@ int main(void)
         T(test_what_may_be_removed),
         T(test_only_empty_directories),
         T(test_listed),
+        T(test_given_is_the_newest),
+        T(test_told_until_the_kernel_has_it),
+        T(test_told_again_behind_a_listing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
