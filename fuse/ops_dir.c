@@ -157,8 +157,7 @@ static int fetch_page(struct dirh *d, struct listing *l, uint64_t after, unsigne
     dir_page_unref(d->page);
     d->page = NULL;
     bool plus = l->plus;
-    int rc =
-        client_list(ops_ctx(l->req)->client, l->dir, after, plus, max, &d->page, &d->again);
+    int rc = client_list(ops_ctx(l->req)->client, l->dir, after, plus, max, &d->page, &d->again);
     if (rc)
         return rc;
     l->fresh = !d->again;

@@ -91,7 +91,7 @@ static int sync_open(int fd)
 
 static int sync_mount(const char *dir)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ends[2] = {-1, -1};
+    int fd = open(dir, O_RDONLY | O_NONBLOCK | O_CLOEXEC), ends[2] = {-1, -1};
     if (fd < 0)
         return -errno;
     pthread_t t;

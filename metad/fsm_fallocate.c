@@ -73,14 +73,12 @@ static uint64_t reserve(struct fsm *f, uint32_t h, uint64_t off, uint64_t end)
     return end;
 }
 
-/* Behind the end of the file there is nothing to see: what is reserved there goes silently. */
+/* Behind the end of the file there is nothing to see, but it counts as a change: as on ext4. */
 static void punch(struct fsm *f, uint32_t h, const Replfs__FallocateOp *op)
 {
     struct fsm_inode *i = fsm_inode_at(f, h);
 
     fsm_file_punch(f, h, op->off, op->len);
-    if (op->off >= i->size)
-        return;
     fsm_inode_strip(f, i, op->kill_suid);
     fsm_inode_touch(f, i, true);
 }

@@ -94,6 +94,7 @@ bool lcache_in_term(const struct lcache *l);
 /* The kernel is told to forget, and whatever it was given before has arrived there. mu not held. */
 void lcache_tell(struct lcache *l, uint64_t ino, unsigned what);
 /* mu held. What was given so lately that the kernel may still be at it: a job for each. */
-void lcache_tell_given(struct lcache *l, void (*again)(struct lcache *l, uint64_t ino, unsigned what));
+void lcache_tell_given(struct lcache *l,
+                       void (*again)(struct lcache *l, uint64_t ino, unsigned what));
 void lasker_remove(struct lasker **list, struct lasker *a);
 #endif

@@ -31,6 +31,15 @@ expect "file after remount" x "$(cat "$mnt/x")"
 if echo y 2>/dev/null >"$mnt/y"; then fail "a read-only mount accepted a new file"; fi
 umount "$mnt"
 
+# a file of it that is bound elsewhere
+mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
+: >"$work/bound"
+mount --bind "$mnt/x" "$work/bound"
+expect "the bound file" x "$(cat "$work/bound")"
+umount "$work/bound"
+expect "below it" "" "$(cat "$work/bound")"
+umount "$mnt"
+
 mount -t replfs "$meta" "$mnt" -o "async_close,timeout=60s,log_file=$work/mount.log"
 mkdir "$mnt/d" && : >"$mnt/d/first" && sync "$mnt/d" # from here on names are made behind
 devcluster stop metad

@@ -589,8 +589,8 @@ static void test_told_again_behind_a_listing(void **state)
     assert_int_equal(pthread_create(&t, NULL, end_of_listing, NULL), 0);
     recall(DIR_INO);
     pthread_join(t, NULL);
-    assert_true(rig.linking_then);    /* at once, */
-    assert_true(rig.tells > 2);       /* and again */
+    assert_true(rig.linking_then); /* at once, */
+    assert_true(rig.tells > 2);    /* and again */
     lcache_linking(rig.l, DIR_INO, true);
     fill();
     recall(DIR_INO); /* a reader that does not come back is not waited for for ever */

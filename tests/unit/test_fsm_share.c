@@ -296,7 +296,8 @@ static void test_punch_zero(void **state)
     assert_null(fsm_chunk_find(r->f, 10));
     r->now = 8000;
     assert_int_equal(rig_fallocate(r, a, PUNCH, 6 * MIB, MIB), 0); /* nothing there */
-    assert_int_equal(rig_attr(r, a).mtime_ns, 7000);
+    assert_int_equal(rig_attr(r, a).mtime_ns, 8000);
+    assert_int_equal(rig_attr(r, a).size, 5 * MIB);
 }
 
 static void test_fallocate_refused(void **state)
