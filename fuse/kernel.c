@@ -13,6 +13,7 @@
  *               clears setgid. The third allows shared mappings of files opened with O_DIRECT.
  *   TMPFILE     looks exactly as CREATE does, with the impossible name "/": becomes one.
  *   SETXATTR    in its extended form is cut back to the short one that libfuse reads.
+ *   INTERRUPT   callers that are killed are let go (interrupt.c).
  *   WRITE, OPEN, CREATE, SETATTR, SETXATTR carry "kill setuid and setgid": remembered.
  *
  * What is remembered belongs to the thread: a worker of libfuse reads a request and serves it
@@ -40,6 +41,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "interrupt.h"
 #include "turns.h"
 
 #define LOG_MODULE "fuse"
@@ -50,6 +52,9 @@
 
 static _Thread_local struct {
     bool kill_suid, kill_sgid;
+    uint64_t unique; /* of the request */
+    uint32_t tid;    /* whose call it is */
+    int fd;
 } now;
 
 /* From the request of INIT to its answer; one session a process. */
@@ -68,6 +73,11 @@ bool kernel_kill_suid(void)
 bool kernel_kill_sgid(void)
 {
     return now.kill_sgid;
+}
+
+void kernel_closing(void)
+{
+    interrupt_closing(now.fd, now.unique, now.tid);
 }
 
 /* ---- requests ---- */
@@ -106,6 +116,7 @@ static size_t look(struct fuse_in_header *h, size_t len)
         struct fuse_write_in *write;
         struct fuse_setattr_in *setattr;
         struct fuse_setxattr_in *setxattr;
+        struct fuse_interrupt_in *interrupt;
     } in = {h + 1};
     switch (h->opcode) {
     case FUSE_INIT:
@@ -113,6 +124,10 @@ static size_t look(struct fuse_in_header *h, size_t len)
         break;
     case FUSE_OPEN:
         now.kill_suid = len >= sizeof *in.open && in.open->open_flags & FUSE_OPEN_KILL_SUIDGID;
+        break;
+    case FUSE_INTERRUPT:
+        if (len >= sizeof *in.interrupt)
+            interrupt_came(now.fd, in.interrupt->unique);
         break;
     case FUSE_TMPFILE:
         h->opcode = FUSE_CREATE;
@@ -137,7 +152,7 @@ static size_t look(struct fuse_in_header *h, size_t len)
 static bool awaited(const struct fuse_in_header *h)
 {
     return h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET &&
-           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR;
+           h->opcode != FUSE_RELEASE && h->opcode != FUSE_RELEASEDIR && h->opcode != FUSE_INTERRUPT;
 }
 
 ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
@@ -150,6 +165,11 @@ ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
         return -code;
     size_t rest = (size_t)n - sizeof(struct fuse_in_header);
     const struct fuse_in_header *h = buf;
+    now.unique = h->unique;
+    now.tid = h->pid;
+    now.fd = fd;
+    if (awaited(h))
+        interrupt_saw(h->unique, h->opcode, h->pid);
     if (h->opcode == FUSE_READ)
         turns_stream();
     else if (awaited(h))
@@ -192,6 +212,7 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
         }
     }
     const struct fuse_out_header *h = iov[0].iov_base;
+    interrupt_answered(h->unique);
     return h->unique ? turns_answer(fd, iov, count) : writev(fd, iov, count);
 }
 

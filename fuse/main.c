@@ -9,7 +9,10 @@
  * loop. Then: unmount, flush what is buffered, close the session. Every call of the client
  * has a time-out, so this ends.
  *
- * Under the name umount.fuse.replfs it is what umount(8) runs: umount.c.
+ * A cluster that does not answer yet is waited for, as long as `retry` or else `timeout` say; with bg, the
+ * caller is let go meanwhile.
+ *
+ * Under the name umount.fuse.replfs it is what umount(8) runs: umount.c; remount.c for mount -o remount.
  *
  * Exit codes as mount(8) wants them: 0 mounted (or, in the foreground, unmounted cleanly), 1 usage,
  * 32 mount failure. */
@@ -27,18 +30,23 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "daemon.h"
+#include "interrupt.h"
 #include "kernel.h"
 #include "loop.h"
 #include "ops.h"
 #include "options.h"
+#include "remount.h"
 #include "turns.h"
 #include "umount.h"
 
 #define LOG_MODULE "mount"
+#define BG_FIRST_MS 3000
+#define GRACE_MS 60000
 enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
 
 struct mount {
@@ -48,6 +56,7 @@ struct mount {
     struct mount_ctx ctx;
     struct fuse_session *se;
     _Atomic dev_t dev; /* once it answers */
+    bool let_go;       /* the caller was */
 };
 
 /* 0 and m->mountpoint, or an exit code after saying why. */
@@ -113,6 +122,46 @@ __attribute__((format(printf, 2, 0))) static void fuse_says(enum fuse_log_level 
              "libfuse", "%s", line);
 }
 
+/* Our caller need not wait any longer. */
+static void let_go(struct mount *m)
+{
+    if (m->o.foreground || m->let_go)
+        return;
+    m->let_go = true;
+    daemon_ready(m->log_fd);
+    log_set_level(LOG_LVL_INFO);
+}
+
+/* The client; it waits for metad. */
+static int open_client(struct mount *m, struct client_config *cfg)
+{
+    const struct options *o = &m->o;
+    uint64_t min = o->retry_min != OPTIONS_NO_RETRY ? o->retry_min : o->bg ? OPTIONS_BG_RETRY : 0;
+    int rc;
+    if (o->bg) {
+        cfg->connect_ms = BG_FIRST_MS;
+        rc = client_open(cfg, &m->ctx.client);
+        if (!rc)
+            return 0;
+        log_warn("%s on %s: %s; trying on in the background", o->spec, m->mountpoint, err_str(rc));
+        let_go(m);
+    }
+    cfg->connect_ms = (int64_t)(min ? min * 60000 : o->timeout_ms);
+    return client_open(cfg, &m->ctx.client);
+}
+
+/* metad, if it was restarted, first lets those come back that held leases: longer perhaps than our
+ * time-out. */
+static int look_at_root(struct mount *m, Replfs__Attr *root)
+{
+    int64_t until = clock_mono() + GRACE_MS * NSEC_PER_MSEC;
+    int rc;
+    do
+        rc = client_getattr(m->ctx.client, FUSE_ROOT_ID, root);
+    while ((rc == -ERR_BUSY || rc == -ERR_TIMEOUT) && clock_mono() < until);
+    return rc;
+}
+
 static int connect_cluster(struct mount *m)
 {
     const struct options *o = &m->o;
@@ -143,14 +192,14 @@ static int connect_cluster(struct mount *m)
                                         .tls_cert = o->tls_cert,
                                         .tls_key = o->tls_key,
                                         .tls_ca = o->tls_ca}};
-    int rc = client_open(&cfg, &m->ctx.client);
+    int rc = open_client(m, &cfg);
     if (rc) {
         bool silent = rc == -ETIMEDOUT || rc == -ERR_TIMEOUT || rc == -ERR_PEER_GONE;
         log_error("cannot mount %s on %s: %s%s", o->spec, m->mountpoint, err_str(rc),
                   silent ? ". Is metad running there, and its port reachable from here?" : "");
         return EXIT_MOUNT;
     }
-    rc = client_getattr(m->ctx.client, FUSE_ROOT_ID, &root);
+    rc = look_at_root(m, &root);
     if (rc || !S_ISDIR(root.mode)) {
         log_error("cannot mount %s on %s: metad answers, but not with a root directory: %s",
                   o->spec, m->mountpoint, rc ? err_str(rc) : "not a directory");
@@ -252,10 +301,7 @@ static void *announce(void *arg)
     show_flags(m);
     if (!geteuid())
         umount_register(m->o.spec, m->mountpoint);
-    if (!m->o.foreground) {
-        daemon_ready(m->log_fd);
-        log_set_level(LOG_LVL_INFO);
-    }
+    let_go(m);
     log_info("ready: %s (cluster %s) on %s", m->o.spec, client_cluster(m->ctx.client),
              m->mountpoint);
     return NULL;
@@ -293,6 +339,7 @@ static int serve(struct mount *m, const sigset_t *stop)
         rc = loop_run(m->se, &cfg);
         turns_stop();
         client_wait_answers(m->ctx.client); /* while there is somebody to answer, and handles */
+        interrupt_stop();
         if (rc > 0)
             cut(m);
     }
@@ -360,6 +407,8 @@ int main(int argc, char **argv)
         fputs(options_usage(), stdout);
     } else if (m.o.version) {
         printf("mount.replfs %s (libfuse %s)\n", REPLFS_VERSION, fuse_pkgversion());
+    } else if (m.o.remount) {
+        rc = remount_run(&m.o);
     } else {
         rc = check_mountpoint(&m);
         if (!rc)

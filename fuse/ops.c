@@ -30,6 +30,7 @@ struct mount_ctx *ops_ctx(fuse_req_t req)
 void ops_opened(struct mount_ctx *m, struct open_node *n)
 {
     LOCK_SCOPE(&m->opens_lock);
+    atomic_init(&n->refs, 1);
     n->prev = NULL;
     n->next = m->opens;
     if (n->next)
@@ -44,7 +45,20 @@ void ops_closed(struct mount_ctx *m, struct open_node *n)
     if (n->next)
         n->next->prev = n->prev;
     pthread_mutex_unlock(&m->opens_lock);
-    n->release(n);
+    ops_drop(n);
+}
+
+struct open_node *ops_hold(const struct fuse_file_info *fi)
+{
+    struct open_node *n = (struct open_node *)(uintptr_t)fi->fh;
+    atomic_fetch_add(&n->refs, 1);
+    return n;
+}
+
+void ops_drop(struct open_node *n)
+{
+    if (atomic_fetch_sub(&n->refs, 1) == 1)
+        n->release(n);
 }
 
 void ops_release_all(struct mount_ctx *m)
@@ -189,11 +203,11 @@ bool ops_invalidate(void *arg, uint64_t ino, unsigned what)
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct mount_ctx *m = userdata;
-    unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-                    FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA |
-                    FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
-                    FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS;
-    unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE;
+    unsigned want = FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC |
+                    FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_POSIX_ACL |
+                    FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_POSIX_LOCKS |
+                    FUSE_CAP_FLOCK_LOCKS;
+    unsigned avoid = FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ASYNC_DIO;
     if (m->readdirplus)
         want |= FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
     else

@@ -4,6 +4,7 @@
 #define REPLFS_FUSE_OPS_H
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/statvfs.h>
@@ -16,6 +17,7 @@
  * when the mount itself ends first. */
 struct open_node {
     struct open_node *prev, *next;
+    atomic_uint refs;                     /* the kernel's, and of calls that are being served */
     void (*release)(struct open_node *n); /* frees it */
 };
 struct mount_ctx {                /* the session's userdata */
@@ -41,7 +43,18 @@ bool ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);
 void ops_opened(struct mount_ctx *m, struct open_node *n);
-void ops_closed(struct mount_ctx *m, struct open_node *n); /* releases it */
+void ops_closed(struct mount_ctx *m, struct open_node *n); /* releases it when nobody holds it */
+/* Around a call, which the kernel may believe to be over before it is (interrupt.c), and release the file. */
+struct open_node *ops_hold(const struct fuse_file_info *fi);
+void ops_drop(struct open_node *n);
+static inline void ops_dropped(struct open_node **n)
+{
+    if (*n)
+        ops_drop(*n);
+}
+/* Until the end of the scope. */
+#define OPS_HOLD(fi)                                                                               \
+    __attribute__((cleanup(ops_dropped), unused)) struct open_node *held_node = ops_hold(fi)
 /* No metad is connected. The root's attributes and the free space are then answered as last seen,
  * since umount(8) and replfsctl ask for them first and must work just then; all else waits for
  * metad. */

@@ -126,6 +126,7 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 {
     struct client *c = ops_ctx(req)->client;
     struct dirh *d = dirh_of(fi);
+    OPS_HOLD(fi);
     client_settle(c, ino);
     if (!datasync)
         client_flush_atime(c, ino);
@@ -293,6 +294,7 @@ static int list(struct dirh *d, struct listing *l, uint64_t off)
 static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                      struct fuse_file_info *fi, bool plus)
 {
+    OPS_HOLD(fi);
     struct listing l = {.req = req, .dir = ino, .size = size, .plus = plus, .buf = malloc(size)};
     if (!l.buf)
         abort();

@@ -11,6 +11,10 @@
  * there is dropped before the write is answered. Where O_APPEND was set later (fcntl), pages are
  * locked until then, and those in the wrong place are dropped right behind the answer.
  *
+ * What others read into the page cache while a write goes past it may be older: reading on, they find another
+ * mtime and drop their pages, since a write ends what the kernel knows of the file. One that it does not wait
+ * for (ASYNC_DIO) does not: such writes are not asked for (ops.c), but done one after the other.
+ *
  * Create without O_EXCL that meets an existing name (another client was faster) is answered with
  * ESTALE: the kernel then looks the name up again and opens the file with its own permission
  * checks, which a silent open here would skip. */
@@ -162,19 +166,20 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 struct reading {
     fuse_req_t req;
-    struct cfile *file;
-    bool counts; /* for the access time */
+    struct handle *h; /* held */
+    bool counts;      /* for the access time */
 };
 
 static void read_over(void *arg, int rc, struct buf *b)
 {
     struct reading *r = arg;
     if (!rc && r->counts)
-        cfile_accessed(r->file);
+        cfile_accessed(r->h->file);
     if (rc < 0)
         ops_reply(r->req, rc);
     else
         fuse_reply_buf(r->req, b ? (const char *)b->data : NULL, b ? b->len : 0);
+    ops_drop(&r->h->node);
     free(r);
 }
 
@@ -184,13 +189,14 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     (void)ino;
     if (!r)
         abort();
-    *r = (struct reading){req, handle_of(fi)->file, !(fi->flags & O_NOATIME)};
-    cfile_read_later(r->file, off, size, read_over, r);
+    *r = (struct reading){req, (struct handle *)ops_hold(fi), !(fi->flags & O_NOATIME)};
+    cfile_read_later(r->h->file, off, size, read_over, r);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
               struct fuse_file_info *fi)
 {
+    OPS_HOLD(fi);
     struct handle *h = handle_of(fi);
     off_t asked = off;
     /* Pages of a shared mapping go where they were, whatever flags their file was opened with. */
@@ -228,6 +234,7 @@ static void flush_over(void *arg, int rc)
 {
     struct flushing *x = arg;
     ops_reply(x->req, with_errors(x->h, rc));
+    ops_drop(&x->h->node);
     free(x);
 }
 
@@ -239,10 +246,12 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         struct flushing *x = malloc(sizeof *x);
         if (!x)
             abort();
-        *x = (struct flushing){req, h};
+        *x = (struct flushing){req, (struct handle *)ops_hold(fi)};
+        kernel_closing();
         cfile_flush_later(h->file, flush_over, x);
         return;
     }
+    OPS_HOLD(fi);
     int rc = h->writable ? with_errors(h, cfile_flush(h->file)) : 0;
     if (locked)
         ops_unlock_flush(req, ino, fi);
@@ -258,6 +267,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+    OPS_HOLD(fi);
     /* Size and map are needed to find the data: fdatasync only spares the access time. */
     int rc = cfile_fsync(handle_of(fi)->file);
     if (!rc && !datasync)
@@ -275,6 +285,7 @@ static bool unprivileged(fuse_req_t req)
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                   struct fuse_file_info *fi)
 {
+    OPS_HOLD(fi);
     struct handle *h = handle_of(fi);
     (void)ino;
     int rc = off < 0 || len <= 0 ? -EINVAL : 0;
@@ -286,6 +297,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 /* Only SEEK_DATA and SEEK_HOLE come here. */
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
+    OPS_HOLD(fi);
     uint64_t at = 0;
     (void)ino;
     int rc = whence != SEEK_DATA && whence != SEEK_HOLE ? -EINVAL : off < 0 ? -ENXIO : 0;
@@ -302,7 +314,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
                         struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
                         struct fuse_file_info *fi_out, size_t len, int flags)
 {
-    struct handle *dst = handle_of(fi_out);
+    OPS_HOLD(fi_out);
+    struct handle *src = (struct handle *)ops_hold(fi_in), *dst = handle_of(fi_out);
     uint64_t done = 0;
     (void)ino_in, (void)ino_out;
     if (len > COPY_MAX)
@@ -311,8 +324,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
     if (!rc && unprivileged(req))
         rc = kill_suid_now(req, dst->file);
     if (!rc)
-        rc = cfile_clone(handle_of(fi_in)->file, (uint64_t)off_in, dst->file, (uint64_t)off_out,
-                         len, &done);
+        rc = cfile_clone(src->file, (uint64_t)off_in, dst->file, (uint64_t)off_out, len, &done);
+    ops_drop(&src->node);
     if (rc && !done)
         ops_reply(req, with_errors(dst, rc));
     else
@@ -323,8 +336,10 @@ int ops_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file
                  Replfs__Attr *out)
 {
     struct cfile *f;
-    if (fi)
+    if (fi) {
+        OPS_HOLD(fi);
         return truncate_open(req, handle_of(fi)->file, size, out);
+    }
     int rc = cfile_open(ops_ctx(req)->client, ino, true, out, &f);
     if (rc)
         return rc;

@@ -30,6 +30,11 @@ struct opt_def {
 static const struct opt_def own_opts[] = {
     {"timeout", OPT_MSEC, OFF(timeout_ms), 1000, 86400000, "TIME",
      "calls fail after so long without metad or chunkds (default 60s)"},
+    {"bg", OPT_BOOL, OFF(bg), 0, 0, NULL,
+     "if metad does not answer yet, keep trying in the background"},
+    {"fg", OPT_NOT, OFF(bg), 0, 0, NULL, "the default: wait for it, as long as timeout"},
+    {"retry", OPT_UINT, OFF(retry_min), 0, 1000000, "N",
+     "minutes to keep trying to mount (default: timeout; bg: 10000)"},
     {"sync", OPT_BOOL, OFF(sync), 0, 0, NULL, "every write waits as fsync does"},
     {"async_close", OPT_BOOL, OFF(async_close), 0, 0, NULL,
      "close does not wait for the copies (fsync does); for bulk loads"},
@@ -256,8 +261,10 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
     }
     if (!val && listed(ignored_opts, sizeof ignored_opts / sizeof *ignored_opts, opt))
         return 0;
-    if (!strcmp(opt, "remount"))
-        return fail(err, n, "option 'remount' is not supported: umount and mount again");
+    if (!val && !strcmp(opt, "remount")) {
+        o->remount = true;
+        return 0;
+    }
     if (sloppy)
         return 0;
     char known[1024];
@@ -296,6 +303,8 @@ static int finish(struct options *o, bool as_root, char *err, size_t n)
         return fail(err, n, "tls_cert, tls_key and tls_ca go together; missing:%s%s%s",
                     o->tls_cert ? "" : " tls_cert", o->tls_key ? "" : " tls_key",
                     o->tls_ca ? "" : " tls_ca");
+    if (o->remount) /* only what is said changes */
+        return 0;
     if (!o->allow_other_set)
         o->allow_other = as_root;
     if (as_root && !o->suid_set) /* libfuse's own default is nosuid,nodev */
@@ -376,7 +385,8 @@ int options_parse(struct options *o, int argc, char **argv, bool as_root, char *
                           .readdirplus = true,
                           .max_threads = 32,
                           .rpc_threads = 2,
-                          .readahead = 4u << 20};
+                          .readahead = 4u << 20,
+                          .retry_min = OPTIONS_NO_RETRY};
     o->kernel = dup_or_abort("", 0);
     bool sloppy = false, only_args = false;
     for (int i = 1; i < argc; i++) {

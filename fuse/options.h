@@ -9,6 +9,8 @@
 
 #define OPTIONS_DEFAULT_PORT "7000"
 #define OPTIONS_MAX_METADS 16
+#define OPTIONS_NO_RETRY UINT64_MAX
+#define OPTIONS_BG_RETRY 10000u /* minutes; as mount.nfs */
 
 struct options {
     char *spec;                       /* as given; what mount(8) shows as source */
@@ -22,8 +24,10 @@ struct options {
     uint64_t dirty_max;
     uint64_t max_threads, rpc_threads;
     uint64_t readahead; /* bytes */
+    uint64_t retry_min; /* minutes until a mount gives up; OPTIONS_NO_RETRY: not said */
     bool foreground, debug, help, version;
     bool sync, dirsync, async_close, insecure, allow_other, readdirplus;
+    bool bg, remount;
     bool ro, noatime, nodiratime, strictatime;
     bool allow_other_set, suid_set, dev_set; /* said explicitly, one way or the other */
 };

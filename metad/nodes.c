@@ -182,6 +182,16 @@ void nodes_make_ctx(struct nodes *n)
         }
 }
 
+bool nodes_all_reported(struct nodes *n)
+{
+    pthread_mutex_lock(&n->lock);
+    bool all = !n->settling;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        all &= !n->node[i] || n->node[i]->reported_once || n->node[i]->replaced_by;
+    pthread_mutex_unlock(&n->lock);
+    return all;
+}
+
 void nodes_start_walk(struct nodes *n)
 {
     if (n->walking)

@@ -51,6 +51,8 @@ void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
 /* So are those up to newest that `held` (rising) does not name. */
 void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
                        const uint64_t *held, size_t nheld);
+/* Every chunkd has said what it has: a chunk that none named is nowhere. */
+bool nodes_all_reported(struct nodes *n);
 /* Whether it is space that keeps nodes_place() from giving `need`: so many chunkds are up, and known to
  * have no room. */
 bool nodes_full(struct nodes *n, unsigned need);

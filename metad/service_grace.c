@@ -24,7 +24,7 @@ void service_grace_start(struct service *s)
 {
     size_t n = opens_awaited(s->cfg.opens);
 
-    s->grace_until = clock_mono() + s->cfg.term_ms * NSEC_PER_MSEC;
+    s->grace_until = clock_boot() + s->cfg.term_ms * NSEC_PER_MSEC;
     if (n == 0)
         return;
     leases_claim(s->leases, true);
@@ -39,7 +39,7 @@ void service_grace_look(struct service *s)
     if (!atomic_load(&s->grace))
         return;
     size_t n = opens_awaited(s->cfg.opens);
-    if ((n > 0 && clock_mono() < s->grace_until) || !leases_claim(s->leases, false))
+    if ((n > 0 && clock_boot() < s->grace_until) || !leases_claim(s->leases, false))
         return;
     atomic_store(&s->grace, false);
     if (n > 0)

@@ -57,6 +57,7 @@ static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_
     put_cap(s, pile, out, session, CAP_READ);
     if (c == NULL || c->nloc == 0) {
         out->len = c != NULL ? c->len : 0;
+        out->lost = nodes_all_reported(s->cfg.nodes);
         return out;
     }
     const struct fsm_loc *locs = fsm_chunk_locs(c);

@@ -202,7 +202,7 @@ static void on_tick(void *arg)
 {
     struct service *s = arg;
     service_grace_look(s);
-    leases_tick(s->leases, clock_mono() / NSEC_PER_MSEC);
+    leases_tick(s->leases, clock_boot() / NSEC_PER_MSEC);
 }
 
 void service_leases_init(struct service *s)

@@ -23,6 +23,7 @@ struct client_config {
     size_t nmetads;
     const char *name;    /* shown in status: host:mountpoint */
     unsigned timeout_ms; /* default 60000 */
+    int64_t connect_ms;  /* how long client_open waits for a metad; default: timeout_ms */
     uint64_t dirty_max;  /* bytes buffered for writing in all, default 128 MiB */
     unsigned
         flush_ms;     /* dirty data reaches the chunkds and metad within about this, default 1000 */

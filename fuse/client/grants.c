@@ -32,6 +32,7 @@ int cloc_from(struct cloc *l, const Replfs__ChunkLoc *m)
     *l = (struct cloc){.chunk = m->chunk, .len = m->len, .n = (uint32_t)m->n_chunkds};
     for (size_t i = 0; i < m->n_chunkds; i++)
         l->chunkds[i] = m->chunkds[i];
+    l->lost = m->lost && !m->n_chunkds;
     l->cap_len = (uint32_t)m->cap.len;
     if (m->cap.len)
         memcpy(l->cap, m->cap.data, m->cap.len);

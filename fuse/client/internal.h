@@ -134,6 +134,7 @@ struct cloc {
     uint32_t len;
     uint32_t n;
     uint32_t chunkds[COPIES_MAX];
+    bool lost; /* nobody has it, as far as metad knows, which has heard all chunkds */
     uint32_t cap_len;
     uint8_t cap[64];
 };

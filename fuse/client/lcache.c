@@ -189,7 +189,7 @@ void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t le
 
 bool lcache_in_term(const struct lcache *l)
 {
-    return l->until > clock_mono();
+    return l->until > clock_boot();
 }
 
 /* ---- reading ---- */
@@ -197,7 +197,7 @@ bool lcache_in_term(const struct lcache *l)
 int64_t lcache_ttl(struct lcache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    int64_t left = *lnode_slot(l, ino) ? l->until - clock_mono() : 0;
+    int64_t left = *lnode_slot(l, ino) ? l->until - clock_boot() : 0;
     return left > 0 ? left : 0;
 }
 

@@ -35,7 +35,7 @@ void lcache_stop(struct lcache *l);
 void lcache_free(struct lcache *l);
 void lcache_set_term(struct lcache *l, unsigned term_ms); /* 0: metad gives no leases */
 bool lcache_term(struct lcache *l);                       /* it gives some */
-/* metad answered a request that was sent at `sent` (clock_mono). */
+/* metad answered a request that was sent at `sent` (clock_boot). */
 void lcache_renew(struct lcache *l, int64_t sent);
 /* How long the kernel may keep attributes of ino, or entries of directory ino, in ns; 0: not. */
 int64_t lcache_ttl(struct lcache *l, uint64_t ino);
@@ -135,6 +135,8 @@ void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino);
 void lcache_ask_end(struct lcache *l, struct lasker *a);
 /* Acknowledges recalls of ino that only wait for pages. */
 void lcache_yield(struct lcache *l, uint64_t ino);
+/* The kernel forgets attributes and names, all that it has under leases; they stay ours. */
+void lcache_tell_all(struct lcache *l);
 /* All leases are over (the session comes back or is lost). Does not block. */
 void lcache_drop_all(struct lcache *l);
 struct lcache_stat {

@@ -14,7 +14,7 @@
  *
  * Two inodes that share a slot of the tables protect each other less: what was given first is forgotten.
  * Thread context: any; lcache_tell sleeps. */
-#include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -31,7 +31,7 @@ static int64_t left(const struct lcache *l, int64_t now)
 
 int64_t lcache_give_attr(struct lcache *l, const Replfs__Attr *a)
 {
-    int64_t now = clock_mono();
+    int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
     const struct lnode *n = *lnode_slot(l, a->ino);
     if (!n || !n->has_attr || n->attr.change > a->change || !left(l, now))
@@ -53,7 +53,7 @@ static bool has_name(struct lcache *l, uint64_t dir, const void *name, size_t le
 int64_t lcache_give_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    return has_name(l, dir, name, len, ino) ? left(l, clock_mono()) : 0;
+    return has_name(l, dir, name, len, ino) ? left(l, clock_boot()) : 0;
 }
 
 bool lcache_has_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino)
@@ -67,7 +67,7 @@ void lcache_linking(struct lcache *l, uint64_t dir, bool begin)
     LOCK_SCOPE(&l->mu);
     struct lgiven *g = &l->linking[mix64(dir) % LINKING];
     if (begin)
-        *g = (struct lgiven){.ino = dir, .at = clock_mono(), .n = g->ino == dir ? g->n + 1 : 1};
+        *g = (struct lgiven){.ino = dir, .at = clock_boot(), .n = g->ino == dir ? g->n + 1 : 1};
     else if (g->ino == dir && g->n)
         g->n--;
 }
@@ -82,14 +82,14 @@ static bool may_be_given(struct lcache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     const struct lgiven *g = &l->given[mix64(ino) % GIVEN];
-    return g->ino == ino && late(g, clock_mono());
+    return g->ino == ino && late(g, clock_boot());
 }
 
 static bool being_linked(struct lcache *l, uint64_t dir)
 {
     LOCK_SCOPE(&l->mu);
     const struct lgiven *g = &l->linking[mix64(dir) % LINKING];
-    return g->ino == dir && g->n && late(g, clock_mono());
+    return g->ino == dir && g->n && late(g, clock_boot());
 }
 
 void lcache_tell(struct lcache *l, uint64_t ino, unsigned what)
@@ -109,11 +109,24 @@ void lcache_tell(struct lcache *l, uint64_t ino, unsigned what)
 void lcache_tell_given(struct lcache *l,
                        void (*again)(struct lcache *l, uint64_t ino, unsigned what))
 {
-    int64_t now = clock_mono();
+    int64_t now = clock_boot();
     for (size_t i = 0; i < GIVEN; i++)
         if (late(&l->given[i], now))
             again(l, l->given[i].ino, LCACHE_INVAL_ATTR);
     for (size_t i = 0; i < LINKING; i++)
         if (l->linking[i].n && late(&l->linking[i], now))
             again(l, l->linking[i].ino, LCACHE_INVAL_ENTRIES);
+}
+
+void lcache_tell_all(struct lcache *l)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&l->mu);
+    uint64_t *inos = l->inval && !l->stop && l->nnodes ? malloc(l->nnodes * sizeof(*inos)) : NULL;
+    for (struct lnode *x = inos ? l->newest : NULL; x; x = x->older)
+        inos[n++] = x->ino;
+    pthread_mutex_unlock(&l->mu);
+    for (size_t i = 0; i < n; i++)
+        l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));
+    free(inos);
 }

@@ -187,7 +187,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     m.exclusive = !c->cfg.sync_all;
     m.parents = m.exclusive && !contested(s);
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &m);
-    int64_t sent = clock_mono();
+    int64_t sent = clock_boot();
     int rc = rpc_call_wait(conn, &env, NULL, session_try_ms(c, deadline), res);
     for (size_t i = 0; i < n && ambiguous(rc); i++)
         s->todo[i]->maybe_done = true;

@@ -2,7 +2,7 @@
  *
  * When no copy of a segment served (readop.c), the layout is fetched anew (the chunk may have moved, the
  * capability may have expired) and the read begins again, until the mount's time-out; when all copies
- * answered and none is good, twice in a row, it is EIO at once.
+ * answered and none is good, or no chunkd has one (which metad knows), twice in a row, it is EIO at once.
  *
  * Nobody waits for an ordinary read (cfile_read_later): whoever has an answer goes on with it, one at a
  * time (op->handling), and the last one hands out the bytes; later.c's tick finds copies that are slow.
@@ -25,10 +25,11 @@ static bool all_answered(const struct readop *op)
         if (op->segs[i].code && op->segs[i].unreachable)
             return false;
     }
-    return !op->stale;
+    return !op->unsure;
 }
 
-static void log_failed(const struct readop *op, int rc)
+/* off: where in the file op begins. */
+static void log_failed(const struct readop *op, uint64_t off, int rc)
 {
     for (size_t i = 0; i < op->nsegs; i++) {
         const struct readseg *s = &op->segs[i];
@@ -41,13 +42,19 @@ static void log_failed(const struct readop *op, int rc)
             nodes_name(op->c, s->loc.chunkds[k], name, sizeof(name));
             at += (size_t)snprintf(who + at, sizeof(who) - at, "%s%s", k ? ", " : "", name);
         }
-        log_error("inode %llu: chunk %llx cannot be read at %u+%u: %s; copies: %s",
-                  (unsigned long long)op->ino, (unsigned long long)s->loc.chunk, s->off, s->len,
-                  err_str(rc), *who ? who : "none known");
+        log_error(
+            "inode %llu (find -inum names it): bytes %llu+%u cannot be read: chunk %llx at %u: %s; "
+            "copies: %s",
+            (unsigned long long)op->ino, (unsigned long long)(off + s->dest), s->len,
+            (unsigned long long)s->loc.chunk, s->off, err_str(rc), *who ? who : "none known");
         return;
     }
-    log_error("inode %llu: cannot be read: %s; no copy of a chunk is known",
-              (unsigned long long)op->ino, err_str(rc));
+    log_error(
+        "inode %llu (find -inum names it): bytes %llu+%llu cannot be read: no chunkd %s chunk "
+        "%llx: %s",
+        (unsigned long long)op->ino, (unsigned long long)op->lost_off,
+        (unsigned long long)op->lost_len, op->unsure ? "is known to have" : "has",
+        (unsigned long long)op->lost_chunk, err_str(rc));
 }
 
 /* What metad said of the file before gen did not serve. */
@@ -85,7 +92,7 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
         *out = op->out;
         op->out = NULL;
     } else if (log) {
-        log_failed(op, rc);
+        log_failed(op, off, rc);
     }
     if (*again)
         distrust(f, gen);

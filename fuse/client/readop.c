@@ -353,6 +353,10 @@ static int add_piece(struct cfile *f, struct readop *op, const struct seg *s, si
     struct cloc *l = idmap_get(&f->locs, s->id);
     if (!l || !l->n) {
         op->stale = true;
+        op->unsure |= !l || !l->lost;
+        op->lost_chunk = s->id;
+        op->lost_off = s->off;
+        op->lost_len = s->len;
         return 0;
     }
     return add_seg(op, l, s->at, (uint32_t)s->len, dest);

@@ -31,7 +31,9 @@ struct readop {
     struct buf *out;
     size_t len;
     unsigned try_ms;
-    bool stale; /* a chunk without location */
+    bool stale;                              /* a chunk without location, */
+    bool unsure;                             /* and not because no chunkd has it; */
+    uint64_t lost_chunk, lost_off, lost_len; /* the last one, and bytes of the file */
 
     /* where nobody waits (read.c): */
     struct later later;

@@ -26,7 +26,9 @@
 #define CONNECT_TIMEOUT_MS 4000
 #define CLOSE_BATCH 256
 #define TICK_MS 100
-#define CLAIMS_MAX 65536u                        /* as many as metad takes */
+#define SLEPT_NS (100 * NSEC_PER_MSEC)
+#define SOON_NS (3 * NSEC_PER_SEC) /* then it is told that the first connection takes long */
+#define CLAIMS_MAX 65536u          /* as many as metad takes */
 #define SESSION_BYTES (RPC_MAX_ENVELOPE - 4096u) /* of what a session resumes with */
 #define HELD_MAX 4096u                           /* chunks named in a keepalive */
 
@@ -225,7 +227,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.exclusive = kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
         for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
             lcache_regain(c->lcache, m.exclusive[k], true);
-        int64_t sent = clock_mono();
+        int64_t sent = clock_boot();
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
@@ -285,11 +287,11 @@ static int connect_round(struct client *c, int64_t deadline)
     return rc;
 }
 
-static void log_addresses(struct client *c)
+static void log_addresses(struct client *c, const char *more)
 {
     for (size_t i = 0; i < c->session.naddrs; i++)
-        log_error("metad %s does not answer: %s", c->session.addrs[i],
-                  c->session.errors[i] ? c->session.errors[i] : "not tried");
+        log_error("metad %s does not answer: %s%s", c->session.addrs[i],
+                  c->session.errors[i] ? c->session.errors[i] : "not tried", more);
 }
 
 struct rpc_conn *session_conn(struct client *c, int64_t deadline)
@@ -456,7 +458,7 @@ int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
         if (!conn)
             return out->code;
         set_session(req, session_id(c));
-        int64_t sent = clock_mono();
+        int64_t sent = clock_boot();
         if (!rpc_call_wait(conn, req, NULL, session_try_ms(c, deadline), out))
             lcache_renew(c->lcache, sent);
         bool again = out->code && session_attempt_failed(c, conn, out, deadline, &busy_ms);
@@ -612,7 +614,7 @@ static void keepalive(struct client *c)
     m.n_held = grants_held(c, held, HELD_MAX, &m.newest_grant);
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
     struct rpc_result res;
-    int64_t sent = clock_mono();
+    int64_t sent = clock_boot();
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
         lcache_renew(c->lcache, sent);
@@ -626,12 +628,31 @@ static void keepalive(struct client *c)
     rpc_conn_unref(conn);
 }
 
+/* The computer was suspended: terms went on, while the kernel's clock stood still, so that it would keep what
+ * it was given for longer than it may. asleep: until now, in all. */
+static void see_sleep(struct client *c, int64_t *asleep)
+{
+    int64_t now = clock_boot() - clock_mono(), more = now - *asleep;
+    *asleep = now;
+    if (more < SLEPT_NS)
+        return;
+    log_info("the computer was suspended for %lld s: what is cached is asked for anew",
+             (long long)(more / NSEC_PER_SEC));
+    lcache_tell_all(c->lcache);
+    uint64_t id;
+    struct rpc_conn *conn = session_conn_now(c, &id);
+    if (conn) /* as we come back, each lease is claimed again or forgotten */
+        session_conn_failed(c, conn, NULL);
+    rpc_conn_unref(conn);
+}
+
 static void *session_thread(void *arg)
 {
     struct client *c = arg;
-    int64_t next_keepalive = 0;
+    int64_t next_keepalive = 0, asleep = clock_boot() - clock_mono();
     while (!c->stopping) {
         int64_t now = clock_mono();
+        see_sleep(c, &asleep);
         pthread_mutex_lock(&c->session.mu);
         bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
         int64_t every = (int64_t)c->session.lease_ms / 6 * NSEC_PER_MSEC;
@@ -656,17 +677,29 @@ static void *session_thread(void *arg)
     return NULL;
 }
 
+/* Whoever mounts by hand is told soon why it takes long, and may end it. */
+static struct rpc_conn *first_conn(struct client *c)
+{
+    int64_t ms = c->cfg.connect_ms ? c->cfg.connect_ms : c->cfg.timeout_ms;
+    int64_t now = clock_mono(), until = now + ms * NSEC_PER_MSEC, soon = now + SOON_NS;
+    struct rpc_conn *conn = session_conn(c, soon < until ? soon : until);
+    if (!conn && soon < until) {
+        log_addresses(c, "; trying on");
+        conn = session_conn(c, until);
+    }
+    if (!conn)
+        log_addresses(c, "");
+    return conn;
+}
+
 int session_start(struct client *c)
 {
     c->session.svc = (struct rpc_service){.request = recall_request, .arg = c};
     for (size_t i = 0; i < c->cfg.nmetads; i++)
         addr_add(c, c->cfg.metads[i]);
-    unsigned ms = c->cfg.timeout_ms < 10000 ? c->cfg.timeout_ms : 10000;
-    struct rpc_conn *conn = session_conn(c, clock_mono() + ms * NSEC_PER_MSEC);
-    if (!conn) {
-        log_addresses(c);
+    struct rpc_conn *conn = first_conn(c);
+    if (!conn)
         return -ETIMEDOUT;
-    }
     rpc_conn_unref(conn);
     int rc = thread_start(&c->session.thread, "session", session_thread, c);
     c->session.started = !rc;

@@ -9,7 +9,7 @@ undo() {
     rm -f "${made[@]}"
 }
 at_end+=(undo)
-for helper in mount.replfs umount.fuse.replfs; do
+for helper in mount.replfs umount.fuse.replfs mount.fuse.replfs; do
     [ -e /sbin/$helper ] || { ln -s "$bin/mount.replfs" /sbin/$helper && made+=("/sbin/$helper"); }
 done
 devcluster up --chunkd 2
@@ -35,6 +35,13 @@ umount "$mnt"
 mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
 : >"$work/bound"
 mount --bind "$mnt/x" "$work/bound"
+mount -o remount,ro "$mnt"
+if echo y 2>/dev/null >"$mnt/y"; then fail "remount,ro: a new file was accepted"; fi
+mount -o remount,rw "$mnt"
+exec 6>"$mnt/y"
+if mount -o remount,ro "$mnt" 2>"$work/err"; then fail "remount,ro with a file open for writing"; fi
+grep -q "not remounted" "$work/err" || fail "remount says: $(cat "$work/err")"
+exec 6>&-
 expect "the bound file" x "$(cat "$work/bound")"
 umount "$work/bound"
 expect "below it" "" "$(cat "$work/bound")"

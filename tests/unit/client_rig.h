@@ -26,6 +26,7 @@
 #define RIG_RECORDS 4096
 #define RIG_SESSION 77u
 #define RIG_WAIT_S 20
+#define RIG_TIMEOUT_MS 1500
 
 struct rig_record { /* one append, as a chunkd keeps it */
     uint64_t chunk;
@@ -56,8 +57,9 @@ struct rig {
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
     unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
     uint64_t last_seq, last_value;
-    uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
-    uint64_t step;    /* a clone or fallocate does no more at once, when set */
+    uint64_t foreign;   /* so many bytes are appended by somebody else before the next append */
+    bool nowhere, lost; /* no chunkd is named, and that is for sure */
+    uint64_t step;      /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
     bool leases; /* metad gives some: the file is its opener's alone */
     uint32_t mode;
@@ -468,7 +470,8 @@ static void rig_layout(struct rpc_req *req, bool open)
         replfs__chunk_loc__init(&ls[i]);
         ls[i].chunk = e.chunk;
         ls[i].len = e.chunk_off + e.len;
-        ls[i].n_chunkds = RIG_NODES;
+        ls[i].n_chunkds = rig.nowhere ? 0 : RIG_NODES;
+        ls[i].lost = rig.nowhere && rig.lost;
         ls[i].chunkds = ids;
         ll[i] = &ls[i];
     }
@@ -641,7 +644,7 @@ static int rig_client_up(void)
         .metads = metads,
         .nmetads = 1,
         .name = "test",
-        .timeout_ms = 1500,
+        .timeout_ms = RIG_TIMEOUT_MS,
         .flush_ms = 200,
         .host_id = "here",
         .rpc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1},

@@ -346,6 +346,30 @@ static void test_scattered_bytes(void **st)
 
 #define T(fn) cmocka_unit_test_setup_teardown(fn, rig_setup, rig_teardown)
 
+/* No chunkd has the chunk: said at once when that is sure, waited for when it is not. */
+static void test_lost_chunk(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    struct buf *b = NULL;
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_fsync(f), 0);
+    cfile_close(f);
+    rig_set(lost, true);
+    rig_set(nowhere, true);
+    f = open_file();
+    int64_t begun = clock_mono();
+    assert_int_equal(cfile_read(f, 0, 5000, &b), -EIO);
+    assert_true(clock_mono() - begun < RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
+    rig_set(lost, false);
+    begun = clock_mono();
+    assert_int_equal(cfile_read(f, 0, 5000, &b), -EIO);
+    assert_true(clock_mono() - begun > RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
+    rig_set(nowhere, false);
+    expect(f, 0, 5000);
+    cfile_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +391,7 @@ int main(void)
         T(test_fsync_after_reopen),
         T(test_error_reaches_all),
         T(test_scattered_bytes),
+        T(test_lost_chunk),
     };
     log_init("test_client_faults", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

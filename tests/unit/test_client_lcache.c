@@ -73,7 +73,7 @@ static int setup(void **state)
     sem_init(&rig.answered, 0, 0);
     sem_init(&rig.other, 0, 0);
     lcache_set_term(rig.l, 60000);
-    lcache_renew(rig.l, clock_mono());
+    lcache_renew(rig.l, clock_boot());
     return 0;
 }
 
@@ -247,9 +247,9 @@ static void test_term(void **state)
     lcache_drop_all(rig.l);
     fill();
     assert_int_equal(look("there"), LCACHE_MISS); /* until metad answers again */
-    lcache_renew(rig.l, clock_mono() - 61 * NSEC_PER_SEC);
+    lcache_renew(rig.l, clock_boot() - 61 * NSEC_PER_SEC);
     assert_int_equal(look("there"), LCACHE_MISS);
-    lcache_renew(rig.l, clock_mono());
+    lcache_renew(rig.l, clock_boot());
     assert_int_equal(look("there"), LCACHE_NAME);
 }
 
@@ -596,6 +596,25 @@ static void test_told_again_behind_a_listing(void **state)
     recall(DIR_INO); /* a reader that does not come back is not waited for for ever */
 }
 
+/* ---- suspended ---- */
+
+static void test_term_runs_while_suspended(void **state)
+{
+    (void)state;
+    fill();
+    assert_int_equal(change_of(FILE_INO), 1);
+    clock_pretend_slept(61 * NSEC_PER_SEC);
+    assert_int_equal(change_of(FILE_INO), 0);
+    assert_int_equal(give(FILE_INO, 1), 0);
+    assert_int_equal(lcache_ttl(rig.l, DIR_INO), 0);
+    rig.told = rig.tells = 0;
+    lcache_tell_all(rig.l);
+    assert_int_equal(rig.tells, 2);
+    assert_int_equal(rig.told, LCACHE_INVAL_ATTR | LCACHE_INVAL_ENTRIES);
+    lcache_renew(rig.l, clock_boot());
+    assert_int_equal(change_of(FILE_INO), 1);
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
@@ -619,6 +638,7 @@ int main(void)
         T(test_given_is_the_newest),
         T(test_told_until_the_kernel_has_it),
         T(test_told_again_behind_a_listing),
+        T(test_term_runs_while_suspended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

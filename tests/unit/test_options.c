@@ -152,7 +152,8 @@ static void refusals(void **state)
     refused(ARGV("m", "/mnt", "-o", "sync=yes"), ARGV("'sync'", "no value"));
     refused(ARGV("m", "/mnt", "-o", "ro=1"), ARGV("'ro'"));
     refused(ARGV("m", "/mnt", "-o", "tls_cert=/c"), ARGV("tls_key", "tls_ca"));
-    refused(ARGV("m", "/mnt", "-o", "remount,ro"), ARGV("remount", "umount"));
+    refused(ARGV("m", "/mnt", "-o", "remount=1"), ARGV("'remount'"));
+    refused(ARGV("m", "/mnt", "-o", "retry=soon"), ARGV("retry", "number"));
     refused(ARGV("m", "/mnt", "-o"), ARGV("-o"));
     refused(ARGV("m", "/mnt", "/more"), ARGV("/more"));
     refused(ARGV("m", "/mnt", "-x"), ARGV("-x"));

@@ -1,0 +1,223 @@
+/* Whoever is killed while it waits for us must not wait on: the kernel lets nobody go before the answer.
+ *
+ * It tells once (FUSE_INTERRUPT) that a signal came for the caller. If that kills it, nobody will see an
+ * answer, so it gets EINTR within LOOK_MS, past whoever serves the request; that goes on, and when it answers, the
+ * kernel knows no such request any more, as if the caller had gone before (ENOENT, which libfuse keeps to
+ * itself; an open or create that was not taken is closed). What it does in the end is what a call can do whose
+ * caller died: all, or nothing. A signal that does not kill is not told: no local file system ends a
+ * stat(2) or a rename(2) for one, and programs know no EINTR there. But a later one may kill, of which the
+ * kernel does not tell: such callers are looked after every LOOK_MS. A file may then be released while one
+ * of its calls is still served: each holds its handle (ops_hold).
+ *
+ * A process that ends closes its files (FLUSH), and waits for that without any interrupt, so the same is done
+ * for it once it has waited LATE_MS: what was written is then sent in the background.
+ *
+ * A thread is being killed when SIGKILL is pending for it (a signal whose default is to end the process
+ * becomes that for each of its threads), or it is exiting already. /proc tells, if the caller's pid means
+ * something here: of a container's it does not, and its callers wait.
+ *
+ * The table is direct-mapped by the request's number: one that is overwritten is waited for.
+ *
+ * Context: threads of the loop; one of its own, from the first that has to be looked after on. */
+#include "interrupt.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+#define LOG_MODULE "fuse"
+#define SLOTS 4096u
+#define WATCHED 256u
+#define LOOK_MS 100
+#define LATE_MS 300
+#define AWAKE_LOOKS 10
+#define SIGKILL_BIT (1ull << 8)
+#define EXITING 0x4u /* PF_EXITING, of /proc/PID/stat */
+
+static struct slot {
+    _Atomic uint64_t unique; /* 0: answered */
+    _Atomic uint32_t opcode, tid;
+} slots[SLOTS];
+
+struct watched {
+    uint64_t unique;
+    uint32_t tid;
+    int64_t since;
+    bool closing;
+};
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    struct watched v[WATCHED];
+    size_t n;
+    int fd;
+    pthread_t thread;
+    bool started, asleep, stop;
+} look = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+
+static struct slot *slot_of(uint64_t unique)
+{
+    return &slots[unique / 2 % SLOTS]; /* the kernel counts in twos */
+}
+
+void interrupt_saw(uint64_t unique, uint32_t opcode, uint32_t tid)
+{
+    struct slot *s = slot_of(unique);
+    atomic_store_explicit(&s->opcode, opcode, memory_order_relaxed);
+    atomic_store_explicit(&s->tid, tid, memory_order_relaxed);
+    atomic_store_explicit(&s->unique, unique, memory_order_release);
+}
+
+void interrupt_answered(uint64_t unique)
+{
+    struct slot *s = slot_of(unique);
+    if (atomic_load_explicit(&s->unique, memory_order_relaxed) == unique)
+        atomic_store_explicit(&s->unique, 0, memory_order_relaxed);
+}
+
+/* A line of /proc/TID/file that begins with name, or the whole; false: no such thread. */
+static bool proc_text(uint32_t tid, const char *file, char *buf, size_t size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/%s", tid, file);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(buf, 1, size - 1, f) : 0;
+    buf[n] = '\0';
+    if (f)
+        fclose(f);
+    return n > 0;
+}
+
+/* SIGKILL is pending for it, or for its whole process. */
+static bool killed(const char *status)
+{
+    static const char *const masks[] = {"\nSigPnd:", "\nShdPnd:"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *p = strstr(status, masks[i]);
+        if (p && strtoull(p + strlen(masks[i]), NULL, 16) & SIGKILL_BIT)
+            return true;
+    }
+    return false;
+}
+
+/* Its flags, the seventh number behind the name in parentheses. */
+static bool exiting(const char *stat)
+{
+    const char *p = strrchr(stat, ')');
+    unsigned flags = 0;
+    return p && sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & EXITING);
+}
+
+static bool dying(uint32_t tid)
+{
+    char text[4096];
+    if (!tid)
+        return false;
+    return (proc_text(tid, "status", text, sizeof text) && killed(text)) ||
+           (proc_text(tid, "stat", text, sizeof text) && exiting(text));
+}
+
+static void let_go(int fd, uint64_t unique)
+{
+    struct fuse_out_header h = {.len = sizeof h, .error = -EINTR, .unique = unique};
+    if (write(fd, &h, sizeof h) != (ssize_t)sizeof h && errno != ENOENT)
+        log_debug("a caller that was killed cannot be let go: %s", strerror(errno));
+}
+
+/* ---- those who wait ---- */
+
+static bool waits(const struct watched *w)
+{
+    return atomic_load(&slot_of(w->unique)->unique) == w->unique;
+}
+
+/* look.mu held. */
+static void look_at_all(void)
+{
+    size_t kept = 0;
+    int64_t now = clock_mono();
+    for (size_t i = 0; i < look.n; i++) {
+        struct watched w = look.v[i];
+        if (!waits(&w))
+            continue;
+        bool early = now - w.since < (w.closing ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
+        if (!early && dying(w.tid))
+            let_go(look.fd, w.unique);
+        else
+            look.v[kept++] = w;
+    }
+    look.n = kept;
+}
+
+/* Stays awake for a while, so that the next one has nobody to wake. */
+static void *look_after(void *arg)
+{
+    LOCK_SCOPE(&look.mu);
+    for (unsigned idle = 0; !look.stop; idle = look.n ? 0 : idle + 1) {
+        look.asleep = idle >= AWAKE_LOOKS;
+        while (look.asleep && !look.stop)
+            pthread_cond_wait(&look.cv, &look.mu);
+        struct timespec ts;
+        clock_gettime(CLOCK_REALTIME, &ts);
+        ts.tv_nsec += LOOK_MS * NSEC_PER_MSEC;
+        ts.tv_sec += ts.tv_nsec / NSEC_PER_SEC;
+        ts.tv_nsec %= NSEC_PER_SEC;
+        if (!look.stop)
+            pthread_cond_timedwait(&look.cv, &look.mu, &ts);
+        look_at_all();
+    }
+    return arg;
+}
+
+static void watch(int fd, uint64_t unique, uint32_t tid, bool closing)
+{
+    LOCK_SCOPE(&look.mu);
+    if (look.n == WATCHED)
+        look_at_all();
+    if (look.n == WATCHED || look.stop)
+        return;
+    look.fd = fd;
+    look.v[look.n++] = (struct watched){unique, tid, clock_mono(), closing};
+    if (!look.started)
+        look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
+    if (look.asleep)
+        pthread_cond_signal(&look.cv);
+    look.asleep = false;
+}
+
+void interrupt_came(int fd, uint64_t unique)
+{
+    struct slot *s = slot_of(unique);
+    uint32_t tid = atomic_load(&s->tid), opcode = atomic_load(&s->opcode);
+    if (atomic_load(&s->unique) != unique ||
+        opcode == FUSE_SETLKW) /* locks have a way of their own */
+        return;
+    watch(fd, unique, tid, false);
+}
+
+void interrupt_closing(int fd, uint64_t unique, uint32_t tid)
+{
+    watch(fd, unique, tid, true);
+}
+
+void interrupt_stop(void)
+{
+    pthread_mutex_lock(&look.mu);
+    look.stop = true;
+    pthread_cond_broadcast(&look.cv);
+    pthread_mutex_unlock(&look.mu);
+    if (look.started)
+        pthread_join(look.thread, NULL);
+}

@@ -1,0 +1,15 @@
+/* Programs that are killed while they wait for an answer: they get one at once. */
+#ifndef REPLFS_FUSE_INTERRUPT_H
+#define REPLFS_FUSE_INTERRUPT_H
+#include <stdint.h>
+
+/* A request was read from fd: `unique` of thread tid's call. And one that says that a caller was interrupted. */
+void interrupt_saw(uint64_t unique, uint32_t opcode, uint32_t tid);
+void interrupt_came(int fd, uint64_t unique);
+/* It is being answered. */
+void interrupt_answered(uint64_t unique);
+/* The kernel closes a file for a thread, and waits, whether or not that is being killed. */
+void interrupt_closing(int fd, uint64_t unique, uint32_t tid);
+/* Ends the thread that looks after those who wait. */
+void interrupt_stop(void);
+#endif
