@@ -95,8 +95,10 @@ static const char *const ignored_opts[] = {"defaults",
                                            "mand",
                                            "nomand",
                                            "default_permissions"};
+/* The second half: of a mount that is there, as the kernel shows them and mount -o remount repeats them. */
 static const char *const ignored_prefixes[] = {
-    "x-", "X-", "comment=", "uhelper=", "helper=", "context=", "fscontext=", "defcontext="};
+    "x-",          "X-",       "comment=",  "uhelper=", "helper=",   "context=",  "fscontext=",
+    "defcontext=", "user_id=", "group_id=", "fd=",      "rootmode=", "max_read=", "blksize="};
 
 static int fail(char *err, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static int fail(char *err, size_t n, const char *fmt, ...)
@@ -303,8 +305,11 @@ static int finish(struct options *o, bool as_root, char *err, size_t n)
         return fail(err, n, "tls_cert, tls_key and tls_ca go together; missing:%s%s%s",
                     o->tls_cert ? "" : " tls_cert", o->tls_key ? "" : " tls_key",
                     o->tls_ca ? "" : " tls_ca");
-    if (o->remount) /* only what is said changes */
+    if (o->remount) { /* only what is said changes */
+        if (o->noatime)
+            add_kernel(o, "noatime");
         return 0;
+    }
     if (!o->allow_other_set)
         o->allow_other = as_root;
     if (as_root && !o->suid_set) /* libfuse's own default is nosuid,nodev */

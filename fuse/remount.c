@@ -14,14 +14,11 @@ static const struct flag {
     const char *on, *off;
     unsigned long ms, st; /* as mount(2) and statvfs(3) have it */
 } flags[] = {
-    {"ro", "rw", MS_RDONLY, ST_RDONLY},
-    {"nosuid", "suid", MS_NOSUID, ST_NOSUID},
-    {"nodev", "dev", MS_NODEV, ST_NODEV},
-    {"noexec", "exec", MS_NOEXEC, ST_NOEXEC},
-    {"noatime", "atime", MS_NOATIME, ST_NOATIME},
-    {"nodiratime", "diratime", MS_NODIRATIME, ST_NODIRATIME},
-    {"relatime", "norelatime", MS_RELATIME, ST_RELATIME},
-    {"sync", "async", MS_SYNCHRONOUS, ST_SYNCHRONOUS},
+    {"ro", "rw", MS_RDONLY, ST_RDONLY},       {"nosuid", "suid", MS_NOSUID, ST_NOSUID},
+    {"nodev", "dev", MS_NODEV, ST_NODEV},     {"noexec", "exec", MS_NOEXEC, ST_NOEXEC},
+    {"noatime", "", MS_NOATIME, ST_NOATIME}, /* the rest is mount.replfs' own, and stays */
+    {"", "", MS_NODIRATIME, ST_NODIRATIME},   {"", "", MS_RELATIME, ST_RELATIME},
+    {"", "", MS_SYNCHRONOUS, ST_SYNCHRONOUS},
 };
 
 static int fail(const char *dir, const char *why)
@@ -34,7 +31,7 @@ static unsigned long changed(const char *options, unsigned long ms)
 {
     for (const char *p = options; *p; p += *p == ',') {
         size_t n = strcspn(p, ",");
-        for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        for (size_t i = 0; n && i < sizeof flags / sizeof *flags; i++) {
             if (strlen(flags[i].on) == n && !memcmp(flags[i].on, p, n))
                 ms |= flags[i].ms;
             if (strlen(flags[i].off) == n && !memcmp(flags[i].off, p, n))

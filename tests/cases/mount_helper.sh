@@ -5,7 +5,7 @@
 [ "$(id -u)" = 0 ] || fail "needs root"
 made=()
 undo() {
-    umount -l "$mnt" 2>/dev/null
+    umount -l "$work/bound" "$mnt" 2>/dev/null
     rm -f "${made[@]}"
 }
 at_end+=(undo)

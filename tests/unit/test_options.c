@@ -141,6 +141,20 @@ static void not_root(void **state)
     options_free(&o);
 }
 
+/* As mount(8) has them from the kernel's table. */
+static void remount(void **state)
+{
+    struct options o;
+    (void)state;
+    char *argv[] = {"mount.fuse.replfs", "m", "/mnt", "-o",
+                    "ro,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,"
+                    "max_read=131072,remount"};
+    assert_int_equal(options_parse(&o, 5, argv, true, err, sizeof err), 0);
+    assert_true(o.remount);
+    assert_string_equal(o.kernel, "ro,nodev");
+    options_free(&o);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -217,9 +231,10 @@ static void access_times(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses), cmocka_unit_test(by_hand),  cmocka_unit_test(by_mount),
-        cmocka_unit_test(values),    cmocka_unit_test(not_root), cmocka_unit_test(refusals),
-        cmocka_unit_test(sloppy),    cmocka_unit_test(help),     cmocka_unit_test(access_times),
+        cmocka_unit_test(addresses),    cmocka_unit_test(by_hand),  cmocka_unit_test(by_mount),
+        cmocka_unit_test(values),       cmocka_unit_test(not_root), cmocka_unit_test(remount),
+        cmocka_unit_test(refusals),     cmocka_unit_test(sloppy),   cmocka_unit_test(help),
+        cmocka_unit_test(access_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
