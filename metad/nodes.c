@@ -401,8 +401,9 @@ size_t nodes_missing(struct nodes *n, char ***out)
 
 /* ---- what commits and readers say ---- */
 
-/* What a commit says of one copy, against what is known. */
-static void told_copy(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint64_t registration)
+/* What a commit says of one copy, against what is known. sure: as far as the commit itself goes. */
+static void told_copy(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint64_t registration,
+                      bool sure, bool grew)
 {
     bool granted;
     const struct node *d = nodes_find(n, chunkd);
@@ -413,8 +414,9 @@ static void told_copy(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uin
     if (l && l->state != COPY_OK && l->state != COPY_SHORT)
         return;
     /* What was stored under an earlier registration may be gone: the chunkd tells, or is asked. */
-    bool sure = granted && d->conn && registration && registration == d->registration;
-    reports_loc_set(n, c, chunkd, l ? l->disk : NODE_DISK_UNKNOWN, sure ? COPY_OK : COPY_SHORT);
+    sure = sure && granted && d->conn && registration && registration == d->registration;
+    if (sure || grew || !l)
+        reports_loc_set(n, c, chunkd, l ? l->disk : NODE_DISK_UNKNOWN, sure ? COPY_OK : COPY_SHORT);
 }
 
 void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *copies)
@@ -425,10 +427,11 @@ void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *
     LOCK_SCOPE(&n->lock);
     size_t told = copies->n_chunkds < FSM_GOAL_MAX ? copies->n_chunkds : FSM_GOAL_MAX;
     bool grew = c->soft_flags & SOFT_GREW;
+    bool all = copies->len >= c->len; /* else it is the answer to an older commit, given again */
     c->soft_flags &= (uint8_t)~SOFT_GREW;
     for (size_t i = 0; i < told; i++)
         told_copy(n, c, copies->chunkds[i],
-                  i < copies->n_registrations ? copies->registrations[i] : 0);
+                  i < copies->n_registrations ? copies->registrations[i] : 0, all, grew);
     struct fsm_loc *l = fsm_chunk_locs(c);
     for (unsigned i = 0; grew && i < c->nloc; i++) {
         bool named = false;

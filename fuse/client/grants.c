@@ -9,10 +9,7 @@
  *
  * Every chunk held, pooled or in use, is on one list in order of id; ids that metad hands to a
  * session only grow, so its head is what the keepalive reports as the oldest grant: what is
- * older and unknown to metad is garbage. So is what it does not name in between: hence a chunk of
- * a commit whose answer never came stays on a list of its own (unsure), until a later change was
- * executed that told metad to forget that answer: by then the commit has been executed or never
- * will be. Failure modes: metad away or too few chunkds: retried
+ * older and unknown to metad is garbage. Failure modes: metad away or too few chunkds: retried
  * every FEW_RETRY_MS; files give up by their own clock. */
 #include "internal.h"
 #include <assert.h>
@@ -73,76 +70,20 @@ uint64_t grants_oldest(struct client *c)
     uint64_t id = c->grants.oldest    ? c->grants.oldest->loc.chunk
                   : c->grants.last_id ? c->grants.last_id + 1
                                       : 0;
-    if (c->grants.nunsure && c->grants.unsure[0].chunk < id)
-        id = c->grants.unsure[0].chunk;
     pthread_mutex_unlock(&c->grants.mu);
     return id;
 }
 
 size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest)
 {
-    size_t n = 0, i = 0;
+    size_t n = 0;
     pthread_mutex_lock(&c->grants.mu);
     const struct wchunk *wc = c->grants.oldest;
-    const struct unsure *u = c->grants.unsure;
-    size_t nu = c->grants.nunsure;
-    while ((wc || i < nu) && n < max) {
-        uint64_t a = wc ? wc->loc.chunk : UINT64_MAX, b = i < nu ? u[i].chunk : UINT64_MAX;
-        out[n++] = a < b ? a : b;
-        if (a <= b)
-            wc = wc->next;
-        if (b <= a)
-            i++;
-    }
-    *newest = wc || i < nu ? 0 : c->grants.last_id; /* too many to name */
+    for (; wc && n < max; wc = wc->next)
+        out[n++] = wc->loc.chunk;
+    *newest = wc ? 0 : c->grants.last_id; /* too many to name */
     pthread_mutex_unlock(&c->grants.mu);
     return *newest ? n : 0;
-}
-
-/* grants.mu held. */
-static void unsure_add(struct client *c, const struct unsure *x)
-{
-    struct unsure *v = c->grants.unsure;
-    size_t n = c->grants.nunsure, at = n;
-    while (at > 0 && v[at - 1].chunk >= x->chunk)
-        at--;
-    if (at < n && v[at].chunk == x->chunk) {
-        v[at] = *x; /* numbers only grow */
-        return;
-    }
-    if (n == c->grants.cap_unsure) {
-        c->grants.cap_unsure = n ? 2 * n : 16;
-        v = realloc(v, c->grants.cap_unsure * sizeof(*v));
-        if (!v)
-            abort();
-        c->grants.unsure = v;
-    }
-    memmove(v + at + 1, v + at, (n - at) * sizeof(*v));
-    v[at] = *x;
-    atomic_store(&c->grants.any_unsure, ++c->grants.nunsure);
-}
-
-void grants_unsure(struct client *c, uint64_t session, uint64_t seq, const Replfs__CommitOp *commit)
-{
-    pthread_mutex_lock(&c->grants.mu);
-    for (size_t i = 0; i < commit->n_copies; i++)
-        unsure_add(c, &(struct unsure){commit->copies[i]->chunk, session, seq});
-    pthread_mutex_unlock(&c->grants.mu);
-}
-
-void grants_settled(struct client *c, uint64_t session, uint64_t acked)
-{
-    size_t kept = 0;
-    if (!atomic_load(&c->grants.any_unsure))
-        return;
-    pthread_mutex_lock(&c->grants.mu);
-    for (size_t i = 0; i < c->grants.nunsure; i++) {
-        const struct unsure *u = &c->grants.unsure[i];
-        if (u->session == session && u->seq > acked) /* those of a former session ended with it */
-            c->grants.unsure[kept++] = *u;
-    }
-    atomic_store(&c->grants.any_unsure, c->grants.nunsure = kept);
-    pthread_mutex_unlock(&c->grants.mu);
 }
 
 void wchunk_unref(struct client *c, struct wchunk *wc)
@@ -436,9 +377,6 @@ void grants_stop(struct client *c)
     c->grants.nwaiting = 0;
     free(c->grants.waiting);
     c->grants.waiting = NULL;
-    free(c->grants.unsure);
-    c->grants.unsure = NULL;
-    c->grants.nunsure = c->grants.cap_unsure = 0;
     grants_drop_all(c);
     for (unsigned g = 1; g <= COPIES_MAX; g++) {
         free(c->grants.pools[g].items);

@@ -170,11 +170,6 @@ struct wchunk {
     struct wchunk *prev, *next; /* grants: live or pooled, in order of id */
 };
 
-/* A chunk that a commit named whose answer never came: metad may execute it yet. */
-struct unsure {
-    uint64_t chunk, session, seq;
-};
-
 /* ---- open files ---- */
 struct cfile {
     struct client *c;
@@ -303,9 +298,6 @@ struct client {
         pthread_cond_t cv;
         struct pool pools[COPIES_MAX + 1];
         struct wchunk *oldest, *newest; /* every chunk we hold, in order of id */
-        struct unsure *unsure;          /* chunks of commits without an answer, in order of id */
-        size_t nunsure, cap_unsure;
-        atomic_size_t any_unsure; /* nunsure, to look without the lock */
         uint64_t last_id;
         struct cfile **waiting;
         size_t nwaiting, cap_waiting;
@@ -544,13 +536,6 @@ uint64_t grants_oldest(struct client *c);
 /* Everything held, rising; *newest: the newest grant there ever was. 0 and *newest 0: more than max. */
 size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest);
 void grants_drop_all(struct client *c); /* pooled ones: the session is gone */
-/* A commit of the session, number seq, was sent and its answer will not be waited for: the chunks that
- * it names are held until metad can no longer execute it. */
-void grants_unsure(struct client *c, uint64_t session, uint64_t seq,
-                   const Replfs__CommitOp *commit);
-/* metad has executed something of the session that said it needs no answers up to acked: what of
- * those numbers was not executed before is refused. */
-void grants_settled(struct client *c, uint64_t session, uint64_t acked);
 void grants_missing(struct client *c, char *out, size_t cap);
 
 /* ---- cfile.c ---- */

@@ -119,8 +119,6 @@ static void finish(struct sending *s, size_t i, int code, const Replfs__Mutation
     struct mutation *m = s->todo[i];
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
         lcache_mutated(s->c->lcache, s->begun, m->op, r);
-    if (m->session && !r && code != -ERR_SESSION && m->op->op_case == REPLFS__META_OP__OP_COMMIT)
-        grants_unsure(s->c, m->session, m->seq, m->op->commit);
     if (m->session)
         seq_end(s->c, m->session, m->seq);
     m->done(m, code, r);
@@ -232,15 +230,6 @@ static bool contested(const struct sending *s)
     return false;
 }
 
-/* Went through the log, and with it what the message said of answers no longer needed. */
-static bool any_executed(const Replfs__MutateReply *reply)
-{
-    for (size_t i = 0; i < reply->n_results; i++)
-        if (!reply->results[i]->code)
-            return true;
-    return false;
-}
-
 static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
                      struct rpc_result *res)
 {
@@ -271,8 +260,6 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     lcache_renew(c->lcache, sent);
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
         return -ERR_PROTOCOL;
-    if (any_executed(res->rep->mutate_reply))
-        grants_settled(c, s->session, m.acked_seq);
     return take_results(s, n, res->rep->mutate_reply);
 }
 

@@ -39,7 +39,7 @@ P
 # metad hears of it, and looks for garbage once a second; deleted bytes would be punched out of the segments
 full=$(held)
 punched() { [ "$(held)" -lt $((full - 900)) ]; }
-for _ in $(seq 40); do
+for _ in $(seq 28); do
     if punched; then break; fi
     sleep 0.25
 done

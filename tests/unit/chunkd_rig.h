@@ -476,6 +476,7 @@ struct rig_order_reply {
     uint32_t len, disk;
     bool bad;
     uint32_t blamed; /* of a failure */
+    uint32_t stored;
 };
 static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_reply *out)
 {
@@ -484,7 +485,7 @@ static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_re
     int rc = rpc_call_wait(rig.node[i].conn, &env, NULL, 15000, &res);
     if (rc == 0) {
         const Replfs__OrderReply *r = res.rep->order_reply;
-        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad, 0};
+        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad, 0, r->stored};
     } else if (res.rep) {
         out->blamed = res.rep->failure->chunkd;
     }

@@ -188,7 +188,7 @@ static void rig_append(uint32_t self, struct rpc_req *req)
     Replfs__AppendReply rep = REPLFS__APPEND_REPLY__INIT;
     uint64_t registrations[RIG_NODES];
     for (uint32_t i = 0; i < n; i++)
-        registrations[i] = 1001; /* what metad called them when they registered */
+        registrations[i] = 1000 + ids[i]; /* what metad called them when they registered */
     rep.n_stored = rep.n_registrations = n;
     rep.stored = ids;
     rep.registrations = registrations;
@@ -299,6 +299,8 @@ static void rig_attr(Replfs__Attr *a)
     a->change = rig.change;
 }
 
+static uint8_t rig_cap[] = {1, 2, 3, 4}; /* nobody looks into it */
+
 static bool rig_excluded(const Replfs__GrantReq *m, uint32_t id)
 {
     for (size_t i = 0; i < m->n_exclude; i++) {
@@ -332,6 +334,7 @@ static void rig_grant(struct rpc_req *req)
         Replfs__ChunkLoc *l = &locs[rep.n_grants];
         replfs__chunk_loc__init(l);
         l->chunk = rig.next_chunk++;
+        l->cap = (ProtobufCBinaryData){sizeof(rig_cap), rig_cap};
         l->n_chunkds = n;
         l->chunkds = ids;
         list[rep.n_grants] = l;

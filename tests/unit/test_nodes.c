@@ -292,6 +292,16 @@ static void late_commit_is_not_believed(void **state)
         registrations[i] = fx->chunkd[i].registration;
     chunk = make_chunk("b", 2, 2, &ino);
     assert_int_equal(ok_copies(chunk, &all), 2);
+    /* an answer that is given again, after a restart of the chunkd, raises no doubts */
+    Replfs__ChunkCopies cc = REPLFS__CHUNK_COPIES__INIT;
+    cc.chunk = chunk;
+    cc.len = 8192;
+    cc.chunkds = ids;
+    cc.n_chunkds = 2;
+    fsm_wrlock(fx->mlog.fsm);
+    nodes_copies(fx->nodes, 77, &cc);
+    fsm_unlock(fx->mlog.fsm);
+    assert_int_equal(ok_copies(chunk, &all), 2);
 }
 
 /* A client that lies: chunkds that it was not granted, chunks that are another's. */
