@@ -17,11 +17,13 @@ two_mounts() { # of the cluster: $a and $b
 }
 pid_of_mount() { mount_pids "$1" | tail -1; } # DIR
 transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; } # of the mount with pid $b_pid
-at_rest() { # nothing more comes to it: what was being read ahead has arrived
-    local before
+at_rest() { # nothing more comes to it: what was being read ahead has arrived. A mount that gets no CPU for a moment is not at rest
+    local before _
     before=$(transfers)
-    sleep 0.2
-    [ "$before" = "$(transfers)" ]
+    for _ in 1 2; do # keepalives come, too
+        sleep 0.2
+        [ "$before" = "$(transfers)" ] || return 1
+    done
 }
 
 at_end=() # functions that undo what a case did outside of $work; a trap of its own would lose the exit code

@@ -2,7 +2,7 @@
 # Directories of a tree that is being walked are listed before they are asked for: a listing is never older than the last
 # change, whoever made it.
 . "$(dirname "$0")/caselib.sh"
-devcluster up --chunkd 2 --metad-args "--lease-term=3s --session-lease=30s"
+devcluster up --chunkd 2 --metad-args "--lease-term=10s --session-lease=60s"
 two_mounts
 cat >"$work/walk.py" <<'EOP'
 # walk.py DIR FIRST COMMAND: lists DIR and the FIRST directories in it as a walk does, runs COMMAND, lists the others; prints
