@@ -17,8 +17,9 @@ file's bytes. Each 512 bytes of a version tell which one they belong to, so that
 The power is cut by the thread whose fsync just returned: an answer given too early has no time to become true. END
 is what comes last: "load" cuts in the middle of everything; with the others all is quiet but for one last fsync, which
 no other's sync can make true: "append" of bytes just written, "reopen" of bytes written and closed before (which
-takes another request), "names" of directories, just after metad has made a checkpoint. "displace" is the reverse: what is safe is replaced in all three ways,
-nothing is synced, and the power goes within some 0.2 s: chunkds sync by themselves after one second.
+takes another request), "names" of directories, just after metad has made a checkpoint. "displace" is the reverse: what
+is safe is replaced in all three ways, nothing is synced, and the power goes within some 0.2 s: chunkds sync by
+themselves after one second.
 """
 import fcntl, glob, json, os, random, struct, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
