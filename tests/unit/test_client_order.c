@@ -75,6 +75,23 @@ static void test_new_bytes_wait_for_no_disk(void **st)
     cfile_close(f);
 }
 
+/* An fsync of what displaces bytes costs no message more: the append itself syncs. */
+static void test_fsync_of_an_overwrite(void **st)
+{
+    (void)st;
+    struct cfile *f = safe_file();
+    unsigned before = syncs(), appends = rig_get(node[1].appends);
+    for (int i = 0; i < 5; i++) {
+        put(f, 4096, 4096);
+        assert_int_equal(cfile_fsync(f), 0);
+    }
+    assert_int_equal(syncs(), before);
+    assert_int_equal(rig_get(node[1].appends), appends + 5);
+    assert_int_equal(rig_get(commits), 6);
+    assert_int_equal(rig_get(unsafe), 0);
+    cfile_close(f);
+}
+
 /* A page is read as a whole: what goes behind safe bytes in it must not make them unreadable. */
 static void seam(unsigned flags)
 {
@@ -229,6 +246,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_overwrite),
         T(test_new_bytes_wait_for_no_disk),
+        T(test_fsync_of_an_overwrite),
         T(test_seam),
         T(test_seam_of_appends),
         T(test_truncated_and_written_anew),
