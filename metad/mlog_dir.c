@@ -7,6 +7,7 @@
  *   log/              libraft's segments and snapshots
  *   checkpoint-INDEX  mlog_ckpt.c
  *   cap.key, replaced nodes_register.c; made when missing
+ *   disks             nodes_disks.c; likewise
  *
  * A crash in the middle of --init leaves a directory without replfs.id and a log with nothing but
  * the bootstrap entry; --init then starts over. Anything more without a replfs.id is refused:
@@ -156,8 +157,8 @@ int mlog_dir_read_id(const char *dir, char uuid[37])
 
 int mlog_dir_lock(const char *dir, int *out)
 {
-    static const char *const names[] = {"log",  "checkpoint-", "hwm",      "replfs.id",
-                                        "lock", "cap.key",     "replaced", NULL};
+    static const char *const names[] = {"log",     "checkpoint-", "hwm",   "replfs.id", "lock",
+                                        "cap.key", "replaced",    "disks", NULL};
     char path[MLOG_PATH];
     int rv = mlog_dir_path(path, dir, "lock");
 

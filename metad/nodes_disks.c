@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/private.h"
 #include "nodes_int.h"
 
 #define LOG_MODULE "nodes"
@@ -57,7 +58,7 @@ static void known_save(const struct nodes *n)
     char path[560], tmp[560];
     known_path(n, "", path);
     known_path(n, ".new", tmp);
-    FILE *f = n->dir[0] ? fopen(tmp, "we") : NULL;
+    FILE *f = n->dir[0] ? private_create(tmp) : NULL;
     if (!f)
         return;
     for (uint32_t i = 1; i < n->nnodes; i++)

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/private.h"
 #include "nodes_int.h"
 
 #define LOG_MODULE "nodes"
@@ -118,7 +119,7 @@ static void replaced_save(const struct nodes *n)
     char path[540], tmp[560];
     replaced_path(n, path);
     snprintf(tmp, sizeof tmp, "%s.new", path);
-    FILE *f = n->dir[0] ? fopen(tmp, "we") : NULL;
+    FILE *f = n->dir[0] ? private_create(tmp) : NULL;
     if (!f)
         return;
     for (uint32_t i = 1; i < n->nnodes; i++)

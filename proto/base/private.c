@@ -96,3 +96,14 @@ int private_dir(const char *dir, const char *const *names)
                  self > 0 ? "" : " not", files);
     return rc;
 }
+
+FILE *private_create(const char *path)
+{
+    if (unlink(path) != 0 && errno != ENOENT)
+        return NULL;
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!f && fd >= 0)
+        close(fd);
+    return f;
+}

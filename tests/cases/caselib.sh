@@ -65,7 +65,8 @@ health_is() { ctl health "$mnt" >/dev/null 2>&1; }
 wait_healthy() { # SECONDS
     wait_for "$1" "full health: $(ctl health "$mnt" 2>&1 | head -5)" health_is
 }
-copies() { # FILE: number of healthy copies of each chunk, one a line
-    ctl info --json "$1" | python3 -c 'import json,sys
-for c in json.load(sys.stdin)["files"][0]["chunks"]: print(sum(1 for x in c["copies"] if x["state"]=="ok"))'
+copies() { # FILES...: number of healthy copies of each chunk, one a line
+    ctl info --json "$@" | python3 -c 'import json,sys
+for f in json.load(sys.stdin)["files"]:
+  for c in f["chunks"]: print(sum(1 for x in c["copies"] if x["state"]=="ok"))'
 }

@@ -9,9 +9,9 @@ mkdir -p "$mnt/tree/sub"
 for i in $(seq 1 30); do head -c $((i * 1000)) /dev/urandom >"$mnt/tree/f$i"; echo "$i" >"$mnt/tree/sub/g$i"; done
 sync
 all_have() { # N FILES...: every chunk of every file has exactly N copies
-    local n=$1 f
+    local n=$1
     shift
-    for f in "$@"; do [ "$(copies "$f" | sort -u)" = "$n" ] || return 1; done
+    [ "$(copies "$@" | sort -u)" = "$n" ]
 }
 for n in 3 1 2; do
     ctl setrepl "$mnt/f" $n --wait
