@@ -516,6 +516,11 @@ struct store *disk_store(const struct disk *k)
     return k->store;
 }
 
+const char *disk_dir(const struct disk *k)
+{
+    return k->dir;
+}
+
 uint32_t disk_index(const struct disk *k)
 {
     return k->index;

@@ -47,6 +47,7 @@ int disks_copy_enter(struct disks *d, uint64_t chunk, uint32_t len, struct disk 
 void disks_copy_leave(struct disks *d, struct disk *disk);
 
 struct store *disk_store(const struct disk *disk);
+const char *disk_dir(const struct disk *disk);
 uint32_t disk_index(const struct disk *disk);
 size_t disks_count(const struct disks *d);
 struct disk *disks_at(struct disks *d, size_t i);

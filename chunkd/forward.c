@@ -136,7 +136,7 @@ static int check_request(struct service *s, const struct rpc_req *req, const cha
         if (in->chain[i]->chunkd == serve_chunkd(s) || in->chain[i]->addr[0] == '\0')
             return -ERR_PROTOCOL;
     *what = "capability";
-    return serve_check_cap(s, &in->cap, in->chunk, in->session, CAP_APPEND);
+    return serve_check_cap(s, &in->cap, in->chunk, in->session, in->session, CAP_APPEND);
 }
 
 static int find_disk(struct service *s, const Replfs__AppendReq *in, struct disk **disk)

@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "base/thread.h"
+#include "seen.h"
 
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
@@ -55,6 +56,7 @@ struct heartbeat {
     struct inventory_item *batch; /* taken, not acknowledged */
     size_t nbatch;
     struct disk_info *infos;
+    struct seen seen;
     bool want_report, was_ready, lost_logged;
 };
 
@@ -217,6 +219,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     hb.changes = recs.list;
     hb.n_changes = recs.n;
     hb.seq = ++h->seq;
+    hb.chunk_upto = seen_chunk_upto(&h->seen, h->cfg.disks);
     inventory_told(inv, &hb.digest, &hb.count);
     hb.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     hb.cert_end_s = (uint64_t)rpc_cert_end(h->cfg.loop);
@@ -228,6 +231,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
         serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
         serve_metad_time(h->cfg.service, rep->cap_now_s);
         h->want_report |= with_changes && rep->want_report;
+        seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
         if (with_changes)
             h->nbatch = 0;
     } else {
@@ -299,6 +303,7 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         return -ERR_SHUTDOWN;
     }
     serve_identity(h->cfg.service, rep->cluster, rep->chunkd, rep->registration);
+    seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     return 0;
 }
 
@@ -349,6 +354,8 @@ static int register_at(struct heartbeat *h, const char *addr)
     char boot[MACHINE_ID_MAX];
     machine_boot_id(boot); /* "" when there is none: then it tells nothing */
     r.boot_id = boot;
+    Replfs__Standing newest, astray;
+    seen_fill(&h->seen, h->cfg.disks, &r, &newest, &astray);
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     rc = call(h, &env, REPLFS__ENVELOPE__BODY_REGISTER_REPLY, &res);
     if (rc == 0)
@@ -416,8 +423,10 @@ static void beat_until_lost(struct heartbeat *h)
 static void *heartbeat_main(void *arg)
 {
     struct heartbeat *h = arg;
+    seen_load(&h->seen, h->cfg.disks);
     while (find_metad(h))
         beat_until_lost(h);
+    seen_save(&h->seen, h->cfg.disks, true);
     return NULL;
 }
 

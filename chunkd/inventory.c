@@ -32,6 +32,7 @@ struct inventory {
     struct chunkset changes; /* mu */
     uint64_t told_digest;    /* mu */
     uint64_t told_count;     /* mu */
+    uint64_t highest;        /* mu: chunk id ever held */
     size_t reserved;         /* mu: entries of have that are only reserved */
     bool overflowed;         /* mu */
 };
@@ -115,6 +116,8 @@ void inventory_changed(struct inventory *inv, uint64_t chunk, uint32_t disk, boo
         return;
     LOCK_SCOPE(&inv->mu);
     uint32_t where;
+    if (chunk > inv->highest)
+        inv->highest = chunk;
     bool had = exists_locked(inv, chunk, &where);
     if (!exists && (!had || where != disk))
         return; /* an old second copy went; the one we name is elsewhere */
@@ -224,4 +227,10 @@ size_t inventory_count(struct inventory *inv)
 {
     LOCK_SCOPE(&inv->mu);
     return inv->have.n - inv->reserved;
+}
+
+uint64_t inventory_highest(struct inventory *inv)
+{
+    LOCK_SCOPE(&inv->mu);
+    return inv->highest;
 }

@@ -249,9 +249,23 @@ static int copy_finish(struct copy *c)
     return rc;
 }
 
+/* A copy takes the place of a copy of the same chunk, never of another writer's chunk that has the same
+ * number: that may be all that is left of it. */
+static int check_place(const struct copy *c)
+{
+    uint32_t len;
+    uint64_t session;
+    int rc = store_chunk_len(c->store, c->o->chunk, &len, &session);
+    if (rc == -ERR_NO_CHUNK)
+        return 0;
+    return rc == 0 && session != c->o->session ? -EEXIST : rc;
+}
+
 static int copy_all(struct copy *c, uint64_t trace)
 {
-    int rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
+    int rc = check_place(c);
+    if (rc == 0)
+        rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
     if (rc != 0) {
         snprintf(c->why, sizeof c->why, "chunk %llx: beginning the copy: %s",
                  (unsigned long long)c->o->chunk, err_str(rc));
@@ -304,7 +318,7 @@ static void run_copy(struct service *s, struct rpc_req *req)
 /* ---- delete ---- */
 
 /* Deletes on every disk that has the chunk: a disk that was out may have come back with an old
- * copy. */
+ * copy. Another writer's chunk of that number is not meant. */
 static void run_delete(struct service *s, struct rpc_req *req)
 {
     const Replfs__DeleteOrder *o = req->env->order_req->delete_chunks;
@@ -319,7 +333,8 @@ static void run_delete(struct service *s, struct rpc_req *req)
         uint32_t len;
         uint64_t session;
         for (size_t j = 0; store && j < o->n_chunks; j++)
-            if (store_chunk_len(store, o->chunks[j], &len, &session) == 0)
+            if (store_chunk_len(store, o->chunks[j], &len, &session) == 0 &&
+                session == o->sessions[j])
                 mine[n++] = o->chunks[j];
         if (n == 0 || disk_failed(disks_at(d, i)))
             continue;
@@ -344,6 +359,8 @@ static void run_verify(struct service *s, struct rpc_req *req)
     uint32_t len = 0;
     uint64_t session;
     int rc = disk ? store_chunk_len(disk_store(disk), o->chunk, &len, &session) : -ERR_NO_CHUNK;
+    if (rc == 0 && session != o->session)
+        rc = -ERR_NO_CHUNK; /* that number was given twice: not the one that is meant */
     Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
     r.len = r.stored = len;
     if (o->len != 0 && len > o->len)
@@ -417,6 +434,7 @@ static int check_order(const Replfs__OrderReq *in)
     case REPLFS__ORDER_REQ__ORDER_COPY:
         return in->copy->chunk != 0 && in->copy->len > 0 ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
+        return in->delete_chunks->n_sessions == in->delete_chunks->n_chunks ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
         return 0;
     default:

@@ -182,7 +182,7 @@ void serve_metad_time(struct service *s, uint32_t now_s)
 }
 
 int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
-                    uint64_t session, uint32_t rights)
+                    uint64_t session, uint64_t writer, uint32_t rights)
 {
     struct cap_key keys[MAX_KEYS];
     pthread_mutex_lock(&s->mu);
@@ -193,7 +193,7 @@ int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t 
     pthread_mutex_unlock(&s->mu);
     if (n == 0)
         return -ERR_NOT_REGISTERED;
-    return cap_check(keys, n, cap->data, cap->len, chunk, session, rights, (uint32_t)now);
+    return cap_check(keys, n, cap->data, cap->len, chunk, session, writer, rights, (uint32_t)now);
 }
 
 int serve_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg)
@@ -247,7 +247,25 @@ unsigned serve_time_left(const struct rpc_req *req)
 struct read_job {
     struct service *s;
     struct rpc_req *req;
+    bool checked; /* its capability was */
 };
+
+/* Whether the peer may read the chunk that is here under this number. Looks into the index. */
+static int read_check(struct service *s, const Replfs__ReadReq *in)
+{
+    struct disk *disk = disks_find(s->cfg.disks, in->chunk, true);
+    uint64_t writer;
+    int rc = -ERR_NO_CHUNK;
+    if (disk && disk_store(disk))
+        rc = store_chunk_len(disk_store(disk), in->chunk, NULL, &writer);
+    return rc != 0 ? rc : serve_check_cap(s, &in->cap, in->chunk, in->session, writer, CAP_READ);
+}
+
+static void read_refused(struct service *s, struct rpc_req *req, int code)
+{
+    serve_fail(s, req, code, 0, "Read of chunk %llx: %s",
+               (unsigned long long)req->env->read_req->chunk, err_str(code));
+}
 
 /* Whether the spans fit the envelope of a reply: a chunk of very small appends has many. */
 static bool spans_fit(const struct store_read *r)
@@ -327,8 +345,6 @@ static bool read_here(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReadReq *in = req->env->read_req;
     struct store_read r;
-    if (in->len > READ_HERE)
-        return false;
     struct disk *disk = disks_find(s->cfg.disks, in->chunk, true);
     if (!disk || !disk_store(disk) || read_fitting(disk_store(disk), in, STORE_CACHED, &r))
         return false;
@@ -355,8 +371,11 @@ static void read_answer(struct service *s, struct rpc_req *req)
 static void read_job_run(void *arg)
 {
     struct read_job *job = arg;
+    int rc;
     if (clock_mono() > job->req->deadline)
         serve_fail(job->s, job->req, -ERR_TIMEOUT, 0, "waited too long for a free reader");
+    else if (!job->checked && (rc = read_check(job->s, job->req->env->read_req)) != 0)
+        read_refused(job->s, job->req, rc);
     else
         read_answer(job->s, job->req);
     free(job);
@@ -370,17 +389,18 @@ static void handle_read(struct service *s, struct rpc_req *req)
                    in->len, in->off, MAX_READ);
         return;
     }
-    int rc = serve_check_cap(s, &in->cap, in->chunk, in->session, CAP_READ);
+    bool here = in->len <= READ_HERE; /* else not on a loop thread: the index may be on disk */
+    int rc = here ? read_check(s, in) : 0;
     if (rc != 0) {
-        serve_fail(s, req, rc, 0, "Read of chunk %llx", (unsigned long long)in->chunk);
+        read_refused(s, req, rc);
         return;
     }
-    if (read_here(s, req))
+    if (here && read_here(s, req))
         return;
     struct read_job *job = malloc(sizeof *job);
     if (!job)
         abort();
-    *job = (struct read_job){s, req};
+    *job = (struct read_job){s, req, here};
     rc = workers_run(s->readers, read_job_run, job);
     if (rc != 0) {
         free(job);
@@ -419,17 +439,17 @@ static void sync_done(void *arg, int code)
 static int sync_check(struct service *s, uint64_t session, const Replfs__SyncChunk *c,
                       struct disk **disk)
 {
-    int rc = serve_check_cap(s, &c->cap, c->chunk, session, CAP_APPEND);
-    if (rc == -ERR_CAP)
-        rc = serve_check_cap(s, &c->cap, c->chunk, session, CAP_READ);
-    if (rc != 0)
-        return rc;
+    uint32_t len;
+    uint64_t writer;
     *disk = disks_find(s->cfg.disks, c->chunk, false);
     if (!*disk)
         return -ERR_NO_CHUNK;
-    uint32_t len;
-    uint64_t writer;
-    rc = store_chunk_len(disk_store(*disk), c->chunk, &len, &writer);
+    int rc = store_chunk_len(disk_store(*disk), c->chunk, &len, &writer);
+    if (rc != 0)
+        return rc;
+    rc = serve_check_cap(s, &c->cap, c->chunk, session, writer, CAP_APPEND);
+    if (rc == -ERR_CAP)
+        rc = serve_check_cap(s, &c->cap, c->chunk, session, writer, CAP_READ);
     return rc != 0 ? rc : len < c->len ? -ERR_SHORT : 0;
 }
 

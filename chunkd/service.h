@@ -47,9 +47,10 @@ uint32_t serve_chunkd(struct service *s);
 uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);
 void serve_count(struct service *s, uint64_t read_bytes, uint64_t write_bytes);
-/* 0, -ERR_NOT_REGISTERED, -ERR_CAP or -ERR_CAP_EXPIRED. */
+/* writer: whose chunk it is, as our records say. 0, -ERR_NOT_REGISTERED, -ERR_CAP (also for another
+ * writer's chunk of that number) or -ERR_CAP_EXPIRED. */
 int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t chunk,
-                    uint64_t session, uint32_t rights);
+                    uint64_t session, uint64_t writer, uint32_t rights);
 /* Runs a blocking job; a full pool fails req with ERR_BUSY (and returns that). */
 int serve_run_order(struct service *s, struct rpc_req *req, void (*fn)(void *), void *arg);
 /* Ends a request: each handler calls exactly one of these once. code: negative; chunkd: who failed,

@@ -92,7 +92,9 @@ int ctl_server_allows(const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
     case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
     case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
-    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ: /* of root only, see run_question */
+    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ: /* of root only, see is_for_root */
+    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
+    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
         return 0;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
@@ -206,12 +208,20 @@ static uint64_t named(const Replfs__Envelope *req)
     }
 }
 
+/* Shows what others wrote, or decides for all. */
+static bool is_for_root(const Replfs__Envelope *req)
+{
+    return req->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ ||
+           req->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REQ ||
+           req->body_case == REPLFS__ENVELOPE__BODY_QUARANTINE_REQ;
+}
+
 static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__Envelope *req,
                         struct ctl_msg *out)
 {
     uint64_t flush = 0;
     struct rpc_result r = {0};
-    if (req->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ && uid)
+    if (uid && is_for_root(req))
         return -EPERM;
     if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
         return -EPERM; /* paths that the caller perhaps may not see */

@@ -136,7 +136,8 @@ static bool is_internal(const Replfs__MetaOp *op)
            op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
            op->op_case == REPLFS__META_OP__OP_CHUNKD_REMOVE ||
            op->op_case == REPLFS__META_OP__OP_INCARNATION ||
-           op->op_case == REPLFS__META_OP__OP_HOLDS;
+           op->op_case == REPLFS__META_OP__OP_HOLDS || op->op_case == REPLFS__META_OP__OP_FUTURE ||
+           op->op_case == REPLFS__META_OP__OP_RECOVER;
 }
 
 static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
@@ -186,6 +187,10 @@ static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res
         return fsm_op_incarnation(f, f->applied, op->incarnation);
     case REPLFS__META_OP__OP_HOLDS:
         return fsm_op_holds(f, op->holds);
+    case REPLFS__META_OP__OP_FUTURE:
+        return fsm_op_future(f, op->future);
+    case REPLFS__META_OP__OP_RECOVER:
+        return fsm_op_recover(f);
     case REPLFS__META_OP__OP__NOT_SET:
     default:
         return -EINVAL;

@@ -27,6 +27,8 @@
 #define FSM_XATTR_LIST_MAX (64u << 10) /* of all names of one inode, each with a NUL */
 #define FSM_QUOTAS_MAX 4095u
 #define FSM_INCARNATIONS_MAX 4096u /* starts of metad that are remembered */
+#define FSM_FUTURES_MAX 64u
+#define FSM_IDS_BLOCK (1ull << 20) /* ids are reserved so many at a time */
 
 struct fsm;
 int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
@@ -132,6 +134,22 @@ void fsm_mark(struct fsm *f, struct fsm_mark *out); /* of this state, now */
 bool fsm_mark_known(struct fsm *f, const struct fsm_mark *m);
 /* The incarnations before the present one, newest first, at most max. Returns how many. */
 size_t fsm_ancestors(struct fsm *f, uint64_t *out, size_t max);
+/* What other copies of this metad's directory became, as far as chunkds told of it (FutureOp). */
+struct fsm_future {
+    uint64_t incarnation, position;
+    int64_t time;  /* when it became known, ns */
+    bool accepted; /* a person said so, or it was a mistake from the beginning */
+};
+/* The i-th one; false: there are no more. */
+bool fsm_future_at(struct fsm *f, uint32_t i, struct fsm_future *out);
+/* One that is not accepted: this state is older than what chunkds have seen. Nothing that it does
+ * not know may be deleted. */
+bool fsm_behind(struct fsm *f);
+/* m is of a future that is known already: nothing to be logged about it. */
+bool fsm_future_known(struct fsm *f, const struct fsm_mark *m);
+/* A chunk that this state does not have may have been made in another future: its number or its
+ * writer says so. */
+bool fsm_chunk_foreign(struct fsm *f, uint64_t chunk, uint64_t session);
 struct fsm_counts {
     uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans;
     uint64_t reserved; /* by fallocate and not written yet, times the goal: not in bytes */

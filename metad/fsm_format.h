@@ -27,6 +27,9 @@
  *   QUOTA    u16 realm; u64 ino of the tree's root; u64 most bytes; u64 most inodes (0: no limit)
  *   INCARNATION  u64 incarnation; u64 position where it began; u64 chunk ids reserved by then
  *            (ascending by position; since version 3)
+ *   FUTURE   u64 incarnation; u64 position; i64 time; u8 accepted  (since version 3)
+ *   FOREIGN  u64 from; u64 to: chunk ids that other futures may have given  (since version 3)
+ *   DOUBT    u64 session that other futures may have gone on with  (since version 3)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
@@ -56,6 +59,9 @@ enum ckpt_type {
     CKPT_XATTR = 9,        /* since version 2 */
     CKPT_QUOTA = 10,       /* since version 2 */
     CKPT_INCARNATION = 11, /* since version 3 */
+    CKPT_FUTURE = 12,      /* since version 3 */
+    CKPT_FOREIGN = 13,     /* since version 3 */
+    CKPT_DOUBT = 14,       /* since version 3 */
     CKPT_END = 255,
 };
 #endif

@@ -124,6 +124,21 @@ struct fsm_incarnation {
     uint64_t chunk_from; /* chunk_upto by then: what it reserved itself is above */
 };
 
+/* Chunk ids that another future may have given. */
+struct fsm_foreign {
+    uint64_t from, to;
+};
+struct fsm_past {
+    struct fsm_incarnation *v; /* ascending begin; the newest FSM_INCARNATIONS_MAX */
+    uint32_t n, cap;
+    struct fsm_future futures[FSM_FUTURES_MAX];
+    uint32_t nfutures, nbehind; /* nbehind: of them not accepted */
+    struct fsm_foreign foreign[FSM_FUTURES_MAX];
+    uint32_t nforeign;
+    uint64_t *doubt; /* ascending: sessions that other futures may have gone on with */
+    uint32_t ndoubt, doubt_cap;
+};
+
 struct fsm {
     pthread_rwlock_t lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
@@ -141,8 +156,7 @@ struct fsm {
     uint32_t nmembers, members_cap;
     struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
     uint32_t nrealms;
-    struct fsm_incarnation *past; /* ascending begin; the newest FSM_INCARNATIONS_MAX */
-    uint32_t npast, past_cap;
+    struct fsm_past past;
     uint64_t applied, change, chunk_upto, ino_upto;
     struct fsm_counts n;
     struct fsm_hooks hooks;
@@ -334,7 +348,15 @@ void fsm_sessions_free(struct fsm *f);
 
 /* ---- fsm_past.c ---- */
 int fsm_op_incarnation(struct fsm *f, uint64_t position, const Replfs__IncarnationOp *op);
-/* From a checkpoint: false when it is out of order or there twice. */
+int fsm_op_future(struct fsm *f, const Replfs__FutureOp *op);
+int fsm_op_recover(struct fsm *f);
+/* Chunk ids below `to` that were never reserved here were given by another metad; perhaps also those
+ * that this incarnation reserved before it knew. */
+void fsm_past_gap(struct fsm *f, uint64_t to);
+/* From a checkpoint: false when it is malformed, out of order or there twice. */
 bool fsm_past_load(struct fsm *f, const struct fsm_incarnation *i);
+bool fsm_future_load(struct fsm *f, const struct fsm_future *u);
+bool fsm_foreign_load(struct fsm *f, uint64_t from, uint64_t to);
+bool fsm_doubt_load(struct fsm *f, uint64_t session);
 void fsm_past_fini(struct fsm *f);
 #endif

@@ -63,6 +63,10 @@ static const char *type_name(uint32_t type)
         return "quotas";
     case CKPT_INCARNATION:
         return "incarnations";
+    case CKPT_FUTURE:
+    case CKPT_FOREIGN:
+    case CKPT_DOUBT:
+        return "other futures";
     case CKPT_END:
         return "end";
     default:
@@ -451,6 +455,24 @@ static int load_incarnation(struct loader *l)
     return 0;
 }
 
+static int load_future(struct loader *l)
+{
+    struct fsm_future u = {.incarnation = get64(l)};
+    bool good;
+
+    if (l->type == CKPT_FUTURE) {
+        u.position = get64(l);
+        u.time = (int64_t)get64(l);
+        u.accepted = get8(l) != 0;
+        good = fsm_future_load(l->f, &u);
+    } else if (l->type == CKPT_FOREIGN) {
+        good = fsm_foreign_load(l->f, u.incarnation, get64(l));
+    } else {
+        good = fsm_doubt_load(l->f, u.incarnation);
+    }
+    return l->bad || !good ? corrupt(l, "malformed, or there twice") : 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -485,6 +507,10 @@ static int load_record(struct loader *l)
         return load_quota(l);
     case CKPT_INCARNATION:
         return load_incarnation(l);
+    case CKPT_FUTURE:
+    case CKPT_FOREIGN:
+    case CKPT_DOUBT:
+        return load_future(l);
     case CKPT_END:
         return load_end(l);
     default:

@@ -272,11 +272,32 @@ static void walk_xattrs(const struct fsm *f, struct sink *s)
 
 static void walk_past(const struct fsm *f, struct sink *s)
 {
-    for (uint32_t k = 0; k < f->npast; k++) {
+    const struct fsm_past *p = &f->past;
+
+    for (uint32_t k = 0; k < p->n; k++) {
         begin(s, CKPT_INCARNATION);
-        put64(s, f->past[k].id);
-        put64(s, f->past[k].begin);
-        put64(s, f->past[k].chunk_from);
+        put64(s, p->v[k].id);
+        put64(s, p->v[k].begin);
+        put64(s, p->v[k].chunk_from);
+        end(s);
+    }
+    for (uint32_t k = 0; k < p->nfutures; k++) {
+        begin(s, CKPT_FUTURE);
+        put64(s, p->futures[k].incarnation);
+        put64(s, p->futures[k].position);
+        put64(s, (uint64_t)p->futures[k].time);
+        put8(s, p->futures[k].accepted);
+        end(s);
+    }
+    for (uint32_t k = 0; k < p->nforeign; k++) {
+        begin(s, CKPT_FOREIGN);
+        put64(s, p->foreign[k].from);
+        put64(s, p->foreign[k].to);
+        end(s);
+    }
+    for (uint32_t k = 0; k < p->ndoubt; k++) {
+        begin(s, CKPT_DOUBT);
+        put64(s, p->doubt[k]);
         end(s);
     }
 }

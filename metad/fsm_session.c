@@ -297,6 +297,8 @@ bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out)
 
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op)
 {
+    if (op->chunk_from > f->chunk_upto)
+        fsm_past_gap(f, op->chunk_from);
     if (op->chunk_upto > f->chunk_upto)
         f->chunk_upto = op->chunk_upto;
     if (op->ino_upto > f->ino_upto)

@@ -260,7 +260,8 @@ static bool names_given_up(const struct session_grants *g, const Replfs__CommitO
 
 static bool proven(const struct nodes *n, uint64_t session, const Replfs__ChunkCopies *c)
 {
-    int rc = cap_check(&n->cap_key, 1, c->cap.data, c->cap.len, c->chunk, session, CAP_APPEND, 0);
+    int rc = cap_check(&n->cap_key, 1, c->cap.data, c->cap.len, c->chunk, session, session,
+                       CAP_APPEND, 0);
     return rc == 0 || rc == -ERR_CAP_EXPIRED; /* it says whose the chunk is: that does not end */
 }
 

@@ -252,6 +252,11 @@ static int start_state(struct metad *d)
     return rv;
 }
 
+static void told_ids(void *arg, uint64_t chunk_upto, uint64_t ino_upto)
+{
+    ids_told(arg, chunk_upto, ino_upto);
+}
+
 static int start_nodes(struct metad *d, const char *addr)
 {
     struct nodes_config cfg = {.fsm = d->fsm,
@@ -266,7 +271,9 @@ static int start_nodes(struct metad *d, const char *addr)
                                .orphaned = opens_orphaned,
                                .adopted = opens_adopted,
                                .session_closed = opens_session_closed,
-                               .hook_arg = d->opens};
+                               .hook_arg = d->opens,
+                               .ids_told = told_ids,
+                               .ids_arg = d->ids};
 
     return nodes_new(&cfg, &d->nodes);
 }

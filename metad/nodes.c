@@ -371,10 +371,10 @@ bool nodes_no_room(struct nodes *n, uint64_t bytes)
     return !n->settling && total && bytes > avail;
 }
 
-void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t writer, uint32_t rights,
                uint8_t out[CAP_LEN])
 {
-    cap_make(&n->cap_key, chunk, session, rights, nodes_cap_now(n) + CAP_LIFE_S, out);
+    cap_make(&n->cap_key, chunk, session, writer, rights, nodes_cap_now(n) + CAP_LIFE_S, out);
 }
 
 size_t nodes_missing(struct nodes *n, char ***out)

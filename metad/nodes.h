@@ -30,6 +30,9 @@ struct nodes_config {
     void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
     void (*session_closed)(void *arg, uint64_t session);        /* may be NULL */
     void *hook_arg;
+    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
+    void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
+    void *ids_arg;
 };
 int nodes_new(const struct nodes_config *cfg,
               struct nodes **out); /* sets the fsm hooks, starts its thread */
@@ -70,7 +73,7 @@ bool nodes_all_reported(struct nodes *n);
  * have no room. */
 bool nodes_full(struct nodes *n, unsigned need);
 uint64_t nodes_epoch(struct nodes *n); /* changes when NodesReply would */
-void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint32_t rights,
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t writer, uint32_t rights,
                uint8_t out[CAP_LEN]);
 /* What a client's clock says; one that is far away is named in health. Takes the fsm read lock. */
 void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms);
@@ -88,6 +91,8 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_remove(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_recover(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
 /* Something that health shall show for an hour: severity 1 warning, 2 error; code and way_out are
  * static. One of the same code takes the former's place. */

@@ -20,6 +20,8 @@
 #define NODES_WRITE_QUIET (3 * NSEC_PER_SEC) /* a chunk extended so recently is left alone */
 #define NODES_DELETE_BATCH 4096u
 #define NODE_TWIN_SILENT (30 * NSEC_PER_SEC) /* another daemon with the same id has gone */
+#define NODE_ID_TOLD_MAX (1u << 19)          /* of 20 bits; what is above is nonsense */
+#define PAST_ANCESTORS 8u
 
 /* soft_flags of struct fsm_chunk */
 enum {
@@ -50,13 +52,16 @@ enum stray_state {
 struct stray {
     uint64_t chunk, session;
     int64_t at; /* mono: entered the state */
+    uint32_t len;
     uint8_t disk, state;
     bool reported;
+    bool freed;      /* we knew the chunk, and it was deleted: certainly ours */
+    bool quarantine; /* not certainly ours: kept until a person releases it */
 };
 struct job;
 struct del {
-    uint64_t chunk;
-    struct job *job; /* whose decision it was; NULL: garbage */
+    uint64_t chunk, session; /* session: its writer; another's chunk of that number stays */
+    struct job *job;         /* whose decision it was; NULL: garbage */
 };
 struct report { /* a full report coming in, or being compared */
     uint64_t number;
@@ -90,6 +95,7 @@ struct node {
     struct u64map stray_index; /* chunk -> index into strays */
     struct stray *strays;
     uint32_t nstrays, stray_cap, judge_pos;
+    uint32_t nquarantine; /* of the strays */
     struct del *dels;
     uint32_t ndels, del_cap;
     bool deleting; /* a DeleteOrder is under way */
@@ -226,11 +232,11 @@ struct nodes {
     struct damage *damage;
     uint32_t ndamage, damage_pos;
     atomic_bool any_damage; /* ndamage > 0, to look without the lock */
-    uint64_t future_chunks; /* reported, but numbered beyond what the log ever reserved */
     uint64_t lost_seen;
     int64_t cap_wall, cap_boot; /* the time that capabilities are made with, and when that was */
     struct client_clock clocks[64];
     unsigned nclocks;
+    bool distrust; /* another future could not be logged: as if we were behind */
     struct job_stat stat[JOB_KINDS];
     struct order *to_send;
     int64_t rate_at, judged_at, walked_at;
@@ -287,6 +293,33 @@ void clocks_init(struct nodes *n);
 int64_t clocks_skew(uint64_t wall_ms); /* of a clock that was told, against ours, ns. Any thread */
 void clocks_forget(struct nodes *n, uint64_t session);
 uint32_t nodes_cap_now(const struct nodes *n); /* seconds. Any thread */
+/* ---- nodes_past.c ---- */
+struct past_standing {
+    Replfs__Standing msg;
+    uint64_t before[PAST_ANCESTORS];
+    bool behind;
+};
+void nodes_past_fill(struct nodes *n,
+                     struct past_standing *out); /* takes locks; msg points into out */
+/* What a chunkd told of ids given, by whomever. No lock held. */
+void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto);
+/* Compares what the RegisterReq req tells with our past, logs what is new, then calls then(n, req).
+ * step: PAST_SEEN. No lock held. */
+enum past_step { PAST_SEEN, PAST_ASTRAY, PAST_DONE };
+void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,
+                      void (*then)(struct nodes *n, struct rpc_req *req));
+uint32_t
+nodes_past_next_id(const Replfs__RegisterReq *r); /* ids below may be others'; 0: unknown */
+/* It comes from another future, and so may have got its id there. Takes the fsm lock. */
+bool nodes_past_joined(struct nodes *n, const Replfs__RegisterReq *r);
+/* Nothing may be deleted. fsm lock and lock held. */
+static inline bool nodes_past_behind(const struct nodes *n)
+{
+    return n->distrust || fsm_behind(n->cfg.fsm);
+}
+
+/* ---- recover.c ---- */
+uint64_t recover_quarantined(const struct nodes *n); /* copies; lock held */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
 void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
@@ -342,7 +375,8 @@ void damage_free(struct nodes *n);
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay);
 void orders_view(const struct nodes *n, const struct fsm_chunk *c,
                  struct repair_chunk *out); /* for the planner */
-void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, struct job *job);
+void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t session,
+                   struct job *job);
 /* lock held: chunkd d is gone, its queued deletes come to nothing. */
 void orders_node_gone(struct nodes *n, struct node *d);
 /* Turns of the driver thread. */

@@ -191,8 +191,10 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
                              uint64_t registration)
 {
     Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
+    struct past_standing standing;
     uint8_t key[CAP_KEY_LEN];
     char uuid[40];
+    nodes_past_fill(n, &standing);
     snprintf(uuid, sizeof uuid, "%s", mlog_uuid(n->cfg.mlog));
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cluster = uuid;
@@ -202,6 +204,8 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);
+    rep.standing = &standing.msg;
+    rep.behind = standing.behind;
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -290,7 +294,7 @@ static void add_applied(void *arg, int code, const struct fsm_result *res)
         LOCK_SCOPE(&a->n->lock);
         nodes_add(a->n, a->chunkd, r->host_id, r->host_name);
         /* a fresh disk holds nothing that anyone could miss */
-        nodes_find(a->n, a->chunkd)->reported_once = true;
+        nodes_find(a->n, a->chunkd)->reported_once = !r->chunkd;
     }
 }
 
@@ -307,7 +311,8 @@ static void add_after(void *arg)
     free(a);
 }
 
-static void register_new(struct nodes *n, struct rpc_req *req)
+/* id 0: the next one. */
+static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     Replfs__ChunkdAddOp op = REPLFS__CHUNKD_ADD_OP__INIT;
@@ -319,7 +324,7 @@ static void register_new(struct nodes *n, struct rpc_req *req)
     a->n = n;
     a->req = req;
     pthread_mutex_lock(&n->lock);
-    a->chunkd = n->next_id++;
+    a->chunkd = id ? id : n->next_id++;
     pthread_mutex_unlock(&n->lock);
     op.chunkd = a->chunkd;
     op.host_id = r->host_id;
@@ -329,6 +334,23 @@ static void register_new(struct nodes *n, struct rpc_req *req)
     cmd.op = &mop;
     nodes_outstanding(n, 1);
     mlog_propose(n->cfg.mlog, &cmd, add_applied, add_after, a);
+}
+
+static void register_checked(struct nodes *n, struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    uint32_t upto = nodes_past_next_id(r);
+    pthread_mutex_lock(&n->lock);
+    if (upto > n->next_id)
+        n->next_id = upto;
+    bool member = nodes_find(n, r->chunkd) != NULL;
+    pthread_mutex_unlock(&n->lock);
+    if (!r->chunkd)
+        register_new(n, req, 0);
+    else if (!member && r->chunkd < NODE_ID_TOLD_MAX && nodes_past_joined(n, r))
+        register_new(n, req, r->chunkd); /* an older copy of us gave it no id, a newer one did */
+    else
+        register_member(n, req, r->chunkd);
 }
 
 static void do_register(struct nodes *n, struct rpc_req *req)
@@ -349,10 +371,7 @@ static void do_register(struct nodes *n, struct rpc_req *req)
             r->cluster, uuid);
         return;
     }
-    if (r->chunkd)
-        register_member(n, req, r->chunkd);
-    else
-        register_new(n, req);
+    nodes_past_check(n, req, PAST_SEEN, register_checked);
 }
 
 void nodes_request(struct nodes *n, struct rpc_req *req)

@@ -241,7 +241,8 @@ static void start_verify(struct nodes *n, struct job *j, const struct fsm_chunk 
     burden(n, o, 1);
 }
 
-void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, struct job *job)
+void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t session,
+                   struct job *job)
 {
     if (d->ndels == d->del_cap) {
         d->del_cap = d->del_cap ? d->del_cap * 2 : 64;
@@ -249,7 +250,7 @@ void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, struct job *
         if (!d->dels)
             abort();
     }
-    d->dels[d->ndels++] = (struct del){.chunk = chunk, .job = job};
+    d->dels[d->ndels++] = (struct del){.chunk = chunk, .session = session, .job = job};
     n->stat[job ? REPAIR_KIND_DROP : (unsigned)JOB_DELETE].running++;
 }
 
@@ -258,7 +259,7 @@ static void start_drop(struct nodes *n, struct job *j, struct fsm_chunk *c, stru
     struct fsm_loc *l = reports_loc(c, d->id);
     assert(l);
     l->state = COPY_DOOMED;
-    orders_delete(n, d, c->id, j);
+    orders_delete(n, d, c->id, c->session, j);
 }
 
 /* Every connected chunkd with deletes waiting gets the next batch. Lock held. */
@@ -305,6 +306,13 @@ static bool checks_full(const struct nodes *n, const struct node *d, const struc
     return d->jobs >= n->table[d->id].max_jobs;
 }
 
+/* Takes away a copy, or puts another in its place: it may be worth more to a newer metad. */
+static bool is_destructive(struct fsm_chunk *c, const struct repair_decision *dec)
+{
+    return dec->act == REPAIR_DROP ||
+           (dec->act == REPAIR_COPY && reports_loc(c, dec->target) != NULL);
+}
+
 /* Starts what was decided at the chunkd named. False: it cannot take it now. */
 static bool start_act(struct nodes *n, struct job *j, struct fsm_chunk *c,
                       const struct repair_decision *dec)
@@ -343,6 +351,11 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
         case REPAIR_VERIFY:
         case REPAIR_DROP:
             j->kind = dec.kind;
+            if (nodes_past_behind(n) && is_destructive(c, &dec)) {
+                note_waiting(n, dec.kind, "metad is older than what chunkds have seen");
+                job_end(n, j, c);
+                return false;
+            }
             if (start_act(n, j, c, &dec))
                 return false;
             /* fall through */

@@ -48,7 +48,7 @@ static void send_copy(struct order *o)
     Replfs__CopyOrder copy = REPLFS__COPY_ORDER__INIT;
     Replfs__CopySource src[REPAIR_SOURCES_MAX], *psrc[REPAIR_SOURCES_MAX];
     uint8_t cap[CAP_LEN];
-    nodes_cap(o->n, o->chunk, o->session, CAP_READ, cap);
+    nodes_cap(o->n, o->chunk, o->session, o->session, CAP_READ, cap);
     for (unsigned i = 0; i < o->nsrc; i++) {
         psrc[i] = &src[i];
         replfs__copy_source__init(&src[i]);
@@ -73,6 +73,7 @@ static void send_verify(struct order *o)
     v.chunk = o->chunk;
     v.len = o->len;
     v.quick = o->quick;
+    v.session = o->session;
     req.order_case = REPLFS__ORDER_REQ__ORDER_VERIFY;
     req.verify = &v;
     send_req(o, &req, CHECK_TIMEOUT_MS);
@@ -82,13 +83,16 @@ static void send_delete(struct order *o)
 {
     Replfs__OrderReq req = REPLFS__ORDER_REQ__INIT;
     Replfs__DeleteOrder del = REPLFS__DELETE_ORDER__INIT;
-    uint64_t *ids = malloc(o->ndels * sizeof *ids);
+    uint64_t *ids = malloc(2ul * o->ndels * sizeof *ids), *writers = ids + o->ndels;
     if (!ids)
         abort();
-    for (uint32_t i = 0; i < o->ndels; i++)
+    for (uint32_t i = 0; i < o->ndels; i++) {
         ids[i] = o->dels[i].chunk;
-    del.n_chunks = o->ndels;
+        writers[i] = o->dels[i].session;
+    }
+    del.n_chunks = del.n_sessions = o->ndels;
     del.chunks = ids;
+    del.sessions = writers;
     req.order_case = REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS;
     req.delete_chunks = &del;
     send_req(o, &req, DELETE_TIMEOUT_MS);

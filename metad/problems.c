@@ -243,15 +243,35 @@ static void check_lost(struct status_ask *a)
                         (unsigned long long)k->endangered),
             "leave these disks and chunkds running: the chunks are being copied; add a chunkd or "
             "free space when that stands still (replfsctl status)");
-    if (a->n->future_chunks)
+}
+
+/* Another copy of metad's directory has run; nodes.lock and a->behind is known. */
+static void check_past(struct status_ask *a)
+{
+    unsigned long long kept = recover_quarantined(a->n);
+    if (a->behind)
         status_problem(
-            a, 2, "log-behind",
-            status_text(a,
-                        "chunkds have %llu chunks numbered beyond what the metadata log knows: "
-                        "the log may have lost its end",
-                        (unsigned long long)a->n->future_chunks),
-            "do not delete anything; compare the metad's data directory with its backups (these "
-            "chunks are kept)");
+            a, 2, "metad-behind",
+            status_text(
+                a,
+                "this metad's data directory is older than what chunkds have seen: a copy of "
+                "it was restored or started by mistake, or its log lost its end. Files "
+                "written since are missing here; nothing is deleted (%llu copies of unknown "
+                "chunks are kept)",
+                kept),
+            "if the right directory still exists, stop this metad, put that back and start it; "
+            "else "
+            "replfsctl recover --accept");
+    else if (kept)
+        status_problem(
+            a, 1, "quarantine",
+            status_text(
+                a,
+                "%llu copies of chunks belong to no file that this metad knows, but may have "
+                "been written under another copy of it: they are kept",
+                kept),
+            "replfsctl quarantine lists them; when nobody misses anything, replfsctl quarantine "
+            "release --all deletes them");
 }
 
 /* Computers that are up, against the highest goal of any chunk. */
@@ -341,6 +361,7 @@ static int by_severity(const void *x, const void *y)
 
 void status_problems(struct status_ask *a, Replfs__StatusReply *r)
 {
+    check_past(a);
     check_lost(a);
     check_nodes(a);
     check_host_ids(a);

@@ -12,9 +12,12 @@
  * is doubtful (the commit may be newer than the report: the chunkd is asked). Increments that
  * arrive meanwhile go into the map too.
  *
- * Strays are garbage when their writer's session is closed or has given them up (grants.c);
- * commits from closed sessions are refused, so that is final. Others are kept and judged again. A chunk numbered beyond what the log ever
- * reserved is never deleted: rather the log lost something than the chunkd invented it.
+ * Strays are garbage when they are certainly of our own past (see fsm_past.c) and their writer's
+ * session is closed or has given them up (grants.c); commits from closed sessions are refused, so that is final. Others are kept and judged
+ * again. What may come from another metad's future is in quarantine: a number beyond what the log
+ * ever reserved or in a range that another metad gave, a writer who may have gone on elsewhere, or
+ * a copy of a chunk that we have from another writer (the number was given twice: not a copy of
+ * ours at all). It stays until a person releases it. A metad that is behind deletes nothing.
  *
  * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
  * judge). */
@@ -83,6 +86,7 @@ static struct stray *stray_add(struct node *d, uint64_t chunk, uint64_t session,
 static void stray_del(struct node *d, struct stray *s)
 {
     uint32_t i = (uint32_t)(s - d->strays);
+    d->nquarantine -= s->quarantine;
     u64map_del(&d->stray_index, s->chunk);
     if (i != --d->nstrays) {
         d->strays[i] = d->strays[d->nstrays];
@@ -96,6 +100,8 @@ void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
     struct node *d = nodes_find(n, chunkd);
     const struct fsm_loc *old = reports_loc(c, chunkd);
     struct stray *s = d ? stray_find(d, c->id) : NULL;
+    if (s && s->session != c->session)
+        return; /* what it has there is another chunk of that number */
     bool reported = (old && old->reported) || (s && s->reported);
     if (s)
         stray_del(d, s);
@@ -142,6 +148,8 @@ void reports_freed(struct nodes *n, const struct fsm_chunk *c)
             continue; /* its next report tells */
         struct stray *s = stray_add(d, c->id, c->session, l[i].disk);
         s->reported |= l[i].reported;
+        s->freed = true;
+        s->len = c->len;
     }
 }
 
@@ -155,7 +163,7 @@ void reports_forget(struct node *d)
     u64map_free(&d->stray_index);
     free(d->strays);
     d->strays = NULL;
-    d->nstrays = d->stray_cap = d->judge_pos = 0;
+    d->nstrays = d->stray_cap = d->judge_pos = d->nquarantine = 0;
     d->mismatches = 0;
 }
 
@@ -193,10 +201,32 @@ static void known_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
 static void unknown_copy(struct node *d, const Replfs__ChunkRecord *r)
 {
     struct stray *s = stray_add(d, r->chunk, r->session, r->disk);
+    if (s->session != r->session) { /* replaced by another chunk of that number */
+        s->session = r->session;
+        s->freed = false;
+        if (s->state == STRAY_DELETED)
+            s->state = STRAY_KEPT;
+    }
+    s->len = r->len;
     if (!s->reported) {
         s->reported = true;
         digest_flip(d, r->chunk, true);
     }
+}
+
+/* Not a copy of a chunk that we know, although c, if not NULL, has the same number. */
+static void other_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
+                       const Replfs__ChunkRecord *r)
+{
+    const struct fsm_loc *l = c ? reports_loc(c, d->id) : NULL;
+    bool reported = l && l->reported;
+    if (l) { /* a commit said so, or the copy was there before: it is not any more */
+        fsm_chunk_loc_del(c, d->id);
+        orders_consider(n, c, 0);
+    }
+    if (reported)
+        stray_add(d, r->chunk, r->session, r->disk)->reported = true; /* is in the digest */
+    unknown_copy(d, r);
 }
 
 static void copy_gone(struct nodes *n, struct node *d, uint64_t chunk, struct fsm_chunk *c)
@@ -220,10 +250,10 @@ static void apply_record(struct nodes *n, struct node *d, const Replfs__ChunkRec
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, r->chunk);
     if (!r->len)
         copy_gone(n, d, r->chunk, c);
-    else if (c)
+    else if (c && c->session == r->session)
         known_copy(n, d, c, r, full);
     else
-        unknown_copy(d, r);
+        other_copy(n, d, c, r);
     if (!d->rep)
         return;
     if (r->len)
@@ -296,6 +326,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
+    struct past_standing standing;
     uint8_t key[CAP_KEY_LEN];
     pthread_mutex_lock(&n->lock);
     struct node *d = nodes_find(n, h->chunkd);
@@ -312,6 +343,11 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
                  "chunkd %u is not registered on this connection: register first", h->chunkd);
         return;
     }
+    if (h->chunk_upto)
+        nodes_past_ids(n, h->chunk_upto, 0);
+    nodes_past_fill(n, &standing);
+    rep.standing = &standing.msg;
+    rep.behind = standing.behind;
     pthread_mutex_lock(&n->lock);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
     memcpy(key, n->cap_key.key, sizeof key);
@@ -453,12 +489,26 @@ bool reports_sweep(struct nodes *n)
 
 /* ---- garbage ---- */
 
-static bool is_garbage(struct nodes *n, const struct stray *s, uint64_t chunk_upto)
+static void quarantine_set(struct node *d, struct stray *s, bool on)
 {
-    if (s->chunk >= chunk_upto) {
-        n->future_chunks++;
+    d->nquarantine += (uint32_t)on - (uint32_t)s->quarantine;
+    s->quarantine = on;
+}
+
+/* Whether it may be of another metad's future. c: the chunk that we have of this number. */
+static bool is_foreign(struct nodes *n, const struct stray *s, const struct fsm_chunk *c,
+                       uint64_t chunk_upto)
+{
+    if (c)
+        return true;
+    return !s->freed &&
+           (s->chunk >= chunk_upto || fsm_chunk_foreign(n->cfg.fsm, s->chunk, s->session));
+}
+
+static bool is_garbage(struct nodes *n, const struct stray *s)
+{
+    if (s->quarantine || nodes_past_behind(n))
         return false;
-    }
     return !fsm_session_alive(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
 }
 
@@ -471,7 +521,8 @@ static bool judge(struct nodes *n, struct node *d, struct stray *s, uint64_t chu
     if (s->state != STRAY_KEPT)
         return true;
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, s->chunk);
-    if (c) { /* committed since, by others than this chunkd or before it was reported */
+    if (c && c->session == s->session) { /* committed since, by others than this chunkd or before it
+                                            was reported */
         bool had = reports_loc(c, d->id) != NULL;
         if (had)
             reports_loc_set(n, c, d->id, s->disk, reports_loc(c, d->id)->state);
@@ -480,12 +531,14 @@ static bool judge(struct nodes *n, struct node *d, struct stray *s, uint64_t chu
         orders_consider(n, c, NODES_WRITE_QUIET);
         return false;
     }
+    /* once it was, it stays so: ours of that number may be deleted meanwhile */
+    quarantine_set(d, s, s->quarantine || is_foreign(n, s, c, chunk_upto));
     if (n->table[d->id].ro_disks >> (s->disk & 63) & 1)
         return true; /* nothing can be deleted there */
-    if (is_garbage(n, s, chunk_upto)) {
+    if (is_garbage(n, s)) {
         s->state = STRAY_DELETING;
         s->at = now;
-        orders_delete(n, d, s->chunk, NULL);
+        orders_delete(n, d, s->chunk, s->session, NULL);
     }
     return true;
 }
@@ -507,7 +560,6 @@ void reports_judge(struct nodes *n, int64_t now)
     fsm_wrlock(n->cfg.fsm);
     pthread_mutex_lock(&n->lock);
     fsm_reserved(n->cfg.fsm, &chunk_upto, &ino_upto);
-    n->future_chunks = 0;
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i])
             judge_node(n, n->node[i], chunk_upto, now);

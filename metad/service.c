@@ -45,6 +45,16 @@ static void node_remove(struct service *s, struct rpc_req *req)
     nodes_rpc_remove(s->cfg.nodes, req);
 }
 
+static void node_recover(struct service *s, struct rpc_req *req)
+{
+    nodes_rpc_recover(s->cfg.nodes, req);
+}
+
+static void node_quarantine(struct service *s, struct rpc_req *req)
+{
+    nodes_rpc_quarantine(s->cfg.nodes, req);
+}
+
 static const struct row {
     Replfs__Envelope__BodyCase body;
     unsigned roles;
@@ -81,6 +91,8 @@ static const struct row {
     {REPLFS__ENVELOPE__BODY_CONVERGE_REQ, CLIENTS, node_converge},
     {REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ, CLIENTS, service_quota_list},
     {REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ, CLIENTS, node_remove},
+    {REPLFS__ENVELOPE__BODY_RECOVER_REQ, CLIENTS, node_recover},
+    {REPLFS__ENVELOPE__BODY_QUARANTINE_REQ, CLIENTS, node_quarantine},
 };
 
 static void on_request(void *arg, struct rpc_req *req)

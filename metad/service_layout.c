@@ -26,11 +26,11 @@
 /* ---- chunk locations ---- */
 
 static void put_cap(struct service *s, struct pile *pile, Replfs__ChunkLoc *loc, uint64_t session,
-                    uint32_t rights)
+                    uint64_t writer, uint32_t rights)
 {
     loc->cap.data = pile_alloc(pile, CAP_LEN);
     loc->cap.len = CAP_LEN;
-    nodes_cap(s->cfg.nodes, loc->chunk, session, rights, loc->cap.data);
+    nodes_cap(s->cfg.nodes, loc->chunk, session, writer, rights, loc->cap.data);
 }
 
 /* Good copies first, then those being looked at; the rest only when there is nothing better. */
@@ -54,7 +54,7 @@ static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_
 
     replfs__chunk_loc__init(out);
     out->chunk = chunk;
-    put_cap(s, pile, out, session, CAP_READ);
+    put_cap(s, pile, out, session, c != NULL ? c->session : session, CAP_READ);
     if (c == NULL || c->nloc == 0) {
         out->len = c != NULL ? c->len : 0;
         out->lost = nodes_all_reported(s->cfg.nodes);
@@ -355,7 +355,7 @@ static Replfs__ChunkLoc *grant_one(struct service *s, struct pile *pile, const R
         return NULL;
     loc->chunkds = pile_copy(pile, ids, *found * sizeof(ids[0]));
     loc->n_chunkds = *found;
-    put_cap(s, pile, loc, r->session, CAP_READ | CAP_APPEND);
+    put_cap(s, pile, loc, r->session, r->session, CAP_READ | CAP_APPEND);
     nodes_granted(s->cfg.nodes, r->session, loc->chunk, ids, *found);
     return loc;
 }
@@ -397,6 +397,9 @@ void service_grant(struct service *s, struct rpc_req *req)
     rep.missing = m.names;
     rep.n_missing = m.n;
     rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
+    fsm_rdlock(s->cfg.fsm);
+    rep.position = fsm_applied(s->cfg.fsm);
+    fsm_unlock(s->cfg.fsm);
     RPC_ENVELOPE(env, GRANT_REPLY, grant_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

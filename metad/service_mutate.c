@@ -48,6 +48,7 @@ struct mutate {
     struct rpc_req *req;
     atomic_uint left;
     unsigned n, next;
+    uint64_t position; /* of the log, behind the last that was applied; log thread */
     Replfs__MutationResult **results;
     struct step steps[];
 };
@@ -65,6 +66,7 @@ static void reply(struct mutate *m)
     } else {
         rep.n_results = m->n;
         rep.results = m->results;
+        rep.position = m->position;
         RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
         rpc_reply(m->req, &env, NULL);
     }
@@ -148,6 +150,7 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         st->fail = code;
         return;
     }
+    st->m->position = fsm_applied(s->cfg.fsm);
     st->result.code = (uint32_t)res->code;
     st->result.value = res->value;
     if (res->code != 0)

@@ -30,11 +30,30 @@ bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session
     return false;
 }
 
+/* What the client was told last is in our own past. If not, it comes from a metad that went on from an
+ * older state of this one, or from another copy: what it knows of files is not true here. */
+static bool is_of_our_past(struct service *s, const Replfs__SessionReq *r)
+{
+    struct fsm_mark m = {r->seen_incarnation, r->seen_position};
+
+    fsm_rdlock(s->cfg.fsm);
+    bool known = fsm_mark_known(s->cfg.fsm, &m);
+    fsm_unlock(s->cfg.fsm);
+    return known;
+}
+
 static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint64_t *exclusive,
                   size_t n)
 {
     Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
+    struct fsm_mark mark;
 
+    fsm_rdlock(s->cfg.fsm);
+    fsm_mark(s->cfg.fsm, &mark);
+    fsm_unlock(s->cfg.fsm);
+    rep.incarnation = mark.incarnation;
+    rep.position = mark.position;
+    rep.forked = !is_of_our_past(s, req->env->session_req);
     rep.session = session;
     rep.lease_ms = s->cfg.lease_ms;
     rep.term_ms = s->cfg.term_ms;
@@ -164,6 +183,25 @@ static void resume(struct service *s, struct rpc_req *req)
     rpc_conn_unref(conn);
 }
 
+/* The session may be open here, from before the fork: it ends, lest its grants and changes from there be
+ * mixed with what it would get here. */
+static void refuse(struct service *s, struct rpc_req *req)
+{
+    const Replfs__SessionReq *r = req->env->session_req;
+
+    opens_expire(s->cfg.opens, r->session);
+    log_warn(
+        "session %016llx (%s, %s) is refused: it was told of incarnation %016llx up to position "
+        "%llu, which this metad does not have in its past",
+        (unsigned long long)r->session, r->name != NULL ? r->name : "?",
+        rpc_conn_peer(req->conn)->addr, (unsigned long long)r->seen_incarnation,
+        (unsigned long long)r->seen_position);
+    rpc_fail(req, ERR_SESSION,
+             "session %016llx belongs to another state of the metadata than this metad has: open a "
+             "new one",
+             (unsigned long long)r->session);
+}
+
 void service_session(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
@@ -174,6 +212,8 @@ void service_session(struct service *s, struct rpc_req *req)
         rpc_fail(req, ERR_PROTOCOL, "too many open files named");
     else if (r->n_exclusive > CLAIMS_MAX)
         rpc_fail(req, ERR_PROTOCOL, "more than %u exclusive leases claimed", CLAIMS_MAX);
+    else if (!is_of_our_past(s, r))
+        refuse(s, req);
     else
         resume(s, req);
 }
@@ -194,6 +234,9 @@ void service_keepalive(struct service *s, struct rpc_req *req)
     rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
     rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     nodes_client_clock(s->cfg.nodes, r->session, r->wall_ms);
+    fsm_rdlock(s->cfg.fsm);
+    rep.position = fsm_applied(s->cfg.fsm);
+    fsm_unlock(s->cfg.fsm);
     RPC_ENVELOPE(env, KEEPALIVE_REPLY, keepalive_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

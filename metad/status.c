@@ -286,6 +286,7 @@ static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
     r->bad_copies = a->count.bad;
     r->lost = a->count.lost;
     r->settling = a->n->settling;
+    r->quarantine = recover_quarantined(a->n);
 }
 
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
@@ -294,11 +295,13 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     Replfs__StatusReply rep = REPLFS__STATUS_REPLY__INIT;
     fsm_rdlock(n->cfg.fsm);
     fsm_counts(n->cfg.fsm, &a.fsm);
+    a.behind = fsm_behind(n->cfg.fsm);
     fsm_unlock(n->cfg.fsm);
     count_or_recall(&a);
     fill_metad(&a, &rep);
     nodes_space(n, 0, &rep.capacity, &rep.avail);
     pthread_mutex_lock(&n->lock);
+    a.behind |= n->distrust;
     fill_counts(&a, &rep);
     fill_chunkds(&a, &rep);
     fill_goals(&a, &rep);

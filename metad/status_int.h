@@ -23,6 +23,7 @@ struct status_ask { /* one reply being built */
     int64_t now;
     struct fsm_counts fsm;
     struct status_count count;
+    bool behind; /* nodes_past_behind */
     Replfs__Problem *problem[STATUS_PROBLEMS_MAX];
     size_t nproblems;
     struct status_mem *mem;

@@ -241,6 +241,28 @@ size_t cfile_dirty_all(struct client *c, struct cfile ***out)
     return n;
 }
 
+void cfile_forget_maps(struct client *c)
+{
+    size_t pos = 0, n = 0;
+    pthread_mutex_lock(&c->files.mu);
+    struct cfile **list = malloc((c->files.map.n + 1) * sizeof(*list));
+    if (!list)
+        abort();
+    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));) {
+        cfile_ref(f);
+        list[n++] = f;
+    }
+    pthread_mutex_unlock(&c->files.mu);
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&list[i]->mu);
+        layout_drop(list[i]);
+        cfile_fail(list[i], -EIO);
+        pthread_mutex_unlock(&list[i]->mu);
+        cfile_unref(list[i]);
+    }
+    free(list);
+}
+
 /* ---- opens that metad has not been told of ---- */
 
 struct cfile_telling {

@@ -260,6 +260,7 @@ static int refill(struct client *c, unsigned goal, size_t count)
     if (!rc) {
         const Replfs__GrantReply *r = res.rep->grant_reply;
         nodes_saw_epoch(c, r->nodes_epoch);
+        session_saw(c, session, r->position);
         if (!all_known(c, r))
             nodes_refresh(c);
         rc = pool_add(c, goal, session, asked, r);

@@ -272,7 +272,8 @@ struct client {
         size_t naddrs, cur;
         struct rpc_conn *conn;
         bool connecting;
-        uint64_t id; /* session, 0: none yet */
+        uint64_t id;                              /* session, 0: none yet */
+        uint64_t seen_incarnation, seen_position; /* of metad's state, the newest told */
         unsigned lease_ms, term_ms, min_copies;
         struct rpc_service svc; /* requests of metad: recalls */
         char cluster[40];
@@ -419,6 +420,8 @@ int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
 struct rpc_conn *session_conn_now(struct client *c, uint64_t *session);
 /* conn is of no use any more: the session thread dials anew. leader: where to, or NULL. */
 void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader);
+/* An answer to a request of this session says how far metad's state had come. */
+void session_saw(struct client *c, uint64_t session, uint64_t position);
 bool session_elsewhere(int code); /* worth trying again on another connection */
 /* Fire and forget on the present connection. */
 void session_tell(struct client *c, Replfs__Envelope *req);
@@ -542,8 +545,10 @@ void grants_missing(struct client *c, char *out, size_t cap);
 struct cfile *cfile_get(struct client *c, uint64_t ino); /* open or dirty; a reference or NULL */
 void cfile_ref(struct cfile *f);
 void cfile_unref(struct cfile *f);
-void cfile_mark_dirty(struct cfile *f);                        /* mu held */
-void cfile_mark_clean(struct cfile *f);                        /* mu held */
+void cfile_mark_dirty(struct cfile *f); /* mu held */
+void cfile_mark_clean(struct cfile *f); /* mu held */
+/* Nothing that is known of where open files' bytes are holds any more; who has them open gets EIO once. */
+void cfile_forget_maps(struct client *c);
 size_t cfile_dirty_all(struct client *c, struct cfile ***out); /* references; free the array */
 uint64_t cfile_size(const struct cfile *f);                    /* mu held */
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);   /* mu held */

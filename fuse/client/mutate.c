@@ -260,6 +260,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     lcache_renew(c->lcache, sent);
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
         return -ERR_PROTOCOL;
+    session_saw(c, m.session, res->rep->mutate_reply->position);
     return take_results(s, n, res->rep->mutate_reply);
 }
 

@@ -10,6 +10,11 @@
  * is opened. Bytes written under the old one and not committed are lost, and the files concerned
  * say so.
  *
+ * A session tells, as it resumes, how far metad's state had come in the newest answer that it had. A
+ * metad that never was there runs from an older copy of its directory: it refuses the session, and
+ * nothing that we remember of files is true there. What is open goes on only as far as it exists
+ * there; its maps are fetched anew.
+ *
  * The session thread sends keepalives (with the oldest chunk we still hold, so that metad can
  * tell garbage), reconnects while nobody asks anything, tells closes in batches and refreshes
  * the chunkd table. */
@@ -121,6 +126,23 @@ void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *le
 
 /* ---- opening and resuming ---- */
 
+void session_saw(struct client *c, uint64_t session, uint64_t position)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (session == c->session.id && position > c->session.seen_position)
+        c->session.seen_position = position;
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+static void forked(struct client *c)
+{
+    log_error(
+        "this metad does not have what we have seen before: it runs from an older or another copy "
+        "of its data directory. Files written since are missing there, programs that have them "
+        "open get errors; replfsctl health says more");
+    cfile_forget_maps(c);
+}
+
 static void session_lost(struct client *c, uint64_t old)
 {
     log_error("session %016llx is gone: metad heard nothing from us for longer than its lease. "
@@ -143,6 +165,8 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     c->session.term_ms = r->term_ms; /* 0: a metad that gives no leases */
     lcache_set_term(c->lcache, r->term_ms);
     c->session.min_copies = r->default_min_copies;
+    c->session.seen_incarnation = r->incarnation;
+    c->session.seen_position = r->position;
     if (r->cluster && *r->cluster)
         snprintf(c->session.cluster, sizeof(c->session.cluster), "%s", r->cluster);
     for (size_t k = 0; k < r->n_metads && c->session.naddrs < 64; k++)
@@ -215,6 +239,10 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         m.name = c->name;
         m.host_id = c->host_id;
         m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+        pthread_mutex_lock(&c->session.mu);
+        m.seen_incarnation = c->session.seen_incarnation;
+        m.seen_position = c->session.seen_position;
+        pthread_mutex_unlock(&c->session.mu);
         struct locks_claims *claims = client_locks_claims(c, &m);
         name_open(&m, open, nopen);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
@@ -234,6 +262,8 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
         if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
             client_told_time(c, res.rep->session_reply->wall_ms);
             session_opened(c, res.rep->session_reply, i);
+            if (res.rep->session_reply->forked)
+                forked(c);
             refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
             lcache_renew(c->lcache, sent);
         } else if (!rc)
@@ -630,6 +660,7 @@ static void keepalive(struct client *c)
         lcache_renew(c->lcache, sent);
         client_told_time(c, res.rep->keepalive_reply->wall_ms);
         nodes_saw_epoch(c, res.rep->keepalive_reply->nodes_epoch);
+        session_saw(c, m.session, res.rep->keepalive_reply->position);
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));
         unsigned busy = 10;

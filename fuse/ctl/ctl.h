@@ -23,6 +23,7 @@ enum ctl_exit {
 
 struct ctl_opts {
     bool json, recursive, wait;
+    bool accept, all;           /* recover --accept, quarantine release --all */
     uint64_t timeout_ms;        /* of --wait; 0: for ever */
     const char *meta;           /* --meta, or NULL */
     const char *bytes, *inodes; /* quota set: as given, or NULL */
@@ -60,4 +61,6 @@ int verb_getrepl(const struct ctl_opts *o);
 int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
+int verb_recover(const struct ctl_opts *o);
+int verb_quarantine(const struct ctl_opts *o);
 #endif

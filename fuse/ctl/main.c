@@ -26,6 +26,10 @@ static const struct verb verbs[] = {
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
+    {"recover", verb_recover, "[--accept] [PATH]",
+     "metad runs from an older copy of its directory: what is known, or go on from there"},
+    {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
+     "chunks that may have been written under another copy of metad: shown, or deleted"},
 };
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 
@@ -38,7 +42,7 @@ static void usage(FILE *out)
           "mount or "
           "the one\nof the current directory is meant.\n\nOptions:\n"
           "  --json               machine-readable output with stable keys\n"
-          "  --meta HOST[:PORT]   ask this metad directly (status, health, chunkd, quota list)\n"
+          "  --meta HOST[:PORT]   ask this metad directly (verbs about the cluster)\n"
           "  --tls-cert, --tls-key, --tls-ca FILE   certificate with role admin, for --meta\n"
           "  --insecure           allow --meta on another computer without TLS\n"
           "  --help, --version\n\nSee replfsctl(1).\n",
@@ -55,7 +59,9 @@ enum {
     OPT_WAIT,
     OPT_TIMEOUT,
     OPT_BYTES,
-    OPT_INODES
+    OPT_INODES,
+    OPT_ACCEPT,
+    OPT_ALL
 };
 static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"meta", required_argument, NULL, OPT_META},
@@ -67,6 +73,8 @@ static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"timeout", required_argument, NULL, OPT_TIMEOUT},
                                           {"bytes", required_argument, NULL, OPT_BYTES},
                                           {"inodes", required_argument, NULL, OPT_INODES},
+                                          {"accept", no_argument, NULL, OPT_ACCEPT},
+                                          {"all", no_argument, NULL, OPT_ALL},
                                           {"recursive", no_argument, NULL, 'R'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
@@ -101,6 +109,12 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
             break;
         case OPT_INODES:
             o->inodes = optarg;
+            break;
+        case OPT_ACCEPT:
+            o->accept = true;
+            break;
+        case OPT_ALL:
+            o->all = true;
             break;
         case OPT_WAIT:
             o->wait = true;
@@ -137,6 +151,10 @@ static int check(const struct ctl_opts *o, const struct verb *v)
     }
     if ((o->bytes || o->inodes) && v->run != verb_quota) {
         ctl_error("--bytes and --inodes belong to quota set, not to %s", v->name);
+        return CTL_USAGE;
+    }
+    if ((o->accept && v->run != verb_recover) || (o->all && v->run != verb_quarantine)) {
+        ctl_error("--accept belongs to recover, --all to quarantine release, not to %s", v->name);
         return CTL_USAGE;
     }
     if (o->timeout_ms && !o->wait) {
@@ -177,7 +195,8 @@ int main(int argc, char **argv)
         }
         return rc;
     }
-    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota",
+    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
+              "recover, quarantine",
               name);
     return CTL_USAGE;
 }

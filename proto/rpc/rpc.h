@@ -19,7 +19,7 @@
 #include "base/buf.h"
 #include "envelope.pb-c.h"
 
-#define RPC_PROTO_VERSION 1u
+#define RPC_PROTO_VERSION 2u
 #define RPC_MAX_ENVELOPE (1u << 20) /* bytes */
 #define RPC_MAX_PAYLOAD ((1u << 20) + 65536u)
 #define RPC_MAX_INFLIGHT 4096 /* requests a peer may have open on one connection */

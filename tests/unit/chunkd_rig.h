@@ -368,8 +368,8 @@ static inline struct rig_answer rig_append(const struct rig_append *a)
     crc_blocks_make(b->data, b->len, crcs);
     crcs[0] ^= a->bad_crc;
     uint32_t now = (uint32_t)(clock_wall() / NSEC_PER_SEC);
-    cap_make(a->key ? a->key : &rig_key, a->chunk, RIG_SESSION, a->rights ? a->rights : CAP_APPEND,
-             a->expiry ? a->expiry : now + 3600, cap);
+    cap_make(a->key ? a->key : &rig_key, a->chunk, RIG_SESSION, RIG_SESSION,
+             a->rights ? a->rights : CAP_APPEND, a->expiry ? a->expiry : now + 3600, cap);
     for (unsigned i = 1; a->chain[i]; i++) {
         replfs__chain_hop__init(&hops[i]);
         hops[i].chunkd = a->chain[i];
@@ -408,7 +408,7 @@ static inline struct rig_answer rig_append(const struct rig_append *a)
 static inline int rig_read(unsigned i, uint64_t chunk, uint32_t off, uint32_t len, uint8_t *out)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, chunk, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
     Replfs__ReadReq r = REPLFS__READ_REQ__INIT;
     r.chunk = chunk;
     r.off = off;
@@ -453,7 +453,7 @@ static inline void rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t 
 static inline int rig_sync(unsigned i, uint64_t chunk, uint32_t len)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, chunk, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
     Replfs__SyncChunk c = REPLFS__SYNC_CHUNK__INIT, *list[1] = {&c};
     c.chunk = chunk;
     c.len = len;

@@ -139,6 +139,7 @@ struct chunkd {
     int64_t skew_ms; /* its clock */
     char boot_id[40];
     uint64_t cert_end;
+    Replfs__Standing seen; /* told at registration */
 };
 
 struct fixture {
@@ -214,7 +215,8 @@ static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs_
         break;
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
         for (size_t i = 0; i < o->delete_chunks->n_chunks; i++) {
-            if (find_held(k, o->delete_chunks->chunks[i]))
+            h = find_held(k, o->delete_chunks->chunks[i]);
+            if (h && h->session == o->delete_chunks->sessions[i])
                 hold(k, o->delete_chunks->chunks[i], 0, 0);
             k->deletes++;
         }
@@ -290,6 +292,7 @@ static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id
     r.cert_end_s = k->cert_end;
     r.disks = disks;
     r.n_disks = 1;
+    r.seen = k->seen.incarnation ? &k->seen : NULL;
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc) {
@@ -429,6 +432,12 @@ static inline void server_request(void *arg, struct rpc_req *req)
         break;
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
         nodes_rpc_converge(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
+        nodes_rpc_recover(f->nodes, req);
+        break;
+    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
+        nodes_rpc_quarantine(f->nodes, req);
         break;
     case REPLFS__ENVELOPE__BODY_NODES_REQ:
         nodes_rpc_nodes(f->nodes, req);

@@ -72,7 +72,7 @@ static void appends_in_flight_keep_their_order(void **state)
     start_three();
     struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
     uint8_t cap[CAP_LEN], crcs[32];
-    cap_make(&rig_key, 20, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    cap_make(&rig_key, 20, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
     Replfs__ChainHop hops[2], *list[2] = {&hops[0], &hops[1]};
     for (unsigned i = 0; i < 2; i++) {
         replfs__chain_hop__init(&hops[i]);
@@ -116,7 +116,7 @@ static void tiny_appends_can_be_read(void **state)
     rig_chunkd_start(1, 1);
     struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
     uint8_t cap[CAP_LEN], crc[4];
-    cap_make(&rig_key, 80, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    cap_make(&rig_key, 80, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
     for (unsigned i = 0; i < N; i++) {
         struct buf *data = buf_new(LEN);
         data->len = LEN;

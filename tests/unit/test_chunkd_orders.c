@@ -35,7 +35,7 @@ static void check_chunk(unsigned node)
 static int order_copy(unsigned to, uint32_t len, const unsigned *from, struct rig_order_reply *out)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, CHUNK, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    cap_make(&rig_key, CHUNK, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
     Replfs__CopySource src[4], *list[4];
     Replfs__CopyOrder c = REPLFS__COPY_ORDER__INIT;
     for (; from[c.n_sources]; c.n_sources++) {
@@ -65,6 +65,7 @@ static int order_verify_len(unsigned node, uint64_t chunk, uint32_t len, bool qu
     v.chunk = chunk;
     v.len = len;
     v.quick = quick;
+    v.session = RIG_SESSION;
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_VERIFY;
     o.verify = &v;
@@ -209,15 +210,21 @@ static void deleted_chunks_are_gone_and_reported(void **state)
     uint32_t len = write_chunk(one);
     rig_wait(rig_len(&rig.node[1], CHUNK) == len);
     uint64_t ids[] = {CHUNK, 12345};
+    uint64_t writers[] = {RIG_SESSION + 1, RIG_SESSION};
     Replfs__DeleteOrder d = REPLFS__DELETE_ORDER__INIT;
     d.chunks = ids;
     d.n_chunks = 2;
+    d.sessions = writers;
+    d.n_sessions = 2;
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS;
     o.delete_chunks = &d;
     struct rig_order_reply r;
-    assert_int_equal(rig_order(1, &o, &r), 0);
     uint8_t byte;
+    assert_int_equal(rig_order(1, &o, &r), 0);
+    assert_int_equal(rig_read(1, CHUNK, 0, 1, &byte), 0); /* another writer's was meant */
+    writers[0] = RIG_SESSION;
+    assert_int_equal(rig_order(1, &o, &r), 0);
     assert_int_equal(rig_read(1, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK);
     rig_wait(rig.node[1].nchunks == 0 && rig_agrees(&rig.node[1]));
     assert_int_equal(order_verify(1, CHUNK, false, &r), -ERR_NO_CHUNK);
@@ -244,7 +251,7 @@ static void many_copies_at_once(void **state)
     /* orders overlap because each is answered only when done: send all, then wait for all copies */
     for (unsigned i = 0; i < N; i++) {
         uint8_t cap[CAP_LEN];
-        cap_make(&rig_key, 200 + i, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+        cap_make(&rig_key, 200 + i, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
         Replfs__CopySource src = REPLFS__COPY_SOURCE__INIT, *list[1] = {&src};
         src.chunkd = 1;
         src.addr = rig.node[1].addr;

@@ -77,12 +77,106 @@ static void test_bounded(void **state)
     fsm_free(g);
 }
 
+static int future(struct rig *r, uint64_t incarnation, uint64_t position, uint64_t before,
+                  uint64_t chunk_upto, bool astray)
+{
+    Replfs__FutureOp o = REPLFS__FUTURE_OP__INIT;
+    o.incarnation = incarnation;
+    o.position = position;
+    o.before = &before;
+    o.n_before = before != 0;
+    o.chunk_upto = chunk_upto;
+    o.astray = astray;
+    return RIG_LEADER_OP(r, FUTURE, future, &o);
+}
+
+static int recover(struct rig *r)
+{
+    Replfs__RecoverOp o = REPLFS__RECOVER_OP__INIT;
+    return RIG_LEADER_OP(r, RECOVER, recover, &o);
+}
+
+static void test_futures(void **state)
+{
+    struct rig *r = *state;
+    const uint64_t base = 1ull << 40;
+    struct fsm_future u;
+
+    assert_int_equal(rig_incarnation(r, 11), 0);
+    assert_int_equal(rig_session_open(r, 500), 0);
+    assert_int_equal(future(r, 11, 1, 0, 0, false), 0); /* ours */
+    assert_false(fsm_behind(r->f));
+    assert_int_equal(rig_incarnation(r, 22), 0);
+    assert_int_equal(rig_reserve(r, base + 10, 0), EPERM); /* a client may not */
+    assert_int_equal(future(r, 33, 9, 11, base + 99, false), 0);
+    assert_true(fsm_behind(r->f));
+    assert_true(fsm_future_known(r->f, &(struct fsm_mark){33, 12}));
+    assert_true(fsm_chunk_foreign(r->f, base, 1));
+    assert_true(fsm_chunk_foreign(r->f, base - FSM_IDS_BLOCK, 1)); /* a block given in part */
+    assert_false(fsm_chunk_foreign(r->f, base - FSM_IDS_BLOCK - 1, 1));
+    assert_true(fsm_chunk_foreign(r->f, 5, 500)); /* may have gone on there */
+    assert_false(fsm_chunk_foreign(r->f, base + 99, 1));
+    assert_int_equal(rig_session_open(r, 501), 0);
+    assert_false(fsm_chunk_foreign(r->f, 5, 501));
+    fsm_free(rig_reload(r->f));
+    assert_int_equal(recover(r), 0);
+    assert_false(fsm_behind(r->f));
+    assert_true(fsm_chunk_foreign(r->f, base, 1));
+    /* more of the same is lost too; something else is not */
+    assert_int_equal(future(r, 44, 20, 33, base + 200, false), 0);
+    assert_false(fsm_behind(r->f));
+    assert_int_equal(future(r, 55, 20, 11, base + 200, true), 0); /* a mistake that is over */
+    assert_false(fsm_behind(r->f));
+    assert_int_equal(future(r, 66, 20, 0, 0, false), 0);
+    assert_true(fsm_behind(r->f));
+    assert_true(fsm_chunk_foreign(r->f, 1, 1)); /* no common past in sight: it may be any */
+    assert_true(fsm_future_at(r->f, 3, &u));
+    assert_int_equal(u.incarnation, 66);
+    assert_false(u.accepted);
+    assert_false(fsm_future_at(r->f, 4, &u));
+    struct fsm *g = rig_reload(r->f);
+    assert_true(fsm_behind(g));
+    fsm_free(g);
+}
+
+static void test_too_many_futures(void **state)
+{
+    struct rig *r = *state;
+    for (uint64_t k = 1; k <= FSM_FUTURES_MAX; k++)
+        assert_int_equal(future(r, 1000 + k, 1, 0, k * 10, false), 0);
+    assert_int_equal(future(r, 5000, 1, 0, 5, false), ENOSPC);
+    assert_true(fsm_behind(r->f));
+    fsm_free(rig_reload(r->f));
+    assert_int_equal(recover(r), 0);
+    assert_int_equal(future(r, 5000, 1, 0, 5, false), 0);
+    assert_true(fsm_behind(r->f));
+}
+
+static void test_gap(void **state)
+{
+    struct rig *r = *state;
+    const uint64_t base = 1ull << 40;
+    Replfs__ReserveOp o = REPLFS__RESERVE_OP__INIT;
+
+    assert_int_equal(rig_incarnation(r, 11), 0);
+    o.chunk_upto = base + 300;
+    o.chunk_from = base + 200; /* somebody else gave those below */
+    assert_int_equal(RIG_LEADER_OP(r, RESERVE, reserve, &o), 0);
+    assert_true(fsm_chunk_foreign(r->f, base, 1));
+    assert_true(fsm_chunk_foreign(r->f, base + 199, 1));
+    assert_false(fsm_chunk_foreign(r->f, base + 200, 1));
+    assert_false(fsm_behind(r->f));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_own_past, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_fork, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_bounded, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_futures, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_futures, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_gap, rig_setup, rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -660,12 +660,12 @@ static void test_grants_are_their_sessions(void **state)
     dial(&other, RPC_ROLE_CLIENT);
     assert_int_equal(open_session(&other, 0, NULL, 0), 0);
     nodes_granted(md.nodes, me.session, chunk, &(uint32_t){1}, 1);
-    nodes_cap(md.nodes, chunk, me.session, CAP_READ | CAP_APPEND, mine);
+    nodes_cap(md.nodes, chunk, me.session, me.session, CAP_READ | CAP_APPEND, mine);
     assert_int_equal(commit_new(&other, b, chunk, NULL), EPERM);
     assert_int_equal(commit_new(&other, b, chunk, mine), EPERM);
     assert_int_equal(commit_new(&me, a, chunk, mine), 0);
-    nodes_cap(md.nodes, later, me.session, CAP_READ | CAP_APPEND, mine);
-    nodes_cap(md.nodes, later, other.session, CAP_READ, reads);
+    nodes_cap(md.nodes, later, me.session, me.session, CAP_READ | CAP_APPEND, mine);
+    nodes_cap(md.nodes, later, other.session, me.session, CAP_READ, reads);
     hang_up(&me);
     hang_up(&other);
     stop_metad();

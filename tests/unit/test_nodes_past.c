@@ -1,0 +1,144 @@
+/* A metad that is older than what its chunkds have seen, and chunk numbers that were given twice. */
+#include "tests/unit/nodes_rig.h"
+
+#define ELSEWHERE 0x999u /* an incarnation that is not in this state's past */
+
+/* One request; the reply's quarantine or released count. */
+static uint64_t ask(Replfs__Envelope *env, int want)
+{
+    struct rpc_result res;
+    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    uint64_t n = 0;
+    assert_int_equal(rpc_call_wait(c, env, NULL, 5000, &res), want);
+    if (!want && res.rep->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REPLY)
+        n = res.rep->recover_reply->behind;
+    else if (!want && res.rep->quarantine_reply->n_items)
+        n = res.rep->quarantine_reply->items[0]->chunk;
+    else if (!want)
+        n = res.rep->quarantine_reply->released;
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+    return n;
+}
+
+static bool recover(bool accept)
+{
+    Replfs__RecoverReq m = REPLFS__RECOVER_REQ__INIT;
+    RPC_ENVELOPE(env, RECOVER_REQ, recover_req, &m);
+    m.accept = accept;
+    return ask(&env, 0) != 0;
+}
+
+static uint64_t quarantine(uint64_t release, int want)
+{
+    Replfs__QuarantineReq m = REPLFS__QUARANTINE_REQ__INIT;
+    RPC_ENVELOPE(env, QUARANTINE_REQ, quarantine_req, &m);
+    m.release = release;
+    return ask(&env, want);
+}
+
+static bool is_listed(void *arg)
+{
+    return quarantine(0, 0) == *(uint64_t *)arg;
+}
+
+static void unlink_file(const char *name)
+{
+    Replfs__UnlinkOp o = REPLFS__UNLINK_OP__INIT;
+    o.parent = FSM_ROOT_INO;
+    o.name = (ProtobufCBinaryData){.len = strlen(name), .data = (uint8_t *)(uintptr_t)name};
+    OP(op, UNLINK, unlink, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+static void reap(uint64_t ino)
+{
+    Replfs__ReapOp o = REPLFS__REAP_OP__INIT;
+    o.ino = &ino;
+    o.n_ino = 1;
+    OP(op, REAP, reap, &o);
+    assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+static void a_metad_that_is_behind_deletes_nothing(void **state)
+{
+    (void)state;
+    uint64_t stranger = 5000, ino, freed;
+    Replfs__Standing *seen = &fx->chunkd[0].seen;
+    replfs__standing__init(seen);
+    seen->incarnation = ELSEWHERE;
+    seen->position = 77;
+    seen->chunk_upto = 6000;
+    join_all(2);
+    assert_true(has_problem("metad-behind", 2));
+    assert_true(recover(false));
+    store(&fx->chunkd[0], stranger, 100, 4242);
+    freed = make_chunk("a", 1, 2, &ino); /* a copy too many */
+    wait_until(is_listed, &stranger, "the unknown chunk to be listed");
+    unlink_file("a");
+    reap(ino);
+    close_session(77); /* nobody can commit it any more */
+    assert_int_equal(quarantine(stranger, -EBUSY), 0);
+    assert_int_equal(held_by(freed), 2);
+    assert_false(recover(true));
+    assert_false(has_problem("metad-behind", 2));
+    wait_until(nobody_holds, &freed, "what was deleted here to go");
+    assert_int_equal(held_by(stranger), 1); /* the accepted future's chunks stay */
+    assert_true(has_problem("quarantine", 1));
+    leave(&fx->chunkd[0]);
+    join(&fx->chunkd[0], UUID); /* still of that future: known now */
+    assert_false(recover(false));
+    wait_until(is_listed, &stranger, "the unknown chunk to be listed again");
+    assert_int_equal(quarantine(stranger, 0), 1);
+    wait_until(nobody_holds, &stranger, "the released chunk to go");
+}
+
+/* The number of a chunk that we have, but written by somebody else: not a copy, and not garbage. */
+static void another_writers_chunk_is_no_copy(void **state)
+{
+    (void)state;
+    struct want w = {.ok = 1};
+    uint64_t ino;
+    join_all(2);
+    w.chunk = make_chunk("a", 1, 1, &ino);
+    store(&fx->chunkd[1], w.chunk, 8192, 4242);
+    wait_until(is_listed, &w.chunk, "the other chunk to be listed");
+    assert_true(really_held(&(struct want){.chunk = w.chunk, .ok = 2}) == false);
+    wait_until(has_copies, &w, "one copy");
+    unlink_file("a");
+    reap(ino);
+    close_session(77);
+    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    while (held_by(w.chunk) != 1 && clock_mono() < end)
+        usleep(2000);
+    assert_int_equal(held_by(w.chunk), 1); /* ours went, by its writer's name */
+    pthread_mutex_lock(&fx->chunkd[1].lock);
+    assert_non_null(find_held(&fx->chunkd[1], w.chunk));
+    pthread_mutex_unlock(&fx->chunkd[1].lock);
+}
+
+/* A chunkd that joined a metad we know nothing of keeps its id, and nobody else gets it. */
+static void ids_of_chunkds_are_kept(void **state)
+{
+    (void)state;
+    Replfs__Standing *seen = &fx->chunkd[0].seen;
+    replfs__standing__init(seen);
+    seen->incarnation = ELSEWHERE;
+    seen->chunkd_upto = 8;
+    fx->chunkd[0].id = 7;
+    join(&fx->chunkd[0], UUID);
+    assert_int_equal(fx->chunkd[0].id, 7);
+    join(&fx->chunkd[1], "");
+    assert_int_equal(fx->chunkd[1].id, 8);
+}
+
+int main(void)
+{
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        NODES_TEST(a_metad_that_is_behind_deletes_nothing),
+        NODES_TEST(another_writers_chunk_is_no_copy),
+        NODES_TEST(ids_of_chunkds_are_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
