@@ -58,19 +58,35 @@ wait_healthy 10
 for f in old day1 day2 day3 day4 day5; do same "$mnt/$f" "$f" || fail "$f differs after the release"; done
 
 echo "- restored under a mount that stays up: programs with open files get errors, nothing else is written into"
-exec 5<>"$mnt/day5" 6>"$mnt/fresh"
-printf before >&6
-python3 -c 'import os; os.fsync(6)'
+python3 - "$mnt/day5" "$mnt/fresh" "$work/go" >"$work/held" <<'EOP' &
+import os, sys, time
+fds = [os.open(p, os.O_RDWR | os.O_CREAT) for p in sys.argv[1:3]]
+os.write(fds[1], b"before")
+os.fsync(fds[1])
+open(sys.argv[3] + ".ready", "w").close()
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.05)
+for fd in fds:
+    try:
+        os.write(fd, b"WRONG")
+        os.fsync(fd)
+        print("written")
+    except OSError:
+        print("error")
+EOP
+case_pids=$!
+wait_for 10 "the program with open files" test -e "$work/go.ready"
 devcluster kill metad >/dev/null
 rm -rf "$metad"
 cp -a "$work/backup" "$metad"
-devcluster start metad >/dev/null 5>&- 6>&- # else it would keep the files open
+devcluster start metad >/dev/null
 wait_for 10 "the restored metad to say that it is behind" problem metad-behind
 ls "$mnt" >/dev/null
 for i in 1 2 3 4 5 6; do put "$mnt/after$i" "after$i"; done
-printf WRONG >&5 2>/dev/null && python3 -c 'import os; os.fsync(5)' 2>/dev/null && fail "a file that is not there was written"
-printf WRONG >&6 2>/dev/null && python3 -c 'import os; os.fsync(6)' 2>/dev/null && fail "a file that is not there was written"
-exec 5>&- 6>&- || true
+touch "$work/go"
+wait "$case_pids"
+case_pids=
+expect "writes to files that are not there any more" "error error" "$(xargs <"$work/held")"
 devcluster unmount "$mnt" >/dev/null
 devcluster mount "$mnt" -o timeout=20 >/dev/null
 same "$mnt/old" old || fail "an old file differs after the restore"
