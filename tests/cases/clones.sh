@@ -25,7 +25,7 @@ init "$work/d3"
 init "$work/d4"
 start pc3 "$work/d3" 23 0123456789abcdef0123456789abcdef
 start pc4 "$work/d4" 24 0123456789abcdef0123456789abcdef
-wait_for 20 "health to name computers with one machine-id: $(cat "$work/health" 2>/dev/null)" named "pc3.*pc4.*same host id"
+wait_for 20 "health to name computers with one machine-id: $(cat "$work/health" 2>/dev/null)" named "pc[34].*pc[34].*same host id"
 cp -a "$cluster/chunkd1/disk1" "$work/d5"
 start clone "$work/d5" 25 clone
 wait_for 20 "health to name two daemons of one data directory" named "another daemon (clone, $net.25:7100) says that it is chunkd 1"

@@ -182,7 +182,7 @@ static void raw_greet(int fd)
     uint8_t b[512];
     struct message m;
 
-    raw_send(fd, b, raw_hello(b, 1, 1, "client"));
+    raw_send(fd, b, raw_hello(b, RPC_PROTO_VERSION, RPC_PROTO_VERSION, "client"));
     assert_true(raw_recv(fd, &m));
     assert_int_equal(m.env->body_case, REPLFS__ENVELOPE__BODY_HELLO);
     assert_true(m.env->is_reply);
@@ -216,7 +216,7 @@ static void test_hostile_peers(void **state)
     raw_expect_failure(fd, ERR_VERSION);
     close(fd);
     fd = raw_connect(srv.port); /* no such role */
-    raw_send(fd, b, raw_hello(b, 1, 1, "king"));
+    raw_send(fd, b, raw_hello(b, RPC_PROTO_VERSION, RPC_PROTO_VERSION, "king"));
     raw_expect_failure(fd, ERR_ROLE);
     close(fd);
     fd = raw_connect(srv.port); /* request before Hello */
