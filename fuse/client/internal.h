@@ -1,6 +1,7 @@
 /* Private to fuse/client: how a client is put together.
  *
  *   session.c    the connection to metad, the session, retries, keepalives
+ *   session_closes.c  files that are open no more
  *   nodes.c      the table of chunkds and one connection to each
  *   grants.c     pool of chunks that may be written
  *   layout.c     extents and chunk locations fetched from metad
@@ -429,6 +430,9 @@ void session_tell(struct client *c, Replfs__Envelope *req);
 typedef void session_told(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload);
 void session_tell_then(struct client *c, Replfs__Envelope *req, session_told *done, void *arg);
 void session_close_ino(struct client *c, uint64_t ino);
+#define CLOSE_BATCH 256 /* so many are not waited with */
+/* Tells metad of those that are listed; false: there were none. The session thread's. */
+bool session_send_closes(struct client *c, int64_t deadline);
 void session_flush_closes(struct client *c); /* metad knows them all; gives up after a while */
 /* A file is being opened: its pending close is dropped (true), or waited for when it is under
  * way. */
