@@ -10,7 +10,9 @@
  * of its calls is still served: each holds its handle (ops_hold).
  *
  * A process that ends closes its files (FLUSH), and waits for that without any interrupt, so the same is done
- * for it once it has waited LATE_MS: what was written is then sent in the background.
+ * for it once it has waited LATE_MS: what was written is then sent in the background. And what it read
+ * ahead (READ, which nobody waits for) keeps pages locked that others wait for in ways that no signal ends,
+ * to open the file for one: they read them anew, if they want them.
  *
  * A thread is being killed when SIGKILL is pending for it (a signal whose default is to end the process
  * becomes that for each of its threads), or it is exiting already. /proc tells, if the caller's pid means
@@ -55,7 +57,7 @@ struct watched {
     uint64_t unique;
     uint32_t tid;
     int64_t since;
-    bool closing;
+    bool lasting;
 };
 static struct {
     pthread_mutex_t mu;
@@ -125,8 +127,9 @@ static bool dying(uint32_t tid)
     char text[4096];
     if (!tid)
         return false;
-    return (proc_text(tid, "status", text, sizeof text) && killed(text)) ||
-           (proc_text(tid, "stat", text, sizeof text) && exiting(text));
+    if (!proc_text(tid, "status", text, sizeof text))
+        return true; /* gone */
+    return killed(text) || (proc_text(tid, "stat", text, sizeof text) && exiting(text));
 }
 
 static void let_go(int fd, uint64_t unique)
@@ -152,7 +155,7 @@ static void look_at_all(void)
         struct watched w = look.v[i];
         if (!waits(&w))
             continue;
-        bool early = now - w.since < (w.closing ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
+        bool early = now - w.since < (w.lasting ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
         if (!early && dying(w.tid))
             let_go(look.fd, w.unique);
         else
@@ -181,7 +184,7 @@ static void *look_after(void *arg)
     return arg;
 }
 
-static void watch(int fd, uint64_t unique, uint32_t tid, bool closing)
+static void watch(int fd, uint64_t unique, uint32_t tid, bool lasting)
 {
     LOCK_SCOPE(&look.mu);
     if (look.n == WATCHED)
@@ -189,7 +192,7 @@ static void watch(int fd, uint64_t unique, uint32_t tid, bool closing)
     if (look.n == WATCHED || look.stop)
         return;
     look.fd = fd;
-    look.v[look.n++] = (struct watched){unique, tid, clock_mono(), closing};
+    look.v[look.n++] = (struct watched){unique, tid, clock_mono(), lasting};
     if (!look.started)
         look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
     if (look.asleep)
@@ -207,7 +210,7 @@ void interrupt_came(int fd, uint64_t unique)
     watch(fd, unique, tid, false);
 }
 
-void interrupt_closing(int fd, uint64_t unique, uint32_t tid)
+void interrupt_lasting(int fd, uint64_t unique, uint32_t tid)
 {
     watch(fd, unique, tid, true);
 }

@@ -8,8 +8,8 @@ void interrupt_saw(uint64_t unique, uint32_t opcode, uint32_t tid);
 void interrupt_came(int fd, uint64_t unique);
 /* It is being answered. */
 void interrupt_answered(uint64_t unique);
-/* The kernel closes a file for a thread, and waits, whether or not that is being killed. */
-void interrupt_closing(int fd, uint64_t unique, uint32_t tid);
+/* The request may last, and the kernel would not tell that its caller is killed. */
+void interrupt_lasting(int fd, uint64_t unique, uint32_t tid);
 /* Ends the thread that looks after those who wait. */
 void interrupt_stop(void);
 #endif

@@ -75,9 +75,9 @@ bool kernel_kill_sgid(void)
     return now.kill_sgid;
 }
 
-void kernel_closing(void)
+void kernel_lasting(void)
 {
-    interrupt_closing(now.fd, now.unique, now.tid);
+    interrupt_lasting(now.fd, now.unique, now.tid);
 }
 
 /* ---- requests ---- */

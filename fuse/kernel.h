@@ -25,6 +25,6 @@ void kernel_forget_entries(struct fuse_session *se);
 bool kernel_kill_suid(void);
 /* Likewise: setting this access ACL clears setgid. */
 bool kernel_kill_sgid(void);
-/* This thread's request closes a file, and may take long: if its process is ending it is let go. */
-void kernel_closing(void);
+/* This thread's request may take long; if its caller is killed or gone, the kernel has an answer. */
+void kernel_lasting(void);
 #endif

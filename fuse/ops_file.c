@@ -190,6 +190,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
     if (!r)
         abort();
     *r = (struct reading){req, (struct handle *)ops_hold(fi), !(fi->flags & O_NOATIME)};
+    kernel_lasting();
     cfile_read_later(r->h->file, off, size, read_over, r);
 }
 
@@ -247,7 +248,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         if (!x)
             abort();
         *x = (struct flushing){req, (struct handle *)ops_hold(fi)};
-        kernel_closing();
+        kernel_lasting();
         cfile_flush_later(h->file, flush_over, x);
         return;
     }

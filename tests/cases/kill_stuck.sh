@@ -5,6 +5,8 @@ devcluster up --chunkd 2 --metad-args "--dead=300s"
 devcluster mount "$mnt" -o timeout=60s
 random_file "$work/f" 40
 cp "$work/f" "$mnt/f"
+mkdir "$mnt/d"
+touch "$mnt/d/x"
 sync "$mnt/f"
 devcluster unmount "$mnt"
 devcluster mount "$mnt" -o timeout=60s
@@ -17,7 +19,7 @@ victim() { # NAME COMMAND..
     victims+=($!)
     case_pids="$case_pids $!"
 }
-waits() { grep -qE "request_wait|folio_wait|fuse" "/proc/$1/wchan"; } # PID: for the mount
+waits() { grep -qE "request_wait|folio_|rwsem|rename|fuse" "/proc/$1/wchan"; } # PID: for the mount
 gone() { [ ! -e "/proc/$1" ] || [ "$(sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f1)" = Z ]; } # PID
 kill_all() {
     local i since
@@ -43,7 +45,7 @@ print(m[30000000])"
 kill_all
 devcluster cont chunkd1 chunkd2
 devcluster stop metad
-victim lookup ls -l "$mnt/nowhere/x"
+victim lookup ls -l "$mnt/d/x"
 victim rename mv "$mnt/f" "$mnt/f2"
 kill_all
 devcluster cont metad
