@@ -16,6 +16,7 @@
 #define LOG_MODULE "client"
 #define BLOCKS_LOOK_MAX 1024u
 #define CACHE_MAX 200000u
+#define OVERTAKEN_MAX 3u
 
 static void read_host_id(struct client *c)
 {
@@ -313,24 +314,18 @@ void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n)
     lcache_listed(c->lcache, begun, dir, n);
 }
 
-int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
+/* An answer for ino, which has gone through client_merge_attr, may be older than a change of ours that was told
+ * as done before it was asked for: if the file is not open any more, nobody there knew better. So it is asked
+ * for again, unless that goes on. begun: before asking. */
+static bool overtaken(struct client *c, uint64_t begun, uint64_t ino, unsigned *round)
 {
-    Replfs__LookupReq m = REPLFS__LOOKUP_REQ__INIT;
-    m.parent = parent;
-    m.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
-    m.lease = true;
-    RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, &m);
+    return lcache_crossed(c->lcache, begun, ino) && (*round)++ < OVERTAKEN_MAX;
+}
+
+static int lookup_now(struct client *c, uint64_t begun, Replfs__LookupReq *m, Replfs__Attr *out)
+{
+    RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, m);
     struct rpc_result res;
-    switch (lcache_lookup(c->lcache, parent, m.name.data, m.name.len, out)) {
-    case LCACHE_NAME:
-        client_merge_attr(c, out);
-        return 0;
-    case LCACHE_NO_NAME:
-        return -ENOENT;
-    case LCACHE_MISS:
-        break;
-    }
-    uint64_t begun = lcache_begin(c->lcache);
     int rc = client_ask(c, &env, &res);
     if (!rc && res.rep->body_case != REPLFS__ENVELOPE__BODY_LOOKUP_REPLY)
         rc = -ERR_PROTOCOL;
@@ -344,11 +339,38 @@ int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__A
         if (r->attr && r->lease)
             lcache_put_attr(c->lcache, begun, r->attr, r->lease);
         if (r->dir_lease)
-            lcache_put_entry(c->lcache, begun, parent, m.name.data, m.name.len,
+            lcache_put_entry(c->lcache, begun, m->parent, m->name.data, m->name.len,
                              r->attr ? r->attr->ino : 0);
         rc = r->attr ? 0 : -ENOENT;
     }
     rpc_result_free(&res);
+    return rc;
+}
+
+int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
+{
+    Replfs__LookupReq m = REPLFS__LOOKUP_REQ__INIT;
+    uint64_t begun = lcache_begin(c->lcache);
+    m.parent = parent;
+    m.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
+    m.lease = true;
+    switch (lcache_lookup(c->lcache, parent, m.name.data, m.name.len, out)) {
+    case LCACHE_NAME:
+        client_merge_attr(c, out);
+        if (!lcache_crossed(c->lcache, begun, out->ino))
+            return 0;
+        break;
+    case LCACHE_NO_NAME:
+        return -ENOENT;
+    case LCACHE_MISS:
+        break;
+    }
+    int rc;
+    unsigned round = 0;
+    do {
+        begun = lcache_begin(c->lcache);
+        rc = lookup_now(c, begun, &m, out);
+    } while (!rc && overtaken(c, begun, out->ino, &round));
     return rc;
 }
 
@@ -359,10 +381,11 @@ int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
 
 bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
+    uint64_t begun = lcache_begin(c->lcache);
     if (!lcache_getattr(c->lcache, ino, out))
         return false;
     client_merge_attr(c, out);
-    return true;
+    return !lcache_crossed(c->lcache, begun, ino);
 }
 
 bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir)
@@ -371,14 +394,13 @@ bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir)
            !lcache_crossed(c->lcache, begun, dir);
 }
 
-int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
+static int getattr_once(struct client *c, uint64_t begun, uint64_t ino, Replfs__Attr *out)
 {
     Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
     m.ino = ino;
     m.lease = true;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
     struct rpc_result res;
-    uint64_t begun = lcache_begin(c->lcache);
     int rc = client_ask(c, &env, &res);
     if (!rc && (res.rep->body_case != REPLFS__ENVELOPE__BODY_GETATTR_REPLY ||
                 !res.rep->getattr_reply->attr))
@@ -391,6 +413,18 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
             lcache_put_attr(c->lcache, begun, r->attr, r->lease);
     }
     rpc_result_free(&res);
+    return rc;
+}
+
+int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
+{
+    uint64_t begun;
+    unsigned round = 0;
+    int rc;
+    do {
+        begun = lcache_begin(c->lcache);
+        rc = getattr_once(c, begun, ino, out);
+    } while (!rc && overtaken(c, begun, ino, &round));
     return rc;
 }
 

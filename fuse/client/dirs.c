@@ -269,11 +269,11 @@ bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
         return false;
     if (client_attr_known(c, e->ino, out))
         return true;
-    if (!fresh || !e->attr || lcache_crossed(c->lcache, p->begun, e->ino))
+    if (!fresh || !e->attr)
         return false;
     attr_copy(out, e->attr);
     client_merge_attr(c, out);
-    return true;
+    return !lcache_crossed(c->lcache, p->begun, e->ino); /* of a change after that we know */
 }
 
 /* ---- fetching ---- */

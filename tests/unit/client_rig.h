@@ -63,7 +63,10 @@ struct rig {
     unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
     unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
     uint64_t last_seq, last_value;
-    uint64_t foreign;   /* so many bytes are appended by somebody else before the next append */
+    uint64_t foreign;  /* so many bytes are appended by somebody else before the next append */
+    bool keep_getattr; /* the next one is answered later, as it was then: */
+    struct rpc_req *kept_getattr;
+    Replfs__Attr kept_attr;
     bool nowhere, lost; /* no chunkd is named, and that is for sure */
     uint64_t step;      /* a clone or fallocate does no more at once, when set */
     int grant_code, commit_code;
@@ -511,6 +514,10 @@ static void rig_small(struct rpc_req *req)
         rpc_reply(req, &cenv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_INOS_REQ) {
         rpc_reply(req, &ienv, NULL);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ && rig.keep_getattr) {
+        rig.keep_getattr = false;
+        rig.kept_getattr = req;
+        rig.kept_attr = a;
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ) {
         rpc_reply(req, &genv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {

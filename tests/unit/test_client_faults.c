@@ -394,6 +394,36 @@ static void test_lost_chunk(void **st)
     cfile_close(f);
 }
 
+static void *ask_attr(void *arg)
+{
+    Replfs__Attr *a = arg;
+    if (client_getattr(rig.cl, RIG_INO, a))
+        a->ino = 0;
+    return NULL;
+}
+
+/* An answer that was made before our commit, and comes when nobody has the file open any more. */
+static void test_answer_from_before_the_commit(void **st)
+{
+    (void)st;
+    pthread_t t;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    struct cfile *f = open_file();
+    rig_set(keep_getattr, true);
+    assert_int_equal(pthread_create(&t, NULL, ask_attr, &a), 0);
+    rig_wait(rig.kept_getattr != NULL);
+    assert_int_equal(put(f, 0, 5000), 0);
+    assert_int_equal(cfile_fsync(f), 0);
+    cfile_close(f);
+    Replfs__GetattrReply r = REPLFS__GETATTR_REPLY__INIT;
+    RPC_ENVELOPE(env, GETATTR_REPLY, getattr_reply, &r);
+    r.attr = &rig.kept_attr;
+    rpc_reply(rig.kept_getattr, &env, NULL);
+    pthread_join(t, NULL);
+    assert_int_equal(a.ino, RIG_INO);
+    assert_int_equal(a.size, 5000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -417,6 +447,7 @@ int main(void)
         T(test_error_reaches_all),
         T(test_scattered_bytes),
         T(test_lost_chunk),
+        T(test_answer_from_before_the_commit),
     };
     log_init("test_client_faults", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
