@@ -36,6 +36,8 @@
 
 struct dirh {
     struct open_node node;
+    struct client *client;
+    uint64_t ino;
     pthread_mutex_t lock;
     uint64_t parent;       /* for "..": known with the first page */
     struct dir_page *page; /* or NULL */
@@ -75,6 +77,9 @@ static const Replfs__ReaddirReply *entries_of(const struct dirh *d)
 static void dirh_free(struct open_node *n)
 {
     struct dirh *d = (struct dirh *)n;
+    if (d->linking)
+        client_linking(d->client, d->ino, false);
+    client_dir_closed(d->client, d->ino);
     dir_page_unref(d->page);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -101,7 +106,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!d)
         abort();
     pthread_mutex_init(&d->lock, NULL);
-    d->parent = ino;
+    d->parent = d->ino = ino;
+    d->client = ops_ctx(req)->client;
+    client_dir_opened(d->client, ino);
     fi->fh = (uint64_t)(uintptr_t)d;
     d->node.release = dirh_free;
     struct mount_ctx *m = ops_ctx(req);
@@ -114,8 +121,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    if (dirh_of(fi)->linking)
-        client_linking(ops_ctx(req)->client, ino, false);
+    (void)ino;
     ops_closed(ops_ctx(req), &dirh_of(fi)->node);
     ops_reply(req, 0);
 }

@@ -9,7 +9,9 @@
  * Opening to read under a lease needs no answer of metad: what the file is like is known, and nobody
  * can remove it without recalling the lease. So metad is not told (`untold`), unless somebody else
  * wants to change the inode (a recall: before the lease is given back), this client is about to take
- * a name away (cfile_removing), or the file has been open for a while, since a lease may run out. */
+ * a name away (cfile_removing), or the file has been open for a while, since a lease may run out.
+ *
+ * Of an open directory metad is told only then, too: once removed, it is kept for as long as that is open. */
 #include "internal.h"
 #include <assert.h>
 #include <errno.h>
@@ -170,11 +172,15 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
     size_t pos = 0;
     pthread_mutex_lock(&c->files.mu);
     *n = 0;
-    uint64_t *out = malloc((c->files.map.n + 1) * sizeof(*out));
+    uint64_t *out = malloc((c->files.map.n + c->files.dirs.n + 1) * sizeof(*out));
     for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));) {
         out[(*n)++] = f->ino;
         mark_told(f);
     }
+    pos = 0;
+    for (struct open_dir *d; out && (d = idmap_next(&c->files.dirs, &pos));)
+        if (d->told)
+            out[(*n)++] = d->ino;
     pthread_mutex_unlock(&c->files.mu);
     return out;
 }
@@ -189,6 +195,59 @@ static void closed(struct cfile *f, int rc)
         log_error("inode %llu: writing failed and nobody asked: %s", (unsigned long long)f->ino,
                   err_str(err ? err : rc));
     cfile_unref(f);
+}
+
+/* ---- open directories ---- */
+
+static void tell_open(struct client *c, uint64_t ino, bool write);
+
+void client_dir_opened(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->files.mu);
+    struct open_dir *d = idmap_get(&c->files.dirs, ino);
+    if (!d) {
+        d = calloc(1, sizeof(*d));
+        if (!d)
+            abort();
+        d->ino = ino;
+        idmap_put(&c->files.dirs, ino, d);
+    }
+    d->opens++;
+}
+
+void client_dir_closed(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->files.mu);
+    struct open_dir *d = idmap_get(&c->files.dirs, ino);
+    if (!d || --d->opens)
+        return;
+    idmap_del(&c->files.dirs, ino);
+    if (d->told)
+        session_close_ino(c, ino);
+    free(d);
+}
+
+bool cfile_dir_open(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->files.mu);
+    return idmap_get(&c->files.dirs, ino) != NULL;
+}
+
+/* files.mu held. */
+static void tell_dir(struct client *c, struct open_dir *d)
+{
+    if (d && !d->told)
+        tell_open(c, d->ino, false);
+    if (d)
+        d->told = true;
+}
+
+void cfile_tell_dirs(struct client *c)
+{
+    size_t pos = 0;
+    LOCK_SCOPE(&c->files.mu);
+    for (struct open_dir *d; (d = idmap_next(&c->files.dirs, &pos));)
+        tell_dir(c, d);
 }
 
 /* ---- the dirty list ---- */
@@ -331,6 +390,7 @@ void cfile_tell_open(struct client *c, uint64_t ino)
     struct cfile *f = idmap_get(&c->files.map, ino);
     if (f && f->untold)
         tell(c, f);
+    tell_dir(c, idmap_get(&c->files.dirs, ino));
 }
 
 void cfile_tell_opens(struct client *c, int64_t before)
@@ -510,4 +570,7 @@ void cfile_free_all(struct client *c)
         cfile_unref(f);
     idmap_clear(&c->files.map);
     take_refused(c);
+    for (struct open_dir *d; (pos = 0, d = idmap_next(&c->files.dirs, &pos));)
+        free(idmap_del(&c->files.dirs, d->ino));
+    idmap_clear(&c->files.dirs);
 }

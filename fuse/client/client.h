@@ -57,6 +57,9 @@ int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint6
 int64_t client_list_ttl(struct client *c, uint64_t dir);
 /* A listing of dir goes to the kernel, which learns names from it; end (begin false): it has them. */
 void client_linking(struct client *c, uint64_t dir, bool begin);
+/* A directory is opened and closed: while it is open, it is kept even when it is removed. */
+void client_dir_opened(struct client *c, uint64_t ino);
+void client_dir_closed(struct client *c, uint64_t ino);
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out);
 int client_getattr(
     struct client *c, uint64_t ino,

@@ -230,6 +230,12 @@ struct cfile {
     int64_t progress; /* last time something went forward */
 };
 
+struct open_dir {
+    uint64_t ino;
+    unsigned opens;
+    bool told; /* metad knows that it is open */
+};
+
 struct node {
     uint32_t id;
     char addr[128], host_id[64], host_name[64];
@@ -329,6 +335,7 @@ struct client {
     struct {
         pthread_mutex_t mu;
         struct idmap map;
+        struct idmap dirs; /* ino -> struct open_dir */
         struct cfile *dirty;
         atomic_size_t untold;                    /* open, unknown to metad */
         _Atomic(struct cfile_telling *) refused; /* opens that metad would not hear of yet */
@@ -567,6 +574,9 @@ struct cfile *cfile_new(struct client *c, uint64_t ino); /* one reference, not i
 void cfile_tell_open(struct client *c, uint64_t ino);
 void cfile_tell_opens(struct client *c, int64_t before);
 void cfile_tell_old(struct client *c);
+/* All directories that are open, likewise; whether one is. */
+void cfile_tell_dirs(struct client *c);
+bool cfile_dir_open(struct client *c, uint64_t ino);
 /* Around a change that may remove a name: all that is open is known to metad before. */
 void cfile_removing(struct client *c, bool begin);
 void cfile_free_all(struct client *c);

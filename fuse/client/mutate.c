@@ -336,6 +336,9 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
     if (removes)
         cfile_removing(c, true);
     int rc = behind_before(c, op);
+    if (!rc && (op->op_case == REPLFS__META_OP__OP_RENAME ||
+                (op->op_case == REPLFS__META_OP__OP_UNLINK && op->unlink->dir)))
+        cfile_tell_dirs(c); /* of those made here, metad has heard by now */
     if (!rc)
         session_mutate_list(c, list, 1, deadline);
     if (removes)

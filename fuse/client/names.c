@@ -260,7 +260,7 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
             return false;
     }
     behind_overlay(c, &dir);
-    bool can = !is_open(c, ino);
+    bool can = !is_open(c, ino) && !(op->dir && cfile_dir_open(c, ino));
     if (can) {
         struct name_job *j = job_new(c, session_id(c), op->parent, ino, &op->name, 0);
         j->unlink = *op;

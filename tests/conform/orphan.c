@@ -214,6 +214,21 @@ static void directories(void)
     JOIN(pid);
 }
 
+static void directories_later(void)
+{
+    // the same when everybody has had time to forget it: what is open is kept
+    DO(mkdir("d", 0755));
+    int d = (int)DO(open("d", O_RDONLY | O_DIRECTORY));
+    OK(rmdir("d"));
+    for (int i = 0; i < 15; i++) {
+        usleep(100000);
+        EQ(0, st_fd(d).st_nlink);
+    }
+    OK(fchmod(d, 0711)); // asks whoever keeps it
+    EQ(0711, st_fd(d).st_mode & 07777);
+    OK(close(d));
+}
+
 static void special(void)
 {
     char b[8];
@@ -237,4 +252,5 @@ static void special(void)
 
 AREA(orphan, {"unlinked", unlinked}, {"written-after", written_after}, {"replaced", replaced},
      {"other-names", other_names}, {"by-another-process", by_another_process},
-     {"last-close-frees", last_close_frees}, {"directories", directories}, {"special", special});
+     {"last-close-frees", last_close_frees}, {"directories", directories},
+     {"directories-later", directories_later}, {"special", special});
