@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "kernel.h"
 
 #define LOG_MODULE "fuse"
@@ -61,10 +62,61 @@ void ops_drop(struct open_node *n)
         n->release(n);
 }
 
+/* Releases of those whose last holder was a thread that must not wait. */
+static struct {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    struct open_node *first;
+    bool started, stop;
+    pthread_t thread;
+} releases = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+
+static void *releases_main(void *arg)
+{
+    LOCK_SCOPE(&releases.mu);
+    while (releases.first || !releases.stop) {
+        struct open_node *n = releases.first;
+        if (!n) {
+            pthread_cond_wait(&releases.cv, &releases.mu);
+            continue;
+        }
+        releases.first = n->next;
+        pthread_mutex_unlock(&releases.mu);
+        n->release(n);
+        pthread_mutex_lock(&releases.mu);
+    }
+    return arg;
+}
+
+void ops_drop_elsewhere(struct open_node *n)
+{
+    if (atomic_fetch_sub(&n->refs, 1) != 1)
+        return;
+    pthread_mutex_lock(&releases.mu);
+    if (!releases.started && !releases.stop)
+        releases.started = !thread_start(&releases.thread, "releases", releases_main, NULL);
+    bool taken = releases.started && !releases.stop;
+    if (taken) {
+        n->next = releases.first; /* it is in no other list any more */
+        releases.first = n;
+        pthread_cond_signal(&releases.cv);
+    }
+    pthread_mutex_unlock(&releases.mu);
+    if (!taken)
+        n->release(n);
+}
+
 void ops_release_all(struct mount_ctx *m)
 {
     while (m->opens)
         ops_closed(m, m->opens);
+    pthread_mutex_lock(&releases.mu);
+    bool started = releases.started;
+    releases.stop = true;
+    pthread_cond_signal(&releases.cv);
+    pthread_mutex_unlock(&releases.mu);
+    if (started)
+        pthread_join(releases.thread, NULL);
 }
 
 bool ops_cut_off(struct mount_ctx *m)

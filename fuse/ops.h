@@ -47,6 +47,10 @@ void ops_closed(struct mount_ctx *m, struct open_node *n); /* releases it when n
 /* Around a call, which the kernel may believe to be over before it is (interrupt.c), and release the file. */
 struct open_node *ops_hold(const struct fuse_file_info *fi);
 void ops_drop(struct open_node *n);
+/* The same, by a thread that must not wait, as a release does for what was written: a thread of a connection,
+ * whose next message may be the very answer. Before the call is answered, where that can be: the kernel has its
+ * own hold until then. */
+void ops_drop_elsewhere(struct open_node *n);
 static inline void ops_dropped(struct open_node **n)
 {
     if (*n)

@@ -175,11 +175,11 @@ static void read_over(void *arg, int rc, struct buf *b)
     struct reading *r = arg;
     if (!rc && r->counts)
         cfile_accessed(r->h->file);
+    ops_drop_elsewhere(&r->h->node);
     if (rc < 0)
         ops_reply(r->req, rc);
     else
         fuse_reply_buf(r->req, b ? (const char *)b->data : NULL, b ? b->len : 0);
-    ops_drop(&r->h->node);
     free(r);
 }
 
@@ -234,8 +234,9 @@ struct flushing {
 static void flush_over(void *arg, int rc)
 {
     struct flushing *x = arg;
-    ops_reply(x->req, with_errors(x->h, rc));
-    ops_drop(&x->h->node);
+    rc = with_errors(x->h, rc);
+    ops_drop_elsewhere(&x->h->node);
+    ops_reply(x->req, rc);
     free(x);
 }
 

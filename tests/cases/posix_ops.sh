@@ -20,7 +20,7 @@ py_nobody() { py "os.setgroups([]); os.setgid(65534); os.setuid(65534)
 $1"; }
 
 # flags of the mount
-expect "flags, type and source" "rw,relatime fuse.replfs $meta" \
+expect "flags, type and source" "rw,nosuid,nodev,relatime fuse.replfs $meta" \
     "$(findmnt -n -o VFS-OPTIONS,FSTYPE,SOURCE "$mnt" | xargs)"
 
 # extended attributes
