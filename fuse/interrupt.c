@@ -146,22 +146,37 @@ static bool waits(const struct watched *w)
     return atomic_load(&slot_of(w->unique)->unique) == w->unique;
 }
 
-/* look.mu held. */
-static void look_at_all(void)
+/* Forgets those that were answered. look.mu held. */
+static void forget_answered(void)
 {
     size_t kept = 0;
-    int64_t now = clock_mono();
-    for (size_t i = 0; i < look.n; i++) {
-        struct watched w = look.v[i];
-        if (!waits(&w))
-            continue;
-        bool early = now - w.since < (w.lasting ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
-        if (!early && dying(w.tid))
-            let_go(look.fd, w.unique);
-        else
-            look.v[kept++] = w;
-    }
+    for (size_t i = 0; i < look.n; i++)
+        if (waits(&look.v[i]))
+            look.v[kept++] = look.v[i];
     look.n = kept;
+}
+
+/* look.mu held, dropped meanwhile: to read of a process that execs is to wait for its closes (near.c), which
+ * are watched here. */
+static void look_at_all(void)
+{
+    struct watched v[WATCHED];
+    forget_answered();
+    size_t n = look.n;
+    int fd = look.fd;
+    memcpy(v, look.v, n * sizeof(*v));
+    pthread_mutex_unlock(&look.mu);
+    int64_t now = clock_mono();
+    for (size_t i = 0; i < n; i++) {
+        const struct watched *w = &v[i];
+        bool early = now - w->since < (w->lasting ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
+        if (!early && waits(w) && dying(w->tid)) {
+            let_go(fd, w->unique);
+            interrupt_answered(w->unique);
+        }
+    }
+    pthread_mutex_lock(&look.mu);
+    forget_answered();
 }
 
 /* Stays awake for a while, so that the next one has nobody to wake. */
@@ -188,7 +203,7 @@ static void watch(int fd, uint64_t unique, uint32_t tid, bool lasting)
 {
     LOCK_SCOPE(&look.mu);
     if (look.n == WATCHED)
-        look_at_all();
+        forget_answered();
     if (look.n == WATCHED || look.stop)
         return;
     look.fd = fd;

@@ -23,7 +23,7 @@ waits() { grep -qE "request_wait|folio_|rwsem|rename|fuse" "/proc/$1/wchan"; } #
 gone() { [ ! -e "/proc/$1" ] || [ "$(sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f1)" = Z ]; } # PID
 kill_all() {
     local i since
-    for i in "${victims[@]}"; do wait_for 10 "a program to wait" waits "$i"; done
+    for i in "${!victims[@]}"; do wait_for 20 "${names[i]} to wait" waits "${victims[i]}"; done
     for i in "${!victims[@]}"; do
         if gone "${victims[i]}"; then fail "${names[i]} did not wait"; fi
         since=$(date +%s%N)
