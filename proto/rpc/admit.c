@@ -154,6 +154,8 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
         oldest = a->silent_head;
         conn_ref_internal(oldest); /* it leaves this list before its worker lets go of it */
         unlist_silent(a, oldest);
+        oldest->told_to_go = true;
+        a->going++;
     }
     p->conns++;
     p->silent++;
@@ -173,6 +175,12 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
     return true;
 }
 
+bool admit_crowded(struct admission *a)
+{
+    LOCK_SCOPE(&a->lock);
+    return a->going >= SLACK / 2;
+}
+
 void admit_ready(struct admission *a, struct rpc_conn *c)
 {
     LOCK_SCOPE(&a->lock);
@@ -189,6 +197,7 @@ void admit_gone(struct admission *a, struct rpc_conn *c)
     unlist_silent(a, c);
     c->admitted = NULL;
     a->conns--;
+    a->going -= c->told_to_go;
     if (--p->conns > 0)
         return;
     *slot_of(a, p->family, p->addr) = p->next;

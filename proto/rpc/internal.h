@@ -42,6 +42,7 @@ struct admission {
     pthread_mutex_t lock;
     unsigned max, max_per_addr, max_silent, max_silent_per_addr;
     struct admit_peer *peers[ADMIT_BUCKETS]; /* under lock, as all below */
+    unsigned going;                          /* told to go, not gone */
     unsigned conns, silent;
     struct rpc_conn *silent_head, **silent_tail; /* have not said Hello; the oldest first */
     uint64_t refused;
@@ -180,6 +181,7 @@ struct rpc_conn {
 
     struct admit_peer *admitted; /* under admission.lock, as the list; NULL: not counted */
     struct rpc_conn *silent_next, **silent_prev;
+    bool told_to_go; /* under admission.lock */
 };
 
 /* A received request; struct rpc_req is its public part. */
@@ -274,6 +276,8 @@ void admission_init(struct admission *a, const struct rpc_config *cfg);
 void admission_free(struct admission *a);
 /* Counts c, which just came from this address on fd; false: it shall not be served. */
 bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int fd);
+/* Many who were told to go have not gone yet: who comes now would be refused in their stead. */
+bool admit_crowded(struct admission *a);
 void admit_ready(struct admission *a, struct rpc_conn *c); /* it said Hello */
 void admit_gone(struct admission *a, struct rpc_conn *c);  /* once; not counted is fine */
 

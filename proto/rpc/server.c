@@ -18,6 +18,7 @@
 
 #define LOG_MODULE "rpc"
 #define ACCEPT_PAUSE_MS 100
+#define CROWDED_PAUSE_MS 5
 #define DEFAULT_DEADLINE_MS 60000
 #define MAX_DEADLINE_MS 3600000u
 
@@ -95,16 +96,21 @@ static void listener_resume(void *arg)
     epoll_ctl(li->worker->epfd, EPOLL_CTL_MOD, li->fd, &ev);
 }
 
-/* Out of descriptors or memory: an endless stream of readiness would burn the processor. */
-static void listener_pause(struct listener *li)
+/* An endless stream of readiness would burn the processor. */
+static void listener_pause(struct listener *li, unsigned ms)
 {
     struct epoll_event ev = {.events = 0, .data.ptr = &li->source};
 
+    epoll_ctl(li->worker->epfd, EPOLL_CTL_MOD, li->fd, &ev);
+    rpc_loop_defer(li->loop, ms, listener_resume, li);
+}
+
+static void cannot_accept(struct listener *li)
+{
     log_warn("cannot accept a connection: %s; trying again shortly (is the limit of open files too "
              "low?)",
              strerror(errno));
-    epoll_ctl(li->worker->epfd, EPOLL_CTL_MOD, li->fd, &ev);
-    rpc_loop_defer(li->loop, ACCEPT_PAUSE_MS, listener_resume, li);
+    listener_pause(li, ACCEPT_PAUSE_MS);
 }
 
 static void accepted(struct listener *li, int fd, const struct addr *from)
@@ -141,6 +147,10 @@ static void listener_event(struct source *s, uint32_t events)
 
     (void)events;
     for (int i = 0; i < 64; i++) {
+        if (admit_crowded(&li->loop->admission)) {
+            listener_pause(li, CROWDED_PAUSE_MS);
+            return;
+        }
         struct addr from = {.len = sizeof from.sa};
         int fd =
             accept4(li->fd, (struct sockaddr *)&from.sa, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -149,7 +159,7 @@ static void listener_event(struct source *s, uint32_t events)
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            listener_pause(li);
+            cannot_accept(li);
         if (errno != ECONNABORTED && errno != EINTR)
             return;
     }
