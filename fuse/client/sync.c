@@ -480,7 +480,20 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
     return rc;
 }
 
-/* The map is asked for anew: metad may know more of where the copies of wc are. It gets no appends. */
+/* Nothing of the file lives in wc any more, as the map says that was just asked for: others wrote over it or
+ * cut it away, and with the last file that names it a chunk is gone. */
+static bool nothing_left(struct cfile *f, const struct wchunk *wc)
+{
+    struct ext e;
+    for (const struct abuf *a = f->head; a; a = a->next) {
+        if (a->wc == wc)
+            return false;
+    }
+    return !next_live(f, wc, 0, &e);
+}
+
+/* The map is asked for anew: metad may know more of where the copies of wc are, or that nobody needs
+ * them. It gets no appends. */
 static int relocate(struct cfile *f, struct wchunk *wc, int64_t deadline)
 {
     layout_drop(f);
@@ -490,6 +503,8 @@ static int relocate(struct cfile *f, struct wchunk *wc, int64_t deadline)
         wc->loc = *l;
         wc->session = session_id(f->c);
     }
+    if (!rc && nothing_left(f, wc))
+        wc->synced = wc->safe = wc->acked;
     return rc;
 }
 
@@ -518,7 +533,7 @@ static int short_of(struct cfile *f, struct wchunk *wc, int64_t deadline)
     int rc = relocate(f, wc, deadline);
     if (rc)
         return rc;
-    if (nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
+    if (wc->synced >= wc->acked || nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
         wc->few_since = 0;
         return 1;
     }

@@ -146,6 +146,26 @@ static void test_chunk_is_left_after_a_failure(void **st)
     cfile_close(f);
 }
 
+/* Nobody is known to have what was committed before; then others overwrite it, and its chunk is gone with the last
+ * file that named it. */
+static void test_chunk_that_others_overwrote(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    put(f, SIZE);
+    assert_int_equal(cfile_flush(f), 0);
+    cfile_close(f);
+    news(false, 0);
+    f = open_file();
+    assert_int_equal(cfile_fsync(f), -EIO);
+    pthread_mutex_lock(&rig.mu);
+    assert_int_equal(extmap_remove(&rig.map, 0, UINT64_MAX, NULL, NULL), 0);
+    pthread_mutex_unlock(&rig.mu);
+    int rc = cfile_fsync(f);
+    assert_int_equal(rc, 0);
+    cfile_close(f);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -157,6 +177,7 @@ int main(void)
         T(test_no_copy_known),
         T(test_slow_copy_is_waited_for),
         T(test_chunk_is_left_after_a_failure),
+        T(test_chunk_that_others_overwrote),
     };
     log_init("test_client_fsync", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
