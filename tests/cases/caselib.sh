@@ -6,6 +6,7 @@ cases_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$cases_repo/scripts/lib.sh"
 export REPLFS_BUILD=${REPLFS_BUILD:-$cases_repo/build}
 bin=$REPLFS_BUILD/bin
+export ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0 # what a case preloads into a daemon comes before it
 work=$(mktemp -d "${TMPDIR:-/tmp}/replfs-case.XXXXXX")
 cluster=$work/cluster mnt=$work/mnt
 devcluster() { "$cases_repo/scripts/devcluster" "$@" --dir "$cluster"; }

@@ -7,9 +7,8 @@
 rounds=${ROUNDS:-5}
 # chunkds sync slowly: whoever answers before the bytes are down is found out
 slow=(--env "LD_PRELOAD=$bin/bench_slowsync.so SLOWSYNC_MS=25 SLOWSYNC_ONLY=replfs-chunkd")
-case $(ldd "$bin/replfs-metad") in *libasan* | *libtsan*) slow=() ;; esac # sanitizers want to be preloaded first
 # a dead mount keeps what it had open, deleted or not, until its session ends: bytes lost in there are health's business
-devcluster up --chunkd 3 --power-cut --metad-args "--checkpoint-bytes=64K --dead=8s --lease-term=1s --session-lease=10s" ${slow[@]+"${slow[@]}"}
+devcluster up --chunkd 3 --power-cut --metad-args "--checkpoint-bytes=64K --dead=8s --lease-term=1s --session-lease=10s" "${slow[@]}"
 disks="$cluster/metad $cluster/chunkd1 $cluster/chunkd2 $cluster/chunkd3"
 read -r -a ends <<<"${ENDS:-load append reopen names displace}"
  bad=0

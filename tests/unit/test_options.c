@@ -146,9 +146,9 @@ static void remount(void **state)
 {
     struct options o;
     (void)state;
-    char *argv[] = {"mount.fuse.replfs", "m", "/mnt", "-o",
-                    "ro,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,"
-                    "max_read=131072,remount"};
+    char table[] = "ro,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_"
+                   "read=131072,remount";
+    char *argv[] = {"mount.fuse.replfs", "m", "/mnt", "-o", table};
     assert_int_equal(options_parse(&o, 5, argv, true, err, sizeof err), 0);
     assert_true(o.remount);
     assert_string_equal(o.kernel, "ro,nodev");

@@ -7,28 +7,34 @@
 
 #define STRANGER 65534
 
-/* Runs fn in a child of that user; it returns what fn does, 0 to 255. The child must not use the loops. */
-static int as_user(uid_t uid, int (*fn)(void *arg), void *arg)
+/* What a stranger does: words of the command line in, an exit code out. */
+typedef int stranger_fn(char **words);
+
+/* Runs this program anew as that user: a child of a program with threads must not do more than exec. */
+static int as_user(uid_t uid, const char *what, const char *a, const char *b)
 {
     int status;
-    pid_t pid = fork();
+    char user[16];
 
+    snprintf(user, sizeof user, "%u", uid);
+    pid_t pid = fork();
     assert_true(pid >= 0);
-    if (pid == 0)
-        _exit(setgid(uid) || setuid(uid) ? 99 : fn(arg));
+    if (pid == 0) {
+        execl("/proc/self/exe", "stranger", user, what, a, b, (char *)NULL);
+        _exit(99);
+    }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
 }
 
 /* 0: served; 1: refused with the reason. */
-static int dial_and_ask(void *arg)
+static int dial_and_ask(char **words)
 {
-    const char *addr = arg;
     struct rpc_loop *loop;
     struct rpc_conn *c;
 
-    if (rpc_loop_new(&client_cfg, &loop) || rpc_dial(loop, addr, RPC_ROLE_ANY, NULL, &c))
+    if (rpc_loop_new(&client_cfg, &loop) || rpc_dial(loop, words[0], RPC_ROLE_ANY, NULL, &c))
         return 98;
     int code = ask_code(c, ECHO, 5000);
     if (code == 0)
@@ -48,8 +54,8 @@ static void test_other_user_is_refused(void **state)
     if (geteuid())
         skip();
     side_start(&srv, &server_cfg, true);
-    assert_int_equal(as_user(STRANGER, dial_and_ask, srv.addr), 1);
-    assert_int_equal(as_user(0, dial_and_ask, srv.addr), 0);
+    assert_int_equal(as_user(STRANGER, "dial", srv.addr, NULL), 1);
+    assert_int_equal(as_user(0, "dial", srv.addr, NULL), 0);
     assert_int_equal(srv.requests, 1);
     side_stop(&srv);
 }
@@ -70,22 +76,16 @@ static void test_no_port(void **state)
     side_stop(&srv);
 }
 
-struct false_daemon {
-    int ready, done; /* pipes */
-    char addr[64];
-    int port;
-};
-
-/* Takes the address of a daemon and counts the bytes that it is told: 0 is the right answer. */
-static int false_daemon(void *arg)
+/* Takes the address of a daemon and counts the bytes that it is told: 0 is the right answer. ADDRESS READY-PIPE */
+static int false_daemon(char **words)
 {
-    struct false_daemon *f = arg;
+    const char *port = strrchr(words[0], ':') + 1;
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     char buf[512];
-    int n = snprintf(un.sun_path + 1, sizeof un.sun_path - 1, "replfs/%s", f->addr);
+    int n = snprintf(un.sun_path + 1, sizeof un.sun_path - 1, "replfs/%s", words[0]);
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
     struct sockaddr_in in = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)f->port),
+                             .sin_port = htons((uint16_t)strtol(port, NULL, 10)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_UNIX, SOCK_STREAM, 0), tcp = socket(AF_INET, SOCK_STREAM, 0), on = 1;
 
@@ -94,22 +94,28 @@ static int false_daemon(void *arg)
     setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(tcp, (struct sockaddr *)&in, sizeof in) || listen(tcp, 1))
         return 95;
-    if (write(f->ready, "", 1) != 1)
+    if (write((int)strtol(words[1], NULL, 10), "", 1) != 1)
         return 94;
     int c = accept(fd, NULL, NULL);
     return c < 0 ? 93 : recv(c, buf, sizeof buf, 0) > 0 ? 1 : 0;
 }
 
+struct false_daemon {
+    const char *addr, *ready; /* a pipe's number */
+};
+
 static void *run_false_daemon(void *arg)
 {
-    return (void *)(intptr_t)as_user(STRANGER, false_daemon, arg);
+    const struct false_daemon *f = arg;
+    return (void *)(intptr_t)as_user(STRANGER, "listen", f->addr, f->ready);
 }
 
 /* A user who listens at a daemon's address while that is down is told nothing and not believed. */
 static void test_other_user_listens(void **state)
 {
     struct side srv, cli;
-    struct false_daemon f;
+    char number[16];
+    struct false_daemon f = {.addr = srv.addr, .ready = number};
     struct rpc_conn *c;
     pthread_t t;
     void *told;
@@ -120,15 +126,13 @@ static void test_other_user_listens(void **state)
     if (geteuid())
         skip();
     side_start(&srv, &server_cfg, true);
-    snprintf(f.addr, sizeof f.addr, "%s", srv.addr);
-    f.port = srv.port;
     side_stop(&srv);
     assert_int_equal(pipe(ready), 0);
-    f.ready = ready[1];
+    snprintf(number, sizeof number, "%d", ready[1]);
     assert_int_equal(pthread_create(&t, NULL, run_false_daemon, &f), 0);
     assert_int_equal(read(ready[0], &byte, 1), 1);
     side_start(&cli, &client_cfg, false);
-    assert_int_equal(rpc_dial(cli.loop, f.addr, RPC_ROLE_METAD, NULL, &c), 0);
+    assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
     assert_int_equal(ask_code(c, ECHO, 5000), -EPERM);
     assert_non_null(strstr(rpc_conn_error(c), "runs as user 65534"));
     rpc_conn_unref(c);
@@ -185,8 +189,27 @@ static void test_insecure_daemon(void **state)
     side_stop(&srv);
 }
 
-int main(void)
+static int stranger(char **argv)
 {
+    const struct {
+        const char *what;
+        stranger_fn *fn;
+    } acts[] = {{"dial", dial_and_ask}, {"listen", false_daemon}};
+    uid_t uid = (uid_t)strtol(argv[1], NULL, 10);
+
+    if (setgid(uid) || setuid(uid))
+        return 92;
+    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
+        if (strcmp(argv[2], acts[i].what) == 0)
+            return acts[i].fn(argv + 3);
+    return 91;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2)
+        _exit(stranger(argv));
+
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_other_user_is_refused), cmocka_unit_test(test_no_port),
         cmocka_unit_test(test_other_user_listens),    cmocka_unit_test(test_address_in_use),

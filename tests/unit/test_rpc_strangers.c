@@ -96,8 +96,8 @@ static void test_silent_of_many_addresses(void **state)
     side_start(&srv, &cfg, true);
     side_start(&cli, &client_cfg, false);
     for (int i = 0; i < 100; i++) {
-        char from[16];
-        snprintf(from, sizeof from, "127.0.1.%d", 1 + i / 10);
+        char from[24];
+        snprintf(from, sizeof from, "127.0.1.%u", 1 + (unsigned)i / 10);
         fd[i] = connect_from(srv.port, from);
     }
     assert_int_equal(closed_count(fd, 100, 80), 80);
