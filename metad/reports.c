@@ -12,12 +12,12 @@
  * is doubtful (the commit may be newer than the report: the chunkd is asked). Increments that
  * arrive meanwhile go into the map too.
  *
- * Strays are garbage when they are certainly of our own past (see fsm_past.c) and their writer's
- * session is closed or has given them up (grants.c); commits from closed sessions are refused, so that is final. Others are kept and judged
- * again. What may come from another metad's future is in quarantine: a number beyond what the log
- * ever reserved or in a range that another metad gave, a writer who may have gone on elsewhere, or
- * a copy of a chunk that we have from another writer (the number was given twice: not a copy of
- * ours at all). It stays until a person releases it. A metad that is behind deletes nothing.
+ * Strays are garbage when they are certainly of our own past (see fsm_past.c) and their writer's session is
+ * closed or has given them up (grants.c); commits from closed sessions are refused, so that is final.
+ * Others are kept and judged again. What may come from another metad's future is in quarantine: a number
+ * beyond what the log ever reserved or in a range that another metad gave, a writer who may have gone on
+ * elsewhere, or a copy of a chunk that we have from another writer (the number was given twice: not a copy
+ * of ours at all). It stays until a person releases it. A metad that is behind deletes nothing.
  *
  * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
  * judge). */

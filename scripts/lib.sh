@@ -30,14 +30,16 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# build_into DIR [cmake options]: configures once, builds, keeps the log and shows its end on failure.
+# build_into DIR TARGET [cmake options]: configures once, builds, keeps the log and shows its end on failure.
 build_into() {
-    local dir=$1 log
-    shift
+    local dir=$1 target=$2 log generator=()
+    shift 2
     log=$dir/build.log
     mkdir -p "$dir"
-    { cmake -S "$repo" -B "$dir" "$@" && cmake --build "$dir" -j "$(nproc)"; } >"$log" 2>&1 || {
-        tail -40 "$log"
+    # ninja starts fewer processes than make
+    if [ ! -e "$dir/CMakeCache.txt" ] && command -v ninja >/dev/null; then generator=(-G Ninja); fi
+    { cmake ${generator[@]+"${generator[@]}"} -S "$repo" -B "$dir" "$@" && cmake --build "$dir" --target "$target" -j "$(nproc)"; } >"$log" 2>&1 || {
+        grep -A8 -m3 'error:\|FAILED:' "$log" || tail -40 "$log"
         die "the build failed; the whole log is $log"
     }
 }

@@ -238,19 +238,22 @@ static void special(void)
     EQ(0, st_fd(fd).st_nlink);
     EQ(2, write(fd, "ab", 2));
     EQ(2, read(fd, b, 8));
+}
+
+static void path_later(void)
+{
+    // O_PATH is not told to the file system: what it names is there until everybody has forgotten it
+    char b[8];
     DO(symlink("to", "s"));
     int s = (int)DO(open("s", O_PATH | O_NOFOLLOW));
     OK(unlink("s"));
-    EQ(0, st_fd(s).st_nlink);
+    for (int i = 0; i < 50 && readlinkat(s, "", b, sizeof(b)) == 2; i++)
+        usleep(100000);
     EQ(2, readlinkat(s, "", b, sizeof(b)));
-    put("f", "x");
-    int p = (int)DO(open("f", O_PATH));
-    OK(unlink("f"));
-    EQ(0, st_fd(p).st_nlink);
-    EQ(1, st_fd(p).st_size);
+    OK(close(s));
 }
 
 AREA(orphan, {"unlinked", unlinked}, {"written-after", written_after}, {"replaced", replaced},
      {"other-names", other_names}, {"by-another-process", by_another_process},
      {"last-close-frees", last_close_frees}, {"directories", directories},
-     {"directories-later", directories_later}, {"special", special});
+     {"directories-later", directories_later}, {"special", special}, {"path-later", path_later});
