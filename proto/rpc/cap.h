@@ -1,7 +1,7 @@
 /* Capabilities: the right of one session to read or append one chunk for a while, signed by metad
  * with a key that chunkds got when they registered. 32 bytes: {u64 key id, u32 rights, u32 expiry
- * (seconds of metad's time, which it tells chunkds; clients are told how long they last), 16 bytes of HMAC-SHA256 over key id, rights, expiry, chunk, session, writer}. Any
- * thread.
+ * (seconds of metad's time, which it tells chunkds; clients are told how long they last), 16 bytes of
+ * HMAC-SHA256 over key id, rights, expiry, chunk, session, writer}. Any thread.
  *
  * writer is the session that the chunk was granted to. Nobody sends it: metad knows it, and a chunkd
  * has it in the chunk's records. So a number that was given twice, by two copies of a metad, opens

@@ -54,9 +54,9 @@ expect() { # WHAT WANT GOT
     [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
 }
 check_sanitizers() {
-    local hits
-    hits=$(grep -lE 'ERROR: (AddressSanitizer|LeakSanitizer)|runtime error:|WARNING: ThreadSanitizer' "$cluster"/*.log 2>/dev/null || true)
-    [ -z "$hits" ] || { sanitizer_hits=1; fail "sanitizer report in $hits"; }
+    local hits what='ERROR: (AddressSanitizer|LeakSanitizer)|runtime error:|WARNING: ThreadSanitizer'
+    hits=$(grep -lE "$what" "$cluster"/*.log 2>/dev/null || true)
+    [ -z "$hits" ] || { sanitizer_hits=1; grep -hE -A40 -m1 "$what" $hits; fail "sanitizer report in $hits"; }
 }
 random_file() { # FILE MIB: incompressible bytes, quickly
     head -c "$2"M /dev/zero | openssl enc -aes-128-ctr -nosalt -pass pass:"$RANDOM$RANDOM" 2>/dev/null >"$1"

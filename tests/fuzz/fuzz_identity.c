@@ -15,21 +15,22 @@ static void try_cap(const uint8_t *p, size_t len)
     static const struct cap_key keys[2] = {{.id = 5, .key = "a key of thirty-two bytes or so."},
                                            {.id = 0, .key = "another"}};
     uint8_t good[CAP_LEN], cap[CAP_LEN];
-    assert(cap_check(keys, 2, p, len, 1, 2, CAP_READ, 0) != 0 || len == CAP_LEN);
-    if (len < 24)
+    assert(cap_check(keys, 2, p, len, 1, 2, 3, CAP_READ, 0) != 0 || len == CAP_LEN);
+    if (len < 32)
         return;
-    uint64_t chunk = le_get64(p), session = le_get64(p + 8);
-    uint32_t rights = le_get32(p + 16), expiry = le_get32(p + 20);
-    cap_make(&keys[0], chunk, session, rights, expiry, good);
-    int rc = cap_check(keys, 2, good, CAP_LEN, chunk, session, rights, 1000);
+    uint64_t chunk = le_get64(p), session = le_get64(p + 8), writer = le_get64(p + 16);
+    uint32_t rights = le_get32(p + 24), expiry = le_get32(p + 28);
+    cap_make(&keys[0], chunk, session, writer, rights, expiry, good);
+    int rc = cap_check(keys, 2, good, CAP_LEN, chunk, session, writer, rights, 1000);
     assert(rc == (expiry < 1000 ? -ERR_CAP_EXPIRED : 0));
     memcpy(cap, good, sizeof cap);
-    for (size_t i = 24; i < len; i++)
+    for (size_t i = 32; i < len; i++)
         cap[i % CAP_LEN] ^= p[i];
     if (memcmp(cap, good, sizeof cap) != 0)
-        assert(cap_check(keys, 2, cap, CAP_LEN, chunk, session, 0, 0) == -ERR_CAP);
-    assert(cap_check(keys, 2, good, CAP_LEN, chunk + 1, session, 0, 0) == -ERR_CAP);
-    assert(cap_check(keys, 2, good, CAP_LEN, chunk, session ^ 1, 0, 0) == -ERR_CAP);
+        assert(cap_check(keys, 2, cap, CAP_LEN, chunk, session, writer, 0, 0) == -ERR_CAP);
+    assert(cap_check(keys, 2, good, CAP_LEN, chunk + 1, session, writer, 0, 0) == -ERR_CAP);
+    assert(cap_check(keys, 2, good, CAP_LEN, chunk, session ^ 1, writer, 0, 0) == -ERR_CAP);
+    assert(cap_check(keys, 2, good, CAP_LEN, chunk, session, writer - 1, 0, 0) == -ERR_CAP);
 }
 
 static void try_subject(const uint8_t *p, size_t len)

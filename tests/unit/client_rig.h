@@ -639,7 +639,8 @@ static inline int rig_setup(void **st)
 static int rig_teardown(void **st)
 {
     (void)st;
-    (void)pthread_mutex_unlock(&rig.mu); /* an assertion that failed under it */
+    (void)pthread_mutex_lock(&rig.mu); /* which an assertion that failed may have left locked */
+    pthread_mutex_unlock(&rig.mu);
     client_close(rig.cl);
     pthread_mutex_lock(&rig.mu);
     for (size_t i = 0; i < rig.nheld; i++)

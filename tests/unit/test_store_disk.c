@@ -103,6 +103,7 @@ static void test_index_unreadable(void **state)
     assert_int_equal(told, 1);
     assert_int_equal(told_unreadable, 1);
     assert_int_equal(rig_append(r, 500, 0, 10), -EIO);
+#ifndef __SANITIZE_THREAD__ /* which delivers signals itself, in its own way */
     /* anything else that is SIGBUS ends the process as ever */
     pid_t pid = fork();
     if (pid == 0) {
@@ -112,6 +113,7 @@ static void test_index_unreadable(void **state)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+#endif
     /* the log has everything */
     rig_reopen(r);
     check_some(r, N);
