@@ -3,8 +3,8 @@
  * It owns the stores, one a directory, and the inventory that says which of them has a chunk. A
  * directory's identity (cluster, chunkd id, disk number) lives in its replfs.id and never changes; one
  * without is a new disk when somebody has said so (store_id_init), else it is missing: most likely its
- * file system is not mounted. disks_new refuses sets of directories that do not belong together, because serving them would mix
- * up clusters.
+ * file system is not mounted. disks_new refuses sets of directories that do not belong together, because
+ * serving them would mix up clusters.
  *
  * States of a disk: closed (no identity yet), open, readonly (it takes no writes any more), gone; the
  * last two are `failed`, for good until the daemon is started anew, and get no new bytes. The chunks of a

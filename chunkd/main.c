@@ -1,10 +1,10 @@
 /* replfs-chunkd: options, signals, and the daemon in between.
  *
- * Runs in the foreground. SIGTERM and SIGINT end it cleanly with status 0; a second one ends it at
- * once. SIGHUP reopens the log file and reads certificates again. Signals are blocked in all threads and taken by the main thread, which does nothing else. A
- * fatal finding of the heartbeat (another cluster's metad) sends the process SIGTERM with the
- * status set to 1. With --init it only makes directories new disks. Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad
- * usage. */
+ * Runs in the foreground. SIGTERM and SIGINT end it cleanly with status 0; a second one ends it at once.
+ * SIGHUP reopens the log file and reads certificates again. Signals are blocked in all threads and taken
+ * by the main thread, which does nothing else. A fatal finding of the heartbeat (another cluster's metad)
+ * sends the process SIGTERM with the status set to 1. With --init it only makes directories new disks.
+ * Exit codes: 0, 1 cannot start or go on (the last log line says why), 64 bad usage. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>

@@ -92,8 +92,8 @@ uint64_t segments_alloc(struct segments *t);
 /* Allocated but not live. */
 uint64_t segments_dead(struct segments *t);
 void segment_update_alloc(struct segment *sg);
-/* Writer, who holds it: puts zeros behind end, the end of what is written or about to be, up to offset to, as far as there are
- * none yet. When it fails there are fewer, which costs nothing but time. */
+/* Writer, who holds it: puts zeros behind end, the end of what is written or about to be, up to offset to,
+ * as far as there are none yet. When it fails there are fewer, which costs nothing but time. */
 void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to);
 /* Gives back the zeros behind its size. Likewise. */
 void segment_cut_ahead(struct segment *sg);

@@ -1,6 +1,7 @@
 /* The writer: one at a time, the writer thread or, for one small append while nothing is queued, the
- * thread that brings it, which spares two wake-ups. Takes operations in order, gathers the records they need into a group, writes
- * the group with one pwritev, applies it to the index, and completes or hands on the operations.
+ * thread that brings it, which spares two wake-ups. Takes operations in order, gathers the records they
+ * need into a group, writes the group with one pwritev, applies it to the index, and completes or hands on
+ * the operations.
  *
  * Planning and applying are separate. While a group is gathered, each chunk's and copy's `plan_len`
  * runs ahead of its length, so that many appends to one chunk fit one group; the index itself

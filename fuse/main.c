@@ -6,8 +6,8 @@
  * which is answered by our own operations: only then is the mount announced and the parent let go.
  *
  * SIGTERM, SIGINT and SIGHUP are blocked in every thread; the main one waits for them. SIGHUP reopens the
- * log file; the others end the loop. Then: unmount, flush what is buffered, close the session. Every call of the client
- * has a time-out, so this ends.
+ * log file; the others end the loop. Then: unmount, flush what is buffered, close the session. Every call
+ * of the client has a time-out, so this ends.
  *
  * A cluster that does not answer yet is waited for, as long as `retry` or else `timeout` say; with bg, the
  * caller is let go meanwhile.

@@ -7,9 +7,10 @@
  * is cut to 32). One file that names its chunk's bytes so often that live outgrows 32 bits has an
  * entry as well. Entries go when the plain form suffices again.
  *
- * A chunk's goal is the highest among its owners: it rises when one joins or gets a higher goal, and
- * is worked out anew when one that has the highest leaves or gets a lower one; the search ends at
- * the first other owner that has it, since none has more. All of this follows from the extents, so a checkpoint does not hold it.
+ * A chunk's goal is the highest among its owners: it rises when one joins or gets a higher goal, and is
+ * worked out anew when one that has the highest leaves or gets a lower one; the search ends at the first
+ * other owner that has it, since none has more. All of this follows from the extents, so a checkpoint does
+ * not hold it.
  *
  * Failure modes: out of memory aborts. Thread context: fsm lock. */
 #include "fsm_internal.h"

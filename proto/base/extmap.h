@@ -35,11 +35,10 @@ typedef void extmap_fn(void *arg, const struct ext *gone, int refs);
 
 void extmap_init(struct extmap *m);
 void extmap_free(struct extmap *m); /* no callbacks */
-/* Inserts e. *merged says whether it became part of a neighbour that it continues in file and
- * chunk. When it continues both neighbours only one is merged, so that the count always changes by
- * the sum of the callbacks' refs, plus 1 unless merged. Returns 0, or -ENOMEM or -EINVAL (empty, or
- * reaching past 2^64 in the file or 2^32 in the chunk, of chunk 0 and too long): nothing was changed then and fn was not
- * called. */
+/* Inserts e. *merged says whether it became part of a neighbour that it continues in file and chunk. When
+ * it continues both neighbours only one is merged, so that the count always changes by the sum of the
+ * callbacks' refs, plus 1 unless merged. Returns 0, or -ENOMEM or -EINVAL (empty, or reaching past 2^64 in
+ * the file or 2^32 in the chunk, of chunk 0 and too long): nothing was changed then and fn was not called. */
 int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *arg, bool *merged);
 /* Makes [off, off+len) a hole. len may reach UINT64_MAX - off. */
 int extmap_remove(struct extmap *m, uint64_t off, uint64_t len, extmap_fn *fn, void *arg);

@@ -5,12 +5,12 @@
  * envelope}, the protobuf Envelope, then raw payload (see man/replfs-protocol.7). Lengths are
  * checked against caps before anything is allocated. The first frame each way is Hello.
  *
- * Threads: a loop owns epoll threads; every connection belongs to one of them. Handlers and
- * completion callbacks run on a loop thread and must not block; long work goes to a thread of its
- * own and replies from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread.
- * Sending tries the socket at once from the calling thread; what does not fit is queued. A
- * connection is TLS (1.3, mutual) when the loop has TLS material, else plaintext, which is refused
- * unless `insecure`; between programs of one computer it is a UNIX socket whose other end must be a user we trust (local.c). */
+ * Threads: a loop owns epoll threads; every connection belongs to one of them. Handlers and completion
+ * callbacks run on a loop thread and must not block; long work goes to a thread of its own and replies
+ * from there. rpc_call, rpc_reply and rpc_conn_unref may be called from any thread. Sending tries the
+ * socket at once from the calling thread; what does not fit is queued. A connection is TLS (1.3, mutual)
+ * when the loop has TLS material, else plaintext, which is refused unless `insecure`; between programs of
+ * one computer it is a UNIX socket whose other end must be a user we trust (local.c). */
 #ifndef REPLFS_RPC_RPC_H
 #define REPLFS_RPC_RPC_H
 #include <stdbool.h>

@@ -11,9 +11,9 @@
  * same time, and the order stays. RWF_NOWAIT is taken off then, since nobody could be told EAGAIN.
  * libuv could use io_uring, which is not seen here: it is told not to.
  *
- * With SLOWSYNC_ONLY programs of another name go at full speed. With SLOWSYNC_COUNT, FILE.PID holds three 64-bit counters in the machine's byte order: syncs,
- * synchronous writes, and log writes by io_submit that were delayed. They are in a shared mapping, so
- * they survive a kill.
+ * With SLOWSYNC_ONLY programs of another name go at full speed. With SLOWSYNC_COUNT, FILE.PID holds three
+ * 64-bit counters in the machine's byte order: syncs, synchronous writes, and log writes by io_submit that
+ * were delayed. They are in a shared mapping, so they survive a kill.
  *
  * Failure modes: what cannot be submitted later would make the program wait for ever, so that
  * aborts with a message; out of slots for deferred requests: they are submitted at once. */

@@ -1,13 +1,15 @@
 /*
- * test_conform: asks a folder's file system, in some thousand assertions, whether it behaves as Linux programs expect.
+ * test_conform: asks a folder's file system, in some thousand assertions, whether it behaves as Linux
+ * programs expect.
  *
  *   test_conform [--list] [--only AREA[/CASE]] [--slow] [--peer DIR2] [--differences FILE] [--json] [-v] DIR
  *
- * --peer is DIR by another mount: of the cases with two openers (pair) the second one works there.
- * Runs as root. Each case is a process of its own in a folder of its own below DIR; a case that hangs is killed after a
- * minute (ten with --slow, which also runs the few cases that take long). What holds is what the standards and the Linux manual say, proven on ext4; FILE lists the assertions that may
- * fail, one fnmatch(3) pattern over "AREA/CASE: TEXT" a line, comments after '#'; one of those that never fails is an
- * error too, so that the list stays true. Exit status: 0 all as expected, 1 not, 2 could not run.
+ * --peer is DIR by another mount: of the cases with two openers (pair) the second one works there. Runs as
+ * root. Each case is a process of its own in a folder of its own below DIR; a case that hangs is killed
+ * after a minute (ten with --slow, which also runs the few cases that take long). What holds is what the
+ * standards and the Linux manual say, proven on ext4; FILE lists the assertions that may fail, one
+ * fnmatch(3) pattern over "AREA/CASE: TEXT" a line, comments after '#'; one of those that never fails is
+ * an error too, so that the list stays true. Exit status: 0 all as expected, 1 not, 2 could not run.
  */
 #include "tests/conform/engine.h"
 
