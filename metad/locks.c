@@ -20,8 +20,11 @@
  * came, its connection went) it is never granted: it keeps its place for KEEP_NS so that the
  * client can ask again with the same id, and others may pass it.
  *
- * Bounds: ranges and waiting requests per session are limited; everything else is in proportion to
- * them. */
+ * Bounds. Ranges and waiting requests per session are limited, owners and waiting requests per file
+ * too, so that many sessions together cannot make each release of one file look at millions. A
+ * waiting request remembers whose range was in its way: while that one stands nobody else is looked
+ * at, and who is found in the way goes to the head of the holders. A search for circles looks at
+ * SEARCH_MAX entries in one call; what is not found by then is taken for none, as Linux does. */
 #include "locks_int.h"
 
 #include <errno.h>
@@ -33,6 +36,7 @@
 #define STARVING_NS NSEC_PER_SEC
 #define PATIENCE_NS (10 * NSEC_PER_SEC)
 #define KEEP_NS (10 * NSEC_PER_SEC)
+#define SEARCH_MAX 262144u
 
 /* ---- who is in the way ---- */
 
@@ -46,12 +50,28 @@ static const struct lock_range *in_the_way(const struct lock_holder *h, const st
     return is_owner(h, r) ? NULL : lockset_conflict(&h->set, r->type, r->start, r->end);
 }
 
-static bool blocked(const struct lock_file *f, const struct lock_req *r)
+/* Who is in r's way, NULL for nobody; moved to the head, since others want to know the same. */
+static struct lock_holder *blocker(struct locks *t, struct lock_file *f, const struct lock_req *r)
 {
-    for (const struct lock_holder *h = f->holders; h != NULL; h = h->next)
-        if (in_the_way(h, r) != NULL)
-            return true;
-    return false;
+    for (struct lock_holder **p = &f->holders; *p != NULL; p = &(*p)->next) {
+        struct lock_holder *h = *p;
+        t->steps++;
+        if (in_the_way(h, r) == NULL)
+            continue;
+        *p = h->next;
+        h->next = f->holders;
+        f->holders = h;
+        return h;
+    }
+    return NULL;
+}
+
+static bool wait_blocked(struct locks *t, struct lock_wait *w)
+{
+    t->steps++;
+    if (w->blocker == NULL || in_the_way(w->blocker, &w->req) == NULL)
+        w->blocker = blocker(t, w->file, &w->req);
+    return w->blocker != NULL;
 }
 
 static bool requests_exclude(const struct lock_req *a, const struct lock_req *b)
@@ -75,16 +95,25 @@ static bool held_back(const struct lock_file *f, const struct lock_req *r,
 
 /* ---- deadlock ---- */
 
+/* One entry of what a search may look at. */
+static void looked(struct locks *t)
+{
+    t->steps++;
+    t->search -= t->search > 0;
+}
+
 /* Puts on the list what the owner's other requests wait for. */
 static struct lock_wait *waits_of(struct locks *t, struct lock_session *s, uint64_t owner,
                                   struct lock_wait *list)
 {
-    for (struct lock_wait *w = s->waits; w != NULL; w = w->s_next)
+    for (struct lock_wait *w = s->waits; w != NULL && t->search > 0; w = w->s_next) {
+        looked(t);
         if (w->req.owner == owner && !w->req.flock && w->cookie != NULL && w->mark != t->mark) {
             w->mark = t->mark;
             w->todo = list;
             list = w;
         }
+    }
     return list;
 }
 
@@ -96,13 +125,17 @@ static bool deadlock(struct locks *t, const struct lock_file *f, const struct lo
     if (r->flock || t->nwaits == 0)
         return false;
     t->mark++;
-    for (const struct lock_holder *h = f->holders; h != NULL; h = h->next)
+    for (const struct lock_holder *h = f->holders; h != NULL && t->search > 0; h = h->next) {
+        looked(t);
         if (in_the_way(h, r) != NULL)
             todo = waits_of(t, h->session, h->owner, todo);
+    }
     while (todo != NULL) {
         struct lock_wait *w = todo;
         todo = w->todo;
-        for (const struct lock_holder *h = w->file->holders; h != NULL; h = h->next) {
+        for (const struct lock_holder *h = w->file->holders; h != NULL && t->search > 0;
+             h = h->next) {
+            looked(t);
             if (in_the_way(h, &w->req) == NULL)
                 continue;
             if (is_owner(h, r))
@@ -148,7 +181,7 @@ static bool scan(struct locks *t, struct lock_file *f, int64_t now)
     f->soft = false;
     for (struct lock_wait *w = f->first, *next; w != NULL; w = next) {
         next = w->next;
-        if (w->cookie == NULL || blocked(f, &w->req))
+        if (w->cookie == NULL || wait_blocked(t, w))
             continue;
         if (held_back(f, &w->req, w, w->since, now)) {
             f->soft = true;
@@ -177,6 +210,7 @@ static void rescan(struct locks *t, struct lock_file *f, int64_t now)
 /* After something was freed. May free f. */
 static void freed(struct locks *t, struct lock_file *f, int64_t now)
 {
+    t->search = SEARCH_MAX;
     rescan(t, f, now);
     locks_file_tidy(t, f);
 }
@@ -238,11 +272,15 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
     }
     if (w != NULL && locks_wait_find(s, r->id) != w)
         return 0; /* giving up the former lock let it through */
-    bool stuck = blocked(f, r);
+    struct lock_holder *in_way = blocker(t, f, r);
+    bool stuck = in_way != NULL;
     if (stuck && cookie == NULL)
         return -EAGAIN;
     if (s->nranges >= LOCKS_PER_SESSION)
         return -ENOLCK;
+    bool full = s->nwaits >= LOCKS_WAIT_PER_SESSION || f->nwaits >= LOCKS_WAIT_PER_FILE;
+    if (stuck && w == NULL && full)
+        return -ENOLCK; /* before any search */
     if (stuck && deadlock(t, f, r)) {
         if (w != NULL)
             locks_wait_end(t, w, -EDEADLK);
@@ -250,7 +288,7 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
     }
     if (cookie != NULL &&
         (stuck || t->held || held_back(f, r, w, w != NULL ? w->since : now, now))) {
-        if (w == NULL && s->nwaits >= LOCKS_WAIT_PER_SESSION)
+        if (w == NULL && full)
             return -ENOLCK;
         if (w == NULL) {
             w = locks_wait_add(t, f, s, r);
@@ -260,11 +298,14 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
         }
         w->cookie = cookie;
         w->deadline = deadline;
+        w->blocker = in_way;
         f->soft |= !stuck;
         return LOCKS_QUEUED;
     }
     if (w != NULL)
         locks_wait_end(t, w, 0);
+    else if (f->nholders >= LOCKS_OWNERS_PER_FILE && *locks_holder_slot(f, s->id, r->owner) == NULL)
+        return -ENOLCK;
     locks_apply(t, f, s, r);
     check_circles(t, f, s, r->owner);
     if (r->type == LOCKSET_READ) /* a downgrade, perhaps */
@@ -280,6 +321,7 @@ int locks_set(struct locks *t, const struct lock_req *r, void *cookie, int64_t n
         return -EINVAL;
     if (r->type == LOCKSET_NONE)
         return set_unlock(t, r, now);
+    t->search = SEARCH_MAX;
     struct lock_file *f = locks_file(t, r->ino, r->flock);
     struct lock_session *s = locks_session(t, r->session);
     int rv = try_set(t, f, s, r, cookie, now, deadline);
@@ -344,17 +386,16 @@ void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t 
     locks_session_tidy(t, s);
 }
 
-bool locks_detach(struct locks *t, void *cookie, int64_t now)
+void locks_detach(struct locks *t, bool (*gone)(void *cookie, const void *arg), const void *arg,
+                  int64_t now)
 {
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         for (struct lock_session *s = t->sessions[i]; s != NULL; s = s->hash_next)
             for (struct lock_wait *w = s->waits; w != NULL; w = w->s_next)
-                if (w->cookie == cookie) {
+                if (w->cookie != NULL && gone(w->cookie, arg)) {
                     w->cookie = NULL;
                     w->deadline = now + KEEP_NS;
-                    return true;
                 }
-    return false;
 }
 
 /* ---- many files at once ---- */
@@ -449,9 +490,13 @@ size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v,
         }
         struct lock_file *f = locks_file(t, r.ino, r.flock);
         list_add(&l, f);
-        if (blocked(f, &r))
+        if (f->nholders >= LOCKS_OWNERS_PER_FILE + LOCKS_WAIT_PER_FILE) {
+            refused++; /* more than were ever granted */
+            continue;
+        }
+        if (blocker(t, f, &r) != NULL)
             r.type = LOCKSET_READ; /* a downgrade whose answer was lost */
-        if (blocked(f, &r))
+        if (blocker(t, f, &r) != NULL)
             refused++;
         else
             locks_apply(t, f, s, &r);
@@ -531,6 +576,11 @@ bool locks_next_done(struct locks *t, struct locks_done *out)
         return false;
     *out = t->done[t->done_at++];
     return true;
+}
+
+uint64_t locks_steps(const struct locks *t)
+{
+    return t->steps;
 }
 
 size_t locks_count(const struct locks *t)

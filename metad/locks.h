@@ -12,6 +12,8 @@
 
 #define LOCKS_PER_SESSION 10000u     /* ranges; more is ENOLCK. All of them fit one SessionReq */
 #define LOCKS_WAIT_PER_SESSION 2048u /* requests that wait; more is ENOLCK */
+#define LOCKS_OWNERS_PER_FILE 4096u  /* owners that hold locks of one file; more is ENOLCK */
+#define LOCKS_WAIT_PER_FILE 1024u    /* requests that wait for one file; more is ENOLCK */
 #define LOCKS_QUEUED 1
 
 struct locks;
@@ -46,9 +48,11 @@ bool locks_test(struct locks *t, const struct lock_req *r, struct lock_req *out)
 bool locks_cancel(struct locks *t, uint64_t session, uint64_t id, int64_t now);
 void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t owner, bool flock,
                       int64_t now);
-/* The request's connection is gone: its place is kept a while, its cookie is forgotten. False: it
- * waits no longer, locks_next_done still has its answer and with it the cookie. */
-bool locks_detach(struct locks *t, void *cookie, int64_t now);
+/* The connections of some requests are gone: those that still wait and for whose cookie `gone`
+ * (called once for each that waits) returns true keep their places a while, their cookies are
+ * forgotten. For others locks_next_done still has the answer and with it the cookie. */
+void locks_detach(struct locks *t, bool (*gone)(void *cookie, const void *arg), const void *arg,
+                  int64_t now);
 /* The session is closed: its locks go, its waiting requests end with -ERR_SESSION. */
 void locks_drop_session(struct locks *t, uint64_t session, int64_t now);
 bool locks_has_session(struct locks *t, uint64_t session); /* it has locks, or waits for some */
@@ -66,5 +70,6 @@ void locks_tick(struct locks *t, int64_t now);
 size_t locks_waiting(const struct locks *t);
 /* The next answer to give, in order; false: none. After every call above. */
 bool locks_next_done(struct locks *t, struct locks_done *out);
-size_t locks_count(const struct locks *t); /* ranges held, for tests */
+uint64_t locks_steps(const struct locks *t); /* holders and requests looked at, ever: for tests */
+size_t locks_count(const struct locks *t);   /* ranges held, for tests */
 #endif

@@ -13,6 +13,7 @@ struct lock_file {
     struct lock_file *hash_next;
     struct lock_holder *holders;
     struct lock_wait *first, **last; /* the queue */
+    size_t nholders, nwaits;
 };
 struct lock_holder {
     struct lock_file *file;
@@ -29,6 +30,7 @@ struct lock_wait {
     struct lock_session *session;
     void *cookie;                       /* NULL: nobody to tell */
     int64_t since, deadline;            /* deadline; without cookie when it is forgotten */
+    struct lock_holder *blocker;        /* who was found in the way; NULL: look */
     uint64_t mark;                      /* of the last search for a circle that came here */
     struct lock_wait *next;             /* of the file */
     struct lock_wait *s_next, **s_prev; /* of the session */
@@ -47,6 +49,8 @@ struct locks {
     struct lock_session *sessions[SESSION_BUCKETS];
     size_t nwaits, nranges;
     uint64_t mark, seen;
+    uint64_t steps; /* entries looked at, ever */
+    size_t search;  /* entries that searches for circles may still look at in this call */
     bool held;
     struct locks_done *done;
     size_t ndone, done_at, done_cap;

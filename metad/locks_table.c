@@ -123,6 +123,7 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
         h = *slot = calloc(1, sizeof(*h));
         if (h == NULL)
             abort();
+        f->nholders++;
         h->file = f;
         h->session = s;
         h->owner = r->owner;
@@ -141,6 +142,10 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
     if (h->set.n > 0)
         return;
     *slot = h->next;
+    f->nholders--;
+    for (struct lock_wait *w = f->first; w != NULL; w = w->next)
+        if (w->blocker == h)
+            w->blocker = NULL;
     *h->s_prev = h->s_next;
     if (h->s_next != NULL)
         h->s_next->s_prev = h->s_prev;
@@ -198,6 +203,7 @@ struct lock_wait *locks_wait_add(struct locks *t, struct lock_file *f, struct lo
         s->waits->s_prev = &w->s_next;
     s->waits = w;
     s->nwaits++;
+    f->nwaits++;
     t->nwaits++;
     return w;
 }
@@ -217,6 +223,7 @@ void locks_wait_end(struct locks *t, struct lock_wait *w, int code)
     if (w->s_next != NULL)
         w->s_next->s_prev = w->s_prev;
     w->session->nwaits--;
+    f->nwaits--;
     t->nwaits--;
     locks_done_add(t, w->cookie, code);
     free(w);

@@ -37,7 +37,8 @@
 
 struct waiting { /* a request kept unanswered; the table's cookie */
     struct rpc_req *req;
-    int code; /* on the list of those to be answered */
+    int code;      /* on the list of those to be answered */
+    bool detached; /* its connection is gone, it has left the table */
     struct waiting *next, **prev;
 };
 struct tie { /* a session and the connection it came on last; NULL: gone */
@@ -100,7 +101,14 @@ static void waiting_unlist(struct waiting *w)
 
 static void refused(struct rpc_req *req, int code)
 {
-    rpc_fail(req, code, "%s", code == -ERR_TIMEOUT ? "still locked: ask again" : err_str(code));
+    if (code == -ENOLCK)
+        rpc_fail(req, code,
+                 "too many locks: a mount may hold %u and wait for %u, one file may have %u owners "
+                 "of locks and %u requests that wait",
+                 LOCKS_PER_SESSION, LOCKS_WAIT_PER_SESSION, LOCKS_OWNERS_PER_FILE,
+                 LOCKS_WAIT_PER_FILE);
+    else
+        rpc_fail(req, code, "%s", code == -ERR_TIMEOUT ? "still locked: ask again" : err_str(code));
 }
 
 /* Granted. mu not held: the fsm lock comes before it. */
@@ -471,6 +479,14 @@ static void session_closed(void *arg, uint64_t session)
     service_lock_forget(arg, session);
 }
 
+static bool is_of_conn(void *cookie, const void *conn)
+{
+    struct waiting *w = cookie;
+
+    w->detached = w->req->conn == conn;
+    return w->detached;
+}
+
 void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
 {
     struct service_locks *l = s->locks;
@@ -480,9 +496,10 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
         for (struct tie *t = l->ties[i]; t != NULL; t = t->next)
             if (t->conn == conn)
                 t->conn = NULL;
+    locks_detach(l->table, is_of_conn, conn, now);
     for (struct waiting *w = l->waiting, *next; w != NULL; w = next) {
         next = w->next;
-        if (w->req->conn != conn || !locks_detach(l->table, w, now))
+        if (!w->detached)
             continue; /* another's, or its answer is due: see leave() */
         waiting_unlist(w);
         rpc_fail(w->req, ERR_PEER_GONE, "its connection is gone");

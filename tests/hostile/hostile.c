@@ -20,6 +20,8 @@
 #define TIMEOUT_MS 20000u
 #define SESSIONS 2000u
 #define LOCKS 40u
+#define LOCK_SESSIONS 40u
+#define LOCK_OWNERS 100u /* of each of these sessions; and so many that wait, five times */
 #define JUNK ((1u << 20) - 4096u)
 
 static struct rpc_loop *loop;
@@ -215,6 +217,86 @@ static void junk_that_waits(struct rpc_conn *holder, uint64_t held_by)
     free(junk);
 }
 
+struct tally {
+    atomic_int under_way, refused;
+};
+
+static void count(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct tally *t = arg;
+
+    (void)rep;
+    (void)payload;
+    atomic_fetch_add(&t->refused, code == -ENOLCK);
+    atomic_fetch_sub(&t->under_way, 1);
+}
+
+static void lock(struct rpc_conn *c, struct tally *t, uint64_t session, uint64_t owner,
+                 uint32_t type, uint64_t at, bool wait)
+{
+    Replfs__LockReq q = REPLFS__LOCK_REQ__INIT;
+    Replfs__Lock l = REPLFS__LOCK__INIT;
+
+    l.ino = 1;
+    l.type = type;
+    l.owner = owner;
+    l.start = l.end = at;
+    q.session = session;
+    q.lock = &l;
+    q.wait = wait;
+    q.id = owner;
+    RPC_ENVELOPE(env, LOCK_REQ, lock_req, &q);
+    atomic_fetch_add(&t->under_way, 1);
+    rpc_call(c, &env, NULL, TIMEOUT_MS, count, t);
+}
+
+static void wait_until(const atomic_int *n, int most, int64_t deadline)
+{
+    while (atomic_load(n) > most && clock_mono() < deadline)
+        usleep(1000);
+}
+
+/* Many sessions, each with many owners of locks and requests that wait, all at one file: for each
+ * release everybody who waits looks at everybody who holds something. Beside it a getattr. */
+static void locks_of_one_file(struct rpc_conn *beside, uint64_t session)
+{
+    static struct tally holds, waits, frees;
+    struct rpc_conn *c = dial();
+    uint64_t s[LOCK_SESSIONS];
+    unsigned owners = LOCK_SESSIONS * LOCK_OWNERS, waiting = owners * 5;
+    double slowest = 0;
+    int64_t t0 = clock_mono();
+
+    for (unsigned i = 0; i < LOCK_SESSIONS; i++)
+        if (open_session(c, &s[i]) != 0)
+            exit(2);
+    for (unsigned i = 0; i < owners; i++)
+        lock(c, &holds, s[i % LOCK_SESSIONS], 1 + i, 0, 1000 + i, false);
+    wait_until(&holds.under_way, 0, t0 + TIMEOUT_MS * NSEC_PER_MSEC);
+    for (unsigned i = 0; i < waiting; i++) /* for what the last of them has */
+        lock(c, &waits, s[i % LOCK_SESSIONS], 100000 + i, 1, 1000 + owners - 1, true);
+    double setup = seconds_since(t0);
+    t0 = clock_mono();
+    for (unsigned i = 0; i < 20 * scale; i++)
+        lock(c, &frees, s[i % LOCK_SESSIONS], 1 + i, 2, 1000 + i, false);
+    while (atomic_load(&frees.under_way) > 0 && seconds_since(t0) < 60) {
+        int64_t t1 = clock_mono();
+        int rc = stat_root(beside, session);
+        double took = rc == 0 ? seconds_since(t1) : 1000;
+        slowest = took > slowest ? took : slowest;
+        usleep(1000);
+    }
+    double took = seconds_since(t0);
+    verdict(took < 3 && slowest < 1, "waiting locks of one file",
+            "%u owners, %d of %u that wait refused (%.1f s); %u releases in %.2f s, the slowest "
+            "getattr "
+            "beside them %.3f s",
+            owners, atomic_load(&waits.refused), waiting, setup, 20 * scale, took, slowest);
+    rpc_conn_close(c); /* ends those that wait */
+    wait_until(&waits.under_way, 0, clock_mono() + TIMEOUT_MS * NSEC_PER_MSEC);
+    rpc_conn_unref(c);
+}
+
 int main(int argc, char **argv)
 {
     struct rpc_config cfg = {.role = RPC_ROLE_CLIENT, .name = "hostile", .threads = 1};
@@ -236,6 +318,7 @@ int main(int argc, char **argv)
         return 2;
     goal_of_death(c, session);
     junk_that_waits(c, session);
+    locks_of_one_file(c, session);
     many_sessions();
     verdict(stat_root(c, session) == 0, "metad afterwards", "answers, %ld KiB", rss_kib());
     rpc_conn_unref(c);
