@@ -166,11 +166,16 @@ struct fsm_quota {
     uint64_t ino;                   /* root of the tree */
     uint64_t max_bytes, max_inodes; /* 0: no limit */
     uint64_t bytes, inodes;         /* in use */
+    uint64_t attrs;                 /* bytes of extended attributes; they count, with bytes */
     unsigned outer;                 /* realm of the tree around it, 0: none */
 };
 unsigned fsm_quota_realm(struct fsm *f, uint64_t ino);  /* what ino is charged to, 0: nothing */
 unsigned fsm_quota_next(struct fsm *f, unsigned after); /* the next realm in use, 0: no more */
 bool fsm_quota_get(struct fsm *f, unsigned realm, struct fsm_quota *out);
+bool fsm_has_quotas(const struct fsm *f); /* or had some since the start; no lock needed */
+/* Whether the attributes that the command adds (XattrOp, or a default ACL that CreateOp inherits) are
+ * more than a quota has room for: 0 or -EDQUOT. For the leader, before the command is logged. */
+int fsm_quota_attrs_fit(struct fsm *f, const Replfs__MetaOp *op);
 /* Of the replicated state: equal states, equal digests. Walks everything. */
 uint64_t fsm_digest(struct fsm *f);
 uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/mix.h"
+#include <stdatomic.h>
+
 #include "fsm.h"
 #include "fsm_slab.h"
 #include "fsm_table.h"
@@ -115,6 +117,7 @@ struct fsm_realm {
     uint64_t ino;                   /* the tree's root; 0: the number is free */
     uint64_t max_bytes, max_inodes; /* 0: no limit */
     uint64_t bytes, inodes;         /* in use, with what is charged to realms inside */
+    uint64_t attrs;                 /* bytes of extended attributes, likewise */
     uint16_t parent;                /* the realm around it, 0: none */
 };
 
@@ -155,7 +158,7 @@ struct fsm {
     struct fsm_member *members;
     uint32_t nmembers, members_cap;
     struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
-    uint32_t nrealms;
+    atomic_uint nrealms;      /* any: read without the lock, too */
     struct fsm_past past;
     uint64_t applied, change, chunk_upto, ino_upto;
     struct fsm_counts n;
@@ -279,6 +282,12 @@ void fsm_xattr_drop_all(struct fsm *f, struct fsm_inode *i);
 /* From a checkpoint. 0, -EEXIST, or -EINVAL for what could not have been set. */
 int fsm_xattr_load(struct fsm *f, uint32_t h, const uint8_t *name, size_t name_len,
                    const uint8_t *value, size_t len);
+/* Bytes that the operation would add to the inode *i, or to a new one in directory *i; 0: none, *i is
+ * not set. */
+uint64_t fsm_xattr_more(struct fsm *f, const Replfs__XattrOp *op, const struct fsm_inode **i);
+uint64_t fsm_xattr_inherit_more(struct fsm *f, const Replfs__CreateOp *op,
+                                const struct fsm_inode **i);
+uint32_t fsm_xattr_bytes(const struct fsm *f, const struct fsm_inode *i); /* names and values */
 void fsm_xattr_fini(struct fsm *f);
 
 /* ---- fsm_clone.c ---- */
@@ -298,6 +307,13 @@ static inline void fsm_charge(struct fsm *f, const struct fsm_inode *i, int64_t 
 {
     if (i->realm)
         fsm_realm_charge(f, i->realm, bytes, inodes);
+}
+void fsm_realm_charge_attrs(struct fsm *f, unsigned realm, int64_t bytes);
+/* The same for its attributes' bytes. No command asks whether they fit: see fsm_quota.c. */
+static inline void fsm_charge_attrs(struct fsm *f, const struct fsm_inode *i, int64_t bytes)
+{
+    if (i->realm)
+        fsm_realm_charge_attrs(f, i->realm, bytes);
 }
 /* 0, or -EDQUOT when the realm of i (a file, or the directory that gets something new) has no room
  * for so much more. Asking for nothing is always granted. */

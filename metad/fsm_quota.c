@@ -6,6 +6,13 @@
  * and to all around it, and each must have room. Charged are bytes covered by extents (as st_blocks
  * shows; reserved ones included, holes not) and one inode each, the quota root included.
  *
+ * Names and values of extended attributes are charged too, but apart (realm.attrs), and no command is
+ * refused for them when it is applied: logs of versions that did not count them hold commands that
+ * were acknowledged, and must lead to the same state. So it is the leader that looks, before the
+ * command is logged (fsm_quota_attrs_fit): setting attributes and inheriting ACLs need room for data
+ * and attributes together. What was on its way meanwhile may go past the limit by a little, and a
+ * rename into the tree by what it brings; clients are told what both have left (quota_left).
+ *
  * Invariants: a named directory's realm is its own when it is a quota root, else its parent's; so
  * a realm's parent is the realm of the directory that holds its root. realm.bytes and .inodes are
  * the sums over the inodes of the realm and of those inside it. A file's realm is in general that
@@ -46,6 +53,15 @@ void fsm_realm_charge(struct fsm *f, unsigned realm, int64_t bytes, int64_t inod
         assert(inodes >= 0 || r->inodes >= -(uint64_t)inodes);
         r->bytes += (uint64_t)bytes;
         r->inodes += (uint64_t)inodes;
+    }
+}
+
+void fsm_realm_charge_attrs(struct fsm *f, unsigned realm, int64_t bytes)
+{
+    for (; realm; realm = f->realms[realm].parent) {
+        struct fsm_realm *r = &f->realms[realm];
+        assert(bytes >= 0 || r->attrs >= -(uint64_t)bytes);
+        r->attrs += (uint64_t)bytes;
     }
 }
 
@@ -143,9 +159,13 @@ struct shift {
 
 static void shift_inode(struct fsm *f, struct fsm_inode *i, unsigned to)
 {
-    fsm_charge(f, i, -(int64_t)bytes_of(i), -1);
+    int64_t bytes = (int64_t)bytes_of(i), attrs = fsm_xattr_bytes(f, i);
+
+    fsm_charge(f, i, -bytes, -1);
+    fsm_charge_attrs(f, i, -attrs);
     i->realm = to & FSM_REALM_MAX;
-    fsm_charge(f, i, (int64_t)bytes_of(i), 1);
+    fsm_charge(f, i, bytes, 1);
+    fsm_charge_attrs(f, i, attrs);
 }
 
 static void shift_realm(struct fsm *f, unsigned realm, unsigned to)
@@ -153,8 +173,10 @@ static void shift_realm(struct fsm *f, unsigned realm, unsigned to)
     struct fsm_realm *r = &f->realms[realm];
 
     fsm_realm_charge(f, r->parent, -(int64_t)r->bytes, -(int64_t)r->inodes);
+    fsm_realm_charge_attrs(f, r->parent, -(int64_t)r->attrs);
     r->parent = (uint16_t)to;
     fsm_realm_charge(f, r->parent, (int64_t)r->bytes, (int64_t)r->inodes);
+    fsm_realm_charge_attrs(f, r->parent, (int64_t)r->attrs);
 }
 
 /* A file with several names is met several times, and shifted once. */
@@ -216,7 +238,7 @@ static void realm_drop(struct fsm *f, uint32_t h)
     for (o = 1; r->inodes && o <= f->inodes.used; o++)
         if (fsm_inode_at(f, o)->ino)
             shift_one(&s, o);
-    assert(!r->inodes && !r->bytes);
+    assert(!r->inodes && !r->bytes && !r->attrs);
     *r = (struct fsm_realm){0};
 }
 
@@ -410,7 +432,7 @@ void fsm_quota_attr(const struct fsm *f, const struct fsm_inode *i, Replfs__Attr
     out->quota_left = UINT64_MAX;
     for (unsigned realm = i->realm; realm; realm = f->realms[realm].parent) {
         const struct fsm_realm *r = &f->realms[realm];
-        uint64_t left = above(r->max_bytes, r->bytes);
+        uint64_t left = above(r->max_bytes, r->bytes + r->attrs);
         if (r->max_bytes && left < out->quota_left)
             out->quota_left = left;
     }
@@ -435,8 +457,38 @@ bool fsm_quota_get(struct fsm *f, unsigned realm, struct fsm_quota *out)
     if (!realm || realm >= f->nrealms || !f->realms[realm].ino)
         return false;
     const struct fsm_realm *r = &f->realms[realm];
-    *out = (struct fsm_quota){r->ino, r->max_bytes, r->max_inodes, r->bytes, r->inodes, r->parent};
+    *out = (struct fsm_quota){.ino = r->ino,
+                              .max_bytes = r->max_bytes,
+                              .max_inodes = r->max_inodes,
+                              .bytes = r->bytes,
+                              .inodes = r->inodes,
+                              .attrs = r->attrs,
+                              .outer = r->parent};
     return true;
+}
+
+bool fsm_has_quotas(const struct fsm *f)
+{
+    return f->nrealms > 0;
+}
+
+int fsm_quota_attrs_fit(struct fsm *f, const Replfs__MetaOp *op)
+{
+    const struct fsm_inode *i = NULL;
+    uint64_t more = 0;
+
+    if (op->op_case == REPLFS__META_OP__OP_XATTR)
+        more = fsm_xattr_more(f, op->xattr, &i);
+    else if (op->op_case == REPLFS__META_OP__OP_CREATE)
+        more = fsm_xattr_inherit_more(f, op->create, &i);
+    if (!more)
+        return 0;
+    for (unsigned realm = i->realm; realm; realm = f->realms[realm].parent) {
+        const struct fsm_realm *r = &f->realms[realm];
+        if (!fits(r->bytes + r->attrs, more, r->max_bytes))
+            return -EDQUOT;
+    }
+    return 0;
 }
 
 /* ---- loading ---- */
@@ -487,7 +539,10 @@ const char *fsm_quota_finish(struct fsm *f)
             r->parent = fsm_inode_at(f, i->u.dir.parent)->realm;
     }
     for (uint32_t h = 1; h <= f->inodes.used; h++)
-        if (fsm_inode_at(f, h)->ino)
-            fsm_charge(f, fsm_inode_at(f, h), (int64_t)bytes_of(fsm_inode_at(f, h)), 1);
+        if (fsm_inode_at(f, h)->ino) {
+            const struct fsm_inode *i = fsm_inode_at(f, h);
+            fsm_charge(f, i, (int64_t)bytes_of(i), 1);
+            fsm_charge_attrs(f, i, fsm_xattr_bytes(f, i));
+        }
     return NULL;
 }

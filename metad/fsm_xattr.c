@@ -94,10 +94,17 @@ static void set_free(struct fsm *f, struct fsm_xset *s)
     free(s->v);
 }
 
+uint32_t fsm_xattr_bytes(const struct fsm *f, const struct fsm_inode *i)
+{
+    const struct fsm_xset *s = set_of(f, i);
+    return s ? s->names + s->values : 0;
+}
+
 void fsm_xattr_drop_all(struct fsm *f, struct fsm_inode *i)
 {
     if (!(i->flags & FSM_INODE_XATTR))
         return;
+    fsm_charge_attrs(f, i, -(int64_t)fsm_xattr_bytes(f, i));
     uint32_t h = set_find(f, i->ino);
     assert(h);
     set_free(f, fsm_xset_at(f, h));
@@ -160,9 +167,9 @@ static int room_for(const struct fsm_xset *s, struct name name, size_t len)
     return values > FSM_XATTR_SIZE_MAX || names > FSM_XATTR_LIST_MAX ? -ENOSPC : 0;
 }
 
-/* Sets or replaces; limits were checked. */
-static void put(struct fsm *f, struct fsm_inode *i, struct name name, const uint8_t *value,
-                size_t len)
+/* Sets or replaces; limits were checked. Charged to nobody. */
+static void store(struct fsm *f, struct fsm_inode *i, struct name name, const uint8_t *value,
+                  size_t len)
 {
     struct fsm_xset *s = set_make(f, i);
     uint32_t p = attr_pos(s, name);
@@ -190,6 +197,15 @@ static void put(struct fsm *f, struct fsm_inode *i, struct name name, const uint
     f->heap += attr_bytes(a);
 }
 
+static void put(struct fsm *f, struct fsm_inode *i, struct name name, const uint8_t *value,
+                size_t len)
+{
+    int64_t before = fsm_xattr_bytes(f, i);
+
+    store(f, i, name, value, len);
+    fsm_charge_attrs(f, i, fsm_xattr_bytes(f, i) - before);
+}
+
 /* False when there is none of that name. */
 static bool drop(struct fsm *f, struct fsm_inode *i, struct name name)
 {
@@ -203,6 +219,7 @@ static bool drop(struct fsm *f, struct fsm_inode *i, struct name name)
         return true;
     }
     struct fsm_xattr *a = s->v[p];
+    fsm_charge_attrs(f, i, -(int64_t)(a->len + a->name_len + 1u));
     s->values -= a->len;
     s->names -= a->name_len + 1u;
     f->heap -= attr_bytes(a) + sizeof *s->v;
@@ -332,6 +349,34 @@ int fsm_op_xattr(struct fsm *f, const Replfs__XattrOp *op, struct fsm_result *re
     return r;
 }
 
+uint64_t fsm_xattr_more(struct fsm *f, const Replfs__XattrOp *op, const struct fsm_inode **i)
+{
+    struct name name = {op->name.data, op->name.len};
+    uint32_t h = fsm_inode_find(f, op->ino);
+
+    if (!h || op->remove)
+        return 0;
+    *i = fsm_inode_at(f, h);
+    const struct fsm_xattr *old = attr_find(set_of(f, *i), name);
+    if (!old)
+        return name.n + 1 + op->value.len;
+    return op->value.len > old->len ? op->value.len - old->len : 0;
+}
+
+uint64_t fsm_xattr_inherit_more(struct fsm *f, const Replfs__CreateOp *op,
+                                const struct fsm_inode **i)
+{
+    int code;
+    uint32_t type = op->mode & S_IFMT, dir = fsm_dir_find(f, op->parent, &code);
+
+    if (!dir || type == S_IFLNK ||
+        (!op->tmpfile && fsm_dentry_find(f, dir, op->name.data, op->name.len)))
+        return 0; /* the last: it is there, or this is the same request once more */
+    *i = fsm_inode_at(f, dir);
+    const struct fsm_xattr *a = attr_find(set_of(f, *i), NAME(ACL_DEFAULT));
+    return a ? (a->len + sizeof ACL_DEFAULT) * (type == S_IFDIR ? 2 : 1) : 0;
+}
+
 /* ---- ACLs of other operations ---- */
 
 void fsm_xattr_chmod(struct fsm *f, struct fsm_inode *i)
@@ -424,6 +469,6 @@ int fsm_xattr_load(struct fsm *f, uint32_t h, const uint8_t *name, size_t name_l
         return -EINVAL;
     if (is_name(n, NAME(ACL_ACCESS)) && posix_acl_to_mode(value, len, &mode))
         return -EINVAL;
-    put(f, i, n, value, len);
+    store(f, i, n, value, len); /* quotas are charged in the end */
     return 0;
 }

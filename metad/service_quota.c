@@ -32,7 +32,8 @@ void service_quota_space(struct service *s, uint64_t ino, Replfs__StatfsReply *r
 
     for (unsigned r = fsm_quota_realm(s->cfg.fsm, ino); fsm_quota_get(s->cfg.fsm, r, &q);
          r = q.outer) {
-        uint64_t bytes = left_of(q.max_bytes, q.bytes), inodes = left_of(q.max_inodes, q.inodes);
+        uint64_t bytes = left_of(q.max_bytes, q.bytes + q.attrs),
+                 inodes = left_of(q.max_inodes, q.inodes);
         if (q.max_bytes && q.max_bytes < rep->total)
             rep->total = q.max_bytes;
         if (q.max_bytes && bytes < rep->free)
@@ -89,7 +90,7 @@ static void put_quota(struct quotas *l, unsigned realm, const struct fsm_quota *
     q->ino = from->ino;
     q->max_bytes = from->max_bytes;
     q->max_inodes = from->max_inodes;
-    q->bytes = from->bytes;
+    q->bytes = from->bytes + from->attrs;
     q->inodes = from->inodes;
     q->realm = realm;
     l->bytes += QUOTA_BYTES + put_path(l, from->ino, q);

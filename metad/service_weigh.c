@@ -5,6 +5,7 @@
  *
  *   SetGoal of very many inodes, or of one twice           EINVAL  replfsctl asks for less at a time
  *   rename of a large tree from one quota to another       EXDEV   mv copies
+ *   attributes that a quota has no room for                EDQUOT  (apply does not ask: fsm_quota.c)
  *   commit of a copy over very many extents                EINVAL  the copy is given up
  *
  * What is not bounded here: setting or removing a quota walks its tree (root only, once each).
@@ -69,6 +70,14 @@ int service_weigh(struct service *s, const Replfs__MetaOp *op)
         is_long = fsm_move_is_long(s->cfg.fsm, op->rename, MOVE_INODES);
         fsm_unlock(s->cfg.fsm);
         return is_long ? EXDEV : 0;
+    case REPLFS__META_OP__OP_XATTR:
+    case REPLFS__META_OP__OP_CREATE:
+        if (!fsm_has_quotas(s->cfg.fsm))
+            return 0;
+        fsm_rdlock(s->cfg.fsm);
+        int rv = fsm_quota_attrs_fit(s->cfg.fsm, op);
+        fsm_unlock(s->cfg.fsm);
+        return -rv;
     default:
         return 0;
     }

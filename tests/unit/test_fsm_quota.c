@@ -64,6 +64,80 @@ static uint64_t left(struct rig *r, uint64_t ino)
 
 /* ---- rules ---- */
 
+static int fits(struct rig *r, uint64_t ino, const char *name, size_t len)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__XattrOp x = REPLFS__XATTR_OP__INIT;
+
+    x.ino = ino;
+    x.name = rig_bytes(name);
+    x.value.len = len;
+    op.op_case = REPLFS__META_OP__OP_XATTR;
+    op.xattr = &x;
+    return fsm_quota_attrs_fit(r->f, &op);
+}
+
+static int create_fits(struct rig *r, uint64_t dir, const char *name, uint32_t mode)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+
+    c.parent = dir;
+    c.name = rig_bytes(name);
+    c.mode = mode;
+    op.op_case = REPLFS__META_OP__OP_CREATE;
+    op.create = &c;
+    return fsm_quota_attrs_fit(r->f, &op);
+}
+
+/* Names and values count with the bytes; whether they fit is asked before a command is logged, and
+ * never when it is applied. */
+static void test_attrs(void **state)
+{
+    static const uint8_t value[20000],
+        acl[] = {2, 0, 0,   0,   1,   0,   6,  0, 255, 255, 255, 255, 2,   0,  4,
+                 0, 1, 0,   0,   0,   4,   0,  4, 0,   255, 255, 255, 255, 16, 0,
+                 4, 0, 255, 255, 255, 255, 32, 0, 0,   0,   255, 255, 255, 255};
+    struct rig *r = *state;
+    uint64_t d = make(r, 1, "d", DIR_MODE), f = make(r, d, "f", REG_MODE);
+
+    assert_false(fsm_has_quotas(r->f));
+    assert_int_equal(fits(r, f, "user.x", 60000), 0);
+    assert_int_equal(rig_setxattr(r, f, "user.x", value, 993, 0), 0); /* before: counted as well */
+    assert_int_equal(set(r, d, 10000, 0), 0);
+    assert_true(fsm_has_quotas(r->f));
+    assert_int_equal(of(r, d).attrs, 1000);
+    assert_int_equal(left(r, f), 9000);
+    assert_int_equal(fits(r, f, "user.y", 8993), 0);
+    assert_int_equal(fits(r, f, "user.y", 8994), -EDQUOT);
+    assert_int_equal(fits(r, f, "user.x", 9993), 0); /* takes the place of the other */
+    assert_int_equal(fits(r, f, "user.x", 9994), -EDQUOT);
+    assert_int_equal(fill(r, f, 0, BLK), 0);
+    assert_int_equal(fits(r, f, "user.y", 8993), -EDQUOT);
+    expect_use(r, d, BLK, 2);
+    /* what is in a log is done all the same, and others' data has the limit that it had */
+    assert_int_equal(rig_setxattr(r, f, "user.y", value, sizeof value, 0), 0);
+    assert_int_equal(fill(r, f, BLK, BLK), 0);
+    assert_int_equal(of(r, d).attrs, 1000 + 7 + sizeof value);
+    assert_int_equal(left(r, f), 0);
+    assert_int_equal(rig_rmxattr(r, f, "user.y"), 0);
+    assert_int_equal(of(r, d).attrs, 1000);
+    /* inherited ACLs */
+    assert_int_equal(create_fits(r, d, "new", REG_MODE), 0);
+    assert_int_equal(rig_setxattr(r, d, "system.posix_acl_default", acl, sizeof acl, 0), 0);
+    assert_int_equal(create_fits(r, d, "new", REG_MODE), 0);
+    assert_int_equal(set(r, d, 9300, 0), 0);
+    assert_int_equal(create_fits(r, d, "new", REG_MODE), -EDQUOT);
+    assert_int_equal(create_fits(r, d, "new", S_IFLNK), 0);
+    assert_int_equal(create_fits(r, d, "f", REG_MODE), 0); /* EEXIST, or once more */
+    /* it goes with the inode, or with the quota */
+    assert_int_equal(rig_unlink(r, d, "f", false), 0);
+    assert_int_equal(rig_reap(r, f), 0);
+    assert_int_equal(of(r, d).attrs, 25 + sizeof acl);
+    assert_int_equal(rig_rmxattr(r, d, "system.posix_acl_default"), 0);
+    assert_int_equal(of(r, d).attrs, 0);
+}
+
 static void test_set(void **state)
 {
     struct rig *r = *state;
@@ -455,6 +529,20 @@ static void read_book(struct rig *r, struct book *b)
 }
 
 /* Every sum from scratch, every directory's realm from its place. */
+static const char *const attr_names[] = {"user.a", "user.bb", "security.c"};
+
+static uint64_t attr_bytes(struct rig *r, uint64_t ino)
+{
+    const uint8_t *value;
+    uint64_t bytes = 0;
+
+    for (unsigned k = 0; k < 3; k++) {
+        int n = rig_getxattr(r, ino, attr_names[k], &value);
+        bytes += n >= 0 ? strlen(attr_names[k]) + 1 + (unsigned)n : 0;
+    }
+    return bytes;
+}
+
 static void recount(struct world *w, struct rig *r)
 {
     struct book want, got;
@@ -462,7 +550,7 @@ static void recount(struct world *w, struct rig *r)
     read_book(r, &got);
     want = got;
     for (unsigned k = 0; k < 64; k++)
-        want.q[k].bytes = want.q[k].inodes = 0;
+        want.q[k].bytes = want.q[k].inodes = want.q[k].attrs = 0;
     for (unsigned k = 0; k < w->n; k++) {
         Replfs__Attr a = rig_attr(r, w->ino[k]);
         if (!a.ino)
@@ -476,9 +564,22 @@ static void recount(struct world *w, struct rig *r)
         for (; realm; realm = got.q[realm].outer) {
             want.q[realm].bytes += a.allocated;
             want.q[realm].inodes++;
+            want.q[realm].attrs += attr_bytes(r, a.ino);
         }
     }
     assert_memory_equal(&want, &got, sizeof got);
+}
+
+/* No limit keeps a logged command from being applied: those of old logs were not counted. */
+static void do_attr(struct world *w, struct rig *r)
+{
+    uint64_t ino = pick(w, r, rnd(w, 2));
+    const char *name = attr_names[rnd(w, 3)];
+
+    if (rnd(w, 3) == 0)
+        rig_rmxattr(r, ino, name);
+    else
+        assert_int_not_equal(rig_setxattr(r, ino, name, w, rnd(w, 300), 0), EDQUOT);
 }
 
 static void do_create(struct world *w, struct rig *r)
@@ -573,7 +674,7 @@ static void step(struct world *w, struct rig *r)
 {
     static void (*const ops[])(struct world *, struct rig *) = {
         do_create, do_create, do_create, do_commit, do_commit, do_commit,
-        do_rename, do_rename, do_range,  do_other,  do_other};
+        do_rename, do_rename, do_range,  do_other,  do_other,  do_attr};
     struct book was, is;
 
     r->now += 10;
@@ -665,6 +766,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {RULE(test_set),
                                        RULE(test_bytes),
+                                       RULE(test_attrs),
                                        RULE(test_nested),
                                        RULE(test_rename),
                                        RULE(test_removed),
