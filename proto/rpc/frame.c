@@ -3,6 +3,9 @@
  * checksums of its own), and an envelope is unpacked into an arena of bounded size, so that a small
  * message full of empty submessages cannot ask for gigabytes.
  *
+ * Fields that we do not know are kept by the unpacker, at ten times their size on the wire. Newer
+ * peers may send some; a message with more than UNKNOWN_MAX bytes of them is refused.
+ *
  * The arena makes unpacking cheap too: a handful of mallocs per message whatever its shape, freed
  * together. Pure; any thread. */
 #include "rpc/frame.h"
@@ -138,6 +141,44 @@ static void arena_free(struct arena *a)
     free(a);
 }
 
+/* ---- unknown fields ---- */
+
+#define UNKNOWN_MAX 4096u
+
+static bool has_junk(const ProtobufCMessage *m, size_t *bytes);
+
+static bool field_has_junk(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *d,
+                           size_t *bytes)
+{
+    const char *at = (const char *)m + d->offset,
+               *quantifier = (const char *)m + d->quantifier_offset;
+
+    if (d->label == PROTOBUF_C_LABEL_REPEATED) {
+        size_t n = *(const size_t *)(const void *)quantifier;
+        ProtobufCMessage *const *list = *(ProtobufCMessage *const *const *)(const void *)at;
+        for (size_t i = 0; i < n; i++)
+            if (has_junk(list[i], bytes))
+                return true;
+        return false;
+    }
+    if ((d->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) &&
+        *(const uint32_t *)(const void *)quantifier != d->id)
+        return false;
+    const ProtobufCMessage *sub = *(const ProtobufCMessage *const *)(const void *)at;
+    return sub && has_junk(sub, bytes);
+}
+
+/* Adds the bytes of m's unknown fields, and of those inside; true when they become too many. */
+static bool has_junk(const ProtobufCMessage *m, size_t *bytes)
+{
+    for (unsigned i = 0; i < m->n_unknown_fields && *bytes <= UNKNOWN_MAX; i++)
+        *bytes += 1 + m->unknown_fields[i].len;
+    for (unsigned i = 0; i < m->descriptor->n_fields && *bytes <= UNKNOWN_MAX; i++)
+        if (m->descriptor->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
+            field_has_junk(m, &m->descriptor->fields[i], bytes);
+    return *bytes > UNKNOWN_MAX;
+}
+
 int message_unpack(struct message *m, const uint8_t *data, size_t len)
 {
     m->env = NULL;
@@ -146,7 +187,8 @@ int message_unpack(struct message *m, const uint8_t *data, size_t len)
         return -ERR_PROTOCOL;
     ProtobufCAllocator alloc = {arena_alloc, arena_forget, m->arena};
     m->env = replfs__envelope__unpack(&alloc, len, data);
-    if (!m->env) {
+    size_t junk = 0;
+    if (!m->env || (len > UNKNOWN_MAX && has_junk(&m->env->base, &junk))) {
         message_free(m);
         return -ERR_PROTOCOL;
     }
