@@ -1,8 +1,8 @@
 /* chunkd: puts the parts of the daemon together and takes them apart in the right order.
  *
  * Start: disks (identity, recovery), rpc loop, service, listener, heartbeat. Stop: heartbeat first
- * (metad sends no more orders), then peers (nobody waits for other chunkds any more), service (all
- * requests are answered), loop (no callback runs any more), and last the stores, which sync. What
+ * (metad sends no more orders), then registry and peers (nobody waits for other chunkds any more),
+ * service (all requests are answered), loop (no callback runs any more), and last the stores, which sync. What
  * the loop's callbacks may still touch is freed only after the loop.
  *
  * Thread context: start and stop on one thread, not a loop thread. */
@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "heartbeat.h"
 #include "peers.h"
+#include "registry.h"
 #include "service.h"
 
 #define LOG_MODULE "chunkd"
@@ -25,6 +26,7 @@ struct chunkd {
     struct disks *disks;
     struct rpc_loop *loop;
     struct peers *peers;
+    struct registry *registry;
     struct service *service;
     struct heartbeat *heartbeat;
     char cluster[40];
@@ -60,10 +62,12 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         rc = rpc_loop_new(&rpc, &c->loop);
     if (rc == 0)
         rc = peers_new(c->loop, &c->peers);
+    c->registry = registry_new();
     struct serve_config sc = {
         .loop = c->loop,
         .disks = c->disks,
         .peers = c->peers,
+        .registry = c->registry,
         .ndisks = cfg->disks.ndirs,
     };
     if (rc == 0)
@@ -77,6 +81,7 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         .loop = c->loop,
         .service = c->service,
         .disks = c->disks,
+        .registry = c->registry,
         .metas = cfg->metas,
         .nmetas = cfg->nmetas,
         .host_id = cfg->host_id,
@@ -102,6 +107,8 @@ void chunkd_stop(struct chunkd *c)
         return;
     if (c->heartbeat)
         heartbeat_stop(c->heartbeat);
+    if (c->registry)
+        registry_close(c->registry);
     if (c->peers)
         peers_close(c->peers);
     if (c->service)
@@ -110,6 +117,7 @@ void chunkd_stop(struct chunkd *c)
     heartbeat_free(c->heartbeat);
     serve_free(c->service);
     peers_free(c->peers);
+    registry_free(c->registry);
     disks_free(c->disks);
     free(c);
 }

@@ -4,8 +4,12 @@
  * buffer; the answer is sent when both have ended. States of an append: two parts (store, chain)
  * pending, the last one to end answers. Without a chain the second part does not exist.
  *
+ * Where the next hop is, metad has said (registry.h). While it is being asked the chain's part waits,
+ * and with it what comes later on the same connection.
+ *
  * Invariant: appends of one connection reach the store and the next hop in the order they arrived,
- * since both are started here, on the connection's one loop thread, and neither call blocks.
+ * since both are started here, on the connection's one loop thread, and neither call blocks; what waits
+ * for the registry is started by it in that order.
  *
  * Failure modes: an own failure answers with its own code and this chunkd's id. A failure below
  * answers ERR_CHAIN with the deepest chunkd known to have failed: the one a hop below named, else
@@ -13,11 +17,13 @@
  * some copies have stored nevertheless do no harm: they are never committed. Deadlines shrink on
  * the way down, so that the hop next to a hanging one reports it, before those above give up.
  *
- * Thread context: starts on a loop thread, ends on the store's writer thread or a loop thread. */
+ * Thread context: starts on a loop thread (what waited, on the heartbeat's), ends on the store's writer
+ * thread or a loop thread. */
 #include "forward.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +44,7 @@ struct append_op {
     uint32_t below[FORWARD_MAX_HOPS];
     uint64_t below_registrations[FORWARD_MAX_HOPS];
     size_t nbelow; /* chunkds below that have the bytes */
+    struct registry_wait next_hop;
 };
 
 static void answer(struct append_op *op)
@@ -147,12 +154,13 @@ static int find_disk(struct service *s, const Replfs__AppendReq *in, struct disk
     return *disk ? 0 : -ERR_NO_CHUNK;
 }
 
-static void forward_down(struct append_op *op)
+/* code: whether addr is that of the next hop, or why not. */
+static void send_down(struct append_op *op, int code, const char *addr)
 {
     const struct rpc_req *req = op->req;
     const Replfs__AppendReq *in = req->env->append_req;
     struct rpc_conn *conn = NULL;
-    int rc = peers_get(serve_peers(op->s), in->chain[0]->addr, &conn);
+    int rc = code ? code : peers_get(serve_peers(op->s), addr, &conn);
     if (rc != 0) {
         chain_part_done(op, rc, NULL, NULL);
         return;
@@ -165,6 +173,22 @@ static void forward_down(struct append_op *op)
     env.trace = req->trace;
     rpc_call(conn, &env, buf_ref(req->payload), timeout ? timeout : 1, chain_part_done, op);
     rpc_conn_unref(conn);
+}
+
+static void hop_found(struct registry_wait *w, int code, const char *addr)
+{
+    send_down((struct append_op *)((char *)w - offsetof(struct append_op, next_hop)), code, addr);
+}
+
+static void forward_down(struct append_op *op)
+{
+    const Replfs__ChainHop *hop = op->req->env->append_req->chain[0];
+    char addr[REGISTRY_ADDR] = "";
+    op->next_hop =
+        (struct registry_wait){.done = hop_found, .line = op->req->conn, .chunkd = hop->chunkd};
+    int rc = registry_find(serve_registry(op->s), &op->next_hop, hop->addr, addr);
+    if (rc != REGISTRY_LATER)
+        send_down(op, rc, addr);
 }
 
 void forward_append(struct service *s, struct rpc_req *req)

@@ -11,10 +11,14 @@
  * sent again with the chunks' state of then; repeating a record does no harm. A full report carries
  * everything, so it empties the batch. While one is under way heartbeats carry no changes.
  *
+ * A heartbeat also tells where other chunkds are (registry.h). When somebody waits for that, the next
+ * one is sent at once, but not more often than every HURRY_MS.
+ *
  * Failure modes: ERR_WRONG_CLUSTER at registration, or a data directory that cannot take its
  * identity, is for the operator: fatal(). Everything else is tried again for ever.
  *
- * Locks: mu guards stopping and wakes the thread; nothing is called while it is held. */
+ * Locks: mu guards stopping and wakes the thread; nothing is called while it is held. The registry's is
+ * taken before it. */
 #include "heartbeat.h"
 
 #include <errno.h>
@@ -35,6 +39,7 @@
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
 #define CALL_MS 5000u /* a metad that does not answer in time is lost */
+#define HURRY_MS 20u  /* between heartbeats that the registry asks for */
 #define BACKOFF_MIN_MS 200u
 #define BACKOFF_MAX_MS 2000u
 
@@ -48,6 +53,7 @@ struct heartbeat {
     pthread_cond_t wake;
     bool stopping;         /* mu */
     bool conn_lost;        /* mu: the connection closed, do not wait for the next beat */
+    bool hurry;            /* mu: somebody wants to know where a chunkd is */
     struct rpc_conn *conn; /* mu for change; the thread reads it freely */
     /* the thread's own */
     char leader[128]; /* hint: try this one first; "" none */
@@ -68,14 +74,28 @@ static bool stopping(struct heartbeat *h)
     return h->stopping;
 }
 
-/* Until the time has passed, the connection is lost (when `beating`) or the daemon stops. */
-static void pause_until(struct heartbeat *h, int64_t when, bool beating)
+/* What else than the time ends a pause, and the stop of the daemon. */
+enum { PAUSE_PLAIN, PAUSE_BEAT, PAUSE_HURRY }; /* nothing; a lost connection; also a question */
+
+static void pause_until(struct heartbeat *h, int64_t when, int kind)
 {
     struct timespec ts = {when / NSEC_PER_SEC, when % NSEC_PER_SEC};
     LOCK_SCOPE(&h->mu);
-    while (!h->stopping && !(beating && h->conn_lost))
+    while (!h->stopping && !(kind != PAUSE_PLAIN && h->conn_lost) &&
+           !(kind == PAUSE_HURRY && h->hurry))
         if (pthread_cond_timedwait(&h->wake, &h->mu, &ts) == ETIMEDOUT)
             break;
+    if (kind == PAUSE_HURRY)
+        h->hurry = false;
+}
+
+/* The registry wants to know something. Any thread. */
+static void on_ask(void *arg)
+{
+    struct heartbeat *h = arg;
+    LOCK_SCOPE(&h->mu);
+    h->hurry = true;
+    pthread_cond_signal(&h->wake);
 }
 
 static void on_closed(void *arg, struct rpc_conn *c)
@@ -223,8 +243,10 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
     inventory_told(inv, &hb.digest, &hb.count);
     hb.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     hb.cert_end_s = (uint64_t)rpc_cert_end(h->cfg.loop);
+    hb.registry_version = registry_version(h->cfg.registry);
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &hb);
     struct rpc_result res;
+    registry_begin(h->cfg.registry);
     int rc = call(h, &env, REPLFS__ENVELOPE__BODY_HEARTBEAT_REPLY, &res);
     if (rc == 0) {
         const Replfs__HeartbeatReply *rep = res.rep->heartbeat_reply;
@@ -232,6 +254,7 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
         serve_metad_time(h->cfg.service, rep->cap_now_s);
         h->want_report |= with_changes && rep->want_report;
         seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
+        registry_told(h->cfg.registry, rep->registry_version, rep->registry, rep->n_registry);
         if (with_changes)
             h->nbatch = 0;
     } else {
@@ -302,6 +325,7 @@ static int take_identity(struct heartbeat *h, const Replfs__RegisterReply *rep)
         h->cfg.fatal(h->cfg.arg, rc);
         return -ERR_SHUTDOWN;
     }
+    registry_told(h->cfg.registry, rep->registry_version, rep->registry, rep->n_registry);
     serve_identity(h->cfg.service, rep->cluster, rep->chunkd, rep->registration);
     seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     return 0;
@@ -357,6 +381,7 @@ static int register_at(struct heartbeat *h, const char *addr)
     Replfs__Standing newest, astray;
     seen_fill(&h->seen, h->cfg.disks, &r, &newest, &astray);
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
+    registry_begin(h->cfg.registry);
     rc = call(h, &env, REPLFS__ENVELOPE__BODY_REGISTER_REPLY, &res);
     if (rc == 0)
         rc = take_identity(h, res.rep->register_reply);
@@ -395,7 +420,7 @@ static bool find_metad(struct heartbeat *h)
             break;
         if (backoff > BACKOFF_MAX_MS)
             backoff = BACKOFF_MAX_MS;
-        pause_until(h, clock_mono() + backoff * NSEC_PER_MSEC, false);
+        pause_until(h, clock_mono() + backoff * NSEC_PER_MSEC, PAUSE_PLAIN);
     }
     h->lost_logged = false;
     return true;
@@ -407,13 +432,17 @@ static void beat_until_lost(struct heartbeat *h)
 {
     int rc = send_report(h);
     while (rc == 0 && !stopping(h)) {
-        int64_t next = clock_mono() + h->heartbeat_ms * NSEC_PER_MSEC;
+        int64_t now = clock_mono(), next = now + h->heartbeat_ms * NSEC_PER_MSEC;
+        int64_t soon = now + HURRY_MS * NSEC_PER_MSEC;
         rc = send_heartbeat(h, true);
         if (rc == 0 && (h->want_report || inventory_overflowed(disks_inventory(h->cfg.disks))))
             rc = send_report(h);
-        if (rc == 0)
-            pause_until(h, next, true);
+        if (rc == 0) {
+            pause_until(h, soon < next ? soon : next, PAUSE_BEAT);
+            pause_until(h, next, PAUSE_HURRY);
+        }
     }
+    registry_lost(h->cfg.registry);
     if (rc != 0 && !stopping(h)) {
         log_warn("lost metad: %s; clients are served on, looking for it", err_str(rc));
         h->lost_logged = true;
@@ -476,6 +505,7 @@ int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
         return rc;
     }
     *out = h;
+    registry_on_ask(cfg->registry, on_ask, h);
     return 0;
 }
 

@@ -11,7 +11,8 @@ struct heartbeat_config {
     struct rpc_loop *loop;
     struct service *service;
     struct disks *disks;
-    char *const *metas; /* addresses of metads; copied */
+    struct registry *registry; /* is told what metad says of other chunkds */
+    char *const *metas;        /* addresses of metads; copied */
     size_t nmetas;
     const char *host_id, *host_name,
         *addr; /* told at registration; addr: where clients reach us; copied */

@@ -151,6 +151,11 @@ struct peers *serve_peers(struct service *s)
     return s->cfg.peers;
 }
 
+struct registry *serve_registry(struct service *s)
+{
+    return s->cfg.registry;
+}
+
 uint64_t serve_registration(struct service *s)
 {
     return atomic_load(&s->registration);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include "disks.h"
 #include "peers.h"
+#include "registry.h"
 #include "rpc/rpc.h"
 
 struct service;
@@ -12,13 +13,14 @@ struct serve_config {
     struct rpc_loop *loop;
     struct disks *disks;
     struct peers *peers;
+    struct registry *registry;
     unsigned read_threads; /* 0: max(2, cpus) */
     size_t ndisks;         /* sizes the pool of copy orders */
 };
 /* 0 or -errno. */
 int serve_new(const struct serve_config *cfg, struct service **out);
-/* New requests end with ERR_SHUTDOWN from now on; returns when all others are answered. Peers must
- * have been closed (peers_close), so that none waits for another chunkd. Not on a loop thread. */
+/* New requests end with ERR_SHUTDOWN from now on; returns when all others are answered. Registry and
+ * peers must have been closed, so that none waits for another chunkd. Not on a loop thread. */
 void serve_stop(struct service *s);
 void serve_free(struct service *s); /* after serve_stop and the loop's end; NULL is fine */
 /* Consumes req: dispatches it. For rpc_service.request, arg is the service. Loop threads. */
@@ -43,6 +45,7 @@ void serve_load(struct service *s, struct serve_load *out);
 /* ---- for handlers (forward.c, orders.c) ---- */
 struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
+struct registry *serve_registry(struct service *s);
 uint32_t serve_chunkd(struct service *s);
 uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);

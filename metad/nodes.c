@@ -451,15 +451,19 @@ bool nodes_damaged(struct nodes *n, struct fsm_chunk *c)
     return damage_lost(n, c);
 }
 
-void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code)
+int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd, int code)
 {
+    int rc = 0;
     fsm_wrlock(n->cfg.fsm);
     pthread_mutex_lock(&n->lock);
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
     struct node *d = nodes_find(n, chunkd);
     struct fsm_loc *l = c && d ? reports_loc(c, chunkd) : NULL;
     char label[256];
-    if (l && (l->state == COPY_OK || l->state == COPY_SHORT) && !damage_known(n, chunk)) {
+    bool doubted = l && (l->state == COPY_OK || l->state == COPY_SHORT) && !damage_known(n, chunk);
+    if (doubted && !doubts_take(&n->doubts, session, clock_mono())) {
+        rc = -ERR_BUSY;
+    } else if (doubted) {
         log_warn("a client could not read chunk %016llx from %s (%s): having it checked",
                  (unsigned long long)chunk, nodes_label(d, label), err_str(code));
         l->state = COPY_CHECKING;
@@ -468,6 +472,7 @@ void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code
     pthread_mutex_unlock(&n->lock);
     fsm_unlock(n->cfg.fsm);
     nodes_poke(n);
+    return rc;
 }
 
 /* ---- fsm hooks: fsm write lock held, on the log thread ---- */
@@ -540,6 +545,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->seed = (uint64_t)clock_wall();
     n->settling = true;
     n->epoch = (uint64_t)clock_wall(); /* differs from any a client saw before a restart */
+    n->registry_version = n->epoch;
     n->next_id = 1;
     n->queue = repairq_new();
     pthread_mutex_init(&n->lock, NULL);

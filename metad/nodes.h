@@ -9,6 +9,10 @@
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 
+#define NODES_MAX 4096u       /* chunkds of a cluster */
+#define NODES_PER_ORIGIN 256u /* of one address (metad/origin.h) */
+#define NODES_PER_HOST 64u    /* of one computer, when there are NODES_MAX already */
+
 enum copy_state { COPY_OK = 0, COPY_SHORT = 1, COPY_BAD = 2, COPY_CHECKING = 3, COPY_DOOMED = 4 };
 
 struct nodes;
@@ -60,8 +64,9 @@ int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp
 void nodes_commit_end(struct nodes *n, unsigned turn);
 /* Some bytes of the chunk are on no copy that counts as good: others may have them. fsm lock held. */
 bool nodes_damaged(struct nodes *n, struct fsm_chunk *c);
-/* A client met a bad copy: have it verified, then healed. */
-void nodes_report_bad(struct nodes *n, uint64_t chunk, uint32_t chunkd, int code);
+/* A client met a bad copy: have it verified, then healed. 0, or -ERR_BUSY: the session has had too many
+ * checked lately (doubts.h). */
+int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd, int code);
 /* Session's chunks below oldest that nobody committed are garbage. */
 void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest);
 /* So are those up to newest that `held` (rising) does not name. */

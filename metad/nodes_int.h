@@ -1,4 +1,5 @@
-/* Private to the nodes module: nodes.c (registry, states), nodes_disks.c (their disks), reports.c
+/* Private to the nodes module: nodes.c (registry, states), nodes_register.c (how they join),
+ * nodes_registry.c (what they are told of each other), nodes_disks.c (their disks), reports.c
  * (what chunkds say they have), grants.c (what sessions were granted and gave up),
  * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
  * (answers for people).
@@ -11,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "doubts.h"
 #include "repairq.h"
 
 #define NODE_DISKS_MAX 32
@@ -76,6 +78,7 @@ struct node {
     struct rpc_conn *conn; /* a reference; NULL when not connected */
     uint32_t replaced_by;  /* a newer chunkd took its place (address, computer); 0: none */
     bool removed;          /* left for good: nobody sees it or waits for it */
+    uint64_t origin;       /* where it registered from since we lead; 0: it has not */
     int64_t last_seen;     /* mono; leader start when never seen */
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
@@ -216,6 +219,8 @@ struct nodes {
     uint32_t nhosts, hosts_up;
     uint32_t next_id;
     uint64_t epoch, seed;
+    struct adding *adding;     /* registrations that are in the log's queue */
+    uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
     struct repairq *queue;
     uint64_t walk_pos;
@@ -234,6 +239,7 @@ struct nodes {
     atomic_bool any_damage; /* ndamage > 0, to look without the lock */
     uint64_t lost_seen;
     int64_t cap_wall, cap_boot; /* the time that capabilities are made with, and when that was */
+    struct doubts doubts;
     struct client_clock clocks[64];
     unsigned nclocks;
     bool distrust; /* another future could not be logged: as if we were behind */
@@ -287,6 +293,14 @@ const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 /* ---- nodes_register.c ---- */
 int nodes_cap_key_load(struct nodes *n);
 void nodes_replaced_load(struct nodes *n); /* lock held */
+
+/* ---- nodes_registry.c: lock held ---- */
+struct nodes_registry { /* for a message */
+    uint64_t version;
+    Replfs__ChunkdAddr **list; /* to be freed; NULL when the chunkd has this version */
+    size_t n;
+};
+void nodes_registry_fill(struct nodes *n, uint64_t had, struct nodes_registry *out);
 
 /* ---- clocks.c: lock held ---- */
 void clocks_init(struct nodes *n);

@@ -3,7 +3,8 @@
  *
  * A chunkd without an id gets one through the log; the answer is sent when that is applied, so an
  * id told is an id kept. One with an id must be a member, of this cluster, and the only live daemon
- * with that id. The key lives in the file cap.key of the metad's directory, so that capabilities
+ * with that id. Ids are given to so many of one address and in all: whoever may say that it is a chunkd
+ * would fill the state with them otherwise. Members come back whatever the limits say. The key lives in the file cap.key of the metad's directory, so that capabilities
  * outlive a restart. Thread context: rpc loop threads, and the log thread for the completion of a
  * proposal. */
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "base/log.h"
 #include "base/private.h"
 #include "nodes_int.h"
+#include "origin.h"
 
 #define LOG_MODULE "nodes"
 
@@ -28,7 +30,9 @@ struct adding { /* a ChunkdAddOp on its way through the log */
     struct nodes *n;
     struct rpc_req *req;
     uint32_t chunkd;
+    uint64_t origin;
     int code;
+    struct adding *next;
 };
 
 /* ---- the key ---- */
@@ -170,8 +174,12 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
     nodes_drop_conn(n, d, old);
     nodes_set_host(n, d, r->host_id, r->host_name ? r->host_name : "");
+    char was[sizeof d->addr];
+    snprintf(was, sizeof was, "%s", d->addr);
     full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->addr);
+    n->registry_version += strcmp(was, d->addr) != 0;
     d->conn = rpc_conn_ref(req->conn);
+    d->origin = origin_of(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
     if (RAND_bytes((unsigned char *)&d->registration, sizeof d->registration) != 1)
@@ -194,7 +202,11 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     struct past_standing standing;
     uint8_t key[CAP_KEY_LEN];
     char uuid[40];
+    struct nodes_registry others;
     nodes_past_fill(n, &standing);
+    pthread_mutex_lock(&n->lock);
+    nodes_registry_fill(n, 0, &others);
+    pthread_mutex_unlock(&n->lock);
     snprintf(uuid, sizeof uuid, "%s", mlog_uuid(n->cfg.mlog));
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cluster = uuid;
@@ -206,8 +218,12 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     rep.cap_now_s = nodes_cap_now(n);
     rep.standing = &standing.msg;
     rep.behind = standing.behind;
+    rep.registry = others.list;
+    rep.n_registry = others.n;
+    rep.registry_version = others.version;
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
+    free(others.list);
 }
 
 /* Lock held. Whether another daemon with d's id is alive on another connection. */
@@ -285,6 +301,43 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
     nodes_poke(n);
 }
 
+/* Lock held. Whether one more of this origin would be too many; says so in why. Who was replaced or
+ * removed does not count. When the cluster is full, a computer that is in it may still bring a new disk
+ * for an old one. */
+static bool is_too_many(const struct nodes *n, uint64_t origin, const char *host_id,
+                        char why[static 200])
+{
+    unsigned all = 0, here = 0, host = 0;
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        const struct node *d = n->node[i];
+        if (!d || nodes_gone(d))
+            continue;
+        all++;
+        here += d->origin == origin;
+        host += !strcmp(d->host_id, host_id);
+    }
+    for (const struct adding *a = n->adding; a; a = a->next) {
+        all++;
+        here += a->origin == origin;
+    }
+    if (here >= NODES_PER_ORIGIN)
+        snprintf(why, 200, "%u chunkds of this address are members already", here);
+    else if (all >= NODES_MAX && (host == 0 || host >= NODES_PER_HOST))
+        snprintf(why, 200, "the cluster has %u chunkds already", all);
+    else
+        return false;
+    return true;
+}
+
+static void adding_end(struct adding *a)
+{
+    LOCK_SCOPE(&a->n->lock);
+    struct adding **p = &a->n->adding;
+    while (*p != a)
+        p = &(*p)->next;
+    *p = a->next;
+}
+
 static void add_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct adding *a = arg;
@@ -295,6 +348,7 @@ static void add_applied(void *arg, int code, const struct fsm_result *res)
         nodes_add(a->n, a->chunkd, r->host_id, r->host_name);
         /* a fresh disk holds nothing that anyone could miss */
         nodes_find(a->n, a->chunkd)->reported_once = !r->chunkd;
+        nodes_find(a->n, a->chunkd)->origin = a->origin;
     }
 }
 
@@ -302,6 +356,7 @@ static void add_applied(void *arg, int code, const struct fsm_result *res)
 static void add_after(void *arg)
 {
     struct adding *a = arg;
+    adding_end(a);
     if (a->code)
         rpc_fail(a->req, a->code, "no id could be given to the chunkd on %s: %s",
                  a->req->env->register_req->host_id, err_str(a->code));
@@ -323,9 +378,25 @@ static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
         abort();
     a->n = n;
     a->req = req;
+    a->origin = origin_of(req->conn);
+    char why[200];
     pthread_mutex_lock(&n->lock);
-    a->chunkd = id ? id : n->next_id++;
+    bool refused = is_too_many(n, a->origin, r->host_id, why);
+    if (!refused) {
+        a->chunkd = id ? id : n->next_id++;
+        a->next = n->adding;
+        n->adding = a;
+    }
     pthread_mutex_unlock(&n->lock);
+    if (refused) {
+        free(a);
+        rpc_fail(
+            req, -EDQUOT,
+            "no id is given to another chunkd: %s; remove those that are gone (replfsctl chunkd "
+            "remove)",
+            why);
+        return;
+    }
     op.chunkd = a->chunkd;
     op.host_id = r->host_id;
     op.host_name = r->host_name;

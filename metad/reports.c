@@ -327,6 +327,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     struct past_standing standing;
+    struct nodes_registry others;
     uint8_t key[CAP_KEY_LEN];
     pthread_mutex_lock(&n->lock);
     struct node *d = nodes_find(n, h->chunkd);
@@ -354,9 +355,14 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);
+    nodes_registry_fill(n, h->registry_version, &others);
     pthread_mutex_unlock(&n->lock);
+    rep.registry = others.list;
+    rep.n_registry = others.n;
+    rep.registry_version = others.version;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);
+    free(others.list);
 }
 
 /* ---- full reports ---- */

@@ -1,6 +1,8 @@
 /* Sessions as clients see them: a new one goes through the log (its id is the leader's random
  * number), one that reconnects resumes and says what it has, and keepalives renew the lease.
  * Runs on rpc threads; a new session is answered from the log thread. */
+#include "doubts.h"
+#include "origin.h"
 #include "service_int.h"
 
 #include <errno.h>
@@ -11,7 +13,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
 
 #define LOG_MODULE "session"
 #define OPEN_INOS_MAX (1u << 20)
@@ -102,17 +103,6 @@ static void open_after(void *arg)
     free(op);
 }
 
-/* A hash of the peer's address without its port; never 0. */
-static uint64_t peer_of(const struct rpc_conn *c)
-{
-    const char *addr = rpc_conn_peer(c)->addr, *end = strrchr(addr, ':');
-    uint64_t h = 1;
-
-    for (const char *p = addr; *p != 0 && p != end; p++)
-        h = mix64(h ^ (uint8_t)*p);
-    return h | 1;
-}
-
 static void open_new(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
@@ -124,7 +114,7 @@ static void open_new(struct service *s, struct rpc_req *req)
     if (op == NULL || RAND_bytes((unsigned char *)&op->session, sizeof(op->session)) != 1)
         abort();
     op->session |= 1; /* never 0 */
-    if (opens_session_begin(s->cfg.opens, op->session, peer_of(req->conn)) != 0) {
+    if (opens_session_begin(s->cfg.opens, op->session, origin_of(req->conn)) != 0) {
         rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", OPENS_PER_PEER);
         free(op);
         return;
@@ -248,7 +238,12 @@ void service_report_bad(struct service *s, struct rpc_req *req)
 
     if (!service_session_ok(s, req, r->session, false)) /* each costs the reading of a chunk */
         return;
-    nodes_report_bad(s->cfg.nodes, r->chunk, r->chunkd, -(int)r->code);
+    int rc = nodes_report_bad(s->cfg.nodes, r->session, r->chunk, r->chunkd, -(int)r->code);
+    if (rc != 0) {
+        rpc_fail(req, rc, "this mount has had %u copies checked, and more come twice a second only",
+                 DOUBTS_PER_SESSION);
+        return;
+    }
     RPC_ENVELOPE(env, REPORT_BAD_REPLY, report_bad_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

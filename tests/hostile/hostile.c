@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "rpc/rpc.h"
@@ -20,6 +21,7 @@
 #define TIMEOUT_MS 20000u
 #define SESSIONS 2000u
 #define LOCKS 40u
+#define CHUNKDS 600u
 #define LOCK_SESSIONS 40u
 #define LOCK_OWNERS 100u /* of each of these sessions; and so many that wait, five times */
 #define JUNK ((1u << 20) - 4096u)
@@ -297,6 +299,130 @@ static void locks_of_one_file(struct rpc_conn *beside, uint64_t session)
     rpc_conn_unref(c);
 }
 
+/* ---- a chunkd that is to call whom a client names ---- */
+
+static atomic_uint calls; /* of chunkds at the stranger's door */
+
+static void stranger_request(void *arg, struct rpc_req *req)
+{
+    (void)arg;
+    atomic_fetch_add(&calls, 1);
+    rpc_fail(req, -ERR_BUSY, "not for you");
+}
+
+/* The address of a chunkd, as metad tells it. */
+static void chunkd_addr(struct rpc_conn *c, uint64_t session, uint32_t chunkd, char out[128])
+{
+    Replfs__NodesReq q = REPLFS__NODES_REQ__INIT;
+    struct rpc_result r;
+
+    q.session = session;
+    RPC_ENVELOPE(env, NODES_REQ, nodes_req, &q);
+    if (rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &r) != 0)
+        exit(2);
+    for (size_t i = 0; i < r.rep->nodes_reply->n_nodes; i++)
+        if (r.rep->nodes_reply->nodes[i]->chunkd == chunkd)
+            snprintf(out, 128, "%s", r.rep->nodes_reply->nodes[i]->addr);
+    rpc_result_free(&r);
+}
+
+/* Appends 4 KiB to a chunk granted just now, to go on to `next` at an address of our choice. Returns
+ * the answer's code; next 0: the chunkd that metad has chosen. */
+static int append_through(struct rpc_conn *c, uint64_t session, uint32_t next, char *where)
+{
+    Replfs__GrantReq q = REPLFS__GRANT_REQ__INIT;
+    Replfs__AppendReq a = REPLFS__APPEND_REQ__INIT;
+    Replfs__ChainHop hop = REPLFS__CHAIN_HOP__INIT, *chain = &hop;
+    struct rpc_result grant, r;
+    struct rpc_conn *first;
+    struct buf *data = buf_new(4096);
+    uint8_t crcs[4];
+    char at[128] = "";
+
+    q.session = session;
+    q.count = 1;
+    q.goal = 2;
+    RPC_ENVELOPE(env, GRANT_REQ, grant_req, &q);
+    if (rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &grant) != 0 ||
+        grant.rep->grant_reply->n_grants != 1)
+        exit(2);
+    const Replfs__ChunkLoc *l = grant.rep->grant_reply->grants[0];
+    chunkd_addr(c, session, l->chunkds[0], at);
+    if (l->n_chunkds < 2 || rpc_dial(loop, at, RPC_ROLE_CHUNKD, NULL, &first) != 0)
+        exit(2);
+    data->len = 4096;
+    memset(data->data, 0, data->len);
+    crc_blocks_make(data->data, data->len, crcs);
+    hop.chunkd = next != 0 ? next : l->chunkds[1];
+    hop.addr = where;
+    a.chunk = l->chunk;
+    a.len = (uint32_t)data->len;
+    a.cap = l->cap;
+    a.session = session;
+    a.crcs = (ProtobufCBinaryData){sizeof crcs, crcs};
+    a.chain = &chain;
+    a.n_chain = 1;
+    RPC_ENVELOPE(env2, APPEND_REQ, append_req, &a);
+    int rc = rpc_call_wait(first, &env2, data, 5000, &r);
+    rpc_result_free(&r);
+    rpc_result_free(&grant);
+    rpc_conn_unref(first);
+    return rc;
+}
+
+static void chains_to_anywhere(struct rpc_conn *c, uint64_t session)
+{
+    struct rpc_config cfg = {.role = RPC_ROLE_CHUNKD, .name = "stranger", .threads = 1};
+    struct rpc_service svc = {.request = stranger_request};
+    struct rpc_loop *door;
+    char where[32];
+    int port;
+
+    if (rpc_loop_new(&cfg, &door) != 0 || rpc_listen(door, "127.0.0.1:0", &svc, &port) != 0)
+        exit(2);
+    snprintf(where, sizeof where, "127.0.0.1:%d", port);
+    int unknown = append_through(c, session, 9999, where);
+    int64_t t0 = clock_mono();
+    int known = append_through(c, session, 0, where);
+    verdict(atomic_load(&calls) == 0 && unknown != 0 && known == 0, "chains to anywhere",
+            "%u calls there; through an unknown chunkd: %s; through a known one: %s, %.3f s",
+            atomic_load(&calls), err_str(unknown), known == 0 ? "where it is" : err_str(known),
+            seconds_since(t0));
+    rpc_loop_free(door);
+}
+
+/* Chunkds without end, of one peer. */
+static void many_chunkds(struct rpc_conn *beside, uint64_t session)
+{
+    struct rpc_config cfg = {.role = RPC_ROLE_CHUNKD, .name = "hostile", .threads = 1};
+    struct rpc_loop *mine;
+    struct rpc_conn *c;
+    struct rpc_result r;
+    unsigned n = CHUNKDS * scale, taken = 0;
+    char host[32], at[32];
+    long before = rss_kib();
+    int64_t t0 = clock_mono();
+
+    if (rpc_loop_new(&cfg, &mine) != 0 || rpc_dial(mine, addr, RPC_ROLE_METAD, NULL, &c) != 0)
+        exit(2);
+    for (unsigned i = 0; i < n; i++) {
+        Replfs__RegisterReq q = REPLFS__REGISTER_REQ__INIT;
+        snprintf(host, sizeof host, "hostile%u", i);
+        snprintf(at, sizeof at, "127.0.0.1:%u", 1 + i % 65535);
+        q.cluster = (char *)"";
+        q.host_id = q.host_name = host;
+        q.addr = at;
+        RPC_ENVELOPE(env, REGISTER_REQ, register_req, &q);
+        taken += rpc_call_wait(c, &env, NULL, TIMEOUT_MS, &r) == 0;
+        rpc_result_free(&r);
+    }
+    verdict(taken <= 256 && stat_root(beside, session) == 0, "chunkds of one peer",
+            "%u of %u registered, %.1f s, %ld KiB more", taken, n, seconds_since(t0),
+            rss_kib() - before);
+    rpc_conn_unref(c);
+    rpc_loop_free(mine);
+}
+
 int main(int argc, char **argv)
 {
     struct rpc_config cfg = {.role = RPC_ROLE_CLIENT, .name = "hostile", .threads = 1};
@@ -319,7 +445,9 @@ int main(int argc, char **argv)
     goal_of_death(c, session);
     junk_that_waits(c, session);
     locks_of_one_file(c, session);
+    chains_to_anywhere(c, session);
     many_sessions();
+    many_chunkds(c, session);
     verdict(stat_root(c, session) == 0, "metad afterwards", "answers, %ld KiB", rss_kib());
     rpc_conn_unref(c);
     rpc_loop_free(loop);

@@ -54,10 +54,15 @@ struct rig_metad {
     struct rpc_loop *loop;
     int port;
     bool want_report;
-    int refuse;          /* registration ends with this code */
-    uint32_t cap_now_s;  /* told as the time for capabilities */
-    unsigned drop_beats; /* so many heartbeats are not believed: ERR_BUSY */
+    int refuse;            /* registration ends with this code */
+    unsigned heartbeat_ms; /* 0: 30 */
+    uint32_t cap_now_s;    /* told as the time for capabilities */
+    unsigned drop_beats;   /* so many heartbeats are not believed: ERR_BUSY */
     uint32_t last_id;
+    /* what is told of chunkds, once registry_version is not 0 */
+    uint64_t registry_version;
+    Replfs__ChunkdAddr registry[RIG_NODES + 1], *registry_list[RIG_NODES + 1];
+    size_t nregistry;
 };
 struct rig {
     pthread_mutex_t mu;
@@ -106,6 +111,25 @@ static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
     n->chunks[i].disk = r->disk;
 }
 
+/* metad knows the chunkd, at this address. */
+static inline void rig_tell(uint32_t chunkd, const char *addr)
+{
+    pthread_mutex_lock(&rig.mu);
+    Replfs__ChunkdAddr *e = NULL;
+    for (size_t i = 0; i < rig.metad.nregistry; i++)
+        if (rig.metad.registry[i].chunkd == chunkd)
+            e = &rig.metad.registry[i];
+    if (!e) {
+        e = &rig.metad.registry[rig.metad.nregistry];
+        rig.metad.registry_list[rig.metad.nregistry++] = e;
+    }
+    replfs__chunkd_addr__init(e);
+    e->chunkd = chunkd;
+    e->addr = (char *)addr;
+    rig.metad.registry_version++;
+    pthread_mutex_unlock(&rig.mu);
+}
+
 static void rig_register(struct rpc_req *req)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
@@ -114,7 +138,7 @@ static void rig_register(struct rpc_req *req)
     struct rig_node *n = &rig.node[id];
     rep.cluster = (char *)RIG_CLUSTER;
     rep.chunkd = id;
-    rep.heartbeat_ms = 30;
+    rep.heartbeat_ms = rig.metad.heartbeat_ms ? rig.metad.heartbeat_ms : 30;
     rep.cap_key.data = (uint8_t *)rig_key.key;
     rep.cap_key.len = CAP_KEY_LEN;
     rep.cap_key_id = rig_key.id;
@@ -125,6 +149,9 @@ static void rig_register(struct rpc_req *req)
     n->beats = n->reports = 0;
     snprintf(n->addr, sizeof n->addr, "%s", r->addr);
     snprintf(n->host_id, sizeof n->host_id, "%s", r->host_id);
+    rep.registry_version = rig.metad.registry_version;
+    rep.registry = rig.metad.registry_list;
+    rep.n_registry = rig.metad.nregistry;
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -152,6 +179,11 @@ static void rig_heartbeat(struct rpc_req *req)
     n->digest = h->digest;
     n->count = h->count;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
+    rep.registry_version = rig.metad.registry_version;
+    if (h->registry_version != rep.registry_version) {
+        rep.registry = rig.metad.registry_list;
+        rep.n_registry = rig.metad.nregistry;
+    }
     rep.want_report = rig.metad.want_report;
     rep.cap_now_s = rig.metad.cap_now_s;
     rig.metad.want_report = false;

@@ -107,7 +107,7 @@ static void bad_copy_is_found_and_replaced(void **state)
     pthread_mutex_lock(&fx->chunkd[1].lock);
     find_held(&fx->chunkd[1], w.chunk)->damaged = true;
     pthread_mutex_unlock(&fx->chunkd[1].lock);
-    nodes_report_bad(fx->nodes, w.chunk, fx->chunkd[1].id, -ERR_CRC);
+    assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC), 0);
     int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
     while (!PEEK(&fx->chunkd[1], copies) && clock_mono() < end)
         usleep(2000);
@@ -116,6 +116,29 @@ static void bad_copy_is_found_and_replaced(void **state)
     pthread_mutex_lock(&fx->chunkd[1].lock);
     assert_false(find_held(&fx->chunkd[1], w.chunk)->damaged);
     pthread_mutex_unlock(&fx->chunkd[1].lock);
+}
+
+/* A session that has had many copies checked has none checked for a while; another has. */
+static void too_many_doubts_are_refused(void **state)
+{
+    (void)state;
+    uint64_t ino;
+    join_all(3);
+    struct want w = {make_chunk("a", 3, 3, &ino), 3};
+    wait_until(really_held, &w, "three");
+    pthread_mutex_lock(&fx->nodes->lock);
+    for (unsigned i = 0; i < DOUBTS_PER_SESSION; i++)
+        assert_true(doubts_take(&fx->nodes->doubts, 7, clock_mono() + NSEC_PER_SEC));
+    pthread_mutex_unlock(&fx->nodes->lock);
+    unsigned verified = PEEK(&fx->chunkd[1], verifies);
+    assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC),
+                     -ERR_BUSY);
+    assert_int_equal(PEEK(&fx->chunkd[1], verifies), verified);
+    assert_int_equal(nodes_report_bad(fx->nodes, 8, w.chunk, fx->chunkd[1].id, -ERR_CRC), 0);
+    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    while (PEEK(&fx->chunkd[1], verifies) == verified && clock_mono() < end)
+        usleep(2000);
+    assert_int_equal(PEEK(&fx->chunkd[1], verifies), verified + 1);
 }
 
 static bool whole_again(void *arg)
@@ -740,6 +763,7 @@ int main(void)
         NODES_TEST(dead_chunkd_is_repaired_and_surplus_dropped),
         NODES_TEST(goal_up_and_down),
         NODES_TEST(bad_copy_is_found_and_replaced),
+        NODES_TEST(too_many_doubts_are_refused),
         NODES_TEST(short_copy_in_a_report_is_made_whole),
         NODES_TEST(beginning_of_a_cut_chunk_is_kept),
         NODES_TEST(whole_copy_that_returns_wins),

@@ -1,0 +1,173 @@
+/* Whom a chunkd forwards appends to: chunkds that metad knows, where metad says that they are, whatever
+ * the sender says; also right after one has joined or moved, and without a metad. */
+#include <stdatomic.h>
+
+#include "chunkd_rig.h"
+
+static const unsigned one_two[] = {1, 2, 0}, one_nine[] = {1, 9, 0};
+
+/* Somebody who says to be a chunkd, and sees whether anybody comes. */
+struct stranger {
+    struct rpc_loop *loop;
+    atomic_uint calls;
+    char addr[32];
+};
+
+static void stranger_request(void *arg, struct rpc_req *req)
+{
+    atomic_fetch_add(&((struct stranger *)arg)->calls, 1);
+    rpc_fail(req, -ERR_BUSY, "not for you");
+}
+
+static void stranger_start(struct stranger *s)
+{
+    struct rpc_config rc = {.role = RPC_ROLE_CHUNKD, .name = "stranger", .threads = 1};
+    struct rpc_service svc = {.request = stranger_request, .arg = s};
+    int port;
+
+    atomic_store(&s->calls, 0);
+    assert_int_equal(rpc_loop_new(&rc, &s->loop), 0);
+    assert_int_equal(rpc_listen(s->loop, "127.0.0.1:0", &svc, &port), 0);
+    snprintf(s->addr, sizeof s->addr, "127.0.0.1:%d", port);
+}
+
+/* Chunkds 1 and 2 run, and know of each other. */
+static void start_two(void)
+{
+    for (unsigned i = 1; i <= 2; i++)
+        rig_chunkd_start(i, 1);
+    for (unsigned i = 1; i <= 2; i++)
+        rig_tell(i, chunkd_addr(rig.chunkd[i]));
+    unsigned beats = rig.node[1].beats;
+    rig_wait(rig.node[1].beats > beats + 1);
+}
+
+static void nobody_else_is_called(void **state)
+{
+    struct stranger s;
+    (void)state;
+    start_two();
+    stranger_start(&s);
+    struct rig_append a = {
+        .chunk = 10, .len = 5000, .seed = 1, .chain = one_nine, .addr2 = s.addr, .timeout_ms = 1500};
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(atomic_load(&s.calls), 0);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 9);
+    /* the number is a chunkd's, the address is not */
+    a = (struct rig_append){
+        .chunk = 11, .len = 5000, .seed = 2, .chain = one_two, .addr2 = s.addr, .timeout_ms = 1500};
+    r = rig_append(&a);
+    assert_int_equal(atomic_load(&s.calls), 0);
+    assert_int_equal(r.code, 0);
+    rig_check(2, 11, 0, 5000, 2);
+    rpc_loop_free(s.loop);
+}
+
+/* ---- many at once ---- */
+
+struct burst {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    unsigned done, failed;
+};
+
+static void burst_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+{
+    struct burst *b = arg;
+    (void)rep;
+    (void)payload;
+    pthread_mutex_lock(&b->mu);
+    b->done++;
+    b->failed += code != 0;
+    pthread_cond_signal(&b->cv);
+    pthread_mutex_unlock(&b->mu);
+}
+
+/* n appends to the chunk through chunkds 1 and 2, in flight together. Returns how many failed. */
+static unsigned appends(uint64_t chunk, unsigned n, const char *addr)
+{
+    enum { LEN = 6000 };
+    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    uint8_t cap[CAP_LEN], crcs[32];
+    Replfs__ChainHop hop, *list[1] = {&hop};
+    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    replfs__chain_hop__init(&hop);
+    hop.chunkd = 2;
+    hop.addr = (char *)addr;
+    for (unsigned i = 0; i < n; i++) {
+        struct buf *data = buf_new(LEN);
+        data->len = LEN;
+        rig_fill(data->data, LEN, i);
+        crc_blocks_make(data->data, LEN, crcs);
+        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
+        r.chunk = chunk;
+        r.chunk_off = i * LEN;
+        r.len = LEN;
+        r.cap = (ProtobufCBinaryData){sizeof cap, cap};
+        r.session = RIG_SESSION;
+        r.crcs = (ProtobufCBinaryData){crc_blocks(LEN) * 4, crcs};
+        r.chain = list;
+        r.n_chain = 1;
+        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
+        rpc_call(rig.conn[1], &env, data, 20000, burst_done, &b);
+    }
+    pthread_mutex_lock(&b.mu);
+    while (b.done < n)
+        pthread_cond_wait(&b.cv, &b.mu);
+    pthread_mutex_unlock(&b.mu);
+    for (unsigned i = 0; b.failed == 0 && i < n; i += 7)
+        rig_check(2, chunk, i * LEN, LEN, i);
+    return b.failed;
+}
+
+/* The next heartbeat is a long time away: who joined or moved meanwhile is asked for. */
+static void a_new_one_is_reached_at_once(void **state)
+{
+    (void)state;
+    rig.metad.heartbeat_ms = 60000;
+    rig_tell(3, "127.0.0.1:1");
+    rig_chunkd_start(1, 1);
+    rig_chunkd_start(2, 1);
+    rig_tell(2, chunkd_addr(rig.chunkd[2]));
+    assert_int_equal(appends(20, 200, chunkd_addr(rig.chunkd[2])), 0);
+    /* it comes back elsewhere */
+    rig_chunkd_stop(2);
+    rig_chunkd_start(2, 1);
+    rig_tell(2, chunkd_addr(rig.chunkd[2]));
+    assert_int_equal(appends(21, 200, chunkd_addr(rig.chunkd[2])), 0);
+    /* and a client that has not heard of that reaches it, too */
+    assert_int_equal(appends(22, 20, "127.0.0.1:2"), 0);
+}
+
+static void without_metad_what_is_known_goes_on(void **state)
+{
+    (void)state;
+    start_two();
+    unsigned registers = rig.node[1].registers;
+    pthread_mutex_lock(&rig.mu);
+    rig.metad.refuse = -ERR_BUSY;
+    rig.metad.drop_beats = 1000000;
+    pthread_mutex_unlock(&rig.mu);
+    struct rig_append a = {.chunk = 30, .len = 500, .chain = one_nine, .addr2 = "127.0.0.1:1"};
+    struct rig_answer r = rig_append(&a);
+    assert_int_equal(r.code, -ERR_CHAIN);
+    assert_int_equal(r.chunkd, 9);
+    assert_int_equal(appends(31, 20, chunkd_addr(rig.chunkd[2])), 0);
+    assert_int_equal(rig.node[1].registers, registers);
+    pthread_mutex_lock(&rig.mu);
+    rig.metad.refuse = 0;
+    rig.metad.drop_beats = 0;
+    pthread_mutex_unlock(&rig.mu);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(nobody_else_is_called),
+        T(a_new_one_is_reached_at_once),
+        T(without_metad_what_is_known_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
