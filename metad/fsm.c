@@ -223,14 +223,14 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
     }
     if (cmd->session) {
         s = fsm_session_find(f, cmd->session);
-        if (!s) {
+        if (!s || s->lapsed) {
             res->code = ERR_SESSION;
             return;
         }
         if (cmd->seq && fsm_session_recall(f, s, cmd->seq, cmd->acked_seq, res))
             return;
     }
-    int code = run(f, cmd, res);
+    int code = s && cmd->kept && fsm_session_late(f, s, cmd->op) ? -ESTALE : run(f, cmd, res);
     if (code)
         *res = (struct fsm_result){.code = -code};
     if (is_part(cmd->op))
@@ -258,7 +258,7 @@ void fsm_counts(struct fsm *f, struct fsm_counts *out)
 {
     *out = f->n;
     out->chunks = f->chunks.count;
-    out->sessions = f->nsessions;
+    out->sessions = f->nsessions - f->nlapsed;
     out->orphans = f->orphans.count;
 }
 

@@ -68,6 +68,7 @@ struct fsm_hooks {
     void (*adopted)(void *arg, uint64_t ino); /* an orphan got a name: do not reap */
     void (*session_closed)(void *arg, uint64_t session);
     void *arg;
+    void (*session_lapsed)(void *arg, uint64_t session);
 };
 void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h);
 
@@ -112,8 +113,13 @@ uint64_t fsm_slice_end(struct fsm *f, uint64_t ino, uint64_t off, uint64_t end, 
 bool fsm_over_is_long(struct fsm *f, const Replfs__CommitOp *op, uint32_t max);
 /* A rename takes a tree of more than max inodes from one quota to another. */
 bool fsm_move_is_long(struct fsm *f, const Replfs__RenameOp *op, uint32_t max);
-bool fsm_session_alive(struct fsm *f, uint64_t session);
-/* The next one by id; after 0: the first. */
+bool fsm_session_alive(struct fsm *f, uint64_t session); /* open */
+bool fsm_session_lapsed(struct fsm *f, uint64_t session);
+uint32_t fsm_session_lapses(struct fsm *f, uint64_t session); /* how often it has */
+bool fsm_session_kept(struct fsm *f, uint64_t session);       /* one of the two */
+/* At most max of those that lapsed before ns; how many. */
+size_t fsm_lapsed_before(struct fsm *f, int64_t ns, uint64_t *out, size_t max);
+/* The next open one by id; after 0: the first. */
 bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name);
 /* What a session may hold: a new leader waits for those that may hold something. 0 when not open. */
 enum { FSM_HOLDS_LEASES = 1, FSM_HOLDS_LOCKS = 2, FSM_HOLDS_ALL = 3 };

@@ -398,6 +398,8 @@ int fsm_op_unlink(struct fsm *f, const Replfs__UnlinkOp *op, struct fsm_result *
         return -ENOENT;
     uint32_t h = fsm_dentry_at(f, d)->child;
     struct fsm_inode *i = fsm_inode_at(f, h), *p = fsm_inode_at(f, dir);
+    if (op->ino && op->ino != i->ino)
+        return -ESTALE;
     if (op->dir && !S_ISDIR(i->mode))
         return -ENOTDIR;
     if (!op->dir && S_ISDIR(i->mode))

@@ -12,7 +12,8 @@
  *
  *   META     u64 change; u64 chunk_upto; u64 ino_upto
  *   SESSION  u64 id; u64 acked; str8 name; str8 host id; since version 3: u8 what it may hold (1
- *            leases, 2 locks; before: both)
+ *            leases, 2 locks; before: both), u8 1: it has lapsed, u32 how often, i64 when last, u64
+ *            change numbers, from (without) and to, of what others did then
  *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code; u64 value
  *            (ascending per session; value since version 2)
  *   MEMBER   u32 chunkd; str8 host id; str8 host name

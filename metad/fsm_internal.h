@@ -18,8 +18,10 @@
 #define FSM_TARGET_MAX 4095u
 #define FSM_COMMIT_MAX 4096u    /* extents in one command */
 #define FSM_REMEMBER_MAX 16384u /* unacknowledged answers kept for one session */
-#define FSM_STEPS_MAX 65536u    /* extents that one command visits, where it need not do all */
-#define FSM_STRING_MAX 255u     /* names of sessions and hosts; longer ones are cut */
+#define FSM_LAPSED_MAX 256u /* sessions that may come back; the one that lapsed first is closed */
+#define FSM_LAPSED_ANSWERS 4096u /* one with more of them is closed at once */
+#define FSM_STEPS_MAX 65536u     /* extents that one command visits, where it need not do all */
+#define FSM_STRING_MAX 255u      /* names of sessions and hosts; longer ones are cut */
 #define FSM_DEFAULT_GOAL 2u
 #define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
 #define FSM_XATTR_NAME_MAX 255u
@@ -109,6 +111,11 @@ struct fsm_session {
     struct fsm_answer *answers; /* ascending seq; live ones are [first, end) */
     uint32_t first, end, cap;
     uint8_t holds; /* FSM_HOLDS_* */
+    bool lapsed;
+    uint32_t lapses; /* so often */
+    int64_t lapsed_at;
+    uint64_t away_from, away_to; /* changes numbered behind away_from and up to away_to were made by
+                                  * others while it had lapsed; both 0: it never had */
     char *name, *host_id;
 };
 
@@ -154,7 +161,7 @@ struct fsm {
     bool regoal_again;               /* that one's goal has changed since it began */
     uint32_t steps;                  /* extents that the command being applied may still visit */
     struct fsm_session **sessions;
-    uint32_t nsessions, sessions_cap;
+    uint32_t nsessions, sessions_cap, nlapsed;
     struct fsm_member *members;
     uint32_t nmembers, members_cap;
     struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
@@ -357,6 +364,8 @@ int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const ch
 int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op);
 int fsm_op_holds(struct fsm *f, const Replfs__HoldsOp *op);
 int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op);
+/* Others changed what a kept command would change, while its session had lapsed. */
+bool fsm_session_late(const struct fsm *f, const struct fsm_session *s, const Replfs__MetaOp *op);
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);
 int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op);

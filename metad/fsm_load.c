@@ -175,6 +175,21 @@ static int load_meta(struct loader *l)
     return 0;
 }
 
+static int load_lapse(struct loader *l, struct fsm_session *s)
+{
+    uint8_t lapsed = get8(l);
+
+    s->lapses = get32(l);
+    s->lapsed_at = (int64_t)get64(l);
+    s->away_from = get64(l);
+    s->away_to = get64(l);
+    if (l->bad || lapsed > 1 || s->away_from > s->away_to || s->away_to > l->f->change)
+        return corrupt(l, "malformed session");
+    s->lapsed = lapsed;
+    l->f->nlapsed += lapsed;
+    return 0;
+}
+
 static int load_session(struct loader *l)
 {
     char name[FSM_STRING_MAX + 1], host[FSM_STRING_MAX + 1];
@@ -190,7 +205,7 @@ static int load_session(struct loader *l)
         return corrupt(l, "session id is 0 or there twice");
     s->acked = acked;
     s->holds = holds;
-    return 0;
+    return l->version >= 3 ? load_lapse(l, s) : 0;
 }
 
 static int load_answer(struct loader *l)

@@ -128,6 +128,11 @@ static void walk_sessions(const struct fsm *f, struct sink *s)
         put_str8(s, x->name, strlen(x->name));
         put_str8(s, x->host_id, strlen(x->host_id));
         put8(s, x->holds);
+        put8(s, x->lapsed);
+        put32(s, x->lapses);
+        put64(s, (uint64_t)x->lapsed_at);
+        put64(s, x->away_from);
+        put64(s, x->away_to);
         end(s);
     }
     for (uint32_t k = 0; k < f->nsessions; k++) {

@@ -1,6 +1,12 @@
 /* Sessions with their duplicate memory, chunkd members, and reserved id ranges.
  *
- * A session is open from SessionOpenOp to SessionCloseOp. While it is open, the answer to each of
+ * A session is open from SessionOpenOp to SessionCloseOp. One whose client falls silent (suspended,
+ * cut off) lapses instead: nothing of it is accepted and it holds nothing, but its memory, and hence its
+ * numbers and chunks, are kept until the client comes back (SessionOpenOp.back), or its time is over.
+ * What the client had answered by then arrives late (Command.kept), and is refused where others have
+ * changed the same inode in between: every inode has the number of its last change.
+ *
+ * While a session is there, the answer to each of
  * its numbered commands is remembered until the client says (acked_seq) that it has it: a command
  * that arrives again, over whatever connection, is answered from here and not executed twice.
  * Sequence numbers may arrive out of order. A number at or below acked_seq that comes once more is
@@ -101,14 +107,133 @@ static void session_free(struct fsm *f, struct fsm_session *s)
     free(s);
 }
 
+/* Takes the one at p out. */
+static void session_end(struct fsm *f, uint32_t p)
+{
+    uint64_t id = f->sessions[p]->id;
+
+    f->nlapsed -= f->sessions[p]->lapsed;
+    session_free(f, f->sessions[p]);
+    f->nsessions--;
+    memmove(&f->sessions[p], &f->sessions[p + 1], (f->nsessions - p) * sizeof *f->sessions);
+    if (f->hooks.session_closed)
+        f->hooks.session_closed(f->hooks.arg, id);
+}
+
+/* ---- those that lapsed ---- */
+
+static void end_first_lapsed(struct fsm *f)
+{
+    uint32_t first = f->nsessions;
+
+    for (uint32_t k = 0; k < f->nsessions; k++)
+        if (f->sessions[k]->lapsed &&
+            (first == f->nsessions || f->sessions[k]->lapsed_at < f->sessions[first]->lapsed_at))
+            first = k;
+    session_end(f, first);
+}
+
+static void session_lapse(struct fsm *f, uint32_t p)
+{
+    struct fsm_session *s = f->sessions[p];
+
+    if (s->lapsed)
+        return;
+    if (s->end - s->first > FSM_LAPSED_ANSWERS) {
+        session_end(f, p);
+        return;
+    }
+    s->lapsed = true;
+    s->lapses++;
+    s->lapsed_at = f->now;
+    s->away_from = s->away_to = f->change;
+    s->holds = 0;
+    if (f->hooks.session_lapsed)
+        f->hooks.session_lapsed(f->hooks.arg, s->id);
+    if (++f->nlapsed > FSM_LAPSED_MAX)
+        end_first_lapsed(f);
+}
+
+static int session_back(struct fsm *f, uint64_t id)
+{
+    struct fsm_session *s = fsm_session_find(f, id);
+
+    if (!s || !s->lapsed)
+        return -ERR_SESSION;
+    s->lapsed = false;
+    f->nlapsed--;
+    s->away_to = f->change;
+    s->holds = FSM_HOLDS_LEASES;
+    return 0;
+}
+
+/* The same mount has begun anew: what it had before it ended does not come back. */
+static void end_former(struct fsm *f, const Replfs__SessionOpenOp *op)
+{
+    if (!f->nlapsed || !op->name || !*op->name || !op->host_id || !*op->host_id)
+        return;
+    for (uint32_t k = f->nsessions; k-- > 0;) {
+        const struct fsm_session *s = f->sessions[k];
+        if (s->lapsed && !strcmp(s->name, op->name) && !strcmp(s->host_id, op->host_id))
+            session_end(f, k);
+    }
+}
+
+bool fsm_session_late(const struct fsm *f, const struct fsm_session *s, const Replfs__MetaOp *op)
+{
+    uint64_t ino = 0;
+
+    if (op->op_case == REPLFS__META_OP__OP_SETATTR)
+        ino = op->setattr->ino;
+    else if (op->op_case == REPLFS__META_OP__OP_COMMIT && !op->commit->over)
+        ino = op->commit->ino; /* bytes that only moved are looked at one by one */
+    uint32_t h = fsm_inode_find(f, ino);
+    if (!h)
+        return false;
+    uint64_t change = fsm_inode_at(f, h)->change;
+    return change > s->away_from && change <= s->away_to;
+}
+
+bool fsm_session_lapsed(struct fsm *f, uint64_t session)
+{
+    const struct fsm_session *s = fsm_session_find(f, session);
+    return s && s->lapsed;
+}
+
+uint32_t fsm_session_lapses(struct fsm *f, uint64_t session)
+{
+    const struct fsm_session *s = fsm_session_find(f, session);
+    return s ? s->lapses : 0;
+}
+
+bool fsm_session_kept(struct fsm *f, uint64_t session)
+{
+    return fsm_session_find(f, session) != NULL;
+}
+
+size_t fsm_lapsed_before(struct fsm *f, int64_t ns, uint64_t *out, size_t max)
+{
+    size_t n = 0;
+
+    for (uint32_t k = 0; k < f->nsessions && n < max; k++)
+        if (f->sessions[k]->lapsed && f->sessions[k]->lapsed_at < ns)
+            out[n++] = f->sessions[k]->id;
+    return n;
+}
+
+/* ---- the commands ---- */
+
 int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op)
 {
     if (!op->session)
         return -EINVAL;
+    if (op->back)
+        return session_back(f, op->session);
     struct fsm_session *s = fsm_session_add(f, op->session, op->name, op->host_id);
     if (!s)
         return -EEXIST;
     s->holds = op->tells ? FSM_HOLDS_LEASES : FSM_HOLDS_ALL;
+    end_former(f, op);
     return 0;
 }
 
@@ -133,23 +258,25 @@ int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op)
         uint32_t p = session_pos(f, op->session[k]);
         if (p == f->nsessions || f->sessions[p]->id != op->session[k])
             continue; /* closed before: proposals may overlap */
-        session_free(f, f->sessions[p]);
-        f->nsessions--;
-        memmove(&f->sessions[p], &f->sessions[p + 1], (f->nsessions - p) * sizeof *f->sessions);
-        if (f->hooks.session_closed)
-            f->hooks.session_closed(f->hooks.arg, op->session[k]);
+        if (op->lapse)
+            session_lapse(f, p);
+        else
+            session_end(f, p);
     }
     return 0;
 }
 
 bool fsm_session_alive(struct fsm *f, uint64_t session)
 {
-    return fsm_session_find(f, session) != NULL;
+    const struct fsm_session *s = fsm_session_find(f, session);
+    return s && !s->lapsed;
 }
 
 bool fsm_session_next(struct fsm *f, uint64_t after, uint64_t *session, const char **name)
 {
     uint32_t p = after == UINT64_MAX ? f->nsessions : session_pos(f, after + 1);
+    while (p < f->nsessions && f->sessions[p]->lapsed)
+        p++;
     if (p == f->nsessions)
         return false;
     *session = f->sessions[p]->id;

@@ -29,8 +29,8 @@ struct leases_config {
     void (*recall)(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep);
     /* How long the session has been silent, in ms; UINT32_MAX: it is gone. */
     uint32_t (*silent_ms)(void *arg, uint64_t session);
-    /* An exclusive lease ran out while its holder was silent: what it has not sent yet must never
-     * arrive. */
+    /* An exclusive lease ran out while its holder was silent: what it has not sent yet must not arrive
+     * any more as if it held it. */
     void (*fence)(void *arg, uint64_t session);
     /* Told before such a holder is fenced although it is alive, see stubborn_ms. May be NULL. */
     void (*stubborn)(void *arg, uint64_t session, uint64_t ino);

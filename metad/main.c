@@ -30,8 +30,8 @@
 static struct {
     char *data, *listen, *config;
     bool init, insecure;
-    uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, term_ms, checkpoint_bytes,
-        threads, max_memory;
+    uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, keep_ms, term_ms,
+        checkpoint_bytes, threads, max_memory;
     char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
 } flags = {.heartbeat_ms = 1000,
            .suspect_ms = 5000,
@@ -87,6 +87,12 @@ static const struct config_opt options[] = {
      .arg = "TIME",
      .min = 500,
      .help = "a client silent for so long loses its session, default 60s"},
+    {.name = "session-keep",
+     .type = CONFIG_MSEC,
+     .value = &flags.keep_ms,
+     .arg = "TIME",
+     .min = 1000,
+     .help = "what it had not told yet is taken from it for so long, default 72h"},
     {.name = "lease-term",
      .type = CONFIG_MSEC,
      .value = &flags.term_ms,
@@ -233,7 +239,8 @@ static int start_state(struct metad *d)
                                   .checkpoint_bytes = flags.checkpoint_bytes,
                                   .failed = log_failed,
                                   .arg = d};
-    struct opens_config opens_cfg = {.lease_ms = (unsigned)flags.lease_ms};
+    struct opens_config opens_cfg = {.lease_ms = (unsigned)flags.lease_ms,
+                                     .keep_ms = (int64_t)flags.keep_ms};
 
     int rv = fsm_new(&d->fsm);
     if (rv == 0) {

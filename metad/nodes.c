@@ -506,6 +506,16 @@ static void on_session_closed(void *arg, uint64_t session)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
 
+static void on_session_lapsed(void *arg, uint64_t session)
+{
+    struct nodes *n = arg;
+    pthread_mutex_lock(&n->lock);
+    clocks_forget(n, session); /* its grants stay: it may come back */
+    pthread_mutex_unlock(&n->lock);
+    if (n->cfg.session_closed)
+        n->cfg.session_closed(n->cfg.hook_arg, session);
+}
+
 static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct nodes *n = arg;
@@ -561,6 +571,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
                               .orphaned = on_orphaned,
                               .adopted = on_adopted,
                               .session_closed = on_session_closed,
+                              .session_lapsed = on_session_lapsed,
                               .arg = n};
     fsm_set_hooks(cfg->fsm, &hooks);
     fsm_unlock(cfg->fsm);

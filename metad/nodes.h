@@ -32,7 +32,7 @@ struct nodes_config {
      * fsm write lock held. */
     void (*orphaned)(void *arg, uint64_t ino, uint64_t opener); /* may be NULL */
     void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
-    void (*session_closed)(void *arg, uint64_t session);        /* may be NULL */
+    void (*session_closed)(void *arg, uint64_t session);        /* or lapsed; may be NULL */
     void *hook_arg;
     /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);

@@ -1,8 +1,9 @@
 /* Sessions, open files and orphans of the leader.
  *
  * A session lives as long as something is heard of it: each request and keepalive renews its lease.
- * One that is silent for lease_ms is closed through the log (SessionCloseOp), after which none of
- * its commands is accepted. Sessions found in the fsm at start have one lease to come back (they
+ * One that is silent for lease_ms lapses, through the log (SessionCloseOp.lapse), after which none of
+ * its commands is accepted: here it is gone. It may come back within keep_ms; then it is closed for
+ * good. Sessions found in the fsm at start have one lease to come back (they
  * cannot know that the clock started anew); a pause of this very process is added to every lease.
  *
  * An inode whose last name goes becomes an orphan. It is reaped (ReapOp, up to 1000 at a time) once
@@ -41,6 +42,7 @@
 #define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
 #define WORK_SLICES 50u
 #define EXPIRE_MAX 64u
+#define OVER_LOOK_NS (60 * NSEC_PER_SEC)
 #define PAUSE_NS NSEC_PER_SEC /* a longer gap between two looks was our own standstill */
 
 struct ref {
@@ -79,8 +81,12 @@ struct opens {
     void *on_close_arg;
     uint64_t expired[EXPIRE_MAX];
     size_t nexpired;
-    uint64_t *ended; /* closed sessions that watchers are to hear of */
-    size_t nended, ended_cap;
+    uint64_t over[EXPIRE_MAX]; /* that lapsed long ago and are being closed */
+    size_t nover;
+    int64_t over_look;    /* mono */
+    uint64_t *ended;      /* closed sessions that watchers are to hear of */
+    const uint64_t *told; /* that they are being told of */
+    size_t nended, ended_cap, ntold;
     uint64_t *reaped;
     size_t nreaped, reaped_cap;
     struct opens_watcher watchers[OPENS_WATCHERS];
@@ -222,12 +228,11 @@ static void add_orphan(struct opens *o, uint64_t ino)
 
 /* ---- what others call ---- */
 
-/* Sessions begin seldom: a walk is cheaper than a table of peers. */
-int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
+/* Sessions begin seldom: a walk is cheaper than a table of peers. Lock held. */
+static int session_begin(struct opens *o, uint64_t session, uint64_t peer)
 {
     unsigned n = 0;
 
-    pthread_mutex_lock(&o->lock);
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         for (const struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
             n += s->peer == peer;
@@ -236,8 +241,34 @@ int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
         s->peer = peer;
         s->closing = true; /* not there yet */
     }
-    pthread_mutex_unlock(&o->lock);
     return n < OPENS_PER_PEER ? 0 : -EDQUOT;
+}
+
+int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
+{
+    pthread_mutex_lock(&o->lock);
+    int rv = session_begin(o, session, peer);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+static bool is_in(const uint64_t *v, size_t n, uint64_t id)
+{
+    size_t i = 0;
+
+    while (i < n && v[i] != id)
+        i++;
+    return i < n;
+}
+
+int opens_session_back(struct opens *o, uint64_t session, uint64_t peer)
+{
+    pthread_mutex_lock(&o->lock);
+    bool early = *session_slot(o, session) != NULL || is_in(o->ended, o->nended, session) ||
+                 is_in(o->told, o->ntold, session);
+    int rv = early ? -ERR_BUSY : session_begin(o, session, peer);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
 }
 
 void opens_session_add(struct opens *o, uint64_t session)
@@ -489,6 +520,30 @@ static bool collect_expired(struct opens *o, int64_t now)
     return o->nexpired > 0;
 }
 
+/* Those whose client has not come back. */
+static void end_over(struct opens *o, int64_t now)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
+    int64_t keep = o->cfg.keep_ms * NSEC_PER_MSEC;
+
+    if (now < o->over_look)
+        return;
+    o->over_look = now + (keep / 8 < OVER_LOOK_NS ? keep / 8 : OVER_LOOK_NS);
+    fsm_rdlock(o->cfg.fsm);
+    close_op.n_session = fsm_lapsed_before(o->cfg.fsm, clock_wall() - keep, o->over, EXPIRE_MAX);
+    fsm_unlock(o->cfg.fsm);
+    if (close_op.n_session == 0)
+        return;
+    close_op.session = o->over;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &close_op;
+    cmd.op = &op;
+    log_info("%zu session(s) lapsed long ago: closing them for good", close_op.n_session);
+    mlog_propose(o->cfg.mlog, &cmd, NULL, NULL, NULL);
+}
+
 /* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
  * goes on from there the next time: requests wait for the lock. Lock held. */
 static bool collect_orphans(struct opens *o, int64_t now)
@@ -532,10 +587,12 @@ static void propose_close(struct opens *o)
 
     close_op.session = o->expired;
     close_op.n_session = o->nexpired;
+    close_op.lapse = true;
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &close_op;
     cmd.op = &op;
-    log_info("%zu session(s) silent for %u ms: closing", o->nexpired, o->cfg.lease_ms);
+    log_info("%zu session(s) silent for %u ms: they hold nothing any more", o->nexpired,
+             o->cfg.lease_ms);
     mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
 }
 
@@ -563,6 +620,8 @@ static void tell_watchers(struct opens *o)
     o->nended = o->ended_cap = 0;
     o->reaped = NULL;
     o->nreaped = o->reaped_cap = 0;
+    o->told = ended;
+    o->ntold = n;
     pthread_mutex_unlock(&o->lock);
     for (unsigned k = 0; k < o->nwatchers; k++) {
         const struct opens_watcher *w = &o->watchers[k];
@@ -573,9 +632,11 @@ static void tell_watchers(struct opens *o)
         if (w->tick != NULL)
             w->tick(w->arg);
     }
-    free(ended);
     free(reaped);
     pthread_mutex_lock(&o->lock);
+    o->told = NULL;
+    o->ntold = 0;
+    free(ended);
 }
 
 /* What commands left to do later, a while of it. No lock held. */
@@ -609,6 +670,8 @@ static void *thread_main(void *arg)
             propose_close(o);
         if (reap_some)
             propose_reap(o);
+        if (leads)
+            end_over(o, now);
         work(o);
         pthread_mutex_lock(&o->lock);
         tell_watchers(o);
@@ -633,6 +696,8 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
     o->cfg = *cfg;
     if (o->cfg.lease_ms == 0)
         o->cfg.lease_ms = 60000;
+    if (o->cfg.keep_ms == 0)
+        o->cfg.keep_ms = OPENS_KEEP_MS;
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
     pthread_mutex_init(&o->lock, NULL);

@@ -9,11 +9,14 @@
 #include "fsm.h"
 #include "mlog.h"
 
+#define OPENS_KEEP_MS (3 * 86400000ll) /* a weekend */
+
 struct opens;
 struct opens_config {
     struct fsm *fsm;
     struct mlog *mlog;
     unsigned lease_ms; /* default 60000 */
+    int64_t keep_ms;   /* how long one that lapsed may come back, default OPENS_KEEP_MS */
     unsigned tick_ms;  /* how often it looks, default 100 */
 };
 /* Takes sessions and orphans over from the fsm; each session has one lease to come back. */
@@ -26,6 +29,8 @@ void opens_free(struct opens *o); /* after mlog_close */
  * OPENS_PER_PEER. Then opens_session_add when it is applied, opens_session_none when it is not. */
 #define OPENS_PER_PEER 512u
 int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer);
+/* The same for one that has lapsed and comes back. -ERR_BUSY: not all have heard yet that it lapsed. */
+int opens_session_back(struct opens *o, uint64_t session, uint64_t peer);
 void opens_session_add(struct opens *o, uint64_t session); /* a new one, just applied */
 void opens_session_none(struct opens *o, uint64_t session);
 /* A session came back and says what it has open (all of it). 0 or -ERR_SESSION. */
@@ -38,17 +43,17 @@ void opens_del(struct opens *o, uint64_t session, uint64_t ino);
 /* How many sessions found at the start that may hold such (FSM_HOLDS_LEASES or _LOCKS) are still to
  * come back; 0 after their time (two leases). */
 size_t opens_awaited(struct opens *o, unsigned holds);
-/* Told of every session that is closed, with the fsm and opens locks held. NULL: nobody. */
+/* Told of every session that is closed or lapses, with the fsm and opens locks held. NULL: nobody. */
 void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg);
 bool opens_is_open(struct opens *o, uint64_t ino);
 /* A session other than this one has it open. */
 bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino);
 /* How long nothing was heard of the session, in ms; UINT32_MAX: not open. */
 uint32_t opens_silent_ms(struct opens *o, uint64_t session);
-/* Its lease counts as over: it is closed through the log at the next look. */
+/* Its lease counts as over: it lapses, through the log, at the next look. */
 void opens_expire(struct opens *o, uint64_t session);
 /* Others that follow sessions: called on the opens thread, without locks; closed for each session
- * that has ended, tick every tick_ms. Up to OPENS_WATCHERS, before opens_start. */
+ * that has ended or lapsed, tick every tick_ms. Up to OPENS_WATCHERS, before opens_start. */
 #define OPENS_WATCHERS 4u
 struct opens_watcher {
     void (*closed)(void *arg, uint64_t session);

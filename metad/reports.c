@@ -13,11 +13,12 @@
  * arrive meanwhile go into the map too.
  *
  * Strays are garbage when they are certainly of our own past (see fsm_past.c) and their writer's session is
- * closed or has given them up (grants.c); commits from closed sessions are refused, so that is final.
- * Others are kept and judged again. What may come from another metad's future is in quarantine: a number
- * beyond what the log ever reserved or in a range that another metad gave, a writer who may have gone on
- * elsewhere, or a copy of a chunk that we have from another writer (the number was given twice: not a copy
- * of ours at all). It stays until a person releases it. A metad that is behind deletes nothing.
+ * closed or has given them up (grants.c); commits from closed sessions are refused, so that is final. One
+ * that only lapsed may come back and commit them. Others are kept and judged again. What may come from
+ * another metad's future is in quarantine: a number beyond what the log ever reserved or in a range that
+ * another metad gave, a writer who may have gone on elsewhere, or a copy of a chunk that we have from another
+ * writer (the number was given twice: not a copy of ours at all). It stays until a person releases it. A
+ * metad that is behind deletes nothing.
  *
  * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
  * judge). */
@@ -187,7 +188,7 @@ static void known_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
     } else if (l->state == COPY_SHORT && state == COPY_OK) {
         l->state = COPY_OK;
     } else if (l->state == COPY_OK && state == COPY_SHORT &&
-               (full || !fsm_session_alive(n->cfg.fsm, c->session))) {
+               (full || !fsm_session_kept(n->cfg.fsm, c->session))) {
         l->state = COPY_SHORT;
     }
     l->disk = r->disk & 63;
@@ -515,7 +516,7 @@ static bool is_garbage(struct nodes *n, const struct stray *s)
 {
     if (s->quarantine || nodes_past_behind(n))
         return false;
-    return !fsm_session_alive(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
+    return !fsm_session_kept(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
 }
 
 /* Returns false when the stray was taken out of the array. */

@@ -72,9 +72,9 @@ void service_lock_start(struct service *s); /* within service_new and service_fr
 void service_lock_stop(struct service *s);
 /* A new session begins on this connection. */
 void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn);
-/* A session that comes back (SessionReq) holds what it says. Before opens_resume, which may end the
+/* A session that comes back (SessionReq) holds what it says, or nothing. Before opens_resume, which may end the
  * time in which others must wait; when that fails, forget. */
-void service_lock_resume(struct service *s, struct rpc_req *req);
+void service_lock_resume(struct service *s, struct rpc_req *req, bool holds);
 void service_lock_forget(struct service *s, uint64_t session);
 void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
@@ -103,9 +103,10 @@ void service_leases_free(struct service *s);
 void service_conn_closed(struct service *s, struct rpc_conn *c);
 /* A session is reached over this connection from now on. */
 void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c);
-/* A session that comes back keeps the exclusive leases that it claims and has, and no others.
- * Returns how many of *claims (malloc'ed) those are. */
-size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims);
+/* A session that comes back keeps the exclusive leases that it claims and has, and no others; none at all
+ * unless it holds any. Returns how many of *claims (malloc'ed) those are. */
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds,
+                            uint64_t **claims);
 /* A request that met LEASE_ELSEWHERE on ino: runs again(s, req) once the holder has sent what it
  * kept back; or refuses it for now (ERR_BUSY) when that takes too long, unless firmly. */
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,

@@ -81,7 +81,8 @@ static bool exists(struct service *s, uint64_t ino)
     return fsm_getattr(s->cfg.fsm, ino, &a) == 0;
 }
 
-size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint64_t **claims)
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds,
+                            uint64_t **claims)
 {
     uint64_t *v = malloc((r->n_exclusive + 1) * sizeof(*v));
     size_t n = 0;
@@ -89,7 +90,7 @@ size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, uint
     if (v == NULL)
         abort();
     fsm_rdlock(s->cfg.fsm);
-    for (size_t i = 0; i < r->n_exclusive; i++)
+    for (size_t i = 0; holds && i < r->n_exclusive; i++)
         if (exists(s, r->exclusive[i]))
             v[n++] = r->exclusive[i];
     fsm_unlock(s->cfg.fsm);

@@ -440,26 +440,27 @@ void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *c
     leave(s->locks);
 }
 
-void service_lock_resume(struct service *s, struct rpc_req *req)
+void service_lock_resume(struct service *s, struct rpc_req *req, bool holds)
 {
     const Replfs__SessionReq *m = req->env->session_req;
-    struct lock_req *v = calloc(m->n_locks + 1, sizeof(*v));
+    size_t n = holds ? m->n_locks : 0;
+    struct lock_req *v = calloc(n + 1, sizeof(*v));
 
     if (v == NULL)
         abort();
-    for (size_t i = 0; i < m->n_locks; i++)
+    for (size_t i = 0; i < n; i++)
         decode(&v[i], m->locks[i], m->session);
     bool logged = service_holds(s, m->session) & FSM_HOLDS_LOCKS;
-    if (m->n_locks > 0 && !logged)
+    if (n > 0 && !logged)
         service_hold_propose(s, m->session, FSM_HOLDS_LOCKS, 0, NULL, NULL, NULL);
     int64_t now = enter(s->locks);
     tie_set(s->locks, m->session, req->conn)->logged |= logged;
-    size_t refused = locks_resume(s->locks->table, m->session, v, m->n_locks, now);
+    size_t refused = locks_resume(s->locks->table, m->session, v, n, now);
     leave(s->locks);
     free(v);
     if (refused > 0)
         log_error("session %016llx: %zu of its %zu locks are held by others: not given back",
-                  (unsigned long long)m->session, refused, m->n_locks);
+                  (unsigned long long)m->session, refused, n);
 }
 
 void service_lock_forget(struct service *s, uint64_t session)

@@ -41,7 +41,9 @@ struct step {
     struct lease_wait gate;   /* others' leases in the way */
     Replfs__MutationResult result;
     Replfs__Attr attr, parent;
-    int fail; /* the log could not take it */
+    int fail;      /* the log could not take it */
+    bool kept;     /* Mutation.kept: */
+    uint64_t seen; /* the inode's change before it had to wait */
 };
 struct mutate {
     struct service *s;
@@ -253,6 +255,7 @@ static void put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
     cmd.session = r->session;
     cmd.seq = seq;
     cmd.acked_seq = r->acked_seq;
+    cmd.kept = st->kept;
     cmd.op = op;
     mlog_propose(st->m->s->cfg.mlog, &cmd, on_applied, on_after, st);
 }
@@ -287,6 +290,25 @@ static void propose_commit(struct step *st, Replfs__MetaOp *op, uint64_t seq)
         free(own);
 }
 
+/* Of the inode that a late change (Mutation.kept) is about; 0: apply looks at no more than names. */
+static uint64_t change_now(struct service *s, const struct step *st)
+{
+    const Replfs__MetaOp *op = st->op;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    uint64_t ino = 0;
+
+    if (st->kept && op->op_case == REPLFS__META_OP__OP_COMMIT)
+        ino = op->commit->ino;
+    else if (st->kept && op->op_case == REPLFS__META_OP__OP_SETATTR)
+        ino = op->setattr->ino;
+    if (ino == 0)
+        return 0;
+    fsm_rdlock(s->cfg.fsm);
+    int rv = fsm_getattr(s->cfg.fsm, ino, &a);
+    fsm_unlock(s->cfg.fsm);
+    return rv == 0 ? a.change : 0;
+}
+
 static void propose(struct step *st, uint64_t seq)
 {
     struct service *s = st->m->s;
@@ -299,6 +321,9 @@ static void propose(struct step *st, uint64_t seq)
 
     st->result.code =
         service_memory_refuses(s, st->op) ? ENOSPC : (uint32_t)service_weigh(s, st->op);
+    if (st->gate.waited && change_now(s, st) != st->seen)
+        st->result.code =
+            ESTALE; /* by whoever kept changes back under the lease that was in the way */
     if (st->result.code != 0) {
         on_after(st);
         return;
@@ -353,6 +378,7 @@ static void advance(struct mutate *m)
         struct step *st = &m->steps[m->next++];
         last = m->next == n;
         service_needs(s, st->op, &st->gate);
+        st->seen = change_now(s, st);
         /* once a part is under way the rest follows, however long that takes */
         st->gate.firm = st != m->steps;
         if (!leases_enter(s->leases, &st->gate))
@@ -421,6 +447,7 @@ void service_mutate(struct service *s, struct rpc_req *req)
         struct step *st = &m->steps[i];
         st->m = m;
         st->op = r->ops[i]->op;
+        st->kept = r->ops[i]->kept;
         replfs__mutation_result__init(&st->result);
         replfs__attr__init(&st->attr);
         replfs__attr__init(&st->parent);

@@ -51,6 +51,7 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
 
     fsm_rdlock(s->cfg.fsm);
     fsm_mark(s->cfg.fsm, &mark);
+    rep.lapses = fsm_session_lapses(s->cfg.fsm, session);
     fsm_unlock(s->cfg.fsm);
     rep.incarnation = mark.incarnation;
     rep.position = mark.position;
@@ -75,6 +76,7 @@ struct opening {
     struct service *s;
     struct rpc_req *req;
     uint64_t session;
+    bool back; /* one that lapsed */
     int code;
 };
 
@@ -94,6 +96,9 @@ static void open_after(void *arg)
     struct opening *op = arg;
 
     if (op->code == 0) {
+        const Replfs__SessionReq *r = op->req->env->session_req;
+        if (op->back)
+            opens_resume(op->s->cfg.opens, op->session, r->open_inos, r->n_open_inos);
         service_lock_opened(op->s, op->session, op->req->conn);
         service_session_bind(op->s, op->session, op->req->conn);
         reply(op->s, op->req, op->session, NULL, 0);
@@ -103,7 +108,7 @@ static void open_after(void *arg)
     free(op);
 }
 
-static void open_new(struct service *s, struct rpc_req *req)
+static void propose_open(struct service *s, struct rpc_req *req, uint64_t session, bool back)
 {
     const Replfs__SessionReq *r = req->env->session_req;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
@@ -111,29 +116,84 @@ static void open_new(struct service *s, struct rpc_req *req)
     Replfs__SessionOpenOp open_op = REPLFS__SESSION_OPEN_OP__INIT;
     struct opening *op = calloc(1, sizeof(*op));
 
-    if (op == NULL || RAND_bytes((unsigned char *)&op->session, sizeof(op->session)) != 1)
+    if (op == NULL)
         abort();
-    op->session |= 1; /* never 0 */
-    if (opens_session_begin(s->cfg.opens, op->session, origin_of(req->conn)) != 0) {
-        rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", OPENS_PER_PEER);
-        free(op);
-        return;
-    }
-    op->s = s;
-    op->req = req;
-    open_op.session = op->session;
+    *op = (struct opening){.s = s, .req = req, .session = session, .back = back};
+    open_op.session = session;
     open_op.name = r->name;
     open_op.host_id = r->host_id;
     open_op.tells = true;
+    open_op.back = back;
     meta.op_case = REPLFS__META_OP__OP_SESSION_OPEN;
     meta.session_open = &open_op;
     cmd.op = &meta;
-    log_info("session %016llx for %s (%s)", (unsigned long long)op->session,
-             r->name != NULL ? r->name : "?", rpc_conn_peer(req->conn)->addr);
+    log_info("session %016llx %s %s (%s)", (unsigned long long)session,
+             back ? "had lapsed, and goes on:" : "for", r->name != NULL ? r->name : "?",
+             rpc_conn_peer(req->conn)->addr);
     mlog_propose(s->cfg.mlog, &cmd, open_applied, open_after, op);
 }
 
+static void refuse_peer(struct rpc_req *req)
+{
+    rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", OPENS_PER_PEER);
+}
+
+static void open_new(struct service *s, struct rpc_req *req)
+{
+    uint64_t session;
+
+    if (RAND_bytes((unsigned char *)&session, sizeof(session)) != 1)
+        abort();
+    session |= 1; /* never 0 */
+    if (opens_session_begin(s->cfg.opens, session, origin_of(req->conn)) != 0)
+        refuse_peer(req);
+    else
+        propose_open(s, req, session, false);
+}
+
 /* ---- one that comes back ---- */
+
+static void unknown(struct rpc_req *req)
+{
+    rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
+             (unsigned long long)req->env->session_req->session);
+}
+
+/* It was silent for too long, others have had what it held. Its client knows how to go on from there, or
+ * does not ask for it (comes_back). */
+static void come_back(struct service *s, struct rpc_req *req)
+{
+    const Replfs__SessionReq *r = req->env->session_req;
+    int rv = -ERR_SESSION;
+
+    if (r->comes_back) {
+        rv = opens_session_back(s->cfg.opens, r->session, origin_of(req->conn));
+        fsm_rdlock(s->cfg.fsm);
+        bool lapsed = fsm_session_lapsed(s->cfg.fsm, r->session);
+        fsm_unlock(s->cfg.fsm);
+        if (rv == 0 && !lapsed) {
+            opens_session_none(s->cfg.opens, r->session);
+            rv = -ERR_SESSION;
+        }
+    }
+    if (rv == 0)
+        propose_open(s, req, r->session, true);
+    else if (rv == -EDQUOT)
+        refuse_peer(req);
+    else if (rv == -ERR_BUSY)
+        rpc_fail(req, ERR_BUSY, "the session is just being closed");
+    else
+        unknown(req);
+}
+
+/* It lapsed, went on, and the answer that said so was lost: what the client says to hold, it does not. */
+static bool heard_of_all(struct service *s, const Replfs__SessionReq *r)
+{
+    fsm_rdlock(s->cfg.fsm);
+    uint32_t lapses = fsm_session_lapses(s->cfg.fsm, r->session);
+    fsm_unlock(s->cfg.fsm);
+    return lapses == r->lapses;
+}
 
 /* The claims come first: once the last session is back, others are let in again. The connection is
  * bound after the reply, lest a recall overtake it (the client's next request is read when this one
@@ -147,8 +207,9 @@ static void resume(struct service *s, struct rpc_req *req)
 
     bool alive = opens_touch(s->cfg.opens, session) == 0;
     if (alive) {
-        service_lock_resume(s, req);
-        kept = service_lease_resume(s, r, &claims);
+        bool holds = heard_of_all(s, r);
+        service_lock_resume(s, req, holds);
+        kept = service_lease_resume(s, r, holds, &claims);
         alive = opens_resume(s->cfg.opens, session, r->open_inos, r->n_open_inos) == 0;
         if (!alive) {
             service_lock_forget(s, session);
@@ -166,8 +227,7 @@ static void resume(struct service *s, struct rpc_req *req)
         service_session_bind(s, session, conn);
         leases_remind(s->leases, session);
     } else {
-        rpc_fail(req, ERR_SESSION, "session %016llx is not open: open a new one",
-                 (unsigned long long)session);
+        come_back(s, req);
     }
     free(claims);
     rpc_conn_unref(conn);

@@ -18,9 +18,10 @@
  * waits when it is gone; the recall first forgets the lease, then settles the inode.
  *
  * Failure modes: metad cut off: the queue stands still for as long as that takes, and whoever waits for it
- * gives up at the mount's time-out (much sooner once it has stood still for as long). The session is
- * lost: its changes fail; the log names the inodes, and the fsync of a file that is still open
- * fails. A metad that dies: everything is sent again, executed once; the lease is
+ * gives up at the mount's time-out (much sooner once it has stood still for as long). This client was
+ * suspended, or cut off, and its session has lapsed: the queue goes on as the session comes back; what
+ * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The
+ * log names the inodes, and the fsync of a file that is still open fails. A metad that dies: everything is sent again, executed once; the lease is
  * claimed anew before anybody else is served (hello_session). This client dies: the changes are
  * lost, a few milliseconds' worth.
  *
@@ -122,6 +123,8 @@ static void put(struct client *c, struct behind_op *o)
 {
     if (c->behind.put++ == c->behind.done)
         c->behind.moved = clock_mono();
+    if (!o->m.life)
+        o->m.life = atomic_load(&c->life);
     count(c, o->ino, o->dir != 0);
     if (o->dir)
         count(c, o->dir, true);
@@ -172,6 +175,7 @@ static struct setattr_job *job_new(struct client *c, uint64_t ino)
     j->o.ino = ino;
     j->o.m.op = &j->op;
     j->o.m.done = setattr_done;
+    j->o.m.life = atomic_load(&c->life);
     replfs__meta_op__init(&j->op);
     replfs__setattr_op__init(&j->set);
     j->op.op_case = REPLFS__META_OP__OP_SETATTR;

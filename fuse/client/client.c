@@ -87,6 +87,7 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (!c)
         return -ENOMEM;
     c->cfg = *cfg;
+    atomic_init(&c->life, 1);
     c->cfg.timeout_ms = cfg->timeout_ms ? cfg->timeout_ms : 60000;
     c->cfg.dirty_max = cfg->dirty_max ? cfg->dirty_max : 128ull << 20;
     c->cfg.flush_ms = cfg->flush_ms ? cfg->flush_ms : 1000;

@@ -69,6 +69,7 @@ struct batch {
     uint64_t session;
     uint64_t begun; /* of lcache_begin */
     bool append;    /* its places count from the end of the file */
+    unsigned life;  /* of the oldest buffer */
     uint64_t over;  /* moved bytes: see CommitOp */
     int64_t over_shift;
 };
@@ -113,6 +114,7 @@ static int batch_take(struct cfile *f, struct batch *b)
     if (!b->bufs || !b->chunks)
         return -ENOMEM;
     b->session = f->head->wc->session;
+    b->life = f->head->life;
     b->append = append;
     b->over = f->head->over;
     b->over_shift = f->head->over_shift;
@@ -217,7 +219,7 @@ static int msg_build(struct cfile *f, const struct batch *b, struct commit_msg *
 
 static int lost_code(int rc)
 {
-    return rc == -ERR_SESSION || rc == -ERR_TIMEOUT ? -EIO : rc;
+    return rc == -ERR_SESSION || rc == -ERR_TIMEOUT || rc == -ESTALE ? -EIO : rc;
 }
 
 /* The extents of b are in the committed map now. When the file has another size than they explain,
@@ -366,9 +368,12 @@ static bool commit_some(struct cfile *f, bool later)
     j->b.begun = lcache_begin(c->lcache);
     lcache_ask_begin(c->lcache, &j->asker, f->ino);
     f->committing = true;
-    j->o = (struct behind_op){
-        .m = {.op = &j->m.op, .need = j->b.session, .done = committed, .late = commit_late},
-        .ino = f->ino};
+    j->o = (struct behind_op){.m = {.op = &j->m.op,
+                                    .need = j->b.session,
+                                    .done = committed,
+                                    .late = commit_late,
+                                    .life = j->b.life},
+                              .ino = f->ino};
     if (later && !quota_applies(f) && !j->b.append) {
         bool all = j->b.bufs[j->b.n - 1] == f->tail;
         cfile_ref(f);

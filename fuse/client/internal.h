@@ -97,6 +97,7 @@ struct abuf {
     int64_t sent_at;
     bool sync; /* ask the chain to sync with this append */
     int64_t born, acked_at;
+    unsigned life;            /* client's, when it was begun */
     bool append;              /* goes to the end of the file, wherever that is (append.c) */
     struct append_wait *wait; /* who waits for it */
     uint64_t grows;           /* bytes that were a hole when they were written (quota.c) */
@@ -282,6 +283,7 @@ struct client {
         uint64_t id;                              /* session, 0: none yet */
         uint64_t seen_incarnation, seen_position; /* of metad's state, the newest told */
         unsigned lease_ms, term_ms, min_copies;
+        uint32_t lapses;        /* of the session, as told */
         struct rpc_service svc; /* requests of metad: recalls */
         char cluster[40];
         uint64_t next_seq;
@@ -376,6 +378,7 @@ struct client {
         uint64_t next, upto, session;
     } inos; /* given by metad for what we create */
     struct client_locks *locks;
+    atomic_uint life;  /* how often the session has lapsed and gone on, and 1 */
     atomic_uint lost;  /* changes that were answered and that metad did not do */
     atomic_uint fails; /* of cfile_fail, all files together */
     atomic_ullong appends, sealed_early, read_retries, crc_errors;
@@ -404,7 +407,8 @@ struct mutation {
     /* Instead of done, when the deadline has passed and it may still be executed: it has to be handed to
      * another session_mutate_list as it is. NULL: done is told. */
     void (*late)(struct mutation *m);
-    bool known; /* the lease cache has it already: done sees to it */
+    bool known;    /* the lease cache has it already: done sees to it */
+    unsigned life; /* client's, when the caller was answered; 0: it waits for this */
     /* private; zero at first */
     uint64_t seq, session; /* whose number it is, 0: it has none */
     bool maybe_done;       /* it was sent, and the answer did not come */

@@ -4,7 +4,9 @@
  * Several go in one message and are executed in the order given. Under a new session a change that
  * may have been executed already is not sent again: it fails with EIO. That may be any that was sent,
  * unless the answer says that nothing was done. What is bound to a session (`need`: its chunks were
- * written under it) fails with ERR_SESSION.
+ * written under it) fails with ERR_SESSION. A session that lapsed and goes on has its numbers still.
+ * Others may have changed anything meanwhile: what its caller had been told is done by then is marked as
+ * kept, so that metad refuses it where they did.
  *
  * metad remembers answers until told (acked_seq) that everything up to them has come, and no more than
  * so many: one change that waits long for others' leases must not let later ones pile up behind it,
@@ -237,10 +239,12 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
     Replfs__Mutation mu[MUTATE_MAX], *list[MUTATE_MAX];
     Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
     size_t n = fitting(s);
+    unsigned life = atomic_load(&c->life);
     for (size_t i = 0; i < n; i++) {
         replfs__mutation__init(&mu[i]);
         mu[i].seq = s->todo[i]->seq;
         mu[i].op = s->todo[i]->op;
+        mu[i].kept = s->todo[i]->life && s->todo[i]->life != life;
         list[i] = &mu[i];
     }
     m.session = s->session;

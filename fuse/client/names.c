@@ -94,21 +94,24 @@ static void name_done(struct mutation *m, int code, const Replfs__MutationResult
     struct name_job *j = (struct name_job *)m;
     struct client *c = j->c;
     struct cfile *f = cfile_get(c, j->o.ino);
+    bool lost = code && !(code == -ENOENT && j->op.op_case == REPLFS__META_OP__OP_UNLINK);
     if (f) {
         pthread_mutex_lock(&f->mu);
-        if (code)
+        if (lost)
             cfile_fail(f, -EIO);
-        else if (r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
+        else if (r && r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
             attr_copy(&f->attr, r->attr);
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
-    if (code) {
+    if (lost) {
         atomic_fetch_add(&c->lost, 1);
         log_error("directory %llu: \"%.*s\" (inode %llu) was %s, and metad did not do it: %s",
                   (unsigned long long)j->o.dir, (int)j->name.len, (const char *)j->name.data,
                   (unsigned long long)j->o.ino,
                   j->op.op_case == REPLFS__META_OP__OP_CREATE ? "made" : "removed", err_str(code));
+    }
+    if (code) {
         lcache_forget_now(c->lcache, j->o.ino);
         lcache_forget_now(c->lcache, j->o.dir);
     } else {
@@ -265,6 +268,7 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
         struct name_job *j = job_new(c, session_id(c), op->parent, ino, &op->name, 0);
         j->unlink = *op;
         j->unlink.name = j->name;
+        j->unlink.ino = ino;
         j->unlink.time_ns = stamp(c, &dir);
         j->op.op_case = REPLFS__META_OP__OP_UNLINK;
         j->op.unlink = &j->unlink;

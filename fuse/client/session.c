@@ -6,9 +6,10 @@
  * leases), and wakes the others. Requests are repeated over reconnects until their deadline; how
  * changes are, says mutate.c.
  *
- * When metad does not know the session any more (cut off for longer than the lease), a new one
- * is opened. Bytes written under the old one and not committed are lost, and the files concerned
- * say so.
+ * When metad has not heard of us for longer than the lease (suspended, cut off), the session has lapsed:
+ * its leases and locks are gone, but it goes on, and what was answered and not told yet is told now
+ * (Mutation.kept). When metad does not know it at all any more, a new one is opened. Bytes written under
+ * the old one and not committed are lost, and the files concerned say so.
  *
  * A session tells, as it resumes, how far metad's state had come in the newest answer that it had. A
  * metad that never was there runs from an older copy of its directory: it refuses the session, and
@@ -151,10 +152,21 @@ static void session_lost(struct client *c, uint64_t old)
     client_locks_lost(c);
 }
 
+static void session_lapsed(struct client *c)
+{
+    log_warn(
+        "metad heard nothing from us for longer than the session's lease: locks are gone, and "
+        "others may have changed what we had leases on. What was written or changed here before "
+        "is told to metad now; where others changed the same, that is lost, and named here");
+    atomic_fetch_add(&c->life, 1);
+    client_locks_lost(c);
+}
+
 static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
 {
     pthread_mutex_lock(&c->session.mu);
-    bool fresh = c->session.id != r->session;
+    bool fresh = c->session.id != r->session, lapsed = !fresh && c->session.lapses != r->lapses;
+    c->session.lapses = r->lapses;
     c->session.id = r->session;
     if (fresh) {
         c->session.next_seq = 1;
@@ -173,6 +185,8 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
              (unsigned long long)r->session, c->session.addrs[i]);
     pthread_mutex_unlock(&c->session.mu);
+    if (lapsed)
+        session_lapsed(c);
 }
 
 /* How many inodes can still be named in m. */
@@ -235,12 +249,14 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
     for (int round = 0; round < 2; round++) {
         Replfs__SessionReq m = REPLFS__SESSION_REQ__INIT;
         m.session = round ? 0 : old;
+        m.comes_back = true;
         m.name = c->name;
         m.host_id = c->host_id;
         m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
         pthread_mutex_lock(&c->session.mu);
         m.seen_incarnation = c->session.seen_incarnation;
         m.seen_position = c->session.seen_position;
+        m.lapses = round ? 0 : c->session.lapses;
         pthread_mutex_unlock(&c->session.mu);
         struct locks_claims *claims = client_locks_claims(c, &m);
         name_open(&m, open, nopen);

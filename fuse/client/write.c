@@ -99,6 +99,7 @@ struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len)
     size_t size = f->streaming || len >= APPEND_MAX / 4 ? a->limit : len;
     a->buf = buf_new(size < BUF_MIN ? BUF_MIN : size);
     a->born = clock_mono();
+    a->life = atomic_load(&f->c->life);
     idmap_put(&f->abufs, a->id, a);
     *(f->tail ? &f->tail->next : &f->head) = a;
     f->tail = a;

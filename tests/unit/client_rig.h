@@ -75,8 +75,12 @@ struct rig {
     int create_code;
     unsigned creates_then; /* known when something was removed or renamed */
     unsigned creates, unlinks, opens_refused, opens;
-    bool grace;  /* opens are refused */
-    bool leases; /* metad gives some: the file is its opener's alone */
+    bool grace;            /* opens are refused */
+    bool lapsed;           /* the session, until the client comes back with it */
+    unsigned lapses, kept; /* kept: changes that were marked so, */
+    int kept_code;         /* and refused with it */
+    uint64_t unlinked;     /* the inode that the last unlink expected */
+    bool leases;           /* metad gives some: the file is its opener's alone */
     uint32_t mode;
     int64_t mtime_ns;
     unsigned setattrs; /* changes of attributes alone */
@@ -311,6 +315,7 @@ static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
     }
     if (op->op_case == REPLFS__META_OP__OP_UNLINK) {
         rig.unlinks++;
+        rig.unlinked = op->unlink->ino;
         rig.creates_then = rig.creates;
         return 0;
     }
@@ -344,7 +349,7 @@ static void rig_mutate(struct rpc_req *req)
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     Replfs__MutationResult results[256], *list[256];
     Replfs__Attr a;
-    if (m->session != rig.session) {
+    if (m->session != rig.session || rig.lapsed) {
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
@@ -359,7 +364,11 @@ static void rig_mutate(struct rpc_req *req)
         if (r->seq > rig.last_seq) { /* executed once however often it comes */
             rig.last_seq = r->seq;
             rig.last_value = 0;
-            r->code = (uint32_t)rig_apply(m->ops[rep.n_results]->op, &rig.last_value);
+            bool kept = m->ops[rep.n_results]->kept;
+            rig.kept += kept;
+            r->code = kept && rig.kept_code
+                          ? (uint32_t)rig.kept_code
+                          : (uint32_t)rig_apply(m->ops[rep.n_results]->op, &rig.last_value);
         }
         r->value = rig.last_value;
         r->attr = &a;
@@ -424,10 +433,14 @@ static void rig_session(struct rpc_req *req)
 {
     Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
     uint64_t asked = req->env->session_req->session;
-    if (asked && asked != rig.session) {
+    if (asked && (asked != rig.session || (rig.lapsed && !req->env->session_req->comes_back))) {
         rpc_fail(req, -ERR_SESSION, "scripted");
         return;
     }
+    bool back = asked && rig.lapsed;
+    rig.lapses += back;
+    rep.lapses = rig.lapses;
+    rig.lapsed = false;
     if (!asked) {
         rig.session = rig.next_session++;
         rig.last_seq = 0;
@@ -437,7 +450,7 @@ static void rig_session(struct rpc_req *req)
     rig.client = rpc_conn_ref(req->conn);
     rig.claims = req->env->session_req->n_exclusive;
     rig.open = req->env->session_req->n_open_inos;
-    rep.n_exclusive = rig.claims;
+    rep.n_exclusive = back ? 0 : rig.claims;
     rep.exclusive = req->env->session_req->exclusive;
     rep.session = rig.session;
     rep.lease_ms = 60000;
@@ -506,7 +519,7 @@ static void rig_small(struct rpc_req *req)
     RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
     ka.nodes_epoch = rig.epoch;
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ) {
-        if (req->env->keepalive_req->session == rig.session)
+        if (req->env->keepalive_req->session == rig.session && !rig.lapsed)
             rpc_reply(req, &kenv, NULL);
         else
             rpc_fail(req, -ERR_SESSION, "scripted");

@@ -35,6 +35,7 @@ static struct metad {
     struct nodes *nodes;
     struct service *service;
     int port;
+    int64_t keep_ms; /* of sessions that lapsed, 0: metad's default */
 } md;
 static struct peer {
     struct rpc_loop *loop;
@@ -48,7 +49,7 @@ static void start_metad(void)
 {
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
     struct mlog_config log_cfg = {.dir = md.dir};
-    struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20};
+    struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
     struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
     struct service_config cfg = {.lease_ms = LEASE_MS, .term_ms = TERM_MS};
 
