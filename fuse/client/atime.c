@@ -125,6 +125,13 @@ void client_accessed(struct client *c, uint64_t ino, bool dir)
     record(c, ino, client_now(c));
 }
 
+/* f->mu held. */
+static bool counts_for(const struct cfile *f, const Replfs__Attr *a, int64_t now)
+{
+    return atime_counts(f->c->cfg.atime, true, a, now) ||
+           (f->head && a->atime_ns <= f->dirty_mtime);
+}
+
 void cfile_accessed(struct cfile *f)
 {
     struct client *c = f->c;
@@ -135,8 +142,11 @@ void cfile_accessed(struct cfile *f)
     pthread_mutex_lock(&f->mu);
     attr_copy(&a, &f->attr);
     behind_overlay(c, &a);
-    bool counts =
-        atime_counts(c->cfg.atime, true, &a, now) || (f->head && a.atime_ns <= f->dirty_mtime);
+    bool counts = counts_for(f, &a, now);
+    if (counts) { /* unless it has been read since, and metad's last answer does not know that yet */
+        atime_overlay(c, &a);
+        counts = counts_for(f, &a, now);
+    }
     if (counts) {
         f->attr.atime_ns = now;
         behind_accessed(c, f->ino);

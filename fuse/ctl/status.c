@@ -128,6 +128,9 @@ static void text(const Replfs__StatusReply *s)
         printf("  with copies on one host: %" PRIu64 ", bad copies: %" PRIu64
                ", without any copy: %" PRIu64 "\n",
                s->misplaced, s->bad_copies, s->lost);
+    if (s->quarantine)
+        printf("in quarantine: %" PRIu64 " copies of chunks (see replfsctl quarantine)\n",
+               s->quarantine);
     text_jobs(s);
     printf("problems: %zu%s\n", s->n_problems, s->n_problems ? " (see replfsctl health)" : "");
 }
@@ -213,6 +216,7 @@ static void json_counts(struct json *j, const Replfs__StatusReply *s)
     json_u64(j, "misplaced", s->misplaced);
     json_u64(j, "bad_copies", s->bad_copies);
     json_u64(j, "lost", s->lost);
+    json_u64(j, "quarantine", s->quarantine);
 }
 
 static void print_json(const Replfs__StatusReply *s)

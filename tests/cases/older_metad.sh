@@ -101,7 +101,10 @@ devcluster term metad >/dev/null
 devcluster start metad >/dev/null
 wait_for 10 "the decision to be remembered" no_problem metad-behind
 wait_for 10 "the warning about the quarantine after a restart" problem quarantine
-[ "$(ctl quarantine --json "$mnt" | grep -o '"chunk"' | wc -l)" -ge 10 ] || fail "the lost files' chunks are not listed"
+listed=$(ctl quarantine --json "$mnt" | grep -o '"chunk"' | wc -l)
+[ "$listed" -ge 10 ] || fail "the lost files' chunks are not listed"
+grep -q "^in quarantine: $listed copies of chunks" <<<"$(ctl status "$mnt")" || fail "status does not count the $listed copies in quarantine"
+expect "status, as JSON" "$listed" "$(ctl status --json "$mnt" | python3 -c 'import json,sys; print(json.load(sys.stdin)["quarantine"])')"
 [ "$(stored)" -ge "$before" ] || fail "something was deleted: $(stored) of $before copies are left"
 ctl quarantine release --all "$mnt" >/dev/null
 wait_healthy 10

@@ -1,5 +1,5 @@
-/* Any bytes in the small files that daemons read when they start: replfs.id, metad's high-water mark, the
- * configuration. The first byte chooses. They are refused with a code or give values that can be used,
+/* Any bytes in the small files that daemons read when they start: replfs.id, replfs.seen, metad's high-water
+ * mark, the configuration. The first byte chooses. They are refused with a code or give values that can be used,
  * and what is accepted can be written and read again. */
 #include <assert.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/le.h"
 #include "base/log.h"
+#include "chunkd/seen.h"
 #include "chunkd/store.h"
 #include "metad/mlog_int.h"
 #include "tests/unit/tree.h"
@@ -77,6 +78,35 @@ static void try_id(const uint8_t *p, size_t len)
         text[n++] = '\n';
     n += snprintf(text + n, sizeof text - (size_t)n, "crc %08x\n", crc32c(0, text, (size_t)n));
     read_id(text, (size_t)n);
+}
+
+/* ---- replfs.seen ---- */
+
+static void read_seen(const char *p, size_t len)
+{
+    struct seen s, again;
+    char out[SEEN_TEXT_MAX];
+    if (seen_parse(p, len, &s))
+        return;
+    assert(s.newest.nbefore <= SEEN_ANCESTORS && s.astray.nbefore <= SEEN_ANCESTORS);
+    int n = seen_format(&s, out);
+    assert(n > 0 && n < (int)sizeof out);
+    assert(seen_parse(out, (size_t)n, &again) == 0);
+    assert(!memcmp(&again.newest, &s.newest, sizeof s.newest) && again.seq == s.seq);
+    assert(!memcmp(&again.astray, &s.astray, sizeof s.astray));
+    assert(again.chunk_upto == s.chunk_upto && again.ino_upto == s.ino_upto &&
+           again.chunkd_upto == s.chunkd_upto);
+}
+
+static void try_seen(const uint8_t *p, size_t len)
+{
+    char t[SEEN_TEXT_MAX];
+    read_seen((const char *)p, len);
+    int n = snprintf(t, 900, "%.*s", (int)(len < 800 ? len : 800), (const char *)p);
+    if (n > 0 && t[n - 1] != '\n')
+        t[n++] = '\n';
+    n += snprintf(t + n, sizeof t - (size_t)n, "crc %08x\n", crc32c(0, t, (size_t)n));
+    read_seen(t, (size_t)n);
 }
 
 /* ---- the high-water mark ---- */
@@ -156,12 +186,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0 || size > 4096)
         return 0;
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
     case 0:
         try_id(data + 1, size - 1);
         break;
     case 1:
         try_hwm(data + 1, size - 1);
+        break;
+    case 3:
+        try_seen(data + 1, size - 1);
         break;
     default:
         try_config(data + 1, size - 1);
