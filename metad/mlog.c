@@ -174,12 +174,17 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
     return 0;
 }
 
+static struct mlog *abandoned; /* one that could not be closed: the process is about to end */
+
 void mlog_close(struct mlog *m)
 {
     if (m == NULL)
         return;
     mlog_stop(m);
-    destroy(m);
+    if (m->stuck)
+        abandoned = m; /* libraft still believes in it */
+    else
+        destroy(m);
 }
 
 const char *mlog_uuid(struct mlog *m)

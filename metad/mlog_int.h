@@ -159,6 +159,8 @@ struct mlog {
     raft_io_close_cb close_cb; /* libraft's */
     struct mlog_kept *kept;
     bool io_closing;
+    bool stuck; /* libraft waits for a write that never ends: the log cannot be closed */
+    struct raft_tracer tracer;
     struct raft raft;
     struct raft_fsm rfsm;
     struct raft_barrier barrier;

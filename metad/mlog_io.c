@@ -12,10 +12,18 @@
  * from there. When the log is closed, raft_uv first ends what it has, then the requests that are
  * kept here are cancelled, as if raft_uv had done it: libraft expects nothing else.
  *
+ * A write that the disk fails is the exception: raft_uv (0.22.1) wants to repeat it, and does so with the
+ * timer that belongs to the preparation of segments, and that one's data, as if it were the segment: the
+ * process crashes, if nothing worse. Before it sets the timer it says so to a tracer. That is where the
+ * log breaks, and the timer is put off for good. Such a log cannot be closed either, since the write
+ * never ends (m->stuck): it is abandoned, and the process must end.
+ *
  * Log thread. libraft's requests do not lead back to us, so the thread knows its log. */
 #include "mlog_int.h"
 
+#include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -115,6 +123,23 @@ static int guarded_snapshot(struct raft_io *io, unsigned trailing, struct raft_i
     return m->io_snapshot_put(io, trailing, req, snapshot, snapshot_done);
 }
 
+/* ---- writes that fail ---- */
+
+#define RETRY_TEXT "retry failed write"
+
+static void traced(struct raft_tracer *t, int type, const void *info)
+{
+    struct mlog *m = t->impl;
+    const struct raft_tracer_info *i = info;
+
+    if (type != RAFT_TRACER_DIAGNOSTIC ||
+        strncmp(i->diagnostic.message, RETRY_TEXT, strlen(RETRY_TEXT)) != 0)
+        return;
+    m->stuck = true;
+    raft_uv_set_disk_retry(&m->io, UINT_MAX);
+    mlog_io_failed(m, "an entry could not be written", reason(m, RAFT_IOERR));
+}
+
 /* ---- closing ---- */
 
 static void closed(struct raft_io *io)
@@ -150,4 +175,6 @@ void mlog_io_guard(struct mlog *m)
     m->io.append = guarded_append;
     m->io.snapshot_put = guarded_snapshot;
     m->io.close = guarded_close;
+    m->tracer = (struct raft_tracer){.impl = m, .version = 2, .emit = traced};
+    raft_uv_set_tracer(&m->io, &m->tracer);
 }

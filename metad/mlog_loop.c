@@ -318,7 +318,10 @@ static void on_wake(uv_async_t *h)
     m->stopping = true;
     set_leader(m, false);
     mlog_fail_proposals(take_all(m), -ERR_SHUTDOWN);
-    raft_close(&m->raft, on_raft_closed);
+    if (m->stuck)
+        uv_stop(&m->loop);
+    else
+        raft_close(&m->raft, on_raft_closed);
 }
 
 static void on_timer(uv_timer_t *h)
@@ -420,6 +423,8 @@ void *mlog_loop_main(void *arg)
         uv_run(&m->loop, UV_RUN_DEFAULT);
     }
     mlog_ckpt_stop(m);
+    if (m->stuck)
+        return NULL;
     if (m->raft_open)
         raft_uv_close(&m->io);
     assert(m->kept == NULL);

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,33 +124,66 @@ static int without_descriptors(void)
     return 0;
 }
 
-static void test_no_descriptors(void **state)
+/* What the disk does not take: a write of a segment fails with EFBIG. */
+static int with_failing_writes(void)
+{
+    const struct rlimit none = {0, RLIM_INFINITY};
+    struct fsm *fsm;
+    struct mlog *m;
+
+    signal(SIGXFSZ, SIG_IGN);
+    if (open_mlog(&fsm, &m) != 0 || write_large(m, 0) != 0)
+        return 2;
+    if (setrlimit(RLIMIT_FSIZE, &none) != 0)
+        return 3;
+    if (write_large(m, 1) != -EIO || write_large(m, 2) != -EIO)
+        return 4;
+    if (atomic_load(&failures) != 1)
+        return 5;
+    mlog_close(m);
+    fsm_free(fsm);
+    return 0;
+}
+
+/* run ends with 0; what it was told as done is there, and the log goes on. */
+static void in_a_child(int (*run)(void))
 {
     struct fsm *fsm;
     struct mlog *m;
     int status;
 
-    (void)state;
     pid_t pid = fork();
     if (pid == 0) {
         alarm(60);
-        _exit(without_descriptors());
+        _exit(run());
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFSIGNALED(status))
         fail_msg("ended by signal %d", WTERMSIG(status));
     assert_int_equal(WEXITSTATUS(status), 0);
-    /* What was told as done is there; the log goes on. */
     assert_int_equal(open_mlog(&fsm, &m), 0);
     assert_int_equal(write_large(m, 1), 0);
     mlog_close(m);
     fsm_free(fsm);
 }
 
+static void test_no_descriptors(void **state)
+{
+    (void)state;
+    in_a_child(without_descriptors);
+}
+
+static void test_failing_writes(void **state)
+{
+    (void)state;
+    in_a_child(with_failing_writes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failing_writes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
