@@ -24,9 +24,10 @@ struct registry_wait {
     struct registry_wait *next;
 };
 
-struct registry *registry_new(void);     /* aborts without memory */
-void registry_free(struct registry *r);  /* after registry_close; NULL is fine */
-void registry_close(struct registry *r); /* who waits is told -ERR_SHUTDOWN, as is who comes later */
+struct registry *registry_new(void);    /* aborts without memory */
+void registry_free(struct registry *r); /* after registry_close; NULL is fine */
+void registry_close(
+    struct registry *r); /* who waits is told -ERR_SHUTDOWN, as is who comes later */
 /* The address of w->chunkd, to be used at once. told: what the sender of the bytes says; it is
  * believed only while no metad has told a registry. When the registry does not know the chunkd, or
  * at another address, metad is asked first. 0 with out filled; REGISTRY_LATER: w->done() comes;

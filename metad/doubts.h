@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DOUBTS_SESSIONS 256u     /* that are counted at one time */
-#define DOUBTS_PER_SESSION 64u   /* at once, then one every DOUBTS_SESSION_MS */
+#define DOUBTS_SESSIONS 256u   /* that are counted at one time */
+#define DOUBTS_PER_SESSION 64u /* at once, then one every DOUBTS_SESSION_MS */
 #define DOUBTS_SESSION_MS 500u
-#define DOUBTS_IN_ALL 1024u      /* likewise, of all sessions */
+#define DOUBTS_IN_ALL 1024u /* likewise, of all sessions */
 #define DOUBTS_ALL_MS 50u
 
 struct doubts {

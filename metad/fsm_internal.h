@@ -5,11 +5,10 @@
 #define REPLFS_METAD_FSM_INTERNAL_H
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/mix.h"
-#include <stdatomic.h>
-
 #include "fsm.h"
 #include "fsm_slab.h"
 #include "fsm_table.h"

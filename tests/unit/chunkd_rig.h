@@ -73,6 +73,7 @@ struct rig {
     struct rpc_loop *client;
     struct rpc_conn *conn[RIG_NODES + 1];
     char dir[64];
+    bool insecure; /* chunkds are reached by anybody, over TCP */
     int fatal;
 };
 static struct rig rig;
@@ -294,7 +295,7 @@ static inline int rig_chunkd_try(unsigned i, size_t ndirs)
     snprintf(host, sizeof host, "host%u", i);
     struct chunkd_config cfg = {
         .disks = {.dirs = list, .ndirs = ndirs, .segment_size = 16u << 20},
-        .rpc = {.name = host, .threads = 1},
+        .rpc = {.name = host, .threads = 1, .insecure = rig.insecure},
         .listen = "127.0.0.1:0",
         .metas = metas,
         .nmetas = 1,

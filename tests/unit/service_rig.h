@@ -23,6 +23,9 @@
 #ifndef TERM_MS
 #define TERM_MS 0u /* metad's default, or LEASE_MS when that is less */
 #endif
+#ifndef MAX_MEMORY
+#define MAX_MEMORY 0u /* metad's default */
+#endif
 #define PATIENCE_MS 20000
 
 static struct metad {
@@ -51,7 +54,8 @@ static void start_metad(void)
     struct mlog_config log_cfg = {.dir = md.dir};
     struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
     struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
-    struct service_config cfg = {.lease_ms = LEASE_MS, .term_ms = TERM_MS};
+    struct service_config cfg = {
+        .lease_ms = LEASE_MS, .term_ms = TERM_MS, .max_memory = MAX_MEMORY};
 
     assert_int_equal(fsm_new(&md.fsm), 0);
     log_cfg.fsm = md.fsm;
@@ -209,6 +213,54 @@ static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_
     }
     rpc_result_free(&res);
     return rv;
+}
+
+struct made {
+    uint32_t code;
+    uint64_t ino, value;
+};
+
+/* One operation of our session, as number seq. */
+static inline struct made mutate_as(Replfs__MetaOp *op, uint64_t seq)
+{
+    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
+    Replfs__Mutation m = REPLFS__MUTATION__INIT, *list = &m;
+    struct rpc_result res = {0};
+
+    m.seq = seq;
+    m.op = op;
+    r.session = me.session;
+    r.n_ops = 1;
+    r.ops = &list;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
+    assert_int_equal(ask(&me, &env, &res), 0);
+    const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
+    struct made out = {x->code, x->attr ? x->attr->ino : 0, x->value};
+    rpc_result_free(&res);
+    return out;
+}
+
+#define MUTATE(CASE, field, body)                                                                  \
+    ({                                                                                             \
+        Replfs__MetaOp op_ = REPLFS__META_OP__INIT;                                                \
+        op_.op_case = REPLFS__META_OP__OP_##CASE;                                                  \
+        op_.field = (body);                                                                        \
+        mutate_as(&op_, ++me.seq);                                                                 \
+    })
+
+static inline ProtobufCBinaryData bytes_of(const char *s)
+{
+    return (ProtobufCBinaryData){strlen(s), (uint8_t *)(uintptr_t)s};
+}
+
+static inline struct made make_name(uint64_t dir, const char *name, uint32_t mode)
+{
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+
+    c.parent = dir;
+    c.name = bytes_of(name);
+    c.mode = mode;
+    return MUTATE(CREATE, create, &c);
 }
 
 static int setup(void **state)

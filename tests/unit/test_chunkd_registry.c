@@ -48,8 +48,12 @@ static void nobody_else_is_called(void **state)
     (void)state;
     start_two();
     stranger_start(&s);
-    struct rig_append a = {
-        .chunk = 10, .len = 5000, .seed = 1, .chain = one_nine, .addr2 = s.addr, .timeout_ms = 1500};
+    struct rig_append a = {.chunk = 10,
+                           .len = 5000,
+                           .seed = 1,
+                           .chain = one_nine,
+                           .addr2 = s.addr,
+                           .timeout_ms = 1500};
     struct rig_answer r = rig_append(&a);
     assert_int_equal(atomic_load(&s.calls), 0);
     assert_int_equal(r.code, -ERR_CHAIN);

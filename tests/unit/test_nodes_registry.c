@@ -116,8 +116,7 @@ static void one_address_brings_so_many(void **state)
         taken += enrol(c, &id, host, addr, &t, detail) == 0;
         first = first ? first : id;
     }
-    printf("%u registrations of one address, %u taken: %s\n", NODES_PER_ORIGIN + 20, taken,
-           detail);
+    printf("%u registrations of one address, %u taken: %s\n", NODES_PER_ORIGIN + 20, taken, detail);
     assert_int_equal(taken, NODES_PER_ORIGIN);
     assert_non_null(strstr(detail, "256 chunkds of this address"));
     /* who is a member comes back all the same; and one in the place of another is none more */

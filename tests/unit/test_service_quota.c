@@ -8,68 +8,24 @@
 #define LIMIT (1u << 20)
 #define FILES 2000u
 
-struct made {
-    uint32_t code;
-    uint64_t ino;
-};
-
-static struct made mutate(Replfs__MetaOp *op)
-{
-    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
-    Replfs__Mutation m = REPLFS__MUTATION__INIT, *list = &m;
-    struct rpc_result res = {0};
-
-    m.seq = ++me.seq;
-    m.op = op;
-    r.session = me.session;
-    r.acked_seq = me.seq - 1;
-    r.n_ops = 1;
-    r.ops = &list;
-    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
-    const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
-    struct made out = {x->code, x->attr ? x->attr->ino : 0};
-    rpc_result_free(&res);
-    return out;
-}
-
-static struct made create(uint64_t dir, const char *name, uint32_t mode)
-{
-    Replfs__MetaOp op = REPLFS__META_OP__INIT;
-    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
-
-    c.parent = dir;
-    c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
-    c.mode = mode;
-    op.op_case = REPLFS__META_OP__OP_CREATE;
-    op.create = &c;
-    return mutate(&op);
-}
-
 static uint32_t set_attr(uint64_t ino, size_t len)
 {
     static uint8_t value[65536];
-    Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__XattrOp x = REPLFS__XATTR_OP__INIT;
 
     x.ino = ino;
-    x.name = (ProtobufCBinaryData){6, (uint8_t *)(uintptr_t) "user.x"};
+    x.name = bytes_of("user.x");
     x.value = (ProtobufCBinaryData){len, value};
-    op.op_case = REPLFS__META_OP__OP_XATTR;
-    op.xattr = &x;
-    return mutate(&op).code;
+    return MUTATE(XATTR, xattr, &x).code;
 }
 
-static uint32_t set_quota(uint64_t ino, uint64_t bytes)
+static uint32_t set_quota(uint64_t ino, uint64_t max)
 {
-    Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__QuotaOp q = REPLFS__QUOTA_OP__INIT;
 
     q.ino = ino;
-    q.max_bytes = bytes;
-    op.op_case = REPLFS__META_OP__OP_QUOTA;
-    op.quota = &q;
-    return mutate(&op).code;
+    q.max_bytes = max;
+    return MUTATE(QUOTA, quota, &q).code;
 }
 
 static uint64_t listed_bytes(uint64_t ino)
@@ -92,11 +48,11 @@ static void test_many_attributes(void **state)
     char name[16];
 
     (void)state;
-    uint64_t dir = create(1, "d", S_IFDIR | 0755).ino;
+    uint64_t dir = make_name(1, "d", S_IFDIR | 0755).ino;
     assert_int_equal(set_quota(dir, LIMIT), 0);
     for (unsigned i = 0; i < FILES; i++) {
         snprintf(name, sizeof name, "%u", i);
-        struct made made = create(dir, name, S_IFREG | 0644);
+        struct made made = make_name(dir, name, S_IFREG | 0644);
         assert_int_equal(made.code, 0);
         uint32_t code = set_attr(made.ino, 65536);
         done += code == 0;
