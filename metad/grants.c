@@ -8,6 +8,9 @@
  * that all metads apply the same. And a copy that a commit tells of is believed at once only on a
  * chunkd of the grant; elsewhere it is doubtful until the chunkd itself has named it.
  *
+ * Of a session that lapsed only the floors are kept: should it come back, capabilities prove its grants,
+ * and its copies are doubtful.
+ *
  * Keepalives say which chunks a session still holds (struct floor). What it does not hold and no
  * file uses is garbage, but that word travels beside the log: commits of those chunks may still
  * be in the log's queue, for as long as its disk hangs. So a floor takes effect in two steps. From
@@ -75,6 +78,16 @@ void grants_session_gone(struct nodes *n, uint64_t session)
         n->grants[i] = n->grants[n->ngrants];
         u64map_put(&n->grant_index, n->grants[i].session, i);
     }
+}
+
+void grants_session_lapsed(struct nodes *n, uint64_t session)
+{
+    struct session_grants *g = find(n, session);
+    if (!g)
+        return;
+    free(g->v);
+    g->v = NULL;
+    g->n = g->cap = 0;
 }
 
 void grants_free(struct nodes *n)

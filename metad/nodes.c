@@ -510,7 +510,8 @@ static void on_session_lapsed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
     pthread_mutex_lock(&n->lock);
-    clocks_forget(n, session); /* its grants stay: it may come back */
+    clocks_forget(n, session);
+    grants_session_lapsed(n, session);
     pthread_mutex_unlock(&n->lock);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);

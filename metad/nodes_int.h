@@ -357,6 +357,7 @@ bool grants_given_up(struct nodes *n, uint64_t session, uint64_t chunk);
 bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd,
                       bool *sure);
 void grants_session_gone(struct nodes *n, uint64_t session);
+void grants_session_lapsed(struct nodes *n, uint64_t session);
 void grants_barrier(struct nodes *n); /* no lock held: goes on with the barrier if one is wanted */
 void grants_free(struct nodes *n);
 

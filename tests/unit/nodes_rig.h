@@ -488,13 +488,19 @@ static inline void open_session(uint64_t session)
     assert_int_equal(apply(&op, 0, NULL), 0);
 }
 
-static inline void close_session(uint64_t session)
+static inline void end_session(uint64_t session, bool lapse)
 {
     Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
     o.n_session = 1;
     o.session = &session;
+    o.lapse = lapse;
     OP(op, SESSION_CLOSE, session_close, &o);
     assert_int_equal(apply(&op, 0, NULL), 0);
+}
+
+static inline void close_session(uint64_t session)
+{
+    end_session(session, false);
 }
 
 static inline uint64_t make_file(const char *name)

@@ -170,6 +170,14 @@ static void short_copy_in_a_report_is_made_whole(void **state)
     wait_until(really_held, &w, "both to be good");
 }
 
+static bool judged_again(void *arg)
+{
+    pthread_mutex_lock(&fx->nodes->lock);
+    bool yes = fx->nodes->judged_at > *(int64_t *)arg;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    return yes;
+}
+
 static void garbage_goes_when_it_is_sure(void **state)
 {
     (void)state;
@@ -195,6 +203,12 @@ static void garbage_goes_when_it_is_sure(void **state)
     wait_until(nobody_holds, &behind, "the chunk that is not held to go");
     assert_int_equal(held_by(young), 1);
     assert_int_equal(held_by(later), 1);
+    end_session(88, true); /* it may come back and commit it */
+    int64_t now = clock_mono();
+    wait_until(judged_again, &now, "another look");
+    now = clock_mono();
+    wait_until(judged_again, &now, "and one more");
+    assert_int_equal(held_by(young), 1);
     close_session(88);
     wait_until(nobody_holds, &young, "the closed session's chunk to go");
     assert_int_equal(held_by(future), 1); /* the log never gave that number */
@@ -207,14 +221,6 @@ static bool barrier_waits_or_chunk_gone(void *arg)
     bool waits = fx->mlog.nwaiting > 0;
     pthread_mutex_unlock(&fx->mlog.lock);
     return waits || nobody_holds(arg);
-}
-
-static bool judged_again(void *arg)
-{
-    pthread_mutex_lock(&fx->nodes->lock);
-    bool yes = fx->nodes->judged_at > *(int64_t *)arg;
-    pthread_mutex_unlock(&fx->nodes->lock);
-    return yes;
 }
 
 /* A client that gave up waiting for its commit says that it holds the chunk no more, while the commit is
@@ -280,6 +286,14 @@ static void commits_are_checked_before_they_are_logged(void **state)
     assert_int_equal(nodes_commit_begin(fx->nodes, 88, &o, own, &n, &turn), 0);
     nodes_commit_end(fx->nodes, turn);
     assert_true(n == 1 && own[0] == 4000);
+    end_session(77, true); /* it lapses: what it gave up stays so, the rest it can prove */
+    e.chunk = cc.chunk = 5000;
+    assert_int_equal(nodes_commit_begin(fx->nodes, 77, &o, own, &n, &turn), -EPERM);
+    e.chunk = cc.chunk = 5001;
+    nodes_cap(fx->nodes, 5001, 77, 77, CAP_READ | CAP_APPEND, cap);
+    assert_int_equal(nodes_commit_begin(fx->nodes, 77, &o, own, &n, &turn), 0);
+    nodes_commit_end(fx->nodes, turn);
+    assert_true(n == 1 && own[0] == 5001);
 }
 
 static unsigned ok_copies(uint64_t chunk, unsigned *all)
