@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Small files are read ahead, and files under a lease are opened, without metad: what another mount changes is seen all the
-# same, what it removes stays readable for who has it open, and so does one's own.
+# same, what it removes stays readable for who has it open, and so does one's own. FILES=200 ROUNDS=4: the long form.
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=3s --session-lease=30s"
 two_mounts
-fill() { # TEXT: 200 small files
+files=${FILES:-100} rounds=${ROUNDS:-2}
+fill() { # TEXT: small files
     local n
-    for n in $(seq 1 200); do echo "$1 $n" >"$a/d/$n"; done
+    for n in $(seq 1 "$files"); do echo "$1 $n" >"$a/d/$n"; done
 }
 cat >"$work/all.py" <<'EOP'
 # all.py DIR TEXT FROM TO [LIST]: lists DIR, or takes LIST's names, and reads FROM..TO of them in that order; each must be
@@ -35,20 +36,20 @@ wait_for 20 "the mount to be at rest" at_rest
 devcluster stop metad
 timeout 10 python3 "$work/all.py" "$b/d" first 20 50 "$work/names" || { devcluster cont metad; fail "files that were read ahead wait for metad"; }
 devcluster cont metad
-all "$b/d" first 0 200
+all "$b/d" first 0 "$files"
 
 # -- never stale: what b has read ahead of the files that it read is not what a has made of them since
-for i in $(seq 1 4); do
+for i in $(seq 1 "$rounds"); do
     fill "round$i"
-    all "$b/d" "round$i" 0 200 # none is a's alone any more
+    all "$b/d" "round$i" 0 "$files" # none is a's alone any more
     : >"$a/d/empty$i"          # and the directory is listed anew
     all "$b/d" "round$i" 0 $((i * 20))
     wait_for 20 "the mount to be at rest" at_rest
     fill "later$i" # of the same size
-    all "$b/d" "later$i" 0 200
+    all "$b/d" "later$i" 0 "$files"
     fill "a longer round $i"
-    all "$b/d" "a longer round $i" 0 200
-    for k in 3 50 199; do
+    all "$b/d" "a longer round $i" 0 "$files"
+    for k in 3 50 99; do
         echo "a shorter $k" >"$a/d/$k"
         expect "file $k, round $i" "a shorter $k" "$(cat "$b/d/$k")"
     done
@@ -56,9 +57,9 @@ done
 # while b reads all of the time: what it gets is one of the two texts, and the new one once a is done
 fill "state 0"
 (while [ ! -e "$work/enough" ]; do cat "$b/d/"* | grep -vE '^state [0-9]+ [0-9]+$'; done) >"$work/odd" & reader=$!
-for i in $(seq 1 6); do
+for i in $(seq 1 3); do
     fill "state $i"
-    all "$b/d" "state $i" 0 200
+    all "$b/d" "state $i" 0 "$files"
 done
 touch "$work/enough"
 wait "$reader" || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One of four chunkds dies by kill -9 while a copy runs and while a read runs: both finish with the right bytes; with its
-# disk wiped all chunks come back to goal on the remaining three.
+# disk wiped all chunks come back to goal on the remaining three. One that never comes back is removed.
 . "$(dirname "$0")/caselib.sh"
 size=${SIZE_MIB:-192}
 devcluster up --chunkd 4 --metad-args "--suspect=2s --dead=4s"
@@ -37,4 +37,22 @@ reader=$!
 devcluster kill chunkd2
 wait $reader || fail "the read failed when chunkd2 was killed"
 expect "read while chunkd2 died" "$sum" "$(cat "$work/sum")"
+
+# it never comes back: it is taken off the lists, but not while it may hold the last copy of anything
+refused() { # ID WHY
+    if ctl chunkd remove "$1" "$mnt" 2>"$work/said"; then fail "chunkd $1 was removed: $2"; fi
+    grep "$2" "$work/said" >/dev/null || fail "chunkd remove $1 does not say '$2': $(cat "$work/said")"
+}
+devcluster start chunkd2
+mkdir "$mnt/once"
+ctl setrepl "$mnt/once" 1
+for i in $(seq 40); do head -c 10000 /dev/urandom >"$mnt/once/$i"; done
+sync -f "$mnt"
+refused 2 "is connected"
+devcluster kill chunkd2
+refused 2 "last good copy"
+rm -r "$mnt/once"
+wait_for 30 "what holds no last copy to be removed" ctl chunkd remove 2 "$mnt"
+expect "chunkds" "1 3 4" "$(ctl chunkd list --json "$mnt" | python3 -c 'import json,sys; print(*sorted(c["id"] for c in json.load(sys.stdin)["chunkds"]))')"
+refused 2 "there is no chunkd 2"
 check_sanitizers

@@ -3,7 +3,7 @@
 # over a remount, from two mounts in turn (close-to-open), and appends, overwrites and listings from two mounts at once.
 # At the end the space of what was overwritten and deleted is given back, although a file stays open for writing.
 . "$(dirname "$0")/caselib.sh"
-ops=${OPS:-8000} seed=${SEED:-1}
+ops=${OPS:-3000} records=${RECORDS:-1000} seed=${SEED:-1}
 devcluster up --chunkd 4
 devcluster mount "$mnt" -o timeout=60
 devcluster mount "$work/mnt2" -o timeout=60
@@ -25,7 +25,7 @@ exercise --ops="$ops" --second "$work/mnt2" \
     --at "$(at 30)=$(do_ kill metad) && $(do_ start metad)" \
     --at "$(at 60)=$(do_ kill chunkd3) && $(do_ start chunkd3)"
 for how in append blocks; do # while one daemon after the other dies
-    exercise --second "$work/mnt2" --concurrent=$how --records=2000 --writers=4 &
+    exercise --second "$work/mnt2" --concurrent=$how --records="$records" --writers=4 &
     case_pids=$!
     for one in chunkd1 metad chunkd2 chunkd3; do
         devcluster kill $one

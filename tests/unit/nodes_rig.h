@@ -79,17 +79,22 @@ static inline bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_appl
     return stalled;
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+static inline void carry_out(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn,
+                             mlog_after *after, void *arg)
 {
     struct fsm_result res;
-    if (put_off(m, cmd, fn, after, arg))
-        return;
     fsm_wrlock(m->fsm);
     fsm_apply(m->fsm, ++m->index, cmd, &res);
     fn(arg, 0, &res);
     fsm_unlock(m->fsm);
     after(arg);
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    if (!put_off(m, cmd, fn, after, arg))
+        carry_out(m, cmd, fn, after, arg);
 }
 
 static inline void stall(struct mlog *m)
@@ -99,19 +104,29 @@ static inline void stall(struct mlog *m)
     pthread_mutex_unlock(&m->lock);
 }
 
+/* Carries out what waits; what comes now goes on waiting. */
+static inline void let_through(struct mlog *m)
+{
+    pthread_mutex_lock(&m->lock);
+    unsigned n = m->nwaiting;
+    struct proposal *list = calloc(n + 1, sizeof *list);
+    memcpy(list, m->waiting, n * sizeof *list);
+    m->nwaiting = 0;
+    pthread_mutex_unlock(&m->lock);
+    for (unsigned i = 0; i < n; i++) {
+        Replfs__Command *cmd = replfs__command__unpack(NULL, list[i].len, list[i].cmd);
+        carry_out(m, cmd, list[i].fn, list[i].after, list[i].arg);
+        replfs__command__free_unpacked(cmd, NULL);
+    }
+    free(list);
+}
+
 static inline void go_on(struct mlog *m)
 {
     pthread_mutex_lock(&m->lock);
     m->stalled = false;
-    unsigned n = m->nwaiting;
-    m->nwaiting = 0;
     pthread_mutex_unlock(&m->lock);
-    for (unsigned i = 0; i < n; i++) {
-        struct proposal *p = &m->waiting[i];
-        Replfs__Command *cmd = replfs__command__unpack(NULL, p->len, p->cmd);
-        mlog_propose(m, cmd, p->fn, p->after, p->arg);
-        replfs__command__free_unpacked(cmd, NULL);
-    }
+    let_through(m);
 }
 
 /* ---- scripted chunkds ---- */
@@ -599,6 +614,15 @@ static inline void wait_until(condition *fn, void *arg, const char *what)
             fail_msg("waited %d ms for: %s", WAIT_MS, what);
         usleep(5000);
     }
+}
+
+/* arg: an int64_t of clock_mono; all strays have been looked at since. */
+static inline bool judged_again(void *arg)
+{
+    pthread_mutex_lock(&fx->nodes->lock);
+    bool yes = fx->nodes->judged_at > *(int64_t *)arg;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    return yes;
 }
 
 struct want {

@@ -7,6 +7,8 @@
 static const unsigned both[] = {1, 2, 0}, one[] = {1, 0};
 #define CHUNK 90u
 
+static uint64_t writer = RIG_SESSION; /* whose chunk the orders mean */
+
 /* Records of odd lengths, so that copies must keep block boundaries. */
 static const uint32_t lens[] = {700000, 4096, 1, 1048576, 12345, 999999, 8192, 3};
 #define NLENS (sizeof lens / sizeof lens[0])
@@ -50,7 +52,7 @@ static int order_copy(unsigned to, uint32_t len, const unsigned *from, struct ri
     c.chunk = CHUNK;
     c.len = len;
     c.sources = list;
-    c.session = RIG_SESSION;
+    c.session = writer;
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
     o.copy = &c;
@@ -65,7 +67,7 @@ static int order_verify_len(unsigned node, uint64_t chunk, uint32_t len, bool qu
     v.chunk = chunk;
     v.len = len;
     v.quick = quick;
-    v.session = RIG_SESSION;
+    v.session = writer;
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_VERIFY;
     o.verify = &v;
@@ -262,7 +264,7 @@ static void many_copies_at_once(void **state)
         c.len = 200000;
         c.sources = list;
         c.n_sources = 1;
-        c.session = RIG_SESSION;
+        c.session = writer;
         Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
         o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
         o.copy = &c;
@@ -274,13 +276,34 @@ static void many_copies_at_once(void **state)
         rig_check(2, 200 + i, 0, 200000, i);
 }
 
+/* A number that was given twice: what is here is another writer's, and may be all that is left of it. */
+static void another_writers_chunk_is_left_alone(void **state)
+{
+    (void)state;
+    struct rig_order_reply r = {0};
+    start(2);
+    uint32_t len = write_chunk(both);
+    writer = RIG_SESSION + 1;
+    int copied = order_copy(2, len, one, &r), verified = order_verify(2, CHUNK, false, &r),
+        quick = order_verify(2, CHUNK, true, &r);
+    writer = RIG_SESSION;
+    assert_int_equal(copied, -EEXIST);
+    assert_int_equal(verified, -ERR_NO_CHUNK);
+    assert_int_equal(quick, -ERR_NO_CHUNK);
+    check_chunk(2);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(a_copy_is_equal_and_reported),         T(a_healed_copy_keeps_what_was_appended),
-        T(a_bad_source_is_left_for_the_next),    T(a_dead_source_is_left_for_the_next),
-        T(deleted_chunks_are_gone_and_reported), T(many_copies_at_once),
+        T(a_copy_is_equal_and_reported),
+        T(a_healed_copy_keeps_what_was_appended),
+        T(a_bad_source_is_left_for_the_next),
+        T(a_dead_source_is_left_for_the_next),
+        T(another_writers_chunk_is_left_alone),
+        T(deleted_chunks_are_gone_and_reported),
+        T(many_copies_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,13 @@
-/* Which reads set the access time: relatime, strictatime, noatime, nodiratime. */
+/* Which reads set the access time: relatime, strictatime, noatime, nodiratime; and whose clock the times come from. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <cmocka.h>
 
+#include "base/log.h"
 #include "fuse/client/internal.h"
 
 #define DAY (24 * 3600 * NSEC_PER_SEC)
@@ -59,11 +61,41 @@ static void directories(void **state)
     assert_true(atime_counts(CLIENT_ATIME_RELATIME, false, &link, NOW));
 }
 
+#define HOUR_S 3600
+
+/* Seconds that the client's time is ahead of this computer's. */
+static int64_t ahead(struct client *c)
+{
+    int64_t off = client_now(c) - clock_wall();
+    return (off + (off < 0 ? -1 : 1) * NSEC_PER_SEC / 2) / NSEC_PER_SEC;
+}
+
+/* Far from metad's clock its time counts; what is told of nonsense or not at all changes nothing. */
+static void metads_time(void **state)
+{
+    struct client *c = calloc(1, sizeof *c);
+    uint64_t now_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    (void)state;
+    log_init("test", LOG_LVL_ERROR, NULL);
+    assert_int_equal(ahead(c), 0);
+    client_told_time(c, now_ms - 2ull * HOUR_S * 1000);
+    assert_int_equal(ahead(c), -2 * HOUR_S);
+    client_told_time(c, 0);
+    client_told_time(c, UINT64_MAX);
+    assert_int_equal(ahead(c), -2 * HOUR_S);
+    client_told_time(c, now_ms + 300ull * 1000);
+    assert_int_equal(ahead(c), 300);
+    client_told_time(c, now_ms + 2000); /* near enough */
+    assert_int_equal(ahead(c), 0);
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(relatime),
         cmocka_unit_test(directories),
+        cmocka_unit_test(metads_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -247,6 +247,30 @@ static void floor_waits_for_the_log(void **state)
     assert_true(really_held(&w));
 }
 
+/* The client gives up a second chunk while the barrier for the first is on its way: that says nothing of a commit
+ * behind the barrier. */
+static void a_later_floor_waits_for_another_barrier(void **state)
+{
+    (void)state;
+    uint32_t ids[CHUNKDS];
+    uint64_t registrations[CHUNKDS], ino;
+    join_all(2);
+    uint64_t garbage = grant_chunk("a", 2, 8192, 2, &ino, ids, registrations);
+    uint64_t later = grant_chunk("b", 2, 8192, 2, &ino, ids, registrations);
+    stall(&fx->mlog);
+    nodes_held_grants(fx->nodes, 77, garbage + 1, 0, NULL, 0);
+    wait_until(barrier_waits_or_chunk_gone, &garbage, "the judge");
+    nodes_held_grants(fx->nodes, 77, later + 1, 0, NULL, 0);
+    let_through(&fx->mlog);
+    int64_t now = clock_mono();
+    wait_until(judged_again, &now, "another look");
+    usleep(20000); /* an order to delete it would be on its way */
+    assert_int_equal(held_by(later), 2);
+    go_on(&fx->mlog);
+    wait_until(nobody_holds, &garbage, "what is garbage to be deleted");
+    wait_until(nobody_holds, &later, "the other one to be deleted");
+}
+
 /* Names a chunk that the session gave up, one that it was granted, and one that is not its own. */
 static void commits_are_checked_before_they_are_logged(void **state)
 {
@@ -784,6 +808,7 @@ int main(void)
         NODES_TEST(nobody_needs_what_was_written_over),
         NODES_TEST(garbage_goes_when_it_is_sure),
         NODES_TEST(floor_waits_for_the_log),
+        NODES_TEST(a_later_floor_waits_for_another_barrier),
         NODES_TEST(commits_are_checked_before_they_are_logged),
         NODES_TEST(late_commit_is_not_believed),
         NODES_TEST(lies_about_copies_are_not_believed),

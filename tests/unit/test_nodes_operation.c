@@ -167,6 +167,74 @@ static void who_left_for_good_can_be_removed(void **state)
     assert_int_equal(fx->chunkd[3].id, 4);
 }
 
+static bool none_up(void *arg)
+{
+    bool up = false;
+    (void)arg;
+    pthread_mutex_lock(&fx->nodes->lock);
+    for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
+        up |= fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    return !up;
+}
+
+static bool is_removed(void *arg)
+{
+    char detail[512];
+    return remove_chunkd(*(uint32_t *)arg, detail) == 0;
+}
+
+static bool has_told(void *arg)
+{
+    pthread_mutex_lock(&fx->nodes->lock);
+    bool told = nodes_find(fx->nodes, *(uint32_t *)arg)->reported_once;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    return told;
+}
+
+/* Since metad started it has not told what it has: that may be the copy which nobody else has. */
+static void who_has_not_told_may_have_the_last(void **state)
+{
+    (void)state;
+    char detail[512];
+    uint64_t ino;
+    join_all(2);
+    make_chunk("a", 1, 1, &ino);
+    uint32_t id = fx->chunkd[1].id;
+    for (unsigned i = 0; i < 2; i++)
+        leave(&fx->chunkd[i]);
+    wait_until(none_up, NULL, "metad to notice");
+    pthread_mutex_lock(&fx->nodes->lock);
+    nodes_find(fx->nodes, id)->reported_once = false;
+    pthread_mutex_unlock(&fx->nodes->lock);
+    assert_int_equal(remove_chunkd(id, detail), -EBUSY);
+    assert_non_null(strstr(detail, "last good copy"));
+    join(&fx->chunkd[1], UUID);
+    wait_until(has_told, &id, "its report");
+    leave(&fx->chunkd[1]); /* it has told: nothing of that chunk */
+    wait_until(is_removed, &id, "its removal");
+}
+
+/* Two copies, both on chunkds that are away: none of them is another's safety. */
+static void who_has_left_is_no_other_copy(void **state)
+{
+    (void)state;
+    char detail[512];
+    uint64_t ino;
+    join_all(2);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(really_held, &w, "the copies");
+    for (unsigned i = 0; i < 2; i++)
+        leave(&fx->chunkd[i]);
+    wait_until(none_up, NULL, "metad to notice");
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(remove_chunkd(fx->chunkd[i].id, detail), -EBUSY);
+        assert_non_null(strstr(detail, "last good copy of 1 chunks"));
+    }
+    expect_said("chunkd-dead", "chunkd 1");
+    assert_int_equal(remove_chunkd(fx->chunkd[0].id, detail), -EBUSY);
+}
+
 int main(void)
 {
 #define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -174,6 +242,7 @@ int main(void)
         NODES_TEST(clocks_apart_are_named),         NODES_TEST(clients_clocks_are_named),
         NODES_TEST(ends_of_certificates_are_named), NODES_TEST(computers_of_one_image_are_named),
         NODES_TEST(a_second_daemon_is_named),       NODES_TEST(who_left_for_good_can_be_removed),
+        NODES_TEST(who_has_left_is_no_other_copy),  NODES_TEST(who_has_not_told_may_have_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static void reap(uint64_t ino)
 static void a_metad_that_is_behind_deletes_nothing(void **state)
 {
     (void)state;
-    uint64_t stranger = 5000, ino, freed;
+    uint64_t stranger = 5000, later = 4999, ino, freed;
     Replfs__Standing *seen = &fx->chunkd[0].seen;
     replfs__standing__init(seen);
     seen->incarnation = ELSEWHERE;
@@ -78,6 +78,11 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     unlink_file("a");
     reap(ino);
     close_session(77); /* nobody can commit it any more */
+    store(&fx->chunkd[0], later, 100, 4242);
+    wait_until(is_listed, &later, "another one to be listed");
+    int64_t now = clock_mono();
+    wait_until(judged_again, &now, "another look");
+    usleep(20000); /* an order to delete it would be on its way */
     assert_int_equal(quarantine(stranger, -EBUSY), 0);
     assert_int_equal(held_by(freed), 2);
     assert_false(recover(true));
@@ -88,7 +93,9 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     leave(&fx->chunkd[0]);
     join(&fx->chunkd[0], UUID); /* still of that future: known now */
     assert_false(recover(false));
-    wait_until(is_listed, &stranger, "the unknown chunk to be listed again");
+    wait_until(is_listed, &later, "the unknown chunks to be listed again");
+    assert_int_equal(quarantine(later, 0), 1);
+    wait_until(nobody_holds, &later, "the released chunk to go");
     assert_int_equal(quarantine(stranger, 0), 1);
     wait_until(nobody_holds, &stranger, "the released chunk to go");
 }
@@ -113,8 +120,9 @@ static void another_writers_chunk_is_no_copy(void **state)
         usleep(2000);
     assert_int_equal(held_by(w.chunk), 1); /* ours went, by its writer's name */
     pthread_mutex_lock(&fx->chunkd[1].lock);
-    assert_non_null(find_held(&fx->chunkd[1], w.chunk));
+    bool there = find_held(&fx->chunkd[1], w.chunk);
     pthread_mutex_unlock(&fx->chunkd[1].lock);
+    assert_true(there);
 }
 
 /* A chunkd that joined a metad we know nothing of keeps its id, and nobody else gets it. */

@@ -5,6 +5,7 @@
 #include "tests/unit/service_rig.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -165,12 +166,52 @@ static void test_silent_with_locks(void **state)
     assert_int_equal(holds(other.session) & FSM_HOLDS_LOCKS, FSM_HOLDS_LOCKS);
 }
 
+static struct peer third;
+
+static void make_exclusive(struct peer *p)
+{
+    Replfs__CreateOp o = REPLFS__CREATE_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Mutation m = REPLFS__MUTATION__INIT, *list[1] = {&m};
+    Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
+    struct call call;
+
+    o.parent = FSM_ROOT_INO;
+    o.name = (ProtobufCBinaryData){.len = 1, .data = (uint8_t *)(uintptr_t) "f"};
+    o.mode = S_IFREG | 0644;
+    op.op_case = REPLFS__META_OP__OP_CREATE;
+    op.create = &o;
+    m.seq = ++p->seq;
+    m.op = &op;
+    r.session = p->session;
+    r.n_ops = 1;
+    r.ops = list;
+    r.lease = r.exclusive = true;
+    RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
+    send_to(p, &call, &env, PATIENCE_MS);
+    assert_int_equal(finish(&call), 0);
+    assert_int_equal(call.lease, LEASE_EXCLUSIVE);
+}
+
+/* A silent client with something exclusively has written what nobody else knows of: it is waited for. */
+static void test_silent_with_exclusive(void **state)
+{
+    (void)state;
+    dial(&third, RPC_ROLE_CLIENT);
+    assert_int_equal(open_session(&third, 0, NULL, 0), 0);
+    make_exclusive(&third);
+    assert_true(holds_soon(0)); /* silent as long, and looked at together */
+    unsigned kept = holds(third.session);
+    hang_up(&third);
+    assert_int_equal(kept, FSM_HOLDS_LEASES);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, other_setup, other_teardown)
     const struct CMUnitTest tests[] = {
         T(test_no_locks_no_wait),  T(test_locks_are_waited_for), T(test_silent_without_leases),
-        T(test_silent_comes_back), T(test_silent_with_locks),
+        T(test_silent_comes_back), T(test_silent_with_locks),    T(test_silent_with_exclusive),
     };
     log_init("test_service_hold", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@ static struct noted {
     struct {
         atomic_ullong ino, size;
     } ckpt[256];
-} *noted;
+} * noted;
 
 static bool holds(int fd, const uint8_t *needle, size_t len)
 {
