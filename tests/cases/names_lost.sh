@@ -19,7 +19,7 @@ EOP
 mkdir "$a/d" "$a/other"
 : >"$a/d/first"
 coproc syncer { exec python3 "$work/sync.py" "$a/d" "$a/other"; }
-case_pids=$syncer_PID
+case_pids=$!
 read -r said <&"${syncer[0]}"
 expect "syncer" open "$said"
 sync_is() { # WHAT WANT DIR
