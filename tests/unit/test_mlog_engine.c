@@ -154,7 +154,7 @@ static void in_a_child(int (*run)(void))
 
     pid_t pid = fork();
     if (pid == 0) {
-        alarm(60);
+        alarm(200);
         _exit(run());
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
