@@ -33,13 +33,18 @@ two_mounts() { # of the cluster: $a and $b
     devcluster mount "$b"
 }
 pid_of_mount() { mount_pids "$1" | tail -1; } # DIR
-transfers() { awk '/^rchar/ {print $2}' "/proc/$b_pid/io"; } # of the mount with pid $b_pid
-at_rest() { # nothing more comes to it: what was being read ahead has arrived. A mount that gets no CPU for a moment is not at rest
-    local before _
+transfers() { # bytes read by the mount with pid $b_pid
+    local key value
+    while read -r key value; do [ "$key" != rchar: ] || echo "$value"; done <"/proc/$b_pid/io"
+}
+at_rest() { # no more comes to it than keepalives: what was being read ahead has arrived. A mount that gets no CPU for a moment is not at rest
+    local before after _
     before=$(transfers)
-    for _ in 1 2; do # keepalives come, too
+    for _ in 1 2; do
         sleep 0.2
-        [ "$before" = "$(transfers)" ] || return 1
+        after=$(transfers)
+        [ $((after - before)) -le 150 ] || return 1
+        before=$after
     done
 }
 

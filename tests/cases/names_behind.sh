@@ -9,18 +9,23 @@ two_mounts
 mkdir "$a/d"
 echo first >"$a/d/first" # chunks to write to are at hand from now on
 devcluster stop metad
-made() { # DIR: with entries of each kind
-    mkdir "$1" "$1/sub"
-    for i in $(seq 1 20); do
-        : >"$1/empty$i"
-        ln -s "target $i" "$1/link$i"
-    done
-    mknod "$1/pipe" p
-    chmod 750 "$1/sub"
-    touch -d @1234567890 "$1/sub"
+cat >"$work/made.py" <<'EOP'
+import os, stat, sys
+d = sys.argv[1]
+os.mkdir(d)
+os.mkdir(d + "/sub")
+for i in range(1, 21):
+    os.close(os.open("%s/empty%d" % (d, i), os.O_CREAT | os.O_WRONLY, 0o644))
+    os.symlink("target %d" % i, "%s/link%d" % (d, i))
+os.mknod(d + "/pipe", stat.S_IFIFO | 0o644)
+os.chmod(d + "/sub", 0o750)
+os.utime(d + "/sub", (1234567890, 1234567890))
+EOP
+made() { # DIR: with entries of each kind, by few programs: the lease ends with its term
+    python3 "$work/made.py" "$1"
     cp -a "$plain" "$1/copy" # as an ACL that says only the mode, and no default ACL
 }
-export plain=$work/plain
+export work plain=$work/plain
 mkdir "$plain"
 echo plain >"$plain/f"
 chmod 640 "$plain/f"
