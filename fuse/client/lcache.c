@@ -361,9 +361,10 @@ void lcache_forget_now(struct lcache *l, uint64_t ino)
     lcache_recall(l, ino, nobody, NULL);
 }
 
-static void tell_later(struct lcache *l, uint64_t ino, unsigned what)
+void lcache_tell_later(struct lcache *l, uint64_t ino, unsigned what)
 {
-    job_add(l, ino, what, false, NULL, NULL);
+    if (l->inval && !l->stop)
+        job_add(l, ino, what, false, NULL, NULL);
 }
 
 void lcache_drop_all(struct lcache *l)
@@ -385,8 +386,7 @@ void lcache_drop_all(struct lcache *l)
             job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
         lnode_drop(l, x->ino);
     }
-    if (l->inval && !l->stop)
-        lcache_tell_given(l, tell_later);
+    lcache_tell_given(l);
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
         l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));

@@ -10,7 +10,9 @@
  *   until the kernel knows the inode, or LATE_NS have passed since it was given.
  * - Names come with answers to a question from before the message (lookups), which the kernel takes for old
  *   ones, or with a listing, which it does not: whoever lists says when the kernel has come back for more
- *   (lcache_linking), and the message is repeated then.
+ *   (lcache_linking), and the message is repeated then. A program may stop in the middle of a listing, so a
+ *   recall waits LINKING_NS at most; should the program only have had no CPU for so long, the message
+ *   comes as soon as it goes on.
  *
  * Two inodes that share a slot of the tables protect each other less: what was given first is forgotten.
  * Thread context: any; lcache_tell sleeps. */
@@ -22,7 +24,8 @@
 #include "internal.h"
 #include "lcache_int.h"
 
-#define LATE_NS (100 * NSEC_PER_MSEC)
+#define LATE_NS (500 * NSEC_PER_MSEC)
+#define LINKING_NS NSEC_PER_SEC
 
 static int64_t left(const struct lcache *l, int64_t now)
 {
@@ -66,10 +69,22 @@ void lcache_linking(struct lcache *l, uint64_t dir, bool begin)
 {
     LOCK_SCOPE(&l->mu);
     struct lgiven *g = &l->linking[mix64(dir) % LINKING];
-    if (begin)
-        *g = (struct lgiven){.ino = dir, .at = clock_boot(), .n = g->ino == dir ? g->n + 1 : 1};
-    else if (g->ino == dir && g->n)
-        g->n--;
+    if (g->ino != dir) {
+        if (!begin)
+            return;
+        *g = (struct lgiven){.ino = dir};
+    }
+    if (begin) {
+        g->at = clock_boot();
+        g->n++;
+        return;
+    }
+    if (!g->n)
+        return;
+    g->n--;
+    if (g->missed)
+        lcache_tell_later(l, dir, LCACHE_INVAL_ENTRIES);
+    g->missed &= g->n > 0;
 }
 
 /* mu held. */
@@ -85,37 +100,44 @@ static bool may_be_given(struct lcache *l, uint64_t ino)
     return g->ino == ino && late(g, clock_boot());
 }
 
-static bool being_linked(struct lcache *l, uint64_t dir)
+/* And is to be waited for, until then. */
+static bool being_linked(struct lcache *l, uint64_t dir, int64_t until)
 {
+    int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
-    const struct lgiven *g = &l->linking[mix64(dir) % LINKING];
-    return g->ino == dir && g->n && late(g, clock_boot());
+    struct lgiven *g = &l->linking[mix64(dir) % LINKING];
+    if (g->ino != dir || !g->n)
+        return false;
+    if (now < until && now - g->at < LINKING_NS)
+        return true;
+    g->missed = true;
+    return false;
 }
 
 void lcache_tell(struct lcache *l, uint64_t ino, unsigned what)
 {
     static const struct timespec pause = {.tv_nsec = NSEC_PER_MSEC};
+    int64_t until = clock_boot() + LINKING_NS;
     for (;;) {
-        bool names = (what & LCACHE_INVAL_ENTRIES) && being_linked(l, ino);
+        bool names = (what & LCACHE_INVAL_ENTRIES) && being_linked(l, ino, until);
         bool known = l->inval(l->inval_arg, ino, what);
         if (!names && (known || !may_be_given(l, ino)))
             return;
         do
             nanosleep(&pause, NULL);
-        while (names && being_linked(l, ino));
+        while (names && being_linked(l, ino, until));
     }
 }
 
-void lcache_tell_given(struct lcache *l,
-                       void (*again)(struct lcache *l, uint64_t ino, unsigned what))
+void lcache_tell_given(struct lcache *l)
 {
     int64_t now = clock_boot();
     for (size_t i = 0; i < GIVEN; i++)
         if (late(&l->given[i], now))
-            again(l, l->given[i].ino, LCACHE_INVAL_ATTR);
+            lcache_tell_later(l, l->given[i].ino, LCACHE_INVAL_ATTR);
     for (size_t i = 0; i < LINKING; i++)
-        if (l->linking[i].n && late(&l->linking[i], now))
-            again(l, l->linking[i].ino, LCACHE_INVAL_ENTRIES);
+        if (l->linking[i].n)
+            lcache_tell_later(l, l->linking[i].ino, LCACHE_INVAL_ENTRIES);
 }
 
 void lcache_tell_all(struct lcache *l)

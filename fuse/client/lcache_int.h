@@ -43,8 +43,9 @@ struct ljob {
 /* Something that the kernel was given, and may take in a little later. */
 struct lgiven {
     uint64_t ino;
-    int64_t at; /* when, the last time */
-    unsigned n; /* of listings: so many were */
+    int64_t at;  /* when, the last time */
+    unsigned n;  /* of listings: so many are under way, */
+    bool missed; /* and a recall did not wait for one */
 };
 struct lcache {
     pthread_mutex_t mu;
@@ -93,8 +94,9 @@ void lentry_drop(struct lcache *l, struct lentry **slot);
 bool lcache_in_term(const struct lcache *l);
 /* The kernel is told to forget, and whatever it was given before has arrived there. mu not held. */
 void lcache_tell(struct lcache *l, uint64_t ino, unsigned what);
-/* mu held. What was given so lately that the kernel may still be at it: a job for each. */
-void lcache_tell_given(struct lcache *l,
-                       void (*again)(struct lcache *l, uint64_t ino, unsigned what));
+/* mu held: */
+void lcache_tell_later(struct lcache *l, uint64_t ino, unsigned what); /* by a worker */
+void lcache_tell_given(
+    struct lcache *l); /* of what was given so lately that the kernel may be at it */
 void lasker_remove(struct lasker **list, struct lasker *a);
 #endif

@@ -170,14 +170,6 @@ static void short_copy_in_a_report_is_made_whole(void **state)
     wait_until(really_held, &w, "both to be good");
 }
 
-static bool judged_again(void *arg)
-{
-    pthread_mutex_lock(&fx->nodes->lock);
-    bool yes = fx->nodes->judged_at > *(int64_t *)arg;
-    pthread_mutex_unlock(&fx->nodes->lock);
-    return yes;
-}
-
 static void garbage_goes_when_it_is_sure(void **state)
 {
     (void)state;
