@@ -258,6 +258,8 @@ int fsm_op_session_close(struct fsm *f, const Replfs__SessionCloseOp *op)
         uint32_t p = session_pos(f, op->session[k]);
         if (p == f->nsessions || f->sessions[p]->id != op->session[k])
             continue; /* closed before: proposals may overlap */
+        if (op->over && !f->sessions[p]->lapsed)
+            continue;
         if (op->lapse)
             session_lapse(f, p);
         else

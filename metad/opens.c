@@ -82,7 +82,6 @@ struct opens {
     uint64_t expired[EXPIRE_MAX];
     size_t nexpired;
     uint64_t over[EXPIRE_MAX]; /* that lapsed long ago and are being closed */
-    size_t nover;
     int64_t over_look;    /* mono */
     uint64_t *ended;      /* closed sessions that watchers are to hear of */
     const uint64_t *told; /* that they are being told of */
@@ -537,6 +536,7 @@ static void end_over(struct opens *o, int64_t now)
     if (close_op.n_session == 0)
         return;
     close_op.session = o->over;
+    close_op.over = true;
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &close_op;
     cmd.op = &op;

@@ -19,6 +19,16 @@ static int lapse(struct rig *r, uint64_t id)
     return RIG_LEADER_OP(r, SESSION_CLOSE, session_close, &o);
 }
 
+/* Its time is over, if it has not come back. */
+static int over(struct rig *r, uint64_t id)
+{
+    Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
+    o.n_session = 1;
+    o.session = &id;
+    o.over = true;
+    return RIG_LEADER_OP(r, SESSION_CLOSE, session_close, &o);
+}
+
 static int back(struct rig *r, uint64_t id)
 {
     Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
@@ -190,7 +200,11 @@ static void test_bounds(void **state)
     assert_true(fsm_session_lapsed(r->f, ME));
     assert_false(fsm_session_kept(r->f, 100));
     assert_true(fsm_session_kept(r->f, 101));
-    assert_int_equal(rig_session_close(r, ME), 0); /* its time is over */
+    assert_int_equal(back(r, ME), 0);
+    assert_int_equal(over(r, ME), 0);
+    assert_true(fsm_session_alive(r->f, ME));
+    assert_int_equal(lapse(r, ME), 0);
+    assert_int_equal(over(r, ME), 0);
     assert_false(fsm_session_kept(r->f, ME));
     assert_int_equal(rig_session_open(r, ME), 0);
     for (r->seq = 1; r->seq <= FSM_LAPSED_ANSWERS + 1; r->seq++)
