@@ -35,7 +35,7 @@ two_mounts() { # of the cluster: $a and $b
 pid_of_mount() { mount_pids "$1" | tail -1; } # DIR
 transfers() { # bytes read by the mount with pid $b_pid
     local key value
-    while read -r key value; do [ "$key" != rchar: ] || echo "$value"; done <"/proc/$b_pid/io"
+    while read -r key value; do [ "$key" != rchar: ] || echo "$value"; done <"/proc/${b_pid:?}/io"
 }
 at_rest() { # no more comes to it than keepalives: what was being read ahead has arrived. A mount that gets no CPU for a moment is not at rest
     local before after _
