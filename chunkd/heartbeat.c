@@ -39,7 +39,7 @@
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
 #define CALL_MS 5000u /* a metad that does not answer in time is lost */
-#define HURRY_MS 20u  /* between heartbeats that the registry asks for */
+#define HURRY_MS 100u /* between heartbeats that the registry asks for */
 #define BACKOFF_MIN_MS 200u
 #define BACKOFF_MAX_MS 2000u
 
