@@ -61,6 +61,7 @@ struct rig_metad {
     uint32_t last_id;
     /* what is told of chunkds, once registry_version is not 0 */
     uint64_t registry_version;
+    char registry_addr[RIG_NODES + 1][128];
     Replfs__ChunkdAddr registry[RIG_NODES + 1], *registry_list[RIG_NODES + 1];
     size_t nregistry;
 };
@@ -116,17 +117,17 @@ static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
 static inline void rig_tell(uint32_t chunkd, const char *addr)
 {
     pthread_mutex_lock(&rig.mu);
-    Replfs__ChunkdAddr *e = NULL;
-    for (size_t i = 0; i < rig.metad.nregistry; i++)
-        if (rig.metad.registry[i].chunkd == chunkd)
-            e = &rig.metad.registry[i];
-    if (!e) {
-        e = &rig.metad.registry[rig.metad.nregistry];
+    size_t i = 0;
+    while (i < rig.metad.nregistry && rig.metad.registry[i].chunkd != chunkd)
+        i++;
+    assert_true(i <= RIG_NODES);
+    Replfs__ChunkdAddr *e = &rig.metad.registry[i];
+    if (i == rig.metad.nregistry)
         rig.metad.registry_list[rig.metad.nregistry++] = e;
-    }
+    snprintf(rig.metad.registry_addr[i], sizeof rig.metad.registry_addr[i], "%s", addr);
     replfs__chunkd_addr__init(e);
     e->chunkd = chunkd;
-    e->addr = (char *)addr;
+    e->addr = rig.metad.registry_addr[i];
     rig.metad.registry_version++;
     pthread_mutex_unlock(&rig.mu);
 }

@@ -215,13 +215,13 @@ static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_
     return rv;
 }
 
-struct made {
+struct one_result {
     uint32_t code;
     uint64_t ino, value;
 };
 
 /* One operation of our session, as number seq. */
-static inline struct made mutate_as(Replfs__MetaOp *op, uint64_t seq)
+static inline struct one_result mutate_as(Replfs__MetaOp *op, uint64_t seq)
 {
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
     Replfs__Mutation m = REPLFS__MUTATION__INIT, *list = &m;
@@ -235,7 +235,7 @@ static inline struct made mutate_as(Replfs__MetaOp *op, uint64_t seq)
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
     assert_int_equal(ask(&me, &env, &res), 0);
     const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
-    struct made out = {x->code, x->attr ? x->attr->ino : 0, x->value};
+    struct one_result out = {x->code, x->attr ? x->attr->ino : 0, x->value};
     rpc_result_free(&res);
     return out;
 }
@@ -253,7 +253,7 @@ static inline ProtobufCBinaryData bytes_of(const char *s)
     return (ProtobufCBinaryData){strlen(s), (uint8_t *)(uintptr_t)s};
 }
 
-static inline struct made make_name(uint64_t dir, const char *name, uint32_t mode)
+static inline struct one_result make_name(uint64_t dir, const char *name, uint32_t mode)
 {
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
 

@@ -69,7 +69,7 @@ static void test_punch(void **state)
     for (uint64_t end = 2ull * BLK * EXTENTS; a.off < end; calls++) {
         uint64_t before = allocated(a.ino);
         a.len = end - a.off;
-        struct made r = MUTATE(FALLOCATE, fallocate, &a);
+        struct one_result r = MUTATE(FALLOCATE, fallocate, &a);
         assert_int_equal(r.code, 0);
         assert_true(r.value > 0 && r.value <= a.len);
         assert_true(before - allocated(a.ino) <= (uint64_t)SLICE * BLK);

@@ -13,7 +13,7 @@
 
 #define BALLOON (600u << 20)
 
-static struct made create(const char *name)
+static struct one_result create(const char *name)
 {
     return make_name(1, name, S_IFREG | 0644);
 }
@@ -77,7 +77,7 @@ static void test_ceiling(void **state)
     Replfs__CloneOp clone = REPLFS__CLONE_OP__INIT;
     Replfs__UnlinkOp unlink_op = REPLFS__UNLINK_OP__INIT;
     Replfs__SetattrOp chmod_op = REPLFS__SETATTR_OP__INIT;
-    struct made f = create("f");
+    struct one_result f = create("f");
 
     (void)state;
     assert_int_equal(f.code, 0);

@@ -52,7 +52,7 @@ static void test_many_attributes(void **state)
     assert_int_equal(set_quota(dir, LIMIT), 0);
     for (unsigned i = 0; i < FILES; i++) {
         snprintf(name, sizeof name, "%u", i);
-        struct made made = make_name(dir, name, S_IFREG | 0644);
+        struct one_result made = make_name(dir, name, S_IFREG | 0644);
         assert_int_equal(made.code, 0);
         uint32_t code = set_attr(made.ino, 65536);
         done += code == 0;
