@@ -82,9 +82,9 @@ struct opens {
     uint64_t expired[EXPIRE_MAX];
     size_t nexpired;
     uint64_t over[EXPIRE_MAX]; /* that lapsed long ago and are being closed */
-    int64_t over_look;    /* mono */
-    uint64_t *ended;      /* closed sessions that watchers are to hear of */
-    const uint64_t *told; /* that they are being told of */
+    int64_t over_look;         /* mono */
+    uint64_t *ended;           /* closed sessions that watchers are to hear of */
+    const uint64_t *told;      /* that they are being told of */
     size_t nended, ended_cap, ntold;
     uint64_t *reaped;
     size_t nreaped, reaped_cap;
