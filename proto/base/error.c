@@ -12,7 +12,7 @@ static const struct err_entry {
     int code, eno;
     const char *text;
 } table[] = {
-    {ERR_NOT_LEADER, EAGAIN, "ERR_NOT_LEADER: this metad does not lead"},
+    {ERR_NOT_LEADER, ETIMEDOUT, "ERR_NOT_LEADER: this metad does not lead"},
     {ERR_SESSION, EIO, "ERR_SESSION: session unknown or closed"},
     {ERR_CRC, EIO, "ERR_CRC: bad checksum"},
     {ERR_NO_CHUNK, EIO, "ERR_NO_CHUNK: the chunkd does not have this chunk"},
@@ -29,7 +29,7 @@ static const struct err_entry {
     {ERR_PEER_GONE, EIO, "ERR_PEER_GONE: connection lost"},
     {ERR_PROTOCOL, EPROTO, "ERR_PROTOCOL: malformed or oversized message"},
     {ERR_CORRUPT, EIO, "ERR_CORRUPT: state on disk cannot be trusted"},
-    {ERR_BUSY, EAGAIN, "ERR_BUSY: try again shortly"},
+    {ERR_BUSY, ETIMEDOUT, "ERR_BUSY: try again shortly"},
     {ERR_NOT_REGISTERED, EIO, "ERR_NOT_REGISTERED: metad does not know this chunkd yet"},
     {ERR_SHUTDOWN, EIO, "ERR_SHUTDOWN: shutting down"},
     {ERR_LOCKED, EBUSY, "ERR_LOCKED: data directory in use by another process"},
