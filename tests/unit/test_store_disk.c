@@ -74,6 +74,7 @@ static void test_readonly(void **state)
     assert_int_equal(rig_open(r), 0);
 }
 
+#ifndef __SANITIZE_THREAD__ /* TSan does not follow a jump out of a signal's handler */
 static _Atomic unsigned told, told_unreadable;
 
 static void on_failed(void *arg, const char *why, bool readable)
@@ -103,7 +104,6 @@ static void test_index_unreadable(void **state)
     assert_int_equal(told, 1);
     assert_int_equal(told_unreadable, 1);
     assert_int_equal(rig_append(r, 500, 0, 10), -EIO);
-#ifndef __SANITIZE_THREAD__ /* which delivers signals itself, in its own way */
     /* anything else that is SIGBUS ends the process as ever */
     pid_t pid = fork();
     if (pid == 0) {
@@ -113,7 +113,6 @@ static void test_index_unreadable(void **state)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
-#endif
     /* the log has everything */
     rig_reopen(r);
     check_some(r, N);
@@ -135,6 +134,8 @@ static void test_index_unreadable_for_a_checkpoint(void **state)
     rig_reopen(r);
     check_some(r, N);
 }
+
+#endif
 
 /* In a child, since a limit once lowered stays. */
 static void few_descriptors(struct rig *r)
@@ -202,8 +203,10 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_readonly),
+#ifndef __SANITIZE_THREAD__
         T(test_index_unreadable),
         T(test_index_unreadable_for_a_checkpoint),
+#endif
         T(test_few_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
