@@ -32,8 +32,9 @@ struct options {
     bool allow_other_set; /* said explicitly, one way or the other */
 };
 
-/* Fills *o from the command line. as_root: the default of a mount by root (allow_other). 0, or -EINVAL after storing a message in err that names the bad option or argument and says
- * what is allowed. Free with options_free in both cases. */
+/* Fills *o from the command line. as_root: the default of a mount by root (allow_other). 0, or -EINVAL
+ * after storing a message in err that names the bad option or argument and says what is allowed. Free with
+ * options_free in both cases. */
 int options_parse(struct options *o, int argc, char **argv, bool as_root, char *err,
                   size_t err_len);
 void options_free(struct options *o);

@@ -199,8 +199,8 @@ static void answer(struct service_locks *l, struct rpc_req *req, int code)
         granted(l->s, req);
 }
 
-/* A session that has not come back since a start may still claim locks. The bit is cleared under mu: who asks for a lock after that finds it not logged, and proposes
- * behind us. */
+/* A session that has not come back since a start may still claim locks. The bit is cleared under mu: who
+ * asks for a lock after that finds it not logged, and proposes behind us. */
 void service_lock_silent(struct service *s, uint64_t session)
 {
     struct service_locks *l = s->locks;

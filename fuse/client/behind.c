@@ -20,10 +20,10 @@
  * Failure modes: metad cut off: the queue stands still for as long as that takes, and whoever waits for it
  * gives up at the mount's time-out (much sooner once it has stood still for as long). This client was
  * suspended, or cut off, and its session has lapsed: the queue goes on as the session comes back; what
- * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The
- * log names the inodes, and the fsync of a file that is still open fails. A metad that dies: everything is sent again, executed once; the lease is
- * claimed anew before anybody else is served (hello_session). This client dies: the changes are
- * lost, a few milliseconds' worth.
+ * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The log
+ * names the inodes, and the fsync of a file that is still open fails. A metad that dies: everything is
+ * sent again, executed once; the lease is claimed anew before anybody else is served (hello_session). This
+ * client dies: the changes are lost, a few milliseconds' worth.
  *
  * Threads: one sender; any other may put and wait. What the sender calls back (mutation.done) must not: it
  * would wait for itself (quota_refused asks with session_ask_now). */

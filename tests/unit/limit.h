@@ -1,5 +1,5 @@
-/* A test that waits for what never comes fails in a minute and says so, instead of holding up all others until somebody
- * kills the program: test_limit_begin() in its setup, test_limit_end() in its teardown. */
+/* A test that waits for what never comes fails in a minute and says so, instead of holding up all others
+ * until somebody kills the program: test_limit_begin() in its setup, test_limit_end() in its teardown. */
 #ifndef REPLFS_TESTS_LIMIT_H
 #define REPLFS_TESTS_LIMIT_H
 #include <signal.h>

@@ -1,4 +1,5 @@
-/* Which reads set the access time: relatime, strictatime, noatime, nodiratime; and whose clock the times come from. */
+/* Which reads set the access time: relatime, strictatime, noatime, nodiratime; and whose clock the times
+ * come from. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* Numbers that may have been given by another run of metad's directory: none is given again, whoever tells of them, or nobody. */
+/* Numbers that may have been given by another run of metad's directory: none is given again, whoever tells
+ * of them, or nobody. */
 #include "tests/unit/service_rig.h"
 
 #include <unistd.h>
