@@ -649,6 +649,14 @@ static inline int rig_setup(void **st)
     return rig_up(st) || rig_chunkds_up() || rig_client_up() ? -1 : 0;
 }
 
+/* The file that there is, open for writing. */
+static inline struct cfile *rig_open_file(void)
+{
+    struct cfile *f = NULL;
+    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    return f;
+}
+
 static int rig_teardown(void **st)
 {
     (void)st;

@@ -29,13 +29,6 @@ static void release(void)
     pthread_mutex_unlock(&rig.mu);
 }
 
-static struct cfile *open_file(void)
-{
-    struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
-    return f;
-}
-
 static void put(struct cfile *f, size_t len)
 {
     off_t at = 0;
@@ -45,7 +38,7 @@ static void put(struct cfile *f, size_t len)
 /* From now on metad does not look at changes; of these bytes it does not know. */
 static struct cfile *written(size_t len)
 {
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     rig_set(hold, true);
     put(f, len);
     return f;
@@ -138,7 +131,7 @@ static void test_read_before_a_commits_answer(void **st)
 static void test_shared_close_waits(void **st)
 {
     (void)st;
-    struct cfile *f = open_file(); /* this metad gives no leases */
+    struct cfile *f = rig_open_file(); /* this metad gives no leases */
     put(f, 5000);
     assert_int_equal(cfile_flush(f), 0);
     assert_int_equal(rig_get(commits), 1);
@@ -149,7 +142,7 @@ static void test_shared_close_waits(void **st)
 static void test_attributes_are_merged(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     rig_set(hold, true);
     assert_int_equal(set(MODE, 0600, 0).mode & 07777, 0600);
     rig_wait(rig.nheld == 1);
@@ -204,7 +197,7 @@ static void test_recall_waits_for_what_was_kept_back(void **st)
 static void test_recall_flushes_what_is_written(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, 5000);
     recall();
     rig_wait(rig.recalled);

@@ -28,13 +28,6 @@ static void setup_model(uint64_t seed)
     model.rnd = seed;
 }
 
-static struct cfile *open_file(void)
-{
-    struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
-    return f;
-}
-
 static uint64_t put(struct cfile *f, uint64_t off, size_t len, bool append)
 {
     uint8_t *p = malloc(len);
@@ -89,7 +82,7 @@ static void test_append(void **st)
 {
     (void)st;
     setup_model(1);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     assert_int_equal(put(f, 0, 5000, false), 0); /* buffered, and before what follows */
     assert_int_equal(put(f, 77, 300, true), 5000);
     assert_int_equal(rig.commits, 2);
@@ -107,7 +100,7 @@ static void test_append_elsewhere(void **st)
 {
     (void)st;
     setup_model(2);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, 0, 1000, true);
     pthread_mutex_lock(&rig.mu);
     rig.foreign = 500;
@@ -125,7 +118,7 @@ static void test_append_large(void **st)
     (void)st;
     size_t len = (5u << 20) / 2;
     uint8_t *p = malloc(len);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     struct buf *b = NULL;
     off_t off = 0;
     assert_non_null(p);
@@ -150,7 +143,7 @@ static void test_append_fails(void **st)
 {
     (void)st;
     setup_model(3);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     off_t off = 0;
     rig_set(commit_code, -ENOSPC);
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -ENOSPC);
@@ -193,7 +186,7 @@ static void test_append_threads(void **st)
     struct buf *b = NULL;
     size_t total = 4 * (100 * 100 + 6 * 99 * 50), runs[4] = {0};
     for (unsigned i = 0; i < 4; i++) {
-        a[i] = (struct appender){open_file(), (uint8_t)(i + 1)};
+        a[i] = (struct appender){rig_open_file(), (uint8_t)(i + 1)};
         assert_int_equal(pthread_create(&t[i], NULL, append_thread, &a[i]), 0);
     }
     for (unsigned i = 0; i < 4; i++)
@@ -218,7 +211,7 @@ static void test_punch_order(void **st)
 {
     (void)st;
     setup_model(4);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, 0, 30000, false);
     fallocate_both(f, PUNCH, 1000, 20000);
     put(f, 5000, 100, false);
@@ -242,7 +235,7 @@ static void test_blocks(void **st)
 {
     (void)st;
     setup_model(5);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     Replfs__Attr a = REPLFS__ATTR__INIT;
     rig_set(grant_code, -ENOSPC); /* stays buffered for a moment */
     fallocate_both(f, 0, 0, 4096);
@@ -313,14 +306,14 @@ static void test_random(void **st)
     static uint64_t seed = 99;
     (void)st;
     setup_model(seed++);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     for (unsigned i = 0; i < OPS; i++) {
         if (i % 100 == 0)
             rig_set(step, i % 200 ? 7001 : 0);
         random_op(f);
         if (i % 500 == 0) {
             cfile_close(f);
-            f = open_file();
+            f = rig_open_file();
         }
     }
     check(f, 0, SIZE);

@@ -6,13 +6,6 @@
 
 static uint8_t data[SIZE];
 
-static struct cfile *open_file(void)
-{
-    struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
-    return f;
-}
-
 static void put(struct cfile *f, size_t len)
 {
     off_t at = 0;
@@ -41,7 +34,7 @@ static int one_host_setup(void **st)
 static void test_two_copies_on_one_host(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     int64_t t = clock_mono();
     assert_int_equal(cfile_fsync(f), -EIO);
@@ -69,7 +62,7 @@ static int all_one_host_setup(void **st)
 static void test_cluster_of_one_host(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
@@ -78,14 +71,14 @@ static void test_cluster_of_one_host(void **st)
 /* Written before, by whomever; now metad knows fewer copies of it. */
 static void known(uint32_t copies)
 {
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
     news(true, copies);
     rig_set(node[2].sync_code, -ERR_NO_CHUNK);
     rig_set(node[2].append_code, -EIO);
-    f = open_file();
+    f = rig_open_file();
     assert_int_equal(cfile_fsync(f), -EIO);
     rig_set(node[2].sync_code, 0);
     rig_set(node[2].append_code, 0);
@@ -114,7 +107,7 @@ static void test_slow_copy_is_waited_for(void **st)
 {
     (void)st;
     rig_set(goal, 3);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     rig_set(node[3].mute_syncs, true);
     assert_int_equal(cfile_flush(f), 0);
@@ -130,7 +123,7 @@ static void test_chunk_is_left_after_a_failure(void **st)
 {
     (void)st;
     rig_set(goal, 3);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     assert_int_equal(cfile_flush(f), 0);
     rig_set(node[3].sync_code, -EIO);
@@ -151,12 +144,12 @@ static void test_chunk_is_left_after_a_failure(void **st)
 static void test_chunk_that_others_overwrote(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, SIZE);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
     news(false, 0);
-    f = open_file();
+    f = rig_open_file();
     assert_int_equal(cfile_fsync(f), -EIO);
     pthread_mutex_lock(&rig.mu);
     assert_int_equal(extmap_remove(&rig.map, 0, UINT64_MAX, NULL, NULL), 0);

@@ -28,13 +28,6 @@ static void suspend(void)
     pthread_mutex_unlock(&rig.mu);
 }
 
-static struct cfile *open_file(void)
-{
-    struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
-    return f;
-}
-
 static void put(struct cfile *f, size_t len)
 {
     off_t at = 0;
@@ -44,7 +37,7 @@ static void put(struct cfile *f, size_t len)
 /* Bytes that close has answered for, on their way. */
 static struct cfile *closed(size_t len)
 {
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     rig_set(hold, true);
     put(f, len);
     assert_int_equal(cfile_flush(f), 0);
@@ -93,7 +86,7 @@ static void test_bytes_of_a_closed_file(void **st)
     assert_int_equal(rig_get(kept), 1);
     assert_int_equal(rig_get(session), RIG_SESSION);
     assert_int_equal(client_lost(rig.cl), 0);
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     put(f, 6000); /* and what comes now is an ordinary change */
     assert_int_equal(cfile_fsync(f), 0);
     assert_int_equal(rig_get(kept), 1);
@@ -119,7 +112,7 @@ static void test_names(void **st)
 static void test_open_file_goes_on(void **st)
 {
     (void)st;
-    struct cfile *f = open_file();
+    struct cfile *f = rig_open_file();
     rig_set(hold, true);
     put(f, 5000);
     suspend(); /* the bytes are nowhere yet */
@@ -165,7 +158,7 @@ static void test_conflict_is_told(void **st)
     assert_int_equal(client_settle(rig.cl, RIG_INO), 0);
     assert_int_equal(client_lost(rig.cl), lost + 1); /* the mode; bytes are the file's business */
     cfile_close(f);
-    f = open_file();
+    f = rig_open_file();
     put(f, 100);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
