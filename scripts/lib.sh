@@ -11,7 +11,10 @@ wait_for() {
     local end=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" 2>/dev/null; do
-        [ $SECONDS -lt "$end" ] || die "gave up waiting for $what"
+        if [ $SECONDS -ge "$end" ]; then
+            "$@" && return # once more, and seen
+            die "gave up waiting for $what ($*)"
+        fi
         sleep 0.05
     done
 }
