@@ -110,7 +110,8 @@ static const struct config_opt options[] = {
      .value = &flags.max_memory,
      .arg = "SIZE",
      .min = 64u << 20,
-     .help = "above it nothing new is taken (ENOSPC), default 9/10 of the computer's memory"},
+     .help = "above it nothing new is taken (ENOSPC), default 9/10 of the computer's memory or the "
+             "cgroup's"},
     {.name = "threads",
      .type = CONFIG_UINT,
      .value = &flags.threads,

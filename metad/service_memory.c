@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/machine.h"
 
 #define LOG_MODULE "service"
 #define LOOK_EVERY NSEC_PER_SEC
@@ -32,20 +33,6 @@ static uint64_t resident(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Nine tenths of the computer's memory, or of what the service manager allows us. */
-static uint64_t default_ceiling(void)
-{
-    uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    unsigned long long limit = 0;
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "re");
-
-    if (f != NULL && fscanf(f, "%llu", &limit) == 1 && limit > 0 && limit < all)
-        all = limit;
-    if (f != NULL)
-        fclose(f);
-    return all / 10 * 9;
-}
-
 void service_memory_tick(struct service *s)
 {
     int64_t now = clock_mono();
@@ -54,7 +41,7 @@ void service_memory_tick(struct service *s)
         return;
     s->memory_next = now + LOOK_EVERY;
     if (s->cfg.max_memory == 0)
-        s->cfg.max_memory = default_ceiling();
+        s->cfg.max_memory = machine_memory() / 10 * 9;
     uint64_t used = resident(), max = s->cfg.max_memory;
     bool was = atomic_load(&s->memory_full), full = used > (was ? max - max / GAP : max);
     atomic_store(&s->memory_full, full);
