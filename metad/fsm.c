@@ -259,6 +259,7 @@ void fsm_counts(struct fsm *f, struct fsm_counts *out)
     *out = f->n;
     out->chunks = f->chunks.count;
     out->sessions = f->nsessions - f->nlapsed;
+    out->sessions_lapsed = f->nlapsed;
     out->orphans = f->orphans.count;
 }
 

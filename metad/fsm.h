@@ -157,7 +157,8 @@ bool fsm_future_known(struct fsm *f, const struct fsm_mark *m);
  * writer says so. */
 bool fsm_chunk_foreign(struct fsm *f, uint64_t chunk, uint64_t session);
 struct fsm_counts {
-    uint64_t files, dirs, symlinks, others, chunks, bytes, sessions, orphans;
+    uint64_t files, dirs, symlinks, others, chunks, bytes, orphans;
+    uint64_t sessions, sessions_lapsed; /* those that lapsed are not in sessions */
     uint64_t reserved; /* by fallocate and not written yet, times the goal: not in bytes */
 };
 void fsm_counts(struct fsm *f, struct fsm_counts *out);

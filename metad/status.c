@@ -280,6 +280,7 @@ static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
     r->bytes = a->fsm.bytes;
     r->chunks = a->fsm.chunks;
     r->sessions = a->fsm.sessions;
+    r->sessions_lapsed = a->fsm.sessions_lapsed;
     r->orphans = a->fsm.orphans;
     r->unreferenced = a->count.unreferenced;
     r->misplaced = a->count.misplaced;

@@ -120,7 +120,10 @@ static void text(const Replfs__StatusReply *s)
            s->files, output_size(s->bytes, a), s->dirs, s->symlinks, s->others);
     if (s->orphans)
         printf("deleted but still open: %" PRIu64 "\n", s->orphans);
-    printf("mounts: %" PRIu64 "\n", s->sessions);
+    printf("mounts: %" PRIu64, s->sessions);
+    if (s->sessions_lapsed)
+        printf(", and %" PRIu64 " silent ones that may come back", s->sessions_lapsed);
+    putchar('\n');
     printf("chunks: %" PRIu64 "\n", s->chunks);
     if (s->n_goals)
         text_goals(s);
@@ -202,6 +205,7 @@ static void json_counts(struct json *j, const Replfs__StatusReply *s)
     json_u64(j, "bytes", s->bytes);
     json_u64(j, "orphans", s->orphans);
     json_u64(j, "sessions", s->sessions);
+    json_u64(j, "sessions_lapsed", s->sessions_lapsed);
     json_u64(j, "chunks", s->chunks);
     json_array(j, "copies");
     for (size_t i = 0; i < s->n_goals; i++) {

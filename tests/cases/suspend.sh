@@ -67,6 +67,7 @@ mv "$b/d/name.new" "$b/d/name"
 sync "$b/d/both"
 devcluster kill metad # what may come back is in its log
 devcluster start metad
+expect "status tells of mounts that may come back" 1 "$("$bin/replfsctl" status --json "$b" | grep -oP '"sessions_lapsed": *\K\d+')"
 awake
 expect "what was copied before the sleep" "$(cd "$plain" && shape .)" "$(cd "$a/d/copy" && shape .)"
 expect "the same at the other mount" "$(cd "$plain" && shape .)" "$(cd "$b/d/copy" && shape .)"
