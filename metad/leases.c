@@ -584,7 +584,8 @@ void leases_drop_session(struct leases *l, uint64_t session)
     free(v);
 }
 
-bool leases_bar(struct leases *l, uint64_t session)
+bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, uint64_t session),
+                void *arg)
 {
     struct todo t;
     size_t n;
@@ -595,7 +596,7 @@ bool leases_bar(struct leases *l, uint64_t session)
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++)
         ok &= !holds_exclusive(*slot_of(l, v[i]), session);
-    ok &= !is_barred(l, session);
+    ok &= !is_barred(l, session) && silent(arg, session);
     for (size_t i = 0; ok && i < n; i++) {
         struct node *p = *slot_of(l, v[i]);
         lower(l, p, hold_find(p, session), LEASE_NONE, &t);

@@ -97,9 +97,10 @@ void leases_remind(struct leases *l, uint64_t session);
  * in since a start. Returns what it was before. */
 bool leases_claim(struct leases *l, bool on);
 /* Barred sessions hold nothing and get nothing. Bars one, which loses its shared leases; false: it
- * holds some exclusively, or is barred already, and nothing was done. leases_bar_settle follows: until
- * then leases_unbar_begin is false. */
-bool leases_bar(struct leases *l, uint64_t session);
+ * holds some exclusively, or is barred already, or silent(arg, session), asked with the mutex held, is
+ * false; nothing was done then. leases_bar_settle follows: until then leases_unbar_begin is false. */
+bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, uint64_t session),
+                void *arg);
 void leases_bar_settle(struct leases *l, uint64_t session);
 /* A barred session shall be let in again. True for the first who asks: it calls leases_unbar when
  * that is done, or leases_bar_settle when it could not be. */

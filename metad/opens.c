@@ -428,6 +428,15 @@ uint32_t opens_silent_ms(struct opens *o, uint64_t session)
     return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
+bool opens_is_missing(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct session *s = *session_slot(o, session);
+    bool missing = s != NULL && !s->resumed;
+    pthread_mutex_unlock(&o->lock);
+    return missing;
+}
+
 static bool settled(const struct opens *o, int64_t now)
 {
     return o->missing == 0 || now - o->started >= 2 * lease_ns(o);

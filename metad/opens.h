@@ -50,6 +50,8 @@ bool opens_is_open(struct opens *o, uint64_t ino);
 bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino);
 /* How long nothing was heard of the session, in ms; UINT32_MAX: not open. */
 uint32_t opens_silent_ms(struct opens *o, uint64_t session);
+/* It was found at the start and has not come back since. */
+bool opens_is_missing(struct opens *o, uint64_t session);
 /* Its lease counts as over: it lapses, through the log, at the next look. */
 void opens_expire(struct opens *o, uint64_t session);
 /* Others that follow sessions: called on the opens thread, without locks; closed for each session

@@ -6,7 +6,7 @@
  *
  *   leases  set from the beginning, since every mount takes some at once. Cleared when the session
  *           has been silent for longer than the term and has nothing exclusively: its shared leases
- *           ran out by themselves. From then on it is barred: it gets none until the bit is logged
+ *           ran out by themselves; or when it has not come back in the grace after a start. From then on it is barred: it gets none until the bit is logged
  *           again, which its next request starts.
  *   locks   clear in the beginning. Set before the first lock is answered (service_lock.c); cleared
  *           when a silent session has none.
@@ -60,6 +60,17 @@ struct silent {
     unsigned holds;
 };
 
+/* Its shared leases ran out by themselves; or it has none, since what it had before the start could be
+ * claimed only in the grace, which is over. */
+static bool is_silent(void *arg, uint64_t session)
+{
+    struct service *s = arg;
+    uint32_t ms = opens_silent_ms(s->cfg.opens, session);
+
+    return ms != UINT32_MAX &&
+           (ms > s->cfg.term_ms + MARGIN_MS || opens_is_missing(s->cfg.opens, session));
+}
+
 static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])
 {
     const char *name;
@@ -68,17 +79,17 @@ static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])
     fsm_rdlock(s->cfg.fsm);
     for (uint64_t id = 0; n < LOOK_MAX && fsm_session_next(s->cfg.fsm, id, &id, &name);) {
         unsigned holds = fsm_session_holds(s->cfg.fsm, id);
-        uint32_t ms = holds ? opens_silent_ms(s->cfg.opens, id) : 0;
-        if (ms != UINT32_MAX && ms > s->cfg.term_ms + MARGIN_MS)
+        if (holds && is_silent(s, id))
             v[n++] = (struct silent){id, holds};
     }
     fsm_unlock(s->cfg.fsm);
     return n;
 }
 
+/* Whether it is silent is asked again in leases_bar: who was heard of since may have been given a lease. */
 static void clear_bits(struct service *s, const struct silent *v)
 {
-    if (v->holds & FSM_HOLDS_LEASES && leases_bar(s->leases, v->session)) {
+    if (v->holds & FSM_HOLDS_LEASES && leases_bar(s->leases, v->session, is_silent, s)) {
         service_hold_propose(s, v->session, 0, FSM_HOLDS_LEASES, NULL, NULL, NULL);
         leases_bar_settle(s->leases, v->session);
     }
@@ -137,7 +148,7 @@ void service_hold_start(struct service *s)
     fsm_rdlock(s->cfg.fsm);
     for (uint64_t id = 0; fsm_session_next(s->cfg.fsm, id, &id, &name);)
         if (!(fsm_session_holds(s->cfg.fsm, id) & FSM_HOLDS_LEASES)) {
-            leases_bar(s->leases, id);
+            leases_bar(s->leases, id, is_silent, s);
             leases_bar_settle(s->leases, id);
         }
     fsm_unlock(s->cfg.fsm);

@@ -38,7 +38,8 @@ static struct metad {
     struct nodes *nodes;
     struct service *service;
     int port;
-    int64_t keep_ms; /* of sessions that lapsed, 0: metad's default */
+    int64_t keep_ms;  /* of sessions that lapsed, 0: metad's default */
+    unsigned term_ms; /* of leases, 0: TERM_MS */
 } md;
 static struct peer {
     struct rpc_loop *loop;
@@ -54,8 +55,9 @@ static void start_metad(void)
     struct mlog_config log_cfg = {.dir = md.dir};
     struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
     struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
-    struct service_config cfg = {
-        .lease_ms = LEASE_MS, .term_ms = TERM_MS, .max_memory = MAX_MEMORY};
+    struct service_config cfg = {.lease_ms = LEASE_MS,
+                                 .term_ms = md.term_ms ? md.term_ms : TERM_MS,
+                                 .max_memory = MAX_MEMORY};
 
     assert_int_equal(fsm_new(&md.fsm), 0);
     log_cfg.fsm = md.fsm;

@@ -28,6 +28,7 @@ static int other_setup(void **state)
 
 static int other_teardown(void **state)
 {
+    md.term_ms = 0;
     if (other.conn != NULL)
         hang_up(&other);
     return teardown(state);
@@ -94,7 +95,8 @@ static void restart_without_other(void)
     uint64_t mine = me.session;
 
     hang_up(&me);
-    hang_up(&other);
+    if (other.conn != NULL)
+        hang_up(&other);
     other.conn = NULL;
     stop_metad();
     start_metad();
@@ -134,6 +136,24 @@ static void test_silent_without_leases(void **state)
     assert_int_equal(lease, LEASE_SHARED);
     assert_int_equal(holds(other.session), FSM_HOLDS_LEASES);
     assert_true(holds_soon(0));
+    restart_without_other();
+    assert_int_equal(stat_root(&me, NULL), 0);
+}
+
+/* It did not come back after a start: the next one, however soon, does not wait for it again. */
+static void test_missed_once(void **state)
+{
+    uint64_t missed = other.session;
+
+    (void)state;
+    assert_int_equal(stat_root(&other, NULL), 0);
+    md.term_ms = LEASE_MS;
+    restart_without_other();
+    assert_int_equal(stat_root(&me, NULL), -ERR_BUSY);
+    clock_pretend_slept(LEASE_MS * NSEC_PER_MSEC);
+    while (holds(missed) != 0 && opens_silent_ms(md.opens, missed) < LEASE_MS)
+        stat_root(&me, NULL);
+    assert_int_equal(holds(missed), 0);
     restart_without_other();
     assert_int_equal(stat_root(&me, NULL), 0);
 }
@@ -212,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_no_locks_no_wait),  T(test_locks_are_waited_for), T(test_silent_without_leases),
         T(test_silent_comes_back), T(test_silent_with_locks),    T(test_silent_with_exclusive),
+        T(test_missed_once),
     };
     log_init("test_service_hold", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
