@@ -483,6 +483,73 @@ static inline void rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t 
     free(want);
 }
 
+/* ---- many appends in flight ---- */
+
+struct rig_burst {
+    pthread_mutex_t mu;
+    pthread_cond_t cv;
+    unsigned done, failed;
+};
+
+static inline void rig_burst_done(void *arg, int code, const Replfs__Envelope *rep,
+                                  struct buf *payload)
+{
+    struct rig_burst *b = arg;
+
+    (void)rep;
+    (void)payload;
+    pthread_mutex_lock(&b->mu);
+    b->done++;
+    b->failed += code != 0;
+    pthread_cond_signal(&b->cv);
+    pthread_mutex_unlock(&b->mu);
+}
+
+/* n appends of len bytes to the chunk, one after the other, up to 1000 in flight, to chunkd 1 and hops
+ * behind it: 2, 3 and so on, at addr. The i-th is filled with seed i. Returns how many failed. */
+static inline unsigned rig_burst(uint64_t chunk, unsigned n, uint32_t len, const char *const *addr,
+                                 unsigned hops)
+{
+    struct rig_burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    uint8_t cap[CAP_LEN], crcs[128];
+    Replfs__ChainHop hop[RIG_NODES], *list[RIG_NODES];
+
+    assert_true(crc_blocks(len) * 4 <= sizeof crcs && hops <= RIG_NODES);
+    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    for (unsigned i = 0; i < hops; i++) {
+        replfs__chain_hop__init(&hop[i]);
+        hop[i].chunkd = i + 2;
+        hop[i].addr = (char *)(uintptr_t)addr[i];
+        list[i] = &hop[i];
+    }
+    for (unsigned i = 0; i < n; i++) {
+        struct buf *data = buf_new(len);
+        data->len = len;
+        rig_fill(data->data, len, i);
+        crc_blocks_make(data->data, len, crcs);
+        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
+        r.chunk = chunk;
+        r.chunk_off = i * len;
+        r.len = len;
+        r.cap = (ProtobufCBinaryData){sizeof cap, cap};
+        r.session = RIG_SESSION;
+        r.crcs = (ProtobufCBinaryData){crc_blocks(len) * 4, crcs};
+        r.chain = list;
+        r.n_chain = hops;
+        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
+        pthread_mutex_lock(&b.mu);
+        while (i - b.done >= 1000)
+            pthread_cond_wait(&b.cv, &b.mu);
+        pthread_mutex_unlock(&b.mu);
+        rpc_call(rig.conn[1], &env, data, 3 * RIG_WAIT_S * 1000, rig_burst_done, &b);
+    }
+    pthread_mutex_lock(&b.mu);
+    while (b.done < n)
+        pthread_cond_wait(&b.cv, &b.mu);
+    pthread_mutex_unlock(&b.mu);
+    return b.failed;
+}
+
 /* Sync of one chunk at node i. */
 static inline int rig_sync(unsigned i, uint64_t chunk, uint32_t len)
 {

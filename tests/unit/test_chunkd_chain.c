@@ -47,62 +47,16 @@ static void a_chain_stores_everywhere(void **state)
 }
 
 /* Appends in flight at once stay in order at every hop. */
-struct burst {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
-    unsigned done, failed;
-};
-
-static void burst_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
-{
-    struct burst *b = arg;
-    (void)rep;
-    (void)payload;
-    pthread_mutex_lock(&b->mu);
-    b->done++;
-    b->failed += code != 0;
-    pthread_cond_signal(&b->cv);
-    pthread_mutex_unlock(&b->mu);
-}
-
 static void appends_in_flight_keep_their_order(void **state)
 {
-    (void)state;
     enum { N = 200, LEN = 20000 };
+    const char *addr[2];
+
+    (void)state;
     start_three();
-    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
-    uint8_t cap[CAP_LEN], crcs[32];
-    cap_make(&rig_key, 20, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
-    Replfs__ChainHop hops[2], *list[2] = {&hops[0], &hops[1]};
-    for (unsigned i = 0; i < 2; i++) {
-        replfs__chain_hop__init(&hops[i]);
-        hops[i].chunkd = i + 2;
-        hops[i].addr = (char *)chunkd_addr(rig.chunkd[i + 2]);
-    }
-    for (unsigned i = 0; i < N; i++) {
-        struct buf *data = buf_new(LEN);
-        data->len = LEN;
-        rig_fill(data->data, LEN, i);
-        crc_blocks_make(data->data, LEN, crcs);
-        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
-        r.chunk = 20;
-        r.chunk_off = i * LEN;
-        r.len = LEN;
-        r.cap.data = cap;
-        r.cap.len = sizeof cap;
-        r.session = RIG_SESSION;
-        r.crcs.data = crcs;
-        r.crcs.len = crc_blocks(LEN) * 4;
-        r.chain = list;
-        r.n_chain = 2;
-        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
-        rpc_call(rig.conn[1], &env, data, 20000, burst_done, &b);
-    }
-    pthread_mutex_lock(&b.mu);
-    while (b.done < N)
-        pthread_cond_wait(&b.cv, &b.mu);
-    pthread_mutex_unlock(&b.mu);
-    assert_int_equal(b.failed, 0);
+    for (unsigned i = 0; i < 2; i++)
+        addr[i] = chunkd_addr(rig.chunkd[i + 2]);
+    assert_int_equal(rig_burst(20, N, LEN, addr, 2), 0);
     for (unsigned node = 1; node <= 3; node++)
         for (unsigned i = 0; i < N; i += 13)
             rig_check(node, 20, i * LEN, LEN, i);
@@ -114,35 +68,7 @@ static void tiny_appends_can_be_read(void **state)
     (void)state;
     enum { N = 40000, LEN = 3 };
     rig_chunkd_start(1, 1);
-    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
-    uint8_t cap[CAP_LEN], crc[4];
-    cap_make(&rig_key, 80, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
-    for (unsigned i = 0; i < N; i++) {
-        struct buf *data = buf_new(LEN);
-        data->len = LEN;
-        rig_fill(data->data, LEN, i);
-        crc_blocks_make(data->data, LEN, crc);
-        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
-        r.chunk = 80;
-        r.chunk_off = i * LEN;
-        r.len = LEN;
-        r.cap.data = cap;
-        r.cap.len = sizeof cap;
-        r.session = RIG_SESSION;
-        r.crcs.data = crc;
-        r.crcs.len = 4;
-        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
-        pthread_mutex_lock(&b.mu);
-        while (i - b.done >= 1000)
-            pthread_cond_wait(&b.cv, &b.mu);
-        pthread_mutex_unlock(&b.mu);
-        rpc_call(rig.conn[1], &env, data, 60000, burst_done, &b);
-    }
-    pthread_mutex_lock(&b.mu);
-    while (b.done < N)
-        pthread_cond_wait(&b.cv, &b.mu);
-    pthread_mutex_unlock(&b.mu);
-    assert_int_equal(b.failed, 0);
+    assert_int_equal(rig_burst(80, N, LEN, NULL, 0), 0);
     uint8_t *got = malloc(N * LEN), want[LEN];
     assert_int_equal(rig_read(1, 80, 0, N * LEN, got), 0);
     for (unsigned i = 0; i < N; i++) {

@@ -70,59 +70,15 @@ static void nobody_else_is_called(void **state)
 
 /* ---- many at once ---- */
 
-struct burst {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
-    unsigned done, failed;
-};
-
-static void burst_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
-{
-    struct burst *b = arg;
-    (void)rep;
-    (void)payload;
-    pthread_mutex_lock(&b->mu);
-    b->done++;
-    b->failed += code != 0;
-    pthread_cond_signal(&b->cv);
-    pthread_mutex_unlock(&b->mu);
-}
-
-/* n appends to the chunk through chunkds 1 and 2, in flight together. Returns how many failed. */
+/* n appends to the chunk through chunkds 1 and 2. Returns how many failed. */
 static unsigned appends(uint64_t chunk, unsigned n, const char *addr)
 {
     enum { LEN = 6000 };
-    struct burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
-    uint8_t cap[CAP_LEN], crcs[32];
-    Replfs__ChainHop hop, *list[1] = {&hop};
-    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
-    replfs__chain_hop__init(&hop);
-    hop.chunkd = 2;
-    hop.addr = (char *)addr;
-    for (unsigned i = 0; i < n; i++) {
-        struct buf *data = buf_new(LEN);
-        data->len = LEN;
-        rig_fill(data->data, LEN, i);
-        crc_blocks_make(data->data, LEN, crcs);
-        Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
-        r.chunk = chunk;
-        r.chunk_off = i * LEN;
-        r.len = LEN;
-        r.cap = (ProtobufCBinaryData){sizeof cap, cap};
-        r.session = RIG_SESSION;
-        r.crcs = (ProtobufCBinaryData){crc_blocks(LEN) * 4, crcs};
-        r.chain = list;
-        r.n_chain = 1;
-        RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
-        rpc_call(rig.conn[1], &env, data, 20000, burst_done, &b);
-    }
-    pthread_mutex_lock(&b.mu);
-    while (b.done < n)
-        pthread_cond_wait(&b.cv, &b.mu);
-    pthread_mutex_unlock(&b.mu);
-    for (unsigned i = 0; b.failed == 0 && i < n; i += 7)
+    unsigned failed = rig_burst(chunk, n, LEN, &addr, 1);
+
+    for (unsigned i = 0; failed == 0 && i < n; i += 7)
         rig_check(2, chunk, i * LEN, LEN, i);
-    return b.failed;
+    return failed;
 }
 
 /* The next heartbeat is a long time away: who joined or moved meanwhile is asked for. */
