@@ -4,7 +4,9 @@
  * answer, so it gets EINTR within LOOK_MS, past whoever serves the request; that goes on, and when it answers, the
  * kernel knows no such request any more, as if the caller had gone before (ENOENT, which libfuse keeps to
  * itself; an open or create that was not taken is closed). What it does in the end is what a call can do whose
- * caller died: all, or nothing. A signal that does not kill is not told: no local file system ends a
+ * caller died: all, or nothing. But what is done when a program has gone surprises who cleans up after it (rm -r:
+ * "Directory not empty"), so a change of names or attributes is waited for CHANGE_MS: mostly it is answered
+ * by then. A signal that does not kill is not told: no local file system ends a
  * stat(2) or a rename(2) for one, and programs know no EINTR there. But a later one may kill, of which the
  * kernel does not tell: such callers are looked after every LOOK_MS. A file may then be released while one
  * of its calls is still served: each holds its handle (ops_hold).
@@ -44,6 +46,7 @@
 #define WATCHED 256u
 #define LOOK_MS 100
 #define LATE_MS 300
+#define CHANGE_MS 700
 #define AWAKE_LOOKS 10
 #define SIGKILL_BIT (1ull << 8)
 #define EXITING 0x4u /* PF_EXITING, of /proc/PID/stat */
@@ -56,8 +59,7 @@ static struct slot {
 struct watched {
     uint64_t unique;
     uint32_t tid;
-    int64_t since;
-    bool lasting;
+    int64_t from; /* it is not let go before */
 };
 static struct {
     pthread_mutex_t mu;
@@ -169,8 +171,7 @@ static void look_at_all(void)
     int64_t now = clock_mono();
     for (size_t i = 0; i < n; i++) {
         const struct watched *w = &v[i];
-        bool early = now - w->since < (w->lasting ? LATE_MS : LOOK_MS / 2) * NSEC_PER_MSEC;
-        if (!early && waits(w) && dying(w->tid)) {
+        if (now >= w->from && waits(w) && dying(w->tid)) {
             let_go(fd, w->unique);
             interrupt_answered(w->unique);
         }
@@ -199,7 +200,7 @@ static void *look_after(void *arg)
     return arg;
 }
 
-static void watch(int fd, uint64_t unique, uint32_t tid, bool lasting)
+static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
 {
     LOCK_SCOPE(&look.mu);
     if (look.n == WATCHED)
@@ -207,12 +208,35 @@ static void watch(int fd, uint64_t unique, uint32_t tid, bool lasting)
     if (look.n == WATCHED || look.stop)
         return;
     look.fd = fd;
-    look.v[look.n++] = (struct watched){unique, tid, clock_mono(), lasting};
+    look.v[look.n++] = (struct watched){unique, tid, clock_mono() + ms * NSEC_PER_MSEC};
     if (!look.started)
         look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
     if (look.asleep)
         pthread_cond_signal(&look.cv);
     look.asleep = false;
+}
+
+static bool is_change(uint32_t opcode)
+{
+    switch (opcode) {
+    case FUSE_SETATTR:
+    case FUSE_SYMLINK:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_CREATE:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+        return true;
+    default:
+        return false;
+    }
 }
 
 void interrupt_came(int fd, uint64_t unique)
@@ -222,12 +246,12 @@ void interrupt_came(int fd, uint64_t unique)
     if (atomic_load(&s->unique) != unique ||
         opcode == FUSE_SETLKW) /* locks have a way of their own */
         return;
-    watch(fd, unique, tid, false);
+    watch(fd, unique, tid, is_change(opcode) ? CHANGE_MS : LOOK_MS / 2);
 }
 
 void interrupt_lasting(int fd, uint64_t unique, uint32_t tid)
 {
-    watch(fd, unique, tid, true);
+    watch(fd, unique, tid, LATE_MS);
 }
 
 void interrupt_stop(void)

@@ -7,9 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,11 +64,11 @@ static void rename_one(int dir, const char *from)
         die(to);
 }
 
-/* Until killed. */
-_Noreturn static void come_and_go(struct exerciser *x, unsigned w)
+/* Until told: what a killed one had begun may be done when it has gone (replfs(7)). */
+_Noreturn static void come_and_go(struct exerciser *x, unsigned w, const atomic_bool *stop)
 {
     int dir = open_dir(x, w % x->o.mounts);
-    for (;;) {
+    while (!atomic_load(stop)) {
         char name[NAME_BYTES];
         snprintf(name, sizeof name, "coming-%u-%llu", w, (unsigned long long)below(x, COMING));
         switch (below(x, 5)) {
@@ -83,6 +84,7 @@ _Noreturn static void come_and_go(struct exerciser *x, unsigned w)
             make(dir, name);
         }
     }
+    _exit(0);
 }
 
 /* The number of an untouched name, or UNTOUCHED. */
@@ -150,8 +152,16 @@ static void remove_all(int dir)
         if (e->d_name[0] != '.' && unlinkat(dir, e->d_name, 0))
             die(e->d_name);
     }
+    int rc = rmdir(base), err = errno;
+    if (rc && err == ENOTEMPTY) {
+        rewinddir(d);
+        while ((e = readdir(d)))
+            if (e->d_name[0] != '.')
+                printf("exerciser: %s: %s is there although all was removed\n", base, e->d_name);
+    }
     closedir(d);
-    if (rmdir(base))
+    errno = err;
+    if (rc)
         die("rmdir");
 }
 
@@ -160,6 +170,10 @@ int listing_run(struct exerciser *x)
     static struct listing l;
     pid_t pids[64];
     char name[NAME_BYTES];
+    atomic_bool *stop =
+        mmap(NULL, sizeof *stop, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (stop == MAP_FAILED)
+        die("mmap");
     snprintf(base, sizeof base, "%s/exerciser-listing-%llu", x->o.dirs[0],
              (unsigned long long)x->o.seed);
     if (mkdir(base, 0755))
@@ -176,7 +190,7 @@ int listing_run(struct exerciser *x)
             die("fork");
         x->rnd = mix(x->o.seed) ^ mix(i);
         if (pids[i] == 0)
-            come_and_go(x, i);
+            come_and_go(x, i, stop);
     }
     l.dir = fdopendir(dup(dir));
     if (!l.dir)
@@ -186,15 +200,16 @@ int listing_run(struct exerciser *x)
         seek_back(x, &l);
     }
     closedir(l.dir);
+    atomic_store(stop, true);
     for (unsigned i = 0; i < x->o.writers; i++) {
         int status;
-        kill(pids[i], SIGKILL);
-        if (waitpid(pids[i], &status, 0) == pids[i] && WIFEXITED(status))
-            l.bad++; /* it met an error before it was killed, and said so */
+        if (waitpid(pids[i], &status, 0) != pids[i] || status != 0)
+            l.bad++; /* it met an error, and said so */
     }
     if (!l.bad)
         remove_all(dir);
     close(dir);
+    munmap(stop, sizeof *stop);
     printf("exerciser: listing: %llu listings of %u names with %u writers: %s\n",
            (unsigned long long)x->o.records, UNTOUCHED, x->o.writers, l.bad ? "FAILED" : "fine");
     return l.bad != 0;

@@ -28,6 +28,7 @@
 #define RIG_SESSION 77u
 #define RIG_WAIT_S 20
 #define RIG_TIMEOUT_MS 1500
+#define RIG_PATIENT_MS 20000 /* for tests of much that must not time out on a slow machine */
 
 #define RIG_OLD_INO 11u /* "old", a file that a rename of "new" (RIG_INO) replaces */
 
@@ -101,6 +102,7 @@ struct rig {
     struct client *cl;
 };
 static struct rig rig;
+static bool rig_patient; /* the next client waits long */
 
 /* Holds when cond became true, with rig.mu held for looking. */
 #define rig_wait(cond)                                                                             \
@@ -506,14 +508,17 @@ static void rig_small(struct rpc_req *req)
     Replfs__CloseReply cl = REPLFS__CLOSE_REPLY__INIT;
     Replfs__ReportBadReply rb = REPLFS__REPORT_BAD_REPLY__INIT;
     Replfs__GetattrReply ga = REPLFS__GETATTR_REPLY__INIT;
+    Replfs__LeaseReply le = REPLFS__LEASE_REPLY__INIT;
     Replfs__InosReply in = REPLFS__INOS_REPLY__INIT;
     Replfs__Attr a;
     rig_attr(&a);
-    ga.attr = &a;
+    ga.attr = le.attr = &a;
+    le.lease = rig.leases ? 2 : 0;
     in.first = 1000;
     in.count = 1000;
     RPC_ENVELOPE(ienv, INOS_REPLY, inos_reply, &in);
     RPC_ENVELOPE(genv, GETATTR_REPLY, getattr_reply, &ga);
+    RPC_ENVELOPE(lenv, LEASE_REPLY, lease_reply, &le);
     RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
     RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
     RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
@@ -533,6 +538,8 @@ static void rig_small(struct rpc_req *req)
         rig.kept_attr = a;
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ) {
         rpc_reply(req, &genv, NULL);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LEASE_REQ) {
+        rpc_reply(req, &lenv, NULL);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {
         rig.bad_reports++;
         rig.last_bad_chunkd = req->env->report_bad_req->chunkd;
@@ -636,7 +643,7 @@ static int rig_client_up(void)
         .metads = metads,
         .nmetads = 1,
         .name = "test",
-        .timeout_ms = RIG_TIMEOUT_MS,
+        .timeout_ms = rig_patient ? RIG_PATIENT_MS : RIG_TIMEOUT_MS,
         .flush_ms = 200,
         .host_id = "here",
         .rpc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1},

@@ -249,6 +249,18 @@ static void test_resume_claims_and_repeats(void **st)
     cfile_close(f);
 }
 
+static int patient_setup(void **st)
+{
+    rig_patient = true;
+    return leased_setup(st);
+}
+
+static int patient_teardown(void **st)
+{
+    rig_patient = false;
+    return rig_teardown(st);
+}
+
 /* More is open than a message may name: the session resumes all the same, and nothing written is lost. */
 static void test_resume_with_too_much_open(void **st)
 {
@@ -629,7 +641,8 @@ int main(void)
         T(test_recall_flushes_what_is_written),
         T(test_fsync_waits),
         T(test_resume_claims_and_repeats),
-        T(test_resume_with_too_much_open),
+        cmocka_unit_test_setup_teardown(test_resume_with_too_much_open, patient_setup,
+                                        patient_teardown),
         T(test_late_error_is_told),
         T(test_large_changes),
         T(test_queue_outlives_the_timeout),
