@@ -69,7 +69,7 @@ static struct {
     int fd;
     pthread_t thread;
     bool started, asleep, stop;
-} look = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+} look = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
 static struct slot *slot_of(uint64_t unique)
 {
@@ -189,7 +189,7 @@ static void *look_after(void *arg)
         while (look.asleep && !look.stop)
             pthread_cond_wait(&look.cv, &look.mu);
         struct timespec ts;
-        clock_gettime(CLOCK_REALTIME, &ts);
+        clock_gettime(CLOCK_MONOTONIC, &ts);
         ts.tv_nsec += LOOK_MS * NSEC_PER_MSEC;
         ts.tv_sec += ts.tv_nsec / NSEC_PER_SEC;
         ts.tv_nsec %= NSEC_PER_SEC;
@@ -209,8 +209,14 @@ static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
         return;
     look.fd = fd;
     look.v[look.n++] = (struct watched){unique, tid, clock_mono() + ms * NSEC_PER_MSEC};
-    if (!look.started)
+    if (!look.started) {
+        pthread_condattr_t a;
+        pthread_condattr_init(&a);
+        pthread_condattr_setclock(&a, CLOCK_MONOTONIC); /* a wall clock may be set back */
+        pthread_cond_init(&look.cv, &a);
+        pthread_condattr_destroy(&a);
         look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
+    }
     if (look.asleep)
         pthread_cond_signal(&look.cv);
     look.asleep = false;
@@ -258,7 +264,8 @@ void interrupt_stop(void)
 {
     pthread_mutex_lock(&look.mu);
     look.stop = true;
-    pthread_cond_broadcast(&look.cv);
+    if (look.started)
+        pthread_cond_broadcast(&look.cv);
     pthread_mutex_unlock(&look.mu);
     if (look.started)
         pthread_join(look.thread, NULL);

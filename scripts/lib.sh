@@ -5,6 +5,9 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+# Nothing ends a script (set -e) without a word: where it was and what failed.
+set -o errtrace
+trap '[ "$BASH_SUBSHELL" != 0 ] || printf "%s: line %s ended with %s: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 
 # wait_for SECONDS WHAT COMMAND...: runs COMMAND until it succeeds; dies naming WHAT after SECONDS.
 wait_for() {

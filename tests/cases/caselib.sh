@@ -4,7 +4,8 @@
 set -euo pipefail
 cases_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$cases_repo/scripts/lib.sh"
-export REPLFS_BUILD=${REPLFS_BUILD:-$cases_repo/build}
+REPLFS_BUILD=$(realpath -m "${REPLFS_BUILD:-$cases_repo/build}")
+export REPLFS_BUILD
 bin=$REPLFS_BUILD/bin
 export ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0 # what a case preloads into a daemon comes before it
 work=$(mktemp -d "${TMPDIR:-/tmp}/replfs-case.XXXXXX")
@@ -51,7 +52,7 @@ at_rest() { # no more comes to it than keepalives: what was being read ahead has
 at_end=() # functions that undo what a case did outside of $work; a trap of its own would lose the exit code
 finish() {
     local code=$? f
-    trap - EXIT
+    trap - EXIT ERR
     trap "" PIPE # whoever read our output may be gone; what was started is not
     set +e
     cd /
