@@ -149,10 +149,10 @@ static void join_all(void)
 {
     struct timespec until;
     bool patient = true;
-    clock_gettime(CLOCK_REALTIME, &until); /* pthread_timedjoin_np's */
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += loop.cfg->patience_s;
     for (unsigned i = 0; i < loop.n; i++) {
-        if (patient && !pthread_timedjoin_np(loop.threads[i], NULL, &until))
+        if (patient && !pthread_clockjoin_np(loop.threads[i], NULL, CLOCK_MONOTONIC, &until))
             continue;
         if (patient && !loop.gone)
             loop.cfg->cut(loop.cfg->arg);
