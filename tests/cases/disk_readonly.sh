@@ -20,7 +20,7 @@ devcluster kill chunkd2
 for i in 1 2 3 4; do random_file "$work/f$i" 1; done
 copied() { cp "$work"/f? "$mnt/one/"; }
 wait_for 20 "files to be written with one chunkd" copied
-sync -f "$mnt"
+sync "$mnt"/one/f? # what was not, ext4 may drop when it goes read-only
 
 echo "a test" >"$trigger"
 said() { (ctl health "$mnt" || true) | grep "$1" >/dev/null; }

@@ -45,7 +45,10 @@ print(m[30000000])"
 kill_all
 devcluster cont chunkd1 chunkd2
 devcluster stop metad
-victim lookup ls -l "$mnt/d/x"
+victim lookup python3 -c "
+import os
+while True: os.lstat('$mnt/d/x') # until the lease on it has run out"
+kill_all # a lookup in the directory of a rename that waits waits for that one, in the kernel
 victim rename mv "$mnt/f" "$mnt/f2"
 kill_all
 devcluster cont metad
