@@ -6,8 +6,9 @@
  *
  *   leases  set from the beginning, since every mount takes some at once. Cleared when the session
  *           has been silent for longer than the term and has nothing exclusively: its shared leases
- *           ran out by themselves; or when it has not come back in the grace after a start. From then on it is barred: it gets none until the bit is logged
- *           again, which its next request starts.
+ *           ran out by themselves; or when it has not come back in the grace after a start. From
+ *           then on it is barred: it gets none until the bit is logged again, which its next
+ *           request starts.
  *   locks   clear in the beginning. Set before the first lock is answered (service_lock.c); cleared
  *           when a silent session has none.
  *
