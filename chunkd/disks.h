@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "inventory.h"
-#include "store.h"
+#include "chunkd/store/store.h"
 
 struct disks_config {
     char *const *dirs;     /* with an identity, or new ones (store_id_init) */

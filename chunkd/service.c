@@ -31,7 +31,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "forward.h"
+#include "chain.h"
 #include "orders.h"
 #include "rpc/cap.h"
 #include "workers.h"

@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "kernel.h"
+#include "fuse/serve/kernel.h"
 
 #define LOG_MODULE "fuse"
 

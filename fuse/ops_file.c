@@ -27,7 +27,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "kernel.h"
+#include "fuse/serve/kernel.h"
 
 #define LOG_MODULE "fuse"
 #define COPY_MAX 0x7ffff000u /* the answer's count has 32 bits */

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "kernel.h"
+#include "fuse/serve/kernel.h"
 
 #define LOG_MODULE "fuse"
 #define NAME_BYTES_MAX 255

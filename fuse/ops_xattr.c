@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/posix_acl.h"
-#include "kernel.h"
+#include "fuse/serve/kernel.h"
 
 #define LOG_MODULE "fuse"
 #define CAPABILITY "security.capability"

@@ -16,8 +16,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/run.h"
-#include "incarnation.h"
-#include "service.h"
+#include "metad/log/incarnation.h"
+#include "metad/service/service.h"
 
 #define LOG_MODULE "metad"
 #define PROGRAM "replfs-metad"

@@ -11,7 +11,7 @@
  * the user at the other end of a UNIX socket.
  *
  * Threads: any; `lock` comes before a connection's lock and is not held with another. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * late reply to an ended call recognisable. A call is in the table until exactly one of reply,
  * deadline and teardown takes it out, under the lock; whoever took it calls its callback, without
  * the lock. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <assert.h>
 #include <errno.h>

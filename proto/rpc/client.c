@@ -1,6 +1,6 @@
 /* Dialling. A numeric address is connected to from the worker; a name is looked up first by a
  * short-lived thread, since the resolver blocks. All addresses of a name are tried in turn. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -16,7 +16,7 @@
  *
  * One timer serves all deadlines of a connection: it is set to the earliest when that becomes
  * earlier, and looked at again when it fires; a call that ends in time does not touch it. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -12,7 +12,7 @@
  *
  * Failure: anybody can take a name before its daemon does, as with a port: the daemon says that the address
  * is in use, and nobody talks to the stranger. Thread context: any. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -9,7 +9,7 @@
  * stay valid memory: dead ones never touch worker or loop again.
  *
  * Failure: epoll or eventfd cannot be had: rpc_loop_new fails. Nothing else here fails. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <assert.h>
 #include <errno.h>

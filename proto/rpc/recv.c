@@ -5,7 +5,7 @@
  *
  * Per frame: header (caps and magic checked) -> envelope (CRC checked, unpacked) -> payload ->
  * handled. Any violation ends the connection with a text that names the peer and the reason. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

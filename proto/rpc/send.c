@@ -6,7 +6,7 @@
  * Two queues: `out` is in sending order. `backlog` holds requests that may not be sent yet, because
  * the peer is not READY or has as many requests of ours as it allows; a request whose call has
  * ended meanwhile is dropped from there unsent. Everything under c->lock. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Listening, and the receiving side of requests. A listener belongs to one worker; what it accepts
  * is spread over all. A request is on loan to the service until rpc_reply or rpc_fail, on any
  * thread; when its connection died meanwhile, the reply is dropped there. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <netinet/in.h>

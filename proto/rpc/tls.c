@@ -8,7 +8,7 @@
  * so a refusal reaches it as an alert on its first read. Messages cover that case too.
  *
  * SSL objects are not thread-safe: everything on c->ssl happens under c->lock. */
-#include "rpc/internal.h"
+#include "rpc/rpc_internal.h"
 
 #include <errno.h>
 #include <openssl/err.h>

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "metad/mlog.h"
+#include "metad/log/mlog.h"
 #include "tests/unit/tree.h"
 
 struct item {

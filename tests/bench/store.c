@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
-#include "chunkd/store.h"
+#include "chunkd/store/store.h"
 #include "tests/unit/tree.h"
 
 #define MIB (1u << 20)

@@ -4,7 +4,7 @@
 #define REPLFS_TESTS_CKPT_FIX_H
 #include "base/crc32c.h"
 #include "base/le.h"
-#include "metad/fsm_format.h"
+#include "metad/fsm/fsm_format.h"
 
 /* Payload lengths are clipped to what is there; stops where nothing sensible follows. */
 static inline void ckpt_fix(uint8_t *p, size_t n)

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "log.pb-c.h"
-#include "metad/entry.h"
-#include "metad/mlog_int.h"
+#include "metad/log/entry.h"
+#include "metad/log/mlog_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

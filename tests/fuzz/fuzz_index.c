@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "chunkd/index_db.h"
+#include "chunkd/store/index_db.h"
 #include "tests/unit/tree.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -16,8 +16,8 @@
 #include "base/error.h"
 #include "base/le.h"
 #include "base/log.h"
-#include "chunkd/record.h"
-#include "chunkd/segment.h"
+#include "chunkd/store/record.h"
+#include "chunkd/store/segment.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);

@@ -14,8 +14,8 @@
 #include "base/le.h"
 #include "base/log.h"
 #include "chunkd/seen.h"
-#include "chunkd/store.h"
-#include "metad/mlog_int.h"
+#include "chunkd/store/store.h"
+#include "metad/log/mlog_internal.h"
 #include "tests/unit/tree.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 
 #include "base/mix.h"
-#include "metad/repairq.h"
+#include "metad/plan/repair_queue.h"
 
 #define SEC 1000000000ll
 #define MIB (1ull << 20)

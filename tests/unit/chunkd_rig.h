@@ -22,7 +22,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "chunkd/chunkd.h"
-#include "chunkd/store.h"
+#include "chunkd/store/store.h"
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 #include "tests/unit/tree.h"

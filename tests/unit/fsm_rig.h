@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
-#include "metad/fsm.h"
+#include "metad/fsm/fsm.h"
 
 #define REG_MODE (S_IFREG | 0644)
 #define DIR_MODE (S_IFDIR | 0755)

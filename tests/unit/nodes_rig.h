@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
-#include "metad/nodes_int.h"
+#include "metad/cluster/nodes_internal.h"
 
 #define UUID "11111111-2222-3333-4444-555555555555"
 #define CHUNKDS 4

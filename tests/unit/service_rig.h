@@ -13,8 +13,8 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "metad/incarnation.h"
-#include "metad/service.h"
+#include "metad/log/incarnation.h"
+#include "metad/service/service.h"
 #include "tests/unit/tree.h"
 
 #ifndef LEASE_MS

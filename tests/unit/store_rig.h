@@ -21,7 +21,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/mix.h"
-#include "chunkd/store.h"
+#include "chunkd/store/store.h"
 #include "tests/unit/tree.h"
 
 #define RIG_CLUSTER "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -1,7 +1,7 @@
 /* The chunkd's bond with metad: increments, full reports, reconnection, identity of data
  * directories, and a disk that fails alone. */
 #include "chunkd_rig.h"
-#include "chunkd/store.h"
+#include "chunkd/store/store.h"
 
 static const unsigned one[] = {1, 0};
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "metad/doubts.h"
+#include "metad/plan/doubts.h"
 
 #define MS NSEC_PER_MSEC
 

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include "base/le.h"
-#include "metad/entry.h"
-#include "metad/fsm_format.h"
+#include "metad/log/entry.h"
+#include "metad/fsm/fsm_format.h"
 #include "tests/unit/fsm_rig.h"
 
 static const struct former {

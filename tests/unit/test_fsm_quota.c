@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include "metad/fsm_format.h"
+#include "metad/fsm/fsm_format.h"
 #include "tests/fuzz/ckpt_fix.h"
 #include "tests/unit/fsm_rig.h"
 

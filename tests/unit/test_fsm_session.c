@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include "metad/fsm_internal.h"
+#include "metad/fsm/fsm_internal.h"
 #include "tests/unit/fsm_rig.h"
 
 static void test_repeat(void **state)

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/mix.h"
-#include "metad/fsm_slab.h"
-#include "metad/fsm_table.h"
+#include "metad/fsm/fsm_slab.h"
+#include "metad/fsm/fsm_table.h"
 
 enum { N = 20000 };
 

@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "metad/ids.h"
+#include "metad/log/ids.h"
 
 #define FAR (1ull << 32) /* as far as another run can have got */
 

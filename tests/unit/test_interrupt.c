@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fuse/interrupt.h"
+#include "fuse/serve/interrupt.h"
 
 #define PATIENCE_MS 20000
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "metad/leases.h"
+#include "metad/coherence/leases.h"
 
 #define A 1u
 #define B 2u

@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "metad/locks.h"
+#include "metad/coherence/locks.h"
 
 #define SEC NSEC_PER_SEC
 #define NEVER INT64_MAX

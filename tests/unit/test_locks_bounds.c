@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
-#include "metad/locks.h"
+#include "metad/coherence/locks.h"
 
 #define SESSIONS 256u
 #define INO 7

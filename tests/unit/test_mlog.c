@@ -25,7 +25,7 @@
 #include "base/error.h"
 #include "base/le.h"
 #include "base/log.h"
-#include "metad/mlog.h"
+#include "metad/log/mlog.h"
 #include "tests/unit/tree.h"
 
 #define PATIENCE_MS 20000

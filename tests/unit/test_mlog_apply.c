@@ -24,7 +24,7 @@ static void *flaky_malloc(size_t n)
 }
 
 #define malloc flaky_malloc
-#include "metad/mlog_apply.c"
+#include "metad/log/mlog_apply.c"
 #undef malloc
 
 static int got;

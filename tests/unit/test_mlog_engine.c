@@ -22,7 +22,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "metad/mlog.h"
+#include "metad/log/mlog.h"
 #include "tests/unit/tree.h"
 
 #define PATIENCE_MS 20000

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/le.h"
-#include "metad/entry.h"
+#include "metad/log/entry.h"
 
 static size_t make(uint8_t *buf, unsigned count, uint64_t index)
 {

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "metad/place.h"
+#include "metad/plan/placement.h"
 
 #define GIB (1ull << 30)
 #define NMAX 64

@@ -9,8 +9,8 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/le.h"
-#include "chunkd/extents.h"
-#include "chunkd/record.h"
+#include "chunkd/store/extents.h"
+#include "chunkd/store/record.h"
 
 static uint8_t crcs[4 * 256];
 

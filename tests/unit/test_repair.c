@@ -6,7 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "metad/repairq.h"
+#include "metad/plan/repair_queue.h"
 
 #define GIB (1ull << 30)
 #define NMAX 16

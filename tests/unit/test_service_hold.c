@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "base/lockset.h"
 #include "base/log.h"
-#include "metad/leases.h"
+#include "metad/coherence/leases.h"
 
 static struct peer other;
 

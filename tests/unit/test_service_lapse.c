@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "metad/leases.h"
+#include "metad/coherence/leases.h"
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "metad/leases.h"
+#include "metad/coherence/leases.h"
 
 /* ---- clients ---- */
 

@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 #include "base/clock.h"
-#include "metad/leases.h"
+#include "metad/coherence/leases.h"
 
 static struct peer other;
 

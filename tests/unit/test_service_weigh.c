@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "metad/service_int.h"
+#include "metad/service/service_internal.h"
 #include "tests/unit/fsm_rig.h"
 
 #define BLK 4096u

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include "base/le.h"
-#include "chunkd/record.h"
-#include "chunkd/segment.h"
+#include "chunkd/store/record.h"
+#include "chunkd/store/segment.h"
 
 /* Runs fn in a child that opens the store and ends without closing it, like a killed daemon. */
 static void crash_after(struct rig *r, void (*fn)(struct rig *r))

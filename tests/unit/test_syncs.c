@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include "metad/mlog.h"
+#include "metad/log/mlog.h"
 
 /* In memory that forked processes share. */
 static struct noted {

@@ -16,8 +16,8 @@
 #include <cmocka.h>
 #include "base/clock.h"
 #include "base/wait.h"
-#include "fuse/near.h"
-#include "fuse/turns.h"
+#include "fuse/serve/cpu_affinity.h"
+#include "fuse/serve/leader_follower.h"
 
 #define THREADS 6u
 #define MANY 20000u

@@ -1,0 +1,192 @@
+/* The driver's thread: a turn every 100 ms, or at once when an answer or a report came in.
+ *
+ * A turn: states of chunkds by time, one slice of comparing a full report, answered orders, once a
+ * second the strays, one slice of the walk, then what the bounds on running jobs allow to start; at
+ * last the orders decided are sent with no lock held. Each part takes the locks for itself and for
+ * a bounded piece of work, so that clients' requests never wait long. While settling (a while after
+ * start, until chunkds have reported) nothing is judged missing or garbage. */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/thread.h"
+#include "nodes_internal.h"
+
+#define TICK_MS 100
+#define WALK_SLICE 8192
+#define WALK_EVERY (10 * NSEC_PER_SEC)
+#define RATE_EVERY NSEC_PER_SEC
+
+static void walk_fn(void *arg, struct fsm_chunk *c)
+{
+    orders_consider(arg, c, 0);
+}
+
+/* What waits for room or for a computer may have got it without any chunkd changing its state. */
+static bool walk_is_due(const struct nodes *n, int64_t now)
+{
+    uint64_t waiting = 0;
+    for (unsigned i = 0; i < REPAIR_KINDS; i++)
+        waiting += n->stat[i].nwaiting;
+    return waiting && now - n->walked_at > WALK_EVERY;
+}
+
+static void walk_slice(struct nodes *n, int64_t now)
+{
+    if (!n->walking && walk_is_due(n, now))
+        nodes_start_walk(n);
+    if (!n->walking)
+        return;
+    n->walked_at = now;
+    if (!n->walk_pos)
+        for (unsigned i = 0; i < JOB_KINDS; i++) {
+            n->stat[i].waiting = NULL;
+            n->stat[i].nwaiting = 0;
+        }
+    if (fsm_chunk_walk(n->cfg.fsm, &n->walk_pos, WALK_SLICE, walk_fn, n))
+        return;
+    n->walk_pos = 0;
+    n->walking = n->walk_again;
+    n->walk_again = false;
+}
+
+static void update_rates(struct nodes *n, int64_t now)
+{
+    if (now - n->rate_at < RATE_EVERY)
+        return;
+    double dt = (double)(now - n->rate_at) / NSEC_PER_SEC;
+    for (unsigned i = 0; i < JOB_KINDS; i++) {
+        struct job_stat *st = &n->stat[i];
+        double r = (double)(st->bytes_done - st->rate_mark) / dt;
+        st->rate_mark = st->bytes_done;
+        st->rate = (uint64_t)(0.7 * (double)st->rate + 0.3 * r);
+    }
+    n->rate_at = now;
+}
+
+/* True: there is more to do at once. */
+static bool work_slice(struct nodes *n, int64_t now)
+{
+    fsm_wrlock(n->cfg.fsm);
+    pthread_mutex_lock(&n->lock);
+    if (!n->settling) {
+        walk_slice(n, now);
+        orders_pop_slice(n, now);
+    }
+    orders_batch_deletes(n);
+    update_rates(n, now);
+    struct order *o = n->to_send;
+    n->to_send = NULL;
+    bool more = n->walking && !n->settling;
+    pthread_mutex_unlock(&n->lock);
+    fsm_unlock(n->cfg.fsm);
+    orders_send_all(n, o);
+    return more;
+}
+
+static bool tick(struct nodes *n)
+{
+    int64_t now = clock_mono();
+    if (!mlog_is_leader(n->cfg.mlog))
+        return false;
+    nodes_tick_states(n, now);
+    bool sweeping = reports_sweep(n);
+    orders_take_results(n);
+    if (!n->settling && now - n->judged_at >= NSEC_PER_SEC) { /* only this thread writes both */
+        reports_judge(n, now);
+        n->judged_at = now;
+    }
+    grants_barrier(n);
+    return work_slice(n, now) || sweeping;
+}
+
+static void *driver(void *arg)
+{
+    struct nodes *n = arg;
+    bool more = false;
+    for (;;) {
+        pthread_mutex_lock(&n->done_lock);
+        struct timespec ts;
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        ts.tv_nsec += more ? 1000000 : TICK_MS * 1000000l;
+        if (ts.tv_nsec >= 1000000000l) {
+            ts.tv_sec++;
+            ts.tv_nsec -= 1000000000l;
+        }
+        int rc = 0;
+        while (!n->stop && !n->done && !n->poked && rc != ETIMEDOUT)
+            rc = pthread_cond_timedwait(&n->wake, &n->done_lock, &ts);
+        bool stop = n->stop;
+        n->poked = false;
+        pthread_mutex_unlock(&n->done_lock);
+        if (stop)
+            return NULL;
+        more = tick(n);
+    }
+}
+
+int driver_start(struct nodes *n)
+{
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(&n->wake, &a);
+    pthread_condattr_destroy(&a);
+    int rc = thread_start(&n->thread, "driver", driver, n);
+    if (rc)
+        return -rc;
+    n->running = true;
+    return 0;
+}
+
+/* Ends all jobs whose orders were answered; nothing new is decided. */
+static void discard_results(struct nodes *n)
+{
+    for (struct order *o = n->done, *next; o; o = next) {
+        next = o->next;
+        free(o->job);
+        for (uint32_t i = 0; i < o->ndels; i++)
+            free(o->dels[i].job);
+        orders_free(o);
+        n->outstanding--;
+    }
+    n->done = NULL;
+}
+
+/* Ends the orders under way. */
+static void close_all(struct nodes *n)
+{
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        pthread_mutex_lock(&n->lock);
+        struct rpc_conn *c = n->node[i] && n->node[i]->conn ? rpc_conn_ref(n->node[i]->conn) : NULL;
+        pthread_mutex_unlock(&n->lock);
+        if (c)
+            rpc_conn_close(c);
+        rpc_conn_unref(c);
+    }
+}
+
+void driver_stop(struct nodes *n)
+{
+    if (!n->running)
+        return;
+    pthread_mutex_lock(&n->done_lock);
+    n->stop = true;
+    pthread_cond_signal(&n->wake);
+    pthread_mutex_unlock(&n->done_lock);
+    pthread_join(n->thread, NULL);
+    close_all(n);
+    pthread_mutex_lock(&n->done_lock);
+    discard_results(n);
+    while (n->outstanding) {
+        pthread_cond_wait(&n->wake, &n->done_lock);
+        discard_results(n);
+    }
+    pthread_mutex_unlock(&n->done_lock);
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        for (uint32_t k = 0; n->node[i] && k < n->node[i]->ndels; k++)
+            free(n->node[i]->dels[k].job);
+    pthread_cond_destroy(&n->wake);
+    n->running = false;
+}

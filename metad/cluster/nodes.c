@@ -1,0 +1,621 @@
+/* The registry of chunkds: who is a member, connected, alive, and how full; and the door to the
+ * module.
+ *
+ * A chunkd's state follows from two facts, the age of its last heartbeat and whether it is
+ * connected:
+ *
+ *   up       connected, heard of within suspect_ms, and its full report has come in
+ *   suspect  silent longer, or its connection broke, or not reported yet: read from, nothing new,
+ *            no repair
+ *   dead     silent longer than dead_ms: its copies don't count until it has registered and
+ *            reported again
+ *
+ * A chunkd that was dead stays so until its report is complete, since nobody knows what became of
+ * its disk. After leader start members never seen are suspect, and dead after dead_ms. Ids are
+ * given through the log (ChunkdAddOp), so that an id is never given twice; all the rest here is
+ * soft and rebuilt by registrations.
+ *
+ * Failure modes: a second daemon with a live one's id is refused; a daemon of another cluster is
+ * refused; a chunkd whose connection hangs is replaced by its new connection once it has been
+ * silent for suspect_ms. Thread context: rpc loop threads and the driver thread (orders.c); locks
+ * as in nodes_int.h. */
+#include "nodes.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+#include "nodes_internal.h"
+
+#define LOG_MODULE "nodes"
+#define CHUNKD_ID_MAX ((1u << 20) - 1)
+#define GRANT_HEADROOM (64ull << 20)
+
+_Static_assert((int)COPY_OK == REPAIR_OK && (int)COPY_SHORT == REPAIR_SHORT &&
+                   (int)COPY_BAD == REPAIR_BAD && (int)COPY_CHECKING == REPAIR_CHECKING &&
+                   (int)COPY_DOOMED == REPAIR_DOOMED,
+               "the planner's copy states are the registry's");
+
+/* ---- lookup ---- */
+
+struct node *nodes_find(struct nodes *n, uint32_t chunkd)
+{
+    return chunkd < n->nnodes ? n->node[chunkd] : NULL;
+}
+
+struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c)
+{
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && n->node[i]->conn == c)
+            return n->node[i];
+    return NULL;
+}
+
+const char *nodes_label(const struct node *d, char buf[static 256])
+{
+    snprintf(buf, 256, "chunkd %u (%s%s%s)", d->id, d->host_name[0] ? d->host_name : d->host_id,
+             d->addr[0] ? ", " : "", d->addr);
+    return buf;
+}
+
+void nodes_poke(struct nodes *n)
+{
+    LOCK_SCOPE(&n->done_lock);
+    n->poked = true;
+    pthread_cond_signal(&n->wake);
+}
+
+void nodes_outstanding(struct nodes *n, int by)
+{
+    LOCK_SCOPE(&n->done_lock);
+    n->outstanding += (unsigned)by;
+    pthread_cond_signal(&n->wake);
+}
+
+static uint32_t intern_host(struct nodes *n, const char *host_id)
+{
+    for (uint32_t i = 0; i < n->nhosts; i++)
+        if (!strcmp(n->hosts[i], host_id))
+            return i + 1;
+    n->hosts = realloc(n->hosts, (n->nhosts + 1) * sizeof *n->hosts);
+    if (!n->hosts || !(n->hosts[n->nhosts] = strdup(host_id)))
+        abort();
+    return ++n->nhosts;
+}
+
+static void grow_slots(struct nodes *n, uint32_t chunkd)
+{
+    uint32_t want = chunkd + 1;
+    if (want <= n->nnodes)
+        return;
+    n->node = realloc(n->node, want * sizeof *n->node);
+    n->table = realloc(n->table, want * sizeof *n->table);
+    if (!n->node || !n->table)
+        abort();
+    for (uint32_t i = n->nnodes; i < want; i++) {
+        n->node[i] = NULL;
+        memset(&n->table[i], 0, sizeof n->table[i]);
+    }
+    n->nnodes = want;
+    n->ctx.t = (struct place_table){n->table, n->nnodes};
+}
+
+void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name)
+{
+    snprintf(d->host_id, sizeof d->host_id, "%s", host_id);
+    snprintf(d->host_name, sizeof d->host_name, "%s", host_name);
+    d->host = intern_host(n, d->host_id);
+}
+
+struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, const char *host_name)
+{
+    if (!chunkd || chunkd > CHUNKD_ID_MAX)
+        return NULL;
+    struct node *d = nodes_find(n, chunkd);
+    if (d)
+        return d;
+    grow_slots(n, chunkd);
+    d = calloc(1, sizeof *d);
+    if (!d)
+        abort();
+    d->id = chunkd;
+    d->last_seen = clock_mono();
+    d->state = REPLFS__NODE_STATE__NODE_SUSPECT;
+    nodes_set_host(n, d, host_id ? host_id : "", host_name ? host_name : "");
+    n->node[chunkd] = d;
+    if (n->next_id <= chunkd)
+        n->next_id = chunkd + 1;
+    nodes_refresh(n, d);
+    return d;
+}
+
+static void load_members(struct nodes *n)
+{
+    struct fsm_member m = {0};
+    for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
+        if (m.host_id[0])
+            nodes_add(n, m.chunkd, m.host_id, m.host_name);
+        else if (n->next_id <= m.chunkd)
+            n->next_id = m.chunkd + 1; /* removed; its id is not given again */
+    }
+}
+
+/* ---- the planners' view ---- */
+
+void nodes_refresh(struct nodes *n, struct node *d)
+{
+    struct place_node *p = &n->table[d->id];
+    unsigned healthy = 0;
+    p->host = d->host;
+    p->state = (uint8_t)d->state;
+    p->failed_disks = p->ro_disks = p->room = p->avail = p->capacity = 0;
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        const struct node_disk *k = &d->disks[i];
+        if (k->failed) {
+            if (k->disk != NODE_DISK_UNKNOWN)
+                *(k->readonly ? &p->ro_disks : &p->failed_disks) |= 1ull << k->disk;
+            continue;
+        }
+        healthy++;
+        p->avail += k->avail;
+        p->capacity += k->capacity;
+        if (k->avail > p->room)
+            p->room = k->avail;
+    }
+    p->load = d->inflight + d->granted;
+    p->rate = d->rate;
+    p->jobs = d->jobs;
+    p->max_jobs = n->cfg.repairs_per_disk * (healthy ? healthy : 1);
+}
+
+void nodes_make_ctx(struct nodes *n)
+{
+    n->ctx.hosts_up = n->hosts_up = place_hosts_up(&n->ctx.t);
+    n->ctx.seed = mix64(n->seed++);
+    n->ctx.incomplete = n->ctx.unreported = false;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && !n->node[i]->reported_once && !nodes_gone(n->node[i])) {
+            n->ctx.unreported = true;
+            n->ctx.incomplete |= n->node[i]->state != REPLFS__NODE_STATE__NODE_DEAD;
+        }
+}
+
+bool nodes_all_reported(struct nodes *n)
+{
+    pthread_mutex_lock(&n->lock);
+    bool all = !n->settling;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        all &= !n->node[i] || n->node[i]->reported_once || n->node[i]->replaced_by;
+    pthread_mutex_unlock(&n->lock);
+    return all;
+}
+
+void nodes_start_walk(struct nodes *n)
+{
+    if (n->walking)
+        n->walk_again = true;
+    n->walking = true;
+}
+
+/* ---- states ---- */
+
+Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
+                                 Replfs__NodeState former, int64_t silent_ms)
+{
+    if (silent_ms > (int64_t)cfg->dead_ms)
+        return REPLFS__NODE_STATE__NODE_DEAD;
+    if (!reported && former == REPLFS__NODE_STATE__NODE_DEAD)
+        return former;
+    if (!connected || !reported || silent_ms > (int64_t)cfg->suspect_ms)
+        return REPLFS__NODE_STATE__NODE_SUSPECT;
+    return REPLFS__NODE_STATE__NODE_UP;
+}
+
+static const char *state_text(Replfs__NodeState s)
+{
+    switch (s) {
+    case REPLFS__NODE_STATE__NODE_UP:
+        return "up";
+    case REPLFS__NODE_STATE__NODE_SUSPECT:
+        return "suspect";
+    case REPLFS__NODE_STATE__NODE_DEAD:
+        return "dead";
+    default:
+        return "unknown";
+    }
+}
+
+void nodes_drop_conn(struct nodes *n, struct node *d, struct rpc_conn **put)
+{
+    *put = d->conn;
+    d->conn = NULL;
+    d->reported = false;
+    d->deleting = false;
+    orders_node_gone(n, d);
+    reports_forget(d);
+}
+
+static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, int64_t silent_ms)
+{
+    char label[256];
+    if (to == REPLFS__NODE_STATE__NODE_UP)
+        log_info("%s is up", nodes_label(d, label));
+    else
+        log_warn("%s is %s: %s for %lld ms", nodes_label(d, label), state_text(to),
+                 d->conn ? "no heartbeat" : "not connected, silent", (long long)silent_ms);
+    d->state = to;
+    n->epoch++;
+    nodes_start_walk(n);
+}
+
+static bool settled(const struct nodes *n, int64_t now)
+{
+    if (now - n->started > 2 * (int64_t)n->cfg.suspect_ms * NSEC_PER_MSEC)
+        return true;
+    bool any = false;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i]) {
+            any = true;
+            if (!n->node[i]->reported_once && !nodes_gone(n->node[i]))
+                return false;
+        }
+    return any;
+}
+
+/* Lock held. A chunkd silent until dead loses its connection, so that it must register anew. */
+static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_conn **close)
+{
+    int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
+    Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
+    if (nodes_gone(d))
+        s = REPLFS__NODE_STATE__NODE_DEAD; /* nobody waits for it */
+    if (s != d->state)
+        change_state(n, d, s, silent);
+    if (s == REPLFS__NODE_STATE__NODE_DEAD && d->conn && silent > (int64_t)n->cfg.dead_ms)
+        nodes_drop_conn(n, d, close);
+    nodes_refresh(n, d);
+}
+
+void nodes_tick_states(struct nodes *n, int64_t now)
+{
+    struct rpc_conn *close[64];
+    size_t nclose = 0;
+    pthread_mutex_lock(&n->lock);
+    for (uint32_t i = 1; i < n->nnodes && nclose < 64; i++) {
+        struct rpc_conn *c = NULL;
+        if (n->node[i])
+            step_node(n, n->node[i], now, &c);
+        if (c)
+            close[nclose++] = c;
+    }
+    if (n->settling && settled(n, now)) {
+        n->settling = false;
+        log_info("settled %lld ms after start: repair and clean-up may begin",
+                 (long long)((now - n->started) / NSEC_PER_MSEC));
+        nodes_start_walk(n);
+    }
+    nodes_make_ctx(n);
+    pthread_mutex_unlock(&n->lock);
+    for (size_t i = 0; i < nclose; i++) {
+        rpc_conn_close(close[i]);
+        rpc_conn_unref(close[i]);
+    }
+}
+
+void nodes_conn_closed(struct nodes *n, struct rpc_conn *c)
+{
+    struct rpc_conn *put = NULL;
+    pthread_mutex_lock(&n->lock);
+    struct node *d = nodes_by_conn(n, c);
+    if (d)
+        nodes_drop_conn(n, d, &put);
+    pthread_mutex_unlock(&n->lock);
+    rpc_conn_unref(put);
+    if (d)
+        nodes_poke(n);
+}
+
+/* ---- placement and what clients learn ---- */
+
+unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, size_t nexclude,
+                     uint32_t *out)
+{
+    LOCK_SCOPE(&n->lock);
+    struct place_table t = {n->table, n->nnodes};
+    struct place_req r = {.want = goal < PLACE_PICK_MAX ? goal : PLACE_PICK_MAX,
+                          .headroom = GRANT_HEADROOM * goal,
+                          .exclude = exclude,
+                          .nexclude = nexclude,
+                          .seed = mix64(n->seed++)};
+    unsigned got = place_pick(&t, &r, out);
+    for (unsigned i = 0; i < got; i++) {
+        n->node[out[i]]->granted++;
+        n->table[out[i]].load++;
+    }
+    return got;
+}
+
+/* Before its first heartbeat a chunkd's disks are still being opened, and what it says of them is
+ * nothing; one that a client wants left out may have room all the same. */
+bool nodes_full(struct nodes *n, unsigned need)
+{
+    LOCK_SCOPE(&n->lock);
+    unsigned full = 0, hopeful = 0;
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP)
+            continue;
+        bool lacks = n->node[i]->beats && n->table[i].room < PLACE_TIGHT;
+        *(lacks ? &full : &hopeful) += 1;
+    }
+    return full + hopeful >= need && hopeful < need;
+}
+
+uint64_t nodes_epoch(struct nodes *n)
+{
+    LOCK_SCOPE(&n->lock);
+    return n->epoch;
+}
+
+bool nodes_no_room(struct nodes *n, uint64_t bytes)
+{
+    uint64_t total, avail;
+    nodes_space(n, 0, &total, &avail);
+    LOCK_SCOPE(&n->lock);
+    return !n->settling && total && bytes > avail;
+}
+
+void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t writer, uint32_t rights,
+               uint8_t out[CAP_LEN])
+{
+    cap_make(&n->cap_key, chunk, session, writer, rights, nodes_cap_now(n) + CAP_LIFE_S, out);
+}
+
+size_t nodes_missing(struct nodes *n, char ***out)
+{
+    LOCK_SCOPE(&n->lock);
+    size_t got = 0;
+    char **v = calloc(n->nnodes + 1, sizeof *v);
+    if (!v)
+        abort();
+    int64_t now = clock_mono();
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        const struct node *d = n->node[i];
+        char label[256];
+        if (!d || d->state == REPLFS__NODE_STATE__NODE_UP || nodes_gone(d))
+            continue;
+        if (asprintf(&v[got], "%s: %s, silent for %lld s", nodes_label(d, label),
+                     state_text(d->state), (long long)((now - d->last_seen) / NSEC_PER_SEC)) < 0)
+            abort();
+        got++;
+    }
+    *out = v;
+    return got;
+}
+
+/* ---- what commits and readers say ---- */
+
+/* What a commit says of one copy, against what is known. sure: as far as the commit itself goes. */
+static void told_copy(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint64_t registration,
+                      bool sure, bool grew)
+{
+    bool granted;
+    const struct node *d = nodes_find(n, chunkd);
+    const struct fsm_loc *l = reports_loc(c, chunkd);
+    if (!d || !grants_may_be_on(n, c->session, c->id, chunkd, &granted))
+        return;
+    /* one that is damaged, doubted by a reader or being deleted does not count again for being longer */
+    if (l && l->state != COPY_OK && l->state != COPY_SHORT)
+        return;
+    /* What was stored under an earlier registration may be gone: the chunkd tells, or is asked. */
+    sure = sure && granted && d->conn && registration && registration == d->registration;
+    if (sure || grew || !l)
+        reports_loc_set(n, c, chunkd, l ? l->disk : NODE_DISK_UNKNOWN, sure ? COPY_OK : COPY_SHORT);
+}
+
+void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *copies)
+{
+    struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, copies->chunk);
+    if (!c || c->session != session)
+        return;
+    LOCK_SCOPE(&n->lock);
+    size_t told = copies->n_chunkds < FSM_GOAL_MAX ? copies->n_chunkds : FSM_GOAL_MAX;
+    bool grew = c->soft_flags & SOFT_GREW;
+    bool all = copies->len >= c->len; /* else it is the answer to an older commit, given again */
+    c->soft_flags &= (uint8_t)~SOFT_GREW;
+    for (size_t i = 0; i < told; i++)
+        told_copy(n, c, copies->chunkds[i],
+                  i < copies->n_registrations ? copies->registrations[i] : 0, all, grew);
+    struct fsm_loc *l = fsm_chunk_locs(c);
+    for (unsigned i = 0; grew && i < c->nloc; i++) {
+        bool named = false;
+        for (size_t k = 0; k < told; k++)
+            named |= l[i].chunkd == copies->chunkds[k];
+        if (!named && l[i].state == COPY_OK)
+            l[i].state = COPY_SHORT;
+    }
+    orders_consider(n, c, NODES_WRITE_QUIET);
+}
+
+bool nodes_damaged(struct nodes *n, struct fsm_chunk *c)
+{
+    if (!atomic_load(&n->any_damage))
+        return false;
+    LOCK_SCOPE(&n->lock);
+    return damage_lost(n, c);
+}
+
+int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd, int code)
+{
+    int rc = 0;
+    fsm_wrlock(n->cfg.fsm);
+    pthread_mutex_lock(&n->lock);
+    struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
+    struct node *d = nodes_find(n, chunkd);
+    struct fsm_loc *l = c && d ? reports_loc(c, chunkd) : NULL;
+    char label[256];
+    bool doubted = l && (l->state == COPY_OK || l->state == COPY_SHORT) && !damage_known(n, chunk);
+    if (doubted && !doubts_take(&n->doubts, session, clock_mono())) {
+        rc = -ERR_BUSY;
+    } else if (doubted) {
+        log_warn("a client could not read chunk %016llx from %s (%s): having it checked",
+                 (unsigned long long)chunk, nodes_label(d, label), err_str(code));
+        l->state = COPY_CHECKING;
+        orders_consider(n, c, 0);
+    }
+    pthread_mutex_unlock(&n->lock);
+    fsm_unlock(n->cfg.fsm);
+    nodes_poke(n);
+    return rc;
+}
+
+/* ---- fsm hooks: fsm write lock held, on the log thread ---- */
+
+static void on_freed(void *arg, const struct fsm_chunk *c)
+{
+    struct nodes *n = arg;
+    LOCK_SCOPE(&n->lock);
+    repairq_remove(n->queue, c->id);
+    damage_forget(n, c->id);
+    reports_freed(n, c);
+}
+
+static void on_changed(void *arg, struct fsm_chunk *c)
+{
+    struct nodes *n = arg;
+    LOCK_SCOPE(&n->lock);
+    c->soft_flags |= SOFT_GREW;
+    damage_grew(n, c);
+    orders_consider(n, c, 0);
+}
+
+static void on_session_closed(void *arg, uint64_t session)
+{
+    struct nodes *n = arg;
+    pthread_mutex_lock(&n->lock);
+    clocks_forget(n, session);
+    grants_session_gone(n, session);
+    pthread_mutex_unlock(&n->lock);
+    if (n->cfg.session_closed)
+        n->cfg.session_closed(n->cfg.hook_arg, session);
+}
+
+static void on_session_lapsed(void *arg, uint64_t session)
+{
+    struct nodes *n = arg;
+    pthread_mutex_lock(&n->lock);
+    clocks_forget(n, session);
+    grants_session_lapsed(n, session);
+    pthread_mutex_unlock(&n->lock);
+    if (n->cfg.session_closed)
+        n->cfg.session_closed(n->cfg.hook_arg, session);
+}
+
+static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
+{
+    struct nodes *n = arg;
+    if (n->cfg.orphaned)
+        n->cfg.orphaned(n->cfg.hook_arg, ino, opener);
+}
+
+static void on_adopted(void *arg, uint64_t ino)
+{
+    struct nodes *n = arg;
+    if (n->cfg.adopted)
+        n->cfg.adopted(n->cfg.hook_arg, ino);
+}
+
+/* ---- life ---- */
+
+static void set_defaults(struct nodes_config *c)
+{
+    c->heartbeat_ms = c->heartbeat_ms ? c->heartbeat_ms : 1000;
+    c->suspect_ms = c->suspect_ms ? c->suspect_ms : 5000;
+    c->dead_ms = c->dead_ms ? c->dead_ms : 60000;
+    c->repairs_per_disk = c->repairs_per_disk ? c->repairs_per_disk : 4;
+    c->min_copies = c->min_copies ? c->min_copies : 2;
+}
+
+int nodes_new(const struct nodes_config *cfg, struct nodes **out)
+{
+    struct nodes *n = calloc(1, sizeof *n);
+    if (!n)
+        return -ENOMEM;
+    n->cfg = *cfg;
+    set_defaults(&n->cfg);
+    snprintf(n->dir, sizeof n->dir, "%s", cfg->dir ? cfg->dir : "");
+    snprintf(n->addr, sizeof n->addr, "%s", cfg->addr ? cfg->addr : "");
+    n->started = clock_mono();
+    clocks_init(n);
+    n->seed = (uint64_t)clock_wall();
+    n->settling = true;
+    n->epoch = (uint64_t)clock_wall(); /* differs from any a client saw before a restart */
+    n->registry_version = n->epoch;
+    n->next_id = 1;
+    n->queue = repairq_new();
+    pthread_mutex_init(&n->lock, NULL);
+    pthread_mutex_init(&n->done_lock, NULL);
+    grow_slots(n, 0);
+    fsm_wrlock(cfg->fsm);
+    load_members(n);
+    nodes_replaced_load(n);
+    nodes_disks_load(n);
+    nodes_make_ctx(n);
+    struct fsm_hooks hooks = {.chunk_freed = on_freed,
+                              .chunk_changed = on_changed,
+                              .orphaned = on_orphaned,
+                              .adopted = on_adopted,
+                              .session_closed = on_session_closed,
+                              .session_lapsed = on_session_lapsed,
+                              .arg = n};
+    fsm_set_hooks(cfg->fsm, &hooks);
+    fsm_unlock(cfg->fsm);
+    int rc = nodes_cap_key_load(n);
+    if (!rc)
+        rc = driver_start(n);
+    if (rc) {
+        nodes_free(n);
+        return rc;
+    }
+    *out = n;
+    return 0;
+}
+
+static void free_node(struct node *d)
+{
+    if (!d)
+        return;
+    rpc_conn_unref(d->conn);
+    reports_forget(d);
+    free(d->dels);
+    free(d);
+}
+
+void nodes_free(struct nodes *n)
+{
+    if (!n)
+        return;
+    fsm_wrlock(n->cfg.fsm);
+    fsm_set_hooks(n->cfg.fsm, &(struct fsm_hooks){0});
+    fsm_unlock(n->cfg.fsm);
+    driver_stop(n);
+    for (uint32_t i = 0; i < n->nnodes; i++)
+        free_node(n->node[i]);
+    for (uint32_t i = 0; i < n->nhosts; i++)
+        free(n->hosts[i]);
+    free(n->hosts);
+    free(n->node);
+    free(n->table);
+    grants_free(n);
+    damage_free(n);
+    repairq_free(n->queue);
+    pthread_mutex_destroy(&n->lock);
+    pthread_mutex_destroy(&n->done_lock);
+    free(n);
+}

@@ -1,0 +1,155 @@
+/* A chunkd that has left for good: replfsctl chunkd remove.
+ *
+ * Refused while it is connected, while this metad has just started and does not know yet what others have, and
+ * while it may hold the last copy of a chunk: one of which no other chunkd that is up has a good copy, and which
+ * it has, or might have if it has not told since we lead. Otherwise a ChunkdRemoveOp is logged; the id stays
+ * taken for ever (a removed member has no host id), so that the chunkd is refused when it comes back, rather
+ * than taken for another one. Until the next start its node remains, unseen: copies may still name it.
+ *
+ * Thread context: rpc threads, the log thread for the completion. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "nodes_internal.h"
+
+#define LOG_MODULE "nodes"
+#define SLICE 16384
+
+struct removing {
+    struct nodes *n;
+    struct rpc_req *req;
+    uint32_t chunkd;
+    int code;
+};
+
+struct last_copies {
+    const struct nodes *n;
+    uint32_t chunkd;
+    bool may_have; /* any: it has not told what it has */
+    uint64_t found, example;
+};
+
+/* fsm lock and lock held. */
+static void look(void *arg, struct fsm_chunk *c)
+{
+    struct last_copies *k = arg;
+    const struct fsm_loc *l = fsm_chunk_locs(c);
+    bool here = k->may_have;
+    for (unsigned i = 0; i < c->nloc; i++) {
+        const struct node *d = l[i].chunkd < k->n->nnodes ? k->n->node[l[i].chunkd] : NULL;
+        if (l[i].chunkd == k->chunkd)
+            here = true;
+        else if (d && d->state == REPLFS__NODE_STATE__NODE_UP && l[i].state == COPY_OK)
+            return;
+    }
+    if (!here || !c->refs)
+        return;
+    if (!k->found++)
+        k->example = c->id;
+}
+
+static void count_last(struct nodes *n, struct last_copies *k)
+{
+    uint64_t pos = 0;
+    bool more = true;
+    while (more) {
+        fsm_rdlock(n->cfg.fsm);
+        pthread_mutex_lock(&n->lock);
+        more = fsm_chunk_walk(n->cfg.fsm, &pos, SLICE, look, k);
+        pthread_mutex_unlock(&n->lock);
+        fsm_unlock(n->cfg.fsm);
+    }
+}
+
+static void remove_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct removing *a = arg;
+    char label[256];
+    a->code = code ? code : -res->code;
+    if (a->code)
+        return;
+    LOCK_SCOPE(&a->n->lock); /* fsm write lock held */
+    struct node *d = nodes_find(a->n, a->chunkd);
+    if (!d)
+        return;
+    d->removed = true;
+    d->state = REPLFS__NODE_STATE__NODE_DEAD;
+    nodes_refresh(a->n, d);
+    a->n->epoch++;
+    nodes_start_walk(a->n);
+    log_info("%s is removed: it is no longer waited for", nodes_label(d, label));
+}
+
+static void remove_after(void *arg)
+{
+    struct removing *a = arg;
+    Replfs__ChunkdRemoveReply rep = REPLFS__CHUNKD_REMOVE_REPLY__INIT;
+    RPC_ENVELOPE(env, CHUNKD_REMOVE_REPLY, chunkd_remove_reply, &rep);
+    if (a->code)
+        rpc_fail(a->req, a->code, "chunkd %u could not be removed: %s", a->chunkd,
+                 err_str(a->code));
+    else
+        rpc_reply(a->req, &env, NULL);
+    nodes_outstanding(a->n, -1);
+    nodes_poke(a->n);
+    free(a);
+}
+
+static void propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+{
+    Replfs__ChunkdRemoveOp op = REPLFS__CHUNKD_REMOVE_OP__INIT;
+    Replfs__MetaOp mop = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct removing *a = calloc(1, sizeof *a);
+    if (!a)
+        abort();
+    *a = (struct removing){.n = n, .req = req, .chunkd = chunkd};
+    op.chunkd = chunkd;
+    mop.op_case = REPLFS__META_OP__OP_CHUNKD_REMOVE;
+    mop.chunkd_remove = &op;
+    cmd.op = &mop;
+    nodes_outstanding(n, 1);
+    mlog_propose(n->cfg.mlog, &cmd, remove_applied, remove_after, a);
+}
+
+void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
+{
+    struct last_copies k = {.n = n, .chunkd = req->env->chunkd_remove_req->chunkd};
+    char label[256] = "";
+    pthread_mutex_lock(&n->lock);
+    const struct node *d = nodes_find(n, k.chunkd);
+    bool known = d && !d->removed, there = known && d->conn, settling = n->settling;
+    k.may_have = known && !d->reported_once;
+    if (known)
+        nodes_label(d, label);
+    pthread_mutex_unlock(&n->lock);
+    if (!known) {
+        rpc_fail(req, -ENOENT, "there is no chunkd %u: see replfsctl chunkd list", k.chunkd);
+        return;
+    }
+    if (there) {
+        rpc_fail(req, -EBUSY,
+                 "%s is connected: stop its daemon first, and wait until its chunks are copied",
+                 label);
+        return;
+    }
+    if (settling) {
+        rpc_fail(req, -ERR_BUSY,
+                 "metad has just started and does not know yet what all chunkds have: try again");
+        return;
+    }
+    count_last(n, &k);
+    if (k.found) {
+        rpc_fail(
+            req, -EBUSY,
+            "%s may hold the last good copy of %llu chunks (%016llx is one): wait until they are "
+            "copied "
+            "(replfsctl status), start it again, or delete the files that cannot be read any more",
+            label, (unsigned long long)k.found, (unsigned long long)k.example);
+        return;
+    }
+    propose(n, req, k.chunkd);
+}

@@ -1,0 +1,315 @@
+/* Answers for people: how the cluster is, what is wrong and what to do, where a file's copies are,
+ * how far from its goal it is. Read-only; reads the fsm under its read lock and the registry under
+ * nodes.lock, in slices.
+ *
+ * Chunks are counted by a walk through all of them at each StatusReq; a walk of a million takes
+ * some ten milliseconds, so with many chunks the last count serves for COUNT_KEEP. Vocabulary: a
+ * chunk is `lost` when no copy of it is good and no chunkd that may have one is away; `unavailable`
+ * when one is away. Thread context: rpc loop threads. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "nodes_internal.h"
+#include "status_internal.h"
+
+#define COUNT_SLICE 16384
+#define COUNT_KEEP (2 * NSEC_PER_SEC)
+#define COUNT_MANY 200000u
+#define DAMAGED_NAMED 4u /* naming ranges looks through whole files */
+
+/* ---- counting ---- */
+
+static void count_damage(struct status_ask *a, const struct fsm_chunk *c)
+{
+    struct status_count *k = &a->count;
+    char text[200];
+    if (!damage_lost(a->n, c) || k->damaged++ >= DAMAGED_NAMED ||
+        !damage_text(a->n, c, 0, text, sizeof text))
+        return;
+    size_t len = strlen(k->damaged_where);
+    if (len + strlen(text) + 3 <= sizeof k->damaged_where)
+        snprintf(k->damaged_where + len, sizeof k->damaged_where - len, "%s%s", len ? ", " : "",
+                 text);
+}
+
+static void count_chunk(void *arg, struct fsm_chunk *c)
+{
+    struct status_ask *a = arg;
+    struct status_count *k = &a->count;
+    struct repair_chunk v;
+    struct repair_tally t;
+    orders_view(a->n, c, &v);
+    repair_tally(&a->n->ctx, &v, &t);
+    unsigned g = c->goal <= FSM_GOAL_MAX ? c->goal : FSM_GOAL_MAX;
+    unsigned h = t.good < STATUS_COPIES_MAX ? t.good : STATUS_COPIES_MAX - 1;
+    k->chunks[g][h]++;
+    k->bytes[g][h] += c->len;
+    k->below += t.good < c->goal;
+    k->above += t.good > c->goal;
+    k->misplaced += t.good >= c->goal && t.hosts < c->goal;
+    k->endangered += !t.good && t.rescue;
+    k->unreferenced += c->live < c->len ? c->len - c->live : 0;
+    if (!t.good && !t.unsure && !t.rescue) {
+        bool away = t.away || a->n->ctx.unreported || a->n->settling;
+        *(away ? &k->unavailable : &k->lost) += 1;
+    }
+    count_damage(a, c);
+    const struct fsm_loc *l = fsm_chunk_locs(c);
+    for (unsigned i = 0; i < c->nloc; i++)
+        k->bad += l[i].state == COPY_BAD;
+}
+
+static void count_all(struct status_ask *a)
+{
+    struct nodes *n = a->n;
+    uint64_t pos = 0;
+    bool more = true;
+    while (more) {
+        fsm_rdlock(n->cfg.fsm);
+        pthread_mutex_lock(&n->lock);
+        more = fsm_chunk_walk(n->cfg.fsm, &pos, COUNT_SLICE, count_chunk, a);
+        pthread_mutex_unlock(&n->lock);
+        fsm_unlock(n->cfg.fsm);
+    }
+}
+
+static void count_or_recall(struct status_ask *a)
+{
+    static struct {
+        pthread_mutex_t lock;
+        const struct nodes *of;
+        int64_t at;
+        struct status_count count;
+    } kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    int64_t now = clock_mono();
+    pthread_mutex_lock(&kept.lock);
+    bool good = kept.of == a->n && a->fsm.chunks > COUNT_MANY && now - kept.at < COUNT_KEEP;
+    if (good)
+        a->count = kept.count;
+    pthread_mutex_unlock(&kept.lock);
+    if (good)
+        return;
+    count_all(a);
+    pthread_mutex_lock(&kept.lock);
+    kept.of = a->n;
+    kept.at = now;
+    kept.count = a->count;
+    pthread_mutex_unlock(&kept.lock);
+}
+
+/* ---- building replies: everything hangs on one arena, freed at once ---- */
+
+void *status_alloc(struct status_ask *a, size_t len)
+{
+    struct status_mem *m = calloc(1, sizeof *m + len);
+    if (!m)
+        abort();
+    m->next = a->mem;
+    a->mem = m;
+    return m->data;
+}
+
+char *status_text(struct status_ask *a, const char *fmt, ...)
+{
+    char buf[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, sizeof buf, fmt, ap);
+    va_end(ap);
+    size_t len = strlen(buf) + 1;
+    return memcpy(status_alloc(a, len), buf, len);
+}
+
+void status_free(struct status_ask *a)
+{
+    while (a->mem) {
+        struct status_mem *m = a->mem;
+        a->mem = m->next;
+        free(m);
+    }
+}
+
+static void fill_disks(struct status_ask *a, const struct node *d, Replfs__ChunkdStatus *s)
+{
+    s->n_disks = d->ndisks;
+    s->disks = status_alloc(a, (d->ndisks + 1) * sizeof *s->disks);
+    for (unsigned i = 0; i < d->ndisks; i++) {
+        const struct node_disk *k = &d->disks[i];
+        Replfs__DiskStat *t = s->disks[i] = status_alloc(a, sizeof *t);
+        replfs__disk_stat__init(t);
+        t->disk = k->disk;
+        t->path = status_text(a, "%s", k->path);
+        t->error = status_text(a, "%s", k->error);
+        t->capacity = k->capacity;
+        t->used = k->used;
+        t->avail = k->avail;
+        t->failed = k->failed;
+        t->chunks = k->chunks;
+        t->missing = k->missing;
+        t->readonly = k->readonly;
+        t->dead = k->dead;
+        t->fs = k->fs;
+        t->fs_capacity = k->fs_capacity;
+        t->fs_avail = k->fs_avail;
+    }
+}
+
+static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node *d)
+{
+    Replfs__ChunkdStatus *s = status_alloc(a, sizeof *s);
+    replfs__chunkd_status__init(s);
+    s->chunkd = d->id;
+    s->addr = status_text(a, "%s", d->addr);
+    s->host_id = status_text(a, "%s", d->host_id);
+    s->host_name = status_text(a, "%s", d->host_name);
+    s->state = d->state;
+    s->last_seen_ms = (uint64_t)((a->now - d->last_seen) / NSEC_PER_MSEC);
+    s->chunks = d->count;
+    s->inflight = d->inflight;
+    s->read_bytes = d->read_bytes;
+    s->write_bytes = d->write_bytes;
+    fill_disks(a, d, s);
+    return s;
+}
+
+static void fill_chunkds(struct status_ask *a, Replfs__StatusReply *r)
+{
+    const struct nodes *n = a->n;
+    r->chunkds = status_alloc(a, (n->nnodes + 1) * sizeof *r->chunkds);
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && !nodes_gone(n->node[i]))
+            r->chunkds[r->n_chunkds++] = fill_chunkd(a, n->node[i]);
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f)
+        return 0;
+    int got = fscanf(f, "%*u %lu", &pages);
+    fclose(f);
+    return got == 1 ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
+{
+    struct mlog_status ms = {0};
+    Replfs__MetadStatus *m = status_alloc(a, sizeof *m);
+    mlog_status(a->n->cfg.mlog, &ms);
+    replfs__metad_status__init(m);
+    m->id = 1;
+    m->addr = status_text(a, "%s", a->n->addr);
+    m->role = status_text(a, "%s", ms.leader ? "leader" : "follower");
+    m->applied = ms.applied;
+    m->term = ms.term;
+    m->uptime_s = (uint64_t)((a->now - a->n->started) / NSEC_PER_SEC);
+    m->memory = resident_bytes();
+    m->log_bytes = ms.log_bytes;
+    m->checkpoint_index = ms.checkpoint_index;
+    if (ms.error && ms.error[0])
+        status_problem(a, 2, "metad-log",
+                       status_text(a, "the metadata log has a problem: %s", ms.error),
+                       "look at the metad's log and disk; keep the chunkds running");
+    r->metads = status_alloc(a, sizeof *r->metads);
+    r->metads[0] = m;
+    r->n_metads = 1;
+}
+
+static void fill_goals(struct status_ask *a, Replfs__StatusReply *r)
+{
+    r->goals = status_alloc(a, (FSM_GOAL_MAX + 1) * STATUS_COPIES_MAX * sizeof *r->goals);
+    for (unsigned g = 0; g <= FSM_GOAL_MAX; g++)
+        for (unsigned h = 0; h < STATUS_COPIES_MAX; h++) {
+            if (!a->count.chunks[g][h])
+                continue;
+            Replfs__GoalCount *t = status_alloc(a, sizeof *t);
+            replfs__goal_count__init(t);
+            t->goal = g;
+            t->copies = h;
+            t->chunks = a->count.chunks[g][h];
+            t->bytes = a->count.bytes[g][h];
+            r->goals[r->n_goals++] = t;
+        }
+}
+
+static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
+{
+    const struct nodes *n = a->n;
+    const struct job_stat *st = &n->stat[kind];
+    Replfs__JobStatus *j = status_alloc(a, sizeof *j);
+    replfs__job_status__init(j);
+    j->name = status_text(a, "%s", kind < REPAIR_KINDS ? repair_kind_name[kind] : "delete");
+    if (kind < REPAIR_KINDS)
+        repairq_stat(n->queue, (enum repair_kind)kind, &j->queued, &j->bytes_left);
+    j->running = st->running;
+    j->done = st->done;
+    j->failed = st->failed;
+    j->bytes_per_s = st->rate;
+    j->eta_s = st->rate ? j->bytes_left / st->rate : 0;
+    j->last_error = status_text(a, "%s", st->last_error);
+    if (n->settling && (j->queued || n->walking))
+        j->waiting = status_text(a, "just started: waiting for chunkds to report");
+    else if (st->nwaiting)
+        j->waiting =
+            status_text(a, "%llu chunks: %s", (unsigned long long)st->nwaiting, st->waiting);
+    else if (j->queued && !j->running)
+        j->waiting = status_text(a, "begins shortly");
+    return j;
+}
+
+static void fill_jobs(struct status_ask *a, Replfs__StatusReply *r)
+{
+    r->jobs = status_alloc(a, JOB_KINDS * sizeof *r->jobs);
+    for (unsigned i = 0; i < JOB_KINDS; i++)
+        r->jobs[r->n_jobs++] = fill_job(a, i);
+}
+
+static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
+{
+    r->cluster = status_text(a, "%s", mlog_uuid(a->n->cfg.mlog));
+    r->files = a->fsm.files;
+    r->dirs = a->fsm.dirs;
+    r->symlinks = a->fsm.symlinks;
+    r->others = a->fsm.others;
+    r->bytes = a->fsm.bytes;
+    r->chunks = a->fsm.chunks;
+    r->sessions = a->fsm.sessions;
+    r->sessions_lapsed = a->fsm.sessions_lapsed;
+    r->orphans = a->fsm.orphans;
+    r->unreferenced = a->count.unreferenced;
+    r->misplaced = a->count.misplaced;
+    r->bad_copies = a->count.bad;
+    r->lost = a->count.lost;
+    r->settling = a->n->settling;
+    r->quarantine = recover_quarantined(a->n);
+}
+
+void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
+{
+    struct status_ask a = {.n = n, .now = clock_mono()};
+    Replfs__StatusReply rep = REPLFS__STATUS_REPLY__INIT;
+    fsm_rdlock(n->cfg.fsm);
+    fsm_counts(n->cfg.fsm, &a.fsm);
+    a.behind = fsm_behind(n->cfg.fsm);
+    fsm_unlock(n->cfg.fsm);
+    count_or_recall(&a);
+    fill_metad(&a, &rep);
+    nodes_space(n, 0, &rep.capacity, &rep.avail);
+    pthread_mutex_lock(&n->lock);
+    a.behind |= n->distrust;
+    fill_counts(&a, &rep);
+    fill_chunkds(&a, &rep);
+    fill_goals(&a, &rep);
+    fill_jobs(&a, &rep);
+    status_problems(&a, &rep);
+    pthread_mutex_unlock(&n->lock);
+    RPC_ENVELOPE(env, STATUS_REPLY, status_reply, &rep);
+    rpc_reply(req, &env, NULL);
+    status_free(&a);
+}

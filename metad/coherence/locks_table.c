@@ -1,0 +1,258 @@
+/* The structures of the lock table and how things enter and leave them; what that means is decided
+ * in locks.c. Hash tables of files and sessions; a holder is in its file's and its session's list, a
+ * waiting request in its file's queue and its session's list. Files and sessions stay until
+ * somebody calls the tidy function, which frees them when they are empty. Pure. */
+#include "locks_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/mix.h"
+
+/* ---- sessions ---- */
+
+struct lock_session **locks_session_slot(struct locks *t, uint64_t id)
+{
+    struct lock_session **p = &t->sessions[mix64(id) % SESSION_BUCKETS];
+
+    while (*p != NULL && (*p)->id != id)
+        p = &(*p)->hash_next;
+    return p;
+}
+
+struct lock_session *locks_session(struct locks *t, uint64_t id)
+{
+    struct lock_session **slot = locks_session_slot(t, id);
+
+    if (*slot == NULL) {
+        *slot = calloc(1, sizeof(**slot));
+        if (*slot == NULL)
+            abort();
+        (*slot)->id = id;
+    }
+    return *slot;
+}
+
+void locks_session_tidy(struct locks *t, struct lock_session *s)
+{
+    if (s->holders != NULL || s->waits != NULL)
+        return;
+    struct lock_session **slot = locks_session_slot(t, s->id);
+    assert(*slot == s && s->nranges == 0 && s->nwaits == 0);
+    *slot = s->hash_next;
+    free(s);
+}
+
+/* ---- files ---- */
+
+struct lock_file **locks_file_slot(struct locks *t, uint64_t ino, bool flock)
+{
+    struct lock_file **p = &t->files[mix64(ino) & (t->buckets - 1)];
+
+    while (*p != NULL && ((*p)->ino != ino || (*p)->flock != flock))
+        p = &(*p)->hash_next;
+    return p;
+}
+
+static void files_grow(struct locks *t)
+{
+    size_t n = t->buckets * 2;
+    struct lock_file **v = calloc(n, sizeof(*v));
+
+    if (v == NULL)
+        abort();
+    for (size_t i = 0; i < t->buckets; i++)
+        for (struct lock_file *f = t->files[i], *next; f != NULL; f = next) {
+            next = f->hash_next;
+            struct lock_file **b = &v[mix64(f->ino) & (n - 1)];
+            f->hash_next = *b;
+            *b = f;
+        }
+    free(t->files);
+    t->files = v;
+    t->buckets = n;
+}
+
+struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock)
+{
+    if (t->nfiles >= t->buckets)
+        files_grow(t);
+    struct lock_file **slot = locks_file_slot(t, ino, flock);
+    if (*slot == NULL) {
+        struct lock_file *f = calloc(1, sizeof(*f));
+        if (f == NULL)
+            abort();
+        f->ino = ino;
+        f->flock = flock;
+        f->last = &f->first;
+        *slot = f;
+        t->nfiles++;
+    }
+    return *slot;
+}
+
+void locks_file_tidy(struct locks *t, struct lock_file *f)
+{
+    if (f->holders != NULL || f->first != NULL)
+        return;
+    *locks_file_slot(t, f->ino, f->flock) = f->hash_next;
+    t->nfiles--;
+    free(f);
+}
+
+/* ---- holders ---- */
+
+struct lock_holder **locks_holder_slot(struct lock_file *f, uint64_t session, uint64_t owner)
+{
+    struct lock_holder **p = &f->holders;
+
+    while (*p != NULL && ((*p)->owner != owner || (*p)->session->id != session))
+        p = &(*p)->next;
+    return p;
+}
+
+/* Changes the owner's ranges, with the holder made or freed as needed. */
+void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
+                 const struct lock_req *r)
+{
+    struct lock_holder **slot = locks_holder_slot(f, s->id, r->owner), *h = *slot;
+
+    if (h == NULL) {
+        if (r->type == LOCKSET_NONE)
+            return;
+        h = *slot = calloc(1, sizeof(*h));
+        if (h == NULL)
+            abort();
+        f->nholders++;
+        h->file = f;
+        h->session = s;
+        h->owner = r->owner;
+        h->s_next = s->holders;
+        h->s_prev = &s->holders;
+        if (s->holders != NULL)
+            s->holders->s_prev = &h->s_next;
+        s->holders = h;
+    }
+    if (r->type != LOCKSET_NONE)
+        h->pid = r->pid;
+    size_t before = h->set.n;
+    lockset_set(&h->set, r->type, r->start, r->end);
+    s->nranges = s->nranges - before + h->set.n;
+    t->nranges = t->nranges - before + h->set.n;
+    if (h->set.n > 0)
+        return;
+    *slot = h->next;
+    f->nholders--;
+    for (struct lock_wait *w = f->first; w != NULL; w = w->next)
+        if (w->blocker == h)
+            w->blocker = NULL;
+    *h->s_prev = h->s_next;
+    if (h->s_next != NULL)
+        h->s_next->s_prev = h->s_prev;
+    free(h);
+}
+
+void locks_drop_holder(struct locks *t, struct lock_file *f, struct lock_session *s, uint64_t owner)
+{
+    struct lock_req all = {.owner = owner, .type = LOCKSET_NONE, .end = UINT64_MAX};
+
+    locks_apply(t, f, s, &all);
+}
+
+/* ---- waiting requests ---- */
+
+void locks_done_add(struct locks *t, void *cookie, int code)
+{
+    if (cookie == NULL)
+        return;
+    if (t->done_at == t->ndone)
+        t->done_at = t->ndone = 0;
+    if (t->ndone == t->done_cap) {
+        t->done_cap = t->done_cap == 0 ? 64 : t->done_cap * 2;
+        t->done = realloc(t->done, t->done_cap * sizeof(*t->done));
+        if (t->done == NULL)
+            abort();
+    }
+    t->done[t->ndone++] = (struct locks_done){cookie, code};
+}
+
+struct lock_wait *locks_wait_find(struct lock_session *s, uint64_t id)
+{
+    struct lock_wait *w = s->waits;
+
+    while (w != NULL && w->req.id != id)
+        w = w->s_next;
+    return w;
+}
+
+struct lock_wait *locks_wait_add(struct locks *t, struct lock_file *f, struct lock_session *s,
+                                 const struct lock_req *r)
+{
+    struct lock_wait *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        abort();
+    w->req = *r;
+    w->file = f;
+    w->session = s;
+    *f->last = w;
+    f->last = &w->next;
+    w->s_next = s->waits;
+    w->s_prev = &s->waits;
+    if (s->waits != NULL)
+        s->waits->s_prev = &w->s_next;
+    s->waits = w;
+    s->nwaits++;
+    f->nwaits++;
+    t->nwaits++;
+    return w;
+}
+
+/* Takes w out of its lists and tells its cookie. File and session stay, perhaps empty. */
+void locks_wait_end(struct locks *t, struct lock_wait *w, int code)
+{
+    struct lock_file *f = w->file;
+    struct lock_wait **p = &f->first;
+
+    while (*p != w)
+        p = &(*p)->next;
+    *p = w->next;
+    if (f->last == &w->next)
+        f->last = p;
+    *w->s_prev = w->s_next;
+    if (w->s_next != NULL)
+        w->s_next->s_prev = w->s_prev;
+    w->session->nwaits--;
+    f->nwaits--;
+    t->nwaits--;
+    locks_done_add(t, w->cookie, code);
+    free(w);
+}
+
+/* ---- life ---- */
+
+struct locks *locks_new(void)
+{
+    struct locks *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        abort();
+    t->buckets = 256;
+    t->files = calloc(t->buckets, sizeof(struct lock_file *));
+    if (t->files == NULL)
+        abort();
+    return t;
+}
+
+void locks_free(struct locks *t)
+{
+    if (t == NULL)
+        return;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        while (t->sessions[i] != NULL)
+            locks_drop_session(t, t->sessions[i]->id, 0);
+    assert(t->nfiles == 0 && t->nwaits == 0 && t->nranges == 0);
+    free(t->files);
+    free(t->done);
+    free(t);
+}

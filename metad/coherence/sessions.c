@@ -1,0 +1,767 @@
+/* Sessions, open files and orphans of the leader.
+ *
+ * A session lives as long as something is heard of it: each request and keepalive renews its lease.
+ * One that is silent for lease_ms lapses, through the log (SessionCloseOp.lapse), after which none of
+ * its commands is accepted: here it is gone. It may come back within keep_ms; then it is closed for
+ * good. Sessions found in the fsm at start have one lease to come back (they
+ * cannot know that the clock started anew); a pause of this very process is added to every lease.
+ *
+ * An inode whose last name goes becomes an orphan. It is reaped (ReapOp, up to 1000 at a time) once
+ * no session has it open. After a start nobody's open files are known yet, so reaping waits until
+ * every session has come back or been closed, at most two leases.
+ *
+ * A file made with O_TMPFILE is an orphan from the beginning, open by the session that made it; when
+ * it gets a name it is struck off the list.
+ *
+ * Race: an open that arrives while the ReapOp for its inode is under way. opens_add looks at the
+ * batch under the same mutex that filled it, so the open is refused (-ESTALE) or the inode was not
+ * in the batch.
+ *
+ * Structures: a hash of (ino -> references), each reference also in its session's list. Everything
+ * under o->lock. Nothing is proposed while it is held, since an answer may come on the log thread
+ * with the fsm lock. */
+#include "sessions.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+#include "base/thread.h"
+
+#define LOG_MODULE "opens"
+#define SESSION_BUCKETS 1024u
+#define REAP_MAX 1000u
+#define ORPHANS_LOOK 16384u
+#define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
+#define WORK_SLICES 50u
+#define EXPIRE_MAX 64u
+#define OVER_LOOK_NS (60 * NSEC_PER_SEC)
+#define PAUSE_NS NSEC_PER_SEC /* a longer gap between two looks was our own standstill */
+
+struct ref {
+    uint64_t ino;
+    struct session *session;
+    struct ref *hash_next;
+    struct ref *next, **prev; /* in the session's list */
+};
+struct session {
+    struct session *hash_next;
+    uint64_t id;
+    int64_t last;  /* clock_mono of the last sign of life */
+    bool resumed;  /* came back, or began, under this leader */
+    bool closing;  /* its SessionCloseOp is under way */
+    uint8_t holds; /* what it may have held before this start */
+    uint64_t peer; /* who began it under this leader, 0: unknown */
+    struct ref *refs;
+};
+struct opens {
+    struct opens_config cfg;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    pthread_t thread;
+    bool running, stop;
+    struct session *sessions[SESSION_BUCKETS];
+    size_t missing;                       /* sessions that have not come back yet */
+    size_t missing_leases, missing_locks; /* of them, those that may hold such */
+    struct ref **refs;
+    size_t nrefs, buckets;
+    uint64_t *orphans; /* to be reaped when nobody has them open */
+    size_t norphans, orphans_cap;
+    size_t orphans_at;        /* where to look next */
+    uint64_t batch[REAP_MAX]; /* being reaped */
+    size_t nbatch;
+    void (*on_close)(void *arg, uint64_t session);
+    void *on_close_arg;
+    uint64_t expired[EXPIRE_MAX];
+    size_t nexpired;
+    uint64_t over[EXPIRE_MAX]; /* that lapsed long ago and are being closed */
+    int64_t over_look;         /* mono */
+    uint64_t *ended;           /* closed sessions that watchers are to hear of */
+    const uint64_t *told;      /* that they are being told of */
+    size_t nended, ended_cap, ntold;
+    uint64_t *reaped;
+    size_t nreaped, reaped_cap;
+    struct opens_watcher watchers[OPENS_WATCHERS];
+    unsigned nwatchers;
+    int64_t started, looked;
+};
+
+/* ---- sessions and references, lock held ---- */
+
+static int64_t lease_ns(const struct opens *o)
+{
+    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+}
+
+static struct session **session_slot(struct opens *o, uint64_t id)
+{
+    struct session **p = &o->sessions[mix64(id) % SESSION_BUCKETS];
+
+    while (*p != NULL && (*p)->id != id)
+        p = &(*p)->hash_next;
+    return p;
+}
+
+/* by: 1 or -1 */
+static void count_missing(struct opens *o, const struct session *s, int by)
+{
+    o->missing += (size_t)by;
+    o->missing_leases += s->holds & FSM_HOLDS_LEASES ? (size_t)by : 0;
+    o->missing_locks += s->holds & FSM_HOLDS_LOCKS ? (size_t)by : 0;
+}
+
+static struct session *session_make(struct opens *o, uint64_t id, bool resumed, unsigned holds)
+{
+    struct session **slot = session_slot(o, id);
+
+    if (*slot == NULL) {
+        struct session *s = calloc(1, sizeof(*s));
+        if (s == NULL)
+            abort();
+        s->id = id;
+        *slot = s;
+        s->resumed = resumed;
+        s->holds = (uint8_t)holds;
+        if (!resumed)
+            count_missing(o, s, 1);
+    }
+    (*slot)->last = clock_mono();
+    return *slot;
+}
+
+static void grow(struct opens *o)
+{
+    size_t n = o->buckets == 0 ? 1024 : o->buckets * 2;
+    struct ref **v = calloc(n, sizeof(*v));
+
+    if (v == NULL)
+        abort();
+    for (size_t i = 0; i < o->buckets; i++)
+        for (struct ref *r = o->refs[i], *next; r != NULL; r = next) {
+            next = r->hash_next;
+            struct ref **b = &v[mix64(r->ino) & (n - 1)];
+            r->hash_next = *b;
+            *b = r;
+        }
+    free(o->refs);
+    o->refs = v;
+    o->buckets = n;
+}
+
+/* The place of the reference, or of the end of its chain. session NULL: anybody's. */
+static struct ref **ref_slot(struct opens *o, const struct session *s, uint64_t ino)
+{
+    struct ref **p = &o->refs[mix64(ino) & (o->buckets - 1)];
+
+    while (*p != NULL && ((*p)->ino != ino || (s != NULL && (*p)->session != s)))
+        p = &(*p)->hash_next;
+    return p;
+}
+
+static void ref_add(struct opens *o, struct session *s, uint64_t ino)
+{
+    if (*ref_slot(o, s, ino) != NULL)
+        return;
+    if (o->nrefs >= o->buckets)
+        grow(o);
+    struct ref *r = malloc(sizeof(*r));
+    if (r == NULL)
+        abort();
+    struct ref **bucket = &o->refs[mix64(ino) & (o->buckets - 1)];
+    *r = (struct ref){
+        .ino = ino, .session = s, .hash_next = *bucket, .next = s->refs, .prev = &s->refs};
+    *bucket = r;
+    if (s->refs != NULL)
+        s->refs->prev = &r->next;
+    s->refs = r;
+    o->nrefs++;
+}
+
+static void ref_remove(struct opens *o, struct ref **slot)
+{
+    struct ref *r = *slot;
+
+    *slot = r->hash_next;
+    *r->prev = r->next;
+    if (r->next != NULL)
+        r->next->prev = r->prev;
+    free(r);
+    o->nrefs--;
+}
+
+static void drop_refs(struct opens *o, struct session *s)
+{
+    while (s->refs != NULL)
+        ref_remove(o, ref_slot(o, s, s->refs->ino));
+}
+
+static void resumed(struct opens *o, struct session *s)
+{
+    if (!s->resumed)
+        count_missing(o, s, -1);
+    s->resumed = true;
+}
+
+static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
+{
+    if (*n == *cap) {
+        *cap = *cap == 0 ? 256 : *cap * 2;
+        *v = realloc(*v, *cap * sizeof(**v));
+        if (*v == NULL)
+            abort();
+    }
+    (*v)[(*n)++] = id;
+}
+
+static void add_orphan(struct opens *o, uint64_t ino)
+{
+    push(&o->orphans, &o->norphans, &o->orphans_cap, ino);
+}
+
+/* ---- what others call ---- */
+
+/* Sessions begin seldom: a walk is cheaper than a table of peers. Lock held. */
+static int session_begin(struct opens *o, uint64_t session, uint64_t peer)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (const struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            n += s->peer == peer;
+    if (n < OPENS_PER_PEER) {
+        struct session *s = session_make(o, session, true, 0);
+        s->peer = peer;
+        s->closing = true; /* not there yet */
+    }
+    return n < OPENS_PER_PEER ? 0 : -EDQUOT;
+}
+
+int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
+{
+    pthread_mutex_lock(&o->lock);
+    int rv = session_begin(o, session, peer);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+static bool is_in(const uint64_t *v, size_t n, uint64_t id)
+{
+    size_t i = 0;
+
+    while (i < n && v[i] != id)
+        i++;
+    return i < n;
+}
+
+int opens_session_back(struct opens *o, uint64_t session, uint64_t peer)
+{
+    pthread_mutex_lock(&o->lock);
+    bool early = *session_slot(o, session) != NULL || is_in(o->ended, o->nended, session) ||
+                 is_in(o->told, o->ntold, session);
+    int rv = early ? -ERR_BUSY : session_begin(o, session, peer);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+void opens_session_add(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = session_make(o, session, true, 0);
+    s->closing = false;
+    resumed(o, s);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_session_none(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session **slot = session_slot(o, session), *s = *slot;
+    if (s != NULL && s->closing && s->refs == NULL) {
+        *slot = s->hash_next;
+        free(s);
+    }
+    pthread_mutex_unlock(&o->lock);
+}
+
+static struct session *find_alive(struct opens *o, uint64_t session)
+{
+    struct session *s = *session_slot(o, session);
+
+    if (s == NULL || s->closing)
+        return NULL;
+    s->last = clock_mono();
+    return s;
+}
+
+int opens_touch(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    int rv = find_alive(o, session) != NULL ? 0 : -ERR_SESSION;
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t n)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    if (s != NULL) {
+        drop_refs(o, s);
+        for (size_t i = 0; i < n; i++)
+            ref_add(o, s, inos[i]);
+        resumed(o, s);
+    }
+    pthread_mutex_unlock(&o->lock);
+    return s != NULL ? 0 : -ERR_SESSION;
+}
+
+int opens_add(struct opens *o, uint64_t session, uint64_t ino)
+{
+    int rv = 0;
+
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    if (s == NULL)
+        rv = -ERR_SESSION;
+    for (size_t i = 0; rv == 0 && i < o->nbatch; i++)
+        if (o->batch[i] == ino)
+            rv = -ESTALE;
+    if (rv == 0)
+        ref_add(o, s, ino);
+    pthread_mutex_unlock(&o->lock);
+    return rv;
+}
+
+void opens_del(struct opens *o, uint64_t session, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = find_alive(o, session);
+    struct ref **slot = s != NULL ? ref_slot(o, s, ino) : NULL;
+    if (slot != NULL && *slot != NULL)
+        ref_remove(o, slot);
+    pthread_mutex_unlock(&o->lock);
+}
+
+bool opens_is_open(struct opens *o, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    bool open = *ref_slot(o, NULL, ino) != NULL;
+    pthread_mutex_unlock(&o->lock);
+    return open;
+}
+
+bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct ref *r = o->refs[mix64(ino) & (o->buckets - 1)];
+    while (r != NULL && (r->ino != ino || r->session->id == session))
+        r = r->hash_next;
+    pthread_mutex_unlock(&o->lock);
+    return r != NULL;
+}
+
+void opens_orphaned(void *arg, uint64_t ino, uint64_t opener)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    struct session *s = opener ? *session_slot(o, opener) : NULL;
+    if (s != NULL)
+        ref_add(o, s, ino); /* in one step with the next, lest it be reaped at once */
+    add_orphan(o, ino);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_adopted(void *arg, uint64_t ino)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    for (size_t i = o->norphans; i-- > 0;)
+        if (o->orphans[i] == ino) {
+            o->orphans[i] = o->orphans[--o->norphans];
+            break;
+        }
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_session_closed(void *arg, uint64_t session)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    struct session **slot = session_slot(o, session), *s = *slot;
+    if (s != NULL) {
+        drop_refs(o, s);
+        resumed(o, s);
+        *slot = s->hash_next;
+        free(s);
+    }
+    push(&o->ended, &o->nended, &o->ended_cap, session);
+    pthread_cond_signal(&o->cond);
+    if (o->on_close != NULL)
+        o->on_close(o->on_close_arg, session);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg)
+{
+    pthread_mutex_lock(&o->lock);
+    o->on_close = fn;
+    o->on_close_arg = arg;
+    pthread_mutex_unlock(&o->lock);
+}
+
+uint32_t opens_silent_ms(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct session *s = *session_slot(o, session);
+    int64_t ms = s == NULL ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
+    pthread_mutex_unlock(&o->lock);
+    return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
+bool opens_is_missing(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct session *s = *session_slot(o, session);
+    bool missing = s != NULL && !s->resumed;
+    pthread_mutex_unlock(&o->lock);
+    return missing;
+}
+
+static bool settled(const struct opens *o, int64_t now)
+{
+    return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
+}
+
+size_t opens_awaited(struct opens *o, unsigned holds)
+{
+    pthread_mutex_lock(&o->lock);
+    size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
+    if (settled(o, clock_mono()))
+        n = 0;
+    pthread_mutex_unlock(&o->lock);
+    return n;
+}
+
+void opens_expire(struct opens *o, uint64_t session)
+{
+    pthread_mutex_lock(&o->lock);
+    struct session *s = *session_slot(o, session);
+    if (s != NULL)
+        s->last = clock_mono() - lease_ns(o) - 1;
+    pthread_cond_signal(&o->cond);
+    pthread_mutex_unlock(&o->lock);
+}
+
+void opens_watch(struct opens *o, const struct opens_watcher *w)
+{
+    assert(!o->running && o->nwatchers < OPENS_WATCHERS);
+    o->watchers[o->nwatchers++] = *w;
+}
+
+/* ---- the thread ---- */
+
+static void closed_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    if (code != 0 || res->code != 0) /* not closed: look again */
+        for (size_t i = 0; i < o->nexpired; i++) {
+            struct session *s = *session_slot(o, o->expired[i]);
+            if (s != NULL)
+                s->closing = false;
+        }
+    o->nexpired = 0;
+    pthread_mutex_unlock(&o->lock);
+}
+
+/* some_left: of large files a part may still be there, to be reaped by further commands. The fsm's
+ * write lock is held. */
+static void reaped_one(struct opens *o, uint64_t ino, bool some_left)
+{
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+
+    if (some_left && fsm_getattr(o->cfg.fsm, ino, &attr) == 0 && attr.nlink == 0)
+        add_orphan(o, ino);
+    else
+        push(&o->reaped, &o->nreaped, &o->reaped_cap, ino);
+}
+
+static void reap_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    if (code != 0 || res->code != 0)
+        for (size_t i = 0; i < o->nbatch; i++)
+            add_orphan(o, o->batch[i]);
+    else
+        for (size_t i = 0; i < o->nbatch; i++)
+            reaped_one(o, o->batch[i], res->value > 0);
+    if (o->nreaped > 0 || o->norphans > 0)
+        pthread_cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
+    o->nbatch = 0;
+    pthread_mutex_unlock(&o->lock);
+}
+
+/* Fills `expired` with silent sessions. Lock held. */
+static bool collect_expired(struct opens *o, int64_t now)
+{
+    if (o->nexpired > 0)
+        return false;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
+                s->closing = true;
+                o->expired[o->nexpired++] = s->id;
+            }
+    return o->nexpired > 0;
+}
+
+/* Those whose client has not come back. */
+static void end_over(struct opens *o, int64_t now)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
+    int64_t keep = o->cfg.keep_ms * NSEC_PER_MSEC;
+
+    if (now < o->over_look)
+        return;
+    o->over_look = now + (keep / 8 < OVER_LOOK_NS ? keep / 8 : OVER_LOOK_NS);
+    fsm_rdlock(o->cfg.fsm);
+    close_op.n_session = fsm_lapsed_before(o->cfg.fsm, clock_wall() - keep, o->over, EXPIRE_MAX);
+    fsm_unlock(o->cfg.fsm);
+    if (close_op.n_session == 0)
+        return;
+    close_op.session = o->over;
+    close_op.over = true;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &close_op;
+    cmd.op = &op;
+    log_info("%zu session(s) lapsed long ago: closing them for good", close_op.n_session);
+    mlog_propose(o->cfg.mlog, &cmd, NULL, NULL, NULL);
+}
+
+/* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
+ * goes on from there the next time: requests wait for the lock. Lock held. */
+static bool collect_orphans(struct opens *o, int64_t now)
+{
+    if (o->nbatch > 0 || !settled(o, now))
+        return false;
+    size_t look = o->norphans < ORPHANS_LOOK ? o->norphans : ORPHANS_LOOK;
+    for (; look > 0 && o->nbatch < REAP_MAX; look--) {
+        if (o->orphans_at >= o->norphans)
+            o->orphans_at = 0;
+        uint64_t *at = &o->orphans[o->orphans_at];
+        if (*ref_slot(o, NULL, *at) != NULL) {
+            o->orphans_at++;
+            continue;
+        }
+        o->batch[o->nbatch++] = *at;
+        *at = o->orphans[--o->norphans];
+    }
+    return o->nbatch > 0;
+}
+
+/* A stopped and continued process must not blame its sessions. Lock held. */
+static void forgive_pause(struct opens *o, int64_t now)
+{
+    int64_t gap = now - o->looked - (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
+
+    o->looked = now;
+    if (gap < PAUSE_NS)
+        return;
+    o->started += gap;
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
+            s->last += gap;
+}
+
+static void propose_close(struct opens *o)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
+
+    close_op.session = o->expired;
+    close_op.n_session = o->nexpired;
+    close_op.lapse = true;
+    op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
+    op.session_close = &close_op;
+    cmd.op = &op;
+    log_info("%zu session(s) silent for %u ms: they hold nothing any more", o->nexpired,
+             o->cfg.lease_ms);
+    mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
+}
+
+static void propose_reap(struct opens *o)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__ReapOp reap = REPLFS__REAP_OP__INIT;
+
+    reap.ino = o->batch;
+    reap.n_ino = o->nbatch;
+    op.op_case = REPLFS__META_OP__OP_REAP;
+    op.reap = &reap;
+    cmd.op = &op;
+    mlog_propose(o->cfg.mlog, &cmd, reap_applied, NULL, o);
+}
+
+/* Lock held, dropped while they are told. */
+static void tell_watchers(struct opens *o)
+{
+    uint64_t *ended = o->ended, *reaped = o->reaped;
+    size_t n = o->nended, nreaped = o->nreaped;
+
+    o->ended = NULL;
+    o->nended = o->ended_cap = 0;
+    o->reaped = NULL;
+    o->nreaped = o->reaped_cap = 0;
+    o->told = ended;
+    o->ntold = n;
+    pthread_mutex_unlock(&o->lock);
+    for (unsigned k = 0; k < o->nwatchers; k++) {
+        const struct opens_watcher *w = &o->watchers[k];
+        for (size_t i = 0; w->closed != NULL && i < n; i++)
+            w->closed(w->arg, ended[i]);
+        for (size_t i = 0; w->reaped != NULL && i < nreaped; i++)
+            w->reaped(w->arg, reaped[i]);
+        if (w->tick != NULL)
+            w->tick(w->arg);
+    }
+    free(reaped);
+    pthread_mutex_lock(&o->lock);
+    o->told = NULL;
+    o->ntold = 0;
+    free(ended);
+}
+
+/* What commands left to do later, a while of it. No lock held. */
+static void work(struct opens *o)
+{
+    fsm_rdlock(o->cfg.fsm);
+    bool more = fsm_has_work(o->cfg.fsm);
+    fsm_unlock(o->cfg.fsm);
+    for (unsigned i = 0; more && i < WORK_SLICES; i++) {
+        fsm_wrlock(o->cfg.fsm);
+        more = fsm_work(o->cfg.fsm, WORK_STEPS);
+        fsm_unlock(o->cfg.fsm);
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    struct opens *o = arg;
+
+    pthread_mutex_lock(&o->lock);
+    o->looked = clock_mono();
+    while (!o->stop) {
+        int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
+        forgive_pause(o, now);
+        bool leads = mlog_is_leader(o->cfg.mlog);
+        bool close_some = leads && collect_expired(o, now);
+        bool reap_some = leads && collect_orphans(o, now);
+        pthread_mutex_unlock(&o->lock);
+        /* batch and expired are ours until their answers come, and nobody else writes them */
+        if (close_some)
+            propose_close(o);
+        if (reap_some)
+            propose_reap(o);
+        if (leads)
+            end_over(o, now);
+        work(o);
+        pthread_mutex_lock(&o->lock);
+        tell_watchers(o);
+        struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
+        if (!o->stop && o->nended == 0)
+            pthread_cond_timedwait(&o->cond, &o->lock, &ts);
+    }
+    pthread_mutex_unlock(&o->lock);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+int opens_new(const struct opens_config *cfg, struct opens **out)
+{
+    struct opens *o = calloc(1, sizeof(*o));
+    pthread_condattr_t attr;
+    const char *name;
+
+    if (o == NULL)
+        abort();
+    o->cfg = *cfg;
+    if (o->cfg.lease_ms == 0)
+        o->cfg.lease_ms = 60000;
+    if (o->cfg.keep_ms == 0)
+        o->cfg.keep_ms = OPENS_KEEP_MS;
+    if (o->cfg.tick_ms == 0)
+        o->cfg.tick_ms = 100;
+    pthread_mutex_init(&o->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&o->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    grow(o);
+    o->started = clock_mono();
+    fsm_rdlock(cfg->fsm);
+    for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
+        session_make(o, id, false, fsm_session_holds(cfg->fsm, id));
+    for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
+        add_orphan(o, ino);
+    fsm_unlock(cfg->fsm);
+    *out = o;
+    return 0;
+}
+
+int opens_start(struct opens *o)
+{
+    int rv = thread_start(&o->thread, "opens", thread_main, o);
+
+    o->running = rv == 0;
+    return -rv;
+}
+
+void opens_stop(struct opens *o)
+{
+    pthread_mutex_lock(&o->lock);
+    o->stop = true;
+    pthread_cond_signal(&o->cond);
+    pthread_mutex_unlock(&o->lock);
+    if (o->running)
+        pthread_join(o->thread, NULL);
+    o->running = false;
+}
+
+void opens_free(struct opens *o)
+{
+    if (o == NULL)
+        return;
+    assert(!o->running);
+    for (size_t i = 0; i < SESSION_BUCKETS; i++)
+        while (o->sessions[i] != NULL) {
+            struct session *s = o->sessions[i];
+            drop_refs(o, s);
+            o->sessions[i] = s->hash_next;
+            free(s);
+        }
+    free(o->refs);
+    free(o->orphans);
+    free(o->ended);
+    free(o->reaped);
+    pthread_mutex_destroy(&o->lock);
+    pthread_cond_destroy(&o->cond);
+    free(o);
+}

@@ -1,0 +1,294 @@
+/* The door of the replicated log (mlog.h): opening, proposing, status, closing. The engine behind
+ * it:
+ *
+ *   mlog_dir.c    data directory, lock, --init
+ *   mlog_hwm.c    high-water mark
+ *   mlog_check.c  checks the log before libraft
+ *   mlog_loop.c   log thread: libuv, libraft, batches
+ *   mlog_io.c     guards libraft against a disk side that refuses something
+ *   mlog_apply.c  entry -> fsm -> answers
+ *   mlog_ckpt.c   checkpoints
+ *
+ * Opening, in this order, each refusing what it cannot trust before anything is changed: lock,
+ * replfs.id, the stored log, the high-water mark against the log's end; then libraft loads, the log
+ * thread applies what is behind the checkpoint, and the metad leads.
+ *
+ * Proposals: any thread packs its command and queues it under m->lock; the log thread does the
+ * rest. */
+#include "mlog_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "entry.h"
+
+#define LOG_MODULE "mlog"
+#define DEFAULT_CHECKPOINT_BYTES (64ull << 20)
+
+static int compare_with_mark(struct mlog *m)
+{
+    const struct mlog_stored *s = &m->stored;
+
+    if (s->last >= m->hwm.index) {
+        if (s->tail[0] != 0)
+            log_warn("%s/%s: a write that a crash interrupted is dropped; nothing in it was "
+                     "acknowledged",
+                     m->dir, s->tail);
+        return 0;
+    }
+    log_error("%s/log ends at index %" PRIu64 ", but entries up to %" PRIu64
+              " were acknowledged: %" PRIu64 " are missing%s%s. Restore the whole data directory "
+              "from a backup; or, to go on without them "
+              "(acknowledged changes are lost), remove %s/hwm and start again",
+              m->dir, s->last, m->hwm.index, m->hwm.index - s->last,
+              s->tail[0] != 0 ? "; found: " : "", s->tail, m->dir);
+    return -ERR_CORRUPT;
+}
+
+static int open_dir(struct mlog *m)
+{
+    int rv = mlog_dir_path(m->log_dir, m->dir, "log");
+
+    if (rv == 0)
+        rv = mlog_dir_read_id(m->dir, m->uuid);
+    if (rv == 0)
+        rv = mlog_dir_lock(m->dir, &m->lock_fd);
+    if (rv == 0)
+        rv = mlog_check(m->dir, &m->stored);
+    if (rv == 0)
+        rv = mlog_hwm_open(&m->hwm, m->dir, false);
+    if (rv == 0)
+        rv = compare_with_mark(m);
+    if (rv == 0)
+        mlog_ckpt_clean(m->dir);
+    return rv;
+}
+
+static void destroy(struct mlog *m)
+{
+    mlog_hwm_close(&m->hwm);
+    if (m->lock_fd >= 0)
+        close(m->lock_fd);
+    pthread_mutex_destroy(&m->lock);
+    pthread_cond_destroy(&m->cond);
+    free(m->dir);
+    free(m);
+}
+
+static struct mlog *create(const struct mlog_config *cfg)
+{
+    struct mlog *m = calloc(1, sizeof(*m));
+    pthread_condattr_t attr;
+
+    if (m == NULL)
+        return NULL;
+    m->lock_fd = -1;
+    m->hwm.fd = -1;
+    m->fsm = cfg->fsm;
+    m->checkpoint_bytes =
+        cfg->checkpoint_bytes != 0 ? cfg->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES;
+    m->role_changed = cfg->role_changed;
+    m->failed = cfg->failed;
+    m->role_arg = cfg->arg;
+    m->tail = &m->head;
+    m->dir = strdup(cfg->dir);
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&m->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    if (m->dir == NULL) {
+        destroy(m);
+        return NULL;
+    }
+    return m;
+}
+
+static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
+{
+    int64_t until = clock_mono() + (int64_t)timeout_ms * NSEC_PER_MSEC;
+    struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
+    int code = 0;
+
+    pthread_mutex_lock(&m->lock);
+    while (m->phase == PHASE_STARTING && code == 0)
+        if (pthread_cond_timedwait(&m->cond, &m->lock, &ts) == ETIMEDOUT)
+            code = -ERR_TIMEOUT;
+    if (m->phase != PHASE_STARTING)
+        code = m->start_code;
+    pthread_mutex_unlock(&m->lock);
+    if (code == -ERR_TIMEOUT)
+        log_error("%s: the log was not ready within %u ms", m->dir, timeout_ms);
+    return code;
+}
+
+void mlog_stop(struct mlog *m)
+{
+    if (m->stopped)
+        return;
+    m->stopped = true;
+    pthread_mutex_lock(&m->lock);
+    atomic_store(&m->closing, true);
+    if (m->phase != PHASE_FAILED)
+        uv_async_send(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    pthread_join(m->thread, NULL);
+    uv_loop_close(&m->loop);
+    mlog_fail_proposals(m->head, -ERR_SHUTDOWN);
+    m->head = NULL;
+    mlog_hwm_sync(&m->hwm);
+}
+
+int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **out)
+{
+    struct mlog *m = create(cfg);
+
+    *out = NULL;
+    if (m == NULL)
+        return -ENOMEM;
+    int rv = open_dir(m);
+    if (rv == 0)
+        rv = mlog_loop_init(m);
+    if (rv != 0) {
+        destroy(m);
+        return rv;
+    }
+    if (thread_start(&m->thread, "mlog", mlog_loop_main, m) != 0)
+        abort(); /* a process that cannot start its first thread cannot go on */
+    rv = wait_until_leading(m, timeout_ms);
+    if (rv != 0) {
+        mlog_stop(m);
+        destroy(m);
+        return rv;
+    }
+    *out = m;
+    return 0;
+}
+
+static struct mlog *abandoned; /* one that could not be closed: the process is about to end */
+
+void mlog_close(struct mlog *m)
+{
+    if (m == NULL)
+        return;
+    mlog_stop(m);
+    if (m->stuck)
+        abandoned = m; /* libraft still believes in it */
+    else
+        destroy(m);
+}
+
+const char *mlog_uuid(struct mlog *m)
+{
+    return m->uuid;
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    if (cmd->time_ns == 0)
+        cmd->time_ns = clock_wall();
+    size_t len = replfs__command__get_packed_size(cmd);
+    struct mlog_proposal *p = malloc(sizeof(*p) + len);
+    if (p == NULL)
+        abort();
+    *p = (struct mlog_proposal){.fn = fn, .after = after, .arg = arg, .len = len};
+    if (entry_size(1, len) > ENTRY_MAX_BYTES) {
+        mlog_fail_proposals(p, -E2BIG);
+        return;
+    }
+    replfs__command__pack(cmd, p->data);
+
+    pthread_mutex_lock(&m->lock);
+    bool closing = atomic_load(&m->closing);
+    bool first = m->head == NULL;
+    if (!closing) {
+        *m->tail = p;
+        m->tail = &p->next;
+        atomic_fetch_add(&m->queued, 1);
+        if (first)
+            uv_async_send(
+                &m->wake); /* under the lock: mlog_close cannot close the handle meanwhile */
+    }
+    pthread_mutex_unlock(&m->lock);
+    if (closing)
+        mlog_fail_proposals(p, -ERR_SHUTDOWN);
+}
+
+struct waiting {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+    int code;
+    struct fsm_result res;
+};
+
+static void wait_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct waiting *w = arg;
+
+    w->code = code;
+    if (res != NULL)
+        w->res = *res;
+}
+
+static void wait_after(void *arg)
+{
+    struct waiting *w = arg;
+
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+}
+
+int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *res)
+{
+    struct waiting w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+    assert(!pthread_equal(pthread_self(), m->thread));
+    mlog_propose(m, cmd, wait_applied, wait_after, &w);
+    pthread_mutex_lock(&w.lock);
+    while (!w.done)
+        pthread_cond_wait(&w.cond, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    if (res != NULL)
+        *res = w.res;
+    return w.code;
+}
+
+bool mlog_is_leader(struct mlog *m)
+{
+    return atomic_load(&m->leader);
+}
+
+void mlog_status(struct mlog *m, struct mlog_status *out)
+{
+    *out = (struct mlog_status){.leader = atomic_load(&m->leader),
+                                .term = atomic_load(&m->term),
+                                .applied = atomic_load(&m->applied),
+                                .log_bytes = atomic_load(&m->log_bytes),
+                                .checkpoint_index = atomic_load(&m->checkpoint_index),
+                                .queued = atomic_load(&m->queued),
+                                .error = atomic_load(&m->error)};
+}
+
+int mlog_checkpoint(struct mlog *m)
+{
+    pthread_mutex_lock(&m->lock);
+    bool closing = atomic_load(&m->closing);
+    atomic_store(&m->want_checkpoint, true);
+    if (!closing)
+        uv_async_send(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    return closing ? -ERR_SHUTDOWN : 0;
+}

@@ -1,0 +1,132 @@
+/* From a committed entry to the state machine: decode, apply every command under the fsm's write
+ * lock, let the proposers build their answers from the state, raise the high-water mark, then let
+ * them send.
+ *
+ * Commands of one entry get increasing fsm positions: log index << 8 | place in the entry (an entry
+ * holds at most 256). Commands are unpacked into an arena that is reset for each, since a metad
+ * does this for every operation of every client. Log thread. */
+#include "mlog_internal.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "entry.h"
+
+#define LOG_MODULE "mlog"
+#define ARENA_BYTES (1u << 20)
+
+/* ---- arena: what does not fit comes from the heap ----
+ *
+ * Without memory the process ends: were it told to protobuf-c, a command that all other metads
+ * execute would look malformed here, and this one's state would be another from then on. */
+
+static void *take(size_t size)
+{
+    void *p = malloc(size);
+
+    if (p == NULL) {
+        log_error("out of memory while applying the log");
+        abort();
+    }
+    return p;
+}
+
+static void *arena_alloc(void *data, size_t size)
+{
+    struct mlog *m = data;
+    size_t want = (size + 15u) & ~(size_t)15u;
+
+    if (m->arena == NULL)
+        m->arena = take(ARENA_BYTES);
+    if (want > ARENA_BYTES - m->arena_pos)
+        return take(size);
+    void *p = m->arena + m->arena_pos;
+    m->arena_pos += want;
+    return p;
+}
+
+static void arena_free(void *data, void *p)
+{
+    struct mlog *m = data;
+    uint8_t *b = p;
+
+    if (m->arena == NULL || b < m->arena || b >= m->arena + ARENA_BYTES)
+        free(p);
+}
+
+static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t len,
+                          struct fsm_result *res)
+{
+    ProtobufCAllocator alloc = {.alloc = arena_alloc, .free = arena_free, .allocator_data = m};
+
+    memset(res, 0, sizeof(*res));
+    m->arena_pos = 0;
+    Replfs__Command *cmd = replfs__command__unpack(&alloc, len, p);
+    if (cmd == NULL) {
+        res->code = ERR_PROTOCOL; /* the same on every metad: the bytes alone decide */
+        return;
+    }
+    fsm_apply(m->fsm, pos, cmd, res);
+    replfs__command__free_unpacked(cmd, &alloc);
+}
+
+int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,
+                     struct mlog_proposal *props)
+{
+    struct entry e;
+    const char *why;
+    const uint8_t *cmd;
+    size_t cmd_len;
+    uint64_t pos = index << 8;
+
+    int rv = entry_open(buf, len, &e, &why);
+    if (rv == 0 && e.index != index) {
+        why = "entry belongs to another place of the log";
+        rv = -ERR_CORRUPT;
+    }
+    if (rv != 0) {
+        log_error("log entry %" PRIu64 " cannot be applied: %s", index, why);
+        return rv;
+    }
+    struct mlog_proposal *p = props;
+    fsm_wrlock(m->fsm);
+    while (entry_next(&e, &cmd, &cmd_len)) {
+        struct fsm_result res;
+        apply_command(m, pos++, cmd, cmd_len, &res);
+        if (p != NULL) {
+            if (p->fn != NULL)
+                p->fn(p->arg, 0, &res);
+            p = p->next;
+        }
+    }
+    fsm_unlock(m->fsm);
+    if (props != NULL && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
+        log_warn("%s/hwm cannot be written: damage to the log's end might go unnoticed", m->dir);
+        atomic_store(&m->error, "the high-water mark cannot be written");
+    }
+    while (props != NULL) {
+        struct mlog_proposal *next = props->next;
+        if (props->after != NULL)
+            props->after(props->arg);
+        free(props);
+        props = next;
+    }
+    return 0;
+}
+
+void mlog_fail_proposals(struct mlog_proposal *p, int code)
+{
+    while (p != NULL) {
+        struct mlog_proposal *next = p->next;
+        if (p->fn != NULL)
+            p->fn(p->arg, code, NULL);
+        if (p->after != NULL)
+            p->after(p->arg);
+        free(p);
+        p = next;
+    }
+}

@@ -1,0 +1,180 @@
+/* A guard between libraft and its disk side (raft_uv).
+ *
+ * libraft cannot cope with a disk side that refuses something at the wrong moment. A refused append
+ * leaves it with a log that is shorter than it counts, with the caller's buffer freed or not
+ * depending on how far it came; a failed one ends in an assertion, and so does a failed snapshot.
+ * Such refusals come from the system, not from the disk (those are retried by raft_uv itself): no
+ * file descriptors, no memory, no AIO contexts.
+ *
+ * So libraft is not told. A request that is refused or fails stays under way for it, for ever;
+ * nothing new is accepted (m->broken), what waits is answered with -EIO, and whoever opened the
+ * log is told to end the process: all that was acknowledged is on the disk, and a new start begins
+ * from there. When the log is closed, raft_uv first ends what it has, then the requests that are
+ * kept here are cancelled, as if raft_uv had done it: libraft expects nothing else.
+ *
+ * A write that the disk fails is the exception: raft_uv (0.22.1) wants to repeat it, and does so with the
+ * timer that belongs to the preparation of segments, and that one's data, as if it were the segment: the
+ * process crashes, if nothing worse. Before it sets the timer it says so to a tracer. That is where the
+ * log breaks, and the timer is put off for good. Such a log cannot be closed either, since the write
+ * never ends (m->stuck): it is abandoned, and the process must end.
+ *
+ * Log thread. libraft's requests do not lead back to us, so the thread knows its log. */
+#include "mlog_internal.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define LOG_MODULE "mlog"
+
+static _Thread_local struct mlog *own;
+
+void mlog_io_failed(struct mlog *m, const char *what, const char *why)
+{
+    if (m->broken)
+        return;
+    m->broken = true;
+    log_error("%s: %s: %s. This metad accepts nothing more and has to be started again; nothing "
+              "that was acknowledged is lost",
+              m->log_dir, what, why);
+    atomic_store(&m->error, "the log's engine was refused what it needs: start metad again");
+    atomic_store(&m->leader, false);
+    uv_async_send(&m->wake); /* answers those who wait */
+    if (m->failed != NULL)
+        m->failed(m->role_arg);
+}
+
+static const char *reason(struct mlog *m, int rv)
+{
+    return m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rv);
+}
+
+/* ---- requests that libraft believes to be under way ---- */
+
+static void keep(struct mlog *m, void *req, enum mlog_kept_kind kind)
+{
+    struct mlog_kept *k = malloc(sizeof(*k));
+
+    if (k == NULL)
+        abort();
+    *k = (struct mlog_kept){.req = req, .kind = kind, .next = m->kept};
+    m->kept = k;
+}
+
+static void unkeep(struct mlog *m, const void *req)
+{
+    for (struct mlog_kept **p = &m->kept; *p != NULL; p = &(*p)->next)
+        if ((*p)->req == req) {
+            struct mlog_kept *k = *p;
+            *p = k->next;
+            free(k);
+            return;
+        }
+}
+
+static void append_done(struct raft_io_append *req, int status)
+{
+    struct mlog *m = own;
+
+    if (status != 0 && !m->io_closing) {
+        mlog_io_failed(m, "an entry could not be written", reason(m, status));
+        keep(m, req, MLOG_KEPT_APPEND);
+        return;
+    }
+    unkeep(m, req);
+    m->append_cb(req, status != 0 ? RAFT_CANCELED : 0);
+}
+
+static int guarded_append(struct raft_io *io, struct raft_io_append *req,
+                          const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+{
+    struct mlog *m = own;
+
+    m->append_cb = cb;
+    int rv = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
+    if (rv == 0)
+        return 0;
+    mlog_io_failed(m, "an entry was refused", reason(m, rv));
+    keep(m, req, MLOG_KEPT_APPEND);
+    return 0;
+}
+
+static void snapshot_done(struct raft_io_snapshot_put *req, int status)
+{
+    struct mlog *m = own;
+
+    if (status != 0 && !m->io_closing) {
+        mlog_io_failed(m, "a snapshot could not be written", reason(m, status));
+        keep(m, req, MLOG_KEPT_SNAPSHOT);
+        return;
+    }
+    unkeep(m, req);
+    m->snapshot_cb(req, status != 0 ? RAFT_CANCELED : 0);
+}
+
+static int guarded_snapshot(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                            const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct mlog *m = own;
+
+    m->snapshot_cb = cb;
+    return m->io_snapshot_put(io, trailing, req, snapshot, snapshot_done);
+}
+
+/* ---- writes that fail ---- */
+
+#define RETRY_TEXT "retry failed write"
+
+static void traced(struct raft_tracer *t, int type, const void *info)
+{
+    struct mlog *m = t->impl;
+    const struct raft_tracer_info *i = info;
+
+    if (type != RAFT_TRACER_DIAGNOSTIC ||
+        strncmp(i->diagnostic.message, RETRY_TEXT, strlen(RETRY_TEXT)) != 0)
+        return;
+    m->stuck = true;
+    raft_uv_set_disk_retry(&m->io, UINT_MAX);
+    mlog_io_failed(m, "an entry could not be written", reason(m, RAFT_IOERR));
+}
+
+/* ---- closing ---- */
+
+static void closed(struct raft_io *io)
+{
+    struct mlog *m = own;
+
+    while (m->kept != NULL) {
+        struct mlog_kept k = *m->kept;
+        unkeep(m, k.req);
+        if (k.kind == MLOG_KEPT_APPEND)
+            m->append_cb(k.req, RAFT_CANCELED);
+        else
+            m->snapshot_cb(k.req, RAFT_CANCELED);
+    }
+    m->close_cb(io);
+}
+
+static void guarded_close(struct raft_io *io, raft_io_close_cb cb)
+{
+    struct mlog *m = own;
+
+    m->io_closing = true;
+    m->close_cb = cb;
+    m->io_close(io, closed);
+}
+
+void mlog_io_guard(struct mlog *m)
+{
+    own = m;
+    m->io_append = m->io.append;
+    m->io_snapshot_put = m->io.snapshot_put;
+    m->io_close = m->io.close;
+    m->io.append = guarded_append;
+    m->io.snapshot_put = guarded_snapshot;
+    m->io.close = guarded_close;
+    m->tracer = (struct raft_tracer){.impl = m, .version = 2, .emit = traced};
+    raft_uv_set_tracer(&m->io, &m->tracer);
+}

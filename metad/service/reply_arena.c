@@ -1,0 +1,59 @@
+/* Blocks of at least 16 KiB, the newest first; an allocation is carved from the newest block or
+ * opens a new one. A pile lives on one thread's stack for the time of one request. */
+#include "reply_arena.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 16384u
+
+struct pile_block {
+    struct pile_block *next;
+    size_t used, size;
+    _Alignas(16) uint8_t data[];
+};
+
+void *pile_alloc(struct pile *p, size_t size)
+{
+    size_t want = (size + 15u) & ~(size_t)15u;
+
+    if (p->head == NULL || p->head->size - p->head->used < want) {
+        size_t room = want > BLOCK ? want : BLOCK;
+        struct pile_block *b = malloc(sizeof(*b) + room);
+        if (b == NULL)
+            abort();
+        b->next = p->head;
+        b->used = 0;
+        b->size = room;
+        p->head = b;
+    }
+    void *out = p->head->data + p->head->used;
+    p->head->used += want;
+    return memset(out, 0, size);
+}
+
+void *pile_copy(struct pile *p, const void *data, size_t size)
+{
+    void *out = pile_alloc(p, size);
+
+    return size > 0 ? memcpy(out, data, size) : out;
+}
+
+char *pile_string(struct pile *p, const void *text, size_t len)
+{
+    char *out = pile_alloc(p, len + 1);
+
+    if (len > 0)
+        memcpy(out, text, len);
+    return out;
+}
+
+void pile_free(struct pile *p)
+{
+    while (p->head != NULL) {
+        struct pile_block *b = p->head;
+        p->head = b->next;
+        free(b);
+    }
+}

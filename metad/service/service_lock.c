@@ -1,0 +1,545 @@
+/* File locks as requests: the table of locks.c behind one mutex, answers that wait, and what ties
+ * both to sessions and connections.
+ *
+ * Locks are soft state of the leader. They go when their session is closed; after a change of
+ * leader (or a restart) every client that comes back says what it holds, and until all have come
+ * back or were closed (at most two leases) nothing new is granted, so that nobody's lock is stolen.
+ *
+ * A request that waits is kept unanswered: granted, cancelled, refused for a deadlock, or told
+ * ERR_TIMEOUT at three quarters of its deadline; then the client asks again with the same id and
+ * has kept its place.
+ *
+ * Only the connection on which a session was opened or last resumed may change its locks. What is
+ * still in the pipe of a former one would otherwise come after the client has said anew what it
+ * holds: a lock that nobody knows of, or an unlock of what was just claimed. Whatever answer is
+ * lost with a connection is thus undone by the resume that follows.
+ *
+ * A granted lock comes with the inode's attributes, so that the client sees what the former holder
+ * wrote without asking. When another session has the file to itself, the answer waits until it has
+ * sent what it kept back, however long that takes: the lock is granted already.
+ *
+ * Threads: rpc loop threads; the hook of a closed session runs on the log thread with the fsm lock
+ * and leaves the answers to a loop thread. Lock order: fsm, opens, locks.mu, connection. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mix.h"
+#include "metad/coherence/locks.h"
+#include "service_internal.h"
+
+#define LOG_MODULE "locks"
+#define BUCKETS 256u
+#define TICK_MS 100u
+
+struct waiting { /* a request kept unanswered; the table's cookie */
+    struct rpc_req *req;
+    int code;      /* on the list of those to be answered */
+    bool detached; /* its connection is gone, it has left the table */
+    struct waiting *next, **prev;
+};
+struct tie { /* a session and the connection it came on last; NULL: gone */
+    uint64_t session;
+    struct rpc_conn *conn;
+    bool logged; /* that it may hold locks (service_hold.c) */
+    unsigned logging;
+    struct tie *next;
+};
+struct service_locks {
+    struct service *s;
+    pthread_mutex_t mu;
+    struct locks *table;
+    struct waiting *waiting;
+    struct tie *ties[BUCKETS];
+    bool ticking;
+};
+
+/* ---- mu held ---- */
+
+static struct tie **tie_slot(struct service_locks *l, uint64_t session)
+{
+    struct tie **p = &l->ties[mix64(session) % BUCKETS];
+
+    while (*p != NULL && (*p)->session != session)
+        p = &(*p)->next;
+    return p;
+}
+
+static struct tie *tie_set(struct service_locks *l, uint64_t session, struct rpc_conn *conn)
+{
+    struct tie **slot = tie_slot(l, session);
+
+    if (*slot == NULL) {
+        *slot = calloc(1, sizeof(**slot));
+        if (*slot == NULL)
+            abort();
+        (*slot)->session = session;
+    }
+    (*slot)->conn = conn;
+    return *slot;
+}
+
+static void tie_drop(struct service_locks *l, uint64_t session)
+{
+    struct tie **slot = tie_slot(l, session), *t = *slot;
+
+    if (t != NULL) {
+        *slot = t->next;
+        free(t);
+    }
+}
+
+static void waiting_unlist(struct waiting *w)
+{
+    *w->prev = w->next;
+    if (w->next != NULL)
+        w->next->prev = w->prev;
+}
+
+static void refused(struct rpc_req *req, int code)
+{
+    if (code == -ENOLCK)
+        rpc_fail(req, code,
+                 "too many locks: a mount may hold %u and wait for %u, one file may have %u owners "
+                 "of locks and %u requests that wait",
+                 LOCKS_PER_SESSION, LOCKS_WAIT_PER_SESSION, LOCKS_OWNERS_PER_FILE,
+                 LOCKS_WAIT_PER_FILE);
+    else
+        rpc_fail(req, code, "%s", code == -ERR_TIMEOUT ? "still locked: ask again" : err_str(code));
+}
+
+/* Granted. mu not held: the fsm lock comes before it. */
+static void granted(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LockReq *r = req->env->lock_req;
+    Replfs__LockReply rep = REPLFS__LOCK_REPLY__INIT;
+    Replfs__Attr attr = REPLFS__ATTR__INIT;
+
+    if (r->lock->type != LOCKSET_NONE) {
+        fsm_rdlock(s->cfg.fsm);
+        enum lease_mode on = leases_grant(s->leases, r->session, r->lock->ino, LEASE_NONE, NULL);
+        if (fsm_getattr(s->cfg.fsm, r->lock->ino, &attr) == 0)
+            rep.attr = &attr;
+        fsm_unlock(s->cfg.fsm);
+        if (on == LEASE_ELSEWHERE) {
+            service_again_firmly(s, req, r->session, r->lock->ino, granted);
+            return;
+        }
+    }
+    RPC_ENVELOPE(env, LOCK_REPLY, lock_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- the first lock of a session is logged before it is answered ---- */
+
+struct first_lock {
+    struct service *s;
+    struct rpc_req *req;
+    uint64_t session;
+    int code;
+};
+
+static void first_applied(void *arg, int code, const struct fsm_result *res)
+{
+    struct first_lock *f = arg;
+    struct service_locks *l = f->s->locks;
+
+    f->code = code != 0 ? code : -res->code;
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, f->session);
+    if (t != NULL) {
+        t->logging--;
+        t->logged |= f->code == 0;
+    }
+    pthread_mutex_unlock(&l->mu);
+}
+
+static void first_after(void *arg)
+{
+    struct first_lock *f = arg;
+
+    if (f->code == 0)
+        granted(f->s, f->req);
+    else
+        refused(f->req, f->code);
+    free(f);
+}
+
+/* True: the answer comes later. mu not held. */
+static bool is_first(struct service_locks *l, struct rpc_req *req)
+{
+    const Replfs__LockReq *r = req->env->lock_req;
+
+    if (r->lock->type == LOCKSET_NONE)
+        return false;
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, r->session);
+    bool first = t != NULL && !t->logged;
+    if (first)
+        t->logging++;
+    pthread_mutex_unlock(&l->mu);
+    if (!first)
+        return false;
+    struct first_lock *f = malloc(sizeof(*f));
+    if (f == NULL)
+        abort();
+    *f = (struct first_lock){l->s, req, r->session, 0};
+    service_hold_propose(l->s, r->session, FSM_HOLDS_LOCKS, 0, first_applied, first_after, f);
+    return true;
+}
+
+static void answer(struct service_locks *l, struct rpc_req *req, int code)
+{
+    if (code != 0)
+        refused(req, code);
+    else if (!is_first(l, req))
+        granted(l->s, req);
+}
+
+/* A session that has not come back since a start may still claim locks. The bit is cleared under mu: who
+ * asks for a lock after that finds it not logged, and proposes behind us. */
+void service_lock_silent(struct service *s, uint64_t session)
+{
+    struct service_locks *l = s->locks;
+
+    pthread_mutex_lock(&l->mu);
+    struct tie *t = *tie_slot(l, session);
+    if (t != NULL && t->logging == 0 && !locks_has_session(l->table, session)) {
+        t->logged = false;
+        service_hold_propose(s, session, 0, FSM_HOLDS_LOCKS, NULL, NULL, NULL);
+    }
+    pthread_mutex_unlock(&l->mu);
+}
+
+static void tick(void *arg);
+
+/* Answers that are due; the others are seen to by the tick. */
+static struct waiting *drain(struct service_locks *l)
+{
+    struct waiting *due = NULL, **last = &due;
+    struct locks_done d;
+
+    while (locks_next_done(l->table, &d)) {
+        struct waiting *w = d.cookie;
+        waiting_unlist(w);
+        w->code = d.code;
+        w->next = NULL;
+        *last = w;
+        last = &w->next;
+    }
+    if (!l->ticking && locks_waiting(l->table) > 0 && l->s->cfg.loop != NULL) {
+        l->ticking = true;
+        rpc_loop_defer(l->s->cfg.loop, TICK_MS, tick, l);
+    }
+    return due;
+}
+
+/* mu taken, and the time of grace ended if it is over. */
+static int64_t enter(struct service_locks *l)
+{
+    bool settled = opens_awaited(l->s->cfg.opens, FSM_HOLDS_LOCKS) == 0;
+    int64_t now = clock_mono();
+
+    pthread_mutex_lock(&l->mu);
+    if (settled && locks_held(l->table)) {
+        log_info("every client came back or was closed: locks are granted again");
+        locks_hold(l->table, false, now);
+    }
+    return now;
+}
+
+static void leave(struct service_locks *l)
+{
+    struct waiting *due = drain(l);
+
+    pthread_mutex_unlock(&l->mu);
+    while (due != NULL) {
+        struct waiting *w = due;
+        due = w->next;
+        answer(l, w->req, w->code);
+        free(w);
+    }
+}
+
+static void tick(void *arg)
+{
+    struct service_locks *l = arg;
+    int64_t now = enter(l);
+
+    l->ticking = false;
+    locks_tick(l->table, now);
+    leave(l);
+}
+
+static void answer_due(void *arg)
+{
+    struct service_locks *l = arg;
+
+    enter(l);
+    leave(l);
+}
+
+/* The session may change locks on this connection. false: to be refused with *code. */
+static bool tied(struct service_locks *l, uint64_t session, const struct rpc_conn *conn, int *code)
+{
+    const struct tie *t = *tie_slot(l, session);
+
+    *code = t == NULL ? -ERR_SESSION : t->conn != conn ? -ERR_PEER_GONE : 0;
+    return *code == 0;
+}
+
+/* ---- requests ---- */
+
+static bool decode(struct lock_req *out, const Replfs__Lock *m, uint64_t session)
+{
+    if (m == NULL)
+        return false;
+    *out = (struct lock_req){.session = session,
+                             .ino = m->ino,
+                             .owner = m->owner,
+                             .type = m->type,
+                             .start = m->start,
+                             .end = m->end,
+                             .pid = m->pid,
+                             .flock = m->flock};
+    return true;
+}
+
+/* One that may wait gets a place on the list first: its answer may be due at once. */
+static int set(struct service_locks *l, struct rpc_req *req, const struct lock_req *r, int64_t now)
+{
+    struct waiting *w = NULL;
+    int64_t patience = (req->deadline - now) / 4 * 3;
+
+    if (req->env->lock_req->wait) {
+        w = calloc(1, sizeof(*w));
+        if (w == NULL)
+            abort();
+        w->req = req;
+        w->next = l->waiting;
+        w->prev = &l->waiting;
+        if (w->next != NULL)
+            w->next->prev = &w->next;
+        l->waiting = w;
+    }
+    int rv = locks_set(l->table, r, w, now, now + (patience > 0 ? patience : 0));
+    if (rv != LOCKS_QUEUED && w != NULL) {
+        waiting_unlist(w);
+        free(w);
+    }
+    return rv;
+}
+
+void service_lock(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LockReq *m = req->env->lock_req;
+    struct lock_req r;
+    int rv;
+
+    if (!service_session_ok(s, req, m->session, false))
+        return;
+    if (!decode(&r, m->lock, m->session)) {
+        rpc_fail(req, ERR_PROTOCOL, "a lock request without a lock");
+        return;
+    }
+    r.id = m->id;
+    int64_t now = enter(s->locks);
+    if (tied(s->locks, m->session, req->conn, &rv))
+        rv = set(s->locks, req, &r, now);
+    leave(s->locks);
+    if (rv != LOCKS_QUEUED)
+        answer(s->locks, req, rv);
+}
+
+void service_lock_test(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LockTestReq *m = req->env->lock_test_req;
+    Replfs__LockTestReply rep = REPLFS__LOCK_TEST_REPLY__INIT;
+    Replfs__Lock lock = REPLFS__LOCK__INIT;
+    struct lock_req r, in_the_way;
+
+    if (!service_session_ok(s, req, m->session, false))
+        return;
+    if (!decode(&r, m->lock, m->session)) {
+        rpc_fail(req, ERR_PROTOCOL, "a lock request without a lock");
+        return;
+    }
+    enter(s->locks);
+    bool found = locks_test(s->locks->table, &r, &in_the_way);
+    bool unsure = !found && locks_held(s->locks->table);
+    leave(s->locks);
+    if (unsure) {
+        rpc_fail(req, ERR_BUSY, "metad has just started: not all clients are back yet");
+        return;
+    }
+    lock = *m->lock;
+    lock.base.n_unknown_fields = 0;
+    lock.type = LOCKSET_NONE;
+    if (found) {
+        lock.type = in_the_way.type;
+        lock.start = in_the_way.start;
+        lock.end = in_the_way.end;
+        lock.owner = in_the_way.owner;
+        lock.pid = in_the_way.pid;
+    }
+    rep.lock = &lock;
+    RPC_ENVELOPE(env, LOCK_TEST_REPLY, lock_test_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_lock_cancel(struct service *s, struct rpc_req *req)
+{
+    const Replfs__LockCancelReq *m = req->env->lock_cancel_req;
+    Replfs__LockCancelReply rep = REPLFS__LOCK_CANCEL_REPLY__INIT;
+    int rv;
+
+    if (!service_session_ok(s, req, m->session, false))
+        return;
+    int64_t now = enter(s->locks);
+    if (tied(s->locks, m->session, req->conn, &rv))
+        locks_cancel(s->locks->table, m->session, m->id, now);
+    leave(s->locks);
+    if (rv != 0) {
+        rpc_fail(req, rv, "%s", err_str(rv));
+        return;
+    }
+    RPC_ENVELOPE(env, LOCK_CANCEL_REPLY, lock_cancel_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+void service_unlock_all(struct service *s, struct rpc_req *req)
+{
+    const Replfs__UnlockAllReq *m = req->env->unlock_all_req;
+    Replfs__UnlockAllReply rep = REPLFS__UNLOCK_ALL_REPLY__INIT;
+    int rv;
+
+    if (!service_session_ok(s, req, m->session, false))
+        return;
+    int64_t now = enter(s->locks);
+    if (tied(s->locks, m->session, req->conn, &rv))
+        for (size_t i = 0; i < m->n_owner; i++)
+            locks_unlock_all(s->locks->table, m->session, m->ino, m->owner[i], m->flock, now);
+    leave(s->locks);
+    if (rv != 0) {
+        rpc_fail(req, rv, "%s", err_str(rv));
+        return;
+    }
+    RPC_ENVELOPE(env, UNLOCK_ALL_REPLY, unlock_all_reply, &rep);
+    rpc_reply(req, &env, NULL);
+}
+
+/* ---- sessions and connections ---- */
+
+void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn)
+{
+    enter(s->locks);
+    tie_set(s->locks, session, conn);
+    leave(s->locks);
+}
+
+void service_lock_resume(struct service *s, struct rpc_req *req, bool holds)
+{
+    const Replfs__SessionReq *m = req->env->session_req;
+    size_t n = holds ? m->n_locks : 0;
+    struct lock_req *v = calloc(n + 1, sizeof(*v));
+
+    if (v == NULL)
+        abort();
+    for (size_t i = 0; i < n; i++)
+        decode(&v[i], m->locks[i], m->session);
+    bool logged = service_holds(s, m->session) & FSM_HOLDS_LOCKS;
+    if (n > 0 && !logged)
+        service_hold_propose(s, m->session, FSM_HOLDS_LOCKS, 0, NULL, NULL, NULL);
+    int64_t now = enter(s->locks);
+    tie_set(s->locks, m->session, req->conn)->logged |= logged;
+    size_t refused = locks_resume(s->locks->table, m->session, v, n, now);
+    leave(s->locks);
+    free(v);
+    if (refused > 0)
+        log_error("session %016llx: %zu of its %zu locks are held by others: not given back",
+                  (unsigned long long)m->session, refused, n);
+}
+
+void service_lock_forget(struct service *s, uint64_t session)
+{
+    struct service_locks *l = s->locks;
+
+    pthread_mutex_lock(&l->mu);
+    tie_drop(l, session);
+    locks_drop_session(l->table, session, clock_mono());
+    if (l->s->cfg.loop != NULL) /* not here: the caller has the fsm lock */
+        rpc_loop_defer(l->s->cfg.loop, 0, answer_due, l);
+    pthread_mutex_unlock(&l->mu);
+}
+
+static void session_closed(void *arg, uint64_t session)
+{
+    service_lock_forget(arg, session);
+}
+
+static bool is_of_conn(void *cookie, const void *conn)
+{
+    struct waiting *w = cookie;
+
+    w->detached = w->req->conn == conn;
+    return w->detached;
+}
+
+void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
+{
+    struct service_locks *l = s->locks;
+    int64_t now = enter(l);
+
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct tie *t = l->ties[i]; t != NULL; t = t->next)
+            if (t->conn == conn)
+                t->conn = NULL;
+    locks_detach(l->table, is_of_conn, conn, now);
+    for (struct waiting *w = l->waiting, *next; w != NULL; w = next) {
+        next = w->next;
+        if (!w->detached)
+            continue; /* another's, or its answer is due: see leave() */
+        waiting_unlist(w);
+        rpc_fail(w->req, ERR_PEER_GONE, "its connection is gone");
+        free(w);
+    }
+    leave(l);
+}
+
+/* ---- life ---- */
+
+void service_lock_start(struct service *s)
+{
+    struct service_locks *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        abort();
+    l->s = s;
+    pthread_mutex_init(&l->mu, NULL);
+    l->table = locks_new();
+    locks_hold(l->table, opens_awaited(s->cfg.opens, FSM_HOLDS_LOCKS) > 0, clock_mono());
+    s->locks = l;
+    opens_on_close(s->cfg.opens, session_closed, s);
+}
+
+void service_lock_stop(struct service *s)
+{
+    struct service_locks *l = s->locks;
+
+    opens_on_close(s->cfg.opens, NULL, NULL);
+    while (l->waiting != NULL) {
+        struct waiting *w = l->waiting;
+        waiting_unlist(w);
+        rpc_fail(w->req, ERR_SHUTDOWN, "metad stops");
+        free(w);
+    }
+    locks_free(l->table);
+    for (size_t i = 0; i < BUCKETS; i++)
+        while (l->ties[i] != NULL)
+            tie_drop(l, l->ties[i]->session);
+    pthread_mutex_destroy(&l->mu);
+    free(l);
+}
