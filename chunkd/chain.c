@@ -41,8 +41,8 @@ struct append_op {
     int chain_code;        /* valid when the chain's part has ended */
     uint32_t chain_failed; /* chunkd that failed below */
     char chain_detail[320];
-    uint32_t below[FORWARD_MAX_HOPS];
-    uint64_t below_registrations[FORWARD_MAX_HOPS];
+    uint32_t below[CHAIN_MAX_HOPS];
+    uint64_t below_registrations[CHAIN_MAX_HOPS];
     size_t nbelow; /* chunkds below that have the bytes */
     struct registry_wait next_hop;
 };
@@ -56,8 +56,8 @@ static void answer(struct append_op *op)
     } else if (op->chain_code != 0) {
         serve_fail(op->s, op->req, -ERR_CHAIN, op->chain_failed, "%s", op->chain_detail);
     } else {
-        uint32_t stored[FORWARD_MAX_HOPS + 1];
-        uint64_t registrations[FORWARD_MAX_HOPS + 1];
+        uint32_t stored[CHAIN_MAX_HOPS + 1];
+        uint64_t registrations[CHAIN_MAX_HOPS + 1];
         stored[0] = serve_chunkd(op->s);
         registrations[0] = serve_registration(op->s);
         for (size_t i = 0; i < op->nbelow; i++) {
@@ -102,7 +102,7 @@ static void chain_part_done(void *arg, int code, const Replfs__Envelope *rep, st
         code = -ERR_PROTOCOL;
     if (code == 0) {
         const Replfs__AppendReply *ar = rep->append_reply;
-        op->nbelow = ar->n_stored < FORWARD_MAX_HOPS ? ar->n_stored : FORWARD_MAX_HOPS;
+        op->nbelow = ar->n_stored < CHAIN_MAX_HOPS ? ar->n_stored : CHAIN_MAX_HOPS;
         for (size_t i = 0; i < op->nbelow; i++) {
             op->below[i] = ar->stored[i];
             op->below_registrations[i] = i < ar->n_registrations ? ar->registrations[i] : 0;
@@ -134,10 +134,10 @@ static int check_request(struct service *s, const struct rpc_req *req, const cha
     if (in->chunk == 0)
         return -ERR_PROTOCOL;
     *what = "end beyond a chunk's limit";
-    if (in->chunk_off > FORWARD_CHUNK_MAX - in->len)
+    if (in->chunk_off > CHAIN_CHUNK_MAX - in->len)
         return -EFBIG;
     *what = "chain";
-    if (in->n_chain > FORWARD_MAX_HOPS)
+    if (in->n_chain > CHAIN_MAX_HOPS)
         return -ERR_PROTOCOL;
     for (size_t i = 0; i < in->n_chain; i++)
         if (in->chain[i]->chunkd == serve_chunkd(s) || in->chain[i]->addr[0] == '\0')
@@ -180,7 +180,7 @@ static void hop_found(struct registry_wait *w, int code, const char *addr)
     send_down((struct append_op *)((char *)w - offsetof(struct append_op, next_hop)), code, addr);
 }
 
-static void forward_down(struct append_op *op)
+static void chain_down(struct append_op *op)
 {
     const Replfs__ChainHop *hop = op->req->env->append_req->chain[0];
     char addr[REGISTRY_ADDR] = "";
@@ -191,7 +191,7 @@ static void forward_down(struct append_op *op)
         send_down(op, rc, addr);
 }
 
-void forward_append(struct service *s, struct rpc_req *req)
+void chain_append(struct service *s, struct rpc_req *req)
 {
     const Replfs__AppendReq *in = req->env->append_req;
     const char *what;
@@ -226,6 +226,6 @@ void forward_append(struct service *s, struct rpc_req *req)
         .sync = in->sync,
     };
     if (in->n_chain > 0)
-        forward_down(op); /* req lives at least until the store's part has ended */
+        chain_down(op); /* req lives at least until the store's part has ended */
     store_append(disk_store(disk), &a, store_part_done, op);
 }

@@ -502,7 +502,7 @@ struct entry {
     void (*handler)(struct service *s, struct rpc_req *req);
 };
 static const struct entry table[] = {
-    {REPLFS__ENVELOPE__BODY_APPEND_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, forward_append},
+    {REPLFS__ENVELOPE__BODY_APPEND_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, chain_append},
     {REPLFS__ENVELOPE__BODY_READ_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_read},
     {REPLFS__ENVELOPE__BODY_SYNC_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_sync},
     {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_NONE, NULL}, /* see serve_metad */

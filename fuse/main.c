@@ -355,10 +355,10 @@ static int serve(struct mount *m, const sigset_t *stop)
                                     .cut = cut,
                                     .reload = reload,
                                     .arg = m};
-    int rc = turns_start();
+    int rc = leader_follower_start();
     if (!rc) {
         rc = loop_run(m->se, &cfg);
-        turns_stop();
+        leader_follower_stop();
         client_wait_answers(m->ctx.client); /* while there is somebody to answer, and handles */
         interrupt_stop();
         if (rc > 0)

@@ -171,11 +171,11 @@ struct metad {
     struct fsm *fsm;
     struct mlog *mlog;
     struct ids *ids;
-    struct opens *opens;
+    struct sessions *sessions;
     struct rpc_loop *loop;
     struct nodes *nodes;
     struct service *service;
-    bool opens_running;
+    bool sessions_running;
     atomic_bool failed; /* the log gave up: end, to be started again */
 };
 
@@ -240,8 +240,8 @@ static int start_state(struct metad *d)
                                   .checkpoint_bytes = flags.checkpoint_bytes,
                                   .failed = log_failed,
                                   .arg = d};
-    struct opens_config opens_cfg = {.lease_ms = (unsigned)flags.lease_ms,
-                                     .keep_ms = (int64_t)flags.keep_ms};
+    struct sessions_config sessions_cfg = {.lease_ms = (unsigned)flags.lease_ms,
+                                           .keep_ms = (int64_t)flags.keep_ms};
 
     int rv = fsm_new(&d->fsm);
     if (rv == 0) {
@@ -253,9 +253,9 @@ static int start_state(struct metad *d)
     if (rv == 0)
         rv = ids_new(d->fsm, d->mlog, &d->ids);
     if (rv == 0) {
-        opens_cfg.fsm = d->fsm;
-        opens_cfg.mlog = d->mlog;
-        rv = opens_new(&opens_cfg, &d->opens);
+        sessions_cfg.fsm = d->fsm;
+        sessions_cfg.mlog = d->mlog;
+        rv = sessions_new(&sessions_cfg, &d->sessions);
     }
     return rv;
 }
@@ -276,10 +276,10 @@ static int start_nodes(struct metad *d, const char *addr)
                                .dir = flags.data,
                                .addr = addr,
                                .min_copies = (unsigned)flags.min_copies,
-                               .orphaned = opens_orphaned,
-                               .adopted = opens_adopted,
-                               .session_closed = opens_session_closed,
-                               .hook_arg = d->opens,
+                               .orphaned = sessions_orphaned,
+                               .adopted = sessions_adopted,
+                               .session_closed = sessions_closed,
+                               .hook_arg = d->sessions,
                                .ids_told = told_ids,
                                .ids_arg = d->ids};
 
@@ -291,7 +291,7 @@ static int start_service(struct metad *d)
     struct service_config cfg = {.fsm = d->fsm,
                                  .mlog = d->mlog,
                                  .nodes = d->nodes,
-                                 .opens = d->opens,
+                                 .sessions = d->sessions,
                                  .ids = d->ids,
                                  .loop = d->loop,
                                  .min_copies = (unsigned)flags.min_copies,
@@ -333,8 +333,8 @@ static int start(struct metad *d)
     if (rv == 0)
         rv = start_service(d);
     if (rv == 0)
-        rv = opens_start(d->opens);
-    d->opens_running = rv == 0;
+        rv = sessions_start(d->sessions);
+    d->sessions_running = rv == 0;
     if (rv == 0)
         rv = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
     if (rv != 0)
@@ -348,15 +348,15 @@ static int start(struct metad *d)
 
 static void stop(struct metad *d)
 {
-    if (d->opens_running)
-        opens_stop(d->opens);
+    if (d->sessions_running)
+        sessions_stop(d->sessions);
     service_stop(d->service);
     if (d->mlog != NULL)
         mlog_stop(d->mlog);
     rpc_loop_free(d->loop);
     nodes_free(d->nodes);
     service_free(d->service);
-    opens_free(d->opens);
+    sessions_free(d->sessions);
     ids_free(d->ids);
     mlog_close(d->mlog);
     if (d->fsm != NULL)

@@ -1,7 +1,7 @@
 /* The pieces of one chunk, sorted by offset: which record of which segment holds which bytes. Not
  * thread-safe: the owner locks. */
-#ifndef REPLFS_CHUNKD_EXTENTS_H
-#define REPLFS_CHUNKD_EXTENTS_H
+#ifndef REPLFS_CHUNKD_STORE_EXTENTS_H
+#define REPLFS_CHUNKD_STORE_EXTENTS_H
 #include <stdbool.h>
 #include <stdint.h>
 

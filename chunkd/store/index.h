@@ -3,8 +3,8 @@
  *
  * One thread changes it: the writer (or whoever recovers, before there is a writer). Functions
  * marked "any thread" may run at the same time. */
-#ifndef REPLFS_CHUNKD_INDEX_H
-#define REPLFS_CHUNKD_INDEX_H
+#ifndef REPLFS_CHUNKD_STORE_INDEX_H
+#define REPLFS_CHUNKD_STORE_INDEX_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -16,8 +16,8 @@
  *
  * Reads on any thread; one thread at a time commits. A page that the disk cannot read is -EIO, from then
  * on for every call. The reading functions take a NULL db for one that holds nothing. */
-#ifndef REPLFS_CHUNKD_INDEX_DB_H
-#define REPLFS_CHUNKD_INDEX_DB_H
+#ifndef REPLFS_CHUNKD_STORE_INDEX_DB_H
+#define REPLFS_CHUNKD_STORE_INDEX_DB_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -10,8 +10,8 @@
  *
  * What was called in between never returns: no lock may be taken in there that is still wanted, and
  * whatever state it was changing is not to be used again. Any thread; guards of a thread may nest. */
-#ifndef REPLFS_CHUNKD_MAP_GUARD_H
-#define REPLFS_CHUNKD_MAP_GUARD_H
+#ifndef REPLFS_CHUNKD_STORE_MAP_GUARD_H
+#define REPLFS_CHUNKD_STORE_MAP_GUARD_H
 #include <setjmp.h>
 
 struct map_guard {

@@ -48,8 +48,8 @@
  * DELETE carries in ino and file_off the lowest and highest segment that may hold records it kills,
  * so that it can be dropped when none of them exists any more. DEAD covers header_len + len bytes
  * of former records whose space was given back (a hole); nothing after its header is defined. */
-#ifndef REPLFS_CHUNKD_RECORD_H
-#define REPLFS_CHUNKD_RECORD_H
+#ifndef REPLFS_CHUNKD_STORE_RECORD_H
+#define REPLFS_CHUNKD_STORE_RECORD_H
 #include <stddef.h>
 #include <stdint.h>
 

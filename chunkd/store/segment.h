@@ -16,8 +16,8 @@
  *
  * then records (record.h). Only the segment with the highest number is written to. Behind its last record
  * there may be zeros, put there in advance (segment_zero_ahead). */
-#ifndef REPLFS_CHUNKD_SEGMENT_H
-#define REPLFS_CHUNKD_SEGMENT_H
+#ifndef REPLFS_CHUNKD_STORE_SEGMENT_H
+#define REPLFS_CHUNKD_STORE_SEGMENT_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>

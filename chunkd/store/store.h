@@ -6,8 +6,8 @@
  * wait for an fdatasync (sync appends, store_sync, store_copy_finish). It must not block, and may
  * call the asynchronous functions. Reads run on the caller's thread, concurrently. No calls once
  * store_close() was called. */
-#ifndef REPLFS_CHUNKD_STORE_H
-#define REPLFS_CHUNKD_STORE_H
+#ifndef REPLFS_CHUNKD_STORE_STORE_H
+#define REPLFS_CHUNKD_STORE_STORE_H
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/buf.h"

@@ -11,8 +11,8 @@
  * Locks, in the order in which they may be taken: queue_lock; copies_lock; sync_lock; maint_lock; a
  * shard of the index; segments.lock. The writer thread alone changes the index, the list of dead
  * ranges and the fields marked "writer". */
-#ifndef REPLFS_CHUNKD_STORE_IMPL_H
-#define REPLFS_CHUNKD_STORE_IMPL_H
+#ifndef REPLFS_CHUNKD_STORE_STORE_INTERNAL_H
+#define REPLFS_CHUNKD_STORE_STORE_INTERNAL_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/uio.h>

@@ -1,6 +1,6 @@
 /* What the verbs of replfsctl share: options, exit codes, messages. */
-#ifndef REPLFS_CTL_CTL_H
-#define REPLFS_CTL_CTL_H
+#ifndef REPLFS_FUSE_CTL_CTL_H
+#define REPLFS_FUSE_CTL_CTL_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

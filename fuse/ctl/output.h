@@ -1,6 +1,6 @@
 /* Output of replfsctl: a JSON writer, aligned tables and sizes for people. Not thread-safe. */
-#ifndef REPLFS_CTL_OUTPUT_H
-#define REPLFS_CTL_OUTPUT_H
+#ifndef REPLFS_FUSE_CTL_OUTPUT_H
+#define REPLFS_FUSE_CTL_OUTPUT_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

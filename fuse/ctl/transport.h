@@ -1,7 +1,7 @@
 /* How replfsctl reaches metad: through the ioctl tunnel of a mount (ctl_ioctl.h), found from a path
  * on it, or directly (--meta ADDR) as role admin. Not thread-safe. */
-#ifndef REPLFS_CTL_TRANSPORT_H
-#define REPLFS_CTL_TRANSPORT_H
+#ifndef REPLFS_FUSE_CTL_TRANSPORT_H
+#define REPLFS_FUSE_CTL_TRANSPORT_H
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>

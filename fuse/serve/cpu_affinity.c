@@ -35,7 +35,7 @@
 #define PATIENCE_MAX 4096u
 #define STAT_CPU 39 /* of the fields of /proc/PID/stat, from 1 */
 
-static cpu_set_t anywhere; /* since near_start */
+static cpu_set_t anywhere; /* since cpu_affinity_start */
 
 static struct {
     pthread_mutex_t mu;
@@ -130,7 +130,7 @@ static void *try(void *ok)
     return NULL;
 }
 
-bool near_start(void)
+bool cpu_affinity_start(void)
 {
     pthread_t t; /* its own thread, since without CAP_SYS_NICE there is no way back */
     bool ok = false;
@@ -143,21 +143,21 @@ bool near_start(void)
     return ok && scout_start();
 }
 
-void near_begin(void)
+void cpu_affinity_begin(void)
 {
     sched_setaffinity(0, sizeof anywhere, &anywhere);
 }
 
 /* ---- class ---- */
 
-void near_idle(pid_t tid, bool on)
+void cpu_affinity_idle(pid_t tid, bool on)
 {
     sched_setscheduler(tid, on ? SCHED_IDLE : SCHED_OTHER, &no_param);
 }
 
 /* ---- place ---- */
 
-void near_leave(void)
+void cpu_affinity_leave(void)
 {
     if (self.stays)
         sched_setaffinity(0, sizeof self.before, &self.before);
@@ -175,7 +175,7 @@ static void go_to(int cpu)
     self.stays = !sched_setaffinity(0, sizeof one, &one);
 }
 
-void near_came(uint32_t tid, bool right_behind)
+void cpu_affinity_came(uint32_t tid, bool right_behind)
 {
     bool other = tid != self.tid;
     if (other || right_behind) {
@@ -185,7 +185,7 @@ void near_came(uint32_t tid, bool right_behind)
     }
     if (right_behind && !other)
         return;
-    near_leave();
+    cpu_affinity_leave();
     int cpu;
     if (!tid || ++self.apart < self.patience || !seen(tid, &cpu))
         return;

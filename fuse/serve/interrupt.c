@@ -158,7 +158,7 @@ static void forget_answered(void)
     look.n = kept;
 }
 
-/* look.mu held, dropped meanwhile: to read of a process that execs is to wait for its closes (near.c), which
+/* look.mu held, dropped meanwhile: to read of a process that execs is to wait for its closes (cpu_affinity.c), which
  * are watched here. */
 static void look_at_all(void)
 {

@@ -1,6 +1,6 @@
 /* Programs that are killed while they wait for an answer: they get one at once. */
-#ifndef REPLFS_FUSE_INTERRUPT_H
-#define REPLFS_FUSE_INTERRUPT_H
+#ifndef REPLFS_FUSE_SERVE_INTERRUPT_H
+#define REPLFS_FUSE_SERVE_INTERRUPT_H
 #include <stdint.h>
 
 /* A request was read from fd: `unique` of thread tid's call. And one that says that a caller was interrupted. */

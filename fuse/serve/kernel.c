@@ -134,7 +134,7 @@ static size_t look(struct fuse_in_header *h, size_t len)
         break;
     case FUSE_WRITE:
         if (len > LONG_WRITE)
-            turns_pass();
+            leader_follower_pass();
         now.kill_suid = len >= sizeof *in.write && in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
         break;
     case FUSE_SETATTR:
@@ -158,7 +158,7 @@ static bool awaited(const struct fuse_in_header *h)
 ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
 {
     int fd = fuse_session_fd(se);
-    ssize_t n = turns_read(fd, buf, size);
+    ssize_t n = leader_follower_read(fd, buf, size);
     int code = n < 0 ? errno : EIO;
     now.kill_suid = now.kill_sgid = false;
     if (n < (ssize_t)sizeof(struct fuse_in_header))
@@ -171,9 +171,9 @@ ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
     if (awaited(h))
         interrupt_saw(h->unique, h->opcode, h->pid);
     if (h->opcode == FUSE_READ)
-        turns_stream();
+        leader_follower_stream();
     else if (awaited(h))
-        turns_share(fd, h->pid);
+        leader_follower_share(fd, h->pid);
     return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
 }
 
@@ -213,7 +213,7 @@ static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata
     }
     const struct fuse_out_header *h = iov[0].iov_base;
     interrupt_answered(h->unique);
-    return h->unique ? turns_answer(fd, iov, count) : writev(fd, iov, count);
+    return h->unique ? leader_follower_answer(fd, iov, count) : writev(fd, iov, count);
 }
 
 /* libfuse wants both. */

@@ -1,6 +1,6 @@
 /* What the kernel says to a file system and libfuse does not pass on. */
-#ifndef REPLFS_FUSE_KERNEL_H
-#define REPLFS_FUSE_KERNEL_H
+#ifndef REPLFS_FUSE_SERVE_KERNEL_H
+#define REPLFS_FUSE_SERVE_KERNEL_H
 #include <fuse_lowlevel.h>
 #include <stdbool.h>
 

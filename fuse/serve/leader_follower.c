@@ -10,12 +10,12 @@
  * - before it waits for anything (wait_begin: for a condition, for an answer of the cluster),
  * - when more requests are there already, so that those of several programs are served in parallel; but
  *   not while one program's calls come right behind each other,
- * - before what takes long by itself (turns_pass: the bytes of writes),
+ * - before what takes long by itself (leader_follower_pass: the bytes of writes),
  * and a parked thread takes it, unless some thread is reading anyway: one that had to wait for its last
  * request reads without a turn, since the next will probably make it wait as well, and a wake-up by
  * the kernel is cheaper than one to park and one to read.
  *
- * While one program is served at a time, the thread whose turn it is goes where that runs (near.c) and
+ * While one program is served at a time, the thread whose turn it is goes where that runs (cpu_affinity.c) and
  * lets everybody else run first at the two moments when it has nothing to lose: while it writes an answer,
  * and while it looks for the next request.
  *
@@ -105,12 +105,12 @@ static void take(void)
     pthread_cleanup_pop(1);
 }
 
-void turns_pass(void)
+void leader_follower_pass(void)
 {
     unsigned id = self.id;
     if (!id || self.waited)
         return;
-    near_leave();
+    cpu_affinity_leave();
     self.waited = true;
     atomic_compare_exchange_strong(&turns.owner, &id, 0);
     if (atomic_load(&turns.owner) || atomic_load(&turns.reading))
@@ -135,7 +135,7 @@ static void last_in_line(bool on)
         return;
     if (on)
         atomic_store(&turns.last_in_line, id);
-    near_idle(0, on);
+    cpu_affinity_idle(0, on);
     if (!on)
         atomic_compare_exchange_strong(&turns.last_in_line, &id, 0);
 }
@@ -160,7 +160,7 @@ static void wake_watch(void)
     pthread_mutex_unlock(&turns.mu);
 }
 
-void turns_share(int fd, uint32_t tid)
+void leader_follower_share(int fd, uint32_t tid)
 {
     if (!mine())
         return;
@@ -169,16 +169,16 @@ void turns_share(int fd, uint32_t tid)
     bool same = self.right_behind && self.tid == tid;
     self.tid = tid;
     if (!same && there(fd))
-        turns_pass();
+        leader_follower_pass();
     else if (turns.lively && turns.can_be_near)
-        near_came(tid, self.right_behind);
+        cpu_affinity_came(tid, self.right_behind);
     else
-        near_leave();
+        cpu_affinity_leave();
 }
 
-void turns_stream(void)
+void leader_follower_stream(void)
 {
-    near_leave();
+    cpu_affinity_leave();
     turns.lively = false;
 }
 
@@ -190,7 +190,7 @@ static size_t bytes_of(const struct iovec *iov, int count)
     return sum;
 }
 
-ssize_t turns_answer(int fd, const struct iovec *iov, int count)
+ssize_t leader_follower_answer(int fd, const struct iovec *iov, int count)
 {
     unsigned shy = atomic_load(&turns.shy);
     bool quick = mine() && turns.lively && !shy && bytes_of(iov, count) <= QUICK_BYTES;
@@ -209,7 +209,7 @@ ssize_t turns_answer(int fd, const struct iovec *iov, int count)
 static ssize_t read_in_turn(int fd, void *buf, size_t size)
 {
     if (!mine())
-        near_leave();
+        cpu_affinity_leave();
     if (!mine() && !self.waited)
         take();
     self.waited = false;
@@ -235,20 +235,20 @@ static void cancelled(void *arg)
     (void)arg;
     if (self.reading)
         atomic_fetch_sub(&turns.reading, 1);
-    turns_pass();
+    leader_follower_pass();
 #ifdef __SANITIZE_ADDRESS__ /* it does not see frames go by a cancellation */
     __asan_handle_no_return();
 #endif
 }
 
-ssize_t turns_read(int fd, void *buf, size_t size)
+ssize_t leader_follower_read(int fd, void *buf, size_t size)
 {
     ssize_t n;
     atomic_store_explicit(&turns.fd, fd, memory_order_relaxed);
     if (!self.id) {
         self.id = (unsigned)gettid();
         if (turns.can_be_near)
-            near_begin();
+            cpu_affinity_begin();
     }
     pthread_cleanup_push(cancelled, NULL);
     n = read_in_turn(fd, buf, size);
@@ -265,7 +265,7 @@ static void is_kept(unsigned id)
     static unsigned shy;
     static int64_t last;
     int64_t now = clock_mono();
-    near_idle((pid_t)id, false);
+    cpu_affinity_idle((pid_t)id, false);
     if (!there(atomic_load(&turns.fd)))
         return;
     shy = now - last > NSEC_PER_SEC ? SHY_MIN : shy < SHY_MAX ? shy * 2 : SHY_MAX;
@@ -304,7 +304,7 @@ static void *watch(void *arg)
     return NULL;
 }
 
-int turns_start(void)
+int leader_follower_start(void)
 {
     pthread_condattr_t a;
     pthread_condattr_init(&a);
@@ -312,12 +312,12 @@ int turns_start(void)
     pthread_cond_init(&turns.watched, &a);
     pthread_condattr_destroy(&a);
     turns.stop = false;
-    turns.can_be_near = near_start();
-    wait_set_hook(turns_pass);
+    turns.can_be_near = cpu_affinity_start();
+    wait_set_hook(leader_follower_pass);
     return -thread_start(&turns.watch, "turns", watch, NULL);
 }
 
-void turns_stop(void)
+void leader_follower_stop(void)
 {
     pthread_mutex_lock(&turns.mu);
     turns.stop = true;

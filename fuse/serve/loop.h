@@ -1,6 +1,6 @@
 /* The threads that serve the kernel's calls. */
-#ifndef REPLFS_FUSE_LOOP_H
-#define REPLFS_FUSE_LOOP_H
+#ifndef REPLFS_FUSE_SERVE_LOOP_H
+#define REPLFS_FUSE_SERVE_LOOP_H
 #include <fuse_lowlevel.h>
 #include <signal.h>
 #include <stddef.h>

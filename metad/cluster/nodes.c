@@ -104,7 +104,7 @@ static void grow_slots(struct nodes *n, uint32_t chunkd)
         memset(&n->table[i], 0, sizeof n->table[i]);
     }
     n->nnodes = want;
-    n->ctx.t = (struct place_table){n->table, n->nnodes};
+    n->ctx.t = (struct placement_table){n->table, n->nnodes};
 }
 
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name)
@@ -151,7 +151,7 @@ static void load_members(struct nodes *n)
 
 void nodes_refresh(struct nodes *n, struct node *d)
 {
-    struct place_node *p = &n->table[d->id];
+    struct placement_node *p = &n->table[d->id];
     unsigned healthy = 0;
     p->host = d->host;
     p->state = (uint8_t)d->state;
@@ -177,7 +177,7 @@ void nodes_refresh(struct nodes *n, struct node *d)
 
 void nodes_make_ctx(struct nodes *n)
 {
-    n->ctx.hosts_up = n->hosts_up = place_hosts_up(&n->ctx.t);
+    n->ctx.hosts_up = n->hosts_up = placement_hosts_up(&n->ctx.t);
     n->ctx.seed = mix64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
@@ -328,13 +328,13 @@ unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, si
                      uint32_t *out)
 {
     LOCK_SCOPE(&n->lock);
-    struct place_table t = {n->table, n->nnodes};
-    struct place_req r = {.want = goal < PLACE_PICK_MAX ? goal : PLACE_PICK_MAX,
-                          .headroom = GRANT_HEADROOM * goal,
-                          .exclude = exclude,
-                          .nexclude = nexclude,
-                          .seed = mix64(n->seed++)};
-    unsigned got = place_pick(&t, &r, out);
+    struct placement_table t = {n->table, n->nnodes};
+    struct placement_req r = {.want = goal < PLACEMENT_PICK_MAX ? goal : PLACEMENT_PICK_MAX,
+                              .headroom = GRANT_HEADROOM * goal,
+                              .exclude = exclude,
+                              .nexclude = nexclude,
+                              .seed = mix64(n->seed++)};
+    unsigned got = placement_pick(&t, &r, out);
     for (unsigned i = 0; i < got; i++) {
         n->node[out[i]]->granted++;
         n->table[out[i]].load++;
@@ -351,7 +351,7 @@ bool nodes_full(struct nodes *n, unsigned need)
     for (uint32_t i = 1; i < n->nnodes; i++) {
         if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP)
             continue;
-        bool lacks = n->node[i]->beats && n->table[i].room < PLACE_TIGHT;
+        bool lacks = n->node[i]->beats && n->table[i].room < PLACEMENT_TIGHT;
         *(lacks ? &full : &hopeful) += 1;
     }
     return full + hopeful >= need && hopeful < need;
@@ -481,7 +481,7 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
 {
     struct nodes *n = arg;
     LOCK_SCOPE(&n->lock);
-    repairq_remove(n->queue, c->id);
+    repair_queue_remove(n->queue, c->id);
     damage_forget(n, c->id);
     reports_freed(n, c);
 }
@@ -558,7 +558,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->epoch = (uint64_t)clock_wall(); /* differs from any a client saw before a restart */
     n->registry_version = n->epoch;
     n->next_id = 1;
-    n->queue = repairq_new();
+    n->queue = repair_queue_new();
     pthread_mutex_init(&n->lock, NULL);
     pthread_mutex_init(&n->done_lock, NULL);
     grow_slots(n, 0);
@@ -614,7 +614,7 @@ void nodes_free(struct nodes *n)
     free(n->table);
     grants_free(n);
     damage_free(n);
-    repairq_free(n->queue);
+    repair_queue_free(n->queue);
     pthread_mutex_destroy(&n->lock);
     pthread_mutex_destroy(&n->done_lock);
     free(n);

@@ -1,9 +1,9 @@
 /* chunkds as the leader knows them, and where copies are: registry, heartbeats, reports, orders,
- * and the driver that feeds the pure planners (place.h, repair.h) with events and carries out what
+ * and the driver that feeds the pure planners (placement.h, repair.h) with events and carries out what
  * they decide. Soft state only; what must survive is in the fsm. Thread-safe: own mutex, taken
  * after the fsm lock. */
-#ifndef REPLFS_METAD_NODES_H
-#define REPLFS_METAD_NODES_H
+#ifndef REPLFS_METAD_CLUSTER_NODES_H
+#define REPLFS_METAD_CLUSTER_NODES_H
 #include "metad/fsm/fsm.h"
 #include "metad/log/mlog.h"
 #include "rpc/cap.h"

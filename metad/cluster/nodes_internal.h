@@ -6,8 +6,8 @@
  *
  * Locks, in order of acquisition: fsm lock, nodes.lock, nodes.done_lock (leaf). Nothing is sent and
  * no call made into rpc while nodes.lock is held, since a call's completion may run at once. */
-#ifndef REPLFS_METAD_NODES_INT_H
-#define REPLFS_METAD_NODES_INT_H
+#ifndef REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
+#define REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #include "nodes.h"
 
 #include <stdatomic.h>
@@ -143,7 +143,7 @@ struct order {
     struct order *next;
 };
 struct job {
-    struct repairq_item it;
+    struct repair_queue_item it;
     enum repair_kind kind;
     struct job_verified { /* checked by this job and found good */
         uint32_t chunkd;
@@ -212,9 +212,9 @@ struct nodes {
     pthread_mutex_t lock;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
-    struct node **node;       /* by id, holes are NULL */
-    struct place_node *table; /* the planners' view, same index */
-    uint32_t nnodes;          /* slots */
+    struct node **node;           /* by id, holes are NULL */
+    struct placement_node *table; /* the planners' view, same index */
+    uint32_t nnodes;              /* slots */
     char **hosts;
     uint32_t nhosts, hosts_up;
     uint32_t next_id;
@@ -222,7 +222,7 @@ struct nodes {
     struct adding *adding;     /* registrations that are in the log's queue */
     uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
-    struct repairq *queue;
+    struct repair_queue *queue;
     uint64_t walk_pos;
     bool walking, walk_again;
     struct u64map grant_index; /* session -> index into grants */

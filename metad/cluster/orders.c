@@ -1,6 +1,6 @@
 /* The driver: a thread that feeds the repair planner and carries out what it decides.
  *
- * A chunk that needs work waits in the queue (repairq.h). Popped, it becomes a job: the chunk is
+ * A chunk that needs work waits in the queue (repair_queue.h). Popped, it becomes a job: the chunk is
  * flagged SOFT_BUSY, so nobody else touches its copies, and the planner is asked again and again
  * until it is content, wants to wait, or an order has to be carried out by a chunkd:
  *
@@ -52,7 +52,7 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
 {
     struct repair_chunk v;
-    struct repairq_item it = {.chunk = c->id};
+    struct repair_queue_item it = {.chunk = c->id};
     unsigned prio;
     enum repair_kind kind;
     if (c->soft_flags & SOFT_BUSY) {
@@ -61,14 +61,14 @@ void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
     }
     orders_view(n, c, &v);
     if (!repair_classify(&n->ctx, &v, &prio, &kind, &it.bytes)) {
-        repairq_remove(n->queue, c->id);
+        repair_queue_remove(n->queue, c->id);
         return;
     }
     it.since = clock_mono();
     it.due = it.since + delay;
     it.prio = (uint8_t)prio;
     it.kind = (uint8_t)kind;
-    repairq_push(n->queue, &it);
+    repair_queue_push(n->queue, &it);
 }
 
 /* ---- jobs ---- */
@@ -85,7 +85,7 @@ static void job_verified(struct job *j, uint32_t chunkd, bool proven)
     j->verified[i].proven |= proven;
 }
 
-static struct job *job_new(const struct repairq_item *it, struct fsm_chunk *c)
+static struct job *job_new(const struct repair_queue_item *it, struct fsm_chunk *c)
 {
     struct job *j = calloc(1, sizeof *j);
     if (!j)
@@ -125,12 +125,12 @@ static void job_end(struct nodes *n, struct job *j, struct fsm_chunk *c)
 
 static void job_requeue(struct nodes *n, struct job *j, struct fsm_chunk *c, int64_t due)
 {
-    struct repairq_item it = j->it;
+    struct repair_queue_item it = j->it;
     it.due = due;
     it.kind = (uint8_t)j->kind;
     if (c) {
         c->soft_flags &= (uint8_t) ~(SOFT_BUSY | SOFT_AGAIN);
-        repairq_push(n->queue, &it);
+        repair_queue_push(n->queue, &it);
     }
     free(j);
 }
@@ -147,7 +147,7 @@ static void job_failed(struct nodes *n, struct job *j, struct fsm_chunk *c, cons
     log_debug("%s failed: %s", repair_kind_name[j->kind], st->last_error);
     if (j->it.fails < 200)
         j->it.fails++;
-    job_requeue(n, j, c, clock_mono() + repairq_backoff(j->it.fails));
+    job_requeue(n, j, c, clock_mono() + repair_queue_backoff(j->it.fails));
 }
 
 static void job_doubted(struct job *j, uint32_t chunkd)
@@ -362,7 +362,7 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
         case REPAIR_BUSY:
             job_remember(j);
             c->soft_flags &= (uint8_t) ~(SOFT_BUSY | SOFT_AGAIN);
-            repairq_unpop(n->queue, &j->it);
+            repair_queue_unpop(n->queue, &j->it);
             free(j);
             return true;
         case REPAIR_LATER:
@@ -378,7 +378,7 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
         }
     }
     log_warn("chunk %016llx does not settle: trying again in a while", (unsigned long long)c->id);
-    job_requeue(n, j, c, clock_mono() + repairq_backoff(5));
+    job_requeue(n, j, c, clock_mono() + repair_queue_backoff(5));
     return false;
 }
 
@@ -560,18 +560,18 @@ void orders_take_results(struct nodes *n)
 /* Starts what the bounds allow. Items blocked by them go back in their order. */
 void orders_pop_slice(struct nodes *n, int64_t now)
 {
-    struct repairq_item *blocked = malloc(POP_SLICE * sizeof *blocked), it;
+    struct repair_queue_item *blocked = malloc(POP_SLICE * sizeof *blocked), it;
     unsigned nblocked = 0;
     if (!blocked)
         abort();
-    for (unsigned k = 0; k < POP_SLICE && repairq_pop(n->queue, now, &it); k++) {
+    for (unsigned k = 0; k < POP_SLICE && repair_queue_pop(n->queue, now, &it); k++) {
         struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, it.chunk);
         if (!c || (c->soft_flags & SOFT_BUSY))
             continue; /* freed, or its job looks again by itself */
-        if (job_go_on(n, job_new(&it, c), c) && repairq_take(n->queue, it.chunk, &it))
+        if (job_go_on(n, job_new(&it, c), c) && repair_queue_take(n->queue, it.chunk, &it))
             blocked[nblocked++] = it;
     }
     while (nblocked)
-        repairq_unpop(n->queue, &blocked[--nblocked]);
+        repair_queue_unpop(n->queue, &blocked[--nblocked]);
     free(blocked);
 }

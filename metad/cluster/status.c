@@ -246,7 +246,7 @@ static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
     replfs__job_status__init(j);
     j->name = status_text(a, "%s", kind < REPAIR_KINDS ? repair_kind_name[kind] : "delete");
     if (kind < REPAIR_KINDS)
-        repairq_stat(n->queue, (enum repair_kind)kind, &j->queued, &j->bytes_left);
+        repair_queue_stat(n->queue, (enum repair_kind)kind, &j->queued, &j->bytes_left);
     j->running = st->running;
     j->done = st->done;
     j->failed = st->failed;

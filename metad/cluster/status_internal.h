@@ -1,6 +1,6 @@
-/* Private to status.c (the numbers), problems.c (what is wrong, what to do) and info.c (files). */
-#ifndef REPLFS_METAD_STATUS_INT_H
-#define REPLFS_METAD_STATUS_INT_H
+/* Private to status.c (the numbers), health.c (what is wrong, what to do) and info.c (files). */
+#ifndef REPLFS_METAD_CLUSTER_STATUS_INTERNAL_H
+#define REPLFS_METAD_CLUSTER_STATUS_INTERNAL_H
 #include "nodes_internal.h"
 
 #define STATUS_COPIES_MAX 16

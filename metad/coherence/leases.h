@@ -12,8 +12,8 @@
  *
  * Soft state of the leader. Thread-safe: own mutex, taken after all others, never held during a
  * callback. */
-#ifndef REPLFS_METAD_LEASES_H
-#define REPLFS_METAD_LEASES_H
+#ifndef REPLFS_METAD_COHERENCE_LEASES_H
+#define REPLFS_METAD_COHERENCE_LEASES_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

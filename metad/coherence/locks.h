@@ -3,8 +3,8 @@
  *
  * A lock belongs to an owner within a session. POSIX byte ranges and OFD locks are one kind (they
  * exclude each other), flock is another that knows nothing of the first. */
-#ifndef REPLFS_METAD_LOCKS_H
-#define REPLFS_METAD_LOCKS_H
+#ifndef REPLFS_METAD_COHERENCE_LOCKS_H
+#define REPLFS_METAD_COHERENCE_LOCKS_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

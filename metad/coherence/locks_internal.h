@@ -1,6 +1,6 @@
 /* What locks.c and locks_table.c share; nobody else includes this. */
-#ifndef REPLFS_METAD_LOCKS_INT_H
-#define REPLFS_METAD_LOCKS_INT_H
+#ifndef REPLFS_METAD_COHERENCE_LOCKS_INTERNAL_H
+#define REPLFS_METAD_COHERENCE_LOCKS_INTERNAL_H
 #include "locks.h"
 
 #define SESSION_BUCKETS 256u

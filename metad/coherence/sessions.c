@@ -13,7 +13,7 @@
  * A file made with O_TMPFILE is an orphan from the beginning, open by the session that made it; when
  * it gets a name it is struck off the list.
  *
- * Race: an open that arrives while the ReapOp for its inode is under way. opens_add looks at the
+ * Race: an open that arrives while the ReapOp for its inode is under way. sessions_file_add looks at the
  * batch under the same mutex that filled it, so the open is refused (-ESTALE) or the inode was not
  * in the batch.
  *
@@ -61,8 +61,8 @@ struct session {
     uint64_t peer; /* who began it under this leader, 0: unknown */
     struct ref *refs;
 };
-struct opens {
-    struct opens_config cfg;
+struct sessions {
+    struct sessions_config cfg;
     pthread_mutex_t lock;
     pthread_cond_t cond;
     pthread_t thread;
@@ -88,19 +88,19 @@ struct opens {
     size_t nended, ended_cap, ntold;
     uint64_t *reaped;
     size_t nreaped, reaped_cap;
-    struct opens_watcher watchers[OPENS_WATCHERS];
+    struct sessions_watcher watchers[SESSIONS_WATCHERS];
     unsigned nwatchers;
     int64_t started, looked;
 };
 
 /* ---- sessions and references, lock held ---- */
 
-static int64_t lease_ns(const struct opens *o)
+static int64_t lease_ns(const struct sessions *o)
 {
     return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
 }
 
-static struct session **session_slot(struct opens *o, uint64_t id)
+static struct session **session_slot(struct sessions *o, uint64_t id)
 {
     struct session **p = &o->sessions[mix64(id) % SESSION_BUCKETS];
 
@@ -110,14 +110,14 @@ static struct session **session_slot(struct opens *o, uint64_t id)
 }
 
 /* by: 1 or -1 */
-static void count_missing(struct opens *o, const struct session *s, int by)
+static void count_missing(struct sessions *o, const struct session *s, int by)
 {
     o->missing += (size_t)by;
     o->missing_leases += s->holds & FSM_HOLDS_LEASES ? (size_t)by : 0;
     o->missing_locks += s->holds & FSM_HOLDS_LOCKS ? (size_t)by : 0;
 }
 
-static struct session *session_make(struct opens *o, uint64_t id, bool resumed, unsigned holds)
+static struct session *session_make(struct sessions *o, uint64_t id, bool resumed, unsigned holds)
 {
     struct session **slot = session_slot(o, id);
 
@@ -136,7 +136,7 @@ static struct session *session_make(struct opens *o, uint64_t id, bool resumed, 
     return *slot;
 }
 
-static void grow(struct opens *o)
+static void grow(struct sessions *o)
 {
     size_t n = o->buckets == 0 ? 1024 : o->buckets * 2;
     struct ref **v = calloc(n, sizeof(*v));
@@ -156,7 +156,7 @@ static void grow(struct opens *o)
 }
 
 /* The place of the reference, or of the end of its chain. session NULL: anybody's. */
-static struct ref **ref_slot(struct opens *o, const struct session *s, uint64_t ino)
+static struct ref **ref_slot(struct sessions *o, const struct session *s, uint64_t ino)
 {
     struct ref **p = &o->refs[mix64(ino) & (o->buckets - 1)];
 
@@ -165,7 +165,7 @@ static struct ref **ref_slot(struct opens *o, const struct session *s, uint64_t 
     return p;
 }
 
-static void ref_add(struct opens *o, struct session *s, uint64_t ino)
+static void ref_add(struct sessions *o, struct session *s, uint64_t ino)
 {
     if (*ref_slot(o, s, ino) != NULL)
         return;
@@ -184,7 +184,7 @@ static void ref_add(struct opens *o, struct session *s, uint64_t ino)
     o->nrefs++;
 }
 
-static void ref_remove(struct opens *o, struct ref **slot)
+static void ref_remove(struct sessions *o, struct ref **slot)
 {
     struct ref *r = *slot;
 
@@ -196,13 +196,13 @@ static void ref_remove(struct opens *o, struct ref **slot)
     o->nrefs--;
 }
 
-static void drop_refs(struct opens *o, struct session *s)
+static void drop_refs(struct sessions *o, struct session *s)
 {
     while (s->refs != NULL)
         ref_remove(o, ref_slot(o, s, s->refs->ino));
 }
 
-static void resumed(struct opens *o, struct session *s)
+static void resumed(struct sessions *o, struct session *s)
 {
     if (!s->resumed)
         count_missing(o, s, -1);
@@ -220,7 +220,7 @@ static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
     (*v)[(*n)++] = id;
 }
 
-static void add_orphan(struct opens *o, uint64_t ino)
+static void add_orphan(struct sessions *o, uint64_t ino)
 {
     push(&o->orphans, &o->norphans, &o->orphans_cap, ino);
 }
@@ -228,22 +228,22 @@ static void add_orphan(struct opens *o, uint64_t ino)
 /* ---- what others call ---- */
 
 /* Sessions begin seldom: a walk is cheaper than a table of peers. Lock held. */
-static int session_begin(struct opens *o, uint64_t session, uint64_t peer)
+static int session_begin(struct sessions *o, uint64_t session, uint64_t peer)
 {
     unsigned n = 0;
 
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         for (const struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
             n += s->peer == peer;
-    if (n < OPENS_PER_PEER) {
+    if (n < SESSIONS_PER_PEER) {
         struct session *s = session_make(o, session, true, 0);
         s->peer = peer;
         s->closing = true; /* not there yet */
     }
-    return n < OPENS_PER_PEER ? 0 : -EDQUOT;
+    return n < SESSIONS_PER_PEER ? 0 : -EDQUOT;
 }
 
-int opens_session_begin(struct opens *o, uint64_t session, uint64_t peer)
+int sessions_begin(struct sessions *o, uint64_t session, uint64_t peer)
 {
     pthread_mutex_lock(&o->lock);
     int rv = session_begin(o, session, peer);
@@ -260,7 +260,7 @@ static bool is_in(const uint64_t *v, size_t n, uint64_t id)
     return i < n;
 }
 
-int opens_session_back(struct opens *o, uint64_t session, uint64_t peer)
+int sessions_return(struct sessions *o, uint64_t session, uint64_t peer)
 {
     pthread_mutex_lock(&o->lock);
     bool early = *session_slot(o, session) != NULL || is_in(o->ended, o->nended, session) ||
@@ -270,7 +270,7 @@ int opens_session_back(struct opens *o, uint64_t session, uint64_t peer)
     return rv;
 }
 
-void opens_session_add(struct opens *o, uint64_t session)
+void sessions_add(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     struct session *s = session_make(o, session, true, 0);
@@ -279,7 +279,7 @@ void opens_session_add(struct opens *o, uint64_t session)
     pthread_mutex_unlock(&o->lock);
 }
 
-void opens_session_none(struct opens *o, uint64_t session)
+void sessions_none(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     struct session **slot = session_slot(o, session), *s = *slot;
@@ -290,7 +290,7 @@ void opens_session_none(struct opens *o, uint64_t session)
     pthread_mutex_unlock(&o->lock);
 }
 
-static struct session *find_alive(struct opens *o, uint64_t session)
+static struct session *find_alive(struct sessions *o, uint64_t session)
 {
     struct session *s = *session_slot(o, session);
 
@@ -300,7 +300,7 @@ static struct session *find_alive(struct opens *o, uint64_t session)
     return s;
 }
 
-int opens_touch(struct opens *o, uint64_t session)
+int sessions_touch(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     int rv = find_alive(o, session) != NULL ? 0 : -ERR_SESSION;
@@ -308,7 +308,7 @@ int opens_touch(struct opens *o, uint64_t session)
     return rv;
 }
 
-int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t n)
+int sessions_resume(struct sessions *o, uint64_t session, const uint64_t *inos, size_t n)
 {
     pthread_mutex_lock(&o->lock);
     struct session *s = find_alive(o, session);
@@ -322,7 +322,7 @@ int opens_resume(struct opens *o, uint64_t session, const uint64_t *inos, size_t
     return s != NULL ? 0 : -ERR_SESSION;
 }
 
-int opens_add(struct opens *o, uint64_t session, uint64_t ino)
+int sessions_file_add(struct sessions *o, uint64_t session, uint64_t ino)
 {
     int rv = 0;
 
@@ -339,7 +339,7 @@ int opens_add(struct opens *o, uint64_t session, uint64_t ino)
     return rv;
 }
 
-void opens_del(struct opens *o, uint64_t session, uint64_t ino)
+void sessions_file_del(struct sessions *o, uint64_t session, uint64_t ino)
 {
     pthread_mutex_lock(&o->lock);
     struct session *s = find_alive(o, session);
@@ -349,7 +349,7 @@ void opens_del(struct opens *o, uint64_t session, uint64_t ino)
     pthread_mutex_unlock(&o->lock);
 }
 
-bool opens_is_open(struct opens *o, uint64_t ino)
+bool sessions_is_open(struct sessions *o, uint64_t ino)
 {
     pthread_mutex_lock(&o->lock);
     bool open = *ref_slot(o, NULL, ino) != NULL;
@@ -357,7 +357,7 @@ bool opens_is_open(struct opens *o, uint64_t ino)
     return open;
 }
 
-bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino)
+bool sessions_elsewhere(struct sessions *o, uint64_t session, uint64_t ino)
 {
     pthread_mutex_lock(&o->lock);
     const struct ref *r = o->refs[mix64(ino) & (o->buckets - 1)];
@@ -367,9 +367,9 @@ bool opens_elsewhere(struct opens *o, uint64_t session, uint64_t ino)
     return r != NULL;
 }
 
-void opens_orphaned(void *arg, uint64_t ino, uint64_t opener)
+void sessions_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     struct session *s = opener ? *session_slot(o, opener) : NULL;
@@ -379,9 +379,9 @@ void opens_orphaned(void *arg, uint64_t ino, uint64_t opener)
     pthread_mutex_unlock(&o->lock);
 }
 
-void opens_adopted(void *arg, uint64_t ino)
+void sessions_adopted(void *arg, uint64_t ino)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     for (size_t i = o->norphans; i-- > 0;)
@@ -392,9 +392,9 @@ void opens_adopted(void *arg, uint64_t ino)
     pthread_mutex_unlock(&o->lock);
 }
 
-void opens_session_closed(void *arg, uint64_t session)
+void sessions_closed(void *arg, uint64_t session)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     struct session **slot = session_slot(o, session), *s = *slot;
@@ -411,7 +411,7 @@ void opens_session_closed(void *arg, uint64_t session)
     pthread_mutex_unlock(&o->lock);
 }
 
-void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), void *arg)
+void sessions_on_close(struct sessions *o, void (*fn)(void *arg, uint64_t session), void *arg)
 {
     pthread_mutex_lock(&o->lock);
     o->on_close = fn;
@@ -419,7 +419,7 @@ void opens_on_close(struct opens *o, void (*fn)(void *arg, uint64_t session), vo
     pthread_mutex_unlock(&o->lock);
 }
 
-uint32_t opens_silent_ms(struct opens *o, uint64_t session)
+uint32_t sessions_silent_ms(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     const struct session *s = *session_slot(o, session);
@@ -428,7 +428,7 @@ uint32_t opens_silent_ms(struct opens *o, uint64_t session)
     return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
-bool opens_is_missing(struct opens *o, uint64_t session)
+bool sessions_is_missing(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     const struct session *s = *session_slot(o, session);
@@ -437,12 +437,12 @@ bool opens_is_missing(struct opens *o, uint64_t session)
     return missing;
 }
 
-static bool settled(const struct opens *o, int64_t now)
+static bool settled(const struct sessions *o, int64_t now)
 {
     return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
 }
 
-size_t opens_awaited(struct opens *o, unsigned holds)
+size_t sessions_awaited(struct sessions *o, unsigned holds)
 {
     pthread_mutex_lock(&o->lock);
     size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
@@ -452,7 +452,7 @@ size_t opens_awaited(struct opens *o, unsigned holds)
     return n;
 }
 
-void opens_expire(struct opens *o, uint64_t session)
+void sessions_expire(struct sessions *o, uint64_t session)
 {
     pthread_mutex_lock(&o->lock);
     struct session *s = *session_slot(o, session);
@@ -462,9 +462,9 @@ void opens_expire(struct opens *o, uint64_t session)
     pthread_mutex_unlock(&o->lock);
 }
 
-void opens_watch(struct opens *o, const struct opens_watcher *w)
+void sessions_watch(struct sessions *o, const struct sessions_watcher *w)
 {
-    assert(!o->running && o->nwatchers < OPENS_WATCHERS);
+    assert(!o->running && o->nwatchers < SESSIONS_WATCHERS);
     o->watchers[o->nwatchers++] = *w;
 }
 
@@ -472,7 +472,7 @@ void opens_watch(struct opens *o, const struct opens_watcher *w)
 
 static void closed_applied(void *arg, int code, const struct fsm_result *res)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     if (code != 0 || res->code != 0) /* not closed: look again */
@@ -487,7 +487,7 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
 
 /* some_left: of large files a part may still be there, to be reaped by further commands. The fsm's
  * write lock is held. */
-static void reaped_one(struct opens *o, uint64_t ino, bool some_left)
+static void reaped_one(struct sessions *o, uint64_t ino, bool some_left)
 {
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
@@ -499,7 +499,7 @@ static void reaped_one(struct opens *o, uint64_t ino, bool some_left)
 
 static void reap_applied(void *arg, int code, const struct fsm_result *res)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     if (code != 0 || res->code != 0)
@@ -515,7 +515,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
 }
 
 /* Fills `expired` with silent sessions. Lock held. */
-static bool collect_expired(struct opens *o, int64_t now)
+static bool collect_expired(struct sessions *o, int64_t now)
 {
     if (o->nexpired > 0)
         return false;
@@ -529,7 +529,7 @@ static bool collect_expired(struct opens *o, int64_t now)
 }
 
 /* Those whose client has not come back. */
-static void end_over(struct opens *o, int64_t now)
+static void end_over(struct sessions *o, int64_t now)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -555,7 +555,7 @@ static void end_over(struct opens *o, int64_t now)
 
 /* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
  * goes on from there the next time: requests wait for the lock. Lock held. */
-static bool collect_orphans(struct opens *o, int64_t now)
+static bool collect_orphans(struct sessions *o, int64_t now)
 {
     if (o->nbatch > 0 || !settled(o, now))
         return false;
@@ -575,7 +575,7 @@ static bool collect_orphans(struct opens *o, int64_t now)
 }
 
 /* A stopped and continued process must not blame its sessions. Lock held. */
-static void forgive_pause(struct opens *o, int64_t now)
+static void forgive_pause(struct sessions *o, int64_t now)
 {
     int64_t gap = now - o->looked - (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
 
@@ -588,7 +588,7 @@ static void forgive_pause(struct opens *o, int64_t now)
             s->last += gap;
 }
 
-static void propose_close(struct opens *o)
+static void propose_close(struct sessions *o)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -605,7 +605,7 @@ static void propose_close(struct opens *o)
     mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
 }
 
-static void propose_reap(struct opens *o)
+static void propose_reap(struct sessions *o)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -620,7 +620,7 @@ static void propose_reap(struct opens *o)
 }
 
 /* Lock held, dropped while they are told. */
-static void tell_watchers(struct opens *o)
+static void tell_watchers(struct sessions *o)
 {
     uint64_t *ended = o->ended, *reaped = o->reaped;
     size_t n = o->nended, nreaped = o->nreaped;
@@ -633,7 +633,7 @@ static void tell_watchers(struct opens *o)
     o->ntold = n;
     pthread_mutex_unlock(&o->lock);
     for (unsigned k = 0; k < o->nwatchers; k++) {
-        const struct opens_watcher *w = &o->watchers[k];
+        const struct sessions_watcher *w = &o->watchers[k];
         for (size_t i = 0; w->closed != NULL && i < n; i++)
             w->closed(w->arg, ended[i]);
         for (size_t i = 0; w->reaped != NULL && i < nreaped; i++)
@@ -649,7 +649,7 @@ static void tell_watchers(struct opens *o)
 }
 
 /* What commands left to do later, a while of it. No lock held. */
-static void work(struct opens *o)
+static void work(struct sessions *o)
 {
     fsm_rdlock(o->cfg.fsm);
     bool more = fsm_has_work(o->cfg.fsm);
@@ -663,7 +663,7 @@ static void work(struct opens *o)
 
 static void *thread_main(void *arg)
 {
-    struct opens *o = arg;
+    struct sessions *o = arg;
 
     pthread_mutex_lock(&o->lock);
     o->looked = clock_mono();
@@ -694,9 +694,9 @@ static void *thread_main(void *arg)
 
 /* ---- life ---- */
 
-int opens_new(const struct opens_config *cfg, struct opens **out)
+int sessions_new(const struct sessions_config *cfg, struct sessions **out)
 {
-    struct opens *o = calloc(1, sizeof(*o));
+    struct sessions *o = calloc(1, sizeof(*o));
     pthread_condattr_t attr;
     const char *name;
 
@@ -706,7 +706,7 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
     if (o->cfg.lease_ms == 0)
         o->cfg.lease_ms = 60000;
     if (o->cfg.keep_ms == 0)
-        o->cfg.keep_ms = OPENS_KEEP_MS;
+        o->cfg.keep_ms = SESSIONS_KEEP_MS;
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
     pthread_mutex_init(&o->lock, NULL);
@@ -726,7 +726,7 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
     return 0;
 }
 
-int opens_start(struct opens *o)
+int sessions_start(struct sessions *o)
 {
     int rv = thread_start(&o->thread, "opens", thread_main, o);
 
@@ -734,7 +734,7 @@ int opens_start(struct opens *o)
     return -rv;
 }
 
-void opens_stop(struct opens *o)
+void sessions_stop(struct sessions *o)
 {
     pthread_mutex_lock(&o->lock);
     o->stop = true;
@@ -745,7 +745,7 @@ void opens_stop(struct opens *o)
     o->running = false;
 }
 
-void opens_free(struct opens *o)
+void sessions_free(struct sessions *o)
 {
     if (o == NULL)
         return;

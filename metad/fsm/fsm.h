@@ -10,8 +10,8 @@
  * fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
  * fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
-#ifndef REPLFS_METAD_FSM_H
-#define REPLFS_METAD_FSM_H
+#ifndef REPLFS_METAD_FSM_FSM_H
+#define REPLFS_METAD_FSM_FSM_H
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>

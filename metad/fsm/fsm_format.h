@@ -35,8 +35,8 @@
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
  * computed and checked when loading. */
-#ifndef REPLFS_METAD_FSM_FORMAT_H
-#define REPLFS_METAD_FSM_FORMAT_H
+#ifndef REPLFS_METAD_FSM_FSM_FORMAT_H
+#define REPLFS_METAD_FSM_FSM_FORMAT_H
 
 #define CKPT_MAGIC "RPLFSCKP"
 #define CKPT_VERSION 3u

@@ -1,8 +1,8 @@
 /* What the fsm_*.c files share; nobody else includes this. Everything here runs under the fsm lock.
  * Internal operations return 0 or a negative code; fsm_apply turns it into the positive one of the
  * result. */
-#ifndef REPLFS_METAD_FSM_INTERNAL_H
-#define REPLFS_METAD_FSM_INTERNAL_H
+#ifndef REPLFS_METAD_FSM_FSM_INTERNAL_H
+#define REPLFS_METAD_FSM_FSM_INTERNAL_H
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>

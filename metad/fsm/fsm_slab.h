@@ -2,8 +2,8 @@
  * what links cost. Handle 0 is "none". Objects never move. Not thread-safe: the fsm lock covers
  * them. Running out of memory aborts: a replica that cannot apply a committed command must not go
  * on. */
-#ifndef REPLFS_METAD_FSM_SLAB_H
-#define REPLFS_METAD_FSM_SLAB_H
+#ifndef REPLFS_METAD_FSM_FSM_SLAB_H
+#define REPLFS_METAD_FSM_FSM_SLAB_H
 #include <stddef.h>
 #include <stdint.h>
 

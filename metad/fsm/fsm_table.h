@@ -1,8 +1,8 @@
 /* Indexes over handles: a hash table that grows a bucket at a time (no pause, however big) and an
  * ordered set with O(log n) seek. Neither stores keys: they ask the object. Not thread-safe: the
  * fsm lock covers them. */
-#ifndef REPLFS_METAD_FSM_TABLE_H
-#define REPLFS_METAD_FSM_TABLE_H
+#ifndef REPLFS_METAD_FSM_FSM_TABLE_H
+#define REPLFS_METAD_FSM_FSM_TABLE_H
 #include <stddef.h>
 #include <stdint.h>
 

@@ -5,8 +5,8 @@
  *   24 count times {u32 length, packed Command}, then zeros up to a multiple of 8
  * length counts the bytes from 24 to the padding; crc32c covers bytes 0..19 and those. index is the
  * log position the leader wrote the entry for, so that a log with a gap in it is noticed. */
-#ifndef REPLFS_METAD_ENTRY_H
-#define REPLFS_METAD_ENTRY_H
+#ifndef REPLFS_METAD_LOG_ENTRY_H
+#define REPLFS_METAD_LOG_ENTRY_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

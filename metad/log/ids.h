@@ -1,7 +1,7 @@
 /* Inode and chunk ids that are never given twice: handed out from ranges that the log has reserved.
  */
-#ifndef REPLFS_METAD_IDS_H
-#define REPLFS_METAD_IDS_H
+#ifndef REPLFS_METAD_LOG_IDS_H
+#define REPLFS_METAD_LOG_IDS_H
 #include <stdbool.h>
 #include <stdint.h>
 #include "metad/fsm/fsm.h"

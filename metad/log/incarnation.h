@@ -1,6 +1,6 @@
 /* The name of a start of metad: see fsm_past.c. */
-#ifndef REPLFS_METAD_INCARNATION_H
-#define REPLFS_METAD_INCARNATION_H
+#ifndef REPLFS_METAD_LOG_INCARNATION_H
+#define REPLFS_METAD_LOG_INCARNATION_H
 #include "mlog.h"
 
 /* Logs a fresh random incarnation, once this metad leads and before it serves anybody (waits; not on

@@ -1,8 +1,8 @@
 /* The replicated log: libraft behind a narrow door, so that the engine could change. One log thread
  * owns libraft and its libuv loop, applies committed commands to the fsm under its write lock,
  * completes proposals and takes checkpoints (fork). */
-#ifndef REPLFS_METAD_MLOG_H
-#define REPLFS_METAD_MLOG_H
+#ifndef REPLFS_METAD_LOG_MLOG_H
+#define REPLFS_METAD_LOG_MLOG_H
 #include <stdbool.h>
 #include <stdint.h>
 #include "metad/fsm/fsm.h"

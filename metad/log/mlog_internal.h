@@ -1,6 +1,6 @@
 /* What the mlog_*.c files share; nobody else includes this. */
-#ifndef REPLFS_METAD_MLOG_INT_H
-#define REPLFS_METAD_MLOG_INT_H
+#ifndef REPLFS_METAD_LOG_MLOG_INTERNAL_H
+#define REPLFS_METAD_LOG_MLOG_INTERNAL_H
 #include <limits.h>
 #include <pthread.h>
 #include <raft.h>

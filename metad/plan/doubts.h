@@ -1,7 +1,7 @@
 /* How often clients may have copies of chunks checked. Pure: time comes as an argument. Not
  * thread-safe. All zero is the beginning. */
-#ifndef REPLFS_METAD_DOUBTS_H
-#define REPLFS_METAD_DOUBTS_H
+#ifndef REPLFS_METAD_PLAN_DOUBTS_H
+#define REPLFS_METAD_PLAN_DOUBTS_H
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -19,19 +19,19 @@
 #define LOAD_HALF 8.0                /* so does one with so many requests in flight */
 
 struct picking {
-    const struct place_table *t;
-    const struct place_req *r;
+    const struct placement_table *t;
+    const struct placement_req *r;
     uint32_t *out;
     unsigned n;      /* picked so far */
     uint64_t random; /* state */
 };
 
-const struct place_node *place_node(const struct place_table *t, uint32_t chunkd)
+const struct placement_node *placement_node(const struct placement_table *t, uint32_t chunkd)
 {
     return chunkd && chunkd < t->n && t->node[chunkd].host ? &t->node[chunkd] : NULL;
 }
 
-unsigned place_hosts_up(const struct place_table *t)
+unsigned placement_hosts_up(const struct placement_table *t)
 {
     uint32_t max = 0;
     for (uint32_t i = 1; i < t->n; i++)
@@ -42,7 +42,7 @@ unsigned place_hosts_up(const struct place_table *t)
         abort();
     unsigned n = 0;
     for (uint32_t i = 1; i < t->n; i++) {
-        const struct place_node *p = &t->node[i];
+        const struct placement_node *p = &t->node[i];
         if (p->host && p->state == REPLFS__NODE_STATE__NODE_UP && !seen[p->host]) {
             seen[p->host] = 1;
             n++;
@@ -80,9 +80,9 @@ static bool host_used(const struct picking *k, uint32_t host)
 /* 0 best .. 3; -1: not eligible. */
 static int classify(const struct picking *k, uint32_t id)
 {
-    const struct place_node *p = place_node(k->t, id);
-    const struct place_req *r = k->r;
-    if (!p || p->state != REPLFS__NODE_STATE__NODE_UP || p->room < PLACE_TIGHT + r->need)
+    const struct placement_node *p = placement_node(k->t, id);
+    const struct placement_req *r = k->r;
+    if (!p || p->state != REPLFS__NODE_STATE__NODE_UP || p->room < PLACEMENT_TIGHT + r->need)
         return -1;
     if (r->idle_only && p->jobs >= p->max_jobs)
         return -1;
@@ -94,7 +94,7 @@ static int classify(const struct picking *k, uint32_t id)
     return (shared ? 2 : 0) + (tight ? 1 : 0);
 }
 
-static double weight(const struct place_node *p)
+static double weight(const struct placement_node *p)
 {
     double w = (double)(p->avail >> 20) + 1;
     w /= 1 + p->load / LOAD_HALF;
@@ -124,7 +124,7 @@ static uint32_t pick_one(struct picking *k)
 }
 
 /* Stable: equals keep their random order. */
-static void least_loaded_first(const struct place_table *t, uint32_t *out, unsigned n)
+static void least_loaded_first(const struct placement_table *t, uint32_t *out, unsigned n)
 {
     for (unsigned i = 1; i < n; i++) {
         uint32_t id = out[i];
@@ -135,9 +135,10 @@ static void least_loaded_first(const struct place_table *t, uint32_t *out, unsig
     }
 }
 
-unsigned place_pick(const struct place_table *t, const struct place_req *r, uint32_t *out)
+unsigned placement_pick(const struct placement_table *t, const struct placement_req *r,
+                        uint32_t *out)
 {
-    assert(r->want <= PLACE_PICK_MAX);
+    assert(r->want <= PLACEMENT_PICK_MAX);
     struct picking k = {.t = t, .r = r, .out = out, .random = mix64(r->seed ^ 0x706c616365ull)};
     while (k.n < r->want) {
         uint32_t id = pick_one(&k);

@@ -1,16 +1,16 @@
 /* Where new copies go: a pure planner. Given the chunkds and what is wanted, it picks; no clock, no
  * I/O, no randomness but the caller's seed. Any thread. */
-#ifndef REPLFS_METAD_PLACE_H
-#define REPLFS_METAD_PLACE_H
+#ifndef REPLFS_METAD_PLAN_PLACEMENT_H
+#define REPLFS_METAD_PLAN_PLACEMENT_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "node.pb-c.h"
 
-#define PLACE_PICK_MAX 16
-#define PLACE_TIGHT (16ull << 20) /* a chunkd with less room than this gets nothing */
+#define PLACEMENT_PICK_MAX 16
+#define PLACEMENT_TIGHT (16ull << 20) /* a chunkd with less room than this gets nothing */
 
-struct place_node {
+struct placement_node {
     uint32_t host;         /* same number: same computer; 0: there is no such chunkd */
     uint8_t state;         /* Replfs__NodeState; only NODE_UP is ever picked */
     uint64_t failed_disks; /* bit set by disk index: copies there don't count */
@@ -25,14 +25,14 @@ struct place_node {
     uint32_t max_jobs; /* bound of the same */
 };
 /* Indexed by chunkd id; 0 is never one. */
-struct place_table {
-    const struct place_node *node;
+struct placement_table {
+    const struct placement_node *node;
     uint32_t n; /* entries, so ids run to n - 1 */
 };
-struct place_req {
-    unsigned want;           /* 1 .. PLACE_PICK_MAX */
+struct placement_req {
+    unsigned want;           /* 1 .. PLACEMENT_PICK_MAX */
     uint64_t headroom;       /* chunkds with less room are taken only when others don't suffice */
-    uint64_t need;           /* bytes that must fit in any case (PLACE_TIGHT is added) */
+    uint64_t need;           /* bytes that must fit in any case (PLACEMENT_TIGHT is added) */
     const uint32_t *exclude; /* chunkds */
     size_t nexclude;
     const uint32_t *hosts; /* computers that have a copy already */
@@ -45,9 +45,10 @@ struct place_req {
  * how many. A pick on a shared computer or beyond headroom happens only when there is no better.
  * Among equals the chance follows free space and falls with load and rate. The least loaded comes
  * first in out. */
-unsigned place_pick(const struct place_table *t, const struct place_req *r, uint32_t *out);
+unsigned placement_pick(const struct placement_table *t, const struct placement_req *r,
+                        uint32_t *out);
 /* The chunkd's entry, NULL when unknown. */
-const struct place_node *place_node(const struct place_table *t, uint32_t chunkd);
+const struct placement_node *placement_node(const struct placement_table *t, uint32_t chunkd);
 /* Computers with at least one chunkd that is up. */
-unsigned place_hosts_up(const struct place_table *t);
+unsigned placement_hosts_up(const struct placement_table *t);
 #endif

@@ -36,7 +36,7 @@ enum reach { UP, SUSPECT, RESCUE, GONE };
 
 static enum reach reach(const struct repair_ctx *x, const struct repair_copy *p)
 {
-    const struct place_node *n = place_node(&x->t, p->chunkd);
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
     if (!n || (n->failed_disks >> (p->disk & 63) & 1))
         return GONE;
     switch (n->state) {
@@ -84,13 +84,13 @@ static uint32_t longest_good(const struct repair_ctx *x, const struct repair_chu
 
 static bool dead(const struct repair_ctx *x, const struct repair_copy *p)
 {
-    const struct place_node *n = place_node(&x->t, p->chunkd);
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
     return !n || n->state == REPLFS__NODE_STATE__NODE_DEAD;
 }
 
 static uint32_t host_of(const struct repair_ctx *x, const struct repair_copy *p)
 {
-    const struct place_node *n = place_node(&x->t, p->chunkd);
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
     return n ? n->host : 0;
 }
 
@@ -191,11 +191,11 @@ static bool find_sources(const struct repair_ctx *x, const struct repair_chunk *
     for (unsigned i = 0; i < c->n; i++) {
         if (!good_up(x, &c->copy[i]) && !to_rescue(x, &c->copy[i]))
             continue;
-        const struct place_node *n = place_node(&x->t, c->copy[i].chunkd);
+        const struct placement_node *n = placement_node(&x->t, c->copy[i].chunkd);
         if (n->jobs >= n->max_jobs)
             continue;
         unsigned at = d->nsrc < REPAIR_SOURCES_MAX ? d->nsrc++ : REPAIR_SOURCES_MAX - 1;
-        while (at > 0 && place_node(&x->t, d->src[at - 1])->jobs > n->jobs) {
+        while (at > 0 && placement_node(&x->t, d->src[at - 1])->jobs > n->jobs) {
             d->src[at] = d->src[at - 1];
             at--;
         }
@@ -210,17 +210,17 @@ static uint32_t pick_target(const struct repair_ctx *x, const struct repair_chun
     uint32_t hosts[REPAIR_COPIES_MAX], ids[REPAIR_COPIES_MAX], target;
     for (unsigned i = 0; i < c->n; i++)
         ids[i] = c->copy[i].chunkd;
-    struct place_req r = {.want = 1,
-                          .headroom = HEADROOM * c->goal,
-                          .need = c->len,
-                          .exclude = ids,
-                          .nexclude = c->n,
-                          .hosts = hosts,
-                          .nhosts = good_hosts(x, c, hosts),
-                          .new_host_only = new_host,
-                          .idle_only = idle,
-                          .seed = x->seed};
-    return place_pick(&x->t, &r, &target) ? target : 0;
+    struct placement_req r = {.want = 1,
+                              .headroom = HEADROOM * c->goal,
+                              .need = c->len,
+                              .exclude = ids,
+                              .nexclude = c->n,
+                              .hosts = hosts,
+                              .nhosts = good_hosts(x, c, hosts),
+                              .new_host_only = new_host,
+                              .idle_only = idle,
+                              .seed = x->seed};
+    return placement_pick(&x->t, &r, &target) ? target : 0;
 }
 
 /* A new copy on a chunkd without one. Returns false when there is no chunkd for it; BUSY is an
@@ -247,9 +247,9 @@ static bool copy_in_place(const struct repair_ctx *x, const struct repair_chunk 
 {
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        const struct place_node *n = place_node(&x->t, p->chunkd);
+        const struct placement_node *n = placement_node(&x->t, p->chunkd);
         if (p->state != REPAIR_BAD || p->precious || reach(x, p) != UP ||
-            n->room < PLACE_TIGHT + c->len)
+            n->room < PLACEMENT_TIGHT + c->len)
             continue;
         if (n->jobs >= n->max_jobs) {
             decide(d, REPAIR_BUSY, "the chunkd with the bad copy has its fill of running jobs");
@@ -269,7 +269,7 @@ static bool copy_aside(const struct repair_ctx *x, const struct repair_chunk *c,
 {
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        if (!to_rescue(x, p) || place_node(&x->t, p->chunkd)->room < PLACE_TIGHT + c->len)
+        if (!to_rescue(x, p) || placement_node(&x->t, p->chunkd)->room < PLACEMENT_TIGHT + c->len)
             continue;
         decide(d, REPAIR_COPY, "copying from a disk that can only be read");
         d->target = p->chunkd;
@@ -352,7 +352,7 @@ static unsigned on_host(const struct repair_ctx *x, const struct repair_chunk *c
     return n;
 }
 
-static double fullness(const struct place_node *n)
+static double fullness(const struct placement_node *n)
 {
     return n->capacity ? 1 - (double)n->avail / (double)n->capacity : 1;
 }
@@ -361,7 +361,7 @@ static double fullness(const struct place_node *n)
 static double drop_score(const struct repair_ctx *x, const struct repair_chunk *c,
                          const struct repair_copy *p)
 {
-    const struct place_node *n = place_node(&x->t, p->chunkd);
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
     if (waste(p))
         return 100;
     return fullness(n) + (on_host(x, c, n->host) > 1 ? 10 : 0);

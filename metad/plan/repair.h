@@ -1,8 +1,8 @@
 /* What to do next for a chunk so that it gets exactly as many copies as its goal, on distinct
  * computers: a pure planner. State in, one decision out; the caller carries it out and asks again.
  * Any thread. */
-#ifndef REPLFS_METAD_REPAIR_H
-#define REPLFS_METAD_REPAIR_H
+#ifndef REPLFS_METAD_PLAN_REPAIR_H
+#define REPLFS_METAD_PLAN_REPAIR_H
 #include "placement.h"
 
 #define REPAIR_COPIES_MAX                                                                          \
@@ -36,8 +36,8 @@ struct repair_chunk {
     struct repair_copy copy[REPAIR_COPIES_MAX];
 };
 struct repair_ctx {
-    struct place_table t;
-    unsigned hosts_up; /* place_hosts_up(), made once for many decisions */
+    struct placement_table t;
+    unsigned hosts_up; /* placement_hosts_up(), made once for many decisions */
     bool incomplete;   /* a member that is not dead has not told what it has */
     bool unreported;   /* some member, dead or not, has never told what it has */
     uint64_t seed;

@@ -15,12 +15,12 @@
 enum where { FREE, LISTED, HEAPED };
 
 struct node {
-    struct repairq_item it;
+    struct repair_queue_item it;
     enum where where;
     uint32_t prev, next; /* LISTED; next also links the free list */
     uint32_t pos;        /* HEAPED */
 };
-struct repairq {
+struct repair_queue {
     struct node *slab;
     uint32_t cap, free;
     struct u64map index;
@@ -30,9 +30,9 @@ struct repairq {
     uint64_t stat_n[REPAIR_KINDS], stat_bytes[REPAIR_KINDS];
 };
 
-struct repairq *repairq_new(void)
+struct repair_queue *repair_queue_new(void)
 {
-    struct repairq *q = calloc(1, sizeof *q);
+    struct repair_queue *q = calloc(1, sizeof *q);
     if (!q)
         abort();
     q->free = NONE;
@@ -41,7 +41,7 @@ struct repairq *repairq_new(void)
     return q;
 }
 
-void repairq_free(struct repairq *q)
+void repair_queue_free(struct repair_queue *q)
 {
     if (!q)
         return;
@@ -53,18 +53,18 @@ void repairq_free(struct repairq *q)
 
 /* ---- heap ---- */
 
-static void heap_set(struct repairq *q, uint32_t pos, uint32_t i)
+static void heap_set(struct repair_queue *q, uint32_t pos, uint32_t i)
 {
     q->heap[pos] = i;
     q->slab[i].pos = pos;
 }
 
-static int64_t heap_due(const struct repairq *q, uint32_t pos)
+static int64_t heap_due(const struct repair_queue *q, uint32_t pos)
 {
     return q->slab[q->heap[pos]].it.due;
 }
 
-static void heap_up(struct repairq *q, uint32_t pos)
+static void heap_up(struct repair_queue *q, uint32_t pos)
 {
     uint32_t i = q->heap[pos];
     while (pos > 0 && heap_due(q, (pos - 1) / 2) > q->slab[i].it.due) {
@@ -74,7 +74,7 @@ static void heap_up(struct repairq *q, uint32_t pos)
     heap_set(q, pos, i);
 }
 
-static void heap_down(struct repairq *q, uint32_t pos)
+static void heap_down(struct repair_queue *q, uint32_t pos)
 {
     uint32_t i = q->heap[pos];
     for (;;) {
@@ -91,7 +91,7 @@ static void heap_down(struct repairq *q, uint32_t pos)
     heap_set(q, pos, i);
 }
 
-static void heap_add(struct repairq *q, uint32_t i)
+static void heap_add(struct repair_queue *q, uint32_t i)
 {
     if (q->nheap == q->heap_cap) {
         q->heap_cap = q->heap_cap ? q->heap_cap * 2 : 64;
@@ -104,7 +104,7 @@ static void heap_add(struct repairq *q, uint32_t i)
     q->slab[i].where = HEAPED;
 }
 
-static void heap_del(struct repairq *q, uint32_t i)
+static void heap_del(struct repair_queue *q, uint32_t i)
 {
     uint32_t pos = q->slab[i].pos, last = q->heap[--q->nheap];
     if (last == i)
@@ -116,7 +116,7 @@ static void heap_del(struct repairq *q, uint32_t i)
 
 /* ---- lists ---- */
 
-static void list_add(struct repairq *q, uint32_t i, bool front)
+static void list_add(struct repair_queue *q, uint32_t i, bool front)
 {
     struct node *n = &q->slab[i];
     unsigned p = n->it.prio;
@@ -127,7 +127,7 @@ static void list_add(struct repairq *q, uint32_t i, bool front)
     *(n->next == NONE ? &q->tail[p] : &q->slab[n->next].prev) = i;
 }
 
-static void list_del(struct repairq *q, uint32_t i)
+static void list_del(struct repair_queue *q, uint32_t i)
 {
     struct node *n = &q->slab[i];
     unsigned p = n->it.prio;
@@ -137,7 +137,7 @@ static void list_del(struct repairq *q, uint32_t i)
 
 /* ---- items ---- */
 
-static uint32_t slab_take(struct repairq *q)
+static uint32_t slab_take(struct repair_queue *q)
 {
     if (q->free == NONE) {
         uint32_t old = q->cap;
@@ -156,13 +156,13 @@ static uint32_t slab_take(struct repairq *q)
     return i;
 }
 
-static void account(struct repairq *q, const struct repairq_item *it, int by)
+static void account(struct repair_queue *q, const struct repair_queue_item *it, int by)
 {
     q->stat_n[it->kind] += (uint64_t)(int64_t)by;
     q->stat_bytes[it->kind] += (uint64_t)by * it->bytes;
 }
 
-static void detach(struct repairq *q, uint32_t i)
+static void detach(struct repair_queue *q, uint32_t i)
 {
     struct node *n = &q->slab[i];
     assert(n->where != FREE);
@@ -174,7 +174,7 @@ static void detach(struct repairq *q, uint32_t i)
     account(q, &n->it, -1);
 }
 
-static void attach(struct repairq *q, uint32_t i, bool front)
+static void attach(struct repair_queue *q, uint32_t i, bool front)
 {
     struct node *n = &q->slab[i];
     assert(n->it.prio < REPAIR_PRIO_MAX && n->it.kind < REPAIR_KINDS);
@@ -182,10 +182,10 @@ static void attach(struct repairq *q, uint32_t i, bool front)
     if (front)
         list_add(q, i, true);
     else
-        heap_add(q, i); /* repairq_pop lists it once due */
+        heap_add(q, i); /* repair_queue_pop lists it once due */
 }
 
-static void discard(struct repairq *q, uint32_t i)
+static void discard(struct repair_queue *q, uint32_t i)
 {
     u64map_del(&q->index, q->slab[i].it.chunk);
     q->slab[i].where = FREE;
@@ -195,9 +195,10 @@ static void discard(struct repairq *q, uint32_t i)
 
 /* What stays of the one in the queue when a newer finding comes. One that asks for no delay (due
  * when it was found) changes nothing about when and in which order. */
-static struct repairq_item merge(const struct repairq_item *old, const struct repairq_item *it)
+static struct repair_queue_item merge(const struct repair_queue_item *old,
+                                      const struct repair_queue_item *it)
 {
-    struct repairq_item m = *it;
+    struct repair_queue_item m = *it;
     m.since = old->since;
     m.due = it->due <= it->since || old->due > it->due ? old->due : it->due;
     m.fails = old->fails > it->fails ? old->fails : it->fails;
@@ -208,7 +209,7 @@ static struct repairq_item merge(const struct repairq_item *old, const struct re
     return m;
 }
 
-static void add(struct repairq *q, const struct repairq_item *it, bool front)
+static void add(struct repair_queue *q, const struct repair_queue_item *it, bool front)
 {
     uint32_t i = slab_take(q);
     u64map_put(&q->index, it->chunk, i);
@@ -216,10 +217,10 @@ static void add(struct repairq *q, const struct repairq_item *it, bool front)
     attach(q, i, front);
 }
 
-static void update(struct repairq *q, uint32_t i, const struct repairq_item *it)
+static void update(struct repair_queue *q, uint32_t i, const struct repair_queue_item *it)
 {
     struct node *n = &q->slab[i];
-    struct repairq_item m = merge(&n->it, it);
+    struct repair_queue_item m = merge(&n->it, it);
     if (n->where == LISTED && m.prio == n->it.prio && m.due == n->it.due) {
         account(q, &n->it, -1); /* keeps its place */
         n->it = m;
@@ -231,7 +232,7 @@ static void update(struct repairq *q, uint32_t i, const struct repairq_item *it)
     attach(q, i, false);
 }
 
-void repairq_push(struct repairq *q, const struct repairq_item *it)
+void repair_queue_push(struct repair_queue *q, const struct repair_queue_item *it)
 {
     uint32_t i;
     if (u64map_get(&q->index, it->chunk, &i))
@@ -240,7 +241,7 @@ void repairq_push(struct repairq *q, const struct repairq_item *it)
         add(q, it, false);
 }
 
-void repairq_unpop(struct repairq *q, const struct repairq_item *it)
+void repair_queue_unpop(struct repair_queue *q, const struct repair_queue_item *it)
 {
     uint32_t i;
     if (u64map_get(&q->index, it->chunk, &i))
@@ -249,7 +250,7 @@ void repairq_unpop(struct repairq *q, const struct repairq_item *it)
         add(q, it, true);
 }
 
-bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out)
+bool repair_queue_pop(struct repair_queue *q, int64_t now, struct repair_queue_item *out)
 {
     while (q->nheap && heap_due(q, 0) <= now) {
         uint32_t i = q->heap[0];
@@ -268,13 +269,13 @@ bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out)
     return false;
 }
 
-bool repairq_remove(struct repairq *q, uint64_t chunk)
+bool repair_queue_remove(struct repair_queue *q, uint64_t chunk)
 {
-    struct repairq_item gone;
-    return repairq_take(q, chunk, &gone);
+    struct repair_queue_item gone;
+    return repair_queue_take(q, chunk, &gone);
 }
 
-bool repairq_take(struct repairq *q, uint64_t chunk, struct repairq_item *out)
+bool repair_queue_take(struct repair_queue *q, uint64_t chunk, struct repair_queue_item *out)
 {
     uint32_t i;
     if (!u64map_get(&q->index, chunk, &i))
@@ -285,23 +286,24 @@ bool repairq_take(struct repairq *q, uint64_t chunk, struct repairq_item *out)
     return true;
 }
 
-bool repairq_has(const struct repairq *q, uint64_t chunk)
+bool repair_queue_has(const struct repair_queue *q, uint64_t chunk)
 {
     return u64map_get(&q->index, chunk, NULL);
 }
 
-size_t repairq_count(const struct repairq *q)
+size_t repair_queue_count(const struct repair_queue *q)
 {
     return q->index.n;
 }
 
-void repairq_stat(const struct repairq *q, enum repair_kind kind, uint64_t *n, uint64_t *bytes)
+void repair_queue_stat(const struct repair_queue *q, enum repair_kind kind, uint64_t *n,
+                       uint64_t *bytes)
 {
     *n = q->stat_n[kind];
     *bytes = q->stat_bytes[kind];
 }
 
-int64_t repairq_backoff(unsigned fails)
+int64_t repair_queue_backoff(unsigned fails)
 {
     return 1000000000ll << (fails < 5 ? fails : 5);
 }

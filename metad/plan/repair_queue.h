@@ -1,11 +1,11 @@
 /* Chunks that wait for repair, most urgent first, then oldest. Pure: time comes as an argument
  * (ns). Not thread-safe. */
-#ifndef REPLFS_METAD_REPAIRQ_H
-#define REPLFS_METAD_REPAIRQ_H
+#ifndef REPLFS_METAD_PLAN_REPAIR_QUEUE_H
+#define REPLFS_METAD_PLAN_REPAIR_QUEUE_H
 #include "repair.h"
 #include "base/u64map.h"
 
-struct repairq_item {
+struct repair_queue_item {
     uint64_t chunk;
     int64_t since; /* when the need was first seen */
     int64_t due;   /* not before */
@@ -18,23 +18,24 @@ struct repairq_item {
     uint32_t proven[2];
     int64_t proven_at;
 };
-struct repairq;
-struct repairq *repairq_new(void);
-void repairq_free(struct repairq *q);
+struct repair_queue;
+struct repair_queue *repair_queue_new(void);
+void repair_queue_free(struct repair_queue *q);
 /* Adds, or updates the one that is there: prio, kind, bytes are replaced, since stays, and the
  * later due wins; a due not after since asks for no delay and changes neither time nor order. since
  * is when a new one begins to age. */
-void repairq_push(struct repairq *q, const struct repairq_item *it);
+void repair_queue_push(struct repair_queue *q, const struct repair_queue_item *it);
 /* Puts back one just popped, before its equals. */
-void repairq_unpop(struct repairq *q, const struct repairq_item *it);
+void repair_queue_unpop(struct repair_queue *q, const struct repair_queue_item *it);
 /* Takes out the most urgent one that is due. */
-bool repairq_pop(struct repairq *q, int64_t now, struct repairq_item *out);
-bool repairq_remove(struct repairq *q, uint64_t chunk);
+bool repair_queue_pop(struct repair_queue *q, int64_t now, struct repair_queue_item *out);
+bool repair_queue_remove(struct repair_queue *q, uint64_t chunk);
 /* Removes, and says what was there. */
-bool repairq_take(struct repairq *q, uint64_t chunk, struct repairq_item *out);
-bool repairq_has(const struct repairq *q, uint64_t chunk);
-size_t repairq_count(const struct repairq *q);
-void repairq_stat(const struct repairq *q, enum repair_kind kind, uint64_t *n, uint64_t *bytes);
+bool repair_queue_take(struct repair_queue *q, uint64_t chunk, struct repair_queue_item *out);
+bool repair_queue_has(const struct repair_queue *q, uint64_t chunk);
+size_t repair_queue_count(const struct repair_queue *q);
+void repair_queue_stat(const struct repair_queue *q, enum repair_kind kind, uint64_t *n,
+                       uint64_t *bytes);
 /* How long to wait after the given number of failures: 1 s doubling to 32 s. */
-int64_t repairq_backoff(unsigned fails);
+int64_t repair_queue_backoff(unsigned fails);
 #endif

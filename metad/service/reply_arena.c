@@ -8,19 +8,19 @@
 
 #define BLOCK 16384u
 
-struct pile_block {
-    struct pile_block *next;
+struct reply_arena_block {
+    struct reply_arena_block *next;
     size_t used, size;
     _Alignas(16) uint8_t data[];
 };
 
-void *pile_alloc(struct pile *p, size_t size)
+void *reply_arena_alloc(struct reply_arena *p, size_t size)
 {
     size_t want = (size + 15u) & ~(size_t)15u;
 
     if (p->head == NULL || p->head->size - p->head->used < want) {
         size_t room = want > BLOCK ? want : BLOCK;
-        struct pile_block *b = malloc(sizeof(*b) + room);
+        struct reply_arena_block *b = malloc(sizeof(*b) + room);
         if (b == NULL)
             abort();
         b->next = p->head;
@@ -33,26 +33,26 @@ void *pile_alloc(struct pile *p, size_t size)
     return memset(out, 0, size);
 }
 
-void *pile_copy(struct pile *p, const void *data, size_t size)
+void *reply_arena_copy(struct reply_arena *p, const void *data, size_t size)
 {
-    void *out = pile_alloc(p, size);
+    void *out = reply_arena_alloc(p, size);
 
     return size > 0 ? memcpy(out, data, size) : out;
 }
 
-char *pile_string(struct pile *p, const void *text, size_t len)
+char *reply_arena_string(struct reply_arena *p, const void *text, size_t len)
 {
-    char *out = pile_alloc(p, len + 1);
+    char *out = reply_arena_alloc(p, len + 1);
 
     if (len > 0)
         memcpy(out, text, len);
     return out;
 }
 
-void pile_free(struct pile *p)
+void reply_arena_free(struct reply_arena *p)
 {
     while (p->head != NULL) {
-        struct pile_block *b = p->head;
+        struct reply_arena_block *b = p->head;
         p->head = b->next;
         free(b);
     }

@@ -1,6 +1,6 @@
 /* metad's requests: namespace, layouts, grants, sessions; what is about chunkds goes to nodes. */
-#ifndef REPLFS_METAD_SERVICE_H
-#define REPLFS_METAD_SERVICE_H
+#ifndef REPLFS_METAD_SERVICE_SERVICE_H
+#define REPLFS_METAD_SERVICE_SERVICE_H
 #include "metad/fsm/fsm.h"
 #include "metad/log/ids.h"
 #include "metad/log/mlog.h"
@@ -13,7 +13,7 @@ struct service_config {
     struct fsm *fsm;
     struct mlog *mlog;
     struct nodes *nodes;
-    struct opens *opens;
+    struct sessions *sessions;
     struct ids *ids;
     struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     unsigned min_copies;       /* default 2 */

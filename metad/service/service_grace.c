@@ -22,7 +22,7 @@
 
 void service_grace_start(struct service *s)
 {
-    size_t n = opens_awaited(s->cfg.opens, FSM_HOLDS_LEASES);
+    size_t n = sessions_awaited(s->cfg.sessions, FSM_HOLDS_LEASES);
 
     s->grace_until = clock_boot() + s->cfg.term_ms * NSEC_PER_MSEC;
     if (n == 0)
@@ -38,7 +38,7 @@ void service_grace_look(struct service *s)
 {
     if (!atomic_load(&s->grace))
         return;
-    size_t n = opens_awaited(s->cfg.opens, FSM_HOLDS_LEASES);
+    size_t n = sessions_awaited(s->cfg.sessions, FSM_HOLDS_LEASES);
     if ((n > 0 && clock_boot() < s->grace_until) || !leases_claim(s->leases, false))
         return;
     atomic_store(&s->grace, false);

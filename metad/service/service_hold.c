@@ -66,10 +66,10 @@ struct silent {
 static bool is_silent(void *arg, uint64_t session)
 {
     struct service *s = arg;
-    uint32_t ms = opens_silent_ms(s->cfg.opens, session);
+    uint32_t ms = sessions_silent_ms(s->cfg.sessions, session);
 
     return ms != UINT32_MAX &&
-           (ms > s->cfg.term_ms + MARGIN_MS || opens_is_missing(s->cfg.opens, session));
+           (ms > s->cfg.term_ms + MARGIN_MS || sessions_is_missing(s->cfg.sessions, session));
 }
 
 static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])

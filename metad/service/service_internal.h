@@ -1,8 +1,8 @@
 /* What the service_*.c files share; nobody else includes this. Handlers run on rpc loop threads,
  * end in exactly one rpc_reply or rpc_fail, and never block (mutations are answered from the log
  * thread). */
-#ifndef REPLFS_METAD_SERVICE_INT_H
-#define REPLFS_METAD_SERVICE_INT_H
+#ifndef REPLFS_METAD_SERVICE_SERVICE_INTERNAL_H
+#define REPLFS_METAD_SERVICE_SERVICE_INTERNAL_H
 #include <stdatomic.h>
 #include "metad/coherence/leases.h"
 #include "reply_arena.h"
@@ -72,7 +72,7 @@ void service_lock_start(struct service *s); /* within service_new and service_fr
 void service_lock_stop(struct service *s);
 /* A new session begins on this connection. */
 void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn);
-/* A session that comes back (SessionReq) holds what it says, or nothing. Before opens_resume, which may end the
+/* A session that comes back (SessionReq) holds what it says, or nothing. Before sessions_resume, which may end the
  * time in which others must wait; when that fails, forget. */
 void service_lock_resume(struct service *s, struct rpc_req *req, bool holds);
 void service_lock_forget(struct service *s, uint64_t session);

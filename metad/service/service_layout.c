@@ -25,10 +25,10 @@
 
 /* ---- chunk locations ---- */
 
-static void put_cap(struct service *s, struct pile *pile, Replfs__ChunkLoc *loc, uint64_t session,
-                    uint64_t writer, uint32_t rights)
+static void put_cap(struct service *s, struct reply_arena *arena, Replfs__ChunkLoc *loc,
+                    uint64_t session, uint64_t writer, uint32_t rights)
 {
-    loc->cap.data = pile_alloc(pile, CAP_LEN);
+    loc->cap.data = reply_arena_alloc(arena, CAP_LEN);
     loc->cap.len = CAP_LEN;
     nodes_cap(s->cfg.nodes, loc->chunk, session, writer, rights, loc->cap.data);
 }
@@ -46,15 +46,15 @@ static int usefulness(const struct fsm_loc *l)
     }
 }
 
-static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_t chunk,
+static Replfs__ChunkLoc *chunk_loc(struct service *s, struct reply_arena *arena, uint64_t chunk,
                                    uint64_t session)
 {
-    Replfs__ChunkLoc *out = pile_alloc(pile, sizeof(*out));
+    Replfs__ChunkLoc *out = reply_arena_alloc(arena, sizeof(*out));
     struct fsm_chunk *c = fsm_chunk_find(s->cfg.fsm, chunk);
 
     replfs__chunk_loc__init(out);
     out->chunk = chunk;
-    put_cap(s, pile, out, session, c != NULL ? c->session : session, CAP_READ);
+    put_cap(s, arena, out, session, c != NULL ? c->session : session, CAP_READ);
     if (c == NULL || c->nloc == 0) {
         out->len = c != NULL ? c->len : 0;
         out->lost = nodes_all_reported(s->cfg.nodes);
@@ -62,7 +62,7 @@ static Replfs__ChunkLoc *chunk_loc(struct service *s, struct pile *pile, uint64_
     }
     const struct fsm_loc *locs = fsm_chunk_locs(c);
     out->len = c->len;
-    out->chunkds = pile_alloc(pile, c->nloc * sizeof(*out->chunkds));
+    out->chunkds = reply_arena_alloc(arena, c->nloc * sizeof(*out->chunkds));
     for (int rank = 0; rank <= 2; rank++) {
         if (rank == 2 && out->n_chunkds > 0 && !nodes_damaged(s->cfg.nodes, c))
             break;
@@ -110,9 +110,9 @@ static size_t room_for(const struct extmap *map, uint32_t asked)
     return n < max ? n : max;
 }
 
-static void put_extent(struct pile *pile, Replfs__LayoutReply *rep, const struct ext *e)
+static void put_extent(struct reply_arena *arena, Replfs__LayoutReply *rep, const struct ext *e)
 {
-    Replfs__Extent *x = pile_alloc(pile, sizeof(*x));
+    Replfs__Extent *x = reply_arena_alloc(arena, sizeof(*x));
 
     replfs__extent__init(x);
     x->file_off = e->file_off;
@@ -123,10 +123,10 @@ static void put_extent(struct pile *pile, Replfs__LayoutReply *rep, const struct
 }
 
 /* Fills rep for [off, off + len) of ino; len 0: to the end. Read lock held. 0 or -errno. */
-static int build_layout(struct service *s, struct pile *pile, uint64_t session,
+static int build_layout(struct service *s, struct reply_arena *arena, uint64_t session,
                         const Replfs__LayoutReq *r, Replfs__LayoutReply *rep)
 {
-    Replfs__Attr *attr = pile_alloc(pile, sizeof(*attr));
+    Replfs__Attr *attr = reply_arena_alloc(arena, sizeof(*attr));
     const struct extmap *map;
     struct ext e;
 
@@ -143,17 +143,17 @@ static int build_layout(struct service *s, struct pile *pile, uint64_t session,
     size_t max = room_for(map, r->max_extents);
     uint64_t end = r->len == 0 || r->len > UINT64_MAX - r->off ? UINT64_MAX : r->off + r->len;
     struct seen seen = {.mask = table_size(max) - 1};
-    seen.slots = pile_alloc(pile, (seen.mask + 1) * sizeof(*seen.slots));
-    rep->extents = pile_alloc(pile, max * sizeof(*rep->extents));
-    rep->chunks = pile_alloc(pile, max * sizeof(*rep->chunks));
+    seen.slots = reply_arena_alloc(arena, (seen.mask + 1) * sizeof(*seen.slots));
+    rep->extents = reply_arena_alloc(arena, max * sizeof(*rep->extents));
+    rep->chunks = reply_arena_alloc(arena, max * sizeof(*rep->chunks));
     for (uint64_t at = r->off; extmap_find(map, at, &e); at = e.file_off + e.len) {
         if (e.file_off >= end || rep->n_extents == max) {
             rep->covered_to = e.file_off;
             break;
         }
-        put_extent(pile, rep, &e);
+        put_extent(arena, rep, &e);
         if (e.chunk && first_time(&seen, e.chunk))
-            rep->chunks[rep->n_chunks++] = chunk_loc(s, pile, e.chunk, session);
+            rep->chunks[rep->n_chunks++] = chunk_loc(s, arena, e.chunk, session);
     }
     return 0;
 }
@@ -162,13 +162,13 @@ void service_layout(struct service *s, struct rpc_req *req)
 {
     const Replfs__LayoutReq *r = req->env->layout_req;
     Replfs__LayoutReply rep = REPLFS__LAYOUT_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
 
     if (!service_session_ok(s, req, r->session, false))
         return;
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
-    int rv = on == LEASE_ELSEWHERE ? 0 : build_layout(s, &pile, r->session, r, &rep);
+    int rv = on == LEASE_ELSEWHERE ? 0 : build_layout(s, &arena, r->session, r, &rep);
     fsm_unlock(s->cfg.fsm);
     if (on == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_layout);
@@ -187,7 +187,7 @@ void service_layouts(struct service *s, struct rpc_req *req)
 {
     const Replfs__LayoutsReq *r = req->env->layouts_req;
     Replfs__LayoutsReply rep = REPLFS__LAYOUTS_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
 
     if (!service_session_ok(s, req, r->session, false))
         return;
@@ -195,16 +195,17 @@ void service_layouts(struct service *s, struct rpc_req *req)
         rpc_fail(req, EINVAL, "layouts of %zu files: %u at most", r->n_ino, LAYOUTS_MAX);
         return;
     }
-    rep.files = pile_alloc(&pile, LAYOUTS_MAX * sizeof(*rep.files));
+    rep.files = reply_arena_alloc(&arena, LAYOUTS_MAX * sizeof(*rep.files));
     fsm_rdlock(s->cfg.fsm);
     for (size_t i = 0; i < r->n_ino; i++) {
         Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
-        Replfs__LayoutReply *file = rep.files[rep.n_files++] = pile_alloc(&pile, sizeof(*file));
+        Replfs__LayoutReply *file = rep.files[rep.n_files++] =
+            reply_arena_alloc(&arena, sizeof(*file));
         want.ino = r->ino[i];
         want.max_extents = r->max_extents;
         replfs__layout_reply__init(file);
         if (leases_grant(s->leases, r->session, want.ino, LEASE_NONE, NULL) == LEASE_ELSEWHERE ||
-            build_layout(s, &pile, r->session, &want, file) != 0)
+            build_layout(s, &arena, r->session, &want, file) != 0)
             replfs__layout_reply__init(file);
     }
     fsm_unlock(s->cfg.fsm);
@@ -220,17 +221,17 @@ static enum lease_mode open_wish(struct service *s, const Replfs__OpenReq *r)
 {
     if (!r->write || !r->exclusive)
         return LEASE_NONE;
-    if (!service_is_file(s, r->ino) || opens_elsewhere(s->cfg.opens, r->session, r->ino))
+    if (!service_is_file(s, r->ino) || sessions_elsewhere(s->cfg.sessions, r->session, r->ino))
         return LEASE_SHARED;
     return LEASE_EXCLUSIVE;
 }
 
 /* The inode has been marked as open. false: another session has it to itself. */
-static bool open_fill(struct service *s, struct pile *pile, const Replfs__OpenReq *r,
+static bool open_fill(struct service *s, struct reply_arena *arena, const Replfs__OpenReq *r,
                       const struct lease_wait *in, Replfs__OpenReply *rep, int *code)
 {
     Replfs__LayoutReq want = REPLFS__LAYOUT_REQ__INIT;
-    Replfs__LayoutReply *layout = pile_alloc(pile, sizeof(*layout));
+    Replfs__LayoutReply *layout = reply_arena_alloc(arena, sizeof(*layout));
 
     replfs__layout_reply__init(layout);
     want.ino = r->ino;
@@ -238,7 +239,7 @@ static bool open_fill(struct service *s, struct pile *pile, const Replfs__OpenRe
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, open_wish(s, r), in);
     if (on != LEASE_ELSEWHERE)
-        *code = build_layout(s, pile, r->session, &want, layout);
+        *code = build_layout(s, arena, r->session, &want, layout);
     fsm_unlock(s->cfg.fsm);
     if (on == LEASE_ELSEWHERE)
         return false;
@@ -255,18 +256,18 @@ static void open_now(struct service *s, struct rpc_req *req, const struct lease_
 {
     const Replfs__OpenReq *r = req->env->open_req;
     Replfs__OpenReply rep = REPLFS__OPEN_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
 
     /* First the mark, then the look: an inode that is still there now stays. And of two sessions
      * that open it at once, at least one sees the other. */
-    int rv = opens_add(s->cfg.opens, r->session, r->ino);
+    int rv = sessions_file_add(s->cfg.sessions, r->session, r->ino);
     if (rv == 0) {
-        if (!open_fill(s, &pile, r, in, &rep, &rv)) {
+        if (!open_fill(s, &arena, r, in, &rep, &rv)) {
             service_again(s, req, r->session, r->ino, service_open);
             return;
         }
         if (rv != 0)
-            opens_del(s->cfg.opens, r->session, r->ino);
+            sessions_file_del(s->cfg.sessions, r->session, r->ino);
     }
     if (rv != 0) {
         rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
@@ -282,7 +283,7 @@ void service_open(struct service *s, struct rpc_req *req)
 
     if (!service_session_ok(s, req, r->session, false))
         return;
-    if (r->write && r->exclusive && !opens_elsewhere(s->cfg.opens, r->session, r->ino))
+    if (r->write && r->exclusive && !sessions_elsewhere(s->cfg.sessions, r->session, r->ino))
         service_alone(s, req, r->session, r->ino, open_now);
     else
         open_now(s, req, NULL);
@@ -296,7 +297,7 @@ void service_close(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, false))
         return;
     for (size_t i = 0; i < r->n_ino; i++)
-        opens_del(s->cfg.opens, r->session, r->ino[i]);
+        sessions_file_del(s->cfg.sessions, r->session, r->ino[i]);
     RPC_ENVELOPE(env, CLOSE_REPLY, close_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -340,22 +341,23 @@ static void too_few(struct service *s, struct rpc_req *req, unsigned found, unsi
              text);
 }
 
-static Replfs__ChunkLoc *grant_one(struct service *s, struct pile *pile, const Replfs__GrantReq *r,
-                                   unsigned goal, unsigned need, unsigned *found)
+static Replfs__ChunkLoc *grant_one(struct service *s, struct reply_arena *arena,
+                                   const Replfs__GrantReq *r, unsigned goal, unsigned need,
+                                   unsigned *found)
 {
     uint32_t ids[FSM_GOAL_MAX];
 
     *found = nodes_place(s->cfg.nodes, goal, r->exclude, r->n_exclude, ids);
     if (*found < need)
         return NULL;
-    Replfs__ChunkLoc *loc = pile_alloc(pile, sizeof(*loc));
+    Replfs__ChunkLoc *loc = reply_arena_alloc(arena, sizeof(*loc));
     replfs__chunk_loc__init(loc);
     loc->chunk = ids_chunk(s->cfg.ids);
     if (loc->chunk == 0)
         return NULL;
-    loc->chunkds = pile_copy(pile, ids, *found * sizeof(ids[0]));
+    loc->chunkds = reply_arena_copy(arena, ids, *found * sizeof(ids[0]));
     loc->n_chunkds = *found;
-    put_cap(s, pile, loc, r->session, r->session, CAP_READ | CAP_APPEND);
+    put_cap(s, arena, loc, r->session, r->session, CAP_READ | CAP_APPEND);
     nodes_granted(s->cfg.nodes, r->session, loc->chunk, ids, *found);
     return loc;
 }
@@ -364,7 +366,7 @@ void service_grant(struct service *s, struct rpc_req *req)
 {
     const Replfs__GrantReq *r = req->env->grant_req;
     Replfs__GrantReply rep = REPLFS__GRANT_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
     CLEANUP(missing_free) struct missing m = {0};
 
     rep.cap_life_s = CAP_LIFE_S;
@@ -377,9 +379,9 @@ void service_grant(struct service *s, struct rpc_req *req)
     }
     unsigned count = r->count < GRANTS_MAX ? r->count : GRANTS_MAX, found = 0, least = FSM_GOAL_MAX;
     unsigned need = s->cfg.min_copies < r->goal ? s->cfg.min_copies : r->goal;
-    rep.grants = pile_alloc(&pile, count * sizeof(*rep.grants));
+    rep.grants = reply_arena_alloc(&arena, count * sizeof(*rep.grants));
     while (rep.n_grants < count) {
-        Replfs__ChunkLoc *loc = grant_one(s, &pile, r, r->goal, need, &found);
+        Replfs__ChunkLoc *loc = grant_one(s, &arena, r, r->goal, need, &found);
         if (loc == NULL)
             break;
         least = found < least ? found : least;

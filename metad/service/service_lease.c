@@ -173,13 +173,13 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
 static uint32_t silent_ms(void *arg, uint64_t session)
 {
     struct service *s = arg;
-    return opens_silent_ms(s->cfg.opens, session);
+    return sessions_silent_ms(s->cfg.sessions, session);
 }
 
 static void fence(void *arg, uint64_t session)
 {
     struct service *s = arg;
-    opens_expire(s->cfg.opens, session);
+    sessions_expire(s->cfg.sessions, session);
 }
 
 /* Before it is fenced. Its name is the mount's host and place. */
@@ -244,7 +244,7 @@ void service_leases_init(struct service *s)
                                 .stubborn = stubborn,
                                 .arg = s,
                                 .term_ms = s->cfg.term_ms};
-    struct opens_watcher w = {
+    struct sessions_watcher w = {
         .closed = on_session_closed, .reaped = on_reaped, .tick = on_tick, .arg = s};
 
     s->conns = calloc(1, sizeof(*s->conns));
@@ -254,7 +254,7 @@ void service_leases_init(struct service *s)
     s->leases = leases_new(&cfg);
     service_hold_start(s);
     service_grace_start(s);
-    opens_watch(s->cfg.opens, &w);
+    sessions_watch(s->cfg.sessions, &w);
 }
 
 void service_leases_free(struct service *s)
@@ -370,7 +370,7 @@ static bool children_alone(void *arg, const struct fsm_dirent *list, size_t n)
         c->cookie = list[i].cookie;
         c->alone[c->n] = ino;
         c->n +=
-            !opens_elsewhere(c->s->cfg.opens, c->session, ino) &&
+            !sessions_elsewhere(c->s->cfg.sessions, c->session, ino) &&
             leases_grant(c->s->leases, c->session, ino, LEASE_EXCLUSIVE, NULL) == LEASE_EXCLUSIVE;
     }
     return c->n < CHILDREN_MAX;
@@ -382,8 +382,9 @@ static void lease_children(struct service *s, struct rpc_req *req)
     const Replfs__LeaseReq *r = req->env->lease_req;
     Replfs__LeaseReply rep = REPLFS__LEASE_REPLY__INIT;
     Replfs__Attr attr = REPLFS__ATTR__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
-    struct children c = {s, r->session, pile_alloc(&pile, CHILDREN_MAX * sizeof(uint64_t)), 0, 0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
+    struct children c = {s, r->session, reply_arena_alloc(&arena, CHILDREN_MAX * sizeof(uint64_t)),
+                         0, 0};
     enum lease_mode on = LEASE_NONE;
 
     fsm_rdlock(s->cfg.fsm);

@@ -240,7 +240,7 @@ static struct waiting *drain(struct service_locks *l)
 /* mu taken, and the time of grace ended if it is over. */
 static int64_t enter(struct service_locks *l)
 {
-    bool settled = opens_awaited(l->s->cfg.opens, FSM_HOLDS_LOCKS) == 0;
+    bool settled = sessions_awaited(l->s->cfg.sessions, FSM_HOLDS_LOCKS) == 0;
     int64_t now = clock_mono();
 
     pthread_mutex_lock(&l->mu);
@@ -520,16 +520,16 @@ void service_lock_start(struct service *s)
     l->s = s;
     pthread_mutex_init(&l->mu, NULL);
     l->table = locks_new();
-    locks_hold(l->table, opens_awaited(s->cfg.opens, FSM_HOLDS_LOCKS) > 0, clock_mono());
+    locks_hold(l->table, sessions_awaited(s->cfg.sessions, FSM_HOLDS_LOCKS) > 0, clock_mono());
     s->locks = l;
-    opens_on_close(s->cfg.opens, session_closed, s);
+    sessions_on_close(s->cfg.sessions, session_closed, s);
 }
 
 void service_lock_stop(struct service *s)
 {
     struct service_locks *l = s->locks;
 
-    opens_on_close(s->cfg.opens, NULL, NULL);
+    sessions_on_close(s->cfg.sessions, NULL, NULL);
     while (l->waiting != NULL) {
         struct waiting *w = l->waiting;
         waiting_unlist(w);

@@ -97,7 +97,8 @@ static void created(struct step *st, uint64_t ino)
 {
     uint64_t session = st->m->req->env->mutate_req->session;
 
-    if (st->result.attr != NULL && opens_add(st->m->s->cfg.opens, session, ino) != -ESTALE)
+    if (st->result.attr != NULL &&
+        sessions_file_add(st->m->s->cfg.sessions, session, ino) != -ESTALE)
         return;
     if (st->op->create->tmpfile) { /* reaped, or about to be */
         st->result.attr = NULL;
@@ -120,7 +121,7 @@ static enum lease_mode deserved(const struct step *st, bool repeated)
 
     if (!r->exclusive || st->op->op_case != REPLFS__META_OP__OP_CREATE)
         return LEASE_SHARED;
-    if (repeated && opens_elsewhere(m->s->cfg.opens, r->session, st->attr.ino))
+    if (repeated && sessions_elsewhere(m->s->cfg.sessions, r->session, st->attr.ino))
         return LEASE_SHARED;
     return LEASE_EXCLUSIVE;
 }

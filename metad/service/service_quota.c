@@ -49,7 +49,7 @@ void service_quota_space(struct service *s, uint64_t ino, Replfs__StatfsReply *r
 
 struct quotas {
     struct service *s;
-    struct pile pile;
+    struct reply_arena arena;
     Replfs__QuotaListReply rep;
     size_t bytes;
 };
@@ -68,14 +68,14 @@ static size_t put_path(struct quotas *l, uint64_t ino, Replfs__QuotaInfo *q)
             name = (const uint8_t *)"...";
             len = 3;
         }
-        parts[n].data = pile_copy(&l->pile, name, len);
+        parts[n].data = reply_arena_copy(&l->arena, name, len);
         parts[n++].len = len;
         bytes += len;
         if (last)
             break;
         ino = parent;
     }
-    q->path = pile_alloc(&l->pile, (n + 1) * sizeof(*q->path));
+    q->path = reply_arena_alloc(&l->arena, (n + 1) * sizeof(*q->path));
     q->n_path = n;
     for (size_t i = 0; i < n; i++)
         q->path[i] = parts[n - 1 - i];
@@ -84,7 +84,7 @@ static size_t put_path(struct quotas *l, uint64_t ino, Replfs__QuotaInfo *q)
 
 static void put_quota(struct quotas *l, unsigned realm, const struct fsm_quota *from)
 {
-    Replfs__QuotaInfo *q = pile_alloc(&l->pile, sizeof(*q));
+    Replfs__QuotaInfo *q = reply_arena_alloc(&l->arena, sizeof(*q));
 
     replfs__quota_info__init(q);
     q->ino = from->ino;
@@ -113,7 +113,7 @@ static uint32_t count_freeing(struct service *s, unsigned realm)
     uint32_t n = 0, seen = 0;
 
     for (uint64_t ino = 0; seen < FREEING_MAX && fsm_orphan_next(s->cfg.fsm, ino, &ino); seen++)
-        if (is_charged(s->cfg.fsm, ino, realm) && !opens_is_open(s->cfg.opens, ino))
+        if (is_charged(s->cfg.fsm, ino, realm) && !sessions_is_open(s->cfg.sessions, ino))
             n++;
     return n == 0 && seen == FREEING_MAX ? 1 : n; /* more may be behind */
 }
@@ -172,7 +172,7 @@ static void list_all(struct quotas *l, const Replfs__QuotaListReq *r)
 
 static void quotas_free(struct quotas *l)
 {
-    pile_free(&l->pile);
+    reply_arena_free(&l->arena);
 }
 
 void service_quota_list(struct service *s, struct rpc_req *req)
@@ -181,7 +181,7 @@ void service_quota_list(struct service *s, struct rpc_req *req)
     CLEANUP(quotas_free) struct quotas l = {.s = s, .rep = REPLFS__QUOTA_LIST_REPLY__INIT};
     int rv = 0;
 
-    l.rep.quotas = pile_alloc(&l.pile, FSM_QUOTAS_MAX * sizeof(*l.rep.quotas));
+    l.rep.quotas = reply_arena_alloc(&l.arena, FSM_QUOTAS_MAX * sizeof(*l.rep.quotas));
     if (r->ino != 0)
         rv = list_of(&l, r->ino);
     else

@@ -102,7 +102,7 @@ void service_readlink(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReadlinkReq *r = req->env->readlink_req;
     Replfs__ReadlinkReply rep = REPLFS__READLINK_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
     const uint8_t *target;
     size_t len;
 
@@ -111,7 +111,7 @@ void service_readlink(struct service *s, struct rpc_req *req)
     fsm_rdlock(s->cfg.fsm);
     int rv = fsm_readlink(s->cfg.fsm, r->ino, &target, &len);
     if (rv == 0) {
-        rep.target.data = pile_copy(&pile, target, len);
+        rep.target.data = reply_arena_copy(&arena, target, len);
         rep.target.len = len;
     }
     fsm_unlock(s->cfg.fsm);
@@ -130,7 +130,7 @@ struct listing {
     struct leases *leases;
     bool lease; /* asked for */
     uint64_t session;
-    struct pile *pile;
+    struct reply_arena *arena;
     Replfs__Dirent **entries;
     size_t n, max, bytes;
     bool plus, full;
@@ -156,9 +156,9 @@ static size_t fitting(struct listing *l, const struct fsm_dirent *list, size_t n
 
 static Replfs__Dirent *dirent(struct listing *l, const struct fsm_dirent *e)
 {
-    Replfs__Dirent *d = pile_alloc(l->pile, sizeof(*d));
+    Replfs__Dirent *d = reply_arena_alloc(l->arena, sizeof(*d));
     replfs__dirent__init(d);
-    d->name.data = pile_copy(l->pile, e->name, e->len);
+    d->name.data = reply_arena_copy(l->arena, e->name, e->len);
     d->name.len = e->len;
     d->ino = e->ino;
     d->type = dirent_type(e->mode);
@@ -184,7 +184,7 @@ static bool list_some(void *arg, const struct fsm_dirent *list, size_t n)
         /* who keeps bytes back is not waited for: the reader asks when it wants to know */
         if (!l->plus || on[i] == LEASE_ELSEWHERE)
             continue;
-        d->attr = pile_alloc(l->pile, sizeof(*d->attr));
+        d->attr = reply_arena_alloc(l->arena, sizeof(*d->attr));
         replfs__attr__init(d->attr);
         fsm_dirent_attr(l->fsm, &list[i], d->attr);
         d->lease = (uint32_t)on[i];
@@ -197,12 +197,12 @@ void service_readdir(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReaddirReq *r = req->env->readdir_req;
     Replfs__ReaddirReply rep = REPLFS__READDIR_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
     struct listing l = {.fsm = s->cfg.fsm,
                         .leases = s->leases,
                         .lease = r->lease,
                         .session = r->session,
-                        .pile = &pile,
+                        .arena = &arena,
                         .plus = r->plus};
 
     if (!service_session_ok(s, req, r->session, true))
@@ -210,7 +210,7 @@ void service_readdir(struct service *s, struct rpc_req *req)
     l.max = r->max_entries == 0            ? READDIR_DEFAULT
             : r->max_entries < READDIR_MAX ? r->max_entries
                                            : READDIR_MAX;
-    l.entries = pile_alloc(&pile, l.max * sizeof(*l.entries));
+    l.entries = reply_arena_alloc(&arena, l.max * sizeof(*l.entries));
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode dir = LEASE_NONE;
     uint64_t parent = 0;

@@ -22,7 +22,7 @@ bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session
 {
     if (session == 0 && optional)
         return true;
-    if (session != 0 && opens_touch(s->cfg.opens, session) == 0) {
+    if (session != 0 && sessions_touch(s->cfg.sessions, session) == 0) {
         service_hold_heard(s, session);
         return true;
     }
@@ -86,9 +86,9 @@ static void open_applied(void *arg, int code, const struct fsm_result *res)
 
     op->code = code != 0 ? code : -res->code;
     if (op->code == 0)
-        opens_session_add(op->s->cfg.opens, op->session);
+        sessions_add(op->s->cfg.sessions, op->session);
     else
-        opens_session_none(op->s->cfg.opens, op->session);
+        sessions_none(op->s->cfg.sessions, op->session);
 }
 
 static void open_after(void *arg)
@@ -98,7 +98,7 @@ static void open_after(void *arg)
     if (op->code == 0) {
         const Replfs__SessionReq *r = op->req->env->session_req;
         if (op->back)
-            opens_resume(op->s->cfg.opens, op->session, r->open_inos, r->n_open_inos);
+            sessions_resume(op->s->cfg.sessions, op->session, r->open_inos, r->n_open_inos);
         service_lock_opened(op->s, op->session, op->req->conn);
         service_session_bind(op->s, op->session, op->req->conn);
         reply(op->s, op->req, op->session, NULL, 0);
@@ -135,7 +135,7 @@ static void propose_open(struct service *s, struct rpc_req *req, uint64_t sessio
 
 static void refuse_peer(struct rpc_req *req)
 {
-    rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", OPENS_PER_PEER);
+    rpc_fail(req, EDQUOT, "%u sessions of one address are open: unmount some", SESSIONS_PER_PEER);
 }
 
 static void open_new(struct service *s, struct rpc_req *req)
@@ -145,7 +145,7 @@ static void open_new(struct service *s, struct rpc_req *req)
     if (RAND_bytes((unsigned char *)&session, sizeof(session)) != 1)
         abort();
     session |= 1; /* never 0 */
-    if (opens_session_begin(s->cfg.opens, session, origin_of(req->conn)) != 0)
+    if (sessions_begin(s->cfg.sessions, session, origin_of(req->conn)) != 0)
         refuse_peer(req);
     else
         propose_open(s, req, session, false);
@@ -167,12 +167,12 @@ static void come_back(struct service *s, struct rpc_req *req)
     int rv = -ERR_SESSION;
 
     if (r->comes_back) {
-        rv = opens_session_back(s->cfg.opens, r->session, origin_of(req->conn));
+        rv = sessions_return(s->cfg.sessions, r->session, origin_of(req->conn));
         fsm_rdlock(s->cfg.fsm);
         bool lapsed = fsm_session_lapsed(s->cfg.fsm, r->session);
         fsm_unlock(s->cfg.fsm);
         if (rv == 0 && !lapsed) {
-            opens_session_none(s->cfg.opens, r->session);
+            sessions_none(s->cfg.sessions, r->session);
             rv = -ERR_SESSION;
         }
     }
@@ -205,12 +205,12 @@ static void resume(struct service *s, struct rpc_req *req)
     uint64_t session = r->session, *claims = NULL;
     size_t kept = 0;
 
-    bool alive = opens_touch(s->cfg.opens, session) == 0;
+    bool alive = sessions_touch(s->cfg.sessions, session) == 0;
     if (alive) {
         bool holds = heard_of_all(s, r);
         service_lock_resume(s, req, holds);
         kept = service_lease_resume(s, r, holds, &claims);
-        alive = opens_resume(s->cfg.opens, session, r->open_inos, r->n_open_inos) == 0;
+        alive = sessions_resume(s->cfg.sessions, session, r->open_inos, r->n_open_inos) == 0;
         if (!alive) {
             service_lock_forget(s, session);
             leases_drop_session(s->leases, session);
@@ -239,7 +239,7 @@ static void refuse(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
 
-    opens_expire(s->cfg.opens, r->session);
+    sessions_expire(s->cfg.sessions, r->session);
     log_warn(
         "session %016llx (%s, %s) is refused: it was told of incarnation %016llx up to position "
         "%llu, which this metad does not have in its past",

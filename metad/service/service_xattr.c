@@ -11,7 +11,7 @@ void service_getxattr(struct service *s, struct rpc_req *req)
 {
     const Replfs__GetxattrReq *r = req->env->getxattr_req;
     Replfs__GetxattrReply rep = REPLFS__GETXATTR_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
     const uint8_t *value;
     size_t len;
 
@@ -21,7 +21,7 @@ void service_getxattr(struct service *s, struct rpc_req *req)
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
     int rv = fsm_getxattr(s->cfg.fsm, r->ino, r->name.data, r->name.len, &value, &len);
     if (rv == 0) {
-        rep.value.data = pile_copy(&pile, value, len);
+        rep.value.data = reply_arena_copy(&arena, value, len);
         rep.value.len = len;
     }
     fsm_unlock(s->cfg.fsm);
@@ -41,7 +41,7 @@ void service_listxattr(struct service *s, struct rpc_req *req)
 {
     const Replfs__ListxattrReq *r = req->env->listxattr_req;
     Replfs__ListxattrReply rep = REPLFS__LISTXATTR_REPLY__INIT;
-    CLEANUP(pile_free) struct pile pile = {0};
+    CLEANUP(reply_arena_free) struct reply_arena arena = {0};
     size_t len = 0;
 
     if (!service_session_ok(s, req, r->session, true))
@@ -50,7 +50,7 @@ void service_listxattr(struct service *s, struct rpc_req *req)
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
     int rv = fsm_listxattr(s->cfg.fsm, r->ino, NULL, &len);
     if (rv == 0 && len > 0) {
-        rep.names.data = pile_alloc(&pile, len);
+        rep.names.data = reply_arena_alloc(&arena, len);
         rep.names.len = len;
         rv = fsm_listxattr(s->cfg.fsm, r->ino, rep.names.data, &len);
     }

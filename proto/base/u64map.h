@@ -1,8 +1,8 @@
 /* Hash map from non-zero 64-bit keys to 32-bit values, open addressing with back-shift deletion (no
  * tombstones). For chunk ids: report sets, queues. Aborts when memory is exhausted. Not
  * thread-safe. */
-#ifndef REPLFS_METAD_U64MAP_H
-#define REPLFS_METAD_U64MAP_H
+#ifndef REPLFS_BASE_U64MAP_H
+#define REPLFS_BASE_U64MAP_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

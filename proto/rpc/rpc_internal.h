@@ -7,8 +7,8 @@
  * admission.lock (who is connected) is not held together with others.
  * Neither is held while a callback runs. Fields marked [worker] belong to the connection's own
  * thread. */
-#ifndef REPLFS_RPC_INTERNAL_H
-#define REPLFS_RPC_INTERNAL_H
+#ifndef REPLFS_RPC_RPC_INTERNAL_H
+#define REPLFS_RPC_RPC_INTERNAL_H
 #include <openssl/ssl.h>
 #include <pthread.h>
 #include <stdatomic.h>

@@ -44,7 +44,7 @@ struct chunk {
     uint32_t len;
     uint8_t goal, n;
     bool busy, again;
-    struct repairq_item it; /* of the running job */
+    struct repair_queue_item it; /* of the running job */
     struct copy copy[COPIES_MAX];
 };
 struct job {
@@ -57,14 +57,14 @@ struct job {
 struct world {
     uint64_t random;
     int64_t now;
-    struct place_node *node;
+    struct placement_node *node;
     int64_t *down_at; /* 0: running */
     uint32_t nnodes, node_cap;
     struct chunk *chunk;
     uint32_t nchunks;
     struct job *job; /* running, unordered */
     uint32_t njobs, job_cap;
-    struct repairq *q;
+    struct repair_queue *q;
     struct repair_ctx x;
     bool walk;
     uint64_t orders, drops, copies, failures, max_jobs_seen;
@@ -108,7 +108,7 @@ static void tidy(struct chunk *c)
 
 static void set_real(struct world *w, struct chunk *c, struct copy *p, bool real)
 {
-    struct place_node *n = &w->node[p->chunkd];
+    struct placement_node *n = &w->node[p->chunkd];
     if (p->real != real) {
         n->avail = real ? n->avail - c->len : n->avail + c->len;
         n->room = n->avail;
@@ -156,7 +156,7 @@ static void view(const struct chunk *c, struct repair_chunk *v)
 static void consider(struct world *w, struct chunk *c)
 {
     struct repair_chunk v;
-    struct repairq_item it = {.chunk = c->id, .since = w->now, .due = w->now};
+    struct repair_queue_item it = {.chunk = c->id, .since = w->now, .due = w->now};
     unsigned prio;
     enum repair_kind kind;
     if (c->busy) {
@@ -165,12 +165,12 @@ static void consider(struct world *w, struct chunk *c)
     }
     view(c, &v);
     if (!repair_classify(&w->x, &v, &prio, &kind, &it.bytes)) {
-        repairq_remove(w->q, c->id);
+        repair_queue_remove(w->q, c->id);
         return;
     }
     it.prio = (uint8_t)prio;
     it.kind = (uint8_t)kind;
-    repairq_push(w->q, &it);
+    repair_queue_push(w->q, &it);
 }
 
 /* ---- jobs, as orders.c runs them ---- */
@@ -266,13 +266,13 @@ static bool go_on(struct world *w, struct chunk *c)
 
 static void failed(struct world *w, struct chunk *c)
 {
-    struct repairq_item it = c->it;
+    struct repair_queue_item it = c->it;
     it.fails++;
-    it.due = w->now + repairq_backoff(it.fails);
+    it.due = w->now + repair_queue_backoff(it.fails);
     w->failures++;
     c->again = false;
     end_job(w, c);
-    repairq_push(w->q, &it);
+    repair_queue_push(w->q, &it);
 }
 
 /* The chunkd's part of an order: changes the truth. Returns false when it could not. */
@@ -332,7 +332,7 @@ static void finish(struct world *w, struct job j)
     if (!heard)
         failed(w, c);
     else if (!go_on(w, c))
-        repairq_unpop(w->q, &c->it);
+        repair_queue_unpop(w->q, &c->it);
 }
 
 static void finish_due(struct world *w)
@@ -350,9 +350,9 @@ static void finish_due(struct world *w)
 
 static void pop(struct world *w)
 {
-    struct repairq_item it, blocked[256];
+    struct repair_queue_item it, blocked[256];
     unsigned n = 0;
-    while (n < 256 && repairq_pop(w->q, w->now, &it)) {
+    while (n < 256 && repair_queue_pop(w->q, w->now, &it)) {
         struct chunk *c = &w->chunk[it.chunk - 1];
         assert_false(c->busy);
         c->busy = true;
@@ -362,7 +362,7 @@ static void pop(struct world *w)
             blocked[n++] = it;
     }
     while (n)
-        repairq_unpop(w->q, &blocked[--n]);
+        repair_queue_unpop(w->q, &blocked[--n]);
 }
 
 /* ---- chunkds come and go ---- */
@@ -376,10 +376,10 @@ static uint32_t add_node(struct world *w, uint32_t host)
         assert_true(w->node && w->down_at);
     }
     uint64_t size = (20 + rnd(w, 200)) * GIB;
-    w->node[w->nnodes] = (struct place_node){
+    w->node[w->nnodes] = (struct placement_node){
         .host = host, .state = UP, .room = size, .avail = size, .capacity = size, .max_jobs = 4};
     w->down_at[w->nnodes] = 0;
-    w->x.t = (struct place_table){w->node, ++w->nnodes};
+    w->x.t = (struct placement_table){w->node, ++w->nnodes};
     w->walk = true;
     return w->nnodes - 1;
 }
@@ -434,7 +434,7 @@ static void step_states(struct world *w)
             w->walk = true;
         w->node[k].state = s;
     }
-    w->x.hosts_up = place_hosts_up(&w->x.t);
+    w->x.hosts_up = placement_hosts_up(&w->x.t);
 }
 
 static void tick(struct world *w, int64_t step)
@@ -526,12 +526,12 @@ static void check_end(struct world *w)
 
 static bool quiet(const struct world *w)
 {
-    return !w->njobs && !repairq_count(w->q);
+    return !w->njobs && !repair_queue_count(w->q);
 }
 
 static void free_world(struct world *w)
 {
-    repairq_free(w->q);
+    repair_queue_free(w->q);
     free(w->node);
     free(w->down_at);
     free(w->chunk);
@@ -547,9 +547,9 @@ static void populate(struct world *w, uint32_t nchunks, unsigned goal_max)
         c->id = w->nchunks + 1;
         c->len = 1 + (uint32_t)rnd(w, 64 * MIB);
         c->goal = (uint8_t)(1 + rnd(w, goal_max));
-        uint32_t out[PLACE_PICK_MAX];
-        struct place_req r = {.want = c->goal, .headroom = 64 * MIB * c->goal, .seed = c->id};
-        unsigned n = place_pick(&w->x.t, &r, out);
+        uint32_t out[PLACEMENT_PICK_MAX];
+        struct placement_req r = {.want = c->goal, .headroom = 64 * MIB * c->goal, .seed = c->id};
+        unsigned n = placement_pick(&w->x.t, &r, out);
         for (unsigned i = 0; i < n; i++) {
             struct copy *p = get_copy(c, out[i]);
             set_real(w, c, p, true);
@@ -568,7 +568,7 @@ struct plan {
 
 static void run(const struct plan *p)
 {
-    struct world w = {.random = p->seed, .q = repairq_new()};
+    struct world w = {.random = p->seed, .q = repair_queue_new()};
     uint32_t hosts = p->hosts;
     add_node(&w, 0); /* id 0 is nobody */
     for (uint32_t i = 0; i < p->hosts * p->per_host; i++)
@@ -642,7 +642,7 @@ static void storm(void **state)
 static void one_death_costs_one_chunkd_of_copies(void **state)
 {
     (void)state;
-    struct world w = {.random = 7, .q = repairq_new()};
+    struct world w = {.random = 7, .q = repair_queue_new()};
     add_node(&w, 0);
     for (uint32_t i = 1; i <= 10; i++)
         add_node(&w, i);

@@ -33,7 +33,7 @@ static struct metad {
     struct fsm *fsm;
     struct mlog *mlog;
     struct ids *ids;
-    struct opens *opens;
+    struct sessions *sessions;
     struct rpc_loop *loop;
     struct nodes *nodes;
     struct service *service;
@@ -53,7 +53,8 @@ static void start_metad(void)
 {
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
     struct mlog_config log_cfg = {.dir = md.dir};
-    struct opens_config opens_cfg = {.lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
+    struct sessions_config sessions_cfg = {
+        .lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
     struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
     struct service_config cfg = {.lease_ms = LEASE_MS,
                                  .term_ms = md.term_ms ? md.term_ms : TERM_MS,
@@ -64,39 +65,39 @@ static void start_metad(void)
     assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
     assert_int_equal(incarnation_begin(md.mlog), 0);
     assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
-    opens_cfg.fsm = md.fsm;
-    opens_cfg.mlog = md.mlog;
-    assert_int_equal(opens_new(&opens_cfg, &md.opens), 0);
+    sessions_cfg.fsm = md.fsm;
+    sessions_cfg.mlog = md.mlog;
+    assert_int_equal(sessions_new(&sessions_cfg, &md.sessions), 0);
     assert_int_equal(rpc_loop_new(&rpc, &md.loop), 0);
     nodes_cfg.fsm = md.fsm;
     nodes_cfg.mlog = md.mlog;
     nodes_cfg.loop = md.loop;
     nodes_cfg.dir = md.dir;
-    nodes_cfg.orphaned = opens_orphaned;
-    nodes_cfg.adopted = opens_adopted;
-    nodes_cfg.session_closed = opens_session_closed;
-    nodes_cfg.hook_arg = md.opens;
+    nodes_cfg.orphaned = sessions_orphaned;
+    nodes_cfg.adopted = sessions_adopted;
+    nodes_cfg.session_closed = sessions_closed;
+    nodes_cfg.hook_arg = md.sessions;
     assert_int_equal(nodes_new(&nodes_cfg, &md.nodes), 0);
     cfg.fsm = md.fsm;
     cfg.mlog = md.mlog;
     cfg.nodes = md.nodes;
-    cfg.opens = md.opens;
+    cfg.sessions = md.sessions;
     cfg.ids = md.ids;
     cfg.loop = md.loop;
     assert_int_equal(service_new(&cfg, &md.service), 0);
-    assert_int_equal(opens_start(md.opens), 0);
+    assert_int_equal(sessions_start(md.sessions), 0);
     assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
 }
 
 static void stop_metad(void)
 {
-    opens_stop(md.opens);
+    sessions_stop(md.sessions);
     service_stop(md.service);
     mlog_stop(md.mlog);
     rpc_loop_free(md.loop);
     nodes_free(md.nodes);
     service_free(md.service);
-    opens_free(md.opens);
+    sessions_free(md.sessions);
     ids_free(md.ids);
     mlog_close(md.mlog);
     fsm_free(md.fsm);

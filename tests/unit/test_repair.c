@@ -14,7 +14,7 @@
 #define SUSPECT REPLFS__NODE_STATE__NODE_SUSPECT
 #define DEAD REPLFS__NODE_STATE__NODE_DEAD
 
-static struct place_node node[NMAX];
+static struct placement_node node[NMAX];
 static struct repair_ctx x;
 static struct repair_chunk c;
 static struct repair_decision d;
@@ -24,12 +24,12 @@ static void make(unsigned n, unsigned goal)
 {
     memset(node, 0, sizeof node);
     for (unsigned i = 1; i <= n; i++)
-        node[i] = (struct place_node){.host = i,
-                                      .state = UP,
-                                      .room = 10 * GIB,
-                                      .avail = 10 * GIB,
-                                      .capacity = 20 * GIB,
-                                      .max_jobs = 4};
+        node[i] = (struct placement_node){.host = i,
+                                          .state = UP,
+                                          .room = 10 * GIB,
+                                          .avail = 10 * GIB,
+                                          .capacity = 20 * GIB,
+                                          .max_jobs = 4};
     x = (struct repair_ctx){.t = {node, n + 1}, .hosts_up = n, .seed = 1};
     c = (struct repair_chunk){.len = 1000, .goal = (uint8_t)goal};
 }
@@ -41,7 +41,7 @@ static void copy(uint32_t chunkd, enum repair_state s)
 
 static enum repair_act decide(void)
 {
-    x.hosts_up = place_hosts_up(&x.t);
+    x.hosts_up = placement_hosts_up(&x.t);
     repair_decide(&x, &c, &d);
     assert_non_null(d.why);
     return d.act;
@@ -386,96 +386,98 @@ static void writer_is_left_alone(void **state)
 
 /* ---- queue ---- */
 
-static struct repairq_item item(uint64_t chunk, unsigned prio, int64_t due)
+static struct repair_queue_item item(uint64_t chunk, unsigned prio, int64_t due)
 {
-    return (struct repairq_item){.chunk = chunk, .prio = (uint8_t)prio, .due = due, .bytes = 10};
+    return (struct repair_queue_item){
+        .chunk = chunk, .prio = (uint8_t)prio, .due = due, .bytes = 10};
 }
 
 static void queue_order(void **state)
 {
     (void)state;
-    struct repairq *q = repairq_new();
-    struct repairq_item it, in[] = {item(1, 2, 0), item(2, 1, 0), item(3, 2, 0), item(4, 0, 100)};
+    struct repair_queue *q = repair_queue_new();
+    struct repair_queue_item it,
+        in[] = {item(1, 2, 0), item(2, 1, 0), item(3, 2, 0), item(4, 0, 100)};
     for (unsigned i = 0; i < 4; i++)
-        repairq_push(q, &in[i]);
+        repair_queue_push(q, &in[i]);
     uint64_t n, bytes;
-    repairq_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
+    repair_queue_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
     assert_int_equal(n, 4);
     assert_int_equal(bytes, 40);
-    assert_true(repairq_pop(q, 50, &it));
+    assert_true(repair_queue_pop(q, 50, &it));
     assert_int_equal(it.chunk, 2);
-    repairq_unpop(q, &it);
-    assert_true(repairq_pop(q, 50, &it));
+    repair_queue_unpop(q, &it);
+    assert_true(repair_queue_pop(q, 50, &it));
     assert_int_equal(it.chunk, 2);
-    assert_true(repairq_pop(q, 100, &it));
+    assert_true(repair_queue_pop(q, 100, &it));
     assert_int_equal(it.chunk, 4); /* due now, most urgent */
-    assert_true(repairq_pop(q, 100, &it));
+    assert_true(repair_queue_pop(q, 100, &it));
     assert_int_equal(it.chunk, 1);
-    assert_true(repairq_remove(q, 3));
-    assert_false(repairq_remove(q, 3));
-    assert_false(repairq_pop(q, 100, &it));
-    repairq_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
+    assert_true(repair_queue_remove(q, 3));
+    assert_false(repair_queue_remove(q, 3));
+    assert_false(repair_queue_pop(q, 100, &it));
+    repair_queue_stat(q, REPAIR_KIND_REPAIR, &n, &bytes);
     assert_int_equal(n, 0);
     assert_int_equal(bytes, 0);
-    repairq_free(q);
+    repair_queue_free(q);
 }
 
 static void queue_updates_in_place(void **state)
 {
     (void)state;
-    struct repairq *q = repairq_new();
-    struct repairq_item a = item(1, 5, 0), b = item(2, 5, 0), out;
+    struct repair_queue *q = repair_queue_new();
+    struct repair_queue_item a = item(1, 5, 0), b = item(2, 5, 0), out;
     a.since = 7;
-    repairq_push(q, &a);
-    repairq_push(q, &b);
-    assert_true(repairq_pop(q, 0, &out)); /* both are listed now */
-    repairq_unpop(q, &out);
+    repair_queue_push(q, &a);
+    repair_queue_push(q, &b);
+    assert_true(repair_queue_pop(q, 0, &out)); /* both are listed now */
+    repair_queue_unpop(q, &out);
     a.since = 9;
     a.prio = 5;
-    repairq_push(q, &a); /* same class: keeps its place */
+    repair_queue_push(q, &a); /* same class: keeps its place */
     b.prio = 1;
-    repairq_push(q, &b); /* more urgent now */
-    assert_int_equal(repairq_count(q), 2);
-    assert_true(repairq_pop(q, 0, &out));
+    repair_queue_push(q, &b); /* more urgent now */
+    assert_int_equal(repair_queue_count(q), 2);
+    assert_true(repair_queue_pop(q, 0, &out));
     assert_int_equal(out.chunk, 2);
-    assert_true(repairq_pop(q, 0, &out));
+    assert_true(repair_queue_pop(q, 0, &out));
     assert_int_equal(out.chunk, 1);
     assert_int_equal(out.since, 7);
-    repairq_free(q);
+    repair_queue_free(q);
 }
 
 static void queue_of_many(void **state)
 {
     (void)state;
-    struct repairq *q = repairq_new();
-    struct repairq_item it;
+    struct repair_queue *q = repair_queue_new();
+    struct repair_queue_item it;
     uint64_t r = 1;
     for (uint64_t i = 1; i <= 5000; i++) {
         r = r * 6364136223846793005ull + 1442695040888963407ull;
         it = item(i, (unsigned)(r >> 33) % REPAIR_PRIO_MAX, (int64_t)((r >> 40) % 1000));
-        repairq_push(q, &it);
+        repair_queue_push(q, &it);
     }
     for (uint64_t i = 1; i <= 5000; i += 3)
-        assert_true(repairq_remove(q, i));
+        assert_true(repair_queue_remove(q, i));
     size_t popped = 0;
     for (int64_t now = 0; now <= 1000; now += 10) {
         unsigned last = 0;
-        while (repairq_pop(q, now, &it)) {
+        while (repair_queue_pop(q, now, &it)) {
             assert_true(it.due <= now && it.chunk % 3 != 1 && it.prio >= last);
             last = it.prio;
             popped++;
         }
     }
     assert_int_equal(popped, 5000 - 1667);
-    assert_int_equal(repairq_count(q), 0);
-    repairq_free(q);
+    assert_int_equal(repair_queue_count(q), 0);
+    repair_queue_free(q);
 }
 
 static void backoff_doubles_and_stops(void **state)
 {
     (void)state;
-    assert_true(repairq_backoff(1) == 2 * repairq_backoff(0));
-    assert_true(repairq_backoff(200) == repairq_backoff(5));
+    assert_true(repair_queue_backoff(1) == 2 * repair_queue_backoff(0));
+    assert_true(repair_queue_backoff(200) == repair_queue_backoff(5));
 }
 
 int main(void)

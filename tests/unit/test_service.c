@@ -309,7 +309,7 @@ static void test_open_unlinked_lives(void **state)
 {
     (void)state;
     uint64_t ino = create("gone", S_IFREG | 0644); /* creating opens it */
-    assert_true(opens_is_open(md.opens, ino));
+    assert_true(sessions_is_open(md.sessions, ino));
     assert_int_equal(unlink_name("gone").result, 0);
     uint64_t other = create("other", S_IFREG | 0644);
     close_ino(other);
@@ -320,7 +320,7 @@ static void test_open_unlinked_lives(void **state)
     close_ino(ino);
     wait_reaped(ino);
     assert_true(open_ino(ino) < 0);
-    assert_false(opens_is_open(md.opens, ino));
+    assert_false(sessions_is_open(md.sessions, ino));
 }
 
 static void test_restart_keeps_open_files(void **state)
@@ -381,8 +381,8 @@ static void test_tmpfile_lives(void **state)
 {
     (void)state;
     uint64_t ino = tmpfile_ino(), named = tmpfile_ino();
-    assert_true(opens_is_open(md.opens, ino)); /* making it opens it */
-    for (unsigned k = 0; k < 200; k++) {       /* and the reaper never comes between */
+    assert_true(sessions_is_open(md.sessions, ino)); /* making it opens it */
+    for (unsigned k = 0; k < 200; k++) {             /* and the reaper never comes between */
         uint64_t other = tmpfile_ino();
         assert_int_equal(getattr(&me, other), 0);
         close_ino(other);

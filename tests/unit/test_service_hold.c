@@ -151,7 +151,7 @@ static void test_missed_once(void **state)
     restart_without_other();
     assert_int_equal(stat_root(&me, NULL), -ERR_BUSY);
     clock_pretend_slept(LEASE_MS * NSEC_PER_MSEC);
-    while (holds(missed) != 0 && opens_silent_ms(md.opens, missed) < LEASE_MS)
+    while (holds(missed) != 0 && sessions_silent_ms(md.sessions, missed) < LEASE_MS)
         stat_root(&me, NULL);
     assert_int_equal(holds(missed), 0);
     restart_without_other();

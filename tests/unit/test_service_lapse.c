@@ -47,7 +47,7 @@ static void lapse(void)
 
     for (bool is = false; !is;) {
         assert_true(clock_mono() < until);
-        opens_touch(md.opens, other.session);
+        sessions_touch(md.sessions, other.session);
         fsm_rdlock(md.fsm);
         is = fsm_session_lapsed(md.fsm, me.session);
         fsm_unlock(md.fsm);

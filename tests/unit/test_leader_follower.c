@@ -45,7 +45,7 @@ static void answer(enum what what)
     assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
     uint64_t w = WHERE(sched_getcpu(), CPU_COUNT(&set));
     struct iovec v = {&w, sizeof w};
-    assert_int_equal(turns_answer(rig.answers, &v, 1), sizeof w);
+    assert_int_equal(leader_follower_answer(rig.answers, &v, 1), sizeof w);
 }
 
 static void *server(void *arg)
@@ -53,11 +53,11 @@ static void *server(void *arg)
     static _Thread_local uint64_t what; /* not on the stack: it goes by cancellation */
     static _Thread_local int state;
     (void)arg;
-    while (turns_read(rig.fds[0], &what, sizeof what) == sizeof what) {
+    while (leader_follower_read(rig.fds[0], &what, sizeof what) == sizeof what) {
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state); /* as libfuse does */
-        turns_share(rig.fds[0], (uint32_t)rig.tid);
+        leader_follower_share(rig.fds[0], (uint32_t)rig.tid);
         if (what == LONG)
-            turns_pass();
+            leader_follower_pass();
         if (what == WAITS)
             wait_begin();
         if (what >= WAITS) {
@@ -94,7 +94,7 @@ static int up(void **state)
     sem_init(&rig.go, 0, 0);
     sem_init(&rig.waiting, 0, 0);
     sem_init(&rig.done, 0, 0);
-    return pipe(rig.fds) || turns_start();
+    return pipe(rig.fds) || leader_follower_start();
 }
 
 /* As the kernel wakes those that wait for requests and answers: unlike a pipe, which puts the one who
@@ -107,7 +107,7 @@ static int up_eventfd(void **state)
     rig.fds[0] = eventfd(0, 0);
     rig.fds[1] = dup(rig.fds[0]);
     rig.answers = eventfd(0, 0);
-    return rig.fds[1] < 0 || rig.answers < 0 || turns_start();
+    return rig.fds[1] < 0 || rig.answers < 0 || leader_follower_start();
 }
 
 static int down(void **state)
@@ -117,7 +117,7 @@ static int down(void **state)
         pthread_cancel(rig.threads[i]);
         pthread_join(rig.threads[i], NULL);
     }
-    turns_stop();
+    leader_follower_stop();
     close(rig.fds[0]);
     close(rig.fds[1]);
     if (rig.answers)
@@ -216,7 +216,7 @@ static void test_near(void **state)
 {
     cpu_set_t all, one;
     (void)state;
-    if (!near_start())
+    if (!cpu_affinity_start())
         skip(); /* one CPU, or not allowed */
     assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
     start();

@@ -12,8 +12,8 @@
 #define NMAX 64
 
 struct fixture {
-    struct place_node node[NMAX];
-    struct place_table t;
+    struct placement_node node[NMAX];
+    struct placement_table t;
 };
 
 /* n chunkds, per_host on each computer, all up and with room. */
@@ -21,18 +21,18 @@ static void make(struct fixture *f, unsigned n, unsigned per_host)
 {
     *f = (struct fixture){.t = {f->node, n + 1}};
     for (unsigned i = 1; i <= n; i++)
-        f->node[i] = (struct place_node){.host = (i - 1) / per_host + 1,
-                                         .state = REPLFS__NODE_STATE__NODE_UP,
-                                         .room = 100 * GIB,
-                                         .avail = 100 * GIB,
-                                         .capacity = 200 * GIB,
-                                         .max_jobs = 4};
+        f->node[i] = (struct placement_node){.host = (i - 1) / per_host + 1,
+                                             .state = REPLFS__NODE_STATE__NODE_UP,
+                                             .room = 100 * GIB,
+                                             .avail = 100 * GIB,
+                                             .capacity = 200 * GIB,
+                                             .max_jobs = 4};
 }
 
 static unsigned pick(struct fixture *f, unsigned want, uint64_t seed, uint32_t *out)
 {
-    struct place_req r = {.want = want, .headroom = want * (64ull << 20), .seed = seed};
-    return place_pick(&f->t, &r, out);
+    struct placement_req r = {.want = want, .headroom = want * (64ull << 20), .seed = seed};
+    return placement_pick(&f->t, &r, out);
 }
 
 static void distinct_hosts_while_there_are_enough(void **state)
@@ -70,8 +70,8 @@ static void shares_a_host_rather_than_giving_less(void **state)
     assert_int_equal(pick(&f, 2, 1, out), 2);
     assert_int_not_equal(out[0], out[1]);
     assert_int_equal(pick(&f, 4, 1, out), 3); /* never one twice */
-    struct place_req r = {.want = 2, .new_host_only = true, .seed = 1};
-    assert_int_equal(place_pick(&f.t, &r, out), 1);
+    struct placement_req r = {.want = 2, .new_host_only = true, .seed = 1};
+    assert_int_equal(placement_pick(&f.t, &r, out), 1);
 }
 
 static void skips_what_is_not_up_full_excluded_or_busy(void **state)
@@ -81,12 +81,12 @@ static void skips_what_is_not_up_full_excluded_or_busy(void **state)
     make(&f, 6, 1);
     f.node[1].state = REPLFS__NODE_STATE__NODE_SUSPECT;
     f.node[2].state = REPLFS__NODE_STATE__NODE_DEAD;
-    f.node[3].room = PLACE_TIGHT - 1;
+    f.node[3].room = PLACEMENT_TIGHT - 1;
     f.node[4].jobs = 4;
     const uint32_t exclude[] = {5};
-    struct place_req r = {.want = 6, .exclude = exclude, .nexclude = 1, .idle_only = true};
+    struct placement_req r = {.want = 6, .exclude = exclude, .nexclude = 1, .idle_only = true};
     uint32_t out[6];
-    assert_int_equal(place_pick(&f.t, &r, out), 1);
+    assert_int_equal(placement_pick(&f.t, &r, out), 1);
     assert_int_equal(out[0], 6);
 }
 
@@ -111,10 +111,10 @@ static void need_must_fit(void **state)
     uint32_t out;
     make(&f, 1, 1);
     f.node[1].room = 64ull << 20;
-    struct place_req r = {.want = 1, .need = 60ull << 20};
-    assert_int_equal(place_pick(&f.t, &r, &out), 0);
+    struct placement_req r = {.want = 1, .need = 60ull << 20};
+    assert_int_equal(placement_pick(&f.t, &r, &out), 0);
     r.need = 40ull << 20;
-    assert_int_equal(place_pick(&f.t, &r, &out), 1);
+    assert_int_equal(placement_pick(&f.t, &r, &out), 1);
 }
 
 static void follows_space_and_load(void **state)
@@ -175,14 +175,14 @@ static void counts_hosts_that_are_up(void **state)
     (void)state;
     struct fixture f;
     make(&f, 6, 2);
-    assert_int_equal(place_hosts_up(&f.t), 3);
+    assert_int_equal(placement_hosts_up(&f.t), 3);
     f.node[1].state = REPLFS__NODE_STATE__NODE_DEAD;
-    assert_int_equal(place_hosts_up(&f.t), 3);
+    assert_int_equal(placement_hosts_up(&f.t), 3);
     f.node[2].state = REPLFS__NODE_STATE__NODE_SUSPECT;
-    assert_int_equal(place_hosts_up(&f.t), 2);
-    assert_null(place_node(&f.t, 0));
-    assert_null(place_node(&f.t, 7));
-    assert_non_null(place_node(&f.t, 6));
+    assert_int_equal(placement_hosts_up(&f.t), 2);
+    assert_null(placement_node(&f.t, 0));
+    assert_null(placement_node(&f.t, 7));
+    assert_non_null(placement_node(&f.t, 6));
 }
 
 int main(void)
