@@ -34,7 +34,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -57,8 +57,8 @@ struct disk {
 struct disks {
     struct disks_config cfg;
     struct inventory *inv;
-    pthread_mutex_t mu;
-    pthread_cond_t copy_done;
+    struct lock mu;
+    struct cond copy_done;
     char cluster[40]; /* mu */
     uint32_t chunkd;  /* mu */
     atomic_bool ready;
@@ -182,12 +182,12 @@ bool disk_failed(const struct disk *k)
 void disk_fail(struct disk *k, const char *why, bool readable)
 {
     struct disks *d = k->owner;
-    pthread_mutex_lock(&d->mu);
+    lock_acquire(&d->mu);
     bool first = !atomic_exchange(&k->failed, true);
     bool goes = !readable && !atomic_exchange(&k->gone, true);
     if (first || goes)
         snprintf(k->error, sizeof k->error, "%s", why);
-    pthread_mutex_unlock(&d->mu);
+    lock_release(&d->mu);
     size_t lost = goes && k->index != DISK_NO_INDEX ? inventory_drop_disk(d->inv, k->index) : 0;
     if (k->missing && first)
         log_error("%s is left out; its chunks will be copied from other chunkds", k->dir);
@@ -332,8 +332,8 @@ int disks_new(const struct disks_config *cfg, struct disks **out)
     d->cfg = *cfg;
     d->n = cfg->ndirs;
     d->inv = inventory_new();
-    pthread_mutex_init(&d->mu, NULL);
-    pthread_cond_init(&d->copy_done, NULL);
+    lock_init(&d->mu, LOCK_DISKS);
+    cond_init(&d->copy_done);
     int rc = 0;
     for (size_t i = 0; i < d->n; i++) {
         struct disk *k = &d->v[i];
@@ -367,10 +367,10 @@ int disks_adopt(struct disks *d, const char *cluster, uint32_t chunkd)
             d->v[0].dir, d->chunkd, d->cluster, chunkd, cluster);
         return -ERR_WRONG_CLUSTER;
     }
-    pthread_mutex_lock(&d->mu);
+    lock_acquire(&d->mu);
     snprintf(d->cluster, sizeof d->cluster, "%s", cluster);
     d->chunkd = chunkd;
-    pthread_mutex_unlock(&d->mu);
+    lock_release(&d->mu);
     return open_all(d);
 }
 
@@ -384,8 +384,8 @@ void disks_free(struct disks *d)
         free(d->v[i].dir);
     }
     inventory_free(d->inv);
-    pthread_cond_destroy(&d->copy_done);
-    pthread_mutex_destroy(&d->mu);
+    cond_destroy(&d->copy_done);
+    lock_destroy(&d->mu);
     free(d);
 }
 
@@ -499,7 +499,7 @@ int disks_copy_enter(struct disks *d, uint64_t chunk, uint32_t len, struct disk 
             *out = k;
             return 0;
         }
-        pthread_cond_wait(&d->copy_done, &d->mu);
+        cond_wait(&d->copy_done, &d->mu);
     }
 }
 
@@ -508,7 +508,7 @@ void disks_copy_leave(struct disks *d, struct disk *k)
     LOCK_SCOPE(&d->mu);
     assert(k->copies > 0);
     k->copies--;
-    pthread_cond_broadcast(&d->copy_done);
+    cond_broadcast(&d->copy_done);
 }
 
 struct store *disk_store(const struct disk *k)

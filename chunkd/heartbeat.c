@@ -34,6 +34,7 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "seen.h"
 
 #define LOG_MODULE "heartbeat"
@@ -49,8 +50,8 @@ struct heartbeat {
     char *host_id, *host_name, *addr;
     struct rpc_service svc; /* for what metad asks of us on our connection */
     pthread_t tid;
-    pthread_mutex_t mu;
-    pthread_cond_t wake;
+    struct lock mu;
+    struct cond wake;
     bool stopping;         /* mu */
     bool conn_lost;        /* mu: the connection closed, do not wait for the next beat */
     bool hurry;            /* mu: somebody wants to know where a chunkd is */
@@ -79,11 +80,10 @@ enum { PAUSE_PLAIN, PAUSE_BEAT, PAUSE_HURRY }; /* nothing; a lost connection; al
 
 static void pause_until(struct heartbeat *h, int64_t when, int kind)
 {
-    struct timespec ts = {when / NSEC_PER_SEC, when % NSEC_PER_SEC};
     LOCK_SCOPE(&h->mu);
     while (!h->stopping && !(kind != PAUSE_PLAIN && h->conn_lost) &&
            !(kind == PAUSE_HURRY && h->hurry))
-        if (pthread_cond_timedwait(&h->wake, &h->mu, &ts) == ETIMEDOUT)
+        if (!cond_wait_until(&h->wake, &h->mu, when))
             break;
     if (kind == PAUSE_HURRY)
         h->hurry = false;
@@ -95,7 +95,7 @@ static void on_ask(void *arg)
     struct heartbeat *h = arg;
     LOCK_SCOPE(&h->mu);
     h->hurry = true;
-    pthread_cond_signal(&h->wake);
+    cond_signal(&h->wake);
 }
 
 static void on_closed(void *arg, struct rpc_conn *c)
@@ -104,7 +104,7 @@ static void on_closed(void *arg, struct rpc_conn *c)
     LOCK_SCOPE(&h->mu);
     if (c == h->conn) {
         h->conn_lost = true;
-        pthread_cond_signal(&h->wake);
+        cond_signal(&h->wake);
     }
 }
 
@@ -117,12 +117,12 @@ static void on_request(void *arg, struct rpc_req *req)
 /* Takes c (its reference) as the connection, ending the former. */
 static void set_conn(struct heartbeat *h, struct rpc_conn *c)
 {
-    pthread_mutex_lock(&h->mu);
+    lock_acquire(&h->mu);
     struct rpc_conn *old = h->conn;
     h->conn = c;
     h->conn_lost = false;
     bool stop = h->stopping;
-    pthread_mutex_unlock(&h->mu);
+    lock_release(&h->mu);
     if (old)
         rpc_conn_close(old);
     rpc_conn_unref(old);
@@ -471,8 +471,8 @@ void heartbeat_free(struct heartbeat *h)
     free(h->addr);
     free(h->batch);
     free(h->infos);
-    pthread_cond_destroy(&h->wake);
-    pthread_mutex_destroy(&h->mu);
+    cond_destroy(&h->wake);
+    lock_destroy(&h->mu);
     free(h);
 }
 
@@ -493,12 +493,8 @@ int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
     bool ok = h->metas && h->host_id && h->host_name && h->addr && h->batch && h->infos;
     for (size_t i = 0; ok && i < cfg->nmetas; i++)
         ok = (h->metas[i] = strdup(cfg->metas[i])) != NULL;
-    pthread_mutex_init(&h->mu, NULL);
-    pthread_condattr_t ca;
-    pthread_condattr_init(&ca);
-    pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->wake, &ca);
-    pthread_condattr_destroy(&ca);
+    lock_init(&h->mu, LOCK_HEARTBEAT);
+    cond_init(&h->wake);
     int rc = ok ? -thread_start(&h->tid, "heartbeat", heartbeat_main, h) : -ENOMEM;
     if (rc != 0) {
         heartbeat_free(h);
@@ -511,11 +507,11 @@ int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
 
 void heartbeat_stop(struct heartbeat *h)
 {
-    pthread_mutex_lock(&h->mu);
+    lock_acquire(&h->mu);
     h->stopping = true;
     struct rpc_conn *c = h->conn ? rpc_conn_ref(h->conn) : NULL;
-    pthread_cond_signal(&h->wake);
-    pthread_mutex_unlock(&h->mu);
+    cond_signal(&h->wake);
+    lock_release(&h->mu);
     if (c)
         rpc_conn_close(c); /* ends a call under way */
     rpc_conn_unref(c);

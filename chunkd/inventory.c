@@ -17,7 +17,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/mix.h"
 #include "chunkset.h"
 
@@ -27,7 +27,7 @@
 #define MAX_CHANGES 1000000u
 
 struct inventory {
-    pthread_mutex_t mu;
+    struct lock mu;
     struct chunkset have;    /* mu */
     struct chunkset changes; /* mu */
     uint64_t told_digest;    /* mu */
@@ -42,7 +42,7 @@ struct inventory *inventory_new(void)
     struct inventory *inv = calloc(1, sizeof *inv);
     if (!inv)
         abort();
-    pthread_mutex_init(&inv->mu, NULL);
+    lock_init(&inv->mu, LOCK_INVENTORY);
     chunkset_init(&inv->have);
     chunkset_init(&inv->changes);
     return inv;
@@ -54,7 +54,7 @@ void inventory_free(struct inventory *inv)
         return;
     chunkset_free(&inv->have);
     chunkset_free(&inv->changes);
-    pthread_mutex_destroy(&inv->mu);
+    lock_destroy(&inv->mu);
     free(inv);
 }
 

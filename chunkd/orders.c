@@ -17,9 +17,9 @@
  *
  * Thread context: pool threads, which may block; deletes run on the store's writer threads. */
 #include "orders.h"
+#include "base/lock.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,14 +53,14 @@ static void order_reply(struct service *s, struct rpc_req *req, const Replfs__Or
 /* ---- waiting for a store's callbacks ---- */
 
 struct waiter {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
+    struct lock mu;
+    struct cond cv;
     unsigned pending;
     int code; /* first failure */
 };
 #define WAITER_INIT                                                                                \
     {                                                                                              \
-        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0                                  \
+        LOCK_INITIALIZER(ORDER_WAIT), COND_INITIALIZER, 0, 0                                       \
     }
 
 static void waiter_add(struct waiter *w)
@@ -76,14 +76,14 @@ static void waiter_done(void *arg, int code)
     if (w->code == 0)
         w->code = code;
     w->pending--;
-    pthread_cond_signal(&w->cv);
+    cond_signal(&w->cv);
 }
 
 static int waiter_wait(struct waiter *w)
 {
     LOCK_SCOPE(&w->mu);
     while (w->pending > 0)
-        pthread_cond_wait(&w->cv, &w->mu);
+        cond_wait(&w->cv, &w->mu);
     return w->code;
 }
 

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -30,7 +30,7 @@ struct peer {
 };
 struct peers {
     struct rpc_loop *loop;
-    pthread_mutex_t mu;
+    struct lock mu;
     struct peer *v; /* mu */
     size_t n;       /* mu */
     bool closed;    /* mu */
@@ -47,7 +47,7 @@ int peers_new(struct rpc_loop *loop, struct peers **out)
         return -ENOMEM;
     }
     p->loop = loop;
-    pthread_mutex_init(&p->mu, NULL);
+    lock_init(&p->mu, LOCK_PEERS);
     *out = p;
     return 0;
 }
@@ -63,12 +63,12 @@ void peers_close(struct peers *p)
 {
     struct rpc_conn *conns[MAX_PEERS];
     size_t n = 0;
-    pthread_mutex_lock(&p->mu);
+    lock_acquire(&p->mu);
     p->closed = true;
     for (size_t i = 0; i < p->n; i++)
         if (p->v[i].conn)
             conns[n++] = rpc_conn_ref(p->v[i].conn);
-    pthread_mutex_unlock(&p->mu);
+    lock_release(&p->mu);
     for (size_t i = 0; i < n; i++) { /* unlocked: ended calls run their callbacks */
         rpc_conn_close(conns[i]);
         rpc_conn_unref(conns[i]);
@@ -82,7 +82,7 @@ void peers_free(struct peers *p)
     peers_close(p);
     for (size_t i = 0; i < p->n; i++)
         peer_clear(&p->v[i]);
-    pthread_mutex_destroy(&p->mu);
+    lock_destroy(&p->mu);
     free(p->v);
     free(p);
 }

@@ -22,14 +22,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/error.h"
 
 #define ID_MAX (1u << 20)
 #define WAITS_MAX 4096u
 
 struct registry {
-    pthread_mutex_t mu;
+    struct lock mu;
     /* all under mu */
     char (*addr)[REGISTRY_ADDR]; /* by number; "": unknown */
     uint32_t n;
@@ -47,7 +47,7 @@ struct registry *registry_new(void)
     struct registry *r = calloc(1, sizeof *r);
     if (!r)
         abort();
-    pthread_mutex_init(&r->mu, NULL);
+    lock_init(&r->mu, LOCK_CHUNKD_ADDRESSES);
     r->last = &r->first;
     return r;
 }
@@ -56,7 +56,7 @@ void registry_free(struct registry *r)
 {
     if (!r)
         return;
-    pthread_mutex_destroy(&r->mu);
+    lock_destroy(&r->mu);
     free(r->addr);
     free(r);
 }
@@ -148,7 +148,7 @@ static void serve(struct registry *r, int code)
     struct registry_wait **p = &r->first;
     char addr[REGISTRY_ADDR];
 
-    pthread_mutex_lock(&r->mu);
+    lock_acquire(&r->mu);
     while (*p) {
         struct registry_wait *w = *p;
         bool answered = w->beat <= r->answered || !r->reachable;
@@ -162,9 +162,9 @@ static void serve(struct registry *r, int code)
         *p = &stay;
         if (r->last == &w->next)
             r->last = &stay.next;
-        pthread_mutex_unlock(&r->mu);
+        lock_release(&r->mu);
         w->done(w, rc, rc == 0 ? addr : "");
-        pthread_mutex_lock(&r->mu);
+        lock_acquire(&r->mu);
         *p = stay.next;
         if (r->last == &stay.next)
             r->last = p;
@@ -173,7 +173,7 @@ static void serve(struct registry *r, int code)
     bool again = r->first && r->ask;
     if (again)
         r->ask(r->ask_arg);
-    pthread_mutex_unlock(&r->mu);
+    lock_release(&r->mu);
 }
 
 void registry_begin(struct registry *r)
@@ -184,7 +184,7 @@ void registry_begin(struct registry *r)
 
 void registry_told(struct registry *r, uint64_t version, Replfs__ChunkdAddr *const *v, size_t n)
 {
-    pthread_mutex_lock(&r->mu);
+    lock_acquire(&r->mu);
     for (size_t i = 0; i < n; i++)
         take(r, v[i]->chunkd, v[i]->addr);
     if (version)
@@ -192,25 +192,25 @@ void registry_told(struct registry *r, uint64_t version, Replfs__ChunkdAddr *con
     r->answered = r->begun;
     r->reachable = true;
     bool any = r->first != NULL;
-    pthread_mutex_unlock(&r->mu);
+    lock_release(&r->mu);
     if (any)
         serve(r, 0);
 }
 
 void registry_lost(struct registry *r)
 {
-    pthread_mutex_lock(&r->mu);
+    lock_acquire(&r->mu);
     r->answered = r->begun;
     r->reachable = false;
-    pthread_mutex_unlock(&r->mu);
+    lock_release(&r->mu);
     serve(r, 0);
 }
 
 void registry_close(struct registry *r)
 {
-    pthread_mutex_lock(&r->mu);
+    lock_acquire(&r->mu);
     r->closed = true;
     r->ask = NULL;
-    pthread_mutex_unlock(&r->mu);
+    lock_release(&r->mu);
     serve(r, -ERR_SHUTDOWN);
 }

@@ -26,7 +26,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
@@ -52,8 +52,8 @@ struct service {
     atomic_ullong registration;
     atomic_bool stopping;
     atomic_uint_fast64_t read_bytes, write_bytes;
-    pthread_mutex_t mu;
-    pthread_cond_t idle;
+    struct lock mu;
+    struct cond idle;
     unsigned inflight;             /* mu */
     struct cap_key keys[MAX_KEYS]; /* mu: newest first */
     size_t nkeys;                  /* mu */
@@ -69,8 +69,8 @@ int serve_new(const struct serve_config *cfg, struct service **out)
     if (!s)
         return -ENOMEM;
     s->cfg = *cfg;
-    pthread_mutex_init(&s->mu, NULL);
-    pthread_cond_init(&s->idle, NULL);
+    lock_init(&s->mu, LOCK_CHUNKD_SERVICE);
+    cond_init(&s->idle);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned threads = cfg->read_threads ? cfg->read_threads : cpus > 2 ? (unsigned)cpus : 2;
     size_t copiers = cfg->ndisks * DISKS_COPIES;
@@ -91,7 +91,7 @@ void serve_stop(struct service *s)
     atomic_store(&s->stopping, true);
     LOCK_SCOPE(&s->mu);
     while (s->inflight > 0)
-        pthread_cond_wait(&s->idle, &s->mu);
+        cond_wait(&s->idle, &s->mu);
 }
 
 void serve_free(struct service *s)
@@ -100,8 +100,8 @@ void serve_free(struct service *s)
         return;
     workers_free(s->readers);
     workers_free(s->orderers);
-    pthread_cond_destroy(&s->idle);
-    pthread_mutex_destroy(&s->mu);
+    cond_destroy(&s->idle);
+    lock_destroy(&s->mu);
     explicit_bzero(s->keys, sizeof s->keys);
     free(s);
 }
@@ -190,12 +190,12 @@ int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t 
                     uint64_t session, uint64_t writer, uint32_t rights)
 {
     struct cap_key keys[MAX_KEYS];
-    pthread_mutex_lock(&s->mu);
+    lock_acquire(&s->mu);
     size_t n = s->nkeys;
     memcpy(keys, s->keys, n * sizeof keys[0]);
     int64_t now =
         s->cap_told ? clock_boot() / NSEC_PER_SEC + s->cap_offset : clock_wall() / NSEC_PER_SEC;
-    pthread_mutex_unlock(&s->mu);
+    lock_release(&s->mu);
     if (n == 0)
         return -ERR_NOT_REGISTERED;
     return cap_check(keys, n, cap->data, cap->len, chunk, session, writer, rights, (uint32_t)now);
@@ -213,7 +213,7 @@ static void leave(struct service *s)
 {
     LOCK_SCOPE(&s->mu);
     if (--s->inflight == 0)
-        pthread_cond_broadcast(&s->idle);
+        cond_broadcast(&s->idle);
 }
 
 void serve_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
@@ -518,9 +518,9 @@ static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
 
 static void serve(struct service *s, struct rpc_req *req, const struct entry *e)
 {
-    pthread_mutex_lock(&s->mu);
+    lock_acquire(&s->mu);
     s->inflight++; /* before looking at stopping: serve_stop then waits for us */
-    pthread_mutex_unlock(&s->mu);
+    lock_release(&s->mu);
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
     if (serve_stopping(s))
         serve_fail(s, req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");

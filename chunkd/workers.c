@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/error.h"
 #include "base/thread.h"
 
@@ -22,8 +22,8 @@ struct job {
     void *arg;
 };
 struct workers {
-    pthread_mutex_t mu;
-    pthread_cond_t more;
+    struct lock mu;
+    struct cond more;
     struct job *ring;
     size_t cap, head, n; /* mu */
     bool stopping;       /* mu */
@@ -34,20 +34,20 @@ struct workers {
 static void *worker_main(void *arg)
 {
     struct workers *w = arg;
-    pthread_mutex_lock(&w->mu);
+    lock_acquire(&w->mu);
     for (;;) {
         while (w->n == 0 && !w->stopping)
-            pthread_cond_wait(&w->more, &w->mu);
+            cond_wait(&w->more, &w->mu);
         if (w->n == 0)
             break;
         struct job job = w->ring[w->head];
         w->head = (w->head + 1) % w->cap;
         w->n--;
-        pthread_mutex_unlock(&w->mu);
+        lock_release(&w->mu);
         job.fn(job.arg);
-        pthread_mutex_lock(&w->mu);
+        lock_acquire(&w->mu);
     }
-    pthread_mutex_unlock(&w->mu);
+    lock_release(&w->mu);
     return NULL;
 }
 
@@ -59,8 +59,8 @@ int workers_new(const char *name, unsigned threads, size_t max_queued, struct wo
         return -ENOMEM;
     w->ring = calloc(max_queued, sizeof *w->ring);
     w->cap = max_queued;
-    pthread_mutex_init(&w->mu, NULL);
-    pthread_cond_init(&w->more, NULL);
+    lock_init(&w->mu, LOCK_WORKERS);
+    cond_init(&w->more);
     if (w->ring)
         w->threads = threads_start(w->tid, threads, name, worker_main, w);
     if (w->threads < threads) {
@@ -76,13 +76,13 @@ void workers_free(struct workers *w)
 {
     if (!w)
         return;
-    pthread_mutex_lock(&w->mu);
+    lock_acquire(&w->mu);
     w->stopping = true;
-    pthread_cond_broadcast(&w->more);
-    pthread_mutex_unlock(&w->mu);
+    cond_broadcast(&w->more);
+    lock_release(&w->mu);
     threads_join(w->tid, w->threads);
-    pthread_cond_destroy(&w->more);
-    pthread_mutex_destroy(&w->mu);
+    cond_destroy(&w->more);
+    lock_destroy(&w->mu);
     free(w->ring);
     free(w);
 }
@@ -94,6 +94,6 @@ int workers_run(struct workers *w, void (*fn)(void *arg), void *arg)
         return -ERR_BUSY;
     w->ring[(w->head + w->n) % w->cap] = (struct job){fn, arg};
     w->n++;
-    pthread_cond_signal(&w->more);
+    cond_signal(&w->more);
     return 0;
 }

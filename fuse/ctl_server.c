@@ -20,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -40,7 +40,7 @@ struct reply {
 };
 struct ctl_server {
     struct client *client;
-    pthread_mutex_t lock; /* of all below */
+    struct lock lock; /* of all below */
     uint64_t next_token;
     struct reply replies[MAX_REPLIES];
 };
@@ -52,7 +52,7 @@ struct ctl_server *ctl_server_new(struct client *c)
         abort();
     s->client = c;
     s->next_token = 1;
-    pthread_mutex_init(&s->lock, NULL);
+    lock_init(&s->lock, LOCK_CTL_SERVER);
     return s;
 }
 
@@ -68,7 +68,7 @@ void ctl_server_free(struct ctl_server *s)
         return;
     for (int i = 0; i < MAX_REPLIES; i++)
         reply_drop(&s->replies[i]);
-    pthread_mutex_destroy(&s->lock);
+    lock_destroy(&s->lock);
     free(s);
 }
 

@@ -12,7 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/mix.h"
 
 #define SLOTS 65536u
@@ -23,7 +23,7 @@ struct slot {
     int64_t until; /* a directory's: what the kernel has listed may be used so long */
 };
 struct inode_table {
-    pthread_mutex_t lock[STRIPES]; /* of slots with index % STRIPES */
+    struct lock lock[STRIPES]; /* of slots with index % STRIPES */
     struct slot slot[SLOTS];
 };
 
@@ -33,7 +33,7 @@ struct inode_table *inode_table_new(void)
     if (!t)
         abort();
     for (unsigned i = 0; i < STRIPES; i++)
-        pthread_mutex_init(&t->lock[i], NULL);
+        lock_init(&t->lock[i], LOCK_INODE_STRIPE);
     return t;
 }
 
@@ -42,7 +42,7 @@ void inode_table_free(struct inode_table *t)
     if (!t)
         return;
     for (unsigned i = 0; i < STRIPES; i++)
-        pthread_mutex_destroy(&t->lock[i]);
+        lock_destroy(&t->lock[i]);
     free(t);
 }
 

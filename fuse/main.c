@@ -34,6 +34,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "daemon.h"
 #include "fuse/serve/interrupt.h"
 #include "fuse/serve/kernel.h"
@@ -416,8 +417,8 @@ static int run(struct mount *m)
 int main(int argc, char **argv)
 {
     struct mount m = {.log_fd = -1,
-                      .ctx.root_lock = PTHREAD_MUTEX_INITIALIZER,
-                      .ctx.opens_lock = PTHREAD_MUTEX_INITIALIZER};
+                      .ctx.root_lock = LOCK_INITIALIZER(ROOT_NODE),
+                      .ctx.opens_lock = LOCK_INITIALIZER(OPEN_FILES)};
     char err[1536];
     int rc = 0;
     if (umount_called(argv[0]))

@@ -14,7 +14,7 @@
 
 #include <errno.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -41,11 +41,11 @@ void ops_opened(struct mount_ctx *m, struct open_node *n)
 
 void ops_closed(struct mount_ctx *m, struct open_node *n)
 {
-    pthread_mutex_lock(&m->opens_lock);
+    lock_acquire(&m->opens_lock);
     *(n->prev ? &n->prev->next : &m->opens) = n->next;
     if (n->next)
         n->next->prev = n->prev;
-    pthread_mutex_unlock(&m->opens_lock);
+    lock_release(&m->opens_lock);
     ops_drop(n);
 }
 
@@ -64,12 +64,12 @@ void ops_drop(struct open_node *n)
 
 /* Releases of those whose last holder was a thread that must not wait. */
 static struct {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
+    struct lock mu;
+    struct cond cv;
     struct open_node *first;
     bool started, stop;
     pthread_t thread;
-} releases = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+} releases = {.mu = LOCK_INITIALIZER(RELEASES), .cv = COND_INITIALIZER};
 
 static void *releases_main(void *arg)
 {
@@ -77,13 +77,13 @@ static void *releases_main(void *arg)
     while (releases.first || !releases.stop) {
         struct open_node *n = releases.first;
         if (!n) {
-            pthread_cond_wait(&releases.cv, &releases.mu);
+            cond_wait(&releases.cv, &releases.mu);
             continue;
         }
         releases.first = n->next;
-        pthread_mutex_unlock(&releases.mu);
+        lock_release(&releases.mu);
         n->release(n);
-        pthread_mutex_lock(&releases.mu);
+        lock_acquire(&releases.mu);
     }
     return arg;
 }
@@ -92,16 +92,16 @@ void ops_drop_elsewhere(struct open_node *n)
 {
     if (atomic_fetch_sub(&n->refs, 1) != 1)
         return;
-    pthread_mutex_lock(&releases.mu);
+    lock_acquire(&releases.mu);
     if (!releases.started && !releases.stop)
         releases.started = !thread_start(&releases.thread, "releases", releases_main, NULL);
     bool taken = releases.started && !releases.stop;
     if (taken) {
         n->next = releases.first; /* it is in no other list any more */
         releases.first = n;
-        pthread_cond_signal(&releases.cv);
+        cond_signal(&releases.cv);
     }
-    pthread_mutex_unlock(&releases.mu);
+    lock_release(&releases.mu);
     if (!taken)
         n->release(n);
 }
@@ -110,11 +110,11 @@ void ops_release_all(struct mount_ctx *m)
 {
     while (m->opens)
         ops_closed(m, m->opens);
-    pthread_mutex_lock(&releases.mu);
+    lock_acquire(&releases.mu);
     bool started = releases.started;
     releases.stop = true;
-    pthread_cond_signal(&releases.cv);
-    pthread_mutex_unlock(&releases.mu);
+    cond_signal(&releases.cv);
+    lock_release(&releases.mu);
     if (started)
         pthread_join(releases.thread, NULL);
 }
@@ -320,12 +320,12 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
     bool last_seen = ops_cut_off(m);
     if (!last_seen)
         rc = ask_space(req, ino, &v);
-    pthread_mutex_lock(&m->root_lock);
+    lock_acquire(&m->root_lock);
     if (last_seen)
         v = m->space;
     else if (!rc)
         m->space = v;
-    pthread_mutex_unlock(&m->root_lock);
+    lock_release(&m->root_lock);
     if (rc)
         ops_reply(req, rc);
     else

@@ -3,11 +3,11 @@
 #ifndef REPLFS_FUSE_OPS_H
 #define REPLFS_FUSE_OPS_H
 #include <fuse_lowlevel.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/statvfs.h>
+#include "base/lock.h"
 
 #include "client/client.h"
 #include "ctl_server.h"
@@ -27,10 +27,10 @@ struct mount_ctx {                /* the session's userdata */
     struct ctl_server *ctl;
     bool readdirplus;
     bool can_forget_entries; /* so that names may be given lifetimes */
-    pthread_mutex_t root_lock;
+    struct lock root_lock;
     Replfs__Attr root; /* as last seen; under root_lock, as is: */
     struct statvfs space;
-    pthread_mutex_t opens_lock;
+    struct lock opens_lock;
     struct open_node *opens;
 };
 

@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -38,7 +38,7 @@ struct dirh {
     struct open_node node;
     struct client *client;
     uint64_t ino;
-    pthread_mutex_t lock;
+    struct lock lock;
     uint64_t parent;       /* for "..": known with the first page */
     struct dir_page *page; /* or NULL */
     bool again;            /* it was asked for earlier */
@@ -81,7 +81,7 @@ static void dirh_free(struct open_node *n)
         client_linking(d->client, d->ino, false);
     client_dir_closed(d->client, d->ino);
     dir_page_unref(d->page);
-    pthread_mutex_destroy(&d->lock);
+    lock_destroy(&d->lock);
     free(d);
 }
 
@@ -105,7 +105,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct dirh *d = calloc(1, sizeof *d);
     if (!d)
         abort();
-    pthread_mutex_init(&d->lock, NULL);
+    lock_init(&d->lock, LOCK_LISTING);
     d->parent = d->ino = ino;
     d->client = ops_ctx(req)->client;
     client_dir_opened(d->client, ino);

@@ -19,6 +19,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/mix.h"
+#include "base/lock.h"
 
 #define CLEAN_MAX 8192u
 #define SLICE 1024
@@ -81,7 +82,7 @@ void index_init(struct index *ix, struct index_db *db, extents_fn *extent, void 
     ix->chunks = index_db_chunks(db);
     for (size_t i = 0; i < INDEX_SHARDS; i++) {
         struct index_shard *s = &ix->shards[i];
-        pthread_mutex_init(&s->lock, NULL);
+        lock_init(&s->lock, LOCK_INDEX_STRIPE);
         s->n_buckets = 16;
         s->buckets = must(calloc(s->n_buckets, sizeof *s->buckets));
     }
@@ -105,7 +106,7 @@ void index_free(struct index *ix)
                 chunk_free(c);
             }
         free(s->buckets);
-        pthread_mutex_destroy(&s->lock);
+        lock_destroy(&s->lock);
     }
 }
 
@@ -136,26 +137,26 @@ static void shard_grow(struct index_shard *s)
 static void shard_add(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     if (s->n >= s->n_buckets)
         shard_grow(s);
     struct chunk **head = &s->buckets[bucket_of(s, c->chunk)];
     c->hash_next = *head;
     *head = c;
     s->n++;
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
 }
 
 static void shard_del(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     struct chunk **p = &s->buckets[bucket_of(s, c->chunk)];
     while (*p != c)
         p = &(*p)->hash_next;
     *p = c->hash_next;
     s->n--;
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
     chunk_free(c);
 }
 
@@ -194,7 +195,7 @@ static void replace(struct index *ix, struct chunk *c, bool gone, const struct c
 {
     struct index_shard *s = shard_of(ix, c->chunk);
     struct extents old = c->x;
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     c->x = x ? *x : (struct extents){0};
     c->row = *row;
     c->row.len = c->plan_len = c->x.len;
@@ -203,7 +204,7 @@ static void replace(struct index *ix, struct chunk *c, bool gone, const struct c
     else if (!c->gone && gone)
         ix->chunks--;
     c->gone = gone;
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
     c->rewrite = true;
     c->saved = 0;
     set_dirty(ix, c);
@@ -226,7 +227,7 @@ void index_start(struct index *ix, struct chunk *c, uint64_t gen, uint64_t sessi
 bool index_put(struct index *ix, struct chunk *c, const struct ext *e)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     uint32_t n = c->x.n;
     long at = extents_put(&c->x, e, ix->extent, ix->arg);
     c->row.len = c->plan_len = c->x.len;
@@ -234,7 +235,7 @@ bool index_put(struct index *ix, struct chunk *c, const struct ext *e)
         c->row.lo = e->seg;
     if (e->seg > c->row.hi)
         c->row.hi = e->seg;
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
     if (at < 0)
         return false;
     if (at < n)
@@ -322,7 +323,7 @@ static int lookup_ram(struct index *ix, uint64_t chunk, uint32_t from, uint32_t 
                       struct chunk_row *row, struct extents *x)
 {
     struct index_shard *s = shard_of(ix, chunk);
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     const struct chunk *c = shard_find(s, chunk);
     int rc = !c ? 1 : c->gone ? -ERR_NO_CHUNK : 0;
     if (!rc) {
@@ -333,7 +334,7 @@ static int lookup_ram(struct index *ix, uint64_t chunk, uint32_t from, uint32_t 
             extents_push(x, &c->x.v[i]);
         }
     }
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
     return rc;
 }
 
@@ -358,14 +359,14 @@ struct walk_row {
 /* One shard is copied under its lock, then shown without. */
 static bool walk_shard(struct index_shard *s, struct walk *w)
 {
-    pthread_mutex_lock(&s->lock);
+    lock_acquire(&s->lock);
     struct walk_row *rows = must(malloc((s->n + 1) * sizeof *rows));
     size_t n = 0;
     for (size_t b = 0; b < s->n_buckets; b++)
         for (const struct chunk *c = s->buckets[b]; c; c = c->hash_next)
             if (!c->gone)
                 rows[n++] = (struct walk_row){c->chunk, c->row.session, c->row.len};
-    pthread_mutex_unlock(&s->lock);
+    lock_release(&s->lock);
     w->seen = must(delta_grow(w->seen, &w->cap, w->n + n + 1, sizeof *w->seen));
     bool more = true;
     for (size_t i = 0; i < n && more; i++) {

@@ -5,13 +5,13 @@
  * marked "any thread" may run at the same time. */
 #ifndef REPLFS_CHUNKD_STORE_INDEX_H
 #define REPLFS_CHUNKD_STORE_INDEX_H
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "extents.h"
 #include "index_db.h"
+#include "base/lock.h"
 
 #define INDEX_SHARDS 64
 
@@ -36,7 +36,7 @@ struct chunk_list {
     size_t n;
 };
 struct index_shard {
-    pthread_mutex_t lock;
+    struct lock lock;
     struct chunk **buckets;
     size_t n, n_buckets;
 };

@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/le.h"
+#include "base/lock.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
 #include "map_guard.h"
@@ -36,7 +36,7 @@
 struct index_db {
     MDB_env *env;
     MDB_dbi chunks, extents, segments, marks, meta;
-    pthread_rwlock_t resize;
+    struct rwlock resize;
     size_t map_size;
     bool readonly;
     _Atomic bool broken; /* a page could not be read */
@@ -221,7 +221,7 @@ static int map_enter(struct index_db *db, struct map_guard *g)
 {
     if (db->broken)
         return -EIO;
-    pthread_rwlock_rdlock(&db->resize);
+    rwlock_read(&db->resize);
     map_guard_enter(g);
     return 0;
 }
@@ -229,7 +229,7 @@ static int map_enter(struct index_db *db, struct map_guard *g)
 static int map_leave(struct index_db *db, struct map_guard *g, int rc)
 {
     map_guard_leave(g);
-    pthread_rwlock_unlock(&db->resize);
+    rwlock_release(&db->resize);
     return rc;
 }
 
@@ -237,7 +237,7 @@ static int map_leave(struct index_db *db, struct map_guard *g, int rc)
 static int map_lost(struct index_db *db)
 {
     db->broken = true;
-    pthread_rwlock_unlock(&db->resize);
+    rwlock_release(&db->resize);
     log_error("%s: the disk cannot read a page of the index", db->data);
     return -EIO;
 }
@@ -265,7 +265,7 @@ int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool re
     struct index_db *db = calloc(1, sizeof *db);
     if (!db)
         return -ENOMEM;
-    pthread_rwlock_init(&db->resize, NULL);
+    rwlock_init(&db->resize, LOCK_INDEX_RESIZE, false);
     db->map_size = map_size;
     db->readonly = readonly;
     snprintf(db->data, sizeof db->data, "%s/data.mdb", path);
@@ -284,7 +284,7 @@ void index_db_close(struct index_db *db)
         return;
     if (db->env && !db->broken)
         mdb_env_close(db->env);
-    pthread_rwlock_destroy(&db->resize);
+    rwlock_destroy(&db->resize);
     free(db);
 }
 
@@ -411,12 +411,12 @@ static int grow(struct index_db *db)
 {
     if (db->broken)
         return -EIO;
-    pthread_rwlock_wrlock(&db->resize);
+    rwlock_write(&db->resize);
     size_t want = db->map_size * 2;
     int rc = mdb_env_set_mapsize(db->env, want);
     if (!rc)
         db->map_size = want;
-    pthread_rwlock_unlock(&db->resize);
+    rwlock_release(&db->resize);
     return db_error(rc);
 }
 

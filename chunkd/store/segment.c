@@ -26,7 +26,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
@@ -167,7 +167,7 @@ static size_t open_limit(void)
 static bool close_one(struct segments *t)
 {
     struct segment *best = NULL;
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     for (size_t i = 0; i < t->n; i++) {
         struct segment *sg = t->v[i];
         if (sg->fd >= 0 && sg->pins == 0 && !(sg->wrote && sg->unsynced) &&
@@ -183,7 +183,7 @@ static bool close_one(struct segments *t)
     } else if (fd >= 0) {
         best->fd = fd; /* somebody came between */
     }
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return closed;
 }
 
@@ -276,8 +276,8 @@ int segments_open(struct segments *t, const char *dir, const struct store_id *id
     memset(t, 0, sizeof *t);
     t->dirfd = -1;
     t->readonly = readonly;
-    pthread_rwlock_init(&t->lock, NULL);
-    pthread_mutex_init(&t->fd_lock, NULL);
+    rwlock_init(&t->lock, LOCK_SEGMENTS, false);
+    lock_init(&t->fd_lock, LOCK_SEGMENT_FD);
     t->id = *id;
     t->base = record_base(id->cluster, id->chunkd, id->disk);
     t->next_id = 1;
@@ -315,8 +315,8 @@ void segments_close(struct segments *t)
     if (t->dirfd >= 0)
         close(t->dirfd);
     t->dirfd = -1;
-    pthread_rwlock_destroy(&t->lock);
-    pthread_mutex_destroy(&t->fd_lock);
+    rwlock_destroy(&t->lock);
+    lock_destroy(&t->fd_lock);
 }
 
 /* Position of the first segment with an id >= id. Caller holds the lock. */
@@ -335,27 +335,27 @@ static size_t table_pos(const struct segments *t, uint64_t id)
 
 struct segment *segments_find(struct segments *t, uint64_t id)
 {
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     size_t i = table_pos(t, id);
     struct segment *sg = i < t->n && t->v[i]->id == id ? t->v[i] : NULL;
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return sg;
 }
 
 struct segment *segments_last(struct segments *t)
 {
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     struct segment *sg = t->n ? t->v[t->n - 1] : NULL;
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return sg;
 }
 
 bool segments_any(struct segments *t, uint64_t lo, uint64_t hi)
 {
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     size_t i = table_pos(t, lo);
     bool any = i < t->n && t->v[i]->id <= hi;
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return any;
 }
 
@@ -371,9 +371,9 @@ int segments_create(struct segments *t, struct segment **out)
         t->dir_unsynced = true;
         sg->size = SEGMENT_HEADER;
         segment_update_alloc(sg);
-        pthread_rwlock_wrlock(&t->lock);
+        rwlock_write(&t->lock);
         rc = table_add(t, sg);
-        pthread_rwlock_unlock(&t->lock);
+        rwlock_release(&t->lock);
     }
     if (rc) {
         if (sg->fd >= 0)
@@ -389,25 +389,25 @@ int segments_remove(struct segments *t, struct segment *sg)
 {
     if (unlinkat(t->dirfd, sg->name, 0) && errno != ENOENT)
         return -errno;
-    pthread_rwlock_wrlock(&t->lock);
+    rwlock_write(&t->lock);
     size_t i = table_pos(t, sg->id);
     if (i < t->n && t->v[i] == sg) {
         memmove(t->v + i, t->v + i + 1, (t->n - i - 1) * sizeof *t->v);
         t->n--;
     }
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     segment_free(sg);
     return 0;
 }
 
 int segments_each(struct segments *t, int (*fn)(void *arg, struct segment *sg), void *arg)
 {
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     size_t n = t->n;
     struct segment **v = malloc((n + 1) * sizeof *v);
     if (v && n)
         memcpy(v, t->v, n * sizeof *v);
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     if (!v)
         return -ENOMEM;
     int rc = 0;
@@ -420,22 +420,22 @@ int segments_each(struct segments *t, int (*fn)(void *arg, struct segment *sg), 
 uint64_t segments_alloc(struct segments *t)
 {
     uint64_t sum = 0;
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     for (size_t i = 0; i < t->n; i++)
         sum += t->v[i]->alloc;
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return sum;
 }
 
 uint64_t segments_dead(struct segments *t)
 {
     uint64_t sum = 0;
-    pthread_rwlock_rdlock(&t->lock);
+    rwlock_read(&t->lock);
     for (size_t i = 0; i < t->n; i++) {
         uint64_t alloc = t->v[i]->alloc, live = t->v[i]->live;
         sum += alloc > live ? alloc - live : 0;
     }
-    pthread_rwlock_unlock(&t->lock);
+    rwlock_release(&t->lock);
     return sum;
 }
 

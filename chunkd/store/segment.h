@@ -18,13 +18,13 @@
  * there may be zeros, put there in advance (segment_zero_ahead). */
 #ifndef REPLFS_CHUNKD_STORE_SEGMENT_H
 #define REPLFS_CHUNKD_STORE_SEGMENT_H
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "record.h"
 #include "store.h"
+#include "base/lock.h"
 
 #define SEGMENT_HEADER 128u
 #define SEGMENT_VERSION 1u
@@ -53,15 +53,15 @@ struct segments {
     char dir[4096];
     int dirfd;
     struct store_id id;
-    uint32_t base;         /* record_base() of id */
-    pthread_rwlock_t lock; /* guards v, n, cap; segments themselves stay valid until removed */
-    struct segment **v;    /* ascending by id */
+    uint32_t base;      /* record_base() of id */
+    struct rwlock lock; /* guards v, n, cap; segments themselves stay valid until removed */
+    struct segment **v; /* ascending by id */
     size_t n, cap;
     uint64_t next_id;
     _Atomic bool dir_unsynced; /* a name was added since the last fsync of the directory */
     _Atomic bool no_punch;     /* the file system cannot punch holes */
     bool readonly;             /* nothing is written */
-    pthread_mutex_t fd_lock;   /* opening and closing; taken before lock */
+    struct lock fd_lock;       /* opening and closing; taken before lock */
     _Atomic uint64_t uses;
 };
 

@@ -37,6 +37,7 @@
 #include "base/log.h"
 #include "base/private.h"
 #include "base/thread.h"
+#include "base/lock.h"
 
 /* ---- queue ---- */
 
@@ -66,7 +67,7 @@ struct op *op_queue_pop(struct op_queue *q)
 
 void store_submit(struct store *s, struct op *op)
 {
-    pthread_mutex_lock(&s->queue_lock);
+    lock_acquire(&s->queue_lock);
     assert(!s->stopping);
     bool was_empty = !s->queue.head;
     bool here = was_empty && !s->writing && op->kind == OP_APPEND && op->r.len <= HERE_MAX;
@@ -75,8 +76,8 @@ void store_submit(struct store *s, struct op *op)
     else
         op_queue_push(&s->queue, op);
     if (was_empty && !here)
-        pthread_cond_signal(&s->queue_cond);
-    pthread_mutex_unlock(&s->queue_lock);
+        cond_signal(&s->queue_cond);
+    lock_release(&s->queue_lock);
     if (here)
         store_write_here(s, op);
 }
@@ -174,13 +175,13 @@ int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t
     cp->chunk = chunk;
     cp->session = session;
     cp->lo = UINT64_MAX;
-    pthread_mutex_lock(&s->copies_lock);
+    lock_acquire(&s->copies_lock);
     /* The generation is drawn here, so a copy begun later wins over one begun earlier. */
     cp->gen = s->next_gen++;
     cp->token = *token = ++s->next_token;
     cp->next = s->copies;
     s->copies = cp;
-    pthread_mutex_unlock(&s->copies_lock);
+    lock_release(&s->copies_lock);
     return 0;
 }
 
@@ -208,9 +209,9 @@ void store_fail(struct store *s, const char *what, const char *name, int code)
         return;
     char why[256];
     snprintf(why, sizeof why, "%s of %s in %.150s failed: %s", what, name, s->dir, err_str(code));
-    pthread_mutex_lock(&s->error_lock);
+    lock_acquire(&s->error_lock);
     memcpy(s->error, why, sizeof why);
-    pthread_mutex_unlock(&s->error_lock);
+    lock_release(&s->error_lock);
     log_error("%s. The disk takes no more data; what is on it is still served. Check the disk "
               "(dmesg, smartctl) and restart, or take it out of the configuration",
               why);
@@ -339,9 +340,9 @@ void store_stat(struct store *s, struct store_stat *out)
     out->read_bytes = s->read_bytes;
     out->failed = s->failed;
     out->readable = !s->index_lost;
-    pthread_mutex_lock(&s->error_lock);
+    lock_acquire(&s->error_lock);
     memcpy(out->error, s->error, sizeof out->error);
-    pthread_mutex_unlock(&s->error_lock);
+    lock_release(&s->error_lock);
     if (out->failed)
         out->avail = 0;
 }
@@ -421,18 +422,14 @@ static void raise_nofile(void)
 
 static void init_sync(struct store *s)
 {
-    pthread_condattr_t mono;
-    pthread_condattr_init(&mono);
-    pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-    pthread_mutex_init(&s->queue_lock, NULL);
-    pthread_mutex_init(&s->copies_lock, NULL);
-    pthread_mutex_init(&s->sync_lock, NULL);
-    pthread_mutex_init(&s->maint_lock, NULL);
-    pthread_mutex_init(&s->error_lock, NULL);
-    pthread_cond_init(&s->queue_cond, NULL);
-    pthread_cond_init(&s->sync_cond, &mono);
-    pthread_cond_init(&s->maint_cond, &mono);
-    pthread_condattr_destroy(&mono);
+    lock_init(&s->queue_lock, LOCK_STORE_QUEUE);
+    lock_init(&s->copies_lock, LOCK_STORE_COPIES);
+    lock_init(&s->sync_lock, LOCK_STORE_SYNC);
+    lock_init(&s->maint_lock, LOCK_STORE_MAINT);
+    lock_init(&s->error_lock, LOCK_STORE_ERROR);
+    cond_init(&s->queue_cond);
+    cond_init(&s->sync_cond);
+    cond_init(&s->maint_cond);
     op_queue_init(&s->queue);
     op_queue_init(&s->sync_queue);
 }
@@ -457,19 +454,19 @@ static void store_free(struct store *s)
 static void stop_threads(struct store *s)
 {
     if (s->maint_runs) {
-        pthread_mutex_lock(&s->maint_lock);
+        lock_acquire(&s->maint_lock);
         s->maint_stop = true;
-        pthread_cond_signal(&s->maint_cond);
-        pthread_mutex_unlock(&s->maint_lock);
+        cond_signal(&s->maint_cond);
+        lock_release(&s->maint_lock);
         pthread_join(s->maint, NULL);
         if (!s->failed)
             store_checkpoint(s);
     }
     if (s->writer_runs) {
-        pthread_mutex_lock(&s->queue_lock);
+        lock_acquire(&s->queue_lock);
         s->stopping = true;
-        pthread_cond_signal(&s->queue_cond);
-        pthread_mutex_unlock(&s->queue_lock);
+        cond_signal(&s->queue_cond);
+        lock_release(&s->queue_lock);
         pthread_join(s->writer, NULL);
     }
     if (s->syncer_runs) {

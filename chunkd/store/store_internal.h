@@ -20,6 +20,7 @@
 #include "record.h"
 #include "segment.h"
 #include "store.h"
+#include "base/lock.h"
 
 #define STORE_GROUP_RECORDS 320
 #define STORE_GROUP_BYTES (8u << 20)
@@ -118,8 +119,8 @@ struct store {
     struct grace grace;
     _Atomic uint64_t next_gen;
 
-    pthread_mutex_t queue_lock; /* guards queue, writing, stopping */
-    pthread_cond_t queue_cond;
+    struct lock queue_lock; /* guards queue, writing, stopping */
+    struct cond queue_cond;
     struct op_queue queue;
     bool writing; /* somebody is the writer just now */
     bool stopping;
@@ -135,12 +136,12 @@ struct store {
     struct mark *marks;
     size_t n_marks, cap_marks;
 
-    pthread_mutex_t copies_lock; /* guards the list; contents belong to the writer */
+    struct lock copies_lock; /* guards the list; contents belong to the writer */
     struct copy *copies;
     uint64_t next_token;
 
-    pthread_mutex_t sync_lock; /* guards sync_queue, sync_stop, written, synced, dirty_since */
-    pthread_cond_t sync_cond;
+    struct lock sync_lock; /* guards sync_queue, sync_stop, written, synced, dirty_since */
+    struct cond sync_cond;
     struct op_queue sync_queue;
     bool sync_stop;
     uint64_t written, synced; /* bytes since start */
@@ -149,8 +150,8 @@ struct store {
     pthread_t syncer;
     bool syncer_runs;
 
-    pthread_mutex_t maint_lock; /* guards maint_wanted */
-    pthread_cond_t maint_cond;
+    struct lock maint_lock; /* guards maint_wanted */
+    struct cond maint_cond;
     bool maint_wanted; /* something changed since the last round began */
     _Atomic bool maint_stop;
     bool swept; /* maintenance: looked for forgotten dead ranges */
@@ -162,8 +163,8 @@ struct store {
     _Atomic bool spare; /* the spare file is there */
     bool readonly;      /* the disk took no writes when it was opened */
     _Atomic bool failed;
-    _Atomic bool index_lost;    /* the index cannot be read: what is in it cannot be found */
-    pthread_mutex_t error_lock; /* guards error */
+    _Atomic bool index_lost; /* the index cannot be read: what is in it cannot be found */
+    struct lock error_lock;  /* guards error */
     char error[256];
     _Atomic uint64_t fsyncs, appends, append_bytes, read_bytes;
 };

@@ -25,6 +25,7 @@
 #include "base/error.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
+#include "base/lock.h"
 
 void checkpoint_free(struct checkpoint *ck)
 {
@@ -35,18 +36,18 @@ void checkpoint_free(struct checkpoint *ck)
 
 void store_maint_note(struct store *s)
 {
-    pthread_mutex_lock(&s->maint_lock);
+    lock_acquire(&s->maint_lock);
     if (!s->maint_wanted)
-        pthread_cond_signal(&s->maint_cond);
+        cond_signal(&s->maint_cond);
     s->maint_wanted = true;
-    pthread_mutex_unlock(&s->maint_lock);
+    lock_release(&s->maint_lock);
 }
 
 /* ---- waiting for an op ---- */
 
 struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
+    struct lock lock;
+    struct cond cond;
     bool done;
     int code;
 };
@@ -54,23 +55,23 @@ struct waiter {
 static void waiter_done(void *arg, int code)
 {
     struct waiter *w = arg;
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     w->done = true;
     w->code = code;
-    pthread_cond_signal(&w->cond);
-    pthread_mutex_unlock(&w->lock);
+    cond_signal(&w->cond);
+    lock_release(&w->lock);
 }
 
 int store_submit_wait(struct store *s, struct op *op)
 {
-    struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct waiter w = {.lock = LOCK_INITIALIZER(STORE_WAIT), .cond = COND_INITIALIZER};
     op->done = waiter_done;
     op->arg = &w;
     store_submit(s, op);
-    pthread_mutex_lock(&w.lock);
+    lock_acquire(&w.lock);
     while (!w.done)
-        pthread_cond_wait(&w.cond, &w.lock);
-    pthread_mutex_unlock(&w.lock);
+        cond_wait(&w.cond, &w.lock);
+    lock_release(&w.lock);
     return w.code;
 }
 
@@ -279,28 +280,26 @@ static void maintain(struct store *s)
 static void wait_for_change(struct store *s)
 {
     while (!s->maint_stop && !s->maint_wanted)
-        pthread_cond_wait(&s->maint_cond, &s->maint_lock);
+        cond_wait(&s->maint_cond, &s->maint_lock);
     int64_t at = clock_mono() + s->cfg.checkpoint_ms * NSEC_PER_MSEC;
-    struct timespec ts = {.tv_sec = at / NSEC_PER_SEC, .tv_nsec = at % NSEC_PER_SEC};
-    while (!s->maint_stop &&
-           pthread_cond_timedwait(&s->maint_cond, &s->maint_lock, &ts) != ETIMEDOUT)
+    while (!s->maint_stop && cond_wait_until(&s->maint_cond, &s->maint_lock, at))
         ;
 }
 
 void *store_maint_main(void *arg)
 {
     struct store *s = arg;
-    pthread_mutex_lock(&s->maint_lock);
+    lock_acquire(&s->maint_lock);
     for (;;) {
         wait_for_change(s);
         if (s->maint_stop)
             break;
         s->maint_wanted = false;
-        pthread_mutex_unlock(&s->maint_lock);
+        lock_release(&s->maint_lock);
         if (!s->failed)
             maintain(s);
-        pthread_mutex_lock(&s->maint_lock);
+        lock_acquire(&s->maint_lock);
     }
-    pthread_mutex_unlock(&s->maint_lock);
+    lock_release(&s->maint_lock);
     return NULL;
 }

@@ -14,10 +14,11 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lock.h"
 
 void store_sync_wrote(struct store *s, uint64_t bytes)
 {
-    pthread_mutex_lock(&s->sync_lock);
+    lock_acquire(&s->sync_lock);
     bool clean = s->written == s->synced;
     if (clean)
         s->dirty_since = clock_mono();
@@ -25,26 +26,26 @@ void store_sync_wrote(struct store *s, uint64_t bytes)
                  s->written + bytes - s->synced >= STORE_SYNC_BYTES;
     s->written += bytes;
     if (clean || large)
-        pthread_cond_signal(&s->sync_cond);
-    pthread_mutex_unlock(&s->sync_lock);
+        cond_signal(&s->sync_cond);
+    lock_release(&s->sync_lock);
 }
 
 void store_sync_hand(struct store *s, struct op *op)
 {
-    pthread_mutex_lock(&s->sync_lock);
+    lock_acquire(&s->sync_lock);
     bool was_empty = !s->sync_queue.head;
     op_queue_push(&s->sync_queue, op);
     if (was_empty)
-        pthread_cond_signal(&s->sync_cond);
-    pthread_mutex_unlock(&s->sync_lock);
+        cond_signal(&s->sync_cond);
+    lock_release(&s->sync_lock);
 }
 
 void store_sync_end(struct store *s)
 {
-    pthread_mutex_lock(&s->sync_lock);
+    lock_acquire(&s->sync_lock);
     s->sync_stop = true;
-    pthread_cond_signal(&s->sync_cond);
-    pthread_mutex_unlock(&s->sync_lock);
+    cond_signal(&s->sync_cond);
+    lock_release(&s->sync_lock);
 }
 
 /* Only a segment of a former process can be closed before it is synced; a lack of descriptors passes. */
@@ -93,44 +94,43 @@ static bool wait_for_work(struct store *s)
         if (s->sync_queue.head || s->sync_stop)
             return s->sync_queue.head || dirty;
         if (!dirty || s->failed) {
-            pthread_cond_wait(&s->sync_cond, &s->sync_lock);
+            cond_wait(&s->sync_cond, &s->sync_lock);
             continue;
         }
         int64_t at = s->dirty_since + STORE_SYNC_NSEC;
         if (dirty >= STORE_SYNC_BYTES || clock_mono() >= at)
             return true;
-        struct timespec ts = {.tv_sec = at / NSEC_PER_SEC, .tv_nsec = at % NSEC_PER_SEC};
-        pthread_cond_timedwait(&s->sync_cond, &s->sync_lock, &ts);
+        cond_wait_until(&s->sync_cond, &s->sync_lock, at);
     }
 }
 
 void *store_sync_main(void *arg)
 {
     struct store *s = arg;
-    pthread_mutex_lock(&s->sync_lock);
+    lock_acquire(&s->sync_lock);
     while (wait_for_work(s)) {
         struct op_queue mine = s->sync_queue;
         if (mine.head)
             op_queue_init(&s->sync_queue);
         uint64_t target = s->written;
         int64_t now = clock_mono();
-        pthread_mutex_unlock(&s->sync_lock);
+        lock_release(&s->sync_lock);
 
         unsigned g = grace_enter(&s->grace);
         int rc = s->failed ? -EIO : sync_segments(s);
         grace_leave(&s->grace, g);
 
-        pthread_mutex_lock(&s->sync_lock);
+        lock_acquire(&s->sync_lock);
         bool fresh = s->synced != target;
         s->synced = target;
         s->dirty_since = now; /* what came meanwhile is younger */
-        pthread_mutex_unlock(&s->sync_lock);
+        lock_release(&s->sync_lock);
         if (fresh)
             store_maint_note(s);
         while (mine.head)
             op_complete(op_queue_pop(&mine), rc);
-        pthread_mutex_lock(&s->sync_lock);
+        lock_acquire(&s->sync_lock);
     }
-    pthread_mutex_unlock(&s->sync_lock);
+    lock_release(&s->sync_lock);
     return NULL;
 }

@@ -24,6 +24,7 @@
 #include "base/error.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
+#include "base/lock.h"
 
 #ifndef RWF_DONTCACHE /* newer than the headers of Debian 12 */
 #define RWF_DONTCACHE 0x80
@@ -61,22 +62,22 @@ static bool room_for(struct store *s, uint64_t bytes)
 
 struct copy *store_copy_find(struct store *s, uint64_t token)
 {
-    pthread_mutex_lock(&s->copies_lock);
+    lock_acquire(&s->copies_lock);
     struct copy *cp = s->copies;
     while (cp && cp->token != token)
         cp = cp->next;
-    pthread_mutex_unlock(&s->copies_lock);
+    lock_release(&s->copies_lock);
     return cp;
 }
 
 void store_copy_drop(struct store *s, struct copy *cp)
 {
-    pthread_mutex_lock(&s->copies_lock);
+    lock_acquire(&s->copies_lock);
     struct copy **p = &s->copies;
     while (*p != cp)
         p = &(*p)->next;
     *p = cp->next;
-    pthread_mutex_unlock(&s->copies_lock);
+    lock_release(&s->copies_lock);
     extents_clear(&cp->x, store_extent, s);
     free(cp);
 }
@@ -554,12 +555,12 @@ void store_collect(struct store *s, struct checkpoint *ck)
     if (last)
         d->pos = (struct log_pos){last->id, last->size};
     /* A copy in the making is nowhere but in the log: recovery must start before it. */
-    pthread_mutex_lock(&s->copies_lock);
+    lock_acquire(&s->copies_lock);
     for (const struct copy *cp = s->copies; cp; cp = cp->next)
         if (cp->first.seg && (cp->first.seg < d->pos.seg ||
                               (cp->first.seg == d->pos.seg && cp->first.pos < d->pos.pos)))
             d->pos = cp->first;
-    pthread_mutex_unlock(&s->copies_lock);
+    lock_release(&s->copies_lock);
 }
 
 static void do_op(struct store *s, struct op *op)
@@ -613,11 +614,11 @@ static void do_op(struct store *s, struct op *op)
 
 static void done_writing(struct store *s)
 {
-    pthread_mutex_lock(&s->queue_lock);
+    lock_acquire(&s->queue_lock);
     s->writing = false;
     if (s->queue.head || s->stopping)
-        pthread_cond_signal(&s->queue_cond);
-    pthread_mutex_unlock(&s->queue_lock);
+        cond_signal(&s->queue_cond);
+    lock_release(&s->queue_lock);
 }
 
 void store_write_here(struct store *s, struct op *op)
@@ -632,15 +633,15 @@ void *store_writer_main(void *arg)
     struct store *s = arg;
     struct op_queue mine;
     for (;;) {
-        pthread_mutex_lock(&s->queue_lock);
+        lock_acquire(&s->queue_lock);
         while (s->writing || (!s->queue.head && !s->stopping))
-            pthread_cond_wait(&s->queue_cond, &s->queue_lock);
+            cond_wait(&s->queue_cond, &s->queue_lock);
         mine = s->queue;
         if (mine.head)
             op_queue_init(&s->queue);
         bool stop = s->stopping;
         s->writing = true;
-        pthread_mutex_unlock(&s->queue_lock);
+        lock_release(&s->queue_lock);
         /* mine.tail may point into the emptied queue when there was nothing: head says so. */
         bool idle = !mine.head;
         while (mine.head)

@@ -26,7 +26,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/thread.h"
 
@@ -38,13 +38,13 @@
 static cpu_set_t anywhere; /* since cpu_affinity_start */
 
 static struct {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
+    struct lock mu;
+    struct cond cv;
     bool started;
     uint32_t wanted; /* the thread to look for, 0: none */
     uint32_t found;  /* that was looked for last, 0: nobody asked since */
     int cpu;         /* where that was; -1: cannot be told */
-} scout = {.mu = PTHREAD_MUTEX_INITIALIZER, .cv = PTHREAD_COND_INITIALIZER};
+} scout = {.mu = LOCK_INITIALIZER(CPU_SCOUT), .cv = COND_INITIALIZER};
 
 static _Thread_local struct {
     uint32_t tid;
@@ -78,17 +78,17 @@ static void *scouting(void *arg)
 {
     (void)arg;
     for (;;) {
-        pthread_mutex_lock(&scout.mu);
+        lock_acquire(&scout.mu);
         while (!scout.wanted)
-            pthread_cond_wait(&scout.cv, &scout.mu);
+            cond_wait(&scout.cv, &scout.mu);
         uint32_t tid = scout.wanted;
-        pthread_mutex_unlock(&scout.mu);
+        lock_release(&scout.mu);
         int cpu = cpu_of(tid);
-        pthread_mutex_lock(&scout.mu);
+        lock_acquire(&scout.mu);
         scout.cpu = cpu;
         scout.found = tid;
         scout.wanted = 0;
-        pthread_mutex_unlock(&scout.mu);
+        lock_release(&scout.mu);
     }
     return NULL;
 }
@@ -116,7 +116,7 @@ static bool seen(uint32_t tid, int *cpu)
     }
     if (!scout.wanted) {
         scout.wanted = tid;
-        pthread_cond_signal(&scout.cv);
+        cond_signal(&scout.cv);
     }
     return false;
 }

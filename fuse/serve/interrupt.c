@@ -36,7 +36,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -62,14 +62,14 @@ struct watched {
     int64_t from; /* it is not let go before */
 };
 static struct {
-    pthread_mutex_t mu;
-    pthread_cond_t cv;
+    struct lock mu;
+    struct cond cv;
     struct watched v[WATCHED];
     size_t n;
     int fd;
     pthread_t thread;
     bool started, asleep, stop;
-} look = {.mu = PTHREAD_MUTEX_INITIALIZER};
+} look = {.mu = LOCK_INITIALIZER(INTERRUPTS)};
 
 static struct slot *slot_of(uint64_t unique)
 {
@@ -167,7 +167,7 @@ static void look_at_all(void)
     size_t n = look.n;
     int fd = look.fd;
     memcpy(v, look.v, n * sizeof(*v));
-    pthread_mutex_unlock(&look.mu);
+    lock_release(&look.mu);
     int64_t now = clock_mono();
     for (size_t i = 0; i < n; i++) {
         const struct watched *w = &v[i];
@@ -176,7 +176,7 @@ static void look_at_all(void)
             interrupt_answered(w->unique);
         }
     }
-    pthread_mutex_lock(&look.mu);
+    lock_acquire(&look.mu);
     forget_answered();
 }
 
@@ -187,14 +187,9 @@ static void *look_after(void *arg)
     for (unsigned idle = 0; !look.stop; idle = look.n ? 0 : idle + 1) {
         look.asleep = idle >= AWAKE_LOOKS;
         while (look.asleep && !look.stop)
-            pthread_cond_wait(&look.cv, &look.mu);
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        ts.tv_nsec += LOOK_MS * NSEC_PER_MSEC;
-        ts.tv_sec += ts.tv_nsec / NSEC_PER_SEC;
-        ts.tv_nsec %= NSEC_PER_SEC;
+            cond_wait(&look.cv, &look.mu);
         if (!look.stop)
-            pthread_cond_timedwait(&look.cv, &look.mu, &ts);
+            cond_wait_until(&look.cv, &look.mu, clock_mono() + LOOK_MS * NSEC_PER_MSEC);
         look_at_all();
     }
     return arg;
@@ -210,15 +205,11 @@ static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
     look.fd = fd;
     look.v[look.n++] = (struct watched){unique, tid, clock_mono() + ms * NSEC_PER_MSEC};
     if (!look.started) {
-        pthread_condattr_t a;
-        pthread_condattr_init(&a);
-        pthread_condattr_setclock(&a, CLOCK_MONOTONIC); /* a wall clock may be set back */
-        pthread_cond_init(&look.cv, &a);
-        pthread_condattr_destroy(&a);
+        cond_init(&look.cv);
         look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
     }
     if (look.asleep)
-        pthread_cond_signal(&look.cv);
+        cond_signal(&look.cv);
     look.asleep = false;
 }
 
@@ -262,11 +253,11 @@ void interrupt_lasting(int fd, uint64_t unique, uint32_t tid)
 
 void interrupt_stop(void)
 {
-    pthread_mutex_lock(&look.mu);
+    lock_acquire(&look.mu);
     look.stop = true;
     if (look.started)
-        pthread_cond_broadcast(&look.cv);
-    pthread_mutex_unlock(&look.mu);
+        cond_broadcast(&look.cv);
+    lock_release(&look.mu);
     if (look.started)
         pthread_join(look.thread, NULL);
 }

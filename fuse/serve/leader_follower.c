@@ -46,6 +46,7 @@
 #include "base/clock.h"
 #include "base/thread.h"
 #include "base/wait.h"
+#include "base/lock.h"
 #include "cpu_affinity.h"
 
 #define SPIN_NS (50 * NSEC_PER_USEC) /* looking for the next request */
@@ -57,8 +58,8 @@
 #define TICK_NS (2 * NSEC_PER_MSEC)
 
 static struct {
-    pthread_mutex_t mu;
-    pthread_cond_t parked, watched;
+    struct lock mu;
+    struct cond parked, watched;
     pthread_t watch;
     atomic_uint owner, reading;
     atomic_ulong served;      /* requests read so far */
@@ -70,7 +71,7 @@ static struct {
     atomic_uint last_in_line; /* the thread that runs when nobody else wants to, 0: none */
     atomic_uint shy;          /* so many answers are given in the ordinary way */
     bool stop;
-} turns = {.mu = PTHREAD_MUTEX_INITIALIZER, .parked = PTHREAD_COND_INITIALIZER};
+} turns = {.mu = LOCK_INITIALIZER(LEADER_FOLLOWER), .parked = COND_INITIALIZER};
 
 static _Thread_local struct {
     unsigned id;
@@ -86,7 +87,7 @@ static _Thread_local struct {
 static void unlock(void *arg)
 {
     (void)arg;
-    pthread_mutex_unlock(&turns.mu);
+    lock_release(&turns.mu);
 }
 
 static bool mine(void)
@@ -97,10 +98,10 @@ static bool mine(void)
 /* Parked until nobody reads and nobody is about to. */
 static void take(void)
 {
-    pthread_mutex_lock(&turns.mu);
+    lock_acquire(&turns.mu);
     pthread_cleanup_push(unlock, NULL);
     while (atomic_load(&turns.owner) || atomic_load(&turns.reading))
-        pthread_cond_wait(&turns.parked, &turns.mu);
+        cond_wait(&turns.parked, &turns.mu);
     atomic_store(&turns.owner, self.id);
     pthread_cleanup_pop(1);
 }
@@ -115,9 +116,9 @@ void leader_follower_pass(void)
     atomic_compare_exchange_strong(&turns.owner, &id, 0);
     if (atomic_load(&turns.owner) || atomic_load(&turns.reading))
         return;
-    pthread_mutex_lock(&turns.mu);
-    pthread_cond_signal(&turns.parked);
-    pthread_mutex_unlock(&turns.mu);
+    lock_acquire(&turns.mu);
+    cond_signal(&turns.parked);
+    lock_release(&turns.mu);
 }
 
 /* ---- reading ---- */
@@ -155,9 +156,9 @@ static void wake_watch(void)
     atomic_fetch_add(&turns.served, 1);
     if (!atomic_load(&turns.asleep))
         return;
-    pthread_mutex_lock(&turns.mu);
-    pthread_cond_signal(&turns.watched);
-    pthread_mutex_unlock(&turns.mu);
+    lock_acquire(&turns.mu);
+    cond_signal(&turns.watched);
+    lock_release(&turns.mu);
 }
 
 void leader_follower_share(int fd, uint32_t tid)
@@ -277,7 +278,7 @@ static void *watch(void *arg)
 {
     unsigned long before = 0;
     (void)arg;
-    pthread_mutex_lock(&turns.mu);
+    lock_acquire(&turns.mu);
     while (!turns.stop) {
         unsigned long now = atomic_load(&turns.served);
         unsigned last = atomic_load(&turns.last_in_line);
@@ -288,29 +289,23 @@ static void *watch(void *arg)
         if (idle && !last && atomic_load(&turns.reading)) { /* until something happens */
             atomic_store(&turns.asleep, true);
             if (atomic_load(&turns.served) == now)
-                pthread_cond_wait(&turns.watched, &turns.mu);
+                cond_wait(&turns.watched, &turns.mu);
             atomic_store(&turns.asleep, false);
             continue;
         }
         if (idle && !atomic_load(&turns.reading)) {
             atomic_store(&turns.owner, 0);
-            pthread_cond_signal(&turns.parked);
+            cond_signal(&turns.parked);
         }
-        int64_t until = clock_mono() + TICK_NS;
-        struct timespec ts = {until / NSEC_PER_SEC, until % NSEC_PER_SEC};
-        pthread_cond_timedwait(&turns.watched, &turns.mu, &ts);
+        cond_wait_until(&turns.watched, &turns.mu, clock_mono() + TICK_NS);
     }
-    pthread_mutex_unlock(&turns.mu);
+    lock_release(&turns.mu);
     return NULL;
 }
 
 int leader_follower_start(void)
 {
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&turns.watched, &a);
-    pthread_condattr_destroy(&a);
+    cond_init(&turns.watched);
     turns.stop = false;
     turns.can_be_near = cpu_affinity_start();
     wait_set_hook(leader_follower_pass);
@@ -319,10 +314,10 @@ int leader_follower_start(void)
 
 void leader_follower_stop(void)
 {
-    pthread_mutex_lock(&turns.mu);
+    lock_acquire(&turns.mu);
     turns.stop = true;
-    pthread_cond_signal(&turns.watched);
-    pthread_mutex_unlock(&turns.mu);
+    cond_signal(&turns.watched);
+    lock_release(&turns.mu);
     pthread_join(turns.watch, NULL);
-    pthread_cond_destroy(&turns.watched);
+    cond_destroy(&turns.watched);
 }

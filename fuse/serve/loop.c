@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "kernel.h"
@@ -36,14 +36,14 @@ static struct {
     struct fuse_session *se;
     const struct loop_config *cfg;
     pthread_t main;
-    pthread_mutex_t mu;
+    struct lock mu;
     pthread_t *threads;
     unsigned n;
     atomic_uint free; /* that read, or are about to */
     bool ending;
     bool gone; /* the connection to the kernel */
     int rc;    /* -errno: what reading failed with */
-} loop = {.mu = PTHREAD_MUTEX_INITIALIZER};
+} loop = {.mu = LOCK_INITIALIZER(SERVE_LOOP)};
 
 static void *serve(void *arg);
 
@@ -169,13 +169,13 @@ int loop_run(struct fuse_session *se, const struct loop_config *cfg)
     loop.threads = calloc(cfg->max_threads, sizeof *loop.threads);
     if (!loop.threads)
         return -ENOMEM;
-    pthread_mutex_lock(&loop.mu);
+    lock_acquire(&loop.mu);
     int rc = -grow();
-    pthread_mutex_unlock(&loop.mu);
+    lock_release(&loop.mu);
     int sig = rc ? 0 : wait_for_end();
-    pthread_mutex_lock(&loop.mu);
+    lock_acquire(&loop.mu);
     loop.ending = true;
-    pthread_mutex_unlock(&loop.mu);
+    lock_release(&loop.mu);
     fuse_session_exit(se);
     for (unsigned i = 0; i < loop.n; i++)
         pthread_cancel(loop.threads[i]);

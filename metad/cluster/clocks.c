@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 #include "status_internal.h"
 
@@ -72,24 +73,24 @@ void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms)
     int64_t skew = clocks_skew(wall_ms);
     char name[sizeof n->clocks[0].name] = "";
 
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct client_clock *k = find(n, session);
     if (k && !apart(skew))
         clocks_forget(n, session);
     else if (k)
         k->skew = skew;
     bool add = !k && apart(skew);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!add)
         return;
     session_name(n->cfg.fsm, session, name, sizeof name);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     if (!find(n, session) && n->nclocks < CLIENTS_MAX) {
         k = &n->clocks[n->nclocks++];
         *k = (struct client_clock){.session = session, .skew = skew};
         memcpy(k->name, name, sizeof k->name);
     }
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
 }
 
 /* ---- health ---- */

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 
 #define TICK_MS 100
@@ -69,7 +70,7 @@ static void update_rates(struct nodes *n, int64_t now)
 static bool work_slice(struct nodes *n, int64_t now)
 {
     fsm_wrlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     if (!n->settling) {
         walk_slice(n, now);
         orders_pop_slice(n, now);
@@ -79,7 +80,7 @@ static bool work_slice(struct nodes *n, int64_t now)
     struct order *o = n->to_send;
     n->to_send = NULL;
     bool more = n->walking && !n->settling;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     orders_send_all(n, o);
     return more;
@@ -106,20 +107,14 @@ static void *driver(void *arg)
     struct nodes *n = arg;
     bool more = false;
     for (;;) {
-        pthread_mutex_lock(&n->done_lock);
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        ts.tv_nsec += more ? 1000000 : TICK_MS * 1000000l;
-        if (ts.tv_nsec >= 1000000000l) {
-            ts.tv_sec++;
-            ts.tv_nsec -= 1000000000l;
-        }
-        int rc = 0;
-        while (!n->stop && !n->done && !n->poked && rc != ETIMEDOUT)
-            rc = pthread_cond_timedwait(&n->wake, &n->done_lock, &ts);
+        lock_acquire(&n->done_lock);
+        int64_t until = clock_mono() + (more ? 1 : TICK_MS) * NSEC_PER_MSEC;
+        bool in_time = true;
+        while (!n->stop && !n->done && !n->poked && in_time)
+            in_time = cond_wait_until(&n->wake, &n->done_lock, until);
         bool stop = n->stop;
         n->poked = false;
-        pthread_mutex_unlock(&n->done_lock);
+        lock_release(&n->done_lock);
         if (stop)
             return NULL;
         more = tick(n);
@@ -128,11 +123,7 @@ static void *driver(void *arg)
 
 int driver_start(struct nodes *n)
 {
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&n->wake, &a);
-    pthread_condattr_destroy(&a);
+    cond_init(&n->wake);
     int rc = thread_start(&n->thread, "driver", driver, n);
     if (rc)
         return -rc;
@@ -158,9 +149,9 @@ static void discard_results(struct nodes *n)
 static void close_all(struct nodes *n)
 {
     for (uint32_t i = 1; i < n->nnodes; i++) {
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         struct rpc_conn *c = n->node[i] && n->node[i]->conn ? rpc_conn_ref(n->node[i]->conn) : NULL;
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         if (c)
             rpc_conn_close(c);
         rpc_conn_unref(c);
@@ -171,22 +162,22 @@ void driver_stop(struct nodes *n)
 {
     if (!n->running)
         return;
-    pthread_mutex_lock(&n->done_lock);
+    lock_acquire(&n->done_lock);
     n->stop = true;
-    pthread_cond_signal(&n->wake);
-    pthread_mutex_unlock(&n->done_lock);
+    cond_signal(&n->wake);
+    lock_release(&n->done_lock);
     pthread_join(n->thread, NULL);
     close_all(n);
-    pthread_mutex_lock(&n->done_lock);
+    lock_acquire(&n->done_lock);
     discard_results(n);
     while (n->outstanding) {
-        pthread_cond_wait(&n->wake, &n->done_lock);
+        cond_wait(&n->wake, &n->done_lock);
         discard_results(n);
     }
-    pthread_mutex_unlock(&n->done_lock);
+    lock_release(&n->done_lock);
     for (uint32_t i = 1; i < n->nnodes; i++)
         for (uint32_t k = 0; n->node[i] && k < n->node[i]->ndels; k++)
             free(n->node[i]->dels[k].job);
-    pthread_cond_destroy(&n->wake);
+    cond_destroy(&n->wake);
     n->running = false;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "status_internal.h"
 
 #define NEARLY_FULL 0.95
@@ -324,7 +325,7 @@ void nodes_note(struct nodes *n, unsigned severity, const char *code, const char
 {
     va_list ap;
 
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct nodes_noted *slot = &n->noted[0];
     for (unsigned i = 0; i < NODES_NOTES; i++) {
         struct nodes_noted *p = &n->noted[i];
@@ -339,7 +340,7 @@ void nodes_note(struct nodes *n, unsigned severity, const char *code, const char
     va_start(ap, fmt);
     vsnprintf(slot->what, sizeof slot->what, fmt, ap);
     va_end(ap);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
 }
 
 static void check_noted(struct status_ask *a)

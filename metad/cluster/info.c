@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "status_internal.h"
 
 #define INFO_EXTENTS 1000u
@@ -21,7 +22,7 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
 {
     struct status_ask a = {.n = n};
     Replfs__NodesReply rep = REPLFS__NODES_REPLY__INIT;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     rep.nodes = status_alloc(&a, (n->nnodes + 1) * sizeof *rep.nodes);
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
@@ -37,7 +38,7 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
         t->state = d->state;
     }
     rep.epoch = n->epoch;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     RPC_ENVELOPE(env, NODES_REPLY, nodes_reply, &rep);
     rpc_reply(req, &env, NULL);
     status_free(&a);
@@ -162,7 +163,7 @@ void nodes_rpc_info(struct nodes *n, struct rpc_req *req)
     Replfs__Attr attr = REPLFS__ATTR__INIT;
     const struct extmap *m = NULL;
     fsm_rdlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     int rc = fsm_getattr(n->cfg.fsm, q->ino, &attr);
     rep.attr = &attr;
     if (!rc && !fsm_extents(n->cfg.fsm, q->ino, &m) && m)
@@ -170,7 +171,7 @@ void nodes_rpc_info(struct nodes *n, struct rpc_req *req)
     uint64_t parent = 0;
     if (!rc && !fsm_parent(n->cfg.fsm, q->ino, &parent))
         rep.parent = parent;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     if (rc) {
         rpc_fail(req, rc, "there is no inode %llu", (unsigned long long)q->ino);
@@ -228,9 +229,9 @@ void nodes_rpc_converge(struct nodes *n, struct rpc_req *req)
     }
     for (size_t i = 0; i < q->n_ino; i++) { /* one at a time: others get the locks in between */
         fsm_rdlock(n->cfg.fsm);
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         converge_ino(&a, q->ino[i], &seen, &rep);
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         fsm_unlock(n->cfg.fsm);
     }
     RPC_ENVELOPE(env, CONVERGE_REPLY, converge_reply, &rep);

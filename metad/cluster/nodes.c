@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -69,14 +69,14 @@ void nodes_poke(struct nodes *n)
 {
     LOCK_SCOPE(&n->done_lock);
     n->poked = true;
-    pthread_cond_signal(&n->wake);
+    cond_signal(&n->wake);
 }
 
 void nodes_outstanding(struct nodes *n, int by)
 {
     LOCK_SCOPE(&n->done_lock);
     n->outstanding += (unsigned)by;
-    pthread_cond_signal(&n->wake);
+    cond_signal(&n->wake);
 }
 
 static uint32_t intern_host(struct nodes *n, const char *host_id)
@@ -189,11 +189,11 @@ void nodes_make_ctx(struct nodes *n)
 
 bool nodes_all_reported(struct nodes *n)
 {
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     bool all = !n->settling;
     for (uint32_t i = 1; i < n->nnodes; i++)
         all &= !n->node[i] || n->node[i]->reported_once || n->node[i]->replaced_by;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     return all;
 }
 
@@ -287,7 +287,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
 {
     struct rpc_conn *close[64];
     size_t nclose = 0;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     for (uint32_t i = 1; i < n->nnodes && nclose < 64; i++) {
         struct rpc_conn *c = NULL;
         if (n->node[i])
@@ -302,7 +302,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
         nodes_start_walk(n);
     }
     nodes_make_ctx(n);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     for (size_t i = 0; i < nclose; i++) {
         rpc_conn_close(close[i]);
         rpc_conn_unref(close[i]);
@@ -312,11 +312,11 @@ void nodes_tick_states(struct nodes *n, int64_t now)
 void nodes_conn_closed(struct nodes *n, struct rpc_conn *c)
 {
     struct rpc_conn *put = NULL;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct node *d = nodes_by_conn(n, c);
     if (d)
         nodes_drop_conn(n, d, &put);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     rpc_conn_unref(put);
     if (d)
         nodes_poke(n);
@@ -455,7 +455,7 @@ int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t
 {
     int rc = 0;
     fsm_wrlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
     struct node *d = nodes_find(n, chunkd);
     struct fsm_loc *l = c && d ? reports_loc(c, chunkd) : NULL;
@@ -469,7 +469,7 @@ int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t
         l->state = COPY_CHECKING;
         orders_consider(n, c, 0);
     }
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     nodes_poke(n);
     return rc;
@@ -498,10 +498,10 @@ static void on_changed(void *arg, struct fsm_chunk *c)
 static void on_session_closed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     clocks_forget(n, session);
     grants_session_gone(n, session);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
@@ -509,10 +509,10 @@ static void on_session_closed(void *arg, uint64_t session)
 static void on_session_lapsed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     clocks_forget(n, session);
     grants_session_lapsed(n, session);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
@@ -559,8 +559,8 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->registry_version = n->epoch;
     n->next_id = 1;
     n->queue = repair_queue_new();
-    pthread_mutex_init(&n->lock, NULL);
-    pthread_mutex_init(&n->done_lock, NULL);
+    lock_init(&n->lock, LOCK_REGISTRY);
+    lock_init(&n->done_lock, LOCK_DRIVER);
     grow_slots(n, 0);
     fsm_wrlock(cfg->fsm);
     load_members(n);
@@ -615,7 +615,7 @@ void nodes_free(struct nodes *n)
     grants_free(n);
     damage_free(n);
     repair_queue_free(n->queue);
-    pthread_mutex_destroy(&n->lock);
-    pthread_mutex_destroy(&n->done_lock);
+    lock_destroy(&n->lock);
+    lock_destroy(&n->done_lock);
     free(n);
 }

@@ -9,6 +9,7 @@
 #ifndef REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #define REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #include "nodes.h"
+#include "base/lock.h"
 
 #include <stdatomic.h>
 
@@ -209,7 +210,7 @@ struct nodes {
     char dir[512], addr[128];
     struct cap_key cap_key;
     int64_t started; /* mono */
-    pthread_mutex_t lock;
+    struct lock lock;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
     struct node **node;           /* by id, holes are NULL */
@@ -248,8 +249,8 @@ struct nodes {
     int64_t rate_at, judged_at, walked_at;
     struct repair_ctx ctx; /* made anew each tick */
     /* under done_lock */
-    pthread_mutex_t done_lock;
-    pthread_cond_t wake;
+    struct lock done_lock;
+    struct cond wake;
     struct order *done;
     unsigned outstanding; /* orders and proposals whose callback is to come */
     bool stop, poked, running;

@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/private.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 #include "metad/service/origin.h"
 
@@ -204,9 +205,9 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     char uuid[40];
     struct nodes_registry others;
     nodes_past_fill(n, &standing);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     nodes_registry_fill(n, 0, &others);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     snprintf(uuid, sizeof uuid, "%s", mlog_uuid(n->cfg.mlog));
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cluster = uuid;
@@ -262,7 +263,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
     struct rpc_conn *old = NULL;
     uint64_t registration = 0;
     char label[256];
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct node *d = nodes_find(n, chunkd);
     if (d && d->removed)
         d = NULL;
@@ -276,7 +277,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
         registration = d->registration;
         log_info("%s registered", nodes_label(d, label));
     }
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (old && old != req->conn)
         rpc_conn_close(old);
     rpc_conn_unref(old);
@@ -380,14 +381,14 @@ static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
     a->req = req;
     a->origin = origin_of(req->conn);
     char why[200];
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     bool refused = is_too_many(n, a->origin, r->host_id, why);
     if (!refused) {
         a->chunkd = id ? id : n->next_id++;
         a->next = n->adding;
         n->adding = a;
     }
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (refused) {
         free(a);
         rpc_fail(
@@ -411,11 +412,11 @@ static void register_checked(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     uint32_t upto = nodes_past_next_id(r);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     if (upto > n->next_id)
         n->next_id = upto;
     bool member = nodes_find(n, r->chunkd) != NULL;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!r->chunkd)
         register_new(n, req, 0);
     else if (!member && r->chunkd < NODE_ID_TOLD_MAX && nodes_past_joined(n, r))

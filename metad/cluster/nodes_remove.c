@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "nodes_internal.h"
@@ -57,9 +57,9 @@ static void count_last(struct nodes *n, struct last_copies *k)
     bool more = true;
     while (more) {
         fsm_rdlock(n->cfg.fsm);
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         more = fsm_chunk_walk(n->cfg.fsm, &pos, SLICE, look, k);
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         fsm_unlock(n->cfg.fsm);
     }
 }
@@ -119,13 +119,13 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
 {
     struct last_copies k = {.n = n, .chunkd = req->env->chunkd_remove_req->chunkd};
     char label[256] = "";
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     const struct node *d = nodes_find(n, k.chunkd);
     bool known = d && !d->removed, there = known && d->conn, settling = n->settling;
     k.may_have = known && !d->reported_once;
     if (known)
         nodes_label(d, label);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!known) {
         rpc_fail(req, -ENOENT, "there is no chunkd %u: see replfsctl chunkd list", k.chunkd);
         return;

@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -483,7 +483,7 @@ void orders_answered(struct nodes *n, struct order *o)
     LOCK_SCOPE(&n->done_lock);
     o->next = n->done;
     n->done = o;
-    pthread_cond_signal(&n->wake);
+    cond_signal(&n->wake);
 }
 
 /* Lock held: the deletes not sent yet. Their drops go back to the queue; garbage is found again by
@@ -538,13 +538,13 @@ static void take_result(struct nodes *n, struct order *o)
 
 void orders_take_results(struct nodes *n)
 {
-    pthread_mutex_lock(&n->done_lock);
+    lock_acquire(&n->done_lock);
     struct order *o = n->done;
     n->done = NULL;
-    pthread_mutex_unlock(&n->done_lock);
+    lock_release(&n->done_lock);
     while (o) {
         fsm_wrlock(n->cfg.fsm);
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         for (unsigned k = 0; o && k < 64; k++) {
             struct order *next = o->next;
             take_result(n, o);
@@ -552,7 +552,7 @@ void orders_take_results(struct nodes *n)
             nodes_outstanding(n, -1);
             o = next;
         }
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         fsm_unlock(n->cfg.fsm);
     }
 }

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/u64.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 
 #define LOG_MODULE "nodes"
@@ -46,10 +47,10 @@ static void recover_reply(struct nodes *n, struct rpc_req *req)
         list[i] = &info[i];
         rep.n_futures = i + 1;
     }
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     rep.behind = nodes_past_behind(n);
     rep.quarantine = recover_quarantined(n);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     rep.futures = list;
     RPC_ENVELOPE(env, RECOVER_REPLY, recover_reply, &rep);
@@ -165,11 +166,11 @@ static void quarantine_list(struct nodes *n, struct rpc_req *req)
     struct listing *l = calloc(1, sizeof *l);
     if (!l)
         abort();
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     for (uint32_t i = r->chunkd ? r->chunkd : 1; i < n->nnodes && !l->more; i++)
         if (n->node[i])
             list_node(l, n->node[i], i == r->chunkd ? r->after : 0);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     rep.items = l->list;
     rep.n_items = l->n;
     rep.more = l->more;
@@ -198,12 +199,12 @@ static void quarantine_release(struct nodes *n, struct rpc_req *req)
     const Replfs__QuarantineReq *r = req->env->quarantine_req;
     Replfs__QuarantineReply rep = REPLFS__QUARANTINE_REPLY__INIT;
     fsm_wrlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     bool behind = nodes_past_behind(n);
     for (uint32_t i = 1; i < n->nnodes && !behind; i++)
         if (n->node[i] && n->node[i]->conn)
             rep.released += release_node(n, n->node[i], r->release_all ? 0 : r->release);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     if (behind) {
         rpc_fail(

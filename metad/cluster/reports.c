@@ -30,6 +30,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 
 #define LOG_MODULE "nodes"
@@ -270,12 +271,12 @@ static bool apply_records(struct nodes *n, const struct rpc_conn *conn, uint32_t
 {
     for (size_t i = 0; i < nrecs;) {
         fsm_wrlock(n->cfg.fsm);
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         struct node *d = nodes_find(n, chunkd);
         bool ours = d && d->conn == conn;
         for (size_t end = i + SLICE; ours && i < nrecs && i < end; i++)
             apply_record(n, d, recs[i], full);
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         fsm_unlock(n->cfg.fsm);
         if (!ours)
             return false;
@@ -330,7 +331,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     struct past_standing standing;
     struct nodes_registry others;
     uint8_t key[CAP_KEY_LEN];
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct node *d = nodes_find(n, h->chunkd);
     bool ours = d && d->conn == req->conn;
     bool fresh = ours && (!h->seq || h->seq > d->hb_seq);
@@ -338,7 +339,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
         heartbeat_facts(n, d, h);
     if (fresh)
         d->hb_seq = h->seq;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!ours ||
         (fresh && !apply_records(n, req->conn, h->chunkd, h->changes, h->n_changes, false))) {
         rpc_fail(req, -ERR_NOT_REGISTERED,
@@ -350,14 +351,14 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     nodes_past_fill(n, &standing);
     rep.standing = &standing.msg;
     rep.behind = standing.behind;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
     memcpy(key, n->cap_key.key, sizeof key);
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);
     nodes_registry_fill(n, h->registry_version, &others);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     rep.registry = others.list;
     rep.n_registry = others.n;
     rep.registry_version = others.version;
@@ -384,11 +385,11 @@ static bool report_begin(struct node *d, const Replfs__ReportReq *r)
 void reports_report(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__ReportReq *r = req->env->report_req;
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct node *d = nodes_find(n, r->chunkd);
     bool ours = d && d->conn == req->conn;
     bool right = ours && report_begin(d, r);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!ours || (right && !apply_records(n, req->conn, r->chunkd, r->chunks, r->n_chunks, true))) {
         rpc_fail(req, -ERR_NOT_REGISTERED,
                  "chunkd %u is not registered on this connection: register first", r->chunkd);
@@ -400,10 +401,10 @@ void reports_report(struct nodes *n, struct rpc_req *req)
         return;
     }
     if (r->last) {
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         if (d->conn == req->conn && d->rep)
             d->rep->complete = true;
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         nodes_poke(n);
     }
     Replfs__ReportReply rep = REPLFS__REPORT_REPLY__INIT;
@@ -475,13 +476,13 @@ static struct node *find_sweep(struct nodes *n)
 
 bool reports_sweep(struct nodes *n)
 {
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     bool any = find_sweep(n) != NULL;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     if (!any)
         return false;
     fsm_wrlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     struct node *d = find_sweep(n); /* one slice of one chunkd at a time */
     if (d) {
         struct sweeping s = {.n = n, .d = d};
@@ -489,7 +490,7 @@ bool reports_sweep(struct nodes *n)
             sweep_finish(n, d);
     }
     any = find_sweep(n) != NULL;
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
     return any;
 }
@@ -565,12 +566,12 @@ void reports_judge(struct nodes *n, int64_t now)
 {
     uint64_t chunk_upto, ino_upto;
     fsm_wrlock(n->cfg.fsm);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     fsm_reserved(n->cfg.fsm, &chunk_upto, &ino_upto);
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i])
             judge_node(n, n->node[i], chunk_upto, now);
     damage_look(n);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     fsm_unlock(n->cfg.fsm);
 }

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "nodes_internal.h"
 #include "status_internal.h"
 
@@ -71,9 +72,9 @@ static void count_all(struct status_ask *a)
     bool more = true;
     while (more) {
         fsm_rdlock(n->cfg.fsm);
-        pthread_mutex_lock(&n->lock);
+        lock_acquire(&n->lock);
         more = fsm_chunk_walk(n->cfg.fsm, &pos, COUNT_SLICE, count_chunk, a);
-        pthread_mutex_unlock(&n->lock);
+        lock_release(&n->lock);
         fsm_unlock(n->cfg.fsm);
     }
 }
@@ -81,25 +82,25 @@ static void count_all(struct status_ask *a)
 static void count_or_recall(struct status_ask *a)
 {
     static struct {
-        pthread_mutex_t lock;
+        struct lock lock;
         const struct nodes *of;
         int64_t at;
         struct status_count count;
-    } kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    } kept = {.lock = LOCK_INITIALIZER(CONVERGE_ANSWER)};
     int64_t now = clock_mono();
-    pthread_mutex_lock(&kept.lock);
+    lock_acquire(&kept.lock);
     bool good = kept.of == a->n && a->fsm.chunks > COUNT_MANY && now - kept.at < COUNT_KEEP;
     if (good)
         a->count = kept.count;
-    pthread_mutex_unlock(&kept.lock);
+    lock_release(&kept.lock);
     if (good)
         return;
     count_all(a);
-    pthread_mutex_lock(&kept.lock);
+    lock_acquire(&kept.lock);
     kept.of = a->n;
     kept.at = now;
     kept.count = a->count;
-    pthread_mutex_unlock(&kept.lock);
+    lock_release(&kept.lock);
 }
 
 /* ---- building replies: everything hangs on one arena, freed at once ---- */
@@ -301,14 +302,14 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     count_or_recall(&a);
     fill_metad(&a, &rep);
     nodes_space(n, 0, &rep.capacity, &rep.avail);
-    pthread_mutex_lock(&n->lock);
+    lock_acquire(&n->lock);
     a.behind |= n->distrust;
     fill_counts(&a, &rep);
     fill_chunkds(&a, &rep);
     fill_goals(&a, &rep);
     fill_jobs(&a, &rep);
     status_problems(&a, &rep);
-    pthread_mutex_unlock(&n->lock);
+    lock_release(&n->lock);
     RPC_ENVELOPE(env, STATUS_REPLY, status_reply, &rep);
     rpc_reply(req, &env, NULL);
     status_free(&a);

@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/error.h"
 #include "base/mix.h"
 #include "base/u64.h"
@@ -51,7 +51,7 @@ struct node {
 };
 struct leases {
     struct leases_config cfg;
-    pthread_mutex_t mu;
+    struct lock mu;
     struct node **table;
     size_t mask, count;
     struct node *hot;
@@ -79,7 +79,7 @@ struct leases *leases_new(const struct leases_config *cfg)
     l->table = calloc(l->mask + 1, sizeof(*l->table));
     if (l->table == NULL)
         abort();
-    pthread_mutex_init(&l->mu, NULL);
+    lock_init(&l->mu, LOCK_LEASES);
     return l;
 }
 
@@ -96,7 +96,7 @@ void leases_free(struct leases *l)
         }
     free(l->table);
     u64map_free(&l->barred);
-    pthread_mutex_destroy(&l->mu);
+    lock_destroy(&l->mu);
     free(l);
 }
 
@@ -416,9 +416,9 @@ bool leases_enter(struct leases *l, struct lease_wait *w)
     w->waited = false;
     w->code = 0;
     w->since = 0;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     bool in = try_enter(l, w, false, &t);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     todo_do(l, &t);
     return in;
 }
@@ -528,14 +528,14 @@ void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mod
     struct todo t;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct node *n = *slot_of(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
     if (h != NULL) {
         lower(l, n, h, kept, &t);
         node_tidy(l, n);
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     todo_do(l, &t);
 }
 
@@ -575,10 +575,10 @@ void leases_drop_session(struct leases *l, uint64_t session)
 {
     size_t n;
 
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     set_barred(l, session, false);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     for (size_t i = 0; i < n; i++)
         leases_ack(l, session, v[i], LEASE_NONE);
     free(v);
@@ -592,7 +592,7 @@ bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, ui
     bool ok = true;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++)
         ok &= !holds_exclusive(*slot_of(l, v[i]), session);
@@ -604,7 +604,7 @@ bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, ui
     }
     if (ok)
         set_barred(l, session, true);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     free(v);
     todo_do(l, &t);
     return ok;
@@ -668,7 +668,7 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     if (n > 0)
         qsort(v, n, sizeof(*v), u64_cmp);
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     uint64_t *held = held_by(l, session, &nheld);
     for (size_t i = 0; i < nheld; i++) {
         struct node *p = *slot_of(l, held[i]);
@@ -681,7 +681,7 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     for (size_t i = 0; i < n; i++)
         if ((kept == 0 || v[kept - 1] != v[i]) && claim(l, session, v[i]))
             v[kept++] = v[i];
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     free(held);
     todo_do(l, &t);
     return kept;
@@ -693,14 +693,14 @@ void leases_remind(struct leases *l, uint64_t session)
     size_t n;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++) {
         const struct hold *h = hold_find(*slot_of(l, v[i]), session);
         if (h->want < h->mode)
             todo_recall(&t, session, v[i], (enum lease_mode)h->want);
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     free(v);
     todo_do(l, &t);
 }
@@ -710,7 +710,7 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
     struct todo t;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct node *n = *slot_of(l, ino);
     if (n != NULL) {
         while (n->n > 0)
@@ -718,7 +718,7 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
         wake(l, n, &t);
         node_tidy(l, n);
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     todo_do(l, &t);
 }
 
@@ -735,7 +735,7 @@ void leases_tick(struct leases *l, int64_t now)
     unsigned n = 0;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     l->now = (uint32_t)now;
     for (struct node *p = l->hot, *next; p != NULL; p = next) {
         next = p->hot_next;
@@ -749,7 +749,7 @@ void leases_tick(struct leases *l, int64_t now)
                 late[n].stubborn = l->now - p->holds[i].asked >= l->cfg.stubborn_ms;
                 late[n++].mode = p->holds[i].mode;
             }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     todo_do(l, &t);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
@@ -762,10 +762,10 @@ void leases_tick(struct leases *l, int64_t now)
             l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
         else
             leases_ack(l, late[i].session, late[i].ino, LEASE_NONE);
-        pthread_mutex_lock(&l->mu);
+        lock_acquire(&l->mu);
         l->st.expired++;
         l->st.stubborn += stubborn;
-        pthread_mutex_unlock(&l->mu);
+        lock_release(&l->mu);
     }
 }
 
@@ -774,11 +774,11 @@ void leases_stop(struct leases *l)
     struct todo t;
 
     todo_init(&t);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     l->stopped = true;
     while (l->hot != NULL)
         wake(l, l->hot, &t);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     todo_do(l, &t);
 }
 

@@ -34,6 +34,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "base/thread.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "opens"
 #define SESSION_BUCKETS 1024u
@@ -63,8 +64,8 @@ struct session {
 };
 struct sessions {
     struct sessions_config cfg;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
+    struct lock lock;
+    struct cond cond;
     pthread_t thread;
     bool running, stop;
     struct session *sessions[SESSION_BUCKETS];
@@ -245,9 +246,9 @@ static int session_begin(struct sessions *o, uint64_t session, uint64_t peer)
 
 int sessions_begin(struct sessions *o, uint64_t session, uint64_t peer)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     int rv = session_begin(o, session, peer);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return rv;
 }
 
@@ -262,32 +263,32 @@ static bool is_in(const uint64_t *v, size_t n, uint64_t id)
 
 int sessions_return(struct sessions *o, uint64_t session, uint64_t peer)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     bool early = *session_slot(o, session) != NULL || is_in(o->ended, o->nended, session) ||
                  is_in(o->told, o->ntold, session);
     int rv = early ? -ERR_BUSY : session_begin(o, session, peer);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return rv;
 }
 
 void sessions_add(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = session_make(o, session, true, 0);
     s->closing = false;
     resumed(o, s);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 void sessions_none(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session **slot = session_slot(o, session), *s = *slot;
     if (s != NULL && s->closing && s->refs == NULL) {
         *slot = s->hash_next;
         free(s);
     }
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 static struct session *find_alive(struct sessions *o, uint64_t session)
@@ -302,15 +303,15 @@ static struct session *find_alive(struct sessions *o, uint64_t session)
 
 int sessions_touch(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     int rv = find_alive(o, session) != NULL ? 0 : -ERR_SESSION;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return rv;
 }
 
 int sessions_resume(struct sessions *o, uint64_t session, const uint64_t *inos, size_t n)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = find_alive(o, session);
     if (s != NULL) {
         drop_refs(o, s);
@@ -318,7 +319,7 @@ int sessions_resume(struct sessions *o, uint64_t session, const uint64_t *inos, 
             ref_add(o, s, inos[i]);
         resumed(o, s);
     }
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return s != NULL ? 0 : -ERR_SESSION;
 }
 
@@ -326,7 +327,7 @@ int sessions_file_add(struct sessions *o, uint64_t session, uint64_t ino)
 {
     int rv = 0;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = find_alive(o, session);
     if (s == NULL)
         rv = -ERR_SESSION;
@@ -335,35 +336,35 @@ int sessions_file_add(struct sessions *o, uint64_t session, uint64_t ino)
             rv = -ESTALE;
     if (rv == 0)
         ref_add(o, s, ino);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return rv;
 }
 
 void sessions_file_del(struct sessions *o, uint64_t session, uint64_t ino)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = find_alive(o, session);
     struct ref **slot = s != NULL ? ref_slot(o, s, ino) : NULL;
     if (slot != NULL && *slot != NULL)
         ref_remove(o, slot);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 bool sessions_is_open(struct sessions *o, uint64_t ino)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     bool open = *ref_slot(o, NULL, ino) != NULL;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return open;
 }
 
 bool sessions_elsewhere(struct sessions *o, uint64_t session, uint64_t ino)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     const struct ref *r = o->refs[mix64(ino) & (o->buckets - 1)];
     while (r != NULL && (r->ino != ino || r->session->id == session))
         r = r->hash_next;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return r != NULL;
 }
 
@@ -371,32 +372,32 @@ void sessions_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = opener ? *session_slot(o, opener) : NULL;
     if (s != NULL)
         ref_add(o, s, ino); /* in one step with the next, lest it be reaped at once */
     add_orphan(o, ino);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 void sessions_adopted(void *arg, uint64_t ino)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     for (size_t i = o->norphans; i-- > 0;)
         if (o->orphans[i] == ino) {
             o->orphans[i] = o->orphans[--o->norphans];
             break;
         }
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 void sessions_closed(void *arg, uint64_t session)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session **slot = session_slot(o, session), *s = *slot;
     if (s != NULL) {
         drop_refs(o, s);
@@ -405,35 +406,35 @@ void sessions_closed(void *arg, uint64_t session)
         free(s);
     }
     push(&o->ended, &o->nended, &o->ended_cap, session);
-    pthread_cond_signal(&o->cond);
+    cond_signal(&o->cond);
     if (o->on_close != NULL)
         o->on_close(o->on_close_arg, session);
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 void sessions_on_close(struct sessions *o, void (*fn)(void *arg, uint64_t session), void *arg)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     o->on_close = fn;
     o->on_close_arg = arg;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 uint32_t sessions_silent_ms(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     const struct session *s = *session_slot(o, session);
     int64_t ms = s == NULL ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
 bool sessions_is_missing(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     const struct session *s = *session_slot(o, session);
     bool missing = s != NULL && !s->resumed;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return missing;
 }
 
@@ -444,22 +445,22 @@ static bool settled(const struct sessions *o, int64_t now)
 
 size_t sessions_awaited(struct sessions *o, unsigned holds)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
     if (settled(o, clock_mono()))
         n = 0;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return n;
 }
 
 void sessions_expire(struct sessions *o, uint64_t session)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     struct session *s = *session_slot(o, session);
     if (s != NULL)
         s->last = clock_mono() - lease_ns(o) - 1;
-    pthread_cond_signal(&o->cond);
-    pthread_mutex_unlock(&o->lock);
+    cond_signal(&o->cond);
+    lock_release(&o->lock);
 }
 
 void sessions_watch(struct sessions *o, const struct sessions_watcher *w)
@@ -474,7 +475,7 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     if (code != 0 || res->code != 0) /* not closed: look again */
         for (size_t i = 0; i < o->nexpired; i++) {
             struct session *s = *session_slot(o, o->expired[i]);
@@ -482,7 +483,7 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
                 s->closing = false;
         }
     o->nexpired = 0;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 /* some_left: of large files a part may still be there, to be reaped by further commands. The fsm's
@@ -501,7 +502,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     if (code != 0 || res->code != 0)
         for (size_t i = 0; i < o->nbatch; i++)
             add_orphan(o, o->batch[i]);
@@ -509,9 +510,9 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
         for (size_t i = 0; i < o->nbatch; i++)
             reaped_one(o, o->batch[i], res->value > 0);
     if (o->nreaped > 0 || o->norphans > 0)
-        pthread_cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
+        cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
 }
 
 /* Fills `expired` with silent sessions. Lock held. */
@@ -631,7 +632,7 @@ static void tell_watchers(struct sessions *o)
     o->nreaped = o->reaped_cap = 0;
     o->told = ended;
     o->ntold = n;
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     for (unsigned k = 0; k < o->nwatchers; k++) {
         const struct sessions_watcher *w = &o->watchers[k];
         for (size_t i = 0; w->closed != NULL && i < n; i++)
@@ -642,7 +643,7 @@ static void tell_watchers(struct sessions *o)
             w->tick(w->arg);
     }
     free(reaped);
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     o->told = NULL;
     o->ntold = 0;
     free(ended);
@@ -665,7 +666,7 @@ static void *thread_main(void *arg)
 {
     struct sessions *o = arg;
 
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     o->looked = clock_mono();
     while (!o->stop) {
         int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
@@ -673,7 +674,7 @@ static void *thread_main(void *arg)
         bool leads = mlog_is_leader(o->cfg.mlog);
         bool close_some = leads && collect_expired(o, now);
         bool reap_some = leads && collect_orphans(o, now);
-        pthread_mutex_unlock(&o->lock);
+        lock_release(&o->lock);
         /* batch and expired are ours until their answers come, and nobody else writes them */
         if (close_some)
             propose_close(o);
@@ -682,13 +683,12 @@ static void *thread_main(void *arg)
         if (leads)
             end_over(o, now);
         work(o);
-        pthread_mutex_lock(&o->lock);
+        lock_acquire(&o->lock);
         tell_watchers(o);
-        struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
         if (!o->stop && o->nended == 0)
-            pthread_cond_timedwait(&o->cond, &o->lock, &ts);
+            cond_wait_until(&o->cond, &o->lock, until);
     }
-    pthread_mutex_unlock(&o->lock);
+    lock_release(&o->lock);
     return NULL;
 }
 
@@ -697,7 +697,6 @@ static void *thread_main(void *arg)
 int sessions_new(const struct sessions_config *cfg, struct sessions **out)
 {
     struct sessions *o = calloc(1, sizeof(*o));
-    pthread_condattr_t attr;
     const char *name;
 
     if (o == NULL)
@@ -709,11 +708,8 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
         o->cfg.keep_ms = SESSIONS_KEEP_MS;
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
-    pthread_mutex_init(&o->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&o->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    lock_init(&o->lock, LOCK_SESSIONS);
+    cond_init(&o->cond);
     grow(o);
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);
@@ -736,10 +732,10 @@ int sessions_start(struct sessions *o)
 
 void sessions_stop(struct sessions *o)
 {
-    pthread_mutex_lock(&o->lock);
+    lock_acquire(&o->lock);
     o->stop = true;
-    pthread_cond_signal(&o->cond);
-    pthread_mutex_unlock(&o->lock);
+    cond_signal(&o->cond);
+    lock_release(&o->lock);
     if (o->running)
         pthread_join(o->thread, NULL);
     o->running = false;
@@ -761,7 +757,7 @@ void sessions_free(struct sessions *o)
     free(o->orphans);
     free(o->ended);
     free(o->reaped);
-    pthread_mutex_destroy(&o->lock);
-    pthread_cond_destroy(&o->cond);
+    lock_destroy(&o->lock);
+    cond_destroy(&o->cond);
     free(o);
 }

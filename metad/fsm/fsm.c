@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include "base/lock.h"
 
 uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
 {
@@ -27,25 +28,12 @@ uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
     return mix64(h);
 }
 
-static void lock_init(pthread_rwlock_t *l)
-{
-    pthread_rwlockattr_t a;
-    int r = pthread_rwlockattr_init(&a);
-    assert(r == 0);
-    /* the log thread must not starve behind readers */
-    r = pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    assert(r == 0);
-    r = pthread_rwlock_init(l, &a);
-    assert(r == 0);
-    pthread_rwlockattr_destroy(&a);
-}
-
 int fsm_new(struct fsm **out)
 {
     struct fsm *f = calloc(1, sizeof *f);
     if (!f)
         return -ENOMEM;
-    lock_init(&f->lock);
+    rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
     if (getrandom(&f->hash_key, sizeof f->hash_key, GRND_NONBLOCK) < 0)
         f->hash_key = (uint64_t)(uintptr_t)f;
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
@@ -101,26 +89,23 @@ void fsm_free(struct fsm *f)
     fsm_slab_fini(&f->chunks);
     fsm_slab_fini(&f->shares);
     fsm_arena_fini(&f->dentries);
-    pthread_rwlock_destroy(&f->lock);
+    rwlock_destroy(&f->lock);
     free(f);
 }
 
-void fsm_rdlock(struct fsm *f)
+void fsm_rdlock_at(struct fsm *f, const char *where)
 {
-    int r = pthread_rwlock_rdlock(&f->lock);
-    assert(r == 0);
+    rwlock_read_at(&f->lock, where);
 }
 
-void fsm_wrlock(struct fsm *f)
+void fsm_wrlock_at(struct fsm *f, const char *where)
 {
-    int r = pthread_rwlock_wrlock(&f->lock);
-    assert(r == 0);
+    rwlock_write_at(&f->lock, where);
 }
 
-void fsm_unlock(struct fsm *f)
+void fsm_unlock_at(struct fsm *f, const char *where)
 {
-    int r = pthread_rwlock_unlock(&f->lock);
-    assert(r == 0);
+    rwlock_release_at(&f->lock, where);
 }
 
 void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h)

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "log.pb-c.h"
 
 #define FSM_ROOT_INO 1ull
@@ -33,9 +34,13 @@
 struct fsm;
 int fsm_new(struct fsm **out); /* empty: root directory only, mode 0755, goal 2 */
 void fsm_free(struct fsm *f);
-void fsm_rdlock(struct fsm *f);
-void fsm_wrlock(struct fsm *f);
-void fsm_unlock(struct fsm *f);
+/* Take and give back the fsm's lock; where: of the caller, for base/lock.h. */
+void fsm_rdlock_at(struct fsm *f, const char *where);
+void fsm_wrlock_at(struct fsm *f, const char *where);
+void fsm_unlock_at(struct fsm *f, const char *where);
+#define fsm_rdlock(f) fsm_rdlock_at(f, LOCK_WHERE)
+#define fsm_wrlock(f) fsm_wrlock_at(f, LOCK_WHERE)
+#define fsm_unlock(f) fsm_unlock_at(f, LOCK_WHERE)
 
 /* What a command did. events tells the leader's soft side what to follow up. */
 struct fsm_result {

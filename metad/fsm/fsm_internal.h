@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/mix.h"
+#include "base/lock.h"
 #include "fsm.h"
 #include "fsm_slab.h"
 #include "fsm_table.h"
@@ -149,7 +150,7 @@ struct fsm_past {
 };
 
 struct fsm {
-    pthread_rwlock_t lock;
+    struct rwlock lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
     struct fsm_slab inodes, chunks, shares, xsets;
     struct fsm_arena dentries;

@@ -13,8 +13,8 @@
  * the log stall so long that it does run out, callers get 0 and answer "try again". Any thread; own
  * mutex, taken last. */
 #include "ids.h"
+#include "base/lock.h"
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -39,7 +39,7 @@ struct given { /* to a client, which chooses from it */
 };
 struct ids {
     struct mlog *mlog;
-    pthread_mutex_t lock;
+    struct lock lock;
     struct range ino, chunk;
     struct given *given; /* by first; 24 bytes for each run of numbers, for as long as metad runs */
     size_t ngiven, cap_given;
@@ -66,7 +66,7 @@ static void reserved(void *arg, int code, const struct fsm_result *res)
 {
     struct ids *ids = arg;
 
-    pthread_mutex_lock(&ids->lock);
+    lock_acquire(&ids->lock);
     if (code == 0 && res->code == 0) {
         range_reserved(&ids->ino, ids->asked_ino);
         range_reserved(&ids->chunk, ids->asked_chunk);
@@ -74,7 +74,7 @@ static void reserved(void *arg, int code, const struct fsm_result *res)
         log_warn("ids could not be reserved in the log; trying again");
     }
     ids->asking = false;
-    pthread_mutex_unlock(&ids->lock);
+    lock_release(&ids->lock);
 }
 
 static void fill_op(struct ids *ids, Replfs__Command *cmd, Replfs__MetaOp *op, Replfs__ReserveOp *r)
@@ -145,7 +145,7 @@ static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t sess
 {
     uint64_t id = 0;
 
-    pthread_mutex_lock(&ids->lock);
+    lock_acquire(&ids->lock);
     if (!(r == &ids->ino && held(ids)) && range_left(r) >= n) {
         id = r->next;
         r->next += n;
@@ -153,7 +153,7 @@ static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t sess
             note_given(ids, id, n, session);
     }
     bool need = running_low(ids);
-    pthread_mutex_unlock(&ids->lock);
+    lock_release(&ids->lock);
     if (need)
         ask(ids);
     return id;
@@ -167,7 +167,7 @@ void ids_told(struct ids *ids, uint64_t chunk_upto, uint64_t ino_upto)
                   (unsigned long long)chunk_upto, (unsigned long long)ino_upto);
         return;
     }
-    pthread_mutex_lock(&ids->lock);
+    lock_acquire(&ids->lock);
     /* Before the first, nobody can have heard of the ranges that this run reserved at its start. */
     if (ino_upto > (ids->told ? ids->ino.upto : ids->ino.next))
         ids->ino.next = ino_upto;
@@ -176,7 +176,7 @@ void ids_told(struct ids *ids, uint64_t chunk_upto, uint64_t ino_upto)
     ids->told = true;
     ids->hold_until = 0;
     bool need = running_low(ids);
-    pthread_mutex_unlock(&ids->lock);
+    lock_release(&ids->lock);
     if (need)
         ask(ids);
 }
@@ -207,13 +207,13 @@ bool ids_is_given(struct ids *ids, uint64_t session, uint64_t ino)
 {
     bool yes = ino < ids->start;
 
-    pthread_mutex_lock(&ids->lock);
+    lock_acquire(&ids->lock);
     if (!yes && ids->ngiven > 0) {
         const struct given *g =
             bsearch(&ino, ids->given, ids->ngiven, sizeof(*ids->given), in_given);
         yes = g != NULL && g->session == session;
     }
-    pthread_mutex_unlock(&ids->lock);
+    lock_release(&ids->lock);
     return yes;
 }
 
@@ -231,7 +231,7 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
     if (ids == NULL)
         abort();
     ids->mlog = mlog;
-    pthread_mutex_init(&ids->lock, NULL);
+    lock_init(&ids->lock, LOCK_IDS);
     fsm_rdlock(fsm);
     fsm_reserved(fsm, &chunk, &ino);
     if (fsm_member_next(fsm, 0, &member))
@@ -260,7 +260,7 @@ void ids_free(struct ids *ids)
 {
     if (ids == NULL)
         return;
-    pthread_mutex_destroy(&ids->lock);
+    lock_destroy(&ids->lock);
     free(ids->given);
     free(ids);
 }

@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "entry.h"
 
 #define LOG_MODULE "mlog"
@@ -78,8 +79,8 @@ static void destroy(struct mlog *m)
     mlog_hwm_close(&m->hwm);
     if (m->lock_fd >= 0)
         close(m->lock_fd);
-    pthread_mutex_destroy(&m->lock);
-    pthread_cond_destroy(&m->cond);
+    lock_destroy(&m->lock);
+    cond_destroy(&m->cond);
     free(m->dir);
     free(m);
 }
@@ -87,7 +88,6 @@ static void destroy(struct mlog *m)
 static struct mlog *create(const struct mlog_config *cfg)
 {
     struct mlog *m = calloc(1, sizeof(*m));
-    pthread_condattr_t attr;
 
     if (m == NULL)
         return NULL;
@@ -101,11 +101,8 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->role_arg = cfg->arg;
     m->tail = &m->head;
     m->dir = strdup(cfg->dir);
-    pthread_mutex_init(&m->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    lock_init(&m->lock, LOCK_MLOG);
+    cond_init(&m->cond);
     if (m->dir == NULL) {
         destroy(m);
         return NULL;
@@ -116,16 +113,15 @@ static struct mlog *create(const struct mlog_config *cfg)
 static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
 {
     int64_t until = clock_mono() + (int64_t)timeout_ms * NSEC_PER_MSEC;
-    struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
     int code = 0;
 
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     while (m->phase == PHASE_STARTING && code == 0)
-        if (pthread_cond_timedwait(&m->cond, &m->lock, &ts) == ETIMEDOUT)
+        if (!cond_wait_until(&m->cond, &m->lock, until))
             code = -ERR_TIMEOUT;
     if (m->phase != PHASE_STARTING)
         code = m->start_code;
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     if (code == -ERR_TIMEOUT)
         log_error("%s: the log was not ready within %u ms", m->dir, timeout_ms);
     return code;
@@ -136,11 +132,11 @@ void mlog_stop(struct mlog *m)
     if (m->stopped)
         return;
     m->stopped = true;
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     atomic_store(&m->closing, true);
     if (m->phase != PHASE_FAILED)
         uv_async_send(&m->wake);
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     pthread_join(m->thread, NULL);
     uv_loop_close(&m->loop);
     mlog_fail_proposals(m->head, -ERR_SHUTDOWN);
@@ -208,7 +204,7 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     }
     replfs__command__pack(cmd, p->data);
 
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     bool closing = atomic_load(&m->closing);
     bool first = m->head == NULL;
     if (!closing) {
@@ -219,14 +215,14 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
             uv_async_send(
                 &m->wake); /* under the lock: mlog_close cannot close the handle meanwhile */
     }
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     if (closing)
         mlog_fail_proposals(p, -ERR_SHUTDOWN);
 }
 
 struct waiting {
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
+    struct lock lock;
+    struct cond cond;
     bool done;
     int code;
     struct fsm_result res;
@@ -245,22 +241,22 @@ static void wait_after(void *arg)
 {
     struct waiting *w = arg;
 
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     w->done = true;
-    pthread_cond_signal(&w->cond);
-    pthread_mutex_unlock(&w->lock);
+    cond_signal(&w->cond);
+    lock_release(&w->lock);
 }
 
 int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *res)
 {
-    struct waiting w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct waiting w = {.lock = LOCK_INITIALIZER(MLOG_WAIT), .cond = COND_INITIALIZER};
 
     assert(!pthread_equal(pthread_self(), m->thread));
     mlog_propose(m, cmd, wait_applied, wait_after, &w);
-    pthread_mutex_lock(&w.lock);
+    lock_acquire(&w.lock);
     while (!w.done)
-        pthread_cond_wait(&w.cond, &w.lock);
-    pthread_mutex_unlock(&w.lock);
+        cond_wait(&w.cond, &w.lock);
+    lock_release(&w.lock);
     if (res != NULL)
         *res = w.res;
     return w.code;
@@ -284,11 +280,11 @@ void mlog_status(struct mlog *m, struct mlog_status *out)
 
 int mlog_checkpoint(struct mlog *m)
 {
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     bool closing = atomic_load(&m->closing);
     atomic_store(&m->want_checkpoint, true);
     if (!closing)
         uv_async_send(&m->wake);
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     return closing ? -ERR_SHUTDOWN : 0;
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "mlog.h"
+#include "base/lock.h"
 
 #define MLOG_FORMAT 1u                /* of the data directory, in replfs.id */
 #define MLOG_SEGMENT_BYTES (8u << 20) /* libraft's own is known to work at this size */
@@ -130,9 +131,9 @@ struct mlog {
     bool stopped; /* mlog_stop was called */
     struct mlog_stored stored;
 
-    atomic_bool closing;  /* no new proposals; set under lock */
-    pthread_mutex_t lock; /* guards the five below */
-    pthread_cond_t cond;
+    atomic_bool closing; /* no new proposals; set under lock */
+    struct lock lock;    /* guards the five below */
+    struct cond cond;
     struct mlog_proposal *head, **tail;
     enum mlog_phase phase;
     int start_code;

@@ -22,6 +22,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "entry.h"
 
 #define LOG_MODULE "mlog"
@@ -40,23 +41,23 @@ static void set_leader(struct mlog *m, bool leader)
 
 static void set_phase(struct mlog *m, enum mlog_phase phase, int code)
 {
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     if (m->phase == PHASE_STARTING) {
         m->phase = phase;
         m->start_code = code;
-        pthread_cond_broadcast(&m->cond);
+        cond_broadcast(&m->cond);
     }
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
 }
 
 static struct mlog_proposal *take_all(struct mlog *m)
 {
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     struct mlog_proposal *p = m->head;
     m->head = NULL;
     m->tail = &m->head;
     atomic_store(&m->queued, 0);
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     return p;
 }
 
@@ -65,7 +66,7 @@ static struct mlog_proposal *take_some(struct mlog *m, unsigned *count, size_t *
 {
     *count = 0;
     *bytes = 0;
-    pthread_mutex_lock(&m->lock);
+    lock_acquire(&m->lock);
     struct mlog_proposal *first = m->head, **end = &m->head;
     while (*end != NULL && *count < ENTRY_MAX_COMMANDS &&
            (*count == 0 || *bytes + (*end)->len <= ENTRY_SOFT_BYTES)) {
@@ -80,7 +81,7 @@ static struct mlog_proposal *take_some(struct mlog *m, unsigned *count, size_t *
             m->tail = &m->head;
         atomic_fetch_sub(&m->queued, *count);
     }
-    pthread_mutex_unlock(&m->lock);
+    lock_release(&m->lock);
     return *count > 0 ? first : NULL;
 }
 

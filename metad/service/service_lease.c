@@ -14,8 +14,8 @@
  *
  * Thread context: any. The table of connections has its own mutex; nothing is called under it. */
 #include "service_internal.h"
+#include "base/lock.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -37,7 +37,7 @@ struct bound {
     struct rpc_conn *conn;
 };
 struct lease_conns {
-    pthread_mutex_t mu;
+    struct lock mu;
     struct bound *bucket[BUCKETS];
 };
 
@@ -65,13 +65,13 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
 
     if (b == NULL)
         abort();
-    pthread_mutex_lock(&s->conns->mu);
+    lock_acquire(&s->conns->mu);
     struct bound **slot = slot_of(s->conns, session);
     if (*slot != NULL)
         unbind(slot);
     *b = (struct bound){*slot, session, rpc_conn_ref(c)};
     *slot = b;
-    pthread_mutex_unlock(&s->conns->mu);
+    lock_release(&s->conns->mu);
 }
 
 /* What a claim names may not exist yet: then its directory protects it. */
@@ -209,11 +209,11 @@ static void on_session_closed(void *arg, uint64_t session)
 {
     struct service *s = arg;
 
-    pthread_mutex_lock(&s->conns->mu);
+    lock_acquire(&s->conns->mu);
     struct bound **slot = slot_of(s->conns, session);
     if (*slot != NULL)
         unbind(slot);
-    pthread_mutex_unlock(&s->conns->mu);
+    lock_release(&s->conns->mu);
     leases_drop_session(s->leases, session);
 }
 
@@ -250,7 +250,7 @@ void service_leases_init(struct service *s)
     s->conns = calloc(1, sizeof(*s->conns));
     if (s->conns == NULL)
         abort();
-    pthread_mutex_init(&s->conns->mu, NULL);
+    lock_init(&s->conns->mu, LOCK_LEASE_CONNS);
     s->leases = leases_new(&cfg);
     service_hold_start(s);
     service_grace_start(s);
@@ -262,7 +262,7 @@ void service_leases_free(struct service *s)
     for (unsigned i = 0; i < BUCKETS; i++)
         while (s->conns->bucket[i] != NULL)
             unbind(&s->conns->bucket[i]);
-    pthread_mutex_destroy(&s->conns->mu);
+    lock_destroy(&s->conns->mu);
     free(s->conns);
     leases_free(s->leases);
 }

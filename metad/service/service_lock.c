@@ -21,8 +21,8 @@
  * Threads: rpc loop threads; the hook of a closed session runs on the log thread with the fsm lock
  * and leaves the answers to a loop thread. Lock order: fsm, opens, locks.mu, connection. */
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
+#include "base/lock.h"
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -50,7 +50,7 @@ struct tie { /* a session and the connection it came on last; NULL: gone */
 };
 struct service_locks {
     struct service *s;
-    pthread_mutex_t mu;
+    struct lock mu;
     struct locks *table;
     struct waiting *waiting;
     struct tie *ties[BUCKETS];
@@ -148,13 +148,13 @@ static void first_applied(void *arg, int code, const struct fsm_result *res)
     struct service_locks *l = f->s->locks;
 
     f->code = code != 0 ? code : -res->code;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct tie *t = *tie_slot(l, f->session);
     if (t != NULL) {
         t->logging--;
         t->logged |= f->code == 0;
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
 }
 
 static void first_after(void *arg)
@@ -175,12 +175,12 @@ static bool is_first(struct service_locks *l, struct rpc_req *req)
 
     if (r->lock->type == LOCKSET_NONE)
         return false;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct tie *t = *tie_slot(l, r->session);
     bool first = t != NULL && !t->logged;
     if (first)
         t->logging++;
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     if (!first)
         return false;
     struct first_lock *f = malloc(sizeof(*f));
@@ -205,13 +205,13 @@ void service_lock_silent(struct service *s, uint64_t session)
 {
     struct service_locks *l = s->locks;
 
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct tie *t = *tie_slot(l, session);
     if (t != NULL && t->logging == 0 && !locks_has_session(l->table, session)) {
         t->logged = false;
         service_hold_propose(s, session, 0, FSM_HOLDS_LOCKS, NULL, NULL, NULL);
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
 }
 
 static void tick(void *arg);
@@ -243,7 +243,7 @@ static int64_t enter(struct service_locks *l)
     bool settled = sessions_awaited(l->s->cfg.sessions, FSM_HOLDS_LOCKS) == 0;
     int64_t now = clock_mono();
 
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     if (settled && locks_held(l->table)) {
         log_info("every client came back or was closed: locks are granted again");
         locks_hold(l->table, false, now);
@@ -255,7 +255,7 @@ static void leave(struct service_locks *l)
 {
     struct waiting *due = drain(l);
 
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     while (due != NULL) {
         struct waiting *w = due;
         due = w->next;
@@ -467,12 +467,12 @@ void service_lock_forget(struct service *s, uint64_t session)
 {
     struct service_locks *l = s->locks;
 
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     tie_drop(l, session);
     locks_drop_session(l->table, session, clock_mono());
     if (l->s->cfg.loop != NULL) /* not here: the caller has the fsm lock */
         rpc_loop_defer(l->s->cfg.loop, 0, answer_due, l);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
 }
 
 static void session_closed(void *arg, uint64_t session)
@@ -518,7 +518,7 @@ void service_lock_start(struct service *s)
     if (l == NULL)
         abort();
     l->s = s;
-    pthread_mutex_init(&l->mu, NULL);
+    lock_init(&l->mu, LOCK_FILE_LOCKS);
     l->table = locks_new();
     locks_hold(l->table, sessions_awaited(s->cfg.sessions, FSM_HOLDS_LOCKS) > 0, clock_mono());
     s->locks = l;
@@ -540,6 +540,6 @@ void service_lock_stop(struct service *s)
     for (size_t i = 0; i < BUCKETS; i++)
         while (l->ties[i] != NULL)
             tie_drop(l, l->ties[i]->session);
-    pthread_mutex_destroy(&l->mu);
+    lock_destroy(&l->mu);
     free(l);
 }

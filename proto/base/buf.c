@@ -7,9 +7,9 @@
  * atomic; each class has one mutex, held for a few instructions. With AddressSanitizer nothing is
  * pooled, so that a use after the last unref is seen. */
 #include "buf.h"
+#include "base/lock.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,14 +20,14 @@ struct class
 {
     size_t size;
     unsigned max_free;
-    pthread_mutex_t lock;
+    struct lock lock;
     struct buf *free; /* under lock, linked by ->pool */
     unsigned nfree;   /* under lock */
 };
 
 #define CLASS(bytes, keep)                                                                         \
     {                                                                                              \
-        bytes, keep, PTHREAD_MUTEX_INITIALIZER, NULL, 0                                            \
+        bytes, keep, LOCK_INITIALIZER(BUF_POOL), NULL, 0                                           \
     }
 static struct class classes[] = {
     CLASS(4096, 1024),   CLASS(16384, 256),
@@ -60,13 +60,13 @@ static struct class *class_of(size_t size)
 
 static struct buf *take_pooled(struct class *c)
 {
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     struct buf *b = c->free;
     if (b) {
         c->free = b->pool;
         c->nfree--;
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     return b;
 }
 
@@ -74,14 +74,14 @@ static bool give_back(struct class *c, struct buf *b)
 {
     bool kept = false;
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->nfree < c->max_free) {
         b->pool = c->free;
         c->free = b;
         c->nfree++;
         kept = true;
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     return kept;
 }
 

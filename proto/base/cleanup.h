@@ -18,8 +18,8 @@ static inline void unlock_mutexp(pthread_mutex_t **m)
 {
     pthread_mutex_unlock(*m);
 }
-/* Holds m until the end of the scope. */
-#define LOCK_SCOPE(m)                                                                              \
-    CLEANUP(unlock_mutexp) pthread_mutex_t *lock_scope_##__LINE__ = (m);                           \
-    pthread_mutex_lock(lock_scope_##__LINE__)
+#define MUTEX_SCOPE(m)                                                                              \
+    CLEANUP(unlock_mutexp) pthread_mutex_t *lock_scope_once = (m);                                 \
+    pthread_mutex_lock(lock_scope_once)
+#define LOCK_SCOPE(m) MUTEX_SCOPE(m)
 #endif

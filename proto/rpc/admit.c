@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -38,7 +38,7 @@ struct admit_peer {
 
 void admission_init(struct admission *a, const struct rpc_config *cfg)
 {
-    pthread_mutex_init(&a->lock, NULL);
+    lock_init(&a->lock, LOCK_RPC_ADMISSION);
     a->silent_tail = &a->silent_head;
     a->max = cfg->max_conns ? cfg->max_conns : MAX_CONNS;
     a->max_per_addr = cfg->max_conns_per_addr ? cfg->max_conns_per_addr : MAX_PER_ADDR;
@@ -50,7 +50,7 @@ void admission_init(struct admission *a, const struct rpc_config *cfg)
 
 void admission_free(struct admission *a)
 {
-    pthread_mutex_destroy(&a->lock);
+    lock_destroy(&a->lock);
 }
 
 static void key_of(const struct addr *from, int fd, uint64_t *family, uint64_t *addr)
@@ -134,12 +134,12 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
     uint64_t family, addr;
 
     key_of(from, fd, &family, &addr);
-    pthread_mutex_lock(&a->lock);
+    lock_acquire(&a->lock);
     struct admit_peer **slot = slot_of(a, family, addr), *p = *slot;
     const char *why = refusal(a, p ? p : &(struct admit_peer){0});
     if (why) {
         warn(a, why, from);
-        pthread_mutex_unlock(&a->lock);
+        lock_release(&a->lock);
         return false;
     }
     if (!p) {
@@ -166,7 +166,7 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
     c->silent_prev = a->silent_tail;
     *a->silent_tail = c;
     a->silent_tail = &c->silent_next;
-    pthread_mutex_unlock(&a->lock);
+    lock_release(&a->lock);
     if (oldest) {
         conn_die(oldest, -ERR_BUSY,
                  "%s: too many connections wait for a Hello: this one has longest", oldest->target);

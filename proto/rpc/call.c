@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/wait.h"
+#include "base/lock.h"
 
 #define SLOT_BITS 20
 #define SLOT_MAX (1u << SLOT_BITS)
@@ -151,7 +152,7 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
 {
     struct call *k = NULL;
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->outstanding == 0) {
         conn_die_locked(c, -ERR_PROTOCOL, "%s: sent a reply to no request", c->target);
     } else {
@@ -162,7 +163,7 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
         if (c->backlog.first)
             conn_release_backlog_locked(c);
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (k) {
         call_end(k, reply_code(msg->env), msg, payload);
         return;
@@ -183,14 +184,14 @@ static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     req->deadline_ms = timeout_ms;
     if (!req->trace)
         req->trace = trace_new();
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state >= CONN_LINGER) {
         rc = c->code;
     } else {
         rc = table_add(&c->calls, k);
     }
     if (rc < 0) {
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
         buf_unref(payload);
         call_end(k, rc, NULL, NULL);
         return;
@@ -202,7 +203,7 @@ static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
         table_remove(&c->calls, k);
     else
         conn_arm_locked(c, deadline);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (rc < 0)
         call_end(k, rc, NULL, NULL);
 }

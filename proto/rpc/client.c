@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "rpc"
 #define RESOLVERS_MAX 32u /* threads that look up names at once */
@@ -54,10 +55,10 @@ static bool next_addr(struct rpc_conn *c, int *err)
 void conn_connect_next(struct rpc_conn *c, int err)
 {
     for (;;) {
-        pthread_mutex_lock(&c->lock);
+        lock_acquire(&c->lock);
         int old = c->fd;
         c->fd = -1;
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
         if (old >= 0)
             close(old);
         if (!next_addr(c, &err)) {
@@ -95,7 +96,7 @@ static void *resolver_main(void *arg)
     char why[256];
     int n = addr_resolve(c->target, false, false, addrs, why, sizeof why);
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (n < 0) {
         conn_die_locked(c, n, "%s", why);
     } else if (c->state == CONN_RESOLVING) {
@@ -103,12 +104,12 @@ static void *resolver_main(void *arg)
         c->naddrs = n;
         worker_post(c);
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     conn_unref_internal(c);
-    pthread_mutex_lock(&l->lock);
+    lock_acquire(&l->lock);
     l->resolving--;
-    pthread_cond_broadcast(&l->resolved);
-    pthread_mutex_unlock(&l->lock);
+    cond_broadcast(&l->resolved);
+    lock_release(&l->lock);
     return NULL;
 }
 
@@ -116,10 +117,10 @@ static int resolve_later(struct rpc_conn *c)
 {
     pthread_t t;
 
-    pthread_mutex_lock(&c->loop->lock);
+    lock_acquire(&c->loop->lock);
     bool busy = c->loop->resolving >= RESOLVERS_MAX;
     c->loop->resolving += !busy;
-    pthread_mutex_unlock(&c->loop->lock);
+    lock_release(&c->loop->lock);
     if (busy)
         return -EAGAIN; /* a peer may have given us the names */
     conn_ref_internal(c);
@@ -128,9 +129,9 @@ static int resolve_later(struct rpc_conn *c)
         pthread_detach(t);
         return 0;
     }
-    pthread_mutex_lock(&c->loop->lock);
+    lock_acquire(&c->loop->lock);
     c->loop->resolving--;
-    pthread_mutex_unlock(&c->loop->lock);
+    lock_release(&c->loop->lock);
     conn_unref_internal(c);
     return -rc;
 }
@@ -182,10 +183,10 @@ int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct
         c->naddrs = n;
     }
     conn_register(c);
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (n > 0)
         worker_post(c);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (n == 0)
         rc = resolve_later(c);
     if (rc < 0)

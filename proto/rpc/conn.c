@@ -30,6 +30,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "rpc"
 
@@ -58,7 +59,7 @@ struct rpc_conn *conn_new(struct rpc_loop *l, const struct rpc_service *svc, boo
         c->svc = *svc;
         c->has_svc = true;
     }
-    pthread_mutex_init(&c->lock, NULL);
+    lock_init(&c->lock, LOCK_RPC_CONN);
     c->state = CONN_RESOLVING;
     c->fd = -1;
     c->ready_by = clock_mono() + READY_MS * NSEC_PER_MSEC;
@@ -84,7 +85,7 @@ void conn_unref_internal(struct rpc_conn *c)
         return;
     assert(c->state == CONN_DEAD);
     calls_free(&c->calls);
-    pthread_mutex_destroy(&c->lock);
+    lock_destroy(&c->lock);
     free(c->rbuf);
     free(c);
 }
@@ -150,16 +151,16 @@ void conn_register(struct rpc_conn *c)
     struct worker *w = c->worker;
 
     conn_ref_internal(c);
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     c->next = w->conns;
     c->prev = &w->conns;
     if (c->next)
         c->next->prev = &c->next;
     w->conns = c;
-    pthread_mutex_unlock(&w->lock);
-    pthread_mutex_lock(&c->lock);
+    lock_release(&w->lock);
+    lock_acquire(&c->lock);
     conn_arm_locked(c, c->ready_by);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
 }
 
 /* ---- the socket ---- */
@@ -182,9 +183,9 @@ int conn_adopt_fd(struct rpc_conn *c, int fd, enum conn_state state)
 {
     int rc = 0;
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state >= CONN_DYING) {
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
         close(fd);
         return 0;
     }
@@ -195,7 +196,7 @@ int conn_adopt_fd(struct rpc_conn *c, int fd, enum conn_state state)
         rc = tls_attach(c);
     if (rc == 0)
         rc = worker_watch(c->worker, fd, c->events, &c->source);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     return rc;
 }
 
@@ -267,16 +268,16 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     conn_die_locked(c, code, "%s", text);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
 }
 
 static void unlist(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -288,7 +289,7 @@ static void unlist(struct rpc_conn *c)
         c->posted = false;
     }
     timers_clear(&w->timers, &c->timer.t);
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
 }
 
 /* Refusals and broken peers are worth a line on the accepting side, where nobody else sees them;
@@ -306,9 +307,9 @@ static void log_end(const struct rpc_conn *c)
 void conn_teardown(struct rpc_conn *c)
 {
     assert(worker_is_self(c->worker));
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state == CONN_DEAD) {
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
         return;
     }
     c->state = CONN_DEAD;
@@ -320,7 +321,7 @@ void conn_teardown(struct rpc_conn *c)
     struct call *ended = calls_take_due_locked(c, INT64_MAX);
     out_clear(&c->out);
     out_clear(&c->backlog);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     unlist(c);
     admit_gone(&c->loop->admission, c);
     log_end(c);
@@ -352,7 +353,7 @@ static void conn_on_timer(void *arg)
     struct rpc_conn *c = arg;
     int64_t now = clock_mono();
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     c->timer_at = INT64_MAX;
     if (c->state != CONN_READY && now >= c->ready_by)
         conn_die_locked(c, -ERR_TIMEOUT, "%s: no answer within %d s (%s)", c->target,
@@ -366,7 +367,7 @@ static void conn_on_timer(void *arg)
         conn_arm_locked(c, first->when);
     if (c->state != CONN_READY)
         conn_arm_locked(c, c->ready_by);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     call_end_list(ended, -ERR_TIMEOUT);
 }
 
@@ -409,7 +410,7 @@ static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
 {
     va_list ap;
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     va_start(ap, fmt);
     set_error(c, -code, fmt, ap);
     va_end(ap);
@@ -425,7 +426,7 @@ static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
     } else {
         conn_die_locked(c, -code, "refused");
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
 }
 
 /* Whether the peer may talk to us; fills c->peer. False after refusing. */
@@ -487,7 +488,7 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
     if (!judge_hello(c, env->hello))
         return;
     bool ready = false;
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state == CONN_HELLO) {
         if (c->accepted)
             send_hello_locked(c, true);
@@ -496,16 +497,16 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
             c->opened = ready = true;
         }
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (!ready)
         return;
     admit_ready(&c->loop->admission, c);
     log_debug("%s: ready, role %s, name %s", c->target, role_name(c->peer.role), c->peer.name);
     if (c->svc.opened)
         c->svc.opened(c->svc.arg, c);
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     conn_release_backlog_locked(c);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
 }
 
 /* ---- events ---- */
@@ -514,7 +515,7 @@ static void tls_step(struct rpc_conn *c)
 {
     char why[320] = "";
 
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state == CONN_TLS) {
         int rc = tls_handshake(c, why, sizeof why);
         if (rc == 0) {
@@ -530,7 +531,7 @@ static void tls_step(struct rpc_conn *c)
         }
         conn_update_events_locked(c);
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
 }
 
 /* Whoever listens on a UNIX socket must be one of us before it hears a word. */
@@ -564,7 +565,7 @@ static void connect_step(struct rpc_conn *c)
     if (!judge_listener(c))
         return;
     addr_format(&c->to, c->peer.addr, sizeof c->peer.addr);
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     if (c->state == CONN_CONNECTING) {
         if (!c->loop->use_tls) {
             c->state = CONN_HELLO;
@@ -576,7 +577,7 @@ static void connect_step(struct rpc_conn *c)
         }
         conn_update_events_locked(c);
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (c->state == CONN_TLS)
         tls_step(c);
 }
@@ -596,11 +597,11 @@ static void conn_event(struct source *s, uint32_t events)
         events |= EPOLLIN; /* the handshake may have read more than its own */
     }
     if (events & EPOLLOUT) {
-        pthread_mutex_lock(&c->lock);
+        lock_acquire(&c->lock);
         if (c->ssl_wants_write)
             events |= EPOLLIN;
         conn_flush_locked(c);
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
     }
     if (events & (EPOLLERR | EPOLLHUP) && c->paused)
         conn_die(c, -ERR_PEER_GONE, "%s: connection lost", c->target);
@@ -610,11 +611,11 @@ static void conn_event(struct source *s, uint32_t events)
 
 void conn_posted(struct rpc_conn *c)
 {
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     int state = c->state;
     bool read_on = c->posted_read;
     c->posted_read = false;
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (state == CONN_DYING)
         conn_teardown(c);
     else if (state == CONN_RESOLVING && c->naddrs > 0)

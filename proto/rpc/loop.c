@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "rpc"
 #define EVENTS 64
@@ -74,31 +75,31 @@ static void on_wake(struct source *s, uint32_t events)
 
 void worker_timer_set(struct worker *w, struct worker_timer *t, int64_t when)
 {
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     timers_set(&w->timers, &t->t, when);
     wake_locked(w, when);
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
 }
 
 void worker_timer_clear(struct worker *w, struct worker_timer *t)
 {
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     timers_clear(&w->timers, &t->t);
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
 }
 
 void worker_post(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     if (!c->posted) {
         c->posted = true;
         c->posted_next = w->posted;
         w->posted = c;
         wake_locked(w, INT64_MIN + 1);
     }
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
 }
 
 static void run_timers(struct worker *w)
@@ -106,14 +107,14 @@ static void run_timers(struct worker *w)
     int64_t now = clock_mono();
 
     for (;;) {
-        pthread_mutex_lock(&w->lock);
+        lock_acquire(&w->lock);
         struct timer *t = timers_first(&w->timers);
         if (!t || t->when > now) {
-            pthread_mutex_unlock(&w->lock);
+            lock_release(&w->lock);
             return;
         }
         timers_clear(&w->timers, t);
-        pthread_mutex_unlock(&w->lock);
+        lock_release(&w->lock);
         struct worker_timer *wt = (struct worker_timer *)t;
         void (*fn)(void *) = wt->fn;
         void *arg = wt->arg;
@@ -126,13 +127,13 @@ static void run_timers(struct worker *w)
 static void run_posted(struct worker *w)
 {
     for (;;) {
-        pthread_mutex_lock(&w->lock);
+        lock_acquire(&w->lock);
         struct rpc_conn *c = w->posted;
         if (c) {
             w->posted = c->posted_next;
             c->posted = false;
         }
-        pthread_mutex_unlock(&w->lock);
+        lock_release(&w->lock);
         if (!c)
             return;
         conn_posted(c);
@@ -144,7 +145,7 @@ static int sleep_ms(struct worker *w)
 {
     int ms = -1;
 
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     struct timer *t = timers_first(&w->timers);
     w->sleeps_until = t ? t->when : INT64_MAX;
     if (w->posted || w->stop) {
@@ -156,25 +157,25 @@ static int sleep_ms(struct worker *w)
     }
     if (ms == 0)
         w->sleeps_until = INT64_MIN;
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
     return ms;
 }
 
 static bool woke_to_stop(struct worker *w)
 {
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     w->sleeps_until = INT64_MIN;
     bool stop = w->stop;
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
     return stop;
 }
 
 static void close_all(struct worker *w)
 {
     for (;;) {
-        pthread_mutex_lock(&w->lock);
+        lock_acquire(&w->lock);
         struct rpc_conn *c = w->conns;
-        pthread_mutex_unlock(&w->lock);
+        lock_release(&w->lock);
         if (!c)
             return;
         conn_die(c, -ERR_SHUTDOWN, "we are shutting down");
@@ -207,7 +208,7 @@ static int worker_init(struct worker *w, struct rpc_loop *l)
 {
     w->loop = l;
     w->sleeps_until = INT64_MIN;
-    pthread_mutex_init(&w->lock, NULL);
+    lock_init(&w->lock, LOCK_RPC_WORKER);
     w->wake_source.event = on_wake;
     w->epfd = epoll_create1(EPOLL_CLOEXEC);
     w->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -219,10 +220,10 @@ static int worker_init(struct worker *w, struct rpc_loop *l)
 
 static void worker_stop(struct worker *w)
 {
-    pthread_mutex_lock(&w->lock);
+    lock_acquire(&w->lock);
     w->stop = true;
     wake_locked(w, INT64_MIN + 1);
-    pthread_mutex_unlock(&w->lock);
+    lock_release(&w->lock);
     pthread_join(w->thread, NULL);
 }
 
@@ -244,7 +245,7 @@ static void worker_destroy(struct worker *w)
         close(w->epfd);
     if (w->wakefd >= 0)
         close(w->wakefd);
-    pthread_mutex_destroy(&w->lock);
+    lock_destroy(&w->lock);
 }
 
 static void stop_workers(struct rpc_loop *l)
@@ -272,9 +273,9 @@ static void loop_release(struct rpc_loop *l)
     free((char *)(uintptr_t)l->cfg.tls_key);
     free((char *)(uintptr_t)l->cfg.tls_ca);
     free(l->workers);
-    pthread_cond_destroy(&l->resolved);
+    cond_destroy(&l->resolved);
     admission_free(&l->admission);
-    pthread_mutex_destroy(&l->lock);
+    lock_destroy(&l->lock);
     free(l);
 }
 
@@ -287,8 +288,8 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     if (!l)
         return -ENOMEM;
     signal(SIGPIPE, SIG_IGN);
-    pthread_mutex_init(&l->lock, NULL);
-    pthread_cond_init(&l->resolved, NULL);
+    lock_init(&l->lock, LOCK_RPC_LOOP);
+    cond_init(&l->resolved);
     admission_init(&l->admission, cfg);
     l->cfg = *cfg;
     l->cfg.name = copy_or_null(cfg->name ? cfg->name : "");
@@ -327,10 +328,10 @@ void rpc_loop_free(struct rpc_loop *l)
     if (!l)
         return;
     assert(!worker_any_self() || self->loop != l);
-    pthread_mutex_lock(&l->lock);
+    lock_acquire(&l->lock);
     while (l->resolving > 0)
-        pthread_cond_wait(&l->resolved, &l->lock);
-    pthread_mutex_unlock(&l->lock);
+        cond_wait(&l->resolved, &l->lock);
+    lock_release(&l->lock);
     stop_workers(l);
     listeners_free(l);
     loop_release(l);

@@ -6,6 +6,7 @@
  * Per frame: header (caps and magic checked) -> envelope (CRC checked, unpacked) -> payload ->
  * handled. Any violation ends the connection with a text that names the peer and the reason. */
 #include "rpc/rpc_internal.h"
+#include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -130,9 +131,9 @@ static bool handle_buffered(struct rpc_conn *c)
         int state = c->state;
         if (state >= CONN_LINGER)
             return false;
-        pthread_mutex_lock(&c->lock);
+        lock_acquire(&c->lock);
         bool paused = c->paused;
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
         if (paused)
             return false;
         if (!c->have_frame && !take_header(c))
@@ -209,11 +210,11 @@ static ssize_t read_some(struct rpc_conn *c, bool *drained)
 
     *drained = false;
     if (c->ssl) {
-        pthread_mutex_lock(&c->lock);
+        lock_acquire(&c->lock);
         rc = tls_read(c, iov[0].iov_base, iov[0].iov_len, why, sizeof why);
         if (c->ssl_wants_write)
             conn_update_events_locked(c);
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
     } else {
         size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
         rc = readv(c->fd, iov, n);
@@ -236,9 +237,9 @@ static bool tls_has_more(struct rpc_conn *c)
     bool more = false;
 
     if (c->ssl) {
-        pthread_mutex_lock(&c->lock);
+        lock_acquire(&c->lock);
         more = SSL_has_pending(c->ssl) != 0;
-        pthread_mutex_unlock(&c->lock);
+        lock_release(&c->lock);
     }
     return more;
 }

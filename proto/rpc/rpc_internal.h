@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/lock.h"
 #include "rpc/addr.h"
 #include "rpc/frame.h"
 #include "rpc/rpc.h"
@@ -39,7 +40,7 @@ struct source {
 #define ADMIT_BUCKETS 256u
 struct admit_peer;
 struct admission {
-    pthread_mutex_t lock;
+    struct lock lock;
     unsigned max, max_per_addr, max_silent, max_silent_per_addr;
     struct admit_peer *peers[ADMIT_BUCKETS]; /* under lock, as all below */
     unsigned going;                          /* told to go, not gone */
@@ -60,8 +61,8 @@ struct rpc_loop {
     atomic_bool stopping;       /* dial no more */
     uid_t own_uid, account_uid; /* whom local peers may run as, besides root */
     struct admission admission;
-    pthread_mutex_t lock; /* the last one to be taken */
-    pthread_cond_t resolved;
+    struct lock lock; /* the last one to be taken */
+    struct cond resolved;
     unsigned resolving;         /* under lock: resolver threads alive */
     struct listener *listeners; /* under lock */
 };
@@ -78,7 +79,7 @@ struct worker {
     pthread_t thread;
     struct source wake_source;
     int epfd, wakefd;
-    pthread_mutex_t lock;
+    struct lock lock;
     struct timers timers;    /* under lock; of worker_timer.t */
     struct rpc_conn *posted; /* under lock; list by posted_next */
     struct rpc_conn *conns;  /* under lock; list by next */
@@ -141,7 +142,7 @@ struct rpc_conn {
     struct rpc_peer peer;
     _Atomic(void *) data;
 
-    pthread_mutex_t lock;
+    struct lock lock;
     _Atomic int state; /* enum conn_state; written under lock */
     int fd;
     SSL *ssl;

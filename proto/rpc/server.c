@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "rpc"
 #define ACCEPT_PAUSE_MS 100
@@ -237,10 +238,10 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
     li->fd = fd;
     if (port && getsockname(fd, (struct sockaddr *)&bound.sa, &bound.len) == 0)
         *port = addr_port(&bound);
-    pthread_mutex_lock(&l->lock);
+    lock_acquire(&l->lock);
     li->next = l->listeners;
     l->listeners = li;
-    pthread_mutex_unlock(&l->lock);
+    lock_release(&l->lock);
     return worker_watch(li->worker, fd, EPOLLIN, &li->source);
 }
 
@@ -274,14 +275,14 @@ void server_request(struct rpc_conn *c, struct message *msg, struct buf *payload
     r->pub.deadline = clock_mono() + ms * NSEC_PER_MSEC;
     r->pub.trace = msg->env->trace;
     conn_ref_internal(c);
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     c->in_bytes += r->bytes;
     bool too_many = c->inflight++ >= RPC_MAX_INFLIGHT;
     if (too_many)
         conn_die_locked(c, -ERR_PROTOCOL, "%s: has more than %d requests open", c->target,
                         RPC_MAX_INFLIGHT);
     conn_update_events_locked(c);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     if (too_many)
         rpc_fail(&r->pub, ERR_PROTOCOL, "too many requests open");
     else if (msg->env->body_case == REPLFS__ENVELOPE__BODY__NOT_SET || !c->has_svc)
@@ -309,7 +310,7 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
     rep->id = r->id;
     rep->is_reply = true;
     rep->trace = req->trace;
-    pthread_mutex_lock(&c->lock);
+    lock_acquire(&c->lock);
     c->inflight--;
     c->in_bytes -= r->bytes;
     if (conn_send_locked(c, rep, payload, 0) == -ERR_PROTOCOL) {
@@ -321,7 +322,7 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
         conn_send_locked(c, &env, NULL, 0);
     }
     conn_update_events_locked(c);
-    pthread_mutex_unlock(&c->lock);
+    lock_release(&c->lock);
     message_free(&r->msg);
     buf_unref(req->payload);
     free(r);

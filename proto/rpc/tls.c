@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/lock.h"
 
 #define LOG_MODULE "tls"
 #define WATCH_MS (24 * 3600 * 1000u)
@@ -169,20 +170,20 @@ int rpc_loop_reload_tls(struct rpc_loop *l)
     int rc = tls_ctx_new(&l->cfg, &fresh);
     if (rc < 0)
         return rc;
-    pthread_mutex_lock(&l->lock);
+    lock_acquire(&l->lock);
     SSL_CTX *old = l->tls;
     l->tls = fresh;
     atomic_store(&l->cert_end, end_of(fresh));
-    pthread_mutex_unlock(&l->lock);
+    lock_release(&l->lock);
     SSL_CTX_free(old);
     return 0;
 }
 
 int tls_attach(struct rpc_conn *c)
 {
-    pthread_mutex_lock(&c->loop->lock);
+    lock_acquire(&c->loop->lock);
     c->ssl = SSL_new(c->loop->tls); /* keeps its context when that is replaced */
-    pthread_mutex_unlock(&c->loop->lock);
+    lock_release(&c->loop->lock);
     if (!c->ssl || SSL_set_fd(c->ssl, c->fd) != 1) {
         ERR_clear_error();
         return -ENOMEM;

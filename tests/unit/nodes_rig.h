@@ -619,9 +619,9 @@ static inline void wait_until(condition *fn, void *arg, const char *what)
 /* arg: an int64_t of clock_mono; all strays have been looked at since. */
 static inline bool judged_again(void *arg)
 {
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     bool yes = fx->nodes->judged_at > *(int64_t *)arg;
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     return yes;
 }
 
@@ -680,11 +680,11 @@ static inline bool nobody_holds(void *arg)
 static inline bool all_up(void *arg)
 {
     unsigned up = 0;
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
         up += fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
     bool ok = up == *(unsigned *)arg && !fx->nodes->settling;
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     return ok;
 }
 

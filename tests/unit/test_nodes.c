@@ -126,10 +126,10 @@ static void too_many_doubts_are_refused(void **state)
     join_all(3);
     struct want w = {make_chunk("a", 3, 3, &ino), 3};
     wait_until(really_held, &w, "three");
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     for (unsigned i = 0; i < DOUBTS_PER_SESSION; i++)
         assert_true(doubts_take(&fx->nodes->doubts, 7, clock_mono() + NSEC_PER_SEC));
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     unsigned verified = PEEK(&fx->chunkd[1], verifies);
     assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC),
                      -ERR_BUSY);
@@ -455,7 +455,7 @@ static void states_follow_time_and_connection(void **state)
 
 static void set_disk(unsigned i, uint64_t avail, uint64_t fs)
 {
-    LOCK_SCOPE(&fx->chunkd[i].lock);
+    MUTEX_SCOPE(&fx->chunkd[i].lock);
     fx->chunkd[i].avail = avail;
     fx->chunkd[i].fs = fs;
 }
@@ -522,7 +522,7 @@ static void fit_is_exact(void **state)
 
 static void set_failed(unsigned i, bool readonly, bool missing)
 {
-    LOCK_SCOPE(&fx->chunkd[i].lock);
+    MUTEX_SCOPE(&fx->chunkd[i].lock);
     fx->chunkd[i].failed = true;
     fx->chunkd[i].readonly = readonly;
     fx->chunkd[i].missing = missing;

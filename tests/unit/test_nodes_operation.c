@@ -171,10 +171,10 @@ static bool none_up(void *arg)
 {
     bool up = false;
     (void)arg;
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
         up |= fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     return !up;
 }
 
@@ -186,9 +186,9 @@ static bool is_removed(void *arg)
 
 static bool has_told(void *arg)
 {
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     bool told = nodes_find(fx->nodes, *(uint32_t *)arg)->reported_once;
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     return told;
 }
 
@@ -204,9 +204,9 @@ static void who_has_not_told_may_have_the_last(void **state)
     for (unsigned i = 0; i < 2; i++)
         leave(&fx->chunkd[i]);
     wait_until(none_up, NULL, "metad to notice");
-    pthread_mutex_lock(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->lock);
     nodes_find(fx->nodes, id)->reported_once = false;
-    pthread_mutex_unlock(&fx->nodes->lock);
+    lock_release(&fx->nodes->lock);
     assert_int_equal(remove_chunkd(id, detail), -EBUSY);
     assert_non_null(strstr(detail, "last good copy"));
     join(&fx->chunkd[1], UUID);
