@@ -115,6 +115,13 @@ void lock_note_wait(const void *l, enum lock_class class, const char *where)
     lock_note_released(l, class, where);
 }
 
+void lock_note_wait_over(void *wait)
+{
+    const struct lock_wait *w = wait;
+
+    lock_note_taken(w->lock, w->class, w->where);
+}
+
 void lock_note_held(const void *l, enum lock_class class, const char *where)
 {
     if (find(list(), l) == 0)

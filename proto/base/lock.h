@@ -81,11 +81,24 @@ void *lock_note_list_new(void);
 #define LOCK_WHERE_LINE(n) LOCK_WHERE_TEXT(n)
 #define LOCK_WHERE __FILE__ ":" LOCK_WHERE_LINE(__LINE__)
 #define LOCK_CLASS_OF(l) ((l)->class)
+/* A thread that is cancelled in a wait has the lock again when its cleanup handlers run. */
+struct lock_wait {
+    const void *lock;
+    enum lock_class class;
+    const char *where;
+};
+void lock_note_wait_over(void *wait);
+#define LOCK_TAKEN_WHEN_CANCELLED(l, where)                                                        \
+    struct lock_wait wait_ = {l, LOCK_CLASS_OF(l), where};                                         \
+    pthread_cleanup_push(lock_note_wait_over, &wait_);
+#define LOCK_TAKEN_AFTER_WAIT(l, where) pthread_cleanup_pop(1);
 #else
 #define lock_note_wanted(l, class, where) ((void)0)
 #define lock_note_taken(l, class, where) ((void)0)
 #define lock_note_released(l, class, where) ((void)0)
 #define lock_note_wait(l, class, where) ((void)0)
+#define LOCK_TAKEN_WHEN_CANCELLED(l, where)
+#define LOCK_TAKEN_AFTER_WAIT(l, where)
 #define lock_note_held(l, class, where) ((void)(l))
 #define lock_note_waitable(what, where) ((void)0)
 #define LOCK_WHERE ""
@@ -201,8 +214,9 @@ static inline void cond_wait_at(struct cond *c, struct lock *l, const char *wher
 {
     (void)where;
     lock_note_wait(l, LOCK_CLASS_OF(l), where);
+    LOCK_TAKEN_WHEN_CANCELLED(l, where)
     pthread_cond_wait(&c->cond, &l->mutex);
-    lock_note_taken(l, LOCK_CLASS_OF(l), where);
+    LOCK_TAKEN_AFTER_WAIT(l, where)
 }
 /* Until the condition is signalled or clock_mono() reaches deadline (ns): whether it was signalled, or woke for
  * nothing; false: the time is over. The clock does not follow the wall clock's steps, however it was initialised. */
@@ -211,9 +225,11 @@ static inline bool cond_wait_until_at(struct cond *c, struct lock *l, int64_t de
 {
     struct timespec ts = {.tv_sec = deadline / NSEC_PER_SEC, .tv_nsec = deadline % NSEC_PER_SEC};
     (void)where;
+    int rv;
     lock_note_wait(l, LOCK_CLASS_OF(l), where);
-    int rv = pthread_cond_clockwait(&c->cond, &l->mutex, CLOCK_MONOTONIC, &ts);
-    lock_note_taken(l, LOCK_CLASS_OF(l), where);
+    LOCK_TAKEN_WHEN_CANCELLED(l, where)
+    rv = pthread_cond_clockwait(&c->cond, &l->mutex, CLOCK_MONOTONIC, &ts);
+    LOCK_TAKEN_AFTER_WAIT(l, where)
     return rv == 0;
 }
 #define cond_wait(c, l) cond_wait_at(c, l, LOCK_WHERE)
