@@ -441,6 +441,7 @@ static uint64_t weight(const struct disk *k, uint32_t len)
 /* mu held. */
 static int choose(struct disks *d, uint64_t chunk, uint32_t len, struct disk **out)
 {
+    lock_assert_held(&d->mu);
     uint64_t total = 0;
     bool healthy = false;
     for (size_t i = 0; i < d->n; i++) {

@@ -60,6 +60,7 @@ void inventory_free(struct inventory *inv)
 
 static bool exists_locked(const struct inventory *inv, uint64_t chunk, uint32_t *disk)
 {
+    lock_assert_held(&inv->mu);
     const uint16_t *v = chunkset_find(&inv->have, chunk);
     *disk = v ? *v & DISK_MASK : 0;
     return v && !(*v & RESERVED);

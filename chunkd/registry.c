@@ -83,6 +83,7 @@ static const char *known(const struct registry *r, uint32_t chunkd)
 
 static bool line_waits(const struct registry *r, const struct registry_wait *end, const void *line)
 {
+    lock_assert_held(&r->mu);
     for (const struct registry_wait *w = r->first; w != end; w = w->next)
         if (w->line == line)
             return true;
@@ -91,6 +92,7 @@ static bool line_waits(const struct registry *r, const struct registry_wait *end
 
 static int found(const struct registry *r, uint32_t chunkd, char out[static REGISTRY_ADDR])
 {
+    lock_assert_held(&r->mu);
     const char *addr = known(r, chunkd);
     if (!addr)
         return -ERR_NOT_REGISTERED;
@@ -126,6 +128,7 @@ int registry_find(struct registry *r, struct registry_wait *w, const char *told,
 
 static void take(struct registry *r, uint32_t chunkd, const char *addr)
 {
+    lock_assert_held(&r->mu);
     if (chunkd >= ID_MAX || strlen(addr) >= REGISTRY_ADDR)
         return;
     if (chunkd >= r->n) {

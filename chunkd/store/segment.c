@@ -166,6 +166,7 @@ static size_t open_limit(void)
 /* Closes the one that was not used for longest. False: all are in use. fd_lock held. */
 static bool close_one(struct segments *t)
 {
+    lock_assert_held(&t->fd_lock);
     struct segment *best = NULL;
     rwlock_read(&t->lock);
     for (size_t i = 0; i < t->n; i++) {
@@ -190,6 +191,7 @@ static bool close_one(struct segments *t)
 /* fd_lock held. */
 static int open_file(struct segments *t, const char *name, int flags)
 {
+    lock_assert_held(&t->fd_lock);
     while (open_now >= open_limit() && close_one(t))
         ;
     int fd;

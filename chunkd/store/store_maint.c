@@ -279,6 +279,7 @@ static void maintain(struct store *s)
  * together. Called and returns with the lock held. */
 static void wait_for_change(struct store *s)
 {
+    lock_assert_held(&s->maint_lock);
     while (!s->maint_stop && !s->maint_wanted)
         cond_wait(&s->maint_cond, &s->maint_lock);
     int64_t at = clock_mono() + s->cfg.checkpoint_ms * NSEC_PER_MSEC;

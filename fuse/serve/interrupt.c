@@ -151,6 +151,7 @@ static bool waits(const struct watched *w)
 /* Forgets those that were answered. look.mu held. */
 static void forget_answered(void)
 {
+    lock_assert_held(&look.mu);
     size_t kept = 0;
     for (size_t i = 0; i < look.n; i++)
         if (waits(&look.v[i]))
@@ -162,6 +163,7 @@ static void forget_answered(void)
  * are watched here. */
 static void look_at_all(void)
 {
+    lock_assert_held(&look.mu);
     struct watched v[WATCHED];
     forget_answered();
     size_t n = look.n;

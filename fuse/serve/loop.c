@@ -50,6 +50,7 @@ static void *serve(void *arg);
 /* One more thread. loop.mu held. 0 or an errno. */
 static int grow(void)
 {
+    lock_assert_held(&loop.mu);
     if (loop.ending || loop.n == loop.cfg->max_threads)
         return 0;
     int rc = thread_start(&loop.threads[loop.n], "serve", serve, NULL);

@@ -52,6 +52,7 @@ static struct client_clock *find(struct nodes *n, uint64_t session)
 
 void clocks_forget(struct nodes *n, uint64_t session)
 {
+    lock_assert_held(&n->lock);
     struct client_clock *k = find(n, session);
     if (k)
         *k = n->clocks[--n->nclocks];

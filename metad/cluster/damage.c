@@ -53,6 +53,7 @@ static struct damage *find_or_add(struct nodes *n, const struct fsm_chunk *c)
 
 void damage_forget(struct nodes *n, uint64_t chunk)
 {
+    lock_assert_held(&n->lock);
     uint32_t i;
     if (!n->ndamage || !u64map_get(&n->damage_index, chunk, &i))
         return;
@@ -116,6 +117,7 @@ static struct damage_copy *note_of(struct damage *g, uint32_t chunkd)
 bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t good,
                   uint32_t stored)
 {
+    lock_assert_held(&n->lock);
     struct damage *g = find_or_add(n, c);
     struct damage_copy *k = note_of(g, chunkd);
     if (!k && g->n < DAMAGE_COPIES_MAX)
@@ -132,6 +134,7 @@ bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_
 
 void damage_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *v)
 {
+    lock_assert_held(&n->lock);
     struct damage *g = find(n, c->id);
     if (!g)
         return;
@@ -180,12 +183,14 @@ static bool name_range(void *arg, uint64_t ino, const struct ext *e)
 
 bool damage_lost(const struct nodes *n, const struct fsm_chunk *c)
 {
+    lock_assert_held(&n->lock);
     const struct damage *g = find(n, c->id);
     return g && is_lost(g);
 }
 
 bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap)
 {
+    lock_assert_held(&n->lock);
     const struct damage *g = find(n, c->id);
     struct naming w = {.from = g ? g->keep : 0, .text = out, .cap = cap, .only = ino};
     out[0] = 0;
@@ -197,6 +202,7 @@ bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char 
 
 void damage_keep(struct nodes *n, struct fsm_chunk *c, uint32_t len)
 {
+    lock_assert_held(&n->lock);
     struct damage *g = find_or_add(n, c);
     char ranges[512];
     refresh(n, g, c);
@@ -226,6 +232,7 @@ static void look_anew(struct nodes *n, struct fsm_chunk *c)
 
 void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t len)
 {
+    lock_assert_held(&n->lock);
     struct damage *g = find(n, c->id);
     const struct damage_copy *k = note_of(g, chunkd);
     if (g && is_lost(g) && len > g->keep && !(k && len <= k->stored))
@@ -234,6 +241,7 @@ void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 
 void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 {
+    lock_assert_held(&n->lock);
     const struct damage *g = find(n, c->id);
     if (g && c->len > g->len)
         damage_forget(n, c->id); /* who took more bytes has all in front of them */
@@ -241,6 +249,7 @@ void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 
 bool damage_known(struct nodes *n, uint64_t chunk)
 {
+    lock_assert_held(&n->lock);
     struct damage *g = find(n, chunk);
     int64_t now = clock_mono();
     if (!g || !is_lost(g) || now - g->doubted_at > DOUBTS_EVERY) {
@@ -287,6 +296,7 @@ static void look(struct nodes *n, struct damage *g)
 
 void damage_look(struct nodes *n)
 {
+    lock_assert_held(&n->lock);
     for (unsigned i = 0; i < LOOK_SLICE && n->ndamage; i++) {
         if (n->damage_pos >= n->ndamage)
             n->damage_pos = 0;

@@ -69,6 +69,7 @@ static void free_one(struct session_grants *g)
 
 void grants_session_gone(struct nodes *n, uint64_t session)
 {
+    lock_assert_held(&n->lock);
     uint32_t i;
     if (!u64map_get(&n->grant_index, session, &i))
         return;
@@ -82,6 +83,7 @@ void grants_session_gone(struct nodes *n, uint64_t session)
 
 void grants_session_lapsed(struct nodes *n, uint64_t session)
 {
+    lock_assert_held(&n->lock);
     struct session_grants *g = find(n, session);
     if (!g)
         return;
@@ -157,6 +159,7 @@ void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest)
 
 bool grants_given_up(struct nodes *n, uint64_t session, uint64_t chunk)
 {
+    lock_assert_held(&n->lock);
     const struct session_grants *g = find(n, session);
     if (!g)
         return false;
@@ -250,6 +253,7 @@ void nodes_granted(struct nodes *n, uint64_t session, uint64_t chunk, const uint
 bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd,
                       bool *sure)
 {
+    lock_assert_held(&n->lock);
     const struct granted *w = granted(find(n, session), chunk);
     *sure = false;
     for (unsigned i = 0; w && i < w->n && !*sure; i++)

@@ -47,11 +47,13 @@ _Static_assert((int)COPY_OK == REPAIR_OK && (int)COPY_SHORT == REPAIR_SHORT &&
 
 struct node *nodes_find(struct nodes *n, uint32_t chunkd)
 {
+    lock_assert_held(&n->lock);
     return chunkd < n->nnodes ? n->node[chunkd] : NULL;
 }
 
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c)
 {
+    lock_assert_held(&n->lock);
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i] && n->node[i]->conn == c)
             return n->node[i];
@@ -109,6 +111,7 @@ static void grow_slots(struct nodes *n, uint32_t chunkd)
 
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name)
 {
+    lock_assert_held(&n->lock);
     snprintf(d->host_id, sizeof d->host_id, "%s", host_id);
     snprintf(d->host_name, sizeof d->host_name, "%s", host_name);
     d->host = intern_host(n, d->host_id);
@@ -116,6 +119,7 @@ void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const 
 
 struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, const char *host_name)
 {
+    lock_assert_held(&n->lock);
     if (!chunkd || chunkd > CHUNKD_ID_MAX)
         return NULL;
     struct node *d = nodes_find(n, chunkd);
@@ -151,6 +155,7 @@ static void load_members(struct nodes *n)
 
 void nodes_refresh(struct nodes *n, struct node *d)
 {
+    lock_assert_held(&n->lock);
     struct placement_node *p = &n->table[d->id];
     unsigned healthy = 0;
     p->host = d->host;
@@ -177,6 +182,7 @@ void nodes_refresh(struct nodes *n, struct node *d)
 
 void nodes_make_ctx(struct nodes *n)
 {
+    lock_assert_held(&n->lock);
     n->ctx.hosts_up = n->hosts_up = placement_hosts_up(&n->ctx.t);
     n->ctx.seed = mix64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
@@ -199,6 +205,7 @@ bool nodes_all_reported(struct nodes *n)
 
 void nodes_start_walk(struct nodes *n)
 {
+    lock_assert_held(&n->lock);
     if (n->walking)
         n->walk_again = true;
     n->walking = true;
@@ -234,6 +241,7 @@ static const char *state_text(Replfs__NodeState s)
 
 void nodes_drop_conn(struct nodes *n, struct node *d, struct rpc_conn **put)
 {
+    lock_assert_held(&n->lock);
     *put = d->conn;
     d->conn = NULL;
     d->reported = false;
@@ -561,12 +569,14 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->queue = repair_queue_new();
     lock_init(&n->lock, LOCK_REGISTRY);
     lock_init(&n->done_lock, LOCK_DRIVER);
-    grow_slots(n, 0);
     fsm_wrlock(cfg->fsm);
+    lock_acquire(&n->lock); /* nobody else knows it yet; what is called asks for it */
+    grow_slots(n, 0);
     load_members(n);
     nodes_replaced_load(n);
     nodes_disks_load(n);
     nodes_make_ctx(n);
+    lock_release(&n->lock);
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,
                               .orphaned = on_orphaned,

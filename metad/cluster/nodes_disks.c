@@ -119,6 +119,7 @@ const struct had_disk *nodes_disk_had(const struct node *d, const char *path)
 
 void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks)
 {
+    lock_assert_held(&n->lock);
     char label[256];
     unsigned k = 0;
     bool news = false;

@@ -15,6 +15,7 @@ struct entry {
 
 void nodes_registry_fill(struct nodes *n, uint64_t had, struct nodes_registry *out)
 {
+    lock_assert_held(&n->lock);
     *out = (struct nodes_registry){.version = n->registry_version};
     if (had == n->registry_version)
         return;

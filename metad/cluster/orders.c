@@ -38,6 +38,7 @@
 
 void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *out)
 {
+    lock_assert_held(&n->lock);
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     out->len = c->len;
     out->goal = c->goal;
@@ -51,6 +52,7 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
 
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
 {
+    lock_assert_held(&n->lock);
     struct repair_chunk v;
     struct repair_queue_item it = {.chunk = c->id};
     unsigned prio;
@@ -244,6 +246,7 @@ static void start_verify(struct nodes *n, struct job *j, const struct fsm_chunk 
 void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t session,
                    struct job *job)
 {
+    lock_assert_held(&n->lock);
     if (d->ndels == d->del_cap) {
         d->del_cap = d->del_cap ? d->del_cap * 2 : 64;
         d->dels = realloc(d->dels, d->del_cap * sizeof *d->dels);
@@ -265,6 +268,7 @@ static void start_drop(struct nodes *n, struct job *j, struct fsm_chunk *c, stru
 /* Every connected chunkd with deletes waiting gets the next batch. Lock held. */
 void orders_batch_deletes(struct nodes *n)
 {
+    lock_assert_held(&n->lock);
     for (uint32_t i = 1; i < n->nnodes; i++) {
         struct node *d = n->node[i];
         if (!d || !d->conn || !d->ndels || d->deleting)
@@ -490,6 +494,7 @@ void orders_answered(struct nodes *n, struct order *o)
  * reports. */
 void orders_node_gone(struct nodes *n, struct node *d)
 {
+    lock_assert_held(&n->lock);
     for (uint32_t i = 0; i < d->ndels; i++) {
         if (!d->dels[i].job) {
             n->stat[JOB_DELETE].running--;
@@ -560,6 +565,7 @@ void orders_take_results(struct nodes *n)
 /* Starts what the bounds allow. Items blocked by them go back in their order. */
 void orders_pop_slice(struct nodes *n, int64_t now)
 {
+    lock_assert_held(&n->lock);
     struct repair_queue_item *blocked = malloc(POP_SLICE * sizeof *blocked), it;
     unsigned nblocked = 0;
     if (!blocked)

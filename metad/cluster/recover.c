@@ -23,6 +23,7 @@
 
 uint64_t recover_quarantined(const struct nodes *n)
 {
+    lock_assert_held(&n->lock);
     uint64_t sum = 0;
     for (uint32_t i = 1; i < n->nnodes; i++)
         sum += n->node[i] ? n->node[i]->nquarantine : 0;

@@ -99,6 +99,7 @@ static void stray_del(struct node *d, struct stray *s)
 void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t disk,
                      enum copy_state state)
 {
+    lock_assert_held(&n->lock);
     struct node *d = nodes_find(n, chunkd);
     const struct fsm_loc *old = reports_loc(c, chunkd);
     struct stray *s = d ? stray_find(d, c->id) : NULL;
@@ -116,6 +117,7 @@ void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 
 void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd)
 {
+    lock_assert_held(&n->lock);
     struct node *d = nodes_find(n, chunkd);
     const struct fsm_loc *l = reports_loc(c, chunkd);
     if (!l)
@@ -130,6 +132,7 @@ void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd)
 
 void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool deleted)
 {
+    lock_assert_held(&n->lock);
     struct stray *s = stray_find(d, chunk);
     (void)n;
     if (!s || s->state != STRAY_DELETING)
@@ -142,6 +145,7 @@ void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool
 
 void reports_freed(struct nodes *n, const struct fsm_chunk *c)
 {
+    lock_assert_held(&n->lock);
     /* fsm_chunk_locs wants a chunk it may give write access to; we only read */
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     for (unsigned i = 0; i < c->nloc; i++) {

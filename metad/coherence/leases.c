@@ -106,6 +106,7 @@ static struct node **slot_of(struct leases *l, uint64_t ino)
 {
     struct node **p = &l->table[mix64(ino) & l->mask];
 
+    lock_assert_held(&l->mu);
     while (*p != NULL && (*p)->ino != ino)
         p = &(*p)->hash_next;
     return p;
@@ -116,6 +117,7 @@ static void grow(struct leases *l)
     size_t mask = l->mask * 2 + 1;
     struct node **t = calloc(mask + 1, sizeof(*t));
 
+    lock_assert_held(&l->mu);
     if (t == NULL)
         abort();
     for (size_t i = 0; i <= l->mask; i++)
@@ -134,6 +136,7 @@ static struct node *node_make(struct leases *l, uint64_t ino)
 {
     struct node **slot = slot_of(l, ino);
 
+    lock_assert_held(&l->mu);
     if (*slot != NULL)
         return *slot;
     if (l->count > l->mask) {
@@ -154,6 +157,7 @@ static struct node *node_make(struct leases *l, uint64_t ino)
 
 static void node_tidy(struct leases *l, struct node *n)
 {
+    lock_assert_held(&l->mu);
     if (n->n > 0 || n->busy > 0 || n->head != NULL)
         return;
     struct node **slot = slot_of(l, n->ino);
@@ -174,6 +178,7 @@ static struct hold *hold_find(struct node *n, uint64_t session)
 
 static void hold_add(struct leases *l, struct node *n, uint64_t session, enum lease_mode mode)
 {
+    lock_assert_held(&l->mu);
     if (n->n == n->cap) {
         struct hold *v = malloc(2ul * n->cap * sizeof(*v));
         if (v == NULL)
@@ -190,6 +195,7 @@ static void hold_add(struct leases *l, struct node *n, uint64_t session, enum le
 
 static void hold_drop(struct leases *l, struct node *n, struct hold *h)
 {
+    lock_assert_held(&l->mu);
     *h = n->holds[--n->n];
     l->st.leases--;
 }

@@ -98,6 +98,7 @@ struct sessions {
 
 static int64_t lease_ns(const struct sessions *o)
 {
+    lock_assert_held(&o->lock);
     return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
 }
 
@@ -105,6 +106,7 @@ static struct session **session_slot(struct sessions *o, uint64_t id)
 {
     struct session **p = &o->sessions[mix64(id) % SESSION_BUCKETS];
 
+    lock_assert_held(&o->lock);
     while (*p != NULL && (*p)->id != id)
         p = &(*p)->hash_next;
     return p;
@@ -113,6 +115,7 @@ static struct session **session_slot(struct sessions *o, uint64_t id)
 /* by: 1 or -1 */
 static void count_missing(struct sessions *o, const struct session *s, int by)
 {
+    lock_assert_held(&o->lock);
     o->missing += (size_t)by;
     o->missing_leases += s->holds & FSM_HOLDS_LEASES ? (size_t)by : 0;
     o->missing_locks += s->holds & FSM_HOLDS_LOCKS ? (size_t)by : 0;
@@ -122,6 +125,7 @@ static struct session *session_make(struct sessions *o, uint64_t id, bool resume
 {
     struct session **slot = session_slot(o, id);
 
+    lock_assert_held(&o->lock);
     if (*slot == NULL) {
         struct session *s = calloc(1, sizeof(*s));
         if (s == NULL)
@@ -142,6 +146,7 @@ static void grow(struct sessions *o)
     size_t n = o->buckets == 0 ? 1024 : o->buckets * 2;
     struct ref **v = calloc(n, sizeof(*v));
 
+    lock_assert_held(&o->lock);
     if (v == NULL)
         abort();
     for (size_t i = 0; i < o->buckets; i++)
@@ -161,6 +166,7 @@ static struct ref **ref_slot(struct sessions *o, const struct session *s, uint64
 {
     struct ref **p = &o->refs[mix64(ino) & (o->buckets - 1)];
 
+    lock_assert_held(&o->lock);
     while (*p != NULL && ((*p)->ino != ino || (s != NULL && (*p)->session != s)))
         p = &(*p)->hash_next;
     return p;
@@ -168,6 +174,7 @@ static struct ref **ref_slot(struct sessions *o, const struct session *s, uint64
 
 static void ref_add(struct sessions *o, struct session *s, uint64_t ino)
 {
+    lock_assert_held(&o->lock);
     if (*ref_slot(o, s, ino) != NULL)
         return;
     if (o->nrefs >= o->buckets)
@@ -189,6 +196,7 @@ static void ref_remove(struct sessions *o, struct ref **slot)
 {
     struct ref *r = *slot;
 
+    lock_assert_held(&o->lock);
     *slot = r->hash_next;
     *r->prev = r->next;
     if (r->next != NULL)
@@ -199,12 +207,14 @@ static void ref_remove(struct sessions *o, struct ref **slot)
 
 static void drop_refs(struct sessions *o, struct session *s)
 {
+    lock_assert_held(&o->lock);
     while (s->refs != NULL)
         ref_remove(o, ref_slot(o, s, s->refs->ino));
 }
 
 static void resumed(struct sessions *o, struct session *s)
 {
+    lock_assert_held(&o->lock);
     if (!s->resumed)
         count_missing(o, s, -1);
     s->resumed = true;
@@ -223,6 +233,7 @@ static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
 
 static void add_orphan(struct sessions *o, uint64_t ino)
 {
+    lock_assert_held(&o->lock);
     push(&o->orphans, &o->norphans, &o->orphans_cap, ino);
 }
 
@@ -710,13 +721,15 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
         o->cfg.tick_ms = 100;
     lock_init(&o->lock, LOCK_SESSIONS);
     cond_init(&o->cond);
-    grow(o);
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);
+    lock_acquire(&o->lock); /* nobody else knows it yet; what is called asks for it */
+    grow(o);
     for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
         session_make(o, id, false, fsm_session_holds(cfg->fsm, id));
     for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
         add_orphan(o, ino);
+    lock_release(&o->lock);
     fsm_unlock(cfg->fsm);
     *out = o;
     return 0;
@@ -746,6 +759,7 @@ void sessions_free(struct sessions *o)
     if (o == NULL)
         return;
     assert(!o->running);
+    lock_acquire(&o->lock);
     for (size_t i = 0; i < SESSION_BUCKETS; i++)
         while (o->sessions[i] != NULL) {
             struct session *s = o->sessions[i];
@@ -753,6 +767,7 @@ void sessions_free(struct sessions *o)
             o->sessions[i] = s->hash_next;
             free(s);
         }
+    lock_release(&o->lock);
     free(o->refs);
     free(o->orphans);
     free(o->ended);

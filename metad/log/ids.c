@@ -94,6 +94,7 @@ static void fill_op(struct ids *ids, Replfs__Command *cmd, Replfs__MetaOp *op, R
  * propose. */
 static bool running_low(struct ids *ids)
 {
+    lock_assert_held(&ids->lock);
     if (ids->asking || (range_left(&ids->ino) > BLOCK / 2 && range_left(&ids->chunk) > BLOCK / 2))
         return false;
     ids->asked_ino = ids->ino.next + BLOCK;

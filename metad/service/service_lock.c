@@ -63,6 +63,7 @@ static struct tie **tie_slot(struct service_locks *l, uint64_t session)
 {
     struct tie **p = &l->ties[mix64(session) % BUCKETS];
 
+    lock_assert_held(&l->mu);
     while (*p != NULL && (*p)->session != session)
         p = &(*p)->next;
     return p;
@@ -72,6 +73,7 @@ static struct tie *tie_set(struct service_locks *l, uint64_t session, struct rpc
 {
     struct tie **slot = tie_slot(l, session);
 
+    lock_assert_held(&l->mu);
     if (*slot == NULL) {
         *slot = calloc(1, sizeof(**slot));
         if (*slot == NULL)
@@ -86,6 +88,7 @@ static void tie_drop(struct service_locks *l, uint64_t session)
 {
     struct tie **slot = tie_slot(l, session), *t = *slot;
 
+    lock_assert_held(&l->mu);
     if (t != NULL) {
         *slot = t->next;
         free(t);
@@ -537,9 +540,11 @@ void service_lock_stop(struct service *s)
         free(w);
     }
     locks_free(l->table);
+    lock_acquire(&l->mu);
     for (size_t i = 0; i < BUCKETS; i++)
         while (l->ties[i] != NULL)
             tie_drop(l, l->ties[i]->session);
+    lock_release(&l->mu);
     lock_destroy(&l->mu);
     free(l);
 }

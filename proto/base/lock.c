@@ -50,8 +50,8 @@ static struct held_list *list(void)
     return swapped != NULL ? swapped : &own;
 }
 
-static _Noreturn void fail(const char *what, enum lock_class class, const char *where,
-                           const struct held *h)
+static _Noreturn void violation(const char *what, enum lock_class class, const char *where,
+                                const struct held *h)
 {
     if (h != NULL)
         fprintf(
@@ -69,9 +69,9 @@ void lock_note_wanted(const void *l, enum lock_class class, const char *where)
 
     for (unsigned i = 0; i < held->n; i++) {
         if (held->v[i].lock == l)
-            fail("taken twice by one thread", class, where, &held->v[i]);
+            violation("taken twice by one thread", class, where, &held->v[i]);
         if (held->v[i].class >= class)
-            fail("taken out of order", class, where, &held->v[i]);
+            violation("taken out of order", class, where, &held->v[i]);
     }
 }
 
@@ -80,7 +80,7 @@ void lock_note_taken(const void *l, enum lock_class class, const char *where)
     struct held_list *held = list();
 
     if (held->n == HELD_MAX)
-        fail("too many locks held", class, where, &held->v[0]);
+        violation("too many locks held", class, where, &held->v[0]);
     held->v[held->n++] = (struct held){l, class, where};
 }
 
@@ -99,7 +99,7 @@ void lock_note_released(const void *l, enum lock_class class, const char *where)
     unsigned i = find(held, l);
 
     if (i == 0)
-        fail("released, but not held by this thread", class, where, NULL);
+        violation("released, but not held by this thread", class, where, NULL);
     for (; i < held->n; i++)
         held->v[i - 1] = held->v[i];
     held->n--;
@@ -111,7 +111,8 @@ void lock_note_wait(const void *l, enum lock_class class, const char *where)
 
     for (unsigned i = 0; i < held->n; i++)
         if (held->v[i].lock != l && !classes[held->v[i].class].may_wait)
-            fail("a condition is waited for with another lock held", class, where, &held->v[i]);
+            violation("a condition is waited for with another lock held", class, where,
+                      &held->v[i]);
     lock_note_released(l, class, where);
 }
 
@@ -125,7 +126,7 @@ void lock_note_wait_over(void *wait)
 void lock_note_held(const void *l, enum lock_class class, const char *where)
 {
     if (find(list(), l) == 0)
-        fail("should be held by this thread and is not", class, where, NULL);
+        violation("should be held by this thread and is not", class, where, NULL);
 }
 
 void lock_note_waitable(const char *what, const char *where)

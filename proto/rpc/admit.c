@@ -81,6 +81,7 @@ static struct admit_peer **slot_of(struct admission *a, uint64_t family, uint64_
 {
     struct admit_peer **p = &a->peers[mix64(addr ^ family << 48) % ADMIT_BUCKETS];
 
+    lock_assert_held(&a->lock);
     while (*p && ((*p)->family != family || (*p)->addr != addr))
         p = &(*p)->next;
     return p;
@@ -88,6 +89,7 @@ static struct admit_peer **slot_of(struct admission *a, uint64_t family, uint64_
 
 static void unlist_silent(struct admission *a, struct rpc_conn *c)
 {
+    lock_assert_held(&a->lock);
     if (!c->silent_prev)
         return;
     *c->silent_prev = c->silent_next;

@@ -88,6 +88,7 @@ void calls_free(struct calls *cs)
 
 bool call_exists_locked(const struct rpc_conn *c, uint64_t id)
 {
+    lock_assert_held(&c->lock);
     return table_find(&c->calls, id) != NULL;
 }
 
@@ -96,6 +97,7 @@ struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now)
     struct call *list = NULL, **last = &list;
     struct timer *t;
 
+    lock_assert_held(&c->lock);
     while ((t = timers_first(&c->calls.deadlines)) != NULL && t->when <= now) {
         struct call *k = (struct call *)t; /* first member */
         table_remove(&c->calls, k);
@@ -234,6 +236,7 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     assert(!worker_any_self()); /* it would wait for itself */
     sem_init(&w.done, 0, 0);
     start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
+    lock_assert_waitable("rpc_call_wait");
     wait_begin();
     while (sem_wait(&w.done) && errno == EINTR)
         ;

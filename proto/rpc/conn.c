@@ -217,6 +217,7 @@ static void pause_or_resume(struct rpc_conn *c)
 
 void conn_update_events_locked(struct rpc_conn *c)
 {
+    lock_assert_held(&c->lock);
     if (c->fd < 0 || c->state >= CONN_DYING)
         return;
     pause_or_resume(c);
@@ -249,6 +250,7 @@ static void set_error(struct rpc_conn *c, int code, const char *fmt, va_list ap)
 
 void conn_die_locked(struct rpc_conn *c, int code, const char *fmt, ...)
 {
+    lock_assert_held(&c->lock);
     va_list ap;
 
     if (c->state >= CONN_DYING)
@@ -342,6 +344,7 @@ void conn_teardown(struct rpc_conn *c)
 
 void conn_arm_locked(struct rpc_conn *c, int64_t when)
 {
+    lock_assert_held(&c->lock);
     if (when >= c->timer_at || c->state >= CONN_DYING)
         return;
     c->timer_at = when;
@@ -378,6 +381,7 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
     Replfs__Hello h = REPLFS__HELLO__INIT;
     char cluster[sizeof c->peer.cluster] = "";
 
+    lock_assert_held(&c->lock);
     if (c->has_svc && c->svc.cluster)
         snprintf(cluster, sizeof cluster, "%s", c->svc.cluster);
     h.version = RPC_PROTO_VERSION;
@@ -396,6 +400,7 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
  * until the peer closes or LINGER_MS have passed. */
 static void linger_locked(struct rpc_conn *c)
 {
+    lock_assert_held(&c->lock);
     c->state = CONN_LINGER;
     c->ready_by = clock_mono() + LINGER_MS * NSEC_PER_MSEC;
     conn_arm_locked(c, c->ready_by);

@@ -55,6 +55,7 @@ int worker_watch(struct worker *w, int fd, uint32_t events, struct source *s)
 /* Under w->lock: makes a sleeping worker look at its lists, unless it will in time by itself. */
 static void wake_locked(struct worker *w, int64_t needed_at)
 {
+    lock_assert_held(&w->lock);
     if (self == w || needed_at >= w->sleeps_until)
         return;
     w->sleeps_until = INT64_MIN;

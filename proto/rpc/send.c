@@ -140,6 +140,7 @@ void conn_flush_locked(struct rpc_conn *c)
 {
     struct iovec iov[IOV_MAX_USED];
 
+    lock_assert_held(&c->lock);
     while (c->out.first && c->state < CONN_DYING) {
         int n = 0;
         for (struct out *o = c->out.first; o && n + 2 <= IOV_MAX_USED; o = o->next)
@@ -212,6 +213,7 @@ int conn_send_locked(struct rpc_conn *c, const Replfs__Envelope *env, struct buf
     uint8_t stack[STACK_FRAME], *head = stack;
     size_t len = replfs__envelope__get_packed_size(env);
 
+    lock_assert_held(&c->lock);
     if (c->state >= CONN_LINGER || len > RPC_MAX_ENVELOPE ||
         payload_len(payload) > RPC_MAX_PAYLOAD) {
         buf_unref(payload);
@@ -232,6 +234,7 @@ int conn_send_locked(struct rpc_conn *c, const Replfs__Envelope *env, struct buf
 
 void conn_release_backlog_locked(struct rpc_conn *c)
 {
+    lock_assert_held(&c->lock);
     while (c->backlog.first && may_send_request(c)) {
         struct out *o = out_pop(&c->backlog);
         if (!call_exists_locked(c, o->call)) {
