@@ -259,6 +259,7 @@ int transport_meta(const char *addr, const struct transport_tls *tls, struct tra
              strrchr(addr, ':') > strrchr(addr, ']') ? "" : ":7000");
     t->fd = -1;
     t->timeout_ms = tls->timeout_ms;
+    snprintf(t->where, sizeof t->where, "%s", full);
     int rc = rpc_loop_new(&cfg, &t->loop);
     if (!rc)
         rc = dial(t, full);
@@ -418,9 +419,13 @@ int transport_failed(const struct transport *t, const char *what, int code, cons
         return CTL_NO_PATH;
     case ENOTTY:
     case EINVAL:
-        ctl_error("%s: the mount on %s refused the request: %s. Its mount.replfs may be of another "
-                  "version: mount it anew",
-                  what, t->where, why);
+        if (t->fd >= 0)
+            ctl_error(
+                "%s: the mount on %s refused the request: %s. Its mount.replfs may be of another "
+                "version: unmount it and mount it again",
+                what, t->where, why);
+        else
+            ctl_error("%s: %s: %s", what, t->where, why);
         return CTL_INTERNAL;
     default:
         ctl_error("%s: %s", what, why);

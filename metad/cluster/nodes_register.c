@@ -113,7 +113,7 @@ void nodes_replaced_load(struct nodes *n)
         return;
     while (fscanf(f, "%u %u", &id, &by) == 2) {
         struct node *d = nodes_find(n, id);
-        if (d && nodes_find(n, by))
+        if (d && by < n->next_id) /* given once; it may have been removed since */
             d->replaced_by = by;
     }
     fclose(f);
