@@ -553,37 +553,29 @@ static void rig_metad(void *arg, struct rpc_req *req)
 {
     (void)arg;
     pthread_mutex_lock(&rig.mu);
-    switch ((int)req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_SESSION_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_SESSION_REQ) {
         rig_session(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_NODES_REQ) {
         rig_nodes(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_GRANT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GRANT_REQ) {
         rig_grant(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ) {
         if (rig.hold && rig.nheld < 64)
             rig.held[rig.nheld++] = req;
         else
             rig_mutate(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_OPEN_REQ) {
         rig.opens += !rig.grace;
         rig.opens_refused += rig.grace;
         if (rig.grace)
             rpc_fail(req, -ERR_BUSY, "scripted");
         else
             rig_layout(req, true);
-        break;
-    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LAYOUT_REQ) {
         rig_layout(req, false);
-        break;
-    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LOOKUP_REQ) {
         rig_lookup(req);
-        break;
-    default:
+    } else {
         rig_small(req);
     }
     pthread_mutex_unlock(&rig.mu);
