@@ -108,6 +108,7 @@ void request_stamp(Replfs__Envelope *env, uint64_t session)
 
 #define OVERTAKES REQUEST_OVERTAKES
 #define AFTER_NAMES(INO) (*ino = (INO), REQUEST_AFTER_NAMES)
+#define AFTER_CHANGES(INO) (*ino = (INO), REQUEST_AFTER_CHANGES)
 #define AFTER_ALL REQUEST_AFTER_ALL
 enum request_order request_order(const Replfs__Envelope *env, uint64_t *ino)
 {

@@ -23,7 +23,8 @@
  *   session     STAMPED: with the session as it is when it is sent, each time it is sent. OWN: its maker fills it in.
  *               NO: it has none
  *   order       of a client's request and what it has queued for metad: OVERTAKES;
- *               AFTER_NAMES(ino): after what names or makes that inode; AFTER_ALL
+ *               AFTER_NAMES(ino): after what names or makes that inode, since the client lays the rest over the
+ *               answer; AFTER_CHANGES(ino): after all changes of it, its bytes included; AFTER_ALL
  *   grace       while metad waits for its former clients: WAITS, SERVED, WAITS_IF(condition). Whatever reads or changes
  *               what an exclusive lease may protect waits
  *   ctl         of replfsctl, through a mount: FORBIDDEN; ANYBODY may; ANYBODY_OF(ino): anybody of the inode that
@@ -37,8 +38,8 @@
       ANYBODY_OF(env->getattr_req->ino))                                                                            \
     X(READDIR, readdir, METAD, CLIENTS, STAMPED, AFTER_NAMES(env->readdir_req->ino), WAITS, FORBIDDEN)              \
     X(READLINK, readlink, METAD, CLIENTS, STAMPED, AFTER_NAMES(env->readlink_req->ino), SERVED, FORBIDDEN)          \
-    X(GETXATTR, getxattr, METAD, CLIENTS, NO, AFTER_NAMES(env->getxattr_req->ino), WAITS, FORBIDDEN)                \
-    X(LISTXATTR, listxattr, METAD, CLIENTS, NO, AFTER_NAMES(env->listxattr_req->ino), WAITS, FORBIDDEN)             \
+    X(GETXATTR, getxattr, METAD, CLIENTS, STAMPED, AFTER_CHANGES(env->getxattr_req->ino), WAITS, FORBIDDEN)         \
+    X(LISTXATTR, listxattr, METAD, CLIENTS, STAMPED, AFTER_CHANGES(env->listxattr_req->ino), WAITS, FORBIDDEN)      \
     X(LEASE, lease, METAD, CLIENTS, STAMPED, AFTER_NAMES(env->lease_req->ino), WAITS, FORBIDDEN)                    \
     X(INOS, inos, METAD, CLIENTS, STAMPED, OVERTAKES, SERVED, FORBIDDEN)                                            \
     X(LAYOUT, layout, METAD, CLIENTS, STAMPED, AFTER_NAMES(env->layout_req->ino), WAITS, FORBIDDEN)                 \
@@ -113,8 +114,13 @@ enum request_session request_session(enum request r);
 /* Writes the session into a request that is STAMPED; leaves any other as it is. */
 void request_stamp(Replfs__Envelope *env, uint64_t session);
 
-enum request_order { REQUEST_OVERTAKES, REQUEST_AFTER_NAMES, REQUEST_AFTER_ALL };
-/* What a client sends first. *ino, for AFTER_NAMES: the inode, 0 as well for none; else 0. */
+enum request_order {
+    REQUEST_OVERTAKES,
+    REQUEST_AFTER_NAMES,
+    REQUEST_AFTER_CHANGES,
+    REQUEST_AFTER_ALL
+};
+/* What a client sends first. *ino, for AFTER_NAMES and AFTER_CHANGES: the inode, 0 as well for none; else 0. */
 enum request_order request_order(const Replfs__Envelope *env, uint64_t *ino);
 
 /* It waits until metad's former clients are back. */

@@ -410,14 +410,15 @@ static int wait_naming(struct client *c, uint64_t ino)
 
 int behind_before_ask(struct client *c, const Replfs__Envelope *req)
 {
-    uint64_t ino = 0;
-    if (nothing(c))
-        return 0;
+    uint64_t ino;
     switch (request_order(req, &ino)) {
     case REQUEST_AFTER_ALL:
         return behind_wait(c, 0);
+    case REQUEST_AFTER_CHANGES:
+        client_flush_ino(c, ino); /* its error belongs to whoever writes the file */
+        return ino ? behind_settle(c, ino) : 0;
     case REQUEST_AFTER_NAMES:
-        return ino ? wait_naming(c, ino) : 0;
+        return ino && !nothing(c) ? wait_naming(c, ino) : 0;
     case REQUEST_OVERTAKES:
         break;
     }
