@@ -421,8 +421,10 @@ static void order_run(void *arg)
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
         run_delete(s, req);
         break;
-    default:
+    case REPLFS__ORDER_REQ__ORDER_VERIFY:
         run_verify(s, req);
+        break;
+    case REPLFS__ORDER_REQ__ORDER__NOT_SET: /* check_order */
         break;
     }
 }
@@ -437,9 +439,10 @@ static int check_order(const Replfs__OrderReq *in)
         return in->delete_chunks->n_sessions == in->delete_chunks->n_chunks ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
         return 0;
-    default:
-        return -ERR_PROTOCOL;
+    case REPLFS__ORDER_REQ__ORDER__NOT_SET:
+        break;
     }
+    return -ERR_PROTOCOL;
 }
 
 void orders_request(struct service *s, struct rpc_req *req)

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "request.h"
 
 #define LOG_MODULE "ctl"
 #define MAX_REPLIES 64
@@ -86,23 +87,14 @@ static int allows_mutation(const Replfs__MutateReq *m)
 
 int ctl_server_allows(const Replfs__Envelope *req)
 {
-    switch (req->body_case) {
-    case REPLFS__ENVELOPE__BODY_STATUS_REQ:
-    case REPLFS__ENVELOPE__BODY_INFO_REQ:
-    case REPLFS__ENVELOPE__BODY_NODES_REQ:
-    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
-    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
-    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ: /* of root only, see is_for_root */
-    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
-    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
-        return 0;
-    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
-        return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
-    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
-        return allows_mutation(req->mutate_req);
-    default:
+    uint64_t ino;
+    if (request_ctl(req, &ino) == REQUEST_CTL_FORBIDDEN)
         return -EPERM;
-    }
+    if (req->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ)
+        return allows_mutation(req->mutate_req);
+    if (req->body_case == REPLFS__ENVELOPE__BODY_CONVERGE_REQ)
+        return req->converge_req->n_ino > MAX_INOS ? -EINVAL : 0;
+    return 0;
 }
 
 /* The envelope `e` packed into a fresh slot; out gets token, length and the first piece. */
@@ -193,39 +185,16 @@ static int run_mutation(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, 
     return 0;
 }
 
-/* The inode that a question names by number, which shows nothing of the directories above it. */
-static uint64_t named(const Replfs__Envelope *req)
-{
-    switch ((int)req->body_case) {
-    case REPLFS__ENVELOPE__BODY_INFO_REQ:
-        return req->info_req->ino;
-    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
-        return req->getattr_req->ino;
-    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
-        return req->quota_list_req->ino;
-    default:
-        return 0;
-    }
-}
-
-/* Shows what others wrote, or decides for all. */
-static bool is_for_root(const Replfs__Envelope *req)
-{
-    return req->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ ||
-           req->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REQ ||
-           req->body_case == REPLFS__ENVELOPE__BODY_QUARANTINE_REQ;
-}
-
 static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__Envelope *req,
                         struct ctl_msg *out)
 {
-    uint64_t flush = 0;
+    uint64_t flush = 0, named = 0; /* which shows nothing of the directories above it */
     struct rpc_result r = {0};
-    if (uid && is_for_root(req))
-        return -EPERM;
+    if (uid && request_ctl(req, &named) == REQUEST_CTL_ROOT)
+        return -EPERM; /* shows what others wrote, or decides for all */
     if (req->body_case == REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ && !req->quota_list_req->ino && uid)
         return -EPERM; /* paths that the caller perhaps may not see */
-    if (uid && named(req) && named(req) != ino)
+    if (uid && named && named != ino)
         return -EPERM; /* only what the caller could open */
     if (req->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
         if (!req->info_req->ino)

@@ -254,7 +254,9 @@ static void apply(struct store *s, const struct item *it, uint64_t seg)
     case OP_MARK:
         store_mark(s, &it->r, seg, it->pos);
         break;
-    default:
+    case OP_COPY_ABORT:
+    case OP_SYNC:
+    case OP_COLLECT:
         assert(!"an op without records was planned");
     }
 }

@@ -35,6 +35,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "metaop.h"
+#include "request.h"
 
 #define LOG_MODULE "behind"
 #define QUEUE_MAX 4096u
@@ -408,55 +410,19 @@ static int wait_naming(struct client *c, uint64_t ino)
 
 int behind_before_ask(struct client *c, const Replfs__Envelope *req)
 {
-    uint64_t ino = 0;
-    if (nothing(c))
-        return 0;
-    switch ((int)req->body_case) {
-    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
-        ino = req->lookup_req->parent;
-        break;
-    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
-        ino = req->getattr_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
-        ino = req->readdir_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_READLINK_REQ:
-        ino = req->readlink_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_GETXATTR_REQ:
-        ino = req->getxattr_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_LISTXATTR_REQ:
-        ino = req->listxattr_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
-        ino = req->open_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
-        ino = req->layout_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
-        ino = req->lease_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_STATFS_REQ:
-        ino = req->statfs_req->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_LOCK_REQ:
-        ino = req->lock_req->lock->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
-        ino = req->lock_test_req->lock->ino;
-        break;
-    case REPLFS__ENVELOPE__BODY_STATUS_REQ: /* what replfsctl asks */
-    case REPLFS__ENVELOPE__BODY_INFO_REQ:
-    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
-    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+    uint64_t ino;
+    switch (request_order(req, &ino)) {
+    case REQUEST_AFTER_ALL:
         return behind_wait(c, 0);
-    default: /* of no inode, or of chunks */
+    case REQUEST_AFTER_CHANGES:
+        client_flush_ino(c, ino); /* its error belongs to whoever writes the file */
+        return ino ? behind_settle(c, ino) : 0;
+    case REQUEST_AFTER_NAMES:
+        return ino && !nothing(c) ? wait_naming(c, ino) : 0;
+    case REQUEST_OVERTAKES:
         break;
     }
-    return ino ? wait_naming(c, ino) : 0;
+    return 0;
 }
 
 int behind_settle(struct client *c, uint64_t ino)
@@ -470,62 +436,49 @@ int behind_settle(struct client *c, uint64_t ino)
     return behind_wait(c, ino);
 }
 
-static int settle_all(struct client *c, const uint64_t *ino, size_t n)
-{
-    int rc = 0;
-    for (size_t i = 0; i < n && !rc; i++)
-        rc = behind_settle(c, ino[i]);
-    return rc;
-}
+struct before {
+    struct client *c;
+    bool all; /* it waits for everything anyway */
+    int rc;
+};
 
-/* A time set by hand comes first. */
-static int wait_all(struct client *c, const uint64_t *ino, size_t n)
+static void before_touch(void *arg, const struct metaop_touch *t)
 {
-    int rc = 0;
-    for (size_t i = 0; i < n && !rc; i++)
-        rc = behind_wait(c, ino[i]);
-    return rc;
+    struct before *b = arg;
+    if (b->rc)
+        return;
+    switch (t->how) {
+    case METAOP_READS:
+    case METAOP_CHANGES:
+        b->rc = behind_settle(b->c, t->ino);
+        break;
+    case METAOP_COMMITS: /* what is held comes after it */
+    case METAOP_SEES:    /* a time set by hand comes first */
+        b->rc = behind_wait(b->c, t->ino);
+        break;
+    case METAOP_MAKES:
+    case METAOP_REMOVES:
+    case METAOP_REPLACES:
+        b->rc = b->all ? 0 : behind_wait(b->c, t->ino);
+        break;
+    case METAOP_BEGINS:
+    case METAOP_ENDS:
+        break;
+    }
 }
 
 int behind_before(struct client *c, const Replfs__MetaOp *op)
 {
-    int rc = 0;
-    if (op->op_case == REPLFS__META_OP__OP_RENAME)
+    enum metaop_below below = metaop_below(op);
+    struct before b = {c, below != METAOP_BELOW_NOTHING, 0};
+    if (metaop_does(op, METAOP_REPLACES))
         flush_closed(c); /* a new file that replaces one is whole */
-    if (nothing(c) && op->op_case != REPLFS__META_OP__OP_QUOTA)
+    if (below == METAOP_BELOW_ALL)
+        lcache_doubt(c->lcache); /* nothing is put meanwhile that a quota might refuse */
+    if (nothing(c))
         return 0;
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-        return behind_wait(c, op->create->parent);
-    case REPLFS__META_OP__OP_UNLINK: /* a directory must have been emptied */
-        return behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
-    case REPLFS__META_OP__OP_RENAME: /* likewise when it replaces one */
-        return behind_wait(c, 0);
-    case REPLFS__META_OP__OP_SETATTR:
-        return behind_settle(c, op->setattr->ino);
-    case REPLFS__META_OP__OP_XATTR:
-        return behind_settle(c, op->xattr->ino);
-    case REPLFS__META_OP__OP_LINK:
-        rc = behind_settle(c, op->link->ino);
-        return rc ? rc : behind_wait(c, op->link->parent);
-    case REPLFS__META_OP__OP_FALLOCATE:
-        return behind_settle(c, op->fallocate->ino);
-    case REPLFS__META_OP__OP_CLONE:
-        rc = behind_settle(c, op->clone->src);
-        return rc ? rc : behind_settle(c, op->clone->dst);
-    case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
-        return behind_wait(c, op->commit->ino);
-    case REPLFS__META_OP__OP_ATIME:
-        return wait_all(c, op->atime->ino, op->atime->n_ino);
-    case REPLFS__META_OP__OP_QUOTA:
-        lcache_doubt(c->lcache); /* nothing is put meanwhile that the quota might refuse */
-        rc = behind_settle(c, op->quota->ino);
-        return rc ? rc : behind_wait(c, 0);
-    case REPLFS__META_OP__OP_SET_GOAL:
-        return settle_all(c, op->set_goal->ino, op->set_goal->n_ino);
-    default:
-        return 0;
-    }
+    metaop_visit(op, before_touch, &b);
+    return !b.rc && b.all ? behind_wait(c, 0) : b.rc;
 }
 
 void behind_inos(struct client *c, uint64_t **inos, size_t *n)

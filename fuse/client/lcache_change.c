@@ -9,6 +9,7 @@
 #include "base/mix.h"
 #include "internal.h"
 #include "lcache_int.h"
+#include "metaop.h"
 
 #define CONTESTED_NS (5 * NSEC_PER_SEC)
 
@@ -129,6 +130,38 @@ void lcache_doubt(struct lcache *l)
     doubt(l);
 }
 
+struct touching {
+    struct lcache *l;
+    uint64_t begun;
+    const Replfs__Attr *a;
+    uint32_t lease;
+};
+
+static void touched(void *arg, const struct metaop_touch *t)
+{
+    const struct touching *x = arg;
+    struct lnode *n;
+    switch (t->how) {
+    case METAOP_CHANGES:
+    case METAOP_COMMITS:
+        changed(x->l, x->begun, t->ino, x->a, x->lease);
+        break;
+    case METAOP_SEES:
+        fence(x->l, x->begun, t->ino);
+        n = *lnode_slot(x->l, t->ino);
+        if (n && n->has_attr && n->attr.atime_ns < t->atime_ns)
+            n->attr.atime_ns = t->atime_ns;
+        break;
+    case METAOP_READS:
+    case METAOP_MAKES: /* of names: by those that know both ends */
+    case METAOP_REMOVES:
+    case METAOP_REPLACES:
+    case METAOP_BEGINS:
+    case METAOP_ENDS:
+        break;
+    }
+}
+
 void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
                     const Replfs__MutationResult *res)
 {
@@ -137,56 +170,39 @@ void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
     uint32_t lease = res ? res->lease : 0;
     if (res && res->code)
         return; /* nothing happened */
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
+    switch (metaop_of(op)) {
+    case METAOP_CREATE:
         if (op->create->tmpfile)
             break; /* without a name: its directory did not change */
         named(l, begun, op->create->parent, &op->create->name, 0, true, res);
         if (a && lease && S_ISDIR(a->mode))
             made_dir(l, begun, a->ino);
         break;
-    case REPLFS__META_OP__OP_UNLINK:
+    case METAOP_UNLINK:
         named(l, begun, op->unlink->parent, &op->unlink->name,
               name_ino(l, op->unlink->parent, &op->unlink->name), false, res);
         break;
-    case REPLFS__META_OP__OP_LINK:
+    case METAOP_LINK:
         named(l, begun, op->link->parent, &op->link->name, op->link->ino, true, res);
         break;
-    case REPLFS__META_OP__OP_RENAME:
+    case METAOP_RENAME:
         renamed(l, begun, op->rename, res);
         break;
-    case REPLFS__META_OP__OP_SETATTR:
-        changed(l, begun, op->setattr->ino, a, lease);
+    case METAOP_SETATTR: /* inodes, and no names */
+    case METAOP_COMMIT:
+    case METAOP_XATTR:
+    case METAOP_CLONE:
+    case METAOP_FALLOCATE:
+    case METAOP_QUOTA:
+    case METAOP_SET_GOAL:
+    case METAOP_ATIME:
+        metaop_visit(op, touched, &(struct touching){l, begun, a, lease});
+        if (metaop_below(op) == METAOP_BELOW_ALL)
+            doubt(l);
         break;
-    case REPLFS__META_OP__OP_COMMIT:
-        changed(l, begun, op->commit->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_XATTR:
-        changed(l, begun, op->xattr->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_CLONE:
-        changed(l, begun, op->clone->dst, a, lease);
-        break;
-    case REPLFS__META_OP__OP_FALLOCATE:
-        changed(l, begun, op->fallocate->ino, a, lease);
-        break;
-    case REPLFS__META_OP__OP_QUOTA:
-        changed(l, begun, op->quota->ino, a, lease);
-        doubt(l);
-        break;
-    case REPLFS__META_OP__OP_SET_GOAL:
-        for (size_t i = 0; i < op->set_goal->n_ino; i++)
-            changed(l, begun, op->set_goal->ino[i], a, lease);
-        break;
-    case REPLFS__META_OP__OP_ATIME:
-        for (size_t i = 0; i < op->atime->n_ino; i++) {
-            struct lnode *n = *lnode_slot(l, op->atime->ino[i]);
-            fence(l, begun, op->atime->ino[i]);
-            if (n && n->has_attr && n->attr.atime_ns < op->atime->atime_ns[i])
-                n->attr.atime_ns = op->atime->atime_ns[i];
-        }
-        break;
-    default:
+    case METAOP_SESSION_CLOSE: /* nothing that is cached */
+    case METAOP_NONE:
+        METAOP_CASES_LEADER
         break;
     }
 }

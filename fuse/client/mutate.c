@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include "metaop.h"
 
 #define MESSAGE_BYTES (RPC_MAX_ENVELOPE / 2) /* of the ops in a message */
 #define WINDOW 8192u                         /* half of the answers that metad remembers */
@@ -335,13 +336,11 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
                     .parent = parent,
                     .value = value};
     struct mutation *list[1] = {&o.m};
-    bool removes =
-        op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
+    bool removes = metaop_does(op, METAOP_REMOVES);
     if (removes)
         cfile_removing(c, true);
     int rc = behind_before(c, op);
-    if (!rc && (op->op_case == REPLFS__META_OP__OP_RENAME ||
-                (op->op_case == REPLFS__META_OP__OP_UNLINK && op->unlink->dir)))
+    if (!rc && metaop_below(op) == METAOP_BELOW_EMPTY)
         cfile_tell_dirs(c); /* of those made here, metad has heard by now */
     if (!rc)
         session_mutate_list(c, list, 1, deadline);

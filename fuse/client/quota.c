@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 #include "base/log.h"
+#include "metaop.h"
 
 #define LOG_MODULE "quota"
 #define SETTLE_MS 1000
@@ -74,32 +75,13 @@ static void settle(struct client *c, uint64_t ino)
     } while (freeing && clock_mono() < until);
 }
 
-/* The inode whose quotas an operation may exceed, 0: none. */
-static uint64_t charged(const Replfs__MetaOp *op)
-{
-    switch (op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-        return op->create->parent;
-    case REPLFS__META_OP__OP_RENAME:
-        return op->rename->new_parent;
-    case REPLFS__META_OP__OP_COMMIT:
-        return op->commit->ino;
-    case REPLFS__META_OP__OP_CLONE:
-        return op->clone->dst;
-    case REPLFS__META_OP__OP_FALLOCATE:
-        return op->fallocate->ino;
-    default:
-        return 0;
-    }
-}
-
 int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                  Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
 {
     int rc = session_mutate_value(c, op, need, deadline, attr, parent, value);
-    if (rc != -EDQUOT || !charged(op))
+    if (rc != -EDQUOT || !metaop_charged(op))
         return rc;
-    settle(c, charged(op));
+    settle(c, metaop_charged(op));
     return session_mutate_value(c, op, need, deadline, attr, parent, value);
 }
 

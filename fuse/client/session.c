@@ -27,6 +27,7 @@
 #include "base/thread.h"
 #include "base/u64.h"
 #include "base/wait.h"
+#include "request.h"
 
 #define LOG_MODULE "session"
 #define CONNECT_TIMEOUT_MS 4000
@@ -378,71 +379,6 @@ struct rpc_conn *session_conn(struct client *c, int64_t deadline)
 
 /* ---- requests ---- */
 
-static void set_session(Replfs__Envelope *e, uint64_t s)
-{
-    switch ((int)e->body_case) {
-    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
-        e->mutate_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
-        e->lookup_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
-        e->getattr_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
-        e->readdir_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_READLINK_REQ:
-        e->readlink_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
-        e->layout_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LAYOUTS_REQ:
-        e->layouts_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
-        e->open_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_CLOSE_REQ:
-        e->close_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_GRANT_REQ:
-        e->grant_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_STATFS_REQ:
-        e->statfs_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ:
-        e->keepalive_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_NODES_REQ:
-        e->nodes_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ:
-        e->report_bad_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LOCK_REQ:
-        e->lock_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
-        e->lease_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_INOS_REQ:
-        e->inos_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
-        e->lock_test_req->session = s;
-        break;
-    case REPLFS__ENVELOPE__BODY_UNLOCK_ALL_REQ:
-        e->unlock_all_req->session = s;
-        break;
-    default:
-        break;
-    }
-}
-
 bool session_elsewhere(int code)
 {
     return code == -ERR_NOT_LEADER || code == -ERR_PEER_GONE || code == -ERR_TIMEOUT ||
@@ -504,7 +440,7 @@ int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
         struct rpc_conn *conn = session_conn(c, deadline);
         if (!conn)
             return out->code;
-        set_session(req, session_id(c));
+        request_stamp(req, session_id(c));
         int64_t sent = clock_boot();
         if (!rpc_call_wait(conn, req, NULL, session_try_ms(c, deadline), out))
             lcache_renew(c->lcache, sent);
@@ -545,7 +481,7 @@ void session_tell_then(struct client *c, Replfs__Envelope *req, session_told *do
         done(arg, -ERR_PEER_GONE, NULL, NULL);
         return;
     }
-    set_session(req, id);
+    request_stamp(req, id);
     rpc_call(conn, req, NULL, 10000, done, arg);
     rpc_conn_unref(conn);
 }

@@ -234,9 +234,11 @@ static const char *state_text(Replfs__NodeState s)
         return "suspect";
     case REPLFS__NODE_STATE__NODE_DEAD:
         return "dead";
-    default:
-        return "unknown";
+    case REPLFS__NODE_STATE__NODE_DRAINING:
+    case REPLFS__NODE_STATE__NODE_UNKNOWN:
+        break;
     }
+    return "unknown";
 }
 
 void nodes_drop_conn(struct nodes *n, struct node *d, struct rpc_conn **put)

@@ -452,17 +452,12 @@ void nodes_request(struct nodes *n, struct rpc_req *req)
         rpc_fail(req, -ERR_NOT_LEADER, "this metad does not lead");
         return;
     }
-    switch (req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_REGISTER_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ)
         do_register(n, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ:
+    else if (req->env->body_case == REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ)
         reports_heartbeat(n, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_REPORT_REQ:
+    else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_REQ)
         reports_report(n, req);
-        break;
-    default:
+    else
         rpc_fail(req, -ERR_PROTOCOL, "not a request of a chunkd");
-    }
 }

@@ -7,6 +7,7 @@
  *
  * Failure modes: a malformed command yields EINVAL. Thread context: apply under the write lock. */
 #include "fsm_internal.h"
+#include "metaop.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -113,73 +114,62 @@ void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h)
     f->hooks = h ? *h : (struct fsm_hooks){0};
 }
 
-/* Only the leader itself (session 0) may ask for these. */
-static bool is_internal(const Replfs__MetaOp *op)
-{
-    return op->op_case == REPLFS__META_OP__OP_SESSION_OPEN ||
-           op->op_case == REPLFS__META_OP__OP_REAP || op->op_case == REPLFS__META_OP__OP_RESERVE ||
-           op->op_case == REPLFS__META_OP__OP_CHUNKD_ADD ||
-           op->op_case == REPLFS__META_OP__OP_CHUNKD_REMOVE ||
-           op->op_case == REPLFS__META_OP__OP_INCARNATION ||
-           op->op_case == REPLFS__META_OP__OP_HOLDS || op->op_case == REPLFS__META_OP__OP_FUTURE ||
-           op->op_case == REPLFS__META_OP__OP_RECOVER;
-}
-
 static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
 {
     const Replfs__MetaOp *op = cmd->op;
+    enum metaop m = metaop_of(op);
 
-    if (cmd->session && is_internal(op))
+    if (cmd->session && metaop_sender(m) == METAOP_BY_LEADER)
         return -EPERM;
-    switch (op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
+    switch (m) {
+    case METAOP_CREATE:
         return fsm_op_create(f, cmd->session, op->create, res);
-    case REPLFS__META_OP__OP_UNLINK:
+    case METAOP_UNLINK:
         return fsm_op_unlink(f, op->unlink, res);
-    case REPLFS__META_OP__OP_RENAME:
+    case METAOP_RENAME:
         return fsm_op_rename(f, op->rename, res);
-    case REPLFS__META_OP__OP_LINK:
+    case METAOP_LINK:
         return fsm_op_link(f, op->link, res);
-    case REPLFS__META_OP__OP_SETATTR:
+    case METAOP_SETATTR:
         return fsm_op_setattr(f, op->setattr, res);
-    case REPLFS__META_OP__OP_COMMIT:
+    case METAOP_COMMIT:
         return fsm_op_commit(f, cmd->session, op->commit, res);
-    case REPLFS__META_OP__OP_SET_GOAL:
+    case METAOP_SET_GOAL:
         return fsm_op_set_goal(f, op->set_goal, res);
-    case REPLFS__META_OP__OP_SESSION_OPEN:
+    case METAOP_SESSION_OPEN:
         return fsm_op_session_open(f, op->session_open);
-    case REPLFS__META_OP__OP_SESSION_CLOSE:
+    case METAOP_SESSION_CLOSE:
         return fsm_op_session_close(f, op->session_close);
-    case REPLFS__META_OP__OP_REAP:
+    case METAOP_REAP:
         return fsm_op_reap(f, op->reap, res);
-    case REPLFS__META_OP__OP_RESERVE:
+    case METAOP_RESERVE:
         return fsm_op_reserve(f, op->reserve);
-    case REPLFS__META_OP__OP_CHUNKD_ADD:
+    case METAOP_CHUNKD_ADD:
         return fsm_op_chunkd_add(f, op->chunkd_add);
-    case REPLFS__META_OP__OP_CHUNKD_REMOVE:
+    case METAOP_CHUNKD_REMOVE:
         return fsm_op_chunkd_remove(f, op->chunkd_remove);
-    case REPLFS__META_OP__OP_ATIME:
+    case METAOP_ATIME:
         return fsm_op_atime(f, op->atime);
-    case REPLFS__META_OP__OP_XATTR:
+    case METAOP_XATTR:
         return fsm_op_xattr(f, op->xattr, res);
-    case REPLFS__META_OP__OP_CLONE:
+    case METAOP_CLONE:
         return fsm_op_clone(f, op->clone, res);
-    case REPLFS__META_OP__OP_FALLOCATE:
+    case METAOP_FALLOCATE:
         return fsm_op_fallocate(f, op->fallocate, res);
-    case REPLFS__META_OP__OP_QUOTA:
+    case METAOP_QUOTA:
         return fsm_op_quota(f, op->quota, res);
-    case REPLFS__META_OP__OP_INCARNATION:
+    case METAOP_INCARNATION:
         return fsm_op_incarnation(f, f->applied, op->incarnation);
-    case REPLFS__META_OP__OP_HOLDS:
+    case METAOP_HOLDS:
         return fsm_op_holds(f, op->holds);
-    case REPLFS__META_OP__OP_FUTURE:
+    case METAOP_FUTURE:
         return fsm_op_future(f, op->future);
-    case REPLFS__META_OP__OP_RECOVER:
+    case METAOP_RECOVER:
         return fsm_op_recover(f);
-    case REPLFS__META_OP__OP__NOT_SET:
-    default:
-        return -EINVAL;
+    case METAOP_NONE:
+        break;
     }
+    return -EINVAL;
 }
 
 /* protobuf-c leaves the union pointer NULL only in hand-made messages, but those are input too. */

@@ -21,6 +21,7 @@
  * Sessions, members and answers are sorted arrays with binary search: there are thousands of them,
  * not millions. Failure modes: codes. Thread context: fsm lock. */
 #include "fsm_internal.h"
+#include "metaop.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,13 +182,10 @@ static void end_former(struct fsm *f, const Replfs__SessionOpenOp *op)
 
 bool fsm_session_late(const struct fsm *f, const struct fsm_session *s, const Replfs__MetaOp *op)
 {
-    uint64_t ino = 0;
+    /* bytes that only moved are looked at one by one */
+    bool moved = op->op_case == REPLFS__META_OP__OP_COMMIT && op->commit->over;
+    uint32_t h = fsm_inode_find(f, moved ? 0 : metaop_late(op));
 
-    if (op->op_case == REPLFS__META_OP__OP_SETATTR)
-        ino = op->setattr->ino;
-    else if (op->op_case == REPLFS__META_OP__OP_COMMIT && !op->commit->over)
-        ino = op->commit->ino; /* bytes that only moved are looked at one by one */
-    uint32_t h = fsm_inode_find(f, ino);
     if (!h)
         return false;
     uint64_t change = fsm_inode_at(f, h)->change;

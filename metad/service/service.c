@@ -1,6 +1,6 @@
-/* Dispatch: which request goes where, and who may send it.
+/* Dispatch: which request goes where; who may send it is in the table of requests (request.h).
  *
- * One table row per request this metad knows; everything else (chunk data, replies, things from the
+ * One handler per request this metad serves; everything else (chunk data, replies, things from the
  * future) is ERR_PROTOCOL. A metad that does not lead answers ERR_NOT_LEADER to all of it: its
  * state may be old. Roles come from the certificate, or from Hello on plaintext. Runs on the rpc
  * loop's threads; no state of its own. */
@@ -10,9 +10,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "request.h"
 
 #define LOG_MODULE "service"
-#define CLIENTS (RPC_ROLE_CLIENT | RPC_ROLE_ADMIN)
 
 static void node_request(struct service *s, struct rpc_req *req)
 {
@@ -55,67 +55,103 @@ static void node_quarantine(struct service *s, struct rpc_req *req)
     nodes_rpc_quarantine(s->cfg.nodes, req);
 }
 
-static const struct row {
-    Replfs__Envelope__BodyCase body;
-    unsigned roles;
-    void (*handle)(struct service *s, struct rpc_req *req);
-} table[] = {
-    {REPLFS__ENVELOPE__BODY_MUTATE_REQ, CLIENTS, service_mutate},
-    {REPLFS__ENVELOPE__BODY_LOOKUP_REQ, CLIENTS, service_lookup},
-    {REPLFS__ENVELOPE__BODY_GETATTR_REQ, CLIENTS, service_getattr},
-    {REPLFS__ENVELOPE__BODY_READDIR_REQ, CLIENTS, service_readdir},
-    {REPLFS__ENVELOPE__BODY_READLINK_REQ, CLIENTS, service_readlink},
-    {REPLFS__ENVELOPE__BODY_GETXATTR_REQ, CLIENTS, service_getxattr},
-    {REPLFS__ENVELOPE__BODY_LISTXATTR_REQ, CLIENTS, service_listxattr},
-    {REPLFS__ENVELOPE__BODY_LEASE_REQ, CLIENTS, service_lease},
-    {REPLFS__ENVELOPE__BODY_INOS_REQ, CLIENTS, service_inos},
-    {REPLFS__ENVELOPE__BODY_LAYOUT_REQ, CLIENTS, service_layout},
-    {REPLFS__ENVELOPE__BODY_LAYOUTS_REQ, CLIENTS, service_layouts},
-    {REPLFS__ENVELOPE__BODY_OPEN_REQ, CLIENTS, service_open},
-    {REPLFS__ENVELOPE__BODY_CLOSE_REQ, CLIENTS, service_close},
-    {REPLFS__ENVELOPE__BODY_GRANT_REQ, CLIENTS, service_grant},
-    {REPLFS__ENVELOPE__BODY_STATFS_REQ, CLIENTS, service_statfs},
-    {REPLFS__ENVELOPE__BODY_SESSION_REQ, CLIENTS, service_session},
-    {REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ, CLIENTS, service_keepalive},
-    {REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ, CLIENTS, service_report_bad},
-    {REPLFS__ENVELOPE__BODY_LOCK_REQ, CLIENTS, service_lock},
-    {REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ, CLIENTS, service_lock_test},
-    {REPLFS__ENVELOPE__BODY_LOCK_CANCEL_REQ, CLIENTS, service_lock_cancel},
-    {REPLFS__ENVELOPE__BODY_UNLOCK_ALL_REQ, CLIENTS, service_unlock_all},
-    {REPLFS__ENVELOPE__BODY_NODES_REQ, RPC_ROLE_ANY, node_list},
-    {REPLFS__ENVELOPE__BODY_REGISTER_REQ, RPC_ROLE_CHUNKD, node_request},
-    {REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ, RPC_ROLE_CHUNKD, node_request},
-    {REPLFS__ENVELOPE__BODY_REPORT_REQ, RPC_ROLE_CHUNKD, node_request},
-    {REPLFS__ENVELOPE__BODY_STATUS_REQ, CLIENTS, node_status},
-    {REPLFS__ENVELOPE__BODY_INFO_REQ, CLIENTS, node_info},
-    {REPLFS__ENVELOPE__BODY_CONVERGE_REQ, CLIENTS, node_converge},
-    {REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ, CLIENTS, service_quota_list},
-    {REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ, CLIENTS, node_remove},
-    {REPLFS__ENVELOPE__BODY_RECOVER_REQ, CLIENTS, node_recover},
-    {REPLFS__ENVELOPE__BODY_QUARANTINE_REQ, CLIENTS, node_quarantine},
-};
+typedef void handler(struct service *s, struct rpc_req *req);
+
+/* NULL: not for metad. */
+static handler *handler_of(enum request r)
+{
+    switch (r) {
+    case REQUEST_MUTATE:
+        return service_mutate;
+    case REQUEST_LOOKUP:
+        return service_lookup;
+    case REQUEST_GETATTR:
+        return service_getattr;
+    case REQUEST_READDIR:
+        return service_readdir;
+    case REQUEST_READLINK:
+        return service_readlink;
+    case REQUEST_GETXATTR:
+        return service_getxattr;
+    case REQUEST_LISTXATTR:
+        return service_listxattr;
+    case REQUEST_LEASE:
+        return service_lease;
+    case REQUEST_INOS:
+        return service_inos;
+    case REQUEST_LAYOUT:
+        return service_layout;
+    case REQUEST_LAYOUTS:
+        return service_layouts;
+    case REQUEST_OPEN:
+        return service_open;
+    case REQUEST_CLOSE:
+        return service_close;
+    case REQUEST_GRANT:
+        return service_grant;
+    case REQUEST_STATFS:
+        return service_statfs;
+    case REQUEST_SESSION:
+        return service_session;
+    case REQUEST_KEEPALIVE:
+        return service_keepalive;
+    case REQUEST_REPORT_BAD:
+        return service_report_bad;
+    case REQUEST_LOCK:
+        return service_lock;
+    case REQUEST_LOCK_TEST:
+        return service_lock_test;
+    case REQUEST_LOCK_CANCEL:
+        return service_lock_cancel;
+    case REQUEST_UNLOCK_ALL:
+        return service_unlock_all;
+    case REQUEST_NODES:
+        return node_list;
+    case REQUEST_REGISTER:
+    case REQUEST_HEARTBEAT:
+    case REQUEST_REPORT:
+        return node_request;
+    case REQUEST_STATUS:
+        return node_status;
+    case REQUEST_INFO:
+        return node_info;
+    case REQUEST_CONVERGE:
+        return node_converge;
+    case REQUEST_QUOTA_LIST:
+        return service_quota_list;
+    case REQUEST_CHUNKD_REMOVE:
+        return node_remove;
+    case REQUEST_RECOVER:
+        return node_recover;
+    case REQUEST_QUARANTINE:
+        return node_quarantine;
+    case REQUEST_NONE:
+        REQUEST_CASES_CHUNKD
+        REQUEST_CASES_CLIENT
+        break;
+    }
+    return NULL;
+}
 
 static void on_request(void *arg, struct rpc_req *req)
 {
     struct service *s = arg;
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
-    const struct row *row = NULL;
+    enum request r = request_of(req->env);
+    handler *handle = handler_of(r);
 
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]) && row == NULL; i++)
-        if (table[i].body == req->env->body_case)
-            row = &table[i];
-    if (row == NULL) {
+    if (handle == NULL) {
         rpc_fail(req, ERR_PROTOCOL, "metad does not serve request %d", (int)req->env->body_case);
-    } else if ((row->roles & (unsigned)peer->role) == 0) {
+    } else if ((request_senders(r) & (unsigned)peer->role) == 0) {
         log_warn("%s (%s): request %d refused: its role may not send it", peer->name, peer->addr,
-                 (int)row->body);
-        rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)row->body);
+                 (int)req->env->body_case);
+        rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)req->env->body_case);
     } else if (!mlog_is_leader(s->cfg.mlog)) {
         rpc_fail(req, ERR_NOT_LEADER, "this metad does not lead");
     } else if (service_grace_waits(s, req)) {
         rpc_fail(req, ERR_BUSY, "metad has just started: not all clients are back yet");
     } else {
-        row->handle(s, req);
+        handle(s, req);
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "request.h"
 
 #define LOG_MODULE "session"
 
@@ -49,34 +50,8 @@ void service_grace_look(struct service *s)
         log_info("every session is back or was closed: requests are served");
 }
 
-/* A client that leaves (unmount) is one fewer to wait for. */
-static bool is_goodbye(const Replfs__MutateReq *r)
-{
-    return r->n_ops == 1 && r->ops[0]->op != NULL &&
-           r->ops[0]->op->op_case == REPLFS__META_OP__OP_SESSION_CLOSE;
-}
-
-static bool touches_inodes(const Replfs__Envelope *env)
-{
-    switch ((int)env->body_case) {
-    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
-        return !is_goodbye(env->mutate_req);
-    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
-    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
-    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
-    case REPLFS__ENVELOPE__BODY_GETXATTR_REQ:
-    case REPLFS__ENVELOPE__BODY_LISTXATTR_REQ:
-    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
-    case REPLFS__ENVELOPE__BODY_LAYOUTS_REQ:
-    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
-    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
-        return true;
-    default: /* sessions, keepalives, closes, grants; locks, which see to it themselves; nodes */
-        return false;
-    }
-}
-
 bool service_grace_waits(struct service *s, const struct rpc_req *req)
 {
-    return atomic_load_explicit(&s->grace, memory_order_acquire) && touches_inodes(req->env);
+    return atomic_load_explicit(&s->grace, memory_order_acquire) &&
+           request_waits_in_grace(req->env);
 }

@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "metaop.h"
 
 #define LOG_MODULE "lease"
 #define BUCKETS 256u
@@ -421,67 +422,40 @@ void service_lease(struct service *s, struct rpc_req *req)
 
 /* ---- what an operation touches ---- */
 
-static void need_name(struct service *s, struct lease_wait *w, uint64_t parent,
-                      const ProtobufCBinaryData *name)
+struct needs {
+    struct service *s;
+    struct lease_wait *w;
+    bool locked; /* the fsm, for reading: from the first name on */
+};
+
+static void need(void *arg, const struct metaop_touch *t)
 {
+    struct needs *n = arg;
+    enum metaop_lease others = metaop_lease(t->how);
+    struct fsm *f = n->s->cfg.fsm;
     uint64_t ino;
 
-    lease_need(w, parent, true);
-    if (fsm_lookup(s->cfg.fsm, parent, name->data, name->len, &ino) == 0)
-        lease_need(w, ino, true);
+    if (others == METAOP_LEASE_ANY)
+        return;
+    lease_need(n->w, t->ino, others == METAOP_LEASE_NONE);
+    if (!metaop_resolves(t->how))
+        return;
+    if (!n->locked)
+        fsm_rdlock(f);
+    n->locked = true;
+    if (fsm_lookup(f, t->ino, t->name->data, t->name->len, &ino) == 0)
+        lease_need(n->w, ino, true);
 }
 
 void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wait *w)
 {
-    bool names =
-        op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
+    struct needs n = {s, w, false};
 
-    if (names)
-        fsm_rdlock(s->cfg.fsm);
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-        lease_need(w, op->create->parent, true);
-        break;
-    case REPLFS__META_OP__OP_UNLINK:
-        need_name(s, w, op->unlink->parent, &op->unlink->name);
-        break;
-    case REPLFS__META_OP__OP_RENAME:
-        need_name(s, w, op->rename->parent, &op->rename->name);
-        need_name(s, w, op->rename->new_parent, &op->rename->new_name);
-        break;
-    case REPLFS__META_OP__OP_LINK:
-        lease_need(w, op->link->ino, true);
-        lease_need(w, op->link->parent, true);
-        break;
-    case REPLFS__META_OP__OP_SETATTR:
-        lease_need(w, op->setattr->ino, true);
-        break;
-    case REPLFS__META_OP__OP_COMMIT:
-        lease_need(w, op->commit->ino, true);
-        break;
-    case REPLFS__META_OP__OP_XATTR:
-        lease_need(w, op->xattr->ino, true);
-        break;
-    case REPLFS__META_OP__OP_CLONE:
-        lease_need(w, op->clone->src, false);
-        lease_need(w, op->clone->dst, true);
-        break;
-    case REPLFS__META_OP__OP_FALLOCATE:
-        lease_need(w, op->fallocate->ino, true);
-        break;
-    case REPLFS__META_OP__OP_QUOTA:
-        /* who works behind metad's back in the tree must hear of the quota; what is in it is not
-         * known without a walk, and quotas are set seldom */
+    /* who works behind metad's back in the tree must hear of it; what is in it is not known without
+     * a walk, and such operations are seldom */
+    if (metaop_below(op) == METAOP_BELOW_ALL)
         leases_need_exclusive(s->leases, w);
-        lease_need(w, op->quota->ino, true);
-        break;
-    case REPLFS__META_OP__OP_SET_GOAL: /* hundreds at once, from setrepl -R */
-        for (size_t i = 0; i < op->set_goal->n_ino; i++)
-            lease_need(w, op->set_goal->ino[i], true);
-        break;
-    default:
-        break;
-    }
-    if (names)
+    metaop_visit(op, need, &n);
+    if (n.locked)
         fsm_unlock(s->cfg.fsm);
 }

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/machine.h"
+#include "metaop.h"
 
 #define LOG_MODULE "service"
 #define LOOK_EVERY NSEC_PER_SEC
@@ -60,20 +61,5 @@ void service_memory_tick(struct service *s)
 
 bool service_memory_refuses(struct service *s, const Replfs__MetaOp *op)
 {
-    if (!atomic_load_explicit(&s->memory_full, memory_order_relaxed))
-        return false;
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-    case REPLFS__META_OP__OP_LINK:
-    case REPLFS__META_OP__OP_CLONE:
-        return true;
-    case REPLFS__META_OP__OP_COMMIT:
-        return op->commit->over == 0;
-    case REPLFS__META_OP__OP_XATTR:
-        return !op->xattr->remove;
-    case REPLFS__META_OP__OP_FALLOCATE:
-        return !(op->fallocate->mode & 2); /* FALLOC_FL_PUNCH_HOLE */
-    default:
-        return false;
-    }
+    return atomic_load_explicit(&s->memory_full, memory_order_relaxed) && metaop_grows(op);
 }

@@ -31,6 +31,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "metaop.h"
 
 #define MAX_OPS 1024u
 
@@ -169,40 +170,28 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
     give_leases(st, res->repeated);
 }
 
+/* About the session itself and no other: unmount. */
+static bool is_own(const Replfs__MetaOp *op, uint64_t session)
+{
+    return op->op_case == REPLFS__META_OP__OP_SESSION_CLOSE && op->session_close != NULL &&
+           op->session_close->n_session == 1 && op->session_close->session[0] == session;
+}
+
 /* 0, or why a client may not propose this. */
 static int check_op(const Replfs__MetaOp *op, uint64_t session)
 {
     if (op == NULL)
         return -ERR_PROTOCOL;
-    switch (op->op_case) {
-    case REPLFS__META_OP__OP_CREATE:
-    case REPLFS__META_OP__OP_UNLINK:
-    case REPLFS__META_OP__OP_RENAME:
-    case REPLFS__META_OP__OP_LINK:
-    case REPLFS__META_OP__OP_SETATTR:
-    case REPLFS__META_OP__OP_COMMIT:
-    case REPLFS__META_OP__OP_SET_GOAL:
-    case REPLFS__META_OP__OP_ATIME:
-    case REPLFS__META_OP__OP_XATTR:
-    case REPLFS__META_OP__OP_CLONE:
-    case REPLFS__META_OP__OP_FALLOCATE:
-    case REPLFS__META_OP__OP_QUOTA:
+    switch (metaop_sender(metaop_of(op))) {
+    case METAOP_BY_CLIENT:
         return op->create != NULL ? 0 : -ERR_PROTOCOL; /* any member of the union */
-    case REPLFS__META_OP__OP_SESSION_CLOSE:            /* one's own: unmount */
-        return op->session_close != NULL && op->session_close->n_session == 1 &&
-                       op->session_close->session[0] == session
-                   ? 0
-                   : -EPERM;
-    case REPLFS__META_OP__OP__NOT_SET:
-    case REPLFS__META_OP__OP_SESSION_OPEN:
-    case REPLFS__META_OP__OP_REAP:
-    case REPLFS__META_OP__OP_RESERVE:
-    case REPLFS__META_OP__OP_CHUNKD_ADD:
-    case REPLFS__META_OP__OP_HOLDS:
-    case REPLFS__META_OP__OP_CHUNKD_REMOVE:
-    default:
-        return -EPERM;
+    case METAOP_BY_OWNER:
+        return is_own(op, session) ? 0 : -EPERM;
+    case METAOP_BY_LEADER:
+    case METAOP_BY_NOBODY:
+        break;
     }
+    return -EPERM;
 }
 
 /* len * goal + reserved, no more than fits. */
@@ -294,14 +283,9 @@ static void propose_commit(struct step *st, Replfs__MetaOp *op, uint64_t seq)
 /* Of the inode that a late change (Mutation.kept) is about; 0: apply looks at no more than names. */
 static uint64_t change_now(struct service *s, const struct step *st)
 {
-    const Replfs__MetaOp *op = st->op;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    uint64_t ino = 0;
+    uint64_t ino = st->kept ? metaop_late(st->op) : 0;
 
-    if (st->kept && op->op_case == REPLFS__META_OP__OP_COMMIT)
-        ino = op->commit->ino;
-    else if (st->kept && op->op_case == REPLFS__META_OP__OP_SETATTR)
-        ino = op->setattr->ino;
     if (ino == 0)
         return 0;
     fsm_rdlock(s->cfg.fsm);
@@ -329,7 +313,8 @@ static void propose(struct step *st, uint64_t seq)
         on_after(st);
         return;
     }
-    if (op.op_case == REPLFS__META_OP__OP_CREATE) {
+    switch (metaop_of(&op)) {
+    case METAOP_CREATE:
         create = *op.create;
         if (create.ino == 0)
             create.ino = ids_ino(s->cfg.ids);
@@ -341,20 +326,24 @@ static void propose(struct step *st, uint64_t seq)
             on_after(st);
             return;
         }
-    } else if (op.op_case == REPLFS__META_OP__OP_COMMIT) {
+        break;
+    case METAOP_COMMIT:
         propose_commit(st, &op, seq);
         return;
-    } else if (op.op_case == REPLFS__META_OP__OP_RENAME) {
+    case METAOP_RENAME:
         rename = *op.rename;
         rename.tell = true;
         op.rename = &rename;
-    } else if (op.op_case == REPLFS__META_OP__OP_CLONE) {
+        break;
+    case METAOP_CLONE:
         clone = *op.clone;
         clone.len = service_cut_len(s, clone.dst, clone.dst_off, clone.len);
         op.clone = &clone;
-    } else if (op.op_case == REPLFS__META_OP__OP_SETATTR) {
+        break;
+    case METAOP_SETATTR:
         service_truncate_ahead(s, r->session, seq, op.setattr);
-    } else if (op.op_case == REPLFS__META_OP__OP_FALLOCATE) {
+        break;
+    case METAOP_FALLOCATE:
         if (no_room(s, op.fallocate)) {
             st->result.code = ENOSPC;
             on_after(st);
@@ -364,6 +353,18 @@ static void propose(struct step *st, uint64_t seq)
         fallocate.part = false;
         fallocate.len = service_cut_len(s, fallocate.ino, fallocate.off, fallocate.len);
         op.fallocate = &fallocate;
+        break;
+    case METAOP_UNLINK: /* as they come */
+    case METAOP_LINK:
+    case METAOP_SET_GOAL:
+    case METAOP_ATIME:
+    case METAOP_XATTR:
+    case METAOP_QUOTA:
+    case METAOP_SESSION_CLOSE:
+        break;
+    case METAOP_NONE: /* check_op refused them */
+        METAOP_CASES_LEADER
+        break;
     }
     put(st, &op, seq);
 }

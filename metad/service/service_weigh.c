@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "metaop.h"
+
 #define SLICE_EXTENTS 16384u /* of a file, that one command may cut away */
 #define OVER_EXTENTS 262144u
 #define MOVE_INODES 50000u
@@ -53,34 +55,34 @@ int service_weigh(struct service *s, const Replfs__MetaOp *op)
 {
     bool is_long = false;
 
-    switch ((int)op->op_case) {
-    case REPLFS__META_OP__OP_SET_GOAL:
+    switch (metaop_weight(metaop_of(op))) {
+    case METAOP_WEIGHT_INODES:
         return weigh_goal(op->set_goal);
-    case REPLFS__META_OP__OP_COMMIT:
+    case METAOP_WEIGHT_OVER:
         if (op->commit->over == 0)
             return 0;
         fsm_rdlock(s->cfg.fsm);
         is_long = fsm_over_is_long(s->cfg.fsm, op->commit, OVER_EXTENTS);
         fsm_unlock(s->cfg.fsm);
         return is_long ? EINVAL : 0;
-    case REPLFS__META_OP__OP_RENAME:
+    case METAOP_WEIGHT_MOVE:
         if (op->rename->parent == op->rename->new_parent)
             return 0;
         fsm_rdlock(s->cfg.fsm);
         is_long = fsm_move_is_long(s->cfg.fsm, op->rename, MOVE_INODES);
         fsm_unlock(s->cfg.fsm);
         return is_long ? EXDEV : 0;
-    case REPLFS__META_OP__OP_XATTR:
-    case REPLFS__META_OP__OP_CREATE:
+    case METAOP_WEIGHT_ATTRS:
         if (!fsm_has_quotas(s->cfg.fsm))
             return 0;
         fsm_rdlock(s->cfg.fsm);
         int rv = fsm_quota_attrs_fit(s->cfg.fsm, op);
         fsm_unlock(s->cfg.fsm);
         return -rv;
-    default:
-        return 0;
+    case METAOP_WEIGHT_NONE:
+        break;
     }
+    return 0;
 }
 
 uint64_t service_cut_len(struct service *s, uint64_t ino, uint64_t off, uint64_t len)

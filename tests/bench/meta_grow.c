@@ -141,8 +141,11 @@ static void *operate(void *arg)
         case READDIR:
             list_page(s->client, s->dirs[pick(w, ndirs)]);
             break;
-        default:
+        case UNLINK:
             remove_file(s->client, w->dir[i], name);
+            break;
+        case VERBS: /* none */
+            break;
         }
     }
     return NULL;

@@ -255,7 +255,11 @@ static bool go_on(struct world *w, struct chunk *c)
         case REPAIR_BUSY:
             pause_job(w, c);
             return false;
-        default:
+        case REPAIR_NONE:
+        case REPAIR_KEEP:
+        case REPAIR_LATER:
+        case REPAIR_WAIT:
+        case REPAIR_LOST:
             end_job(w, c);
             return true;
         }
@@ -293,9 +297,17 @@ static bool carry_out(struct world *w, const struct job *j, struct chunk *c)
     case REPAIR_DROP:
         set_real(w, c, p, false);
         return true;
-    default:
-        return true;
+    case REPAIR_NONE: /* nothing to carry out */
+    case REPAIR_VERIFY:
+    case REPAIR_FORGET:
+    case REPAIR_KEEP:
+    case REPAIR_BUSY:
+    case REPAIR_LATER:
+    case REPAIR_WAIT:
+    case REPAIR_LOST:
+        break;
     }
+    return true;
 }
 
 static void believe(const struct job *j, struct chunk *c)

@@ -212,20 +212,16 @@ static void rig_request(void *arg, struct rpc_req *req)
 {
     (void)arg;
     pthread_mutex_lock(&rig.mu);
-    switch (req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_REGISTER_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ) {
         if (rig.metad.refuse)
             rpc_fail(req, rig.metad.refuse, "refused by the test");
         else
             rig_register(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ) {
         rig_heartbeat(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_REPORT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_REQ) {
         rig_report(req);
-        break;
-    default:
+    } else {
         rpc_fail(req, -ERR_PROTOCOL, "not for a fake metad");
     }
     pthread_cond_broadcast(&rig.cv);

@@ -94,7 +94,9 @@ struct rig {
     bool one_host, third_down;   /* chunkds 1 and 2 are on one computer, 3 is away */
     bool only_two;               /* there is no third */
     uint64_t epoch;
-    size_t claims, open; /* exclusive leases and open files named at the last resume */
+    uint64_t xattr_session; /* with which attributes were last asked for, */
+    unsigned commits_asked; /* and what was known then */
+    size_t claims, open;    /* exclusive leases and open files named at the last resume */
     bool recalled;
     unsigned commits_then, setattrs_then; /* what was known when the lease was given back */
     uint32_t last_exclude[8];
@@ -549,41 +551,48 @@ static void rig_small(struct rpc_req *req)
     }
 }
 
+static void rig_xattr(struct rpc_req *req)
+{
+    Replfs__GetxattrReply get = REPLFS__GETXATTR_REPLY__INIT;
+    Replfs__ListxattrReply list = REPLFS__LISTXATTR_REPLY__INIT;
+    RPC_ENVELOPE(genv, GETXATTR_REPLY, getxattr_reply, &get);
+    RPC_ENVELOPE(lenv, LISTXATTR_REPLY, listxattr_reply, &list);
+    bool one = req->env->body_case == REPLFS__ENVELOPE__BODY_GETXATTR_REQ;
+    rig.xattr_session = one ? req->env->getxattr_req->session : req->env->listxattr_req->session;
+    rig.commits_asked = rig.commits;
+    rpc_reply(req, one ? &genv : &lenv, NULL);
+}
+
 static void rig_metad(void *arg, struct rpc_req *req)
 {
     (void)arg;
     pthread_mutex_lock(&rig.mu);
-    switch ((int)req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_SESSION_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_SESSION_REQ) {
         rig_session(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_NODES_REQ) {
         rig_nodes(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_GRANT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GRANT_REQ) {
         rig_grant(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_MUTATE_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ) {
         if (rig.hold && rig.nheld < 64)
             rig.held[rig.nheld++] = req;
         else
             rig_mutate(req);
-        break;
-    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_OPEN_REQ) {
         rig.opens += !rig.grace;
         rig.opens_refused += rig.grace;
         if (rig.grace)
             rpc_fail(req, -ERR_BUSY, "scripted");
         else
             rig_layout(req, true);
-        break;
-    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LAYOUT_REQ) {
         rig_layout(req, false);
-        break;
-    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LOOKUP_REQ) {
         rig_lookup(req);
-        break;
-    default:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETXATTR_REQ ||
+               req->env->body_case == REPLFS__ENVELOPE__BODY_LISTXATTR_REQ) {
+        rig_xattr(req);
+    } else {
         rig_small(req);
     }
     pthread_mutex_unlock(&rig.mu);

@@ -143,17 +143,13 @@ static void rig_chunkd(void *arg, struct rpc_req *req)
 {
     uint32_t self = (uint32_t)(uintptr_t)arg;
     pthread_mutex_lock(&rig.mu);
-    switch ((int)req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_APPEND_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_APPEND_REQ) {
         rig_append(self, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_READ_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_READ_REQ) {
         rig_read(self, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_SYNC_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_SYNC_REQ) {
         rig_sync(self, req);
-        break;
-    default:
+    } else {
         rpc_fail(req, -ERR_PROTOCOL, "not in the script");
     }
     pthread_mutex_unlock(&rig.mu);

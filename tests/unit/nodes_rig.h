@@ -245,7 +245,7 @@ static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs_
         if (rep->bad)
             rep->len = 0; /* from its first block on */
         break;
-    default:
+    case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         *code = -ERR_PROTOCOL;
     }
 }
@@ -438,29 +438,21 @@ static inline void leave(struct chunkd *k)
 static inline void server_request(void *arg, struct rpc_req *req)
 {
     struct fixture *f = arg;
-    switch (req->env->body_case) {
-    case REPLFS__ENVELOPE__BODY_STATUS_REQ:
+    if (req->env->body_case == REPLFS__ENVELOPE__BODY_STATUS_REQ) {
         nodes_rpc_status(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
         nodes_rpc_info(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CONVERGE_REQ) {
         nodes_rpc_converge(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_RECOVER_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REQ) {
         nodes_rpc_recover(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_QUARANTINE_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_QUARANTINE_REQ) {
         nodes_rpc_quarantine(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_NODES_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_NODES_REQ) {
         nodes_rpc_nodes(f->nodes, req);
-        break;
-    case REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ:
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ) {
         nodes_rpc_remove(f->nodes, req);
-        break;
-    default:
+    } else {
         nodes_request(f->nodes, req);
     }
 }
