@@ -29,6 +29,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/cond.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -79,11 +80,10 @@ enum { PAUSE_PLAIN, PAUSE_BEAT, PAUSE_HURRY }; /* nothing; a lost connection; al
 
 static void pause_until(struct heartbeat *h, int64_t when, int kind)
 {
-    struct timespec ts = {when / NSEC_PER_SEC, when % NSEC_PER_SEC};
     LOCK_SCOPE(&h->mu);
     while (!h->stopping && !(kind != PAUSE_PLAIN && h->conn_lost) &&
            !(kind == PAUSE_HURRY && h->hurry))
-        if (pthread_cond_timedwait(&h->wake, &h->mu, &ts) == ETIMEDOUT)
+        if (cond_sleep_until(&h->wake, &h->mu, when))
             break;
     if (kind == PAUSE_HURRY)
         h->hurry = false;
@@ -494,11 +494,7 @@ int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
     for (size_t i = 0; ok && i < cfg->nmetas; i++)
         ok = (h->metas[i] = strdup(cfg->metas[i])) != NULL;
     pthread_mutex_init(&h->mu, NULL);
-    pthread_condattr_t ca;
-    pthread_condattr_init(&ca);
-    pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->wake, &ca);
-    pthread_condattr_destroy(&ca);
+    cond_init_mono(&h->wake);
     int rc = ok ? -thread_start(&h->tid, "heartbeat", heartbeat_main, h) : -ENOMEM;
     if (rc != 0) {
         heartbeat_free(h);

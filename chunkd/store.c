@@ -31,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/crc32c.h"
+#include "base/cond.h"
 #include "base/error.h"
 #define LOG_MODULE "store"
 #define HERE_MAX (128u << 10)
@@ -421,18 +422,14 @@ static void raise_nofile(void)
 
 static void init_sync(struct store *s)
 {
-    pthread_condattr_t mono;
-    pthread_condattr_init(&mono);
-    pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->queue_lock, NULL);
     pthread_mutex_init(&s->copies_lock, NULL);
     pthread_mutex_init(&s->sync_lock, NULL);
     pthread_mutex_init(&s->maint_lock, NULL);
     pthread_mutex_init(&s->error_lock, NULL);
     pthread_cond_init(&s->queue_cond, NULL);
-    pthread_cond_init(&s->sync_cond, &mono);
-    pthread_cond_init(&s->maint_cond, &mono);
-    pthread_condattr_destroy(&mono);
+    cond_init_mono(&s->sync_cond);
+    cond_init_mono(&s->maint_cond);
     op_queue_init(&s->queue);
     op_queue_init(&s->sync_queue);
 }

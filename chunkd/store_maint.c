@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/cleanup.h"
+#include "base/cond.h"
 #include "base/clock.h"
 #include "base/error.h"
 #define LOG_MODULE "store"
@@ -281,9 +282,7 @@ static void wait_for_change(struct store *s)
     while (!s->maint_stop && !s->maint_wanted)
         pthread_cond_wait(&s->maint_cond, &s->maint_lock);
     int64_t at = clock_mono() + s->cfg.checkpoint_ms * NSEC_PER_MSEC;
-    struct timespec ts = {.tv_sec = at / NSEC_PER_SEC, .tv_nsec = at % NSEC_PER_SEC};
-    while (!s->maint_stop &&
-           pthread_cond_timedwait(&s->maint_cond, &s->maint_lock, &ts) != ETIMEDOUT)
+    while (!s->maint_stop && !cond_sleep_until(&s->maint_cond, &s->maint_lock, at))
         ;
 }
 

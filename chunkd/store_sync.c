@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 
 void store_sync_wrote(struct store *s, uint64_t bytes)
@@ -99,8 +100,7 @@ static bool wait_for_work(struct store *s)
         int64_t at = s->dirty_since + STORE_SYNC_NSEC;
         if (dirty >= STORE_SYNC_BYTES || clock_mono() >= at)
             return true;
-        struct timespec ts = {.tv_sec = at / NSEC_PER_SEC, .tv_nsec = at % NSEC_PER_SEC};
-        pthread_cond_timedwait(&s->sync_cond, &s->sync_lock, &ts);
+        cond_sleep_until(&s->sync_cond, &s->sync_lock, at);
     }
 }
 

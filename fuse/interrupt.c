@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/cond.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -188,13 +189,8 @@ static void *look_after(void *arg)
         look.asleep = idle >= AWAKE_LOOKS;
         while (look.asleep && !look.stop)
             pthread_cond_wait(&look.cv, &look.mu);
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        ts.tv_nsec += LOOK_MS * NSEC_PER_MSEC;
-        ts.tv_sec += ts.tv_nsec / NSEC_PER_SEC;
-        ts.tv_nsec %= NSEC_PER_SEC;
         if (!look.stop)
-            pthread_cond_timedwait(&look.cv, &look.mu, &ts);
+            cond_sleep_until(&look.cv, &look.mu, clock_mono() + LOOK_MS * NSEC_PER_MSEC);
         look_at_all();
     }
     return arg;
@@ -210,11 +206,7 @@ static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
     look.fd = fd;
     look.v[look.n++] = (struct watched){unique, tid, clock_mono() + ms * NSEC_PER_MSEC};
     if (!look.started) {
-        pthread_condattr_t a;
-        pthread_condattr_init(&a);
-        pthread_condattr_setclock(&a, CLOCK_MONOTONIC); /* a wall clock may be set back */
-        pthread_cond_init(&look.cv, &a);
-        pthread_condattr_destroy(&a);
+        cond_init_mono(&look.cv);
         look.started = !thread_start(&look.thread, "interrupts", look_after, NULL);
     }
     if (look.asleep)

@@ -44,6 +44,7 @@
 #endif
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/thread.h"
 #include "base/wait.h"
 #include "near.h"
@@ -296,9 +297,7 @@ static void *watch(void *arg)
             atomic_store(&turns.owner, 0);
             pthread_cond_signal(&turns.parked);
         }
-        int64_t until = clock_mono() + TICK_NS;
-        struct timespec ts = {until / NSEC_PER_SEC, until % NSEC_PER_SEC};
-        pthread_cond_timedwait(&turns.watched, &turns.mu, &ts);
+        cond_sleep_until(&turns.watched, &turns.mu, clock_mono() + TICK_NS);
     }
     pthread_mutex_unlock(&turns.mu);
     return NULL;
@@ -306,11 +305,7 @@ static void *watch(void *arg)
 
 int turns_start(void)
 {
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&turns.watched, &a);
-    pthread_condattr_destroy(&a);
+    cond_init_mono(&turns.watched);
     turns.stop = false;
     turns.can_be_near = near_start();
     wait_set_hook(turns_pass);

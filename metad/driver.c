@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/thread.h"
 #include "nodes_int.h"
 
@@ -107,16 +108,10 @@ static void *driver(void *arg)
     bool more = false;
     for (;;) {
         pthread_mutex_lock(&n->done_lock);
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        ts.tv_nsec += more ? 1000000 : TICK_MS * 1000000l;
-        if (ts.tv_nsec >= 1000000000l) {
-            ts.tv_sec++;
-            ts.tv_nsec -= 1000000000l;
-        }
-        int rc = 0;
-        while (!n->stop && !n->done && !n->poked && rc != ETIMEDOUT)
-            rc = pthread_cond_timedwait(&n->wake, &n->done_lock, &ts);
+        int64_t until = clock_mono() + (more ? 1 : TICK_MS) * NSEC_PER_MSEC;
+        while (!n->stop && !n->done && !n->poked &&
+               !cond_sleep_until(&n->wake, &n->done_lock, until))
+            ;
         bool stop = n->stop;
         n->poked = false;
         pthread_mutex_unlock(&n->done_lock);
@@ -128,11 +123,7 @@ static void *driver(void *arg)
 
 int driver_start(struct nodes *n)
 {
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(&n->wake, &a);
-    pthread_condattr_destroy(&a);
+    cond_init_mono(&n->wake);
     int rc = thread_start(&n->thread, "driver", driver, n);
     if (rc)
         return -rc;

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -87,7 +88,6 @@ static void destroy(struct mlog *m)
 static struct mlog *create(const struct mlog_config *cfg)
 {
     struct mlog *m = calloc(1, sizeof(*m));
-    pthread_condattr_t attr;
 
     if (m == NULL)
         return NULL;
@@ -102,10 +102,7 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->tail = &m->head;
     m->dir = strdup(cfg->dir);
     pthread_mutex_init(&m->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init_mono(&m->cond);
     if (m->dir == NULL) {
         destroy(m);
         return NULL;
@@ -116,13 +113,11 @@ static struct mlog *create(const struct mlog_config *cfg)
 static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
 {
     int64_t until = clock_mono() + (int64_t)timeout_ms * NSEC_PER_MSEC;
-    struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
     int code = 0;
 
     pthread_mutex_lock(&m->lock);
     while (m->phase == PHASE_STARTING && code == 0)
-        if (pthread_cond_timedwait(&m->cond, &m->lock, &ts) == ETIMEDOUT)
-            code = -ERR_TIMEOUT;
+        code = cond_sleep_until(&m->cond, &m->lock, until);
     if (m->phase != PHASE_STARTING)
         code = m->start_code;
     pthread_mutex_unlock(&m->lock);

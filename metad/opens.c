@@ -30,6 +30,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -684,9 +685,8 @@ static void *thread_main(void *arg)
         work(o);
         pthread_mutex_lock(&o->lock);
         tell_watchers(o);
-        struct timespec ts = {.tv_sec = until / NSEC_PER_SEC, .tv_nsec = until % NSEC_PER_SEC};
         if (!o->stop && o->nended == 0)
-            pthread_cond_timedwait(&o->cond, &o->lock, &ts);
+            cond_sleep_until(&o->cond, &o->lock, until);
     }
     pthread_mutex_unlock(&o->lock);
     return NULL;
@@ -697,7 +697,6 @@ static void *thread_main(void *arg)
 int opens_new(const struct opens_config *cfg, struct opens **out)
 {
     struct opens *o = calloc(1, sizeof(*o));
-    pthread_condattr_t attr;
     const char *name;
 
     if (o == NULL)
@@ -710,10 +709,7 @@ int opens_new(const struct opens_config *cfg, struct opens **out)
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
     pthread_mutex_init(&o->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&o->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init_mono(&o->cond);
     grow(o);
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);

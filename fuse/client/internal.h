@@ -37,6 +37,7 @@
 #include "client.h"
 #include "lcache.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/extmap.h"
 
@@ -448,9 +449,6 @@ void session_flush_closes(struct client *c); /* metad knows them all; gives up a
 /* A file is being opened: its pending close is dropped (true), or waited for when it is under
  * way. */
 bool session_keep_ino(struct client *c, uint64_t ino);
-/* Waits until *pred or deadline on a CLOCK_MONOTONIC condvar. */
-int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline);
-void cond_init_mono(pthread_cond_t *cv);
 void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
 
 /* ---- behind.c ---- */

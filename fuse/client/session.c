@@ -26,7 +26,6 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/u64.h"
-#include "base/wait.h"
 
 #define LOG_MODULE "session"
 #define CONNECT_TIMEOUT_MS 4000
@@ -36,22 +35,6 @@
 #define CLAIMS_MAX 65536u          /* as many as metad takes */
 #define SESSION_BYTES (RPC_MAX_ENVELOPE - 4096u) /* of what a session resumes with */
 #define HELD_MAX 4096u                           /* chunks named in a keepalive */
-
-void cond_init_mono(pthread_cond_t *cv)
-{
-    pthread_condattr_t a;
-    pthread_condattr_init(&a);
-    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
-    pthread_cond_init(cv, &a);
-    pthread_condattr_destroy(&a);
-}
-
-int cond_wait_until(pthread_cond_t *cv, pthread_mutex_t *mu, int64_t deadline)
-{
-    struct timespec ts = {deadline / NSEC_PER_SEC, deadline % NSEC_PER_SEC};
-    wait_begin();
-    return pthread_cond_timedwait(cv, mu, &ts) == ETIMEDOUT ? -ERR_TIMEOUT : 0;
-}
 
 int64_t client_deadline(const struct client *c)
 {
