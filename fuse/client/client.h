@@ -10,7 +10,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 #include "base/buf.h"
-#include "lcache.h"
+#include "client/cache/lease_cache.h"
 #include "rpc/rpc.h"
 
 struct client;

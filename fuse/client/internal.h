@@ -34,8 +34,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include "client.h"
-#include "lcache.h"
+#include "client/client.h"
+#include "client/cache/lease_cache.h"
 #include "base/clock.h"
 #include "base/cond.h"
 #include "base/error.h"

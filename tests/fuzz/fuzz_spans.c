@@ -6,7 +6,7 @@
 #undef WAITER_INIT
 #define handle read_handle /* of the same name in both */
 #define waiter_add read_waiter_add
-#include "fuse/client/readop.c"
+#include "fuse/client/io/read_round.c"
 
 #include <assert.h>
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
-#include "fuse/client/lcache.h"
+#include "fuse/client/cache/lease_cache.h"
 #include "limit.h"
 
 #define DIR_INO 10u

@@ -1,0 +1,619 @@
+/* Changes that are answered before metad has them.
+ *
+ * Under an exclusive lease nobody else can see a file, so metad need not know at once that its mode
+ * was changed or that its bytes were committed. Such changes are queued here and sent in order, as
+ * many per message as there are while the last message is on its way, and within 5 ms while nobody
+ * waits for them.
+ *
+ * Queue: commits of bytes (flush.c), names made and removed (names.c) and attribute changes. Changes
+ * of one file's attributes that are not on their way yet become one. Those of a file with bytes not
+ * committed are held outside of the queue until the commit that empties the file is in it, since the
+ * commit would set mtime anew.
+ *
+ * What is shown of a file is what metad said with what is held or queued laid over it.
+ *
+ * Whoever needs metad to know waits: fsync for its file, a recall for the inode, unmounting for all;
+ * a change that is sent directly, for those before it of the same inode. The lease may be recalled
+ * just while a change is being put: the putter looks at the lease once more behind putting, and
+ * waits when it is gone; the recall first forgets the lease, then settles the inode.
+ *
+ * Failure modes: metad cut off: the queue stands still for as long as that takes, and whoever waits for it
+ * gives up at the mount's time-out (much sooner once it has stood still for as long). This client was
+ * suspended, or cut off, and its session has lapsed: the queue goes on as the session comes back; what
+ * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The log
+ * names the inodes, and the fsync of a file that is still open fails. A metad that dies: everything is
+ * sent again, executed once; the lease is claimed anew before anybody else is served (hello_session). This
+ * client dies: the changes are lost, a few milliseconds' worth.
+ *
+ * Threads: one sender; any other may put and wait. What the sender calls back (mutation.done) must not: it
+ * would wait for itself (quota_refused asks with session_ask_now). */
+#include "client/internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+#define LOG_MODULE "behind"
+#define QUEUE_MAX 4096u
+#define LINGER_NS (5 * NSEC_PER_MSEC)
+#define MODE REPLFS__SETATTR_OP__VALID__MODE
+#define UID REPLFS__SETATTR_OP__VALID__UID
+#define GID REPLFS__SETATTR_OP__VALID__GID
+#define ATIME REPLFS__SETATTR_OP__VALID__ATIME
+#define MTIME REPLFS__SETATTR_OP__VALID__MTIME
+#define ATIME_NOW REPLFS__SETATTR_OP__VALID__ATIME_NOW
+#define MTIME_NOW REPLFS__SETATTR_OP__VALID__MTIME_NOW
+#define KILL_SUID REPLFS__SETATTR_OP__VALID__KILL_SUID
+#define KILL_SGID REPLFS__SETATTR_OP__VALID__KILL_SGID
+
+struct setattr_job {
+    struct behind_op o;
+    struct client *c;
+    Replfs__MetaOp op;
+    Replfs__SetattrOp set;
+};
+struct behind_ino {
+    uint64_t ino;
+    size_t queued; /* ops put and not done */
+    uint64_t last; /* number of the last one */
+    size_t naming; /* of queued, those that name something */
+    uint64_t last_naming;
+    struct setattr_job *open; /* takes further changes: held, or queued and not on its way */
+    bool held;
+    unsigned shown; /* which attributes are laid over */
+    Replfs__SetattrOp view;
+};
+
+/* ---- inodes (mu held) ---- */
+
+static struct behind_ino *ino_get(struct client *c, uint64_t ino)
+{
+    return idmap_get(&c->behind.inos, ino);
+}
+
+static struct behind_ino *ino_make(struct client *c, uint64_t ino)
+{
+    struct behind_ino *b = ino_get(c, ino);
+    if (b)
+        return b;
+    b = calloc(1, sizeof(*b));
+    if (!b)
+        abort();
+    b->ino = ino;
+    replfs__setattr_op__init(&b->view);
+    idmap_put(&c->behind.inos, ino, b);
+    atomic_fetch_add(&c->behind.ninos, 1);
+    return b;
+}
+
+static void ino_tidy(struct client *c, struct behind_ino *b)
+{
+    if (b->queued || b->open)
+        return;
+    idmap_del(&c->behind.inos, b->ino);
+    atomic_fetch_sub(&c->behind.ninos, 1);
+    free(b);
+}
+
+static void count(struct client *c, uint64_t ino, bool naming)
+{
+    struct behind_ino *b = ino_make(c, ino);
+    b->queued++;
+    b->last = c->behind.put;
+    if (!naming)
+        return;
+    b->naming++;
+    b->last_naming = b->last;
+    if (b->open && !b->held)
+        b->open = NULL; /* a later change must not come before this one */
+}
+
+static void uncount(struct client *c, uint64_t ino, bool naming)
+{
+    struct behind_ino *b = ino_get(c, ino);
+    b->queued--;
+    b->naming -= naming;
+    ino_tidy(c, b);
+}
+
+static void put(struct client *c, struct behind_op *o)
+{
+    if (c->behind.put++ == c->behind.done)
+        c->behind.moved = clock_mono();
+    if (!o->m.life)
+        o->m.life = atomic_load(&c->life);
+    count(c, o->ino, o->dir != 0);
+    if (o->dir)
+        count(c, o->dir, true);
+    o->next = NULL;
+    *c->behind.tail = o;
+    c->behind.tail = &o->next;
+    if (c->behind.head == o || c->behind.put - c->behind.done == MUTATE_MAX)
+        pthread_cond_signal(&c->behind.cv);
+}
+
+static bool nothing(struct client *c)
+{
+    return atomic_load(&c->behind.ninos) == 0;
+}
+
+/* ---- attributes ---- */
+
+static void setattr_done(struct mutation *m, int code, const Replfs__MutationResult *r)
+{
+    struct setattr_job *j = (struct setattr_job *)m;
+    struct cfile *f = cfile_get(j->c, j->o.ino);
+    bool lost = code && code != -ENOENT; /* deleted since */
+    if (f) {
+        pthread_mutex_lock(&f->mu);
+        if (r && r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
+            attr_copy(&f->attr, r->attr); /* our own change: the extents are the same */
+        else if (r && r->attr)
+            cfile_set_attr(f, r->attr);
+        if (lost)
+            cfile_fail(f, -EIO);
+        pthread_mutex_unlock(&f->mu);
+        cfile_unref(f);
+    }
+    if (lost) {
+        atomic_fetch_add(&j->c->lost, 1);
+        log_error("inode %llu: a change of its owner, mode or times was lost: %s",
+                  (unsigned long long)j->o.ino, err_str(code));
+    }
+    free(j);
+}
+
+static struct setattr_job *job_new(struct client *c, uint64_t ino)
+{
+    struct setattr_job *j = calloc(1, sizeof(*j));
+    if (!j)
+        abort();
+    j->c = c;
+    j->o.ino = ino;
+    j->o.m.op = &j->op;
+    j->o.m.done = setattr_done;
+    j->o.m.life = atomic_load(&c->life);
+    replfs__meta_op__init(&j->op);
+    replfs__setattr_op__init(&j->set);
+    j->op.op_case = REPLFS__META_OP__OP_SETATTR;
+    j->op.setattr = &j->set;
+    j->set.ino = ino;
+    return j;
+}
+
+/* Later values replace former ones. */
+static void set_merge(Replfs__SetattrOp *s, const Replfs__SetattrOp *op)
+{
+    if (op->valid & MODE)
+        s->mode = op->mode;
+    if (op->valid & UID)
+        s->uid = op->uid;
+    if (op->valid & GID)
+        s->gid = op->gid;
+    if (op->valid & ATIME)
+        s->atime_ns = op->atime_ns;
+    if (op->valid & MTIME)
+        s->mtime_ns = op->mtime_ns;
+    s->valid |= op->valid;
+    s->ctime_ns = op->ctime_ns;
+}
+
+static void lay_over(const struct behind_ino *b, Replfs__Attr *a)
+{
+    const Replfs__SetattrOp *v = &b->view;
+    if (b->shown & MODE)
+        a->mode = (a->mode & S_IFMT) | (v->mode & 07777);
+    if (b->shown & UID)
+        a->uid = v->uid;
+    if (b->shown & GID)
+        a->gid = v->gid;
+    if (b->shown & ATIME)
+        a->atime_ns = v->atime_ns;
+    if (b->shown & MTIME)
+        a->mtime_ns = v->mtime_ns;
+    if (a->ctime_ns < v->ctime_ns)
+        a->ctime_ns = v->ctime_ns;
+}
+
+void behind_overlay(struct client *c, Replfs__Attr *a)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, a->ino);
+    if (b && b->shown)
+        lay_over(b, a);
+}
+
+/* Setuid bits, ACLs and capabilities change along with others: metad works that out. */
+static bool can_wait(const Replfs__SetattrOp *op, const Replfs__Attr *a)
+{
+    uint32_t special = S_ISUID | S_ISGID;
+    if (op->valid & ~(uint32_t)(MODE | UID | GID | ATIME | MTIME | ATIME_NOW | MTIME_NOW |
+                                KILL_SUID | KILL_SGID))
+        return false;
+    return (S_ISREG(a->mode) || S_ISDIR(a->mode)) && !(a->mode & special) &&
+           !((op->valid & MODE) && (op->mode & special)) &&
+           !(a->flags & REPLFS__ATTR_FLAG__ATTR_XATTR);
+}
+
+/* With the times of now filled in, and without what does nothing here. */
+static void stamp(struct client *c, Replfs__SetattrOp *s, const Replfs__SetattrOp *op,
+                  const Replfs__Attr *a)
+{
+    int64_t now = client_now(c);
+    *s = *op;
+    if (now <= a->ctime_ns) /* always later, as with metad's own clock */
+        now = a->ctime_ns + 1;
+    s->ctime_ns = now;
+    if (op->valid & ATIME_NOW)
+        s->atime_ns = now;
+    if (op->valid & MTIME_NOW)
+        s->mtime_ns = now;
+    s->valid = op->valid & (MODE | UID | GID);
+    if (op->valid & (ATIME | ATIME_NOW))
+        s->valid |= ATIME;
+    if (op->valid & (MTIME | MTIME_NOW))
+        s->valid |= MTIME;
+}
+
+bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held)
+{
+    Replfs__SetattrOp s;
+    if (!can_wait(op, a))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_make(c, op->ino);
+    if (b->shown)
+        lay_over(b, a);
+    stamp(c, &s, op, a);
+    if (!b->open || (held && !b->held)) { /* one in the queue comes before the bytes */
+        b->open = job_new(c, op->ino);
+        b->held = held;
+        if (!held)
+            put(c, &b->open->o);
+    }
+    set_merge(&b->open->set, &s);
+    set_merge(&b->view, &s);
+    b->shown |= s.valid;
+    lay_over(b, a);
+    return true;
+}
+
+void behind_release(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (!b || !b->open || !b->held)
+        return;
+    b->held = false;
+    put(c, &b->open->o);
+}
+
+void behind_accessed(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (b)
+        b->shown &= ~(unsigned)ATIME;
+}
+
+void behind_wrote(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return;
+    LOCK_SCOPE(&c->behind.mu);
+    struct behind_ino *b = ino_get(c, ino);
+    if (!b)
+        return;
+    b->shown &= ~(unsigned)MTIME;
+    if (b->open && b->held)
+        b->open->set.valid &= ~(uint32_t)MTIME;
+}
+
+/* ---- waiting ---- */
+
+void behind_put(struct client *c, struct behind_op *o)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    put(c, o);
+}
+
+bool behind_queued(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->queued;
+}
+
+bool behind_naming(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return false;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->naming;
+}
+
+static bool is_held(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->open && b->held;
+}
+
+/* mu held. */
+static void hurry_upto(struct client *c, uint64_t upto)
+{
+    if (c->behind.hurry >= upto)
+        return;
+    c->behind.hurry = upto;
+    pthread_cond_signal(&c->behind.cv);
+}
+
+/* 0, or -ERR_TIMEOUT: the queue has stood still for the mount's time-out. mu held. */
+static int wait_upto(struct client *c, uint64_t upto)
+{
+    int64_t patience = c->cfg.timeout_ms * NSEC_PER_MSEC, least = clock_mono() + patience / 4;
+    hurry_upto(c, upto);
+    while (c->behind.done < upto) {
+        int64_t until = c->behind.moved + patience;
+        until = until > least ? until : least;
+        if (clock_mono() >= until)
+            return -ERR_TIMEOUT;
+        cond_wait_until(&c->behind.done_cv, &c->behind.mu, until);
+    }
+    return 0;
+}
+
+void behind_hurry(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    if (b && b->queued)
+        hurry_upto(c, b->last);
+}
+
+int behind_wait(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return 0;
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino ? ino_get(c, ino) : NULL;
+    return wait_upto(c, !ino ? c->behind.put : b && b->queued ? b->last : 0);
+}
+
+bool behind_room(struct client *c)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    return c->behind.put <= c->behind.done + QUEUE_MAX ||
+           !wait_upto(c, c->behind.put - QUEUE_MAX / 2);
+}
+
+static int wait_naming(struct client *c, uint64_t ino)
+{
+    LOCK_SCOPE(&c->behind.mu);
+    const struct behind_ino *b = ino_get(c, ino);
+    return b && b->naming ? wait_upto(c, b->last_naming) : 0;
+}
+
+int behind_before_ask(struct client *c, const Replfs__Envelope *req)
+{
+    uint64_t ino = 0;
+    if (nothing(c))
+        return 0;
+    switch ((int)req->body_case) {
+    case REPLFS__ENVELOPE__BODY_LOOKUP_REQ:
+        ino = req->lookup_req->parent;
+        break;
+    case REPLFS__ENVELOPE__BODY_GETATTR_REQ:
+        ino = req->getattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_READDIR_REQ:
+        ino = req->readdir_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_READLINK_REQ:
+        ino = req->readlink_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_GETXATTR_REQ:
+        ino = req->getxattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LISTXATTR_REQ:
+        ino = req->listxattr_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_OPEN_REQ:
+        ino = req->open_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LAYOUT_REQ:
+        ino = req->layout_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LEASE_REQ:
+        ino = req->lease_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_STATFS_REQ:
+        ino = req->statfs_req->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOCK_REQ:
+        ino = req->lock_req->lock->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_LOCK_TEST_REQ:
+        ino = req->lock_test_req->lock->ino;
+        break;
+    case REPLFS__ENVELOPE__BODY_STATUS_REQ: /* what replfsctl asks */
+    case REPLFS__ENVELOPE__BODY_INFO_REQ:
+    case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
+    case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
+        return behind_wait(c, 0);
+    default: /* of no inode, or of chunks */
+        break;
+    }
+    return ino ? wait_naming(c, ino) : 0;
+}
+
+int behind_settle(struct client *c, uint64_t ino)
+{
+    if (nothing(c))
+        return 0;
+    if (is_held(c, ino)) {
+        client_flush_ino(c, ino);
+        behind_release(c, ino); /* should the bytes not have found their way */
+    }
+    return behind_wait(c, ino);
+}
+
+static int settle_all(struct client *c, const uint64_t *ino, size_t n)
+{
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = behind_settle(c, ino[i]);
+    return rc;
+}
+
+/* A time set by hand comes first. */
+static int wait_all(struct client *c, const uint64_t *ino, size_t n)
+{
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = behind_wait(c, ino[i]);
+    return rc;
+}
+
+int behind_before(struct client *c, const Replfs__MetaOp *op)
+{
+    int rc = 0;
+    if (op->op_case == REPLFS__META_OP__OP_RENAME)
+        flush_closed(c); /* a new file that replaces one is whole */
+    if (nothing(c) && op->op_case != REPLFS__META_OP__OP_QUOTA)
+        return 0;
+    switch ((int)op->op_case) {
+    case REPLFS__META_OP__OP_CREATE:
+        return behind_wait(c, op->create->parent);
+    case REPLFS__META_OP__OP_UNLINK: /* a directory must have been emptied */
+        return behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
+    case REPLFS__META_OP__OP_RENAME: /* likewise when it replaces one */
+        return behind_wait(c, 0);
+    case REPLFS__META_OP__OP_SETATTR:
+        return behind_settle(c, op->setattr->ino);
+    case REPLFS__META_OP__OP_XATTR:
+        return behind_settle(c, op->xattr->ino);
+    case REPLFS__META_OP__OP_LINK:
+        rc = behind_settle(c, op->link->ino);
+        return rc ? rc : behind_wait(c, op->link->parent);
+    case REPLFS__META_OP__OP_FALLOCATE:
+        return behind_settle(c, op->fallocate->ino);
+    case REPLFS__META_OP__OP_CLONE:
+        rc = behind_settle(c, op->clone->src);
+        return rc ? rc : behind_settle(c, op->clone->dst);
+    case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
+        return behind_wait(c, op->commit->ino);
+    case REPLFS__META_OP__OP_ATIME:
+        return wait_all(c, op->atime->ino, op->atime->n_ino);
+    case REPLFS__META_OP__OP_QUOTA:
+        lcache_doubt(c->lcache); /* nothing is put meanwhile that the quota might refuse */
+        rc = behind_settle(c, op->quota->ino);
+        return rc ? rc : behind_wait(c, 0);
+    case REPLFS__META_OP__OP_SET_GOAL:
+        return settle_all(c, op->set_goal->ino, op->set_goal->n_ino);
+    default:
+        return 0;
+    }
+}
+
+void behind_inos(struct client *c, uint64_t **inos, size_t *n)
+{
+    size_t pos = 0;
+    LOCK_SCOPE(&c->behind.mu);
+    uint64_t *v = realloc(*inos, (*n + c->behind.inos.n + 1) * sizeof(*v));
+    if (!v)
+        abort();
+    *inos = v;
+    for (struct behind_ino *b; (b = idmap_next(&c->behind.inos, &pos));)
+        v[(*n)++] = b->ino;
+}
+
+/* ---- the sender ---- */
+
+/* Takes what is there; mu held. */
+static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2])
+{
+    size_t n = 0;
+    while (c->behind.head && n < MUTATE_MAX) {
+        struct behind_op *o = c->behind.head;
+        struct behind_ino *b = ino_get(c, o->ino);
+        c->behind.head = o->next;
+        if (b->open && &b->open->o == o)
+            b->open = NULL; /* on its way */
+        inos[n][0] = o->ino;
+        inos[n][1] = o->dir;
+        list[n++] = &o->m;
+    }
+    if (!c->behind.head)
+        c->behind.tail = &c->behind.head;
+    return n;
+}
+
+/* More may come, and one message for all of it is cheaper; nobody waits yet. mu held. */
+static void linger(struct client *c)
+{
+    int64_t until = clock_mono() + LINGER_NS;
+    while (c->behind.hurry <= c->behind.done && !c->behind.stop &&
+           c->behind.put - c->behind.done < MUTATE_MAX && clock_mono() < until)
+        cond_wait_until(&c->behind.cv, &c->behind.mu, until);
+}
+
+static void *sender(void *arg)
+{
+    struct client *c = arg;
+    struct mutation *list[MUTATE_MAX];
+    uint64_t inos[MUTATE_MAX][2];
+    pthread_mutex_lock(&c->behind.mu);
+    for (;;) {
+        while (!c->behind.head && !c->behind.stop)
+            pthread_cond_wait(&c->behind.cv, &c->behind.mu);
+        linger(c);
+        size_t n = take(c, list, inos);
+        if (!n)
+            break;
+        pthread_mutex_unlock(&c->behind.mu);
+        session_mutate_list(c, list, n, INT64_MAX); /* or until the session is lost */
+        pthread_mutex_lock(&c->behind.mu);
+        for (size_t i = 0; i < n; i++) {
+            uncount(c, inos[i][0], inos[i][1] != 0);
+            if (inos[i][1])
+                uncount(c, inos[i][1], true);
+        }
+        c->behind.done += n;
+        c->behind.moved = clock_mono();
+        pthread_cond_broadcast(&c->behind.done_cv);
+    }
+    pthread_mutex_unlock(&c->behind.mu);
+    return NULL;
+}
+
+int behind_start(struct client *c)
+{
+    int rc = thread_start(&c->behind.thread, "behind", sender, c);
+    c->behind.started = !rc;
+    return -rc;
+}
+
+void behind_stop(struct client *c)
+{
+    if (!c->behind.started)
+        return;
+    pthread_mutex_lock(&c->behind.mu);
+    c->behind.stop = true;
+    pthread_cond_signal(&c->behind.cv);
+    pthread_mutex_unlock(&c->behind.mu);
+    pthread_join(c->behind.thread, NULL);
+    c->behind.started = false;
+}
