@@ -1,7 +1,7 @@
 /* Private to fuse/client: how a client is put together.
  *
  *   session.c    the connection to metad, the session, retries, keepalives
- *   session_closes.c  files that are open no more
+ *   closes.c  files that are open no more
  *   nodes.c      the table of chunkds and one connection to each
  *   grants.c     pool of chunks that may be written
  *   layout.c     extents and chunk locations fetched from metad
@@ -13,13 +13,13 @@
  *   quota.c      whether a write still fits into the quotas
  *   send.c       append buffers to chunkds, failures, resending
  *   sync.c       chunks to stable storage, rewriting what too few copies could sync
- *   order.c      that before what displaces other bytes
+ *   write_order.c      that before what displaces other bytes
  *   flush.c      commit, flush, fsync, the background flusher
- *   readop.c     one round of reading from chunkds, checked, with fall-over
+ *   read_round.c     one round of reading from chunkds, checked, with fall-over
  *   read.c       reading until it succeeds or cannot
- *   later.c      reads and closes that nobody waits for
- *   ahead.c      small files, read before they are opened
- *   dirs.c       directories' pages, kept, and listed before they are asked for
+ *   async_reply.c      reads and closes that nobody waits for
+ *   prefetch.c      small files, read before they are opened
+ *   dir_pages.c       directories' pages, kept, and listed before they are asked for
  *   client.c     open, close and the plain calls
  *   locks.c      file locks held and asked for
  *   idmap.c      hash table from 64-bit ids to pointers
@@ -142,7 +142,7 @@ struct cloc {
     uint32_t cap_len;
     uint8_t cap[64];
 };
-/* when.c: the time for what is changed now, wall ns; what metad's clock says. */
+/* client_clock.c: the time for what is changed now, wall ns; what metad's clock says. */
 int64_t client_now(struct client *c);
 void client_told_time(struct client *c, uint64_t wall_ms);
 
@@ -161,7 +161,7 @@ struct wchunk {
         uint32_t end;
         uint64_t registration;
     } took[COPIES_MAX];
-    uint32_t safe;     /* that one at least has there: order.c */
+    uint32_t safe;     /* that one at least has there: write_order.c */
     int64_t few_since; /* its known copies are on too few hosts, 0: they are not */
     unsigned inflight; /* appends sent, not answered; of no interest once failed */
     bool direct;       /* they go to each copy at once, not along the chain (send.c) */
@@ -218,7 +218,7 @@ struct cfile {
     struct closing *closing; /* those that nobody waits for, in no order */
     bool want_grant;         /* in the grants' waiting list */
     bool syncing;            /* a background sync is under way */
-    bool ordering;           /* one of all there is: commits may wait for it (order.c) */
+    bool ordering;           /* one of all there is: commits may wait for it (write_order.c) */
     int64_t order_at;        /* and not before, since the last one failed */
     uint64_t seam;           /* where bytes that are safe may end */
     uint64_t cut;            /* it had bytes up to here before it was cut or punched */
@@ -254,7 +254,7 @@ struct node {
     uint32_t latency_us; /* smoothed */
 };
 
-#define AHEAD_THREADS 2u
+#define PREFETCH_THREADS 2u
 #define ATIME_SLOTS 8192u
 #define ATIME_ENTRIES_MAX 4096u
 
@@ -266,12 +266,13 @@ struct pool {
 
 struct client {
     struct client_config cfg;
-    struct lcache *lcache;
+    struct lease_cache *leases;
     char *name;
     struct rpc_loop *loop;
     char host_id[64];
     atomic_bool stopping;
-    _Atomic int64_t clock_offset; /* when.c; metad's wall clock minus ours, where that is much */
+    _Atomic int64_t
+        clock_offset; /* client_clock.c; metad's wall clock minus ours, where that is much */
 
     struct {
         pthread_mutex_t mu;
@@ -321,20 +322,20 @@ struct client {
         pthread_mutex_t mu; /* a leaf */
         pthread_cond_t cv, fetched;
         atomic_size_t held; /* bytes of open files */
-        struct ahead *a;    /* NULL: nothing is read ahead */
-    } ahead;
+        struct prefetch *a; /* NULL: nothing is read ahead */
+    } prefetch;
     struct {
         pthread_mutex_t mu;
         pthread_cond_t cv, came;
         struct dirs *d;
     } dirs;
-    struct {                /* reads and closes that nobody waits for: see later.c */
+    struct {                /* reads and closes that nobody waits for: see async_reply.c */
         pthread_mutex_t mu; /* a leaf but for what hold takes */
         pthread_cond_t cv;
-        struct later *first;
+        struct async_reply *first;
         size_t n;
         bool ticking;
-    } later;
+    } async_replies;
     struct {
         pthread_mutex_t mu;
         struct idmap map;
@@ -365,15 +366,15 @@ struct client {
     struct {
         pthread_mutex_t mu; /* a leaf */
         pthread_cond_t cv, done_cv;
-        struct behind_op *head, **tail;
+        struct queue_op *head, **tail;
         uint64_t put, done;  /* so many ops */
         int64_t moved;       /* when it last went forward */
         uint64_t hurry;      /* up to here somebody waits */
-        struct idmap inos;   /* ino -> struct behind_ino */
+        struct idmap inos;   /* ino -> struct queue_ino */
         atomic_size_t ninos; /* to look without the lock */
         pthread_t thread;
         bool started, stop;
-    } behind;
+    } queue;
     struct {
         pthread_mutex_t mu;
         uint64_t next, upto, session;
@@ -398,7 +399,7 @@ unsigned session_try_ms(struct client *c, int64_t deadline); /* of one attempt *
 bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
                             int64_t deadline, unsigned *busy_ms);
 
-/* ---- mutate.c ---- */
+/* ---- mutation.c ---- */
 #define MUTATE_MAX 256u
 struct mutation {
     Replfs__MetaOp *op; /* the caller's, until done */
@@ -418,7 +419,7 @@ struct mutation {
  * are done. n: at most MUTATE_MAX. */
 void session_mutate_list(struct client *c, struct mutation *const *list, size_t n,
                          int64_t deadline);
-/* One, behind what behind.c still has of its inodes. need: see struct mutation; -ERR_SESSION when it
+/* One, behind what queue.c still has of its inodes. need: see struct mutation; -ERR_SESSION when it
  * is gone. */
 int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                    Replfs__Attr *attr, Replfs__Attr *parent);
@@ -451,47 +452,47 @@ void session_flush_closes(struct client *c); /* metad knows them all; gives up a
 bool session_keep_ino(struct client *c, uint64_t ino);
 void attr_copy(Replfs__Attr *dst, const Replfs__Attr *src);
 
-/* ---- behind.c ---- */
-int behind_start(struct client *c);
-void behind_stop(struct client *c); /* what is queued is done first, or fails as metad is away */
+/* ---- queue.c ---- */
+int queue_start(struct client *c);
+void queue_stop(struct client *c); /* what is queued is done first, or fails as metad is away */
 /* One change that nobody waits for yet. Sent in the order put. */
-struct behind_op {
+struct queue_op {
     struct mutation m; /* its done is called on the sender's thread; the op may be freed there */
     uint64_t ino;      /* that it changes */
     uint64_t dir;      /* where it makes ino known under a name; 0: it does not */
-    struct behind_op *next;
+    struct queue_op *next;
 };
-void behind_put(struct client *c, struct behind_op *o); /* may be called with a file's mu held */
+void queue_put(struct client *c, struct queue_op *o); /* may be called with a file's mu held */
 /* Takes over a change of attributes of a file under an exclusive lease. a: the attributes as known, then
- * as they are to be shown. held: kept until behind_release, since bytes written before are not
+ * as they are to be shown. held: kept until queue_release, since bytes written before are not
  * committed. False: it is not one that can wait, nothing was done. */
-bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held);
-void behind_release(struct client *c, uint64_t ino);  /* file's mu may be held */
-void behind_accessed(struct client *c, uint64_t ino); /* a former atime is over */
-void behind_wrote(struct client *c, uint64_t ino);    /* later bytes: a former mtime is over */
-bool behind_queued(struct client *c, uint64_t ino);   /* something of ino is on its way */
-bool behind_naming(struct client *c, uint64_t ino);   /* its name, or one in it, is on its way */
+bool queue_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held);
+void queue_release(struct client *c, uint64_t ino);  /* file's mu may be held */
+void queue_accessed(struct client *c, uint64_t ino); /* a former atime is over */
+void queue_wrote(struct client *c, uint64_t ino);    /* later bytes: a former mtime is over */
+bool queue_queued(struct client *c, uint64_t ino);   /* something of ino is on its way */
+bool queue_naming(struct client *c, uint64_t ino);   /* its name, or one in it, is on its way */
 /* The following wait until metad has something. 0, or -ERR_TIMEOUT: it has been away for too long; what is
  * queued stays queued.
  *
  * Until few enough are queued that one more is no burden; false at the time-out. */
-bool behind_room(struct client *c);
+bool queue_room(struct client *c);
 /* Before a question to metad: until it knows the names that the answer depends on. */
-int behind_before_ask(struct client *c, const Replfs__Envelope *req);
+int queue_before_ask(struct client *c, const Replfs__Envelope *req);
 /* Somebody waits for what is queued of ino, elsewhere. May be called with a file's mu held. */
-void behind_hurry(struct client *c, uint64_t ino);
+void queue_hurry(struct client *c, uint64_t ino);
 /* Until what was put before now is done: of ino, 0: of all. */
-int behind_wait(struct client *c, uint64_t ino);
+int queue_wait(struct client *c, uint64_t ino);
 /* The same, and first what is held is committed and released. No file's mu held. */
-int behind_settle(struct client *c, uint64_t ino);
+int queue_settle(struct client *c, uint64_t ino);
 /* Before a change that is not put here. */
-int behind_before(struct client *c, const Replfs__MetaOp *op);
+int queue_before(struct client *c, const Replfs__MetaOp *op);
 /* Lays over a what metad does not know yet. May be called with a file's mu held. */
-void behind_overlay(struct client *c, Replfs__Attr *a);
+void queue_overlay(struct client *c, Replfs__Attr *a);
 /* Adds the inodes with something held or queued to a malloc'ed list. */
-void behind_inos(struct client *c, uint64_t **inos, size_t *n);
+void queue_inos(struct client *c, uint64_t **inos, size_t *n);
 
-/* ---- names.c ---- */
+/* ---- deferred_names.c ---- */
 void names_init(struct client *c);
 void names_free(struct client *c);
 
@@ -506,7 +507,7 @@ void atime_tick(struct client *c);                        /* flusher: sends what
 
 /* ---- recall.c ---- */
 void recall_request(void *client, struct rpc_req *req);     /* of rpc_service */
-void recall_forget(void *client, uint64_t ino, bool flush); /* an lcache_forget */
+void recall_forget(void *client, uint64_t ino, bool flush); /* an lease_cache_forget */
 
 /* Asks for an exclusive lease on f, so that bytes may be kept back. 0 whether or not it came. */
 int lease_ask(struct cfile *f);
@@ -566,7 +567,7 @@ size_t cfile_dirty_all(struct client *c, struct cfile ***out); /* references; fr
 uint64_t cfile_size(const struct cfile *f);                    /* mu held */
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);   /* mu held */
 /* After a change of ours: forgets the map unless nobody else can have changed the file since
- * lcache_begin. mu held. */
+ * lease_cache_begin. mu held. */
 void cfile_changed_since(struct cfile *f, uint64_t begun);
 /* malloc'ed, to be told to metad: they count as known to it from now on. */
 uint64_t *cfile_open_inos(struct client *c, size_t *n);
@@ -659,7 +660,7 @@ int sync_committed(struct cfile *f, int64_t deadline);
 int sync_relocate(struct cfile *f, uint64_t chunk, int64_t deadline);
 void sync_drop_done(struct cfile *f); /* forgets chunks that are wholly synced and not in use */
 
-/* ---- order.c ---- */
+/* ---- write_order.c ---- */
 /* a, acknowledged, displaces bytes and is on no disk yet: not to be committed. mu held. */
 bool order_needed(const struct cfile *f, const struct abuf *a);
 void order_begin(struct cfile *f); /* has that synced; mu held, dropped meanwhile; does not wait */
@@ -702,35 +703,38 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
 void client_locks_claims_free(struct locks_claims *x);
 void client_locks_lost(struct client *c); /* the session is gone, and its locks */
 
-/* ---- later.c ---- */
-struct later;
+/* ---- async_reply.c ---- */
+struct async_reply;
 /* How those of a kind are looked after. hold: what look will be called for, referenced (taken under
- * later.mu). look: gives the reference back; does not wait. */
-struct later_kind {
-    void *(*hold)(struct later *l);
+ * async_replies.mu). look: gives the reference back; does not wait. */
+struct async_reply_kind {
+    void *(*hold)(struct async_reply *l);
     void (*look)(void *held);
 };
-/* Something whose answer nobody waits for. Embedded in it; later.mu. */
-struct later {
-    struct later *prev, *next;
-    const struct later_kind *kind;
+/* Something whose answer nobody waits for. Embedded in it; async_replies.mu. */
+struct async_reply {
+    struct async_reply *prev, *next;
+    const struct async_reply_kind *kind;
 };
-void later_init(struct client *c);
-/* l is listed until later_done: its answer will come, in limited time, and the client stays. */
-void later_begin(struct client *c, struct later *l, const struct later_kind *kind);
-void later_done(struct client *c, struct later *l); /* the last use of c by whoever answered */
+void async_reply_init(struct client *c);
+/* l is listed until async_reply_done: its answer will come, in limited time, and the client stays. */
+void async_reply_begin(struct client *c, struct async_reply *l,
+                       const struct async_reply_kind *kind);
+void async_reply_done(struct client *c,
+                      struct async_reply *l); /* the last use of c by whoever answered */
 /* Its two halves: l is not looked after any more (before what hold refers to goes); the client may go. */
-void later_leave(struct client *c, struct later *l);
-void later_left(struct client *c);
-bool later_thread(void *(*fn)(void *), void *arg); /* for what has to wait; false: no thread */
-void later_wait(struct client *c);                 /* until nothing is left */
+void async_reply_leave(struct client *c, struct async_reply *l);
+void async_reply_left(struct client *c);
+bool async_reply_thread(void *(*fn)(void *),
+                        void *arg);      /* for what has to wait; false: no thread */
+void async_reply_wait(struct client *c); /* until nothing is left */
 
 /* ---- read.c ---- */
 int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out); /* as cfile_read */
 /* The first len bytes of a file whose layout is known, read once: NULL when it is not. try_ms: until a
  * copy is given up. f stays until read_wait, which frees the op: 0 and the bytes, or a code. */
-struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms);
-int read_wait(struct readop *op, struct buf **out);
+struct read_round *read_start(struct cfile *f, size_t len, unsigned try_ms);
+int read_wait(struct read_round *op, struct buf **out);
 
 /* ---- client.c ---- */
 /* A page of a directory that was asked for with `lease`: kept as far as leases came with it. begun:
@@ -742,22 +746,23 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool fro
  * since, and we changed nothing ourselves. */
 bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir);
 
-/* ---- dirs.c: pages of listings ---- */
+/* ---- dir_pages.c: pages of listings ---- */
 int dirs_start(struct client *c);
 void dirs_stop(struct client *c);
 
-/* ---- ahead.c: small files, read before they are asked for ---- */
-int ahead_start(struct client *c);
-void ahead_stop(struct client *c);
+/* ---- prefetch.c: small files, read before they are asked for ---- */
+int prefetch_start(struct client *c);
+void prefetch_stop(struct client *c);
 /* A page of a directory's listing, with leases on what it names; from_start: the first. */
-void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start);
+void prefetch_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r,
+                     bool from_start);
 /* The directory of that listing is asked for, or will be before most others. */
-void ahead_soon(struct client *c, uint64_t dir);
+void prefetch_soon(struct client *c, uint64_t dir);
 /* ino is about to be opened: until it is not being fetched any more, for a short while at most. */
-void ahead_wait(struct client *c, uint64_t ino);
+void prefetch_wait(struct client *c, uint64_t ino);
 /* f is being opened: takes what there is of it. f->mu held, f->attr under a lease. */
-void ahead_open(struct cfile *f);
-void ahead_drop(struct cfile *f); /* f->mu held */
+void prefetch_open(struct cfile *f);
+void prefetch_drop(struct cfile *f); /* f->mu held */
 /* False: it was not read ahead, or is not like that any more. No mu held. */
-bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out);
+bool prefetch_read(struct cfile *f, uint64_t off, size_t len, struct buf **out);
 #endif

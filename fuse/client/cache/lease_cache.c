@@ -1,5 +1,5 @@
 /* Attributes and names under leases: the tables, metad's answers, recalls. What changes of our own
- * do to it is in lcache_change.c.
+ * do to it is in lease_cache_change.c.
  *
  * Two hash tables under one mutex. A node's `gen` is new whenever its lease is; an entry carries
  * the gen of its directory's node and is dead when that differs: forgetting a directory forgets all
@@ -10,9 +10,9 @@
  * Two inodes with one hash only make it keep less. Attributes of a node that is there are replaced
  * by newer ones only (Attr.change).
  *
- * The kernel is told by LCACHE_WORKERS threads, since telling it may wait for a page that is being
+ * The kernel is told by LEASE_CACHE_WORKERS threads, since telling it may wait for a page that is being
  * read or written; metad gets its answer after that. Such a page may itself wait for metad, which
- * waits for us: a request about the inode (lcache_yield) then answers metad first. A recall of a
+ * waits for us: a request about the inode (lease_cache_yield) then answers metad first. A recall of a
  * directory in which somebody is making or removing a name (`holders`) waits for that. Dropping
  * everything waits for it as well, and tells at once what cannot block.
  *
@@ -31,12 +31,12 @@
 
 /* ---- nodes and entries, mutex held ---- */
 
-uint64_t *lfence_of(struct lcache *l, uint64_t ino)
+uint64_t *lfence_of(struct lease_cache *l, uint64_t ino)
 {
     return &l->fence[mix64(ino) % FENCES];
 }
 
-struct lnode **lnode_slot(struct lcache *l, uint64_t ino)
+struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino)
 {
     struct lnode **p = &l->nodes[mix64(ino) & l->nodes_mask];
     while (*p && (*p)->ino != ino)
@@ -44,13 +44,13 @@ struct lnode **lnode_slot(struct lcache *l, uint64_t ino)
     return p;
 }
 
-static void node_unlink(struct lcache *l, struct lnode *n)
+static void node_unlink(struct lease_cache *l, struct lnode *n)
 {
     *(n->newer ? &n->newer->older : &l->newest) = n->older;
     *(n->older ? &n->older->newer : &l->oldest) = n->newer;
 }
 
-static void node_link(struct lcache *l, struct lnode *n)
+static void node_link(struct lease_cache *l, struct lnode *n)
 {
     n->newer = NULL;
     n->older = l->newest;
@@ -58,7 +58,7 @@ static void node_link(struct lcache *l, struct lnode *n)
     l->newest = n;
 }
 
-struct lnode *lnode_find(struct lcache *l, uint64_t ino)
+struct lnode *lnode_find(struct lease_cache *l, uint64_t ino)
 {
     struct lnode *n = *lnode_slot(l, ino);
     if (n && n != l->newest) {
@@ -68,7 +68,7 @@ struct lnode *lnode_find(struct lcache *l, uint64_t ino)
     return n;
 }
 
-bool lnode_drop(struct lcache *l, uint64_t ino)
+bool lnode_drop(struct lease_cache *l, uint64_t ino)
 {
     struct lnode **slot = lnode_slot(l, ino), *n = *slot;
     if (!n)
@@ -80,7 +80,7 @@ bool lnode_drop(struct lcache *l, uint64_t ino)
     return true;
 }
 
-static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
+static void job_add(struct lease_cache *l, uint64_t ino, unsigned what, bool flush,
                     void (*done)(void *arg), void *arg)
 {
     struct ljob *j = malloc(sizeof(*j));
@@ -92,14 +92,14 @@ static void job_add(struct lcache *l, uint64_t ino, unsigned what, bool flush,
     pthread_cond_signal(&l->cv);
 }
 
-struct lnode *lnode_make(struct lcache *l, uint64_t ino)
+struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)
 {
     struct lnode *n = lnode_find(l, ino);
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
         l->evicting[mix64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
-        job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
+        job_add(l, l->oldest->ino, LEASE_CACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
         lnode_drop(l, l->oldest->ino);
     }
     n = calloc(1, sizeof(*n));
@@ -129,7 +129,7 @@ uint64_t lname_hash(uint64_t parent, const void *name, size_t len)
     return h;
 }
 
-struct lentry **lentry_slot(struct lcache *l, uint64_t parent, const void *name, size_t len,
+struct lentry **lentry_slot(struct lease_cache *l, uint64_t parent, const void *name, size_t len,
                             uint64_t hash)
 {
     struct lentry **p = &l->entries[hash & l->entries_mask];
@@ -139,7 +139,7 @@ struct lentry **lentry_slot(struct lcache *l, uint64_t parent, const void *name,
     return p;
 }
 
-void lentry_drop(struct lcache *l, struct lentry **slot)
+void lentry_drop(struct lease_cache *l, struct lentry **slot)
 {
     struct lentry *e = *slot;
     struct lnode *dir = *lnode_slot(l, e->parent);
@@ -152,7 +152,8 @@ void lentry_drop(struct lcache *l, struct lentry **slot)
     free(e);
 }
 
-void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t len, uint64_t ino)
+void lentry_put(struct lease_cache *l, struct lnode *dir, const void *name, size_t len,
+                uint64_t ino)
 {
     uint64_t hash = lname_hash(dir->ino, name, len);
     struct lentry **slot = lentry_slot(l, dir->ino, name, len, hash);
@@ -187,21 +188,21 @@ void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t le
     l->nentries++;
 }
 
-bool lcache_in_term(const struct lcache *l)
+bool lease_cache_in_term(const struct lease_cache *l)
 {
     return l->until > clock_boot();
 }
 
 /* ---- reading ---- */
 
-int64_t lcache_ttl(struct lcache *l, uint64_t ino)
+int64_t lease_cache_ttl(struct lease_cache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     int64_t left = *lnode_slot(l, ino) ? l->until - clock_boot() : 0;
     return left > 0 ? left : 0;
 }
 
-static bool get_attr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
+static bool get_attr(struct lease_cache *l, uint64_t ino, Replfs__Attr *out)
 {
     struct lnode *n = lnode_find(l, ino);
     if (!n || !n->has_attr)
@@ -210,48 +211,48 @@ static bool get_attr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
     return true;
 }
 
-bool lcache_getattr(struct lcache *l, uint64_t ino, Replfs__Attr *out)
+bool lease_cache_getattr(struct lease_cache *l, uint64_t ino, Replfs__Attr *out)
 {
     LOCK_SCOPE(&l->mu);
-    bool hit = lcache_in_term(l) && get_attr(l, ino, out);
+    bool hit = lease_cache_in_term(l) && get_attr(l, ino, out);
     l->st.hits += hit;
     l->st.misses += !hit;
     return hit;
 }
 
-static enum lcache_found find(struct lcache *l, uint64_t parent, const void *name, size_t len,
-                              Replfs__Attr *out)
+static enum lease_cache_found find(struct lease_cache *l, uint64_t parent, const void *name,
+                                   size_t len, Replfs__Attr *out)
 {
-    struct lnode *dir = lcache_in_term(l) ? lnode_find(l, parent) : NULL;
+    struct lnode *dir = lease_cache_in_term(l) ? lnode_find(l, parent) : NULL;
     if (!dir)
-        return LCACHE_MISS;
+        return LEASE_CACHE_MISS;
     struct lentry *e = *lentry_slot(l, parent, name, len, lname_hash(parent, name, len));
     if (!e || e->gen != dir->gen)
-        return dir->complete ? LCACHE_NO_NAME : LCACHE_MISS;
+        return dir->complete ? LEASE_CACHE_NO_NAME : LEASE_CACHE_MISS;
     if (!e->ino)
-        return LCACHE_NO_NAME;
-    return get_attr(l, e->ino, out) ? LCACHE_NAME : LCACHE_MISS;
+        return LEASE_CACHE_NO_NAME;
+    return get_attr(l, e->ino, out) ? LEASE_CACHE_NAME : LEASE_CACHE_MISS;
 }
 
-enum lcache_found lcache_lookup(struct lcache *l, uint64_t parent, const void *name, size_t len,
-                                Replfs__Attr *out)
+enum lease_cache_found lease_cache_lookup(struct lease_cache *l, uint64_t parent, const void *name,
+                                          size_t len, Replfs__Attr *out)
 {
     LOCK_SCOPE(&l->mu);
-    enum lcache_found r = find(l, parent, name, len, out);
-    l->st.hits += r != LCACHE_MISS;
-    l->st.misses += r == LCACHE_MISS;
+    enum lease_cache_found r = find(l, parent, name, len, out);
+    l->st.hits += r != LEASE_CACHE_MISS;
+    l->st.misses += r == LEASE_CACHE_MISS;
     return r;
 }
 
 /* ---- answers ---- */
 
-uint64_t lcache_begin(struct lcache *l)
+uint64_t lease_cache_begin(struct lease_cache *l)
 {
     LOCK_SCOPE(&l->mu);
     return l->gen;
 }
 
-void lnode_put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
+void lnode_put_attr(struct lease_cache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = lnode_find(l, a->ino);
     if (crossed && !(n && n->has_attr))
@@ -271,20 +272,21 @@ void lnode_put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint3
     n->has_attr = true;
 }
 
-void lcache_put_attr(struct lcache *l, uint64_t begun, const Replfs__Attr *a, uint32_t lease)
+void lease_cache_put_attr(struct lease_cache *l, uint64_t begun, const Replfs__Attr *a,
+                          uint32_t lease)
 {
     LOCK_SCOPE(&l->mu);
     lnode_put_attr(l, *lfence_of(l, a->ino) > begun, a, lease);
 }
 
-bool lcache_exclusive(struct lcache *l, uint64_t ino)
+bool lease_cache_exclusive(struct lease_cache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     const struct lnode *n = *lnode_slot(l, ino);
-    return n && n->exclusive && lcache_in_term(l);
+    return n && n->exclusive && lease_cache_in_term(l);
 }
 
-void lcache_regain(struct lcache *l, uint64_t ino, bool ours)
+void lease_cache_regain(struct lease_cache *l, uint64_t ino, bool ours)
 {
     LOCK_SCOPE(&l->mu);
     if (ours)
@@ -293,15 +295,15 @@ void lcache_regain(struct lcache *l, uint64_t ino, bool ours)
         lnode_drop(l, ino);
 }
 
-bool lcache_held_since(struct lcache *l, uint64_t begun, uint64_t ino)
+bool lease_cache_held_since(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     const struct lnode *n = *lnode_slot(l, ino);
-    return !l->term || (n && n->gen <= begun && lcache_in_term(l));
+    return !l->term || (n && n->gen <= begun && lease_cache_in_term(l));
 }
 
-void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const void *name,
-                      size_t len, uint64_t ino)
+void lease_cache_put_entry(struct lease_cache *l, uint64_t begun, uint64_t parent, const void *name,
+                           size_t len, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     if (*lfence_of(l, parent) > begun || len > UINT8_MAX)
@@ -311,34 +313,34 @@ void lcache_put_entry(struct lcache *l, uint64_t begun, uint64_t parent, const v
 
 /* ---- recalls and the end of the term ---- */
 
-void lcache_set_term(struct lcache *l, unsigned term_ms)
+void lease_cache_set_term(struct lease_cache *l, unsigned term_ms)
 {
     LOCK_SCOPE(&l->mu);
     l->term = term_ms * NSEC_PER_MSEC;
 }
 
-bool lcache_term(struct lcache *l)
+bool lease_cache_term(struct lease_cache *l)
 {
     LOCK_SCOPE(&l->mu);
     return l->term != 0;
 }
 
-void lcache_renew(struct lcache *l, int64_t sent)
+void lease_cache_renew(struct lease_cache *l, int64_t sent)
 {
     LOCK_SCOPE(&l->mu);
     if (sent + l->term > l->until)
         l->until = sent + l->term;
 }
 
-void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void *arg)
+void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *arg), void *arg)
 {
     pthread_mutex_lock(&l->mu);
     const struct lnode *n = *lnode_slot(l, ino);
-    unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
+    unsigned what = LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
-        what |= LCACHE_INVAL_ENTRIES;
+        what |= LEASE_CACHE_INVAL_ENTRIES;
     bool flush = n ? n->exclusive : l->evicting[mix64(ino) % EVICTING] > 0;
-    if (n && flush && (what & LCACHE_INVAL_ENTRIES))
+    if (n && flush && (what & LEASE_CACHE_INVAL_ENTRIES))
         l->contested[mix64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
@@ -356,18 +358,18 @@ static void nobody(void *arg)
     (void)arg;
 }
 
-void lcache_forget_now(struct lcache *l, uint64_t ino)
+void lease_cache_forget_now(struct lease_cache *l, uint64_t ino)
 {
-    lcache_recall(l, ino, nobody, NULL);
+    lease_cache_recall(l, ino, nobody, NULL);
 }
 
-void lcache_tell_later(struct lcache *l, uint64_t ino, unsigned what)
+void lease_cache_tell_soon(struct lease_cache *l, uint64_t ino, unsigned what)
 {
     if (l->inval && !l->stop)
         job_add(l, ino, what, false, NULL, NULL);
 }
 
-void lcache_drop_all(struct lcache *l)
+void lease_cache_drop_all(struct lease_cache *l)
 {
     pthread_mutex_lock(&l->mu);
     for (size_t i = 0; i < FENCES; i++)
@@ -383,17 +385,18 @@ void lcache_drop_all(struct lcache *l)
         if (inos)
             inos[n++] = x->ino;
         if (inos && x->has_attr && (S_ISREG(x->attr.mode) || S_ISDIR(x->attr.mode)))
-            job_add(l, x->ino, LCACHE_INVAL_PAGES, false, NULL, NULL);
+            job_add(l, x->ino, LEASE_CACHE_INVAL_PAGES, false, NULL, NULL);
         lnode_drop(l, x->ino);
     }
-    lcache_tell_given(l);
+    lease_cache_tell_given(l);
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
-        l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));
+        l->inval(l->inval_arg, inos[i],
+                 LEASE_CACHE_INVAL_ATTR | (i ? 0 : LEASE_CACHE_INVAL_ENTRIES));
     free(inos);
 }
 
-static bool in_list(const struct lasker *a, uint64_t ino)
+static bool in_list(const struct lease_request *a, uint64_t ino)
 {
     while (a && a->ino != ino)
         a = a->next;
@@ -409,7 +412,7 @@ static void job_done(struct ljob *j) /* off the list of those that wait for page
 /* Pages are waited for last, and not by metad when a write of ours to the file waits for metad: the
  * write may hold the page, or be the page's own way out. Reads are right all the same: they ask for
  * attributes first, which are gone. */
-static void job_do(struct lcache *l, struct ljob *j)
+static void job_do(struct lease_cache *l, struct ljob *j)
 {
     pthread_mutex_lock(&l->mu);
     while (in_list(l->holders, j->ino))
@@ -418,8 +421,8 @@ static void job_do(struct lcache *l, struct ljob *j)
     l->forget(l->forget_arg, j->ino, j->flush);
     l->evicting[mix64(j->ino) % EVICTING] -= j->flush && !j->done;
     if (l->inval)
-        lcache_tell(l, j->ino, j->what & ~LCACHE_INVAL_PAGES);
-    if (!(j->what & LCACHE_INVAL_PAGES) || !l->inval) {
+        lease_cache_tell(l, j->ino, j->what & ~LEASE_CACHE_INVAL_PAGES);
+    if (!(j->what & LEASE_CACHE_INVAL_PAGES) || !l->inval) {
         job_done(j);
         return;
     }
@@ -429,8 +432,8 @@ static void job_do(struct lcache *l, struct ljob *j)
     l->paging = j;
     pthread_mutex_unlock(&l->mu);
     if (now)
-        lcache_yield(l, j->ino);
-    l->inval(l->inval_arg, j->ino, LCACHE_INVAL_PAGES);
+        lease_cache_yield(l, j->ino);
+    l->inval(l->inval_arg, j->ino, LEASE_CACHE_INVAL_PAGES);
     pthread_mutex_lock(&l->mu);
     struct ljob **p = &l->paging;
     while (*p != j)
@@ -440,14 +443,14 @@ static void job_do(struct lcache *l, struct ljob *j)
     job_done(j);
 }
 
-void lcache_yield(struct lcache *l, uint64_t ino)
+void lease_cache_yield(struct lease_cache *l, uint64_t ino)
 {
-    void (*done[LCACHE_WORKERS])(void *arg);
-    void *arg[LCACHE_WORKERS];
+    void (*done[LEASE_CACHE_WORKERS])(void *arg);
+    void *arg[LEASE_CACHE_WORKERS];
     unsigned n = 0;
     pthread_mutex_lock(&l->mu);
     for (struct ljob *j = l->paging; j; j = j->next) {
-        if (j->ino == ino && j->done && n < LCACHE_WORKERS) {
+        if (j->ino == ino && j->done && n < LEASE_CACHE_WORKERS) {
             done[n] = j->done;
             arg[n++] = j->arg;
             j->done = NULL;
@@ -458,31 +461,31 @@ void lcache_yield(struct lcache *l, uint64_t ino)
         done[i](arg[i]);
 }
 
-void lasker_remove(struct lasker **list, struct lasker *a)
+void lease_request_remove(struct lease_request **list, struct lease_request *a)
 {
     while (*list != a)
         list = &(*list)->next;
     *list = a->next;
 }
 
-void lcache_ask_begin(struct lcache *l, struct lasker *a, uint64_t ino)
+void lease_cache_ask_begin(struct lease_cache *l, struct lease_request *a, uint64_t ino)
 {
     pthread_mutex_lock(&l->mu);
-    *a = (struct lasker){l->askers, ino};
+    *a = (struct lease_request){l->askers, ino};
     l->askers = a;
     pthread_mutex_unlock(&l->mu);
-    lcache_yield(l, ino);
+    lease_cache_yield(l, ino);
 }
 
-void lcache_ask_end(struct lcache *l, struct lasker *a)
+void lease_cache_ask_end(struct lease_cache *l, struct lease_request *a)
 {
     LOCK_SCOPE(&l->mu);
-    lasker_remove(&l->askers, a);
+    lease_request_remove(&l->askers, a);
 }
 
 static void *worker(void *arg)
 {
-    struct lcache *l = arg;
+    struct lease_cache *l = arg;
     pthread_mutex_lock(&l->mu);
     for (;;) {
         while (!l->head && !l->stop)
@@ -512,10 +515,10 @@ static size_t table_mask(size_t n)
     return cap - 1;
 }
 
-struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcache_forget *forget,
-                          void *forget_arg)
+struct lease_cache *lease_cache_new(size_t max_nodes, lease_cache_inval *inval, void *arg,
+                                    lease_cache_forget *forget, void *forget_arg)
 {
-    struct lcache *l = calloc(1, sizeof(*l));
+    struct lease_cache *l = calloc(1, sizeof(*l));
     if (!l)
         abort();
     l->max_nodes = max_nodes;
@@ -534,13 +537,13 @@ struct lcache *lcache_new(size_t max_nodes, lcache_inval *inval, void *arg, lcac
     l->inval_arg = arg;
     l->forget = forget;
     l->forget_arg = forget_arg;
-    l->nworkers = threads_start(l->workers, LCACHE_WORKERS, "lcache", worker, l);
+    l->nworkers = threads_start(l->workers, LEASE_CACHE_WORKERS, "leases", worker, l);
     if (!l->nworkers)
         abort();
     return l;
 }
 
-void lcache_stop(struct lcache *l)
+void lease_cache_stop(struct lease_cache *l)
 {
     if (!l)
         return;
@@ -552,11 +555,11 @@ void lcache_stop(struct lcache *l)
     l->nworkers = 0;
 }
 
-void lcache_free(struct lcache *l)
+void lease_cache_free(struct lease_cache *l)
 {
     if (!l)
         return;
-    lcache_stop(l);
+    lease_cache_stop(l);
     for (struct ljob *j = l->head, *next; j; j = next) { /* evictions since */
         next = j->next;
         free(j);
@@ -573,7 +576,7 @@ void lcache_free(struct lcache *l)
     free(l);
 }
 
-void lcache_stat(struct lcache *l, struct lcache_stat *out)
+void lease_cache_stat(struct lease_cache *l, struct lease_cache_stat *out)
 {
     LOCK_SCOPE(&l->mu);
     *out = l->st;

@@ -1,5 +1,5 @@
 /* The lease cache and our own changes: what a change that metad answered leaves known, and changes
- * of directories that are ours alone, which are known before metad is asked (names.c).
+ * of directories that are ours alone, which are known before metad is asked (deferred_names.c).
  *
  * Of the latter each inode concerned counts the answers that are missing (`pending`): until the
  * last has come, its attributes are ours and metad's are older. Thread context: any. */
@@ -12,7 +12,7 @@
 
 #define CONTESTED_NS (5 * NSEC_PER_SEC)
 
-static bool fence(struct lcache *l, uint64_t begun, uint64_t ino)
+static bool fence(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     uint64_t *f = lfence_of(l, ino);
     bool crossed = *f > begun;
@@ -21,7 +21,7 @@ static bool fence(struct lcache *l, uint64_t begun, uint64_t ino)
 }
 
 /* An exclusive lease is not forgotten: metad relies on us. */
-static void node_unknown(struct lcache *l, uint64_t ino)
+static void node_unknown(struct lease_cache *l, uint64_t ino)
 {
     struct lnode *n = *lnode_slot(l, ino);
     if (n && n->exclusive)
@@ -31,7 +31,7 @@ static void node_unknown(struct lcache *l, uint64_t ino)
 }
 
 /* An inode that was changed: attributes when the answer has them, else nothing is known of it. */
-static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
+static bool changed(struct lease_cache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
                     uint32_t lease)
 {
     if (!ino)
@@ -45,7 +45,7 @@ static bool changed(struct lcache *l, uint64_t begun, uint64_t ino, const Replfs
 }
 
 /* crossed: the directory was recalled meanwhile; what it has under this name now is not known. */
-static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name,
+static void name_changed(struct lease_cache *l, uint64_t parent, const ProtobufCBinaryData *name,
                          uint64_t ino, bool crossed)
 {
     struct lnode *dir = *lnode_slot(l, parent);
@@ -63,7 +63,7 @@ static void name_changed(struct lcache *l, uint64_t parent, const ProtobufCBinar
 }
 
 /* What the name refers to as far as known, 0: unknown or nothing. */
-static uint64_t name_ino(struct lcache *l, uint64_t parent, const ProtobufCBinaryData *name)
+static uint64_t name_ino(struct lease_cache *l, uint64_t parent, const ProtobufCBinaryData *name)
 {
     const struct lnode *dir = *lnode_slot(l, parent);
     const struct lentry *e =
@@ -71,7 +71,7 @@ static uint64_t name_ino(struct lcache *l, uint64_t parent, const ProtobufCBinar
     return dir && e && e->gen == dir->gen ? e->ino : 0;
 }
 
-static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
+static void renamed(struct lease_cache *l, uint64_t begun, const Replfs__RenameOp *r,
                     const Replfs__MutationResult *res)
 {
     /* both before any of the directories is forgotten, and with it the names in it */
@@ -94,7 +94,7 @@ static void renamed(struct lcache *l, uint64_t begun, const Replfs__RenameOp *r,
     name_changed(l, r->new_parent, &r->new_name, res->attr->ino, crossed);
 }
 
-static void named(struct lcache *l, uint64_t begun, uint64_t parent,
+static void named(struct lease_cache *l, uint64_t begun, uint64_t parent,
                   const ProtobufCBinaryData *name, uint64_t ino, bool there,
                   const Replfs__MutationResult *res)
 {
@@ -108,7 +108,7 @@ static void named(struct lcache *l, uint64_t begun, uint64_t parent,
 }
 
 /* Nothing is in it yet. */
-static void made_dir(struct lcache *l, uint64_t begun, uint64_t ino)
+static void made_dir(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     struct lnode *n = *lnode_slot(l, ino);
     if (n && n->gen > begun) /* of this very answer */
@@ -116,21 +116,21 @@ static void made_dir(struct lcache *l, uint64_t begun, uint64_t ino)
 }
 
 /* A quota was set: what is below it is not known here. */
-static void doubt(struct lcache *l)
+static void doubt(struct lease_cache *l)
 {
     for (struct lnode *n = l->newest; n; n = n->older)
         if (S_ISDIR(n->attr.mode))
             n->has_attr = false;
 }
 
-void lcache_doubt(struct lcache *l)
+void lease_cache_doubt(struct lease_cache *l)
 {
     LOCK_SCOPE(&l->mu);
     doubt(l);
 }
 
-void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
-                    const Replfs__MutationResult *res)
+void lease_cache_mutated(struct lease_cache *l, uint64_t begun, const Replfs__MetaOp *op,
+                         const Replfs__MutationResult *res)
 {
     LOCK_SCOPE(&l->mu);
     const Replfs__Attr *a = res ? res->attr : NULL;
@@ -193,79 +193,79 @@ void lcache_mutated(struct lcache *l, uint64_t begun, const Replfs__MetaOp *op,
 
 /* ---- known before metad is asked ---- */
 
-bool lcache_crossed(struct lcache *l, uint64_t begun, uint64_t ino)
+bool lease_cache_crossed(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     return *lfence_of(l, ino) > begun;
 }
 
-bool lcache_contested(struct lcache *l, uint64_t dir)
+bool lease_cache_contested(struct lease_cache *l, uint64_t dir)
 {
     LOCK_SCOPE(&l->mu);
     int64_t at = l->contested[mix64(dir) % CONTESTED];
     return at && clock_mono() - at < CONTESTED_NS;
 }
 
-bool lcache_hold_new(struct lcache *l, struct lasker *h, uint64_t dir, const void *name, size_t len,
-                     Replfs__Attr *attr)
+bool lease_cache_hold_new(struct lease_cache *l, struct lease_request *h, uint64_t dir,
+                          const void *name, size_t len, Replfs__Attr *attr)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lnode *d = lcache_in_term(l) ? lnode_find(l, dir) : NULL;
+    const struct lnode *d = lease_cache_in_term(l) ? lnode_find(l, dir) : NULL;
     if (!d || !d->exclusive || !d->has_attr || len > UINT8_MAX)
         return false;
     const struct lentry *e = *lentry_slot(l, dir, name, len, lname_hash(dir, name, len));
     if (e && e->gen == d->gen ? e->ino != 0 : !d->complete)
         return false; /* there is one, or may be */
     attr_copy(attr, &d->attr);
-    *h = (struct lasker){l->holders, dir};
+    *h = (struct lease_request){l->holders, dir};
     l->holders = h;
     return true;
 }
 
-bool lcache_hold(struct lcache *l, struct lasker *h, uint64_t begun, uint64_t ino)
+bool lease_cache_hold(struct lease_cache *l, struct lease_request *h, uint64_t begun, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lnode *n = lcache_in_term(l) ? *lnode_slot(l, ino) : NULL;
+    const struct lnode *n = lease_cache_in_term(l) ? *lnode_slot(l, ino) : NULL;
     if (!n || n->gen > begun)
         return false;
-    *h = (struct lasker){l->holders, ino};
+    *h = (struct lease_request){l->holders, ino};
     l->holders = h;
     return true;
 }
 
-void lcache_unhold(struct lcache *l, struct lasker *h)
+void lease_cache_unhold(struct lease_cache *l, struct lease_request *h)
 {
     LOCK_SCOPE(&l->mu);
-    lasker_remove(&l->holders, h);
+    lease_request_remove(&l->holders, h);
     pthread_cond_broadcast(&l->unheld);
 }
 
-enum lcache_hold lcache_hold_old(struct lcache *l, struct lasker *h, uint64_t dir, const void *name,
-                                 size_t len, bool is_dir, Replfs__Attr *attr, uint64_t *ino,
-                                 uint64_t *cookie)
+enum lease_cache_hold lease_cache_hold_old(struct lease_cache *l, struct lease_request *h,
+                                           uint64_t dir, const void *name, size_t len, bool is_dir,
+                                           Replfs__Attr *attr, uint64_t *ino, uint64_t *cookie)
 {
     LOCK_SCOPE(&l->mu);
-    struct lnode *d = lcache_in_term(l) ? lnode_find(l, dir) : NULL;
+    struct lnode *d = lease_cache_in_term(l) ? lnode_find(l, dir) : NULL;
     if (!d || !d->has_attr || len > UINT8_MAX)
-        return LCACHE_HOLD_NO;
+        return LEASE_CACHE_HOLD_NO;
     const struct lentry *e = *lentry_slot(l, dir, name, len, lname_hash(dir, name, len));
     const struct lnode *n = e && e->gen == d->gen && e->ino ? lnode_find(l, e->ino) : NULL;
     if (!n || !n->has_attr || !S_ISDIR(n->attr.mode) != !is_dir)
-        return LCACHE_HOLD_NO;
+        return LEASE_CACHE_HOLD_NO;
     if (!d->exclusive || !n->exclusive) {
         *cookie = d->cookie;
-        return d->asked && !d->cookie ? LCACHE_HOLD_NO : LCACHE_HOLD_ASK;
+        return d->asked && !d->cookie ? LEASE_CACHE_HOLD_NO : LEASE_CACHE_HOLD_ASK;
     }
     if (is_dir ? !n->complete || n->names : n->attr.nlink != 1)
-        return LCACHE_HOLD_NO;
+        return LEASE_CACHE_HOLD_NO;
     attr_copy(attr, &d->attr);
     *ino = e->ino;
-    *h = (struct lasker){l->holders, dir};
+    *h = (struct lease_request){l->holders, dir};
     l->holders = h;
-    return LCACHE_HOLD_YES;
+    return LEASE_CACHE_HOLD_YES;
 }
 
-void lcache_alone(struct lcache *l, uint64_t begun, const Replfs__LeaseReply *r)
+void lease_cache_alone(struct lease_cache *l, uint64_t begun, const Replfs__LeaseReply *r)
 {
     LOCK_SCOPE(&l->mu);
     struct lnode *d = *lnode_slot(l, r->attr->ino);
@@ -281,7 +281,7 @@ void lcache_alone(struct lcache *l, uint64_t begun, const Replfs__LeaseReply *r)
     }
 }
 
-void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n)
+void lease_cache_listed(struct lease_cache *l, uint64_t begun, uint64_t dir, size_t n)
 {
     LOCK_SCOPE(&l->mu);
     struct lnode *d = *lnode_slot(l, dir);
@@ -289,7 +289,7 @@ void lcache_listed(struct lcache *l, uint64_t begun, uint64_t dir, size_t n)
         d->complete = true;
 }
 
-static struct lnode *put_own(struct lcache *l, const Replfs__Attr *a, bool alone)
+static struct lnode *put_own(struct lease_cache *l, const Replfs__Attr *a, bool alone)
 {
     struct lnode *n = lnode_make(l, a->ino);
     attr_copy(&n->attr, a);
@@ -300,8 +300,8 @@ static struct lnode *put_own(struct lcache *l, const Replfs__Attr *a, bool alone
     return n;
 }
 
-void lcache_created(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
-                    const Replfs__Attr *a)
+void lease_cache_created(struct lease_cache *l, const ProtobufCBinaryData *name,
+                         const Replfs__Attr *dir, const Replfs__Attr *a)
 {
     LOCK_SCOPE(&l->mu);
     if (!*lnode_slot(l, dir->ino))
@@ -311,8 +311,8 @@ void lcache_created(struct lcache *l, const ProtobufCBinaryData *name, const Rep
         lentry_put(l, put_own(l, dir, false), name->data, name->len, a->ino);
 }
 
-void lcache_removed(struct lcache *l, const ProtobufCBinaryData *name, const Replfs__Attr *dir,
-                    uint64_t ino)
+void lease_cache_removed(struct lease_cache *l, const ProtobufCBinaryData *name,
+                         const Replfs__Attr *dir, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     *lfence_of(l, ino) = ++l->gen;
@@ -321,7 +321,7 @@ void lcache_removed(struct lcache *l, const ProtobufCBinaryData *name, const Rep
         lentry_put(l, put_own(l, dir, false), name->data, name->len, 0);
 }
 
-static void settled(struct lcache *l, const Replfs__Attr *a, uint32_t lease)
+static void settled(struct lease_cache *l, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = *lnode_slot(l, a->ino);
     *lfence_of(l, a->ino) = ++l->gen; /* answers under way may be from before */
@@ -339,7 +339,7 @@ static void settled(struct lcache *l, const Replfs__Attr *a, uint32_t lease)
         lnode_drop(l, a->ino);
 }
 
-void lcache_settled(struct lcache *l, const Replfs__MutationResult *r)
+void lease_cache_settled(struct lease_cache *l, const Replfs__MutationResult *r)
 {
     LOCK_SCOPE(&l->mu);
     if (r->attr)
@@ -348,7 +348,7 @@ void lcache_settled(struct lcache *l, const Replfs__MutationResult *r)
         settled(l, r->parent, r->parent_lease);
 }
 
-bool lcache_overlay(struct lcache *l, Replfs__Attr *a)
+bool lease_cache_overlay(struct lease_cache *l, Replfs__Attr *a)
 {
     LOCK_SCOPE(&l->mu);
     const struct lnode *n = *lnode_slot(l, a->ino);

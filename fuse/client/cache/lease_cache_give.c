@@ -2,7 +2,7 @@
  *
  * An answer is made, written to the kernel, and taken in there by the program that asked, in this order
  * and with time between: a lease may be recalled, or the inode changed by us, at any point.
- * - Lifetimes are given for what is known to be so at the moment of giving (lcache_give_attr and _name), not
+ * - Lifetimes are given for what is known to be so at the moment of giving (lease_cache_give_attr and _name), not
  *   for what was known when the answer was asked for.
  * - What comes later goes to the kernel as a message, which may overtake the answer. Attributes of an inode
  *   that the kernel has are safe: it ignores an answer to a question from before the message. Of an
@@ -10,12 +10,12 @@
  *   until the kernel knows the inode, or LATE_NS have passed since it was given.
  * - Names come with answers to a question from before the message (lookups), which the kernel takes for old
  *   ones, or with a listing, which it does not: whoever lists says when the kernel has come back for more
- *   (lcache_linking), and the message is repeated then. A program may stop in the middle of a listing, so a
+ *   (lease_cache_linking), and the message is repeated then. A program may stop in the middle of a listing, so a
  *   recall waits LINKING_NS at most; should the program only have had no CPU for so long, the message
  *   comes as soon as it goes on.
  *
  * Two inodes that share a slot of the tables protect each other less: what was given first is forgotten.
- * Thread context: any; lcache_tell sleeps. */
+ * Thread context: any; lease_cache_tell sleeps. */
 #include <stdlib.h>
 #include <time.h>
 #include "base/cleanup.h"
@@ -27,12 +27,12 @@
 #define LATE_NS (500 * NSEC_PER_MSEC)
 #define LINKING_NS NSEC_PER_SEC
 
-static int64_t left(const struct lcache *l, int64_t now)
+static int64_t left(const struct lease_cache *l, int64_t now)
 {
     return l->until > now ? l->until - now : 0;
 }
 
-int64_t lcache_give_attr(struct lcache *l, const Replfs__Attr *a)
+int64_t lease_cache_give_attr(struct lease_cache *l, const Replfs__Attr *a)
 {
     int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
@@ -44,7 +44,8 @@ int64_t lcache_give_attr(struct lcache *l, const Replfs__Attr *a)
 }
 
 /* mu held. */
-static bool has_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino)
+static bool has_name(struct lease_cache *l, uint64_t dir, const void *name, size_t len,
+                     uint64_t ino)
 {
     const struct lnode *d = *lnode_slot(l, dir);
     if (!d || len > UINT8_MAX)
@@ -53,19 +54,21 @@ static bool has_name(struct lcache *l, uint64_t dir, const void *name, size_t le
     return e && e->gen == d->gen ? e->ino == ino : d->complete && !ino;
 }
 
-int64_t lcache_give_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino)
+int64_t lease_cache_give_name(struct lease_cache *l, uint64_t dir, const void *name, size_t len,
+                              uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     return has_name(l, dir, name, len, ino) ? left(l, clock_boot()) : 0;
 }
 
-bool lcache_has_name(struct lcache *l, uint64_t dir, const void *name, size_t len, uint64_t ino)
+bool lease_cache_has_name(struct lease_cache *l, uint64_t dir, const void *name, size_t len,
+                          uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    return ino && lcache_in_term(l) && has_name(l, dir, name, len, ino);
+    return ino && lease_cache_in_term(l) && has_name(l, dir, name, len, ino);
 }
 
-void lcache_linking(struct lcache *l, uint64_t dir, bool begin)
+void lease_cache_linking(struct lease_cache *l, uint64_t dir, bool begin)
 {
     LOCK_SCOPE(&l->mu);
     struct lgiven *g = &l->linking[mix64(dir) % LINKING];
@@ -83,7 +86,7 @@ void lcache_linking(struct lcache *l, uint64_t dir, bool begin)
         return;
     g->n--;
     if (g->missed)
-        lcache_tell_later(l, dir, LCACHE_INVAL_ENTRIES);
+        lease_cache_tell_soon(l, dir, LEASE_CACHE_INVAL_ENTRIES);
     g->missed &= g->n > 0;
 }
 
@@ -93,7 +96,7 @@ static bool late(const struct lgiven *g, int64_t now)
     return g->at && now - g->at < LATE_NS;
 }
 
-static bool may_be_given(struct lcache *l, uint64_t ino)
+static bool may_be_given(struct lease_cache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
     const struct lgiven *g = &l->given[mix64(ino) % GIVEN];
@@ -101,7 +104,7 @@ static bool may_be_given(struct lcache *l, uint64_t ino)
 }
 
 /* And is to be waited for, until then. */
-static bool being_linked(struct lcache *l, uint64_t dir, int64_t until)
+static bool being_linked(struct lease_cache *l, uint64_t dir, int64_t until)
 {
     int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
@@ -114,12 +117,12 @@ static bool being_linked(struct lcache *l, uint64_t dir, int64_t until)
     return false;
 }
 
-void lcache_tell(struct lcache *l, uint64_t ino, unsigned what)
+void lease_cache_tell(struct lease_cache *l, uint64_t ino, unsigned what)
 {
     static const struct timespec pause = {.tv_nsec = NSEC_PER_MSEC};
     int64_t until = clock_boot() + LINKING_NS;
     for (;;) {
-        bool names = (what & LCACHE_INVAL_ENTRIES) && being_linked(l, ino, until);
+        bool names = (what & LEASE_CACHE_INVAL_ENTRIES) && being_linked(l, ino, until);
         bool known = l->inval(l->inval_arg, ino, what);
         if (!names && (known || !may_be_given(l, ino)))
             return;
@@ -129,18 +132,18 @@ void lcache_tell(struct lcache *l, uint64_t ino, unsigned what)
     }
 }
 
-void lcache_tell_given(struct lcache *l)
+void lease_cache_tell_given(struct lease_cache *l)
 {
     int64_t now = clock_boot();
     for (size_t i = 0; i < GIVEN; i++)
         if (late(&l->given[i], now))
-            lcache_tell_later(l, l->given[i].ino, LCACHE_INVAL_ATTR);
+            lease_cache_tell_soon(l, l->given[i].ino, LEASE_CACHE_INVAL_ATTR);
     for (size_t i = 0; i < LINKING; i++)
         if (l->linking[i].n)
-            lcache_tell_later(l, l->linking[i].ino, LCACHE_INVAL_ENTRIES);
+            lease_cache_tell_soon(l, l->linking[i].ino, LEASE_CACHE_INVAL_ENTRIES);
 }
 
-void lcache_tell_all(struct lcache *l)
+void lease_cache_tell_all(struct lease_cache *l)
 {
     size_t n = 0;
     pthread_mutex_lock(&l->mu);
@@ -149,6 +152,7 @@ void lcache_tell_all(struct lcache *l)
         inos[n++] = x->ino;
     pthread_mutex_unlock(&l->mu);
     for (size_t i = 0; i < n; i++)
-        l->inval(l->inval_arg, inos[i], LCACHE_INVAL_ATTR | (i ? 0 : LCACHE_INVAL_ENTRIES));
+        l->inval(l->inval_arg, inos[i],
+                 LEASE_CACHE_INVAL_ATTR | (i ? 0 : LEASE_CACHE_INVAL_ENTRIES));
     free(inos);
 }

@@ -1,12 +1,12 @@
-/* What the files of the lease cache share (lcache.c, lcache_change.c); the mutex is held. */
-#ifndef REPLFS_CLIENT_LCACHE_INT_H
-#define REPLFS_CLIENT_LCACHE_INT_H
+/* What the files of the lease cache share (lease_cache.c, lease_cache_change.c); the mutex is held. */
+#ifndef REPLFS_CLIENT_LEASE_CACHE_IMPL_H
+#define REPLFS_CLIENT_LEASE_CACHE_IMPL_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include "client/cache/lease_cache.h"
 
 #define FENCES 16384u
-#define LCACHE_WORKERS 8u
+#define LEASE_CACHE_WORKERS 8u
 #define CONTESTED 256u
 #define EVICTING 1024u
 #define GIVEN 16384u
@@ -47,7 +47,7 @@ struct lgiven {
     unsigned n;  /* of listings: so many are under way, */
     bool missed; /* and a recall did not wait for one */
 };
-struct lcache {
+struct lease_cache {
     pthread_mutex_t mu;
     size_t max_nodes, max_entries;
     struct lnode **nodes, *newest, *oldest;
@@ -58,45 +58,46 @@ struct lcache {
     uint64_t fence[FENCES];
     int64_t contested[CONTESTED]; /* when a directory that was ours alone was recalled */
     int64_t term, until;          /* ns */
-    struct lcache_stat st;
+    struct lease_cache_stat st;
     struct lgiven given[GIVEN];     /* attributes, by inode */
     struct lgiven linking[LINKING]; /* listings, by directory */
 
-    lcache_inval *inval;
+    lease_cache_inval *inval;
     void *inval_arg;
-    lcache_forget *forget;
+    lease_cache_forget *forget;
     void *forget_arg;
     pthread_cond_t cv;
     struct ljob *head, **tail;
     struct ljob *paging; /* those that wait for pages, by next */
     /* how many exclusive nodes that had no room are not flushed yet, by inode */
     atomic_uint evicting[EVICTING];
-    struct lasker *askers, *holders;
+    struct lease_request *askers, *holders;
     pthread_cond_t unheld;
-    pthread_t workers[LCACHE_WORKERS];
+    pthread_t workers[LEASE_CACHE_WORKERS];
     unsigned nworkers;
     bool stop;
 };
 
-uint64_t *lfence_of(struct lcache *l, uint64_t ino);
-struct lnode **lnode_slot(struct lcache *l, uint64_t ino);
-struct lnode *lnode_find(struct lcache *l, uint64_t ino); /* and it is the newest then */
-struct lnode *lnode_make(struct lcache *l, uint64_t ino); /* or the one there is */
-bool lnode_drop(struct lcache *l, uint64_t ino);
+uint64_t *lfence_of(struct lease_cache *l, uint64_t ino);
+struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino);
+struct lnode *lnode_find(struct lease_cache *l, uint64_t ino); /* and it is the newest then */
+struct lnode *lnode_make(struct lease_cache *l, uint64_t ino); /* or the one there is */
+bool lnode_drop(struct lease_cache *l, uint64_t ino);
 /* As an answer of metad says. crossed: it is older than a recall or a change of ours. lease: as on
  * the wire. */
-void lnode_put_attr(struct lcache *l, bool crossed, const Replfs__Attr *a, uint32_t lease);
+void lnode_put_attr(struct lease_cache *l, bool crossed, const Replfs__Attr *a, uint32_t lease);
 uint64_t lname_hash(uint64_t parent, const void *name, size_t len);
-struct lentry **lentry_slot(struct lcache *l, uint64_t parent, const void *name, size_t len,
+struct lentry **lentry_slot(struct lease_cache *l, uint64_t parent, const void *name, size_t len,
                             uint64_t hash);
-void lentry_put(struct lcache *l, struct lnode *dir, const void *name, size_t len, uint64_t ino);
-void lentry_drop(struct lcache *l, struct lentry **slot);
-bool lcache_in_term(const struct lcache *l);
+void lentry_put(struct lease_cache *l, struct lnode *dir, const void *name, size_t len,
+                uint64_t ino);
+void lentry_drop(struct lease_cache *l, struct lentry **slot);
+bool lease_cache_in_term(const struct lease_cache *l);
 /* The kernel is told to forget, and whatever it was given before has arrived there. mu not held. */
-void lcache_tell(struct lcache *l, uint64_t ino, unsigned what);
+void lease_cache_tell(struct lease_cache *l, uint64_t ino, unsigned what);
 /* mu held: */
-void lcache_tell_later(struct lcache *l, uint64_t ino, unsigned what); /* by a worker */
-void lcache_tell_given(
-    struct lcache *l); /* of what was given so lately that the kernel may be at it */
-void lasker_remove(struct lasker **list, struct lasker *a);
+void lease_cache_tell_soon(struct lease_cache *l, uint64_t ino, unsigned what); /* by a worker */
+void lease_cache_tell_given(
+    struct lease_cache *l); /* of what was given so lately that the kernel may be at it */
+void lease_request_remove(struct lease_request **list, struct lease_request *a);
 #endif

@@ -72,7 +72,7 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
     pthread_mutex_unlock(&f->mu);
     meta.op_case = REPLFS__META_OP__OP_FALLOCATE;
     meta.fallocate = op;
-    uint64_t begun = lcache_begin(f->c->lcache);
+    uint64_t begun = lease_cache_begin(f->c->leases);
     rc = quota_mutate(f->c, &meta, 0, client_deadline(f->c), &got, NULL, done);
     if (!rc && (!*done || *done > op->len))
         rc = -ERR_PROTOCOL;
@@ -131,7 +131,7 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
         return rc;
     meta.op_case = REPLFS__META_OP__OP_CLONE;
     meta.clone = op;
-    uint64_t begun = lcache_begin(dst->c->lcache);
+    uint64_t begun = lease_cache_begin(dst->c->leases);
     rc = quota_mutate(dst->c, &meta, 0, client_deadline(dst->c), &got, NULL, done);
     if (!rc && *done > op->len)
         rc = -ERR_PROTOCOL;

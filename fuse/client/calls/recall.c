@@ -1,6 +1,6 @@
 /* Leases asked for, and what metad asks of a client: to give them back. The answer to that goes out
  * once everything kept back of the inode was sent and nothing of it is cached here or in the kernel
- * any more: from a thread of lcache.c, which calls recall_forget. recall_request runs on a loop
+ * any more: from a thread of lease_cache.c, which calls recall_forget. recall_request runs on a loop
  * thread, lease_ask on any other. */
 #include "client/internal.h"
 #include "base/error.h"
@@ -17,7 +17,7 @@ void recall_request(void *arg, struct rpc_req *req)
 {
     struct client *c = arg;
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_RECALL_REQ)
-        lcache_recall(c->lcache, req->env->recall_req->ino, recalled, req);
+        lease_cache_recall(c->leases, req->env->recall_req->ino, recalled, req);
     else
         rpc_fail(req, ERR_PROTOCOL, "a client does not serve request %d", (int)req->env->body_case);
 }
@@ -25,13 +25,13 @@ void recall_request(void *arg, struct rpc_req *req)
 /* While metad is away nobody else gets the lease. */
 static void settle(struct client *c, uint64_t ino)
 {
-    while (behind_settle(c, ino) && !c->stopping)
+    while (queue_settle(c, ino) && !c->stopping)
         ;
 }
 
 static void wait_for_all(struct client *c)
 {
-    while (behind_wait(c, 0) && !c->stopping)
+    while (queue_wait(c, 0) && !c->stopping)
         ;
 }
 
@@ -42,9 +42,9 @@ void recall_forget(void *arg, uint64_t ino, bool flush)
         client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
         settle(arg, ino);
     }
-    if (behind_naming(arg, ino)) { /* also when the lease was forgotten here before; */
-        wait_for_all(arg);         /* and what is below a directory that was just made, */
-        wait_for_all(arg);         /* should metad not have given a lease on that */
+    if (queue_naming(arg, ino)) { /* also when the lease was forgotten here before; */
+        wait_for_all(arg);        /* and what is below a directory that was just made, */
+        wait_for_all(arg);        /* should metad not have given a lease on that */
     }
     struct cfile *f = cfile_get(arg, ino);
     if (!f)
@@ -62,12 +62,12 @@ int lease_ask(struct cfile *f)
     Replfs__LeaseReq m = REPLFS__LEASE_REQ__INIT;
     RPC_ENVELOPE(env, LEASE_REQ, lease_req, &m);
     struct rpc_result res;
-    struct lasker asker;
+    struct lease_request asker;
     m.ino = f->ino;
-    lcache_ask_begin(c->lcache, &asker, f->ino);
-    uint64_t begun = lcache_begin(c->lcache);
+    lease_cache_ask_begin(c->leases, &asker, f->ino);
+    uint64_t begun = lease_cache_begin(c->leases);
     int rc = client_ask(c, &env, &res);
-    lcache_ask_end(c->lcache, &asker);
+    lease_cache_ask_end(c->leases, &asker);
     if (!rc &&
         (res.rep->body_case != REPLFS__ENVELOPE__BODY_LEASE_REPLY || !res.rep->lease_reply->attr))
         rc = -ERR_PROTOCOL;
@@ -77,7 +77,7 @@ int lease_ask(struct cfile *f)
         attr_copy(&a, r->attr);
         client_merge_attr(c, &a); /* what others have written since we last looked */
         if (r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+            lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
     }
     rpc_result_free(&res);
     return rc;

@@ -103,12 +103,12 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     attr_copy(out, &f->attr);
     out->size = cfile_size(f);
     pthread_mutex_unlock(&f->mu);
-    behind_overlay(f->c, out);
+    queue_overlay(f->c, out);
 }
 
 void cfile_changed_since(struct cfile *f, uint64_t begun)
 {
-    if (lcache_held_since(f->c->lcache, begun, f->ino))
+    if (lease_cache_held_since(f->c->leases, begun, f->ino))
         return;
     layout_drop(f);
     f->base_synced = false;
@@ -444,14 +444,14 @@ static bool open_here(struct cfile *f, bool known, Replfs__Attr *attr)
         c->files.untold++;
     }
     pthread_mutex_unlock(&c->files.mu);
-    ahead_wait(c, f->ino);
+    prefetch_wait(c, f->ino);
     pthread_mutex_lock(&f->mu);
-    bool here = !atomic_load(&c->files.removing) && lcache_getattr(c->lcache, f->ino, &a) &&
+    bool here = !atomic_load(&c->files.removing) && lease_cache_getattr(c->leases, f->ino, &a) &&
                 S_ISREG(a.mode) && a.nlink;
     if (here) {
         atime_overlay(c, &a);
         cfile_set_attr(f, &a);
-        ahead_open(f);
+        prefetch_open(f);
     }
     pthread_mutex_unlock(&f->mu);
     if (here && attr)
@@ -482,7 +482,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
     m.exclusive = write && !c->cfg.sync_all;
     RPC_ENVELOPE(env, OPEN_REQ, open_req, &m);
     struct rpc_result res;
-    uint64_t begun = lcache_begin(c->lcache);
+    uint64_t begun = lease_cache_begin(c->leases);
     int rc = session_ask(c, &env, client_deadline(c), &res);
     const Replfs__OpenReply *r = NULL;
     if (!rc &&
@@ -505,9 +505,9 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
         }
         pthread_mutex_unlock(&f->mu);
         if (r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+            lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
         if (attr)
-            behind_overlay(c, attr);
+            queue_overlay(c, attr);
         told(f);
         *out = f;
     }

@@ -14,26 +14,26 @@
 
 #define TICK_MS 100u
 
-void later_init(struct client *c)
+void async_reply_init(struct client *c)
 {
-    pthread_mutex_init(&c->later.mu, NULL);
-    cond_init_mono(&c->later.cv);
+    pthread_mutex_init(&c->async_replies.mu, NULL);
+    cond_init_mono(&c->async_replies.cv);
 }
 
 struct looked {
-    const struct later_kind *kind;
+    const struct async_reply_kind *kind;
     void *of;
 };
 
 /* What is listed, held. */
 static struct looked *hold_all(struct client *c, size_t *n)
 {
-    LOCK_SCOPE(&c->later.mu);
-    struct looked *list = calloc(c->later.n + 1, sizeof(*list));
+    LOCK_SCOPE(&c->async_replies.mu);
+    struct looked *list = calloc(c->async_replies.n + 1, sizeof(*list));
     if (!list)
         abort();
     *n = 0;
-    for (struct later *l = c->later.first; l; l = l->next)
+    for (struct async_reply *l = c->async_replies.first; l; l = l->next)
         list[(*n)++] = (struct looked){l->kind, l->kind->hold(l)};
     return list;
 }
@@ -46,71 +46,71 @@ static void tick(void *arg)
     for (size_t i = 0; i < n; i++)
         list[i].kind->look(list[i].of);
     free(list);
-    LOCK_SCOPE(&c->later.mu);
-    c->later.ticking = c->later.n > 0;
-    if (c->later.ticking)
+    LOCK_SCOPE(&c->async_replies.mu);
+    c->async_replies.ticking = c->async_replies.n > 0;
+    if (c->async_replies.ticking)
         rpc_loop_defer(c->loop, TICK_MS, tick, c);
 }
 
-void later_begin(struct client *c, struct later *l, const struct later_kind *kind)
+void async_reply_begin(struct client *c, struct async_reply *l, const struct async_reply_kind *kind)
 {
-    LOCK_SCOPE(&c->later.mu);
-    *l = (struct later){.next = c->later.first, .kind = kind};
+    LOCK_SCOPE(&c->async_replies.mu);
+    *l = (struct async_reply){.next = c->async_replies.first, .kind = kind};
     if (l->next)
         l->next->prev = l;
-    c->later.first = l;
-    c->later.n++;
-    if (!c->later.ticking)
+    c->async_replies.first = l;
+    c->async_replies.n++;
+    if (!c->async_replies.ticking)
         rpc_loop_defer(c->loop, TICK_MS, tick, c);
-    c->later.ticking = true;
+    c->async_replies.ticking = true;
 }
 
-/* later.mu held. */
-static void unlist(struct client *c, struct later *l)
+/* async_replies.mu held. */
+static void unlist(struct client *c, struct async_reply *l)
 {
-    *(l->prev ? &l->prev->next : &c->later.first) = l->next;
+    *(l->prev ? &l->prev->next : &c->async_replies.first) = l->next;
     if (l->next)
         l->next->prev = l->prev;
 }
 
-/* later.mu held. */
+/* async_replies.mu held. */
 static void one_less(struct client *c)
 {
-    if (!--c->later.n)
-        pthread_cond_broadcast(&c->later.cv);
+    if (!--c->async_replies.n)
+        pthread_cond_broadcast(&c->async_replies.cv);
 }
 
-void later_leave(struct client *c, struct later *l)
+void async_reply_leave(struct client *c, struct async_reply *l)
 {
-    LOCK_SCOPE(&c->later.mu);
+    LOCK_SCOPE(&c->async_replies.mu);
     unlist(c, l);
 }
 
-void later_left(struct client *c)
+void async_reply_left(struct client *c)
 {
-    LOCK_SCOPE(&c->later.mu);
+    LOCK_SCOPE(&c->async_replies.mu);
     one_less(c);
 }
 
-void later_done(struct client *c, struct later *l)
+void async_reply_done(struct client *c, struct async_reply *l)
 {
-    LOCK_SCOPE(&c->later.mu);
+    LOCK_SCOPE(&c->async_replies.mu);
     unlist(c, l);
     one_less(c);
 }
 
-bool later_thread(void *(*fn)(void *), void *arg)
+bool async_reply_thread(void *(*fn)(void *), void *arg)
 {
     pthread_t t;
-    int rc = thread_start(&t, "later", fn, arg);
+    int rc = thread_start(&t, "async", fn, arg);
     if (!rc)
         pthread_detach(t);
     return !rc;
 }
 
-void later_wait(struct client *c)
+void async_reply_wait(struct client *c)
 {
-    LOCK_SCOPE(&c->later.mu);
-    while (c->later.n) /* each has a deadline */
-        cond_wait_until(&c->later.cv, &c->later.mu, clock_mono() + NSEC_PER_SEC);
+    LOCK_SCOPE(&c->async_replies.mu);
+    while (c->async_replies.n) /* each has a deadline */
+        cond_wait_until(&c->async_replies.cv, &c->async_replies.mu, clock_mono() + NSEC_PER_SEC);
 }

@@ -34,7 +34,7 @@ void layout_drop(struct cfile *f)
     idmap_clear(&f->locs);
     extmap_free(&f->base);
     extmap_init(&f->base);
-    ahead_drop(f);
+    prefetch_drop(f);
     f->base_to = 0;
     f->map_gen++;
     /* Chunks being written are known to us only. */

@@ -1,11 +1,11 @@
 /* Reading what was asked for, until it succeeds or cannot.
  *
- * When no copy of a segment served (readop.c), the layout is fetched anew (the chunk may have moved, the
+ * When no copy of a segment served (read_round.c), the layout is fetched anew (the chunk may have moved, the
  * capability may have expired) and the read begins again, until the mount's time-out; when all copies
  * answered and none is good, or no chunkd has one (which metad knows), twice in a row, it is EIO at once.
  *
- * Nobody waits for an ordinary read (cfile_read_later): whoever has an answer goes on with it, one at a
- * time (op->handling), and the last one hands out the bytes; later.c's tick finds copies that are slow.
+ * Nobody waits for an ordinary read (cfile_read_async): whoever has an answer goes on with it, one at a
+ * time (op->handling), and the last one hands out the bytes; async_reply.c's tick finds copies that are slow.
  * What went wrong with every copy once gets a thread of its own, which tries until the time-out. */
 #include "client/io/read_round.h"
 #include <errno.h>
@@ -19,7 +19,7 @@
 
 /* ---- the whole read ---- */
 
-static bool all_answered(const struct readop *op)
+static bool all_answered(const struct read_round *op)
 {
     for (size_t i = 0; i < op->nsegs; i++) {
         if (op->segs[i].code && op->segs[i].unreachable)
@@ -29,7 +29,7 @@ static bool all_answered(const struct readop *op)
 }
 
 /* off: where in the file op begins. */
-static void log_failed(const struct readop *op, uint64_t off, int rc)
+static void log_failed(const struct read_round *op, uint64_t off, int rc)
 {
     for (size_t i = 0; i < op->nsegs; i++) {
         const struct readseg *s = &op->segs[i];
@@ -72,18 +72,18 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
                       struct buf **out, bool *again, bool *answered)
 {
     *again = *answered = false;
-    struct readop *op = readop_new(f);
+    struct read_round *op = read_round_new(f);
     if (!op)
         return -ENOMEM;
     pthread_mutex_lock(&f->mu);
     uint64_t gen = f->map_gen;
-    int rc = readop_plan(f, op, off, len, deadline);
+    int rc = read_round_plan(f, op, off, len, deadline);
     pthread_mutex_unlock(&f->mu);
     if (!rc) {
         rc = -ERR_NO_CHUNK;
         if (!op->stale) {
-            readop_start(op);
-            rc = readop_wait(op);
+            read_round_start(op);
+            rc = read_round_wait(op);
         }
         *again = rc != 0;
         *answered = rc && all_answered(op);
@@ -96,7 +96,7 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     }
     if (*again)
         distrust(f, gen);
-    readop_unref(op);
+    read_round_unref(op);
     return rc;
 }
 
@@ -125,107 +125,107 @@ int read_range(struct cfile *f, uint64_t off, size_t len, struct buf **out)
     return read_until(f, off, len, client_deadline(f->c), out);
 }
 
-struct readop *read_start(struct cfile *f, size_t len, unsigned try_ms)
+struct read_round *read_start(struct cfile *f, size_t len, unsigned try_ms)
 {
-    struct readop *op = readop_new(f);
+    struct read_round *op = read_round_new(f);
     if (!op)
         return NULL;
     op->try_ms = try_ms;
     pthread_mutex_lock(&f->mu);
-    int rc = readop_plan(f, op, 0, len, clock_mono());
+    int rc = read_round_plan(f, op, 0, len, clock_mono());
     pthread_mutex_unlock(&f->mu);
     if (rc || op->stale) {
-        readop_unref(op);
+        read_round_unref(op);
         return NULL;
     }
-    readop_start(op);
+    read_round_start(op);
     return op;
 }
 
-int read_wait(struct readop *op, struct buf **out)
+int read_wait(struct read_round *op, struct buf **out)
 {
-    int rc = readop_wait(op);
+    int rc = read_round_wait(op);
     if (!rc) {
         *out = op->out;
         op->out = NULL;
     }
-    readop_unref(op);
+    read_round_unref(op);
     return rc;
 }
 
 /* ---- reads that nobody waits for ---- */
 
-static void later_over(struct readop *op, int rc, struct buf *b)
+static void async_over(struct read_round *op, int rc, struct buf *b)
 {
     struct client *c = op->c;
     op->done(op->arg, rc, b);
     cfile_unref(op->f);
-    later_done(c, &op->later);
-    readop_unref(op);
+    async_reply_done(c, &op->async);
+    read_round_unref(op);
 }
 
 static void *try_again(void *arg)
 {
-    struct readop *op = arg;
+    struct read_round *op = arg;
     struct buf *b = NULL;
     distrust(op->f, op->map_gen);
     int rc = read_until(op->f, op->off, op->len, op->deadline, &b);
-    later_over(op, rc, b);
+    async_over(op, rc, b);
     buf_unref(b);
     return NULL;
 }
 
-static void later_end(struct readop *op)
+static void async_end(struct read_round *op)
 {
-    int rc = readop_code(op);
-    if (!rc || !later_thread(try_again, op))
-        later_over(op, rc ? -EIO : 0, rc ? NULL : op->out);
+    int rc = read_round_code(op);
+    if (!rc || !async_reply_thread(try_again, op))
+        async_over(op, rc ? -EIO : 0, rc ? NULL : op->out);
 }
 
 /* By whoever set op->handling, as long as there are answers. now: copies that are slow by then get
  * company. */
-static void later_handle(struct readop *op, int64_t now)
+static void async_handle(struct read_round *op, int64_t now)
 {
     int64_t wake = INT64_MAX;
-    while (readop_left(op, now, &wake)) {
+    while (read_round_left(op, now, &wake)) {
         pthread_mutex_lock(&op->mu);
-        struct answer *list = readop_answers(op);
+        struct answer *list = read_round_answers(op);
         op->handling = list != NULL;
         pthread_mutex_unlock(&op->mu);
         if (!list)
             return;
-        readop_handle(op, list);
+        read_round_handle(op, list);
     }
-    later_end(op); /* still handling: later answers find nothing to do */
+    async_end(op); /* still handling: later answers find nothing to do */
 }
 
-static void later_go_on(struct readop *op, int64_t now)
+static void async_go_on(struct read_round *op, int64_t now)
 {
     pthread_mutex_lock(&op->mu);
     bool mine = !op->handling;
     op->handling = true;
     pthread_mutex_unlock(&op->mu);
     if (mine)
-        later_handle(op, now);
+        async_handle(op, now);
 }
 
-static void later_answered(struct readop *op)
+static void async_answered(struct read_round *op)
 {
-    later_go_on(op, 0);
+    async_go_on(op, 0);
 }
 
-static void *later_hold(struct later *l)
+static void *async_hold(struct async_reply *l)
 {
-    return readop_ref((struct readop *)((char *)l - offsetof(struct readop, later)));
+    return read_round_ref((struct read_round *)((char *)l - offsetof(struct read_round, async)));
 }
 
-static void later_look(void *op)
+static void async_look(void *op)
 {
-    later_go_on(op, clock_mono());
-    readop_unref(op);
+    async_go_on(op, clock_mono());
+    read_round_unref(op);
 }
 
-static const struct later_kind later_reads = {later_hold, later_look};
+static const struct async_reply_kind async_reads = {async_hold, async_look};
 
 /* ---- what the outside calls ---- */
 
@@ -236,37 +236,37 @@ static int read_local(struct cfile *f, off_t off, size_t len, struct buf **out)
         return -EINVAL;
     /* Not every read is preceded by a question for attributes (O_DIRECT, page faults): without a
      * lease another client may have changed the file. */
-    if (lcache_term(f->c->lcache) && !lcache_ttl(f->c->lcache, f->ino)) {
+    if (lease_cache_term(f->c->leases) && !lease_cache_ttl(f->c->leases, f->ino)) {
         Replfs__Attr now = REPLFS__ATTR__INIT;
         int rc = client_getattr_now(f->c, f->ino, &now);
         if (rc)
             return rc;
     }
-    return ahead_read(f, (uint64_t)off, len, out);
+    return prefetch_read(f, (uint64_t)off, len, out);
 }
 
 /* Asks for what is needed: NULL when metad has to be asked first what that is, or cannot be. */
-static struct readop *later_plan(struct cfile *f, uint64_t off, size_t len, int64_t deadline)
+static struct read_round *async_plan(struct cfile *f, uint64_t off, size_t len, int64_t deadline)
 {
-    struct readop *op = readop_new(f);
+    struct read_round *op = read_round_new(f);
     if (!op)
         abort();
     pthread_mutex_lock(&f->mu);
     op->map_gen = f->map_gen;
-    int rc = readop_plan(f, op, off, len, deadline);
+    int rc = read_round_plan(f, op, off, len, deadline);
     pthread_mutex_unlock(&f->mu);
     if (!rc && !op->stale)
         return op;
-    readop_unref(op);
+    read_round_unref(op);
     return NULL;
 }
 
-void cfile_read_later(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg)
+void cfile_read_async(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg)
 {
     int64_t deadline = client_deadline(f->c);
     struct buf *b = NULL;
     int rc = read_local(f, off, len, &b);
-    struct readop *op = rc ? NULL : later_plan(f, (uint64_t)off, len, deadline);
+    struct read_round *op = rc ? NULL : async_plan(f, (uint64_t)off, len, deadline);
     if (!op) {
         if (!rc)
             rc = read_until(f, (uint64_t)off, len, deadline, &b);
@@ -281,10 +281,10 @@ void cfile_read_later(struct cfile *f, off_t off, size_t len, cfile_read_fn *don
     op->off = (uint64_t)off;
     op->deadline = deadline;
     op->handling = true;
-    op->answered = later_answered;
-    later_begin(f->c, &op->later, &later_reads);
-    readop_start(op);
-    later_handle(op, 0);
+    op->answered = async_answered;
+    async_reply_begin(f->c, &op->async, &async_reads);
+    read_round_start(op);
+    async_handle(op, 0);
 }
 
 struct waited {
@@ -305,7 +305,7 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
 {
     struct waited w = {0};
     sem_init(&w.over, 0, 0);
-    cfile_read_later(f, off, len, wake, &w);
+    cfile_read_async(f, off, len, wake, &w);
     wait_begin();
     while (sem_wait(&w.over)) /* EINTR; a read ends at its deadline */
         ;

@@ -5,8 +5,8 @@
  * that is slow gets company after HEDGE_MS, and the first good answer wins. Bad copies are reported to
  * metad, which has them verified and healed. No byte whose CRC was not checked leaves this file.
  *
- * Threads: answers come on loop threads, which queue them, for whoever waits (readop_wait) or for op->answered
- * to see to. A readop is referenced by its reader, and by each outstanding request. */
+ * Threads: answers come on loop threads, which queue them, for whoever waits (read_round_wait) or for op->answered
+ * to see to. A round is referenced by its reader, and by each outstanding request. */
 #include "client/io/read_round.h"
 #include <assert.h>
 #include <errno.h>
@@ -26,7 +26,7 @@ struct span {
 };
 struct answer {
     struct answer *next;
-    struct readop *op;
+    struct read_round *op;
     size_t seg;
     uint32_t chunkd;
     int64_t started;
@@ -35,11 +35,11 @@ struct answer {
     size_t nspans;
     struct span *spans; /* one block with the crcs */
 };
-/* ---- readop ---- */
+/* ---- life ---- */
 
-struct readop *readop_new(struct cfile *f)
+struct read_round *read_round_new(struct cfile *f)
 {
-    struct readop *op = calloc(1, sizeof(*op));
+    struct read_round *op = calloc(1, sizeof(*op));
     if (!op)
         return NULL;
     op->c = f->c;
@@ -52,7 +52,7 @@ struct readop *readop_new(struct cfile *f)
     return op;
 }
 
-struct readop *readop_ref(struct readop *op)
+struct read_round *read_round_ref(struct read_round *op)
 {
     pthread_mutex_lock(&op->mu);
     op->refs++;
@@ -67,7 +67,7 @@ static void answer_free(struct answer *a)
     free(a);
 }
 
-void readop_unref(struct readop *op)
+void read_round_unref(struct read_round *op)
 {
     pthread_mutex_lock(&op->mu);
     bool last = --op->refs == 0;
@@ -113,7 +113,7 @@ static int keep_spans(struct answer *a, const Replfs__ReadReply *r)
 static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     struct answer *a = arg;
-    struct readop *op = a->op;
+    struct read_round *op = a->op;
     nodes_end(op->c, a->chunkd, a->started, !code);
     a->code = code;
     if (!code && (rep->body_case != REPLFS__ENVELOPE__BODY_READ_REPLY || !payload))
@@ -129,13 +129,13 @@ static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     pthread_mutex_unlock(&op->mu);
     if (op->answered)
         op->answered(op);
-    readop_unref(op);
+    read_round_unref(op);
 }
 
 /* ---- asking ---- */
 
 /* Asks the next copy of a segment; false when there is none left that could be asked. */
-static bool ask_next(struct readop *op, size_t i)
+static bool ask_next(struct read_round *op, size_t i)
 {
     struct readseg *s = &op->segs[i];
     struct client *c = op->c;
@@ -150,7 +150,8 @@ static bool ask_next(struct readop *op, size_t i)
         struct answer *a = calloc(1, sizeof(*a));
         if (!a)
             abort();
-        *a = (struct answer){.op = readop_ref(op), .seg = i, .chunkd = id, .started = clock_mono()};
+        *a = (struct answer){
+            .op = read_round_ref(op), .seg = i, .chunkd = id, .started = clock_mono()};
         Replfs__ReadReq m = REPLFS__READ_REQ__INIT;
         m.chunk = s->loc.chunk;
         m.off = s->off;
@@ -170,7 +171,7 @@ static bool ask_next(struct readop *op, size_t i)
 
 /* ---- answers ---- */
 
-static void report_bad(struct readop *op, const struct readseg *s, uint32_t chunkd, int code)
+static void report_bad(struct read_round *op, const struct readseg *s, uint32_t chunkd, int code)
 {
     char name[256];
     nodes_name(op->c, chunkd, name, sizeof(name));
@@ -187,7 +188,7 @@ static void report_bad(struct readop *op, const struct readseg *s, uint32_t chun
 
 /* Checks every span and copies the wanted range (or hands the payload through). 0, -ERR_CRC,
  * -ERR_PROTOCOL, -ERR_SHORT. */
-static int take(struct readop *op, const struct readseg *s, const struct answer *a)
+static int take(struct read_round *op, const struct readseg *s, const struct answer *a)
 {
     size_t at = 0;
     uint32_t pos = s->off, end = s->off + s->len;
@@ -217,7 +218,7 @@ static int take(struct readop *op, const struct readseg *s, const struct answer 
     return pos == end ? 0 : -ERR_SHORT;
 }
 
-static void handle(struct readop *op, struct answer *a)
+static void handle(struct read_round *op, struct answer *a)
 {
     struct readseg *s = &op->segs[a->seg];
     s->pending--;
@@ -243,7 +244,7 @@ static void handle(struct readop *op, struct answer *a)
         s->done = true;
 }
 
-void readop_start(struct readop *op)
+void read_round_start(struct read_round *op)
 {
     for (size_t i = 0; i < op->nsegs; i++) {
         struct readseg *s = &op->segs[i];
@@ -257,7 +258,7 @@ void readop_start(struct readop *op)
     }
 }
 
-size_t readop_left(struct readop *op, int64_t now, int64_t *wake)
+size_t read_round_left(struct read_round *op, int64_t now, int64_t *wake)
 {
     size_t left = 0;
     for (size_t i = 0; i < op->nsegs; i++) {
@@ -273,14 +274,14 @@ size_t readop_left(struct readop *op, int64_t now, int64_t *wake)
     return left;
 }
 
-struct answer *readop_answers(struct readop *op)
+struct answer *read_round_answers(struct read_round *op)
 {
     struct answer *list = op->answers;
     op->answers = NULL;
     return list;
 }
 
-void readop_handle(struct readop *op, struct answer *list)
+void read_round_handle(struct read_round *op, struct answer *list)
 {
     while (list) {
         struct answer *a = list;
@@ -290,7 +291,7 @@ void readop_handle(struct readop *op, struct answer *list)
     }
 }
 
-int readop_code(const struct readop *op)
+int read_round_code(const struct read_round *op)
 {
     for (size_t i = 0; i < op->nsegs; i++) {
         if (op->segs[i].code)
@@ -299,24 +300,25 @@ int readop_code(const struct readop *op)
     return 0;
 }
 
-int readop_wait(struct readop *op)
+int read_round_wait(struct read_round *op)
 {
     for (;;) {
         int64_t now = clock_mono(), wake = now + NSEC_PER_SEC;
-        if (!readop_left(op, now, &wake))
-            return readop_code(op);
+        if (!read_round_left(op, now, &wake))
+            return read_round_code(op);
         pthread_mutex_lock(&op->mu);
         if (!op->answers)
             cond_wait_until(&op->cv, &op->mu, wake);
-        struct answer *list = readop_answers(op);
+        struct answer *list = read_round_answers(op);
         pthread_mutex_unlock(&op->mu);
-        readop_handle(op, list);
+        read_round_handle(op, list);
     }
 }
 
 /* ---- cutting a read into segments (f->mu held) ---- */
 
-static int add_seg(struct readop *op, const struct cloc *l, uint32_t off, uint32_t len, size_t dest)
+static int add_seg(struct read_round *op, const struct cloc *l, uint32_t off, uint32_t len,
+                   size_t dest)
 {
     while (len) {
         uint32_t part = len < READ_MAX ? len : READ_MAX;
@@ -336,7 +338,7 @@ static int add_seg(struct readop *op, const struct cloc *l, uint32_t off, uint32
     return 0;
 }
 
-static int add_piece(struct cfile *f, struct readop *op, const struct seg *s, size_t dest)
+static int add_piece(struct cfile *f, struct read_round *op, const struct seg *s, size_t dest)
 {
     struct abuf *a = s->kind == SEG_BUFFER ? idmap_get(&f->abufs, s->id) : NULL;
     assert(s->kind != SEG_BUFFER || a);
@@ -362,7 +364,8 @@ static int add_piece(struct cfile *f, struct readop *op, const struct seg *s, si
     return add_seg(op, l, s->at, (uint32_t)s->len, dest);
 }
 
-int readop_plan(struct cfile *f, struct readop *op, uint64_t off, size_t len, int64_t deadline)
+int read_round_plan(struct cfile *f, struct read_round *op, uint64_t off, size_t len,
+                    int64_t deadline)
 {
     uint64_t size = cfile_size(f);
     uint64_t end = off >= size ? off : len < size - off ? off + len : size;

@@ -1,6 +1,6 @@
 /* Private to reading: one round of a read, cut into segments that are asked for at once. */
-#ifndef REPLFS_CLIENT_READOP_H
-#define REPLFS_CLIENT_READOP_H
+#ifndef REPLFS_CLIENT_READ_ROUND_H
+#define REPLFS_CLIENT_READ_ROUND_H
 #include "client/internal.h"
 
 struct answer;
@@ -16,14 +16,15 @@ struct readseg {
     bool unreachable; /* some copy did not answer */
     int64_t hedge_at;
 };
-struct readop {
+struct read_round {
     struct client *c;
     uint64_t ino, session;
     pthread_mutex_t mu; /* a leaf: refs, answers, handling */
     pthread_cond_t cv;
     unsigned refs;
-    struct answer *answers;              /* that came, not looked at */
-    void (*answered)(struct readop *op); /* on a loop thread, after each; NULL: somebody waits */
+    struct answer *answers; /* that came, not looked at */
+    void (*answered)(
+        struct read_round *op); /* on a loop thread, after each; NULL: somebody waits */
 
     /* of whoever looks at the answers, one thread at a time */
     size_t nsegs, capsegs;
@@ -36,7 +37,7 @@ struct readop {
     uint64_t lost_chunk, lost_off, lost_len; /* the last one, and bytes of the file */
 
     /* where nobody waits (read.c): */
-    struct later later;
+    struct async_reply async;
     bool handling; /* some thread looks at the answers */
     cfile_read_fn *done;
     void *arg;
@@ -46,22 +47,23 @@ struct readop {
 };
 
 /* One reference; NULL: out of memory. */
-struct readop *readop_new(struct cfile *f);
-struct readop *readop_ref(struct readop *op);
-void readop_unref(struct readop *op);
+struct read_round *read_round_new(struct cfile *f);
+struct read_round *read_round_ref(struct read_round *op);
+void read_round_unref(struct read_round *op);
 /* Fills op for [off, off+len), shortened at the end of the file. f->mu held, dropped while metad is
  * asked, until the deadline. op->stale: a chunk has no location. 0 or a code. */
-int readop_plan(struct cfile *f, struct readop *op, uint64_t off, size_t len, int64_t deadline);
+int read_round_plan(struct cfile *f, struct read_round *op, uint64_t off, size_t len,
+                    int64_t deadline);
 /* Asks for all segments. */
-void readop_start(struct readop *op);
+void read_round_start(struct read_round *op);
 /* How many segments are not done; those that have waited long are asked of another copy, too. *wake
  * becomes when that will be due next, if that is sooner. */
-size_t readop_left(struct readop *op, int64_t now, int64_t *wake);
+size_t read_round_left(struct read_round *op, int64_t now, int64_t *wake);
 /* Those that came since; they are then to be handled. */
-struct answer *readop_answers(struct readop *op); /* mu held */
-void readop_handle(struct readop *op, struct answer *list);
+struct answer *read_round_answers(struct read_round *op); /* mu held */
+void read_round_handle(struct read_round *op, struct answer *list);
 /* 0 or the worst code, of segments that are done. */
-int readop_code(const struct readop *op);
+int read_round_code(const struct read_round *op);
 /* Waits until each segment is done, well or not. 0 or the worst code. */
-int readop_wait(struct readop *op);
+int read_round_wait(struct read_round *op);
 #endif

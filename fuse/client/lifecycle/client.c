@@ -39,18 +39,18 @@ static void locks_init(struct client *c)
     cond_init_mono(&c->files.flush_cv);
     pthread_mutex_init(&c->dirty.mu, NULL);
     cond_init_mono(&c->dirty.cv);
-    pthread_mutex_init(&c->behind.mu, NULL);
-    cond_init_mono(&c->behind.cv);
-    cond_init_mono(&c->behind.done_cv);
-    c->behind.tail = &c->behind.head;
-    later_init(c);
+    pthread_mutex_init(&c->queue.mu, NULL);
+    cond_init_mono(&c->queue.cv);
+    cond_init_mono(&c->queue.done_cv);
+    c->queue.tail = &c->queue.head;
+    async_reply_init(c);
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
     names_init(c);
-    pthread_mutex_init(&c->ahead.mu, NULL);
-    pthread_cond_init(&c->ahead.cv, NULL);
-    cond_init_mono(&c->ahead.fetched);
+    pthread_mutex_init(&c->prefetch.mu, NULL);
+    pthread_cond_init(&c->prefetch.cv, NULL);
+    cond_init_mono(&c->prefetch.fetched);
     pthread_mutex_init(&c->dirs.mu, NULL);
     pthread_cond_init(&c->dirs.cv, NULL);
     cond_init_mono(&c->dirs.came);
@@ -61,22 +61,22 @@ static void client_free(struct client *c)
 {
     c->stopping = true;
     dirs_stop(c);
-    ahead_stop(c);
+    prefetch_stop(c);
     flush_stop(c);
-    behind_stop(c);
+    queue_stop(c);
     grants_stop(c);
     client_locks_stop(c);
     session_stop(c);
-    lcache_stop(c->lcache);
+    lease_cache_stop(c->leases);
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
     cfile_free_all(c);
-    idmap_clear(&c->behind.inos);
+    idmap_clear(&c->queue.inos);
     nodes_free(c);
     atime_free(c);
     client_locks_free(c);
     names_free(c);
-    lcache_free(c->lcache);
+    lease_cache_free(c->leases);
     free(c->name);
     free(c);
 }
@@ -93,8 +93,8 @@ int client_open(const struct client_config *cfg, struct client **out)
     c->cfg.flush_ms = cfg->flush_ms ? cfg->flush_ms : 1000;
     if (c->cfg.dirty_max < 4 * APPEND_MAX)
         c->cfg.dirty_max = 4 * APPEND_MAX;
-    c->lcache = lcache_new(cfg->cache_max ? cfg->cache_max : CACHE_MAX, cfg->invalidate,
-                           cfg->invalidate_arg, recall_forget, c);
+    c->leases = lease_cache_new(cfg->cache_max ? cfg->cache_max : CACHE_MAX, cfg->invalidate,
+                                cfg->invalidate_arg, recall_forget, c);
     c->name = strdup(cfg->name ? cfg->name : "client");
     read_host_id(c);
     locks_init(c);
@@ -106,11 +106,11 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (!rc)
         rc = grants_start(c);
     if (!rc)
-        rc = behind_start(c);
+        rc = queue_start(c);
     if (!rc)
         rc = flush_start(c);
     if (!rc)
-        rc = ahead_start(c);
+        rc = prefetch_start(c);
     if (!rc)
         rc = dirs_start(c);
     if (rc) {
@@ -123,13 +123,13 @@ int client_open(const struct client_config *cfg, struct client **out)
 
 void client_wait_answers(struct client *c)
 {
-    later_wait(c);
+    async_reply_wait(c);
 }
 
 void client_close(struct client *c)
 {
     struct cfile **list;
-    later_wait(c);
+    async_reply_wait(c);
     size_t n = cfile_dirty_all(c, &list);
     int rc = 0;
     int64_t until = client_deadline(c); /* of all, should nobody answer */
@@ -142,7 +142,7 @@ void client_close(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
-    behind_wait(c, 0);
+    queue_wait(c, 0);
     client_flush_atime(c, 0);
     client_free(c);
 }
@@ -165,7 +165,7 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
     int rc = op->op_case == REPLFS__META_OP__OP_RENAME ? order_rename(c, op->rename) : 0;
     if (rc)
         return rc;
-    uint64_t begun = lcache_begin(c->lcache);
+    uint64_t begun = lease_cache_begin(c->leases);
     rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
     if (rc)
         return rc;
@@ -175,7 +175,7 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
     if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
         pthread_mutex_lock(&f->mu);
         bool same = got.change >= f->attr.change && got.size == f->attr.size &&
-                    lcache_held_since(c->lcache, begun, got.ino);
+                    lease_cache_held_since(c->leases, begun, got.ino);
         if (same)
             attr_copy(&f->attr, &got);
         else
@@ -216,7 +216,7 @@ static uint64_t unflushed_blocks(const struct cfile *f)
  * the former size for the file's end. */
 void client_merge_attr(struct client *c, Replfs__Attr *a)
 {
-    if (S_ISDIR(a->mode) && !lcache_overlay(c->lcache, a) && behind_naming(c, a->ino)) {
+    if (S_ISDIR(a->mode) && !lease_cache_overlay(c->leases, a) && queue_naming(c, a->ino)) {
         client_getattr_now(c, a->ino, a); /* what is queued was forgotten: metad tells, after it */
         return;
     }
@@ -224,7 +224,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
     atime_note(c, a);
     struct cfile *f = a->ino ? cfile_get(c, a->ino) : NULL;
     if (!f) {
-        behind_overlay(c, a);
+        queue_overlay(c, a);
         return;
     }
     pthread_mutex_lock(&f->mu);
@@ -245,7 +245,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         if (f->kill_suid)
             a->mode &= ~(uint32_t)(S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0));
     }
-    behind_overlay(c, a);
+    queue_overlay(c, a);
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
 }
@@ -261,33 +261,34 @@ int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a)
         if (dirty)
             return 0;
     }
-    return lcache_give_attr(c->lcache, a);
+    return lease_cache_give_attr(c->leases, a);
 }
 
 int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint64_t ino)
 {
-    return lcache_give_name(c->lcache, dir, name, strlen(name), ino);
+    return lease_cache_give_name(c->leases, dir, name, strlen(name), ino);
 }
 
 int64_t client_list_ttl(struct client *c, uint64_t dir)
 {
-    return lcache_ttl(c->lcache, dir);
+    return lease_cache_ttl(c->leases, dir);
 }
 
 void client_linking(struct client *c, uint64_t dir, bool begin)
 {
-    lcache_linking(c->lcache, dir, begin);
+    lease_cache_linking(c->leases, dir, begin);
 }
 
 uint64_t client_begin(struct client *c)
 {
-    return lcache_begin(c->lcache);
+    return lease_cache_begin(c->leases);
 }
 
 /* Attributes of a directory in an answer that did not wait for what was queued of it. */
 static void dir_as_now(struct client *c, uint64_t begun, Replfs__Attr *a)
 {
-    if (S_ISDIR(a->mode) && (behind_naming(c, a->ino) || lcache_crossed(c->lcache, begun, a->ino)))
+    if (S_ISDIR(a->mode) &&
+        (queue_naming(c, a->ino) || lease_cache_crossed(c->leases, begun, a->ino)))
         client_getattr_now(c, a->ino, a);
 }
 
@@ -302,17 +303,17 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool fro
             Replfs__Attr a = REPLFS__ATTR__INIT;
             attr_copy(&a, e->attr);
             client_merge_attr(c, &a); /* an open file hears of a change first */
-            lcache_put_attr(c->lcache, begun, e->attr, e->lease);
+            lease_cache_put_attr(c->leases, begun, e->attr, e->lease);
         }
         if (r->dir_lease)
-            lcache_put_entry(c->lcache, begun, dir, e->name.data, e->name.len, e->ino);
+            lease_cache_put_entry(c->leases, begun, dir, e->name.data, e->name.len, e->ino);
     }
-    ahead_listed(c, dir, r, from_start);
+    prefetch_listed(c, dir, r, from_start);
 }
 
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n)
 {
-    lcache_listed(c->lcache, begun, dir, n);
+    lease_cache_listed(c->leases, begun, dir, n);
 }
 
 /* An answer for ino, which has gone through client_merge_attr, may be older than a change of ours that was told
@@ -320,7 +321,7 @@ void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n)
  * for again, unless that goes on. begun: before asking. */
 static bool overtaken(struct client *c, uint64_t begun, uint64_t ino, unsigned *round)
 {
-    return lcache_crossed(c->lcache, begun, ino) && (*round)++ < OVERTAKEN_MAX;
+    return lease_cache_crossed(c->leases, begun, ino) && (*round)++ < OVERTAKEN_MAX;
 }
 
 static int lookup_now(struct client *c, uint64_t begun, Replfs__LookupReq *m, Replfs__Attr *out)
@@ -338,10 +339,10 @@ static int lookup_now(struct client *c, uint64_t begun, Replfs__LookupReq *m, Re
             client_merge_attr(c, out);
         }
         if (r->attr && r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+            lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
         if (r->dir_lease)
-            lcache_put_entry(c->lcache, begun, m->parent, m->name.data, m->name.len,
-                             r->attr ? r->attr->ino : 0);
+            lease_cache_put_entry(c->leases, begun, m->parent, m->name.data, m->name.len,
+                                  r->attr ? r->attr->ino : 0);
         rc = r->attr ? 0 : -ENOENT;
     }
     rpc_result_free(&res);
@@ -351,25 +352,25 @@ static int lookup_now(struct client *c, uint64_t begun, Replfs__LookupReq *m, Re
 int client_lookup(struct client *c, uint64_t parent, const char *name, Replfs__Attr *out)
 {
     Replfs__LookupReq m = REPLFS__LOOKUP_REQ__INIT;
-    uint64_t begun = lcache_begin(c->lcache);
+    uint64_t begun = lease_cache_begin(c->leases);
     m.parent = parent;
     m.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
     m.lease = true;
-    switch (lcache_lookup(c->lcache, parent, m.name.data, m.name.len, out)) {
-    case LCACHE_NAME:
+    switch (lease_cache_lookup(c->leases, parent, m.name.data, m.name.len, out)) {
+    case LEASE_CACHE_NAME:
         client_merge_attr(c, out);
-        if (!lcache_crossed(c->lcache, begun, out->ino))
+        if (!lease_cache_crossed(c->leases, begun, out->ino))
             return 0;
         break;
-    case LCACHE_NO_NAME:
+    case LEASE_CACHE_NO_NAME:
         return -ENOENT;
-    case LCACHE_MISS:
+    case LEASE_CACHE_MISS:
         break;
     }
     int rc;
     unsigned round = 0;
     do {
-        begun = lcache_begin(c->lcache);
+        begun = lease_cache_begin(c->leases);
         rc = lookup_now(c, begun, &m, out);
     } while (!rc && overtaken(c, begun, out->ino, &round));
     return rc;
@@ -382,17 +383,17 @@ int client_getattr(struct client *c, uint64_t ino, Replfs__Attr *out)
 
 bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out)
 {
-    uint64_t begun = lcache_begin(c->lcache);
-    if (!lcache_getattr(c->lcache, ino, out))
+    uint64_t begun = lease_cache_begin(c->leases);
+    if (!lease_cache_getattr(c->leases, ino, out))
         return false;
     client_merge_attr(c, out);
-    return !lcache_crossed(c->lcache, begun, ino);
+    return !lease_cache_crossed(c->leases, begun, ino);
 }
 
 bool client_dir_same(struct client *c, uint64_t begun, uint64_t dir)
 {
-    return lcache_ttl(c->lcache, dir) && lcache_held_since(c->lcache, begun, dir) &&
-           !lcache_crossed(c->lcache, begun, dir);
+    return lease_cache_ttl(c->leases, dir) && lease_cache_held_since(c->leases, begun, dir) &&
+           !lease_cache_crossed(c->leases, begun, dir);
 }
 
 static int getattr_once(struct client *c, uint64_t begun, uint64_t ino, Replfs__Attr *out)
@@ -411,7 +412,7 @@ static int getattr_once(struct client *c, uint64_t begun, uint64_t ino, Replfs__
         attr_copy(out, r->attr);
         client_merge_attr(c, out);
         if (r->lease)
-            lcache_put_attr(c->lcache, begun, r->attr, r->lease);
+            lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
     }
     rpc_result_free(&res);
     return rc;
@@ -423,28 +424,28 @@ int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out)
     unsigned round = 0;
     int rc;
     do {
-        begun = lcache_begin(c->lcache);
+        begun = lease_cache_begin(c->leases);
         rc = getattr_once(c, begun, ino, out);
     } while (!rc && overtaken(c, begun, ino, &round));
     return rc;
 }
 
-bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a)
+bool client_setattr_deferred(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a)
 {
-    if (c->cfg.sync_all || !lcache_exclusive(c->lcache, op->ino) ||
-        !lcache_getattr(c->lcache, op->ino, a))
+    if (c->cfg.sync_all || !lease_cache_exclusive(c->leases, op->ino) ||
+        !lease_cache_getattr(c->leases, op->ino, a))
         return false;
     client_merge_attr(c, a);
     struct cfile *f = cfile_get(c, op->ino);
     if (f)
         pthread_mutex_lock(&f->mu);
-    bool done = behind_setattr(c, op, a, f && f->head);
+    bool done = queue_setattr(c, op, a, f && f->head);
     if (f) {
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
-    if (done && !lcache_exclusive(c->lcache, op->ino)) /* recalled meanwhile */
-        behind_settle(c, op->ino);
+    if (done && !lease_cache_exclusive(c->leases, op->ino)) /* recalled meanwhile */
+        queue_settle(c, op->ino);
     return done;
 }
 
@@ -461,7 +462,7 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
     op.size = size;
     meta.op_case = REPLFS__META_OP__OP_SETATTR;
     meta.setattr = &op;
-    uint64_t begun = lcache_begin(f->c->lcache);
+    uint64_t begun = lease_cache_begin(f->c->leases);
     rc = session_mutate(f->c, &meta, 0, client_deadline(f->c), &got, NULL);
     if (rc)
         return rc;

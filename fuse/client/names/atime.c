@@ -16,7 +16,7 @@
  * A forgotten one counts: at worst one needless entry.
  *
  * Failure modes: a full table drops reads' times; without a metad they wait, and nobody with them.
- * Lock order: sending before mu; a file's mu before mu; mu before behind.mu. */
+ * Lock order: sending before mu; a file's mu before mu; mu before queue.mu. */
 #include "client/internal.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -121,7 +121,7 @@ void client_accessed(struct client *c, uint64_t ino, bool dir)
     if (c->cfg.atime == CLIENT_ATIME_RELATIME &&
         atomic_exchange(slot_of(c, ino), ino * 2) == ino * 2)
         return;
-    behind_accessed(c, ino);
+    queue_accessed(c, ino);
     record(c, ino, client_now(c));
 }
 
@@ -141,7 +141,7 @@ void cfile_accessed(struct cfile *f)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     pthread_mutex_lock(&f->mu);
     attr_copy(&a, &f->attr);
-    behind_overlay(c, &a);
+    queue_overlay(c, &a);
     bool counts = counts_for(f, &a, now);
     if (counts) { /* unless it has been read since, and metad's last answer does not know that yet */
         atime_overlay(c, &a);
@@ -149,7 +149,7 @@ void cfile_accessed(struct cfile *f)
     }
     if (counts) {
         f->attr.atime_ns = now;
-        behind_accessed(c, f->ino);
+        queue_accessed(c, f->ino);
         record(c, f->ino, now);
     }
     pthread_mutex_unlock(&f->mu);
@@ -168,7 +168,7 @@ static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
     while (op->n_ino < BATCH_MAX && n < BATCH_MAX && (e = idmap_next(&c->atime.map, &pos))) {
         if (e->state == ATIME_SETTLED) {
             settled[n++] = e;
-        } else if (e->state == ATIME_NEW && free_only && behind_queued(c, e->ino)) {
+        } else if (e->state == ATIME_NEW && free_only && queue_queued(c, e->ino)) {
             left = true;
         } else if (e->state == ATIME_NEW) {
             e->state = ATIME_SENDING;

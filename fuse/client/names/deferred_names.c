@@ -2,8 +2,8 @@
  *
  * In a directory that is ours alone nobody else can see or take a name, so a file, directory or link
  * made there needs no answer of metad: its inode number is one of those that metad gave us
- * beforehand, what it inherits is known, and the change is queued (behind.c) in front of whatever
- * follows for it. The lease cache shows it from now on as if metad had answered (lcache_created).
+ * beforehand, what it inherits is known, and the change is queued (queue.c) in front of whatever
+ * follows for it. The lease cache shows it from now on as if metad had answered (lease_cache_created).
  *
  * Likewise what is removed: a file, link or empty directory that is ours alone as well, has no other
  * name and is not open. What was there before is ours for the asking while nobody else keeps
@@ -32,7 +32,7 @@
 #define TARGET_MAX 4095u
 
 struct name_job {
-    struct behind_op o;
+    struct queue_op o;
     struct client *c;
     Replfs__MetaOp op;
     Replfs__CreateOp create; /* one of the two */
@@ -112,10 +112,10 @@ static void name_done(struct mutation *m, int code, const Replfs__MutationResult
                   j->op.op_case == REPLFS__META_OP__OP_CREATE ? "made" : "removed", err_str(code));
     }
     if (code) {
-        lcache_forget_now(c->lcache, j->o.ino);
-        lcache_forget_now(c->lcache, j->o.dir);
+        lease_cache_forget_now(c->leases, j->o.ino);
+        lease_cache_forget_now(c->leases, j->o.dir);
     } else {
-        lcache_settled(c->lcache, r);
+        lease_cache_settled(c->leases, r);
     }
     free(j);
 }
@@ -176,24 +176,25 @@ static bool sure(const Replfs__CreateOp *op, const Replfs__Attr *dir)
 
 static void put(struct client *c, struct name_job *j)
 {
-    behind_wrote(c, j->o.dir); /* a time set before is over */
-    behind_put(c, &j->o);
+    queue_wrote(c, j->o.dir); /* a time set before is over */
+    queue_put(c, &j->o);
 }
 
-bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a)
+bool client_create_deferred(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a)
 {
-    struct lasker hold;
+    struct lease_request hold;
     Replfs__Attr dir = REPLFS__ATTR__INIT;
     uint64_t session, ino;
     if (c->cfg.sync_all || c->cfg.dirsync || op->tmpfile ||
-        !lcache_exclusive(c->lcache, op->parent))
+        !lease_cache_exclusive(c->leases, op->parent))
         return false;
-    if (!behind_room(c))
+    if (!queue_room(c))
         return false;
     ino = ino_take(c, &session);
-    if (!ino || !lcache_hold_new(c->lcache, &hold, op->parent, op->name.data, op->name.len, &dir))
+    if (!ino ||
+        !lease_cache_hold_new(c->leases, &hold, op->parent, op->name.data, op->name.len, &dir))
         return false;
-    behind_overlay(c, &dir);
+    queue_overlay(c, &dir);
     bool can = sure(op, &dir) && session == session_id(c);
     if (can) {
         struct name_job *j = job_new(c, session, op->parent, ino, &op->name, op->target.len);
@@ -207,12 +208,12 @@ bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__A
         j->op.op_case = REPLFS__META_OP__OP_CREATE;
         j->op.create = &j->create;
         inherit(&j->create, j->create.time_ns, &dir, a);
-        lcache_created(c->lcache, &op->name, &dir, a);
+        lease_cache_created(c->leases, &op->name, &dir, a);
         put(c, j);
         if (S_ISREG(a->mode))
             session_close_ino(c, ino); /* unless cfile_open_new follows */
     }
-    lcache_unhold(c->lcache, &hold);
+    lease_cache_unhold(c->leases, &hold);
     return can;
 }
 
@@ -224,17 +225,17 @@ static bool ask_for_children(struct client *c, uint64_t dir, uint64_t cookie)
     Replfs__LeaseReq m = REPLFS__LEASE_REQ__INIT;
     RPC_ENVELOPE(env, LEASE_REQ, lease_req, &m);
     struct rpc_result res;
-    if (lcache_contested(c->lcache, dir))
+    if (lease_cache_contested(c->leases, dir))
         return false;
     m.ino = dir;
     m.children = true;
     m.cookie = cookie;
-    uint64_t begun = lcache_begin(c->lcache);
+    uint64_t begun = lease_cache_begin(c->leases);
     int rc = client_ask(c, &env, &res);
     bool good = !rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_LEASE_REPLY &&
                 res.rep->lease_reply->attr;
     if (good)
-        lcache_alone(c->lcache, begun, res.rep->lease_reply);
+        lease_cache_alone(c->leases, begun, res.rep->lease_reply);
     rpc_result_free(&res);
     return good;
 }
@@ -247,22 +248,22 @@ static bool is_open(struct client *c, uint64_t ino)
     return f != NULL;
 }
 
-bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
+bool client_remove_deferred(struct client *c, const Replfs__UnlinkOp *op)
 {
-    struct lasker hold;
+    struct lease_request hold;
     Replfs__Attr dir = REPLFS__ATTR__INIT;
     uint64_t ino, cookie = 0;
-    if (c->cfg.sync_all || c->cfg.dirsync || !behind_room(c))
+    if (c->cfg.sync_all || c->cfg.dirsync || !queue_room(c))
         return false;
     for (bool asked = false;; asked = true) {
-        enum lcache_hold h = lcache_hold_old(c->lcache, &hold, op->parent, op->name.data,
-                                             op->name.len, op->dir, &dir, &ino, &cookie);
-        if (h == LCACHE_HOLD_YES)
+        enum lease_cache_hold h = lease_cache_hold_old(c->leases, &hold, op->parent, op->name.data,
+                                                       op->name.len, op->dir, &dir, &ino, &cookie);
+        if (h == LEASE_CACHE_HOLD_YES)
             break;
-        if (h == LCACHE_HOLD_NO || asked || !ask_for_children(c, op->parent, cookie))
+        if (h == LEASE_CACHE_HOLD_NO || asked || !ask_for_children(c, op->parent, cookie))
             return false;
     }
-    behind_overlay(c, &dir);
+    queue_overlay(c, &dir);
     bool can = !is_open(c, ino) && !(op->dir && cfile_dir_open(c, ino));
     if (can) {
         struct name_job *j = job_new(c, session_id(c), op->parent, ino, &op->name, 0);
@@ -274,17 +275,17 @@ bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op)
         j->op.unlink = &j->unlink;
         dir.mtime_ns = dir.ctime_ns = j->unlink.time_ns;
         dir.nlink -= op->dir;
-        lcache_removed(c->lcache, &op->name, &dir, ino);
+        lease_cache_removed(c->leases, &op->name, &dir, ino);
         cfile_tell_open(c, ino); /* by somebody who was just faster */
         put(c, j);
     }
-    lcache_unhold(c->lcache, &hold);
+    lease_cache_unhold(c->leases, &hold);
     return can;
 }
 
 int client_settle(struct client *c, uint64_t ino)
 {
-    return behind_settle(c, ino);
+    return queue_settle(c, ino);
 }
 
 unsigned client_lost(struct client *c)

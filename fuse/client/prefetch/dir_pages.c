@@ -33,7 +33,7 @@
 #define PAGE_ENTRIES_OWN 8u /* what a page takes besides, as so many */
 #define WINDOW_STEP 16u
 #define WINDOW_MAX 256u
-#define SOON 4u /* so many of what was just named: their files are read ahead, too (ahead.c) */
+#define SOON 4u /* so many of what was just named: their files are read ahead, too (prefetch.c) */
 #define NAMED_MAX 4096u
 #define FETCHERS 2u
 #define FETCH_MS 2000u
@@ -243,7 +243,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
     if (rc)
         return rc;
     *out = p;
-    ahead_soon(c, ino);
+    prefetch_soon(c, ino);
     if (*again || !plus)
         return 0;
     LOCK_SCOPE(&c->dirs.mu);
@@ -257,15 +257,15 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
 
 bool client_page_holds(struct client *c, const struct dir_page *p)
 {
-    return dir_page_entries(p)->dir_lease && lcache_ttl(c->lcache, p->ino) &&
-           lcache_held_since(c->lcache, p->seen, p->ino);
+    return dir_page_entries(p)->dir_lease && lease_cache_ttl(c->leases, p->ino) &&
+           lease_cache_held_since(c->leases, p->seen, p->ino);
 }
 
 bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
                        const Replfs__Dirent *e, Replfs__Attr *out)
 {
-    if (!lcache_has_name(c->lcache, p->ino, e->name.data, e->name.len, e->ino) &&
-        (!fresh || lcache_crossed(c->lcache, p->begun, p->ino)))
+    if (!lease_cache_has_name(c->leases, p->ino, e->name.data, e->name.len, e->ino) &&
+        (!fresh || lease_cache_crossed(c->leases, p->begun, p->ino)))
         return false;
     if (client_attr_known(c, e->ino, out))
         return true;
@@ -273,7 +273,7 @@ bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
         return false;
     attr_copy(out, e->attr);
     client_merge_attr(c, out);
-    return !lcache_crossed(c->lcache, p->begun, e->ino); /* of a change after that we know */
+    return !lease_cache_crossed(c->leases, p->begun, e->ino); /* of a change after that we know */
 }
 
 /* ---- fetching ---- */
@@ -322,7 +322,7 @@ static void *fetcher(void *arg)
         pthread_mutex_unlock(&c->dirs.mu);
         struct dir_page *p = fetch(c, ino);
         if (soon)
-            ahead_soon(c, ino);
+            prefetch_soon(c, ino);
         pthread_mutex_lock(&c->dirs.mu);
         idmap_del(&d->busy, ino);
         if (p)

@@ -17,7 +17,7 @@
  *
  * Failure modes: none that anybody sees. What cannot be fetched at once is read when it is opened.
  *
- * Threads: AHEAD_THREADS fetch; any other calls. ahead.mu is taken inside a file's. */
+ * Threads: PREFETCH_THREADS fetch; any other calls. prefetch.mu is taken inside a file's. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@
 #include "base/thread.h"
 #include "client/internal.h"
 
-#define LOG_MODULE "ahead"
+#define LOG_MODULE "prefetch"
 #define LISTS 512u
 #define LIST_MAX 4096u
 #define LISTED_MAX 65536u /* in all lists; less than LIST_MAX more for a short while */
@@ -49,14 +49,14 @@ struct list {
     uint64_t dir;
     struct member *v;
     uint32_t n, cap, next, opened;
-    uint64_t used; /* when, of ahead.clock */
+    uint64_t used; /* when, of prefetch.clock */
 };
 struct fetched {
     struct fetched *newer, *older;
     uint64_t ino, change, begun;
     struct buf *data;
 };
-struct ahead {
+struct prefetch {
     struct list lists[LISTS];
     struct idmap where; /* ino -> its place, see place_of */
     struct idmap files; /* ino -> struct fetched */
@@ -67,7 +67,7 @@ struct ahead {
     uint64_t clock;
     unsigned streak;
     int64_t last; /* when a file of a list was opened */
-    pthread_t threads[AHEAD_THREADS];
+    pthread_t threads[PREFETCH_THREADS];
     unsigned nthreads;
     bool stop;
 };
@@ -79,7 +79,7 @@ static void *place_of(size_t list, size_t member)
     return (void *)(uintptr_t)(1 + list * LIST_MAX + member);
 }
 
-static struct list *find_place(struct ahead *a, uint64_t ino, struct member **member)
+static struct list *find_place(struct prefetch *a, uint64_t ino, struct member **member)
 {
     uintptr_t at = (uintptr_t)idmap_get(&a->where, ino);
     struct list *l = at ? &a->lists[(at - 1) / LIST_MAX] : NULL;
@@ -88,7 +88,7 @@ static struct list *find_place(struct ahead *a, uint64_t ino, struct member **me
     return l;
 }
 
-static void list_empty(struct ahead *a, struct list *l)
+static void list_empty(struct prefetch *a, struct list *l)
 {
     for (uint32_t i = 0; i < l->n; i++) {
         struct member *m;
@@ -99,7 +99,7 @@ static void list_empty(struct ahead *a, struct list *l)
     *l = (struct list){0};
 }
 
-static struct list *list_of(struct ahead *a, uint64_t dir)
+static struct list *list_of(struct prefetch *a, uint64_t dir)
 {
     for (struct list *l = a->lists; l < a->lists + LISTS; l++)
         if (l->dir == dir)
@@ -108,7 +108,7 @@ static struct list *list_of(struct ahead *a, uint64_t dir)
 }
 
 /* One that is read, or else was not used for long. full: none that is empty. */
-static struct list *list_to_reuse(struct ahead *a, bool full)
+static struct list *list_to_reuse(struct prefetch *a, bool full)
 {
     struct list *best = NULL;
     for (struct list *l = a->lists; l < a->lists + LISTS; l++) {
@@ -122,7 +122,7 @@ static struct list *list_to_reuse(struct ahead *a, bool full)
 }
 
 /* The directory's, or an empty one. */
-static struct list *list_for(struct ahead *a, uint64_t dir, bool from_start)
+static struct list *list_for(struct prefetch *a, uint64_t dir, bool from_start)
 {
     struct list *l = list_of(a, dir);
     if (!l || from_start) {
@@ -136,7 +136,7 @@ static struct list *list_for(struct ahead *a, uint64_t dir, bool from_start)
     return l;
 }
 
-static void list_add(struct ahead *a, struct list *l, const Replfs__Attr *at)
+static void list_add(struct prefetch *a, struct list *l, const Replfs__Attr *at)
 {
     if (l->n == LIST_MAX || !S_ISREG(at->mode) || !at->size || at->size > FILE_BYTES_MAX)
         return;
@@ -153,7 +153,7 @@ static void list_add(struct ahead *a, struct list *l, const Replfs__Attr *at)
 /* Queues what comes next in the list. */
 static void fill(struct client *c, struct list *l)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     bool more = false;
     while (l->next < l->n && a->nqueue + a->busy.n + a->files.n < WINDOW) {
         const struct member *m = &l->v[l->next++];
@@ -163,27 +163,27 @@ static void fill(struct client *c, struct list *l)
         more = true;
     }
     if (more)
-        pthread_cond_signal(&c->ahead.cv);
+        pthread_cond_signal(&c->prefetch.cv);
 }
 
-void ahead_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start)
+void prefetch_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     if (!a)
         return;
-    LOCK_SCOPE(&c->ahead.mu);
+    LOCK_SCOPE(&c->prefetch.mu);
     struct list *l = list_for(a, dir, from_start);
     for (size_t i = 0; i < r->n_entries; i++)
         if (r->entries[i]->attr && r->entries[i]->lease)
             list_add(a, l, r->entries[i]->attr);
 }
 
-void ahead_soon(struct client *c, uint64_t dir)
+void prefetch_soon(struct client *c, uint64_t dir)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     if (!a)
         return;
-    LOCK_SCOPE(&c->ahead.mu);
+    LOCK_SCOPE(&c->prefetch.mu);
     if (a->streak < 2 || clock_mono() - a->last >= STREAK_NS)
         return;
     struct list *l = list_of(a, dir);
@@ -194,7 +194,7 @@ void ahead_soon(struct client *c, uint64_t dir)
 /* ---- what was fetched (mu held) ---- */
 
 /* Of ino, as it was fetched; the caller has its data. False: nothing. */
-static bool take(struct ahead *a, uint64_t ino, struct fetched *out)
+static bool take(struct prefetch *a, uint64_t ino, struct fetched *out)
 {
     struct fetched *f = idmap_del(&a->files, ino);
     if (!f)
@@ -207,7 +207,7 @@ static bool take(struct ahead *a, uint64_t ino, struct fetched *out)
 }
 
 /* Nobody wanted it. */
-static void drop_oldest(struct ahead *a)
+static void drop_oldest(struct prefetch *a)
 {
     struct fetched f;
     struct member *m;
@@ -222,9 +222,9 @@ static void drop_oldest(struct ahead *a)
 
 static void keep(struct client *c, const struct fetched *got)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     struct member *m;
-    LOCK_SCOPE(&c->ahead.mu);
+    LOCK_SCOPE(&c->prefetch.mu);
     if (!find_place(a, got->ino, &m) || m->opened || idmap_get(&a->files, got->ino)) {
         buf_unref(got->data);
         return;
@@ -242,7 +242,7 @@ static void keep(struct client *c, const struct fetched *got)
 /* A file of a list is being opened: what may come next is fetched. */
 static void follow(struct client *c, struct list *l, struct member *m)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     int64_t now = clock_mono();
     uint32_t behind = (uint32_t)(m - l->v) + 1;
     a->streak = now - a->last > STREAK_NS ? 1 : a->streak + (a->streak < STREAK_MAX);
@@ -258,37 +258,37 @@ static void follow(struct client *c, struct list *l, struct member *m)
         fill(c, l);
 }
 
-void ahead_wait(struct client *c, uint64_t ino)
+void prefetch_wait(struct client *c, uint64_t ino)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     int64_t deadline = clock_mono() + WAIT_NS;
     if (!a)
         return;
-    LOCK_SCOPE(&c->ahead.mu);
+    LOCK_SCOPE(&c->prefetch.mu);
     while (idmap_get(&a->busy, ino) && clock_mono() < deadline)
-        cond_wait_until(&c->ahead.fetched, &c->ahead.mu, deadline);
+        cond_wait_until(&c->prefetch.fetched, &c->prefetch.mu, deadline);
 }
 
-void ahead_open(struct cfile *f)
+void prefetch_open(struct cfile *f)
 {
     struct client *c = f->c;
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     struct fetched got = {0};
     struct member *m;
     if (!a)
         return;
-    pthread_mutex_lock(&c->ahead.mu);
+    pthread_mutex_lock(&c->prefetch.mu);
     bool have = take(a, f->ino, &got);
     struct list *l = find_place(a, f->ino, &m);
     if (l)
         follow(c, l, m);
-    pthread_mutex_unlock(&c->ahead.mu);
+    pthread_mutex_unlock(&c->prefetch.mu);
     if (!have)
         return;
-    if (!f->head && !f->whole && c->ahead.held < HELD_MAX && got.change == f->attr.change &&
-        got.data->len == f->attr.size && lcache_held_since(c->lcache, got.begun, f->ino)) {
+    if (!f->head && !f->whole && c->prefetch.held < HELD_MAX && got.change == f->attr.change &&
+        got.data->len == f->attr.size && lease_cache_held_since(c->leases, got.begun, f->ino)) {
         f->whole = got.data;
-        atomic_fetch_add(&c->ahead.held, got.data->len);
+        atomic_fetch_add(&c->prefetch.held, got.data->len);
         f->whole_gen = f->map_gen;
         f->whole_begun = got.begun;
     } else {
@@ -301,12 +301,12 @@ static struct buf *whole_take(struct cfile *f)
 {
     struct buf *b = f->whole;
     if (b)
-        atomic_fetch_sub(&f->c->ahead.held, b->len);
+        atomic_fetch_sub(&f->c->prefetch.held, b->len);
     f->whole = NULL;
     return b;
 }
 
-void ahead_drop(struct cfile *f)
+void prefetch_drop(struct cfile *f)
 {
     buf_unref(whole_take(f));
 }
@@ -319,24 +319,24 @@ static bool whole_counts(const struct cfile *f)
 bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg)
 {
     struct client *c = f->c;
-    struct lasker hold;
+    struct lease_request hold;
     struct buf *b = NULL;
     pthread_mutex_lock(&c->files.mu);
     bool only = f->opens == 1; /* nobody is reading, so that giving waits for nothing */
     pthread_mutex_unlock(&c->files.mu);
     pthread_mutex_lock(&f->mu);
-    if (only && whole_counts(f) && lcache_hold(c->lcache, &hold, f->whole_begun, f->ino))
+    if (only && whole_counts(f) && lease_cache_hold(c->leases, &hold, f->whole_begun, f->ino))
         b = whole_take(f);
     pthread_mutex_unlock(&f->mu);
     if (!b)
         return false;
     bool given = give(arg, f->ino, b);
-    lcache_unhold(c->lcache, &hold);
+    lease_cache_unhold(c->leases, &hold);
     buf_unref(b);
     return given;
 }
 
-bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
+bool prefetch_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
 {
     LOCK_SCOPE(&f->mu);
     struct buf *b = f->whole;
@@ -353,7 +353,7 @@ bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
         (*out)->len = len;
     }
     if (off + len >= b->len) /* the kernel has all of it now */
-        ahead_drop(f);
+        prefetch_drop(f);
     return true;
 }
 
@@ -363,7 +363,7 @@ bool ahead_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
 static struct cfile *file_of(struct client *c, const Replfs__LayoutReply *r, uint64_t begun)
 {
     if (!r->attr || !S_ISREG(r->attr->mode) || !r->attr->size || r->attr->size > FILE_BYTES_MAX ||
-        r->covered_to < r->attr->size || !lcache_held_since(c->lcache, begun, r->attr->ino))
+        r->covered_to < r->attr->size || !lease_cache_held_since(c->leases, begun, r->attr->ino))
         return NULL;
     struct cfile *f = cfile_new(c, r->attr->ino);
     if (!f)
@@ -376,7 +376,7 @@ static struct cfile *file_of(struct client *c, const Replfs__LayoutReply *r, uin
 static void fetch_files(struct client *c, const Replfs__LayoutsReply *r, uint64_t begun)
 {
     struct cfile *files[BATCH];
-    struct readop *ops[BATCH];
+    struct read_round *ops[BATCH];
     size_t n = 0;
     for (size_t i = 0; i < r->n_files && n < BATCH; i++) {
         struct cfile *f = file_of(c, r->files[i], begun);
@@ -402,7 +402,7 @@ static void fetch(struct client *c, uint64_t *inos, size_t n)
     m.n_ino = n;
     m.max_extents = EXTENTS;
     RPC_ENVELOPE(env, LAYOUTS_REQ, layouts_req, &m);
-    uint64_t begun = lcache_begin(c->lcache);
+    uint64_t begun = lease_cache_begin(c->leases);
     int rc = session_ask(c, &env, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_LAYOUTS_REPLY)
         fetch_files(c, res.rep->layouts_reply, begun);
@@ -412,7 +412,7 @@ static void fetch(struct client *c, uint64_t *inos, size_t n)
 }
 
 /* From the queue, those that nobody has opened meanwhile. mu held. */
-static size_t batch_take(struct ahead *a, uint64_t *batch)
+static size_t batch_take(struct prefetch *a, uint64_t *batch)
 {
     size_t n = 0, i = 0;
     for (; i < a->nqueue && n < BATCH; i++) {
@@ -430,50 +430,50 @@ static size_t batch_take(struct ahead *a, uint64_t *batch)
 static void *fetcher(void *arg)
 {
     struct client *c = arg;
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     uint64_t batch[BATCH];
-    pthread_mutex_lock(&c->ahead.mu);
+    pthread_mutex_lock(&c->prefetch.mu);
     for (;;) {
         while (!a->nqueue && !a->stop)
-            pthread_cond_wait(&c->ahead.cv, &c->ahead.mu);
+            pthread_cond_wait(&c->prefetch.cv, &c->prefetch.mu);
         if (a->stop)
             break;
         size_t n = batch_take(a, batch);
         if (a->nqueue)
-            pthread_cond_signal(&c->ahead.cv);
-        pthread_mutex_unlock(&c->ahead.mu);
+            pthread_cond_signal(&c->prefetch.cv);
+        pthread_mutex_unlock(&c->prefetch.mu);
         if (n)
             fetch(c, batch, n);
-        pthread_mutex_lock(&c->ahead.mu);
+        pthread_mutex_lock(&c->prefetch.mu);
         while (n)
             idmap_del(&a->busy, batch[--n]);
-        pthread_cond_broadcast(&c->ahead.fetched);
+        pthread_cond_broadcast(&c->prefetch.fetched);
     }
-    pthread_mutex_unlock(&c->ahead.mu);
+    pthread_mutex_unlock(&c->prefetch.mu);
     return NULL;
 }
 
 /* ---- life ---- */
 
-int ahead_start(struct client *c)
+int prefetch_start(struct client *c)
 {
-    struct ahead *a = calloc(1, sizeof(*a));
+    struct prefetch *a = calloc(1, sizeof(*a));
     if (!a)
         return -ENOMEM;
-    c->ahead.a = a;
-    a->nthreads = threads_start(a->threads, AHEAD_THREADS, "ahead", fetcher, c);
+    c->prefetch.a = a;
+    a->nthreads = threads_start(a->threads, PREFETCH_THREADS, "prefetch", fetcher, c);
     return a->nthreads ? 0 : -EAGAIN;
 }
 
-void ahead_stop(struct client *c)
+void prefetch_stop(struct client *c)
 {
-    struct ahead *a = c->ahead.a;
+    struct prefetch *a = c->prefetch.a;
     if (!a)
         return;
-    pthread_mutex_lock(&c->ahead.mu);
+    pthread_mutex_lock(&c->prefetch.mu);
     a->stop = true;
-    pthread_cond_broadcast(&c->ahead.cv);
-    pthread_mutex_unlock(&c->ahead.mu);
+    pthread_cond_broadcast(&c->prefetch.cv);
+    pthread_mutex_unlock(&c->prefetch.mu);
     threads_join(a->threads, a->nthreads);
     while (a->oldest)
         drop_oldest(a);
@@ -483,5 +483,5 @@ void ahead_stop(struct client *c)
     idmap_clear(&a->files);
     idmap_clear(&a->busy);
     free(a);
-    c->ahead.a = NULL;
+    c->prefetch.a = NULL;
 }

@@ -5,7 +5,7 @@
  * many per message as there are while the last message is on its way, and within 5 ms while nobody
  * waits for them.
  *
- * Queue: commits of bytes (flush.c), names made and removed (names.c) and attribute changes. Changes
+ * Queue: commits of bytes (flush.c), names made and removed (deferred_names.c) and attribute changes. Changes
  * of one file's attributes that are not on their way yet become one. Those of a file with bytes not
  * committed are held outside of the queue until the commit that empties the file is in it, since the
  * commit would set mtime anew.
@@ -36,7 +36,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 
-#define LOG_MODULE "behind"
+#define LOG_MODULE "queue"
 #define QUEUE_MAX 4096u
 #define LINGER_NS (5 * NSEC_PER_MSEC)
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
@@ -50,12 +50,12 @@
 #define KILL_SGID REPLFS__SETATTR_OP__VALID__KILL_SGID
 
 struct setattr_job {
-    struct behind_op o;
+    struct queue_op o;
     struct client *c;
     Replfs__MetaOp op;
     Replfs__SetattrOp set;
 };
-struct behind_ino {
+struct queue_ino {
     uint64_t ino;
     size_t queued; /* ops put and not done */
     uint64_t last; /* number of the last one */
@@ -69,14 +69,14 @@ struct behind_ino {
 
 /* ---- inodes (mu held) ---- */
 
-static struct behind_ino *ino_get(struct client *c, uint64_t ino)
+static struct queue_ino *ino_get(struct client *c, uint64_t ino)
 {
-    return idmap_get(&c->behind.inos, ino);
+    return idmap_get(&c->queue.inos, ino);
 }
 
-static struct behind_ino *ino_make(struct client *c, uint64_t ino)
+static struct queue_ino *ino_make(struct client *c, uint64_t ino)
 {
-    struct behind_ino *b = ino_get(c, ino);
+    struct queue_ino *b = ino_get(c, ino);
     if (b)
         return b;
     b = calloc(1, sizeof(*b));
@@ -84,25 +84,25 @@ static struct behind_ino *ino_make(struct client *c, uint64_t ino)
         abort();
     b->ino = ino;
     replfs__setattr_op__init(&b->view);
-    idmap_put(&c->behind.inos, ino, b);
-    atomic_fetch_add(&c->behind.ninos, 1);
+    idmap_put(&c->queue.inos, ino, b);
+    atomic_fetch_add(&c->queue.ninos, 1);
     return b;
 }
 
-static void ino_tidy(struct client *c, struct behind_ino *b)
+static void ino_tidy(struct client *c, struct queue_ino *b)
 {
     if (b->queued || b->open)
         return;
-    idmap_del(&c->behind.inos, b->ino);
-    atomic_fetch_sub(&c->behind.ninos, 1);
+    idmap_del(&c->queue.inos, b->ino);
+    atomic_fetch_sub(&c->queue.ninos, 1);
     free(b);
 }
 
 static void count(struct client *c, uint64_t ino, bool naming)
 {
-    struct behind_ino *b = ino_make(c, ino);
+    struct queue_ino *b = ino_make(c, ino);
     b->queued++;
-    b->last = c->behind.put;
+    b->last = c->queue.put;
     if (!naming)
         return;
     b->naming++;
@@ -113,31 +113,31 @@ static void count(struct client *c, uint64_t ino, bool naming)
 
 static void uncount(struct client *c, uint64_t ino, bool naming)
 {
-    struct behind_ino *b = ino_get(c, ino);
+    struct queue_ino *b = ino_get(c, ino);
     b->queued--;
     b->naming -= naming;
     ino_tidy(c, b);
 }
 
-static void put(struct client *c, struct behind_op *o)
+static void put(struct client *c, struct queue_op *o)
 {
-    if (c->behind.put++ == c->behind.done)
-        c->behind.moved = clock_mono();
+    if (c->queue.put++ == c->queue.done)
+        c->queue.moved = clock_mono();
     if (!o->m.life)
         o->m.life = atomic_load(&c->life);
     count(c, o->ino, o->dir != 0);
     if (o->dir)
         count(c, o->dir, true);
     o->next = NULL;
-    *c->behind.tail = o;
-    c->behind.tail = &o->next;
-    if (c->behind.head == o || c->behind.put - c->behind.done == MUTATE_MAX)
-        pthread_cond_signal(&c->behind.cv);
+    *c->queue.tail = o;
+    c->queue.tail = &o->next;
+    if (c->queue.head == o || c->queue.put - c->queue.done == MUTATE_MAX)
+        pthread_cond_signal(&c->queue.cv);
 }
 
 static bool nothing(struct client *c)
 {
-    return atomic_load(&c->behind.ninos) == 0;
+    return atomic_load(&c->queue.ninos) == 0;
 }
 
 /* ---- attributes ---- */
@@ -201,7 +201,7 @@ static void set_merge(Replfs__SetattrOp *s, const Replfs__SetattrOp *op)
     s->ctime_ns = op->ctime_ns;
 }
 
-static void lay_over(const struct behind_ino *b, Replfs__Attr *a)
+static void lay_over(const struct queue_ino *b, Replfs__Attr *a)
 {
     const Replfs__SetattrOp *v = &b->view;
     if (b->shown & MODE)
@@ -218,12 +218,12 @@ static void lay_over(const struct behind_ino *b, Replfs__Attr *a)
         a->ctime_ns = v->ctime_ns;
 }
 
-void behind_overlay(struct client *c, Replfs__Attr *a)
+void queue_overlay(struct client *c, Replfs__Attr *a)
 {
     if (nothing(c))
         return;
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, a->ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, a->ino);
     if (b && b->shown)
         lay_over(b, a);
 }
@@ -260,13 +260,13 @@ static void stamp(struct client *c, Replfs__SetattrOp *s, const Replfs__SetattrO
         s->valid |= MTIME;
 }
 
-bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held)
+bool queue_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a, bool held)
 {
     Replfs__SetattrOp s;
     if (!can_wait(op, a))
         return false;
-    LOCK_SCOPE(&c->behind.mu);
-    struct behind_ino *b = ino_make(c, op->ino);
+    LOCK_SCOPE(&c->queue.mu);
+    struct queue_ino *b = ino_make(c, op->ino);
     if (b->shown)
         lay_over(b, a);
     stamp(c, &s, op, a);
@@ -283,34 +283,34 @@ bool behind_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr 
     return true;
 }
 
-void behind_release(struct client *c, uint64_t ino)
+void queue_release(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return;
-    LOCK_SCOPE(&c->behind.mu);
-    struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    struct queue_ino *b = ino_get(c, ino);
     if (!b || !b->open || !b->held)
         return;
     b->held = false;
     put(c, &b->open->o);
 }
 
-void behind_accessed(struct client *c, uint64_t ino)
+void queue_accessed(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return;
-    LOCK_SCOPE(&c->behind.mu);
-    struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    struct queue_ino *b = ino_get(c, ino);
     if (b)
         b->shown &= ~(unsigned)ATIME;
 }
 
-void behind_wrote(struct client *c, uint64_t ino)
+void queue_wrote(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return;
-    LOCK_SCOPE(&c->behind.mu);
-    struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    struct queue_ino *b = ino_get(c, ino);
     if (!b)
         return;
     b->shown &= ~(unsigned)MTIME;
@@ -320,44 +320,44 @@ void behind_wrote(struct client *c, uint64_t ino)
 
 /* ---- waiting ---- */
 
-void behind_put(struct client *c, struct behind_op *o)
+void queue_put(struct client *c, struct queue_op *o)
 {
-    LOCK_SCOPE(&c->behind.mu);
+    LOCK_SCOPE(&c->queue.mu);
     put(c, o);
 }
 
-bool behind_queued(struct client *c, uint64_t ino)
+bool queue_queued(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return false;
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, ino);
     return b && b->queued;
 }
 
-bool behind_naming(struct client *c, uint64_t ino)
+bool queue_naming(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return false;
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, ino);
     return b && b->naming;
 }
 
 static bool is_held(struct client *c, uint64_t ino)
 {
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, ino);
     return b && b->open && b->held;
 }
 
 /* mu held. */
 static void hurry_upto(struct client *c, uint64_t upto)
 {
-    if (c->behind.hurry >= upto)
+    if (c->queue.hurry >= upto)
         return;
-    c->behind.hurry = upto;
-    pthread_cond_signal(&c->behind.cv);
+    c->queue.hurry = upto;
+    pthread_cond_signal(&c->queue.cv);
 }
 
 /* 0, or -ERR_TIMEOUT: the queue has stood still for the mount's time-out. mu held. */
@@ -365,48 +365,47 @@ static int wait_upto(struct client *c, uint64_t upto)
 {
     int64_t patience = c->cfg.timeout_ms * NSEC_PER_MSEC, least = clock_mono() + patience / 4;
     hurry_upto(c, upto);
-    while (c->behind.done < upto) {
-        int64_t until = c->behind.moved + patience;
+    while (c->queue.done < upto) {
+        int64_t until = c->queue.moved + patience;
         until = until > least ? until : least;
         if (clock_mono() >= until)
             return -ERR_TIMEOUT;
-        cond_wait_until(&c->behind.done_cv, &c->behind.mu, until);
+        cond_wait_until(&c->queue.done_cv, &c->queue.mu, until);
     }
     return 0;
 }
 
-void behind_hurry(struct client *c, uint64_t ino)
+void queue_hurry(struct client *c, uint64_t ino)
 {
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, ino);
     if (b && b->queued)
         hurry_upto(c, b->last);
 }
 
-int behind_wait(struct client *c, uint64_t ino)
+int queue_wait(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return 0;
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino ? ino_get(c, ino) : NULL;
-    return wait_upto(c, !ino ? c->behind.put : b && b->queued ? b->last : 0);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino ? ino_get(c, ino) : NULL;
+    return wait_upto(c, !ino ? c->queue.put : b && b->queued ? b->last : 0);
 }
 
-bool behind_room(struct client *c)
+bool queue_room(struct client *c)
 {
-    LOCK_SCOPE(&c->behind.mu);
-    return c->behind.put <= c->behind.done + QUEUE_MAX ||
-           !wait_upto(c, c->behind.put - QUEUE_MAX / 2);
+    LOCK_SCOPE(&c->queue.mu);
+    return c->queue.put <= c->queue.done + QUEUE_MAX || !wait_upto(c, c->queue.put - QUEUE_MAX / 2);
 }
 
 static int wait_naming(struct client *c, uint64_t ino)
 {
-    LOCK_SCOPE(&c->behind.mu);
-    const struct behind_ino *b = ino_get(c, ino);
+    LOCK_SCOPE(&c->queue.mu);
+    const struct queue_ino *b = ino_get(c, ino);
     return b && b->naming ? wait_upto(c, b->last_naming) : 0;
 }
 
-int behind_before_ask(struct client *c, const Replfs__Envelope *req)
+int queue_before_ask(struct client *c, const Replfs__Envelope *req)
 {
     uint64_t ino = 0;
     if (nothing(c))
@@ -452,29 +451,29 @@ int behind_before_ask(struct client *c, const Replfs__Envelope *req)
     case REPLFS__ENVELOPE__BODY_INFO_REQ:
     case REPLFS__ENVELOPE__BODY_CONVERGE_REQ:
     case REPLFS__ENVELOPE__BODY_QUOTA_LIST_REQ:
-        return behind_wait(c, 0);
+        return queue_wait(c, 0);
     default: /* of no inode, or of chunks */
         break;
     }
     return ino ? wait_naming(c, ino) : 0;
 }
 
-int behind_settle(struct client *c, uint64_t ino)
+int queue_settle(struct client *c, uint64_t ino)
 {
     if (nothing(c))
         return 0;
     if (is_held(c, ino)) {
         client_flush_ino(c, ino);
-        behind_release(c, ino); /* should the bytes not have found their way */
+        queue_release(c, ino); /* should the bytes not have found their way */
     }
-    return behind_wait(c, ino);
+    return queue_wait(c, ino);
 }
 
 static int settle_all(struct client *c, const uint64_t *ino, size_t n)
 {
     int rc = 0;
     for (size_t i = 0; i < n && !rc; i++)
-        rc = behind_settle(c, ino[i]);
+        rc = queue_settle(c, ino[i]);
     return rc;
 }
 
@@ -483,11 +482,11 @@ static int wait_all(struct client *c, const uint64_t *ino, size_t n)
 {
     int rc = 0;
     for (size_t i = 0; i < n && !rc; i++)
-        rc = behind_wait(c, ino[i]);
+        rc = queue_wait(c, ino[i]);
     return rc;
 }
 
-int behind_before(struct client *c, const Replfs__MetaOp *op)
+int queue_before(struct client *c, const Replfs__MetaOp *op)
 {
     int rc = 0;
     if (op->op_case == REPLFS__META_OP__OP_RENAME)
@@ -496,31 +495,31 @@ int behind_before(struct client *c, const Replfs__MetaOp *op)
         return 0;
     switch ((int)op->op_case) {
     case REPLFS__META_OP__OP_CREATE:
-        return behind_wait(c, op->create->parent);
+        return queue_wait(c, op->create->parent);
     case REPLFS__META_OP__OP_UNLINK: /* a directory must have been emptied */
-        return behind_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
+        return queue_wait(c, op->unlink->dir ? 0 : op->unlink->parent);
     case REPLFS__META_OP__OP_RENAME: /* likewise when it replaces one */
-        return behind_wait(c, 0);
+        return queue_wait(c, 0);
     case REPLFS__META_OP__OP_SETATTR:
-        return behind_settle(c, op->setattr->ino);
+        return queue_settle(c, op->setattr->ino);
     case REPLFS__META_OP__OP_XATTR:
-        return behind_settle(c, op->xattr->ino);
+        return queue_settle(c, op->xattr->ino);
     case REPLFS__META_OP__OP_LINK:
-        rc = behind_settle(c, op->link->ino);
-        return rc ? rc : behind_wait(c, op->link->parent);
+        rc = queue_settle(c, op->link->ino);
+        return rc ? rc : queue_wait(c, op->link->parent);
     case REPLFS__META_OP__OP_FALLOCATE:
-        return behind_settle(c, op->fallocate->ino);
+        return queue_settle(c, op->fallocate->ino);
     case REPLFS__META_OP__OP_CLONE:
-        rc = behind_settle(c, op->clone->src);
-        return rc ? rc : behind_settle(c, op->clone->dst);
+        rc = queue_settle(c, op->clone->src);
+        return rc ? rc : queue_settle(c, op->clone->dst);
     case REPLFS__META_OP__OP_COMMIT: /* what is held comes after it */
-        return behind_wait(c, op->commit->ino);
+        return queue_wait(c, op->commit->ino);
     case REPLFS__META_OP__OP_ATIME:
         return wait_all(c, op->atime->ino, op->atime->n_ino);
     case REPLFS__META_OP__OP_QUOTA:
-        lcache_doubt(c->lcache); /* nothing is put meanwhile that the quota might refuse */
-        rc = behind_settle(c, op->quota->ino);
-        return rc ? rc : behind_wait(c, 0);
+        lease_cache_doubt(c->leases); /* nothing is put meanwhile that the quota might refuse */
+        rc = queue_settle(c, op->quota->ino);
+        return rc ? rc : queue_wait(c, 0);
     case REPLFS__META_OP__OP_SET_GOAL:
         return settle_all(c, op->set_goal->ino, op->set_goal->n_ino);
     default:
@@ -528,15 +527,15 @@ int behind_before(struct client *c, const Replfs__MetaOp *op)
     }
 }
 
-void behind_inos(struct client *c, uint64_t **inos, size_t *n)
+void queue_inos(struct client *c, uint64_t **inos, size_t *n)
 {
     size_t pos = 0;
-    LOCK_SCOPE(&c->behind.mu);
-    uint64_t *v = realloc(*inos, (*n + c->behind.inos.n + 1) * sizeof(*v));
+    LOCK_SCOPE(&c->queue.mu);
+    uint64_t *v = realloc(*inos, (*n + c->queue.inos.n + 1) * sizeof(*v));
     if (!v)
         abort();
     *inos = v;
-    for (struct behind_ino *b; (b = idmap_next(&c->behind.inos, &pos));)
+    for (struct queue_ino *b; (b = idmap_next(&c->queue.inos, &pos));)
         v[(*n)++] = b->ino;
 }
 
@@ -546,18 +545,18 @@ void behind_inos(struct client *c, uint64_t **inos, size_t *n)
 static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2])
 {
     size_t n = 0;
-    while (c->behind.head && n < MUTATE_MAX) {
-        struct behind_op *o = c->behind.head;
-        struct behind_ino *b = ino_get(c, o->ino);
-        c->behind.head = o->next;
+    while (c->queue.head && n < MUTATE_MAX) {
+        struct queue_op *o = c->queue.head;
+        struct queue_ino *b = ino_get(c, o->ino);
+        c->queue.head = o->next;
         if (b->open && &b->open->o == o)
             b->open = NULL; /* on its way */
         inos[n][0] = o->ino;
         inos[n][1] = o->dir;
         list[n++] = &o->m;
     }
-    if (!c->behind.head)
-        c->behind.tail = &c->behind.head;
+    if (!c->queue.head)
+        c->queue.tail = &c->queue.head;
     return n;
 }
 
@@ -565,9 +564,9 @@ static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2]
 static void linger(struct client *c)
 {
     int64_t until = clock_mono() + LINGER_NS;
-    while (c->behind.hurry <= c->behind.done && !c->behind.stop &&
-           c->behind.put - c->behind.done < MUTATE_MAX && clock_mono() < until)
-        cond_wait_until(&c->behind.cv, &c->behind.mu, until);
+    while (c->queue.hurry <= c->queue.done && !c->queue.stop &&
+           c->queue.put - c->queue.done < MUTATE_MAX && clock_mono() < until)
+        cond_wait_until(&c->queue.cv, &c->queue.mu, until);
 }
 
 static void *sender(void *arg)
@@ -575,45 +574,45 @@ static void *sender(void *arg)
     struct client *c = arg;
     struct mutation *list[MUTATE_MAX];
     uint64_t inos[MUTATE_MAX][2];
-    pthread_mutex_lock(&c->behind.mu);
+    pthread_mutex_lock(&c->queue.mu);
     for (;;) {
-        while (!c->behind.head && !c->behind.stop)
-            pthread_cond_wait(&c->behind.cv, &c->behind.mu);
+        while (!c->queue.head && !c->queue.stop)
+            pthread_cond_wait(&c->queue.cv, &c->queue.mu);
         linger(c);
         size_t n = take(c, list, inos);
         if (!n)
             break;
-        pthread_mutex_unlock(&c->behind.mu);
+        pthread_mutex_unlock(&c->queue.mu);
         session_mutate_list(c, list, n, INT64_MAX); /* or until the session is lost */
-        pthread_mutex_lock(&c->behind.mu);
+        pthread_mutex_lock(&c->queue.mu);
         for (size_t i = 0; i < n; i++) {
             uncount(c, inos[i][0], inos[i][1] != 0);
             if (inos[i][1])
                 uncount(c, inos[i][1], true);
         }
-        c->behind.done += n;
-        c->behind.moved = clock_mono();
-        pthread_cond_broadcast(&c->behind.done_cv);
+        c->queue.done += n;
+        c->queue.moved = clock_mono();
+        pthread_cond_broadcast(&c->queue.done_cv);
     }
-    pthread_mutex_unlock(&c->behind.mu);
+    pthread_mutex_unlock(&c->queue.mu);
     return NULL;
 }
 
-int behind_start(struct client *c)
+int queue_start(struct client *c)
 {
-    int rc = thread_start(&c->behind.thread, "behind", sender, c);
-    c->behind.started = !rc;
+    int rc = thread_start(&c->queue.thread, "queue", sender, c);
+    c->queue.started = !rc;
     return -rc;
 }
 
-void behind_stop(struct client *c)
+void queue_stop(struct client *c)
 {
-    if (!c->behind.started)
+    if (!c->queue.started)
         return;
-    pthread_mutex_lock(&c->behind.mu);
-    c->behind.stop = true;
-    pthread_cond_signal(&c->behind.cv);
-    pthread_mutex_unlock(&c->behind.mu);
-    pthread_join(c->behind.thread, NULL);
-    c->behind.started = false;
+    pthread_mutex_lock(&c->queue.mu);
+    c->queue.stop = true;
+    pthread_cond_signal(&c->queue.cv);
+    pthread_mutex_unlock(&c->queue.mu);
+    pthread_join(c->queue.thread, NULL);
+    c->queue.started = false;
 }

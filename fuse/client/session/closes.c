@@ -60,7 +60,7 @@ bool session_send_closes(struct client *c, int64_t deadline)
     c->session.closes = NULL;
     c->session.ncloses = c->session.cap_closes = 0;
     for (size_t i = 0; i < all; i++) { /* what metad does not know yet is closed later */
-        if (behind_naming(c, inos[i]))
+        if (queue_naming(c, inos[i]))
             close_ino(c, inos[i]);
         else
             inos[n++] = inos[i];

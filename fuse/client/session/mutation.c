@@ -120,7 +120,7 @@ static void finish(struct sending *s, size_t i, int code, const Replfs__Mutation
 {
     struct mutation *m = s->todo[i];
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
-        lcache_mutated(s->c->lcache, s->begun, m->op, r);
+        lease_cache_mutated(s->c->leases, s->begun, m->op, r);
     if (m->session)
         seq_end(s->c, m->session, m->seq);
     m->done(m, code, r);
@@ -226,7 +226,7 @@ static bool contested(const struct sending *s)
     for (size_t i = 0; i < s->n; i++) {
         const Replfs__MetaOp *op = s->todo[i]->op;
         if (op->op_case != REPLFS__META_OP__OP_CREATE ||
-            lcache_contested(s->c->lcache, op->create->parent))
+            lease_cache_contested(s->c->leases, op->create->parent))
             return true;
     }
     return false;
@@ -261,7 +261,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
         s->todo[i]->maybe_done = true;
     if (rc)
         return rc;
-    lcache_renew(c->lcache, sent);
+    lease_cache_renew(c->leases, sent);
     if (res->rep->body_case != REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
         return -ERR_PROTOCOL;
     session_saw(c, m.session, res->rep->mutate_reply->position);
@@ -278,7 +278,7 @@ static bool go_on(struct sending *s, struct rpc_conn *conn, struct rpc_result *r
 
 void session_mutate_list(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
 {
-    struct sending s = {.c = c, .n = n, .begun = lcache_begin(c->lcache)};
+    struct sending s = {.c = c, .n = n, .begun = lease_cache_begin(c->leases)};
     unsigned busy_ms = 10;
     assert(n <= MUTATE_MAX);
     for (size_t i = 0; i < n; i++)
@@ -339,7 +339,7 @@ int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, in
         op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
     if (removes)
         cfile_removing(c, true);
-    int rc = behind_before(c, op);
+    int rc = queue_before(c, op);
     if (!rc && (op->op_case == REPLFS__META_OP__OP_RENAME ||
                 (op->op_case == REPLFS__META_OP__OP_UNLINK && op->unlink->dir)))
         cfile_tell_dirs(c); /* of those made here, metad has heard by now */

@@ -4,7 +4,7 @@
  * connector: it goes round all addresses (those given, then those learnt), says which session it
  * resumes, what is open and locked and of which inodes changes are kept back (claims of exclusive
  * leases), and wakes the others. Requests are repeated over reconnects until their deadline; how
- * changes are, says mutate.c.
+ * changes are, says mutation.c.
  *
  * When metad has not heard of us for longer than the lease (suspended, cut off), the session has lapsed:
  * its leases and locks are gone, but it goes on, and what was answered and not told yet is told now
@@ -157,7 +157,7 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     }
     c->session.lease_ms = r->lease_ms ? r->lease_ms : 60000;
     c->session.term_ms = r->term_ms; /* 0: a metad that gives no leases */
-    lcache_set_term(c->lcache, r->term_ms);
+    lease_cache_set_term(c->leases, r->term_ms);
     c->session.min_copies = r->default_min_copies;
     c->session.seen_incarnation = r->incarnation;
     c->session.seen_position = r->position;
@@ -206,7 +206,7 @@ static uint64_t *kept_back(struct client *c, size_t max, size_t *n)
         cfile_unref(list[i]);
     }
     free(list);
-    behind_inos(c, &inos, n);
+    queue_inos(c, &inos, n);
     if (*n > max)
         *n = max; /* the rest goes to metad without a lease */
     return inos;
@@ -219,7 +219,7 @@ static void refused_claims(struct client *c, const Replfs__SessionReq *m,
     for (size_t k = 0; k < m->n_exclusive; k++)
         if (!r->n_exclusive || !bsearch(&m->exclusive[k], r->exclusive, r->n_exclusive,
                                         sizeof(*r->exclusive), u64_cmp))
-            lcache_regain(c->lcache, m->exclusive[k], false);
+            lease_cache_regain(c->leases, m->exclusive[k], false);
 }
 
 static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
@@ -249,11 +249,11 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
                       : left > 1                ? (unsigned)left
                                                 : 1;
         struct rpc_result res;
-        lcache_drop_all(c->lcache); /* metad forgets our leases as we come back */
+        lease_cache_drop_all(c->leases); /* metad forgets our leases as we come back */
         size_t fit = room(&m);
         m.exclusive = kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
         for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
-            lcache_regain(c->lcache, m.exclusive[k], true);
+            lease_cache_regain(c->leases, m.exclusive[k], true);
         int64_t sent = clock_boot();
         rc = rpc_call_wait(conn, &env, NULL, ms, &res);
         client_locks_claims_free(claims);
@@ -263,7 +263,7 @@ static int hello_session(struct client *c, struct rpc_conn *conn, size_t i, int6
             if (res.rep->session_reply->forked)
                 forked(c);
             refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
-            lcache_renew(c->lcache, sent);
+            lease_cache_renew(c->leases, sent);
         } else if (!rc)
             rc = -ERR_PROTOCOL;
         else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
@@ -474,7 +474,7 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
 
 int session_ask(struct client *c, Replfs__Envelope *req, int64_t deadline, struct rpc_result *out)
 {
-    *out = (struct rpc_result){.code = behind_before_ask(c, req)};
+    *out = (struct rpc_result){.code = queue_before_ask(c, req)};
     return out->code ? out->code : session_ask_now(c, req, deadline, out);
 }
 
@@ -490,7 +490,7 @@ int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
         set_session(req, session_id(c));
         int64_t sent = clock_boot();
         if (!rpc_call_wait(conn, req, NULL, session_try_ms(c, deadline), out))
-            lcache_renew(c->lcache, sent);
+            lease_cache_renew(c->leases, sent);
         bool again = out->code && session_attempt_failed(c, conn, out, deadline, &busy_ms);
         rpc_conn_unref(conn);
         if (!again)
@@ -557,7 +557,7 @@ static void keepalive(struct client *c)
     int64_t sent = clock_boot();
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
-        lcache_renew(c->lcache, sent);
+        lease_cache_renew(c->leases, sent);
         client_told_time(c, res.rep->keepalive_reply->wall_ms);
         nodes_saw_epoch(c, res.rep->keepalive_reply->nodes_epoch);
         session_saw(c, m.session, res.rep->keepalive_reply->position);
@@ -580,7 +580,7 @@ static void see_sleep(struct client *c, int64_t *asleep)
         return;
     log_info("the computer was suspended for %lld s: what is cached is asked for anew",
              (long long)(more / NSEC_PER_SEC));
-    lcache_tell_all(c->lcache);
+    lease_cache_tell_all(c->leases);
     uint64_t id;
     struct rpc_conn *conn = session_conn_now(c, &id);
     if (conn) /* as we come back, each lease is claimed again or forgotten */

@@ -14,8 +14,8 @@
  * what is acknowledged, syncs chunks that get no more appends (so that they can be forgotten),
  * pumps after pauses, gives up what stalls.
  *
- * Of a close, only the acknowledgements are waited for, and not by a thread (cfile_flush_later), when
- * the commit may be done behind.
+ * Of a close, only the acknowledgements are waited for, and not by a thread (cfile_flush_async), when
+ * the commit may be queued.
  *
  * Errors of the background stay in f->err until a write, flush or fsync takes them: once. */
 #include "client/internal.h"
@@ -58,7 +58,7 @@ int cfile_error_since(struct cfile *f, unsigned *seen)
 
 /* ---- commit ---- */
 
-static bool commit_some(struct cfile *f, bool later);
+static bool commit_some(struct cfile *f, bool deferred);
 
 struct batch {
     struct abuf **bufs;
@@ -67,7 +67,7 @@ struct batch {
     struct ext *exts;
     size_t nexts;
     uint64_t session;
-    uint64_t begun; /* of lcache_begin */
+    uint64_t begun; /* of lease_cache_begin */
     bool append;    /* its places count from the end of the file */
     unsigned life;  /* of the oldest buffer */
     uint64_t over;  /* moved bytes: see CommitOp */
@@ -281,23 +281,23 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
         f->dirty_end = 0;
         f->dirty_mtime = 0;
         f->kill_suid = f->eager = false;
-        behind_release(f->c, f->ino);
+        queue_release(f->c, f->ino);
         cfile_mark_clean(f);
     }
 }
 
 struct commit_job {
-    struct behind_op o;
+    struct queue_op o;
     struct cfile *f;
     struct batch b;
     struct commit_msg m;
-    struct lasker asker;
+    struct lease_request asker;
 };
 
 static void commit_over(struct commit_job *j, int rc, const Replfs__Attr *attr, uint64_t base)
 {
     struct cfile *f = j->f;
-    lcache_ask_end(f->c->lcache, &j->asker);
+    lease_cache_ask_end(f->c->leases, &j->asker);
     msg_free(&j->m);
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&j->b));
@@ -326,7 +326,7 @@ static void committed(struct mutation *m, int code, const Replfs__MutationResult
 static void commit_late(struct mutation *m)
 {
     struct commit_job *j = (struct commit_job *)m;
-    behind_put(j->f->c, &j->o);
+    queue_put(j->f->c, &j->o);
 }
 
 /* By this thread. mu held, dropped meanwhile. */
@@ -337,17 +337,17 @@ static void commit_now(struct commit_job *j)
     struct mutation *m = &j->o.m;
     cfile_ref(f);
     pthread_mutex_unlock(&f->mu);
-    if (behind_wait(c, f->ino))
+    if (queue_wait(c, f->ino))
         commit_late(m);
     else
         session_mutate_list(c, &m, 1, client_deadline(c));
     pthread_mutex_lock(&f->mu);
 }
 
-/* One commit of what is acknowledged. mu held, dropped while metad works; later: it is queued
- * instead (behind.c), and f->committing until it is done. False when there is nothing to commit, or not before
+/* One commit of what is acknowledged. mu held, dropped while metad works; deferred: it is queued
+ * instead (queue.c), and f->committing until it is done. False when there is nothing to commit, or not before
  * it is on a disk: that is seen to. */
-static bool commit_some(struct cfile *f, bool later)
+static bool commit_some(struct cfile *f, bool deferred)
 {
     struct client *c = f->c;
     if (f->head && f->head->state == ABUF_ACKED && order_needed(f, f->head)) {
@@ -365,21 +365,21 @@ static bool commit_some(struct cfile *f, bool later)
     if (msg_build(f, &j->b, &j->m))
         abort();
     j->f = f;
-    j->b.begun = lcache_begin(c->lcache);
-    lcache_ask_begin(c->lcache, &j->asker, f->ino);
+    j->b.begun = lease_cache_begin(c->leases);
+    lease_cache_ask_begin(c->leases, &j->asker, f->ino);
     f->committing = true;
-    j->o = (struct behind_op){.m = {.op = &j->m.op,
-                                    .need = j->b.session,
-                                    .done = committed,
-                                    .late = commit_late,
-                                    .life = j->b.life},
-                              .ino = f->ino};
-    if (later && !quota_applies(f) && !j->b.append) {
+    j->o = (struct queue_op){.m = {.op = &j->m.op,
+                                   .need = j->b.session,
+                                   .done = committed,
+                                   .late = commit_late,
+                                   .life = j->b.life},
+                             .ino = f->ino};
+    if (deferred && !quota_applies(f) && !j->b.append) {
         bool all = j->b.bufs[j->b.n - 1] == f->tail;
         cfile_ref(f);
-        behind_put(c, &j->o);
+        queue_put(c, &j->o);
         if (all)
-            behind_release(c, f->ino);
+            queue_release(c, f->ino);
         return true;
     }
     if (!quota_applies(f) && !j->b.append) {
@@ -440,10 +440,10 @@ int flush_below(struct cfile *f, uint64_t target, int64_t deadline)
     while (any_below(f, target, false)) {
         if (clock_mono() >= deadline)
             return -ERR_TIMEOUT;
-        bool some = f->committing || commit_some(f, behind_queued(f->c, f->ino));
+        bool some = f->committing || commit_some(f, queue_queued(f->c, f->ino));
         int64_t until = order_next(f);
         if (some) {
-            behind_hurry(f->c, f->ino);
+            queue_hurry(f->c, f->ino);
             if (f->committing)
                 cond_wait_until(&f->cv, &f->mu, until < deadline ? until : deadline);
         } else if (f->head && f->head->state == ABUF_ACKED && order_needed(f, f->head)) {
@@ -495,16 +495,17 @@ static int flush_synced(struct cfile *f, int64_t deadline)
 
 /* Nobody else can see the file: what happens to bytes below target may be seen to a little later.
  * From the moment that they have been accepted by all copies, the flusher needs no hurrying. */
-static bool commit_later(struct cfile *f, uint64_t target)
+static bool commit_deferred(struct cfile *f, uint64_t target)
 {
-    if (f->c->cfg.sync_all || quota_applies(f) || !lcache_exclusive(f->c->lcache, f->ino))
+    if (f->c->cfg.sync_all || quota_applies(f) || !lease_cache_exclusive(f->c->leases, f->ino))
         return false;
     for (const struct abuf *a = f->head; a && a->id < target; a = a->next)
         if (a->append)
             return false;
     f->eager = f->head != NULL;
     flush_eager(f);
-    return lcache_exclusive(f->c->lcache, f->ino); /* still: a recall from now on waits for it */
+    return lease_cache_exclusive(f->c->leases,
+                                 f->ino); /* still: a recall from now on waits for it */
 }
 
 int flush_file(struct cfile *f, enum flush_how how, bool report)
@@ -516,16 +517,17 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
     } else if (f->head) {
         uint64_t target = f->next_abuf;
         seal_and_send(f, false);
-        bool later = how == FLUSH_ACCEPTED && f->c->cfg.async_close && commit_later(f, target);
-        if (!later)
+        bool deferred =
+            how == FLUSH_ACCEPTED && f->c->cfg.async_close && commit_deferred(f, target);
+        if (!deferred)
             wait_acked(f, target);
-        if (!later && (how == FLUSH_COMMIT || !commit_later(f, target)))
+        if (!deferred && (how == FLUSH_COMMIT || !commit_deferred(f, target)))
             rc = flush_below(f, target, client_deadline(f->c));
     }
     if (how == FLUSH_SYNC) { /* its mode and times, too */
         pthread_mutex_unlock(&f->mu);
-        behind_release(f->c, f->ino);
-        int late = behind_wait(f->c, f->ino);
+        queue_release(f->c, f->ino);
+        int late = queue_wait(f->c, f->ino);
         rc = rc ? rc : late;
         pthread_mutex_lock(&f->mu);
     }
@@ -540,10 +542,10 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
 /* ---- closes that nobody waits for ---- */
 
 struct closing {
-    struct later later;   /* first: closing_hold */
-    struct closing *next; /* of f's; f->mu */
-    struct cfile *f;      /* referenced */
-    uint64_t target;      /* below it, all copies have to acknowledge */
+    struct async_reply async; /* first: closing_hold */
+    struct closing *next;     /* of f's; f->mu */
+    struct cfile *f;          /* referenced */
+    uint64_t target;          /* below it, all copies have to acknowledge */
     cfile_flush_fn *done;
     void *arg;
 };
@@ -563,11 +565,11 @@ static struct closing *closing_take(struct cfile *f)
 static void closing_over(struct closing *k, int rc)
 {
     struct client *c = k->f->c;
-    later_leave(c, &k->later);
+    async_reply_leave(c, &k->async);
     k->done(k->arg, rc);
     cfile_unref(k->f);
     free(k);
-    later_left(c);
+    async_reply_left(c);
 }
 
 static void *close_waiting(void *arg)
@@ -582,17 +584,17 @@ void closes_go_on(struct cfile *f)
     for (;;) {
         pthread_mutex_lock(&f->mu);
         struct closing *k = closing_take(f);
-        bool later = k && commit_later(f, k->target);
-        int rc = later ? cfile_take_err(f) : 0;
+        bool deferred = k && commit_deferred(f, k->target);
+        int rc = deferred ? cfile_take_err(f) : 0;
         pthread_mutex_unlock(&f->mu);
         if (!k)
             return;
-        if (later || !later_thread(close_waiting, k))
-            closing_over(k, later ? rc : -EIO);
+        if (deferred || !async_reply_thread(close_waiting, k))
+            closing_over(k, deferred ? rc : -EIO);
     }
 }
 
-static void *closing_hold(struct later *l)
+static void *closing_hold(struct async_reply *l)
 {
     struct cfile *f = ((struct closing *)l)->f;
     cfile_ref(f);
@@ -611,15 +613,15 @@ static void closing_look(void *arg)
     cfile_unref(f);
 }
 
-static const struct later_kind closing_kind = {closing_hold, closing_look};
+static const struct async_reply_kind closing_kind = {closing_hold, closing_look};
 
 /* Sends all there is, and lists the close, if all that it has to wait for is acknowledgements. */
-static bool close_later(struct cfile *f, cfile_flush_fn *done, void *arg)
+static bool close_async(struct cfile *f, cfile_flush_fn *done, void *arg)
 {
     struct client *c = f->c;
     LOCK_SCOPE(&f->mu);
     if (!f->head || c->cfg.sync_all || c->cfg.async_close || quota_applies(f) ||
-        !lcache_exclusive(c->lcache, f->ino))
+        !lease_cache_exclusive(c->leases, f->ino))
         return false;
     uint64_t target = f->next_abuf;
     seal_and_send(f, false);
@@ -630,14 +632,14 @@ static bool close_later(struct cfile *f, cfile_flush_fn *done, void *arg)
         abort();
     *k = (struct closing){.next = f->closing, .f = f, .target = target, .done = done, .arg = arg};
     cfile_ref(f);
-    later_begin(c, &k->later, &closing_kind);
+    async_reply_begin(c, &k->async, &closing_kind);
     f->closing = k;
     return true;
 }
 
-void cfile_flush_later(struct cfile *f, cfile_flush_fn *done, void *arg)
+void cfile_flush_async(struct cfile *f, cfile_flush_fn *done, void *arg)
 {
-    if (!close_later(f, done, arg))
+    if (!close_async(f, done, arg))
         done(arg, cfile_flush(f));
 }
 
@@ -703,7 +705,7 @@ int client_sync(struct client *c)
         cfile_unref(list[i]);
     }
     free(list);
-    int late = flush_waits(c, rc) ? behind_wait(c, 0) : rc;
+    int late = flush_waits(c, rc) ? queue_wait(c, 0) : rc;
     rc = rc ? rc : late;
     client_flush_atime(c, 0);
     if (!rc && client_lost(c) != lost)

@@ -159,7 +159,7 @@ void quota_refused(struct client *c, uint64_t ino, uint64_t bytes)
     struct rpc_result res;
     const Replfs__QuotaInfo *q = NULL;
     char path[1024];
-    if (!ask(c, ino, session_ask_now, &res)) /* the sender of what is behind may be asking */
+    if (!ask(c, ino, session_ask_now, &res)) /* the sender of what is queued may be asking */
         q = tightest(res.rep->quota_list_reply);
     if (q) {
         path_of(q, path, sizeof(path));

@@ -165,7 +165,7 @@ void send_give_up(struct cfile *f, int code, const char *why)
     if (!f->head) {
         f->dirty_end = 0;
         f->kill_suid = f->eager = false;
-        behind_release(f->c, f->ino);
+        queue_release(f->c, f->ino);
         cfile_mark_clean(f);
     }
     pthread_cond_broadcast(&f->cv);

@@ -10,7 +10,7 @@
  * shows the old chunk, since other clients may write meanwhile. Nothing is written again where metad does
  * not know enough copies yet (it has just started), or where no better place could be had just now.
  *
- * What one copy has on stable storage is safe to displace other bytes with (order.c): that is noted as
+ * What one copy has on stable storage is safe to displace other bytes with (write_order.c): that is noted as
  * soon as min_copies hosts have answered, and in any case with the last answer.
  *
  * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run

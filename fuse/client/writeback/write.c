@@ -217,11 +217,11 @@ int write_moved(struct cfile *f, const uint8_t *data, size_t len, uint64_t off, 
  * held, dropped while metad is asked. Sets f->through when it is not to be had. */
 static int write_lease(struct cfile *f)
 {
-    struct lcache *l = f->c->lcache;
+    struct lease_cache *l = f->c->leases;
     f->through = false;
-    if (!lcache_term(l)) /* a metad without leases */
+    if (!lease_cache_term(l)) /* a metad without leases */
         return 0;
-    for (int tries = 0; !lcache_exclusive(l, f->ino); tries++) {
+    for (int tries = 0; !lease_cache_exclusive(l, f->ino); tries++) {
         f->through = tries == LEASE_TRIES;
         if (f->through)
             return 0;
@@ -269,7 +269,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         return rc;
     }
     f->dirty_mtime = client_now(f->c);
-    behind_wrote(f->c, f->ino);
+    queue_wrote(f->c, f->ino);
     f->kill_suid |= (flags & CFILE_KILL_SUID) != 0; /* until nothing is left to commit */
     if (append && append_waits(f)) {
         uint64_t at = 0;
