@@ -10,14 +10,18 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 #include "base/buf.h"
-#include "client/cache/lease_cache.h"
 #include "rpc/rpc.h"
 
 struct client;
+/* What the kernel caches under leases, and is told to forget. */
+#define LEASE_CACHE_INVAL_ATTR 1u    /* attributes that the kernel has */
+#define LEASE_CACHE_INVAL_PAGES 2u   /* its pages; may block behind a read of them */
+#define LEASE_CACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
+/* Tells the kernel to forget; may be NULL. False: it does not know the inode. */
+typedef bool lease_cache_inval(void *arg, uint64_t ino, unsigned what);
 enum client_atime { CLIENT_ATIME_RELATIME, CLIENT_ATIME_ALWAYS, CLIENT_ATIME_NEVER };
 struct client_config {
-    lease_cache_inval
-        *invalidate; /* what the kernel caches under leases, see lease_cache.h; NULL: nothing */
+    lease_cache_inval *invalidate; /* what the kernel caches under leases; NULL: nothing */
     void *invalidate_arg;
     size_t cache_max; /* inodes whose attributes are cached, default 200000 */
     char **metads;    /* "host:port" each */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/session/session.h"
 #include "meta_ops.h"
 #include <errno.h>
 #include <pthread.h>

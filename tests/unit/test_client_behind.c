@@ -1,7 +1,9 @@
 /* Changes that are answered before metad has them, against a fake metad that is made to wait: who
  * waits for it, who does not, and what is shown meanwhile. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/session/mutation.h"
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define MTIME REPLFS__SETATTR_OP__VALID__MTIME
@@ -623,7 +625,7 @@ static void test_large_changes(void **st)
         all[i] = &m[i];
     }
     assert_true(LARGE * protobuf_c_message_get_packed_size(&op[0].base) > RPC_MAX_ENVELOPE);
-    session_mutate_list(rig.cl, all, LARGE, clock_mono() + RIG_WAIT_S * NSEC_PER_SEC);
+    mutation_run(rig.cl, all, LARGE, clock_mono() + RIG_WAIT_S * NSEC_PER_SEC);
     assert_int_equal(rig_get(commits), LARGE);
 }
 

@@ -15,6 +15,8 @@
 
 #include "base/clock.h"
 #include "fuse/client/cache/lease_cache.h"
+#include "fuse/client/cache/lease_cache_change.h"
+#include "fuse/client/cache/lease_cache_give.h"
 #include "limit.h"
 
 #define DIR_INO 10u

@@ -1,7 +1,10 @@
 /* What the kernel is given of a page of a directory that was fetched a while ago: what was changed or recalled
  * since is not taken from it. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/names/attrs.h"
+#include "fuse/client/prefetch/dir_pages.h"
 
 #define DIR_INO 500u
 #define OTHER 501u

@@ -2,6 +2,7 @@
  * fake metad: what was answered before is offered again as it comes back, and what metad refuses then is
  * told to whoever asks. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
 
 #define DIR_INO 50u

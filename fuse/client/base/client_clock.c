@@ -4,9 +4,11 @@
  * stay, lest a file's time be later than what the computer's own clock says just after.
  *
  * Thread context: any; the offset is one atomic. */
-#include "client/internal.h"
+#include "client/base/client_clock.h"
 #include <stdlib.h>
+#include "base/clock.h"
 #include "base/log.h"
+#include "client/internal.h"
 
 #define LOG_MODULE "clock"
 #define APART (10 * NSEC_PER_SEC)
@@ -33,4 +35,9 @@ void client_told_time(struct client *c, uint64_t wall_ms)
                  llabs(offset) / NSEC_PER_SEC, offset < 0 ? "ahead of" : "behind");
     else
         log_info("the clock of this computer agrees with metad's again");
+}
+
+int64_t client_deadline(const struct client *c)
+{
+    return clock_mono() + c->cfg.timeout_ms * NSEC_PER_MSEC;
 }

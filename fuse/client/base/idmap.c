@@ -2,7 +2,7 @@
  * deletion, at most two thirds full. Not thread-safe: the owner locks. Values are never NULL, so
  * a NULL value marks an empty slot. Running out of memory ends the process, as buf_new does: no
  * caller could go on. */
-#include "client/internal.h"
+#include "client/base/idmap.h"
 #include <assert.h>
 #include <stdlib.h>
 #include "base/mix.h"

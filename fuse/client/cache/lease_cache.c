@@ -18,180 +18,16 @@
  *
  * Failure modes: out of memory ends the process. Thread context: any. */
 #include "client/cache/lease_cache.h"
-#include <pthread.h>
+#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mix.h"
 #include "base/thread.h"
-#include "client/internal.h"
-#include "client/cache/lease_cache_impl.h"
-
-/* ---- nodes and entries, mutex held ---- */
-
-uint64_t *lfence_of(struct lease_cache *l, uint64_t ino)
-{
-    return &l->fence[mix64(ino) % FENCES];
-}
-
-struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino)
-{
-    struct lnode **p = &l->nodes[mix64(ino) & l->nodes_mask];
-    while (*p && (*p)->ino != ino)
-        p = &(*p)->hash_next;
-    return p;
-}
-
-static void node_unlink(struct lease_cache *l, struct lnode *n)
-{
-    *(n->newer ? &n->newer->older : &l->newest) = n->older;
-    *(n->older ? &n->older->newer : &l->oldest) = n->newer;
-}
-
-static void node_link(struct lease_cache *l, struct lnode *n)
-{
-    n->newer = NULL;
-    n->older = l->newest;
-    *(n->older ? &n->older->newer : &l->oldest) = n;
-    l->newest = n;
-}
-
-struct lnode *lnode_find(struct lease_cache *l, uint64_t ino)
-{
-    struct lnode *n = *lnode_slot(l, ino);
-    if (n && n != l->newest) {
-        node_unlink(l, n);
-        node_link(l, n);
-    }
-    return n;
-}
-
-bool lnode_drop(struct lease_cache *l, uint64_t ino)
-{
-    struct lnode **slot = lnode_slot(l, ino), *n = *slot;
-    if (!n)
-        return false;
-    *slot = n->hash_next;
-    node_unlink(l, n);
-    l->nnodes--;
-    free(n);
-    return true;
-}
-
-static void job_add(struct lease_cache *l, uint64_t ino, unsigned what, bool flush,
-                    void (*done)(void *arg), void *arg)
-{
-    struct ljob *j = malloc(sizeof(*j));
-    if (!j)
-        abort();
-    *j = (struct ljob){NULL, ino, what, flush, done, arg};
-    *l->tail = j;
-    l->tail = &j->next;
-    pthread_cond_signal(&l->cv);
-}
-
-struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)
-{
-    struct lnode *n = lnode_find(l, ino);
-    if (n)
-        return n;
-    if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        l->evicting[mix64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
-        job_add(l, l->oldest->ino, LEASE_CACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
-        lnode_drop(l, l->oldest->ino);
-    }
-    n = calloc(1, sizeof(*n));
-    if (!n)
-        abort();
-    n->ino = ino;
-    n->gen = ++l->gen;
-    struct lnode **slot = lnode_slot(l, ino);
-    *slot = n;
-    node_link(l, n);
-    l->nnodes++;
-    return n;
-}
-
-uint64_t lname_hash(uint64_t parent, const void *name, size_t len)
-{
-    const uint8_t *p = name;
-    uint64_t h = mix64(parent ^ len);
-    while (len) {
-        uint64_t w = 0;
-        size_t n = len < sizeof(w) ? len : sizeof(w);
-        memcpy(&w, p, n);
-        h = mix64(h ^ w);
-        p += n;
-        len -= n;
-    }
-    return h;
-}
-
-struct lentry **lentry_slot(struct lease_cache *l, uint64_t parent, const void *name, size_t len,
-                            uint64_t hash)
-{
-    struct lentry **p = &l->entries[hash & l->entries_mask];
-    while (*p && ((*p)->hash != hash || (*p)->parent != parent || (*p)->len != len ||
-                  memcmp((*p)->name, name, len)))
-        p = &(*p)->hash_next;
-    return p;
-}
-
-void lentry_drop(struct lease_cache *l, struct lentry **slot)
-{
-    struct lentry *e = *slot;
-    struct lnode *dir = *lnode_slot(l, e->parent);
-    if (dir && dir->gen == e->gen && e->ino)
-        dir->names--;
-    *slot = e->hash_next;
-    *(e->newer ? &e->newer->older : &l->young) = e->older;
-    *(e->older ? &e->older->newer : &l->old) = e->newer;
-    l->nentries--;
-    free(e);
-}
-
-void lentry_put(struct lease_cache *l, struct lnode *dir, const void *name, size_t len,
-                uint64_t ino)
-{
-    uint64_t hash = lname_hash(dir->ino, name, len);
-    struct lentry **slot = lentry_slot(l, dir->ino, name, len, hash);
-    bool named = *slot && (*slot)->gen == dir->gen && (*slot)->ino;
-    dir->names += (ino != 0) - named;
-    if (*slot) {
-        (*slot)->gen = dir->gen;
-        (*slot)->ino = ino;
-        return;
-    }
-    if (l->nentries >= l->max_entries) {
-        struct lentry *o = l->old;
-        struct lnode *of = *lnode_slot(l, o->parent);
-        if (of)
-            of->complete = false;
-        lentry_drop(l, lentry_slot(l, o->parent, o->name, o->len, o->hash));
-        slot = lentry_slot(l, dir->ino, name, len, hash);
-    }
-    struct lentry *e = malloc(sizeof(*e) + len);
-    if (!e)
-        abort();
-    *e = (struct lentry){.parent = dir->ino,
-                         .gen = dir->gen,
-                         .ino = ino,
-                         .hash = hash,
-                         .len = (uint8_t)len,
-                         .older = l->young};
-    memcpy(e->name, name, len);
-    *(e->older ? &e->older->newer : &l->old) = e;
-    l->young = e;
-    *slot = e;
-    l->nentries++;
-}
-
-bool lease_cache_in_term(const struct lease_cache *l)
-{
-    return l->until > clock_boot();
-}
+#include "client/base/attr.h"
+#include "client/cache/lease_cache_give.h"
+#include "client/cache/lease_table.h"
 
 /* ---- reading ---- */
 
@@ -250,26 +86,6 @@ uint64_t lease_cache_begin(struct lease_cache *l)
 {
     LOCK_SCOPE(&l->mu);
     return l->gen;
-}
-
-void lnode_put_attr(struct lease_cache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
-{
-    struct lnode *n = lnode_find(l, a->ino);
-    if (crossed && !(n && n->has_attr))
-        return;
-    if (!n)
-        n = lnode_make(l, a->ino);
-    if (!crossed && lease == 2) /* an answer from before that said "shared" may come later */
-        n->exclusive = true;
-    if (n->pending) { /* what metad alone decides is not ours to know better */
-        n->attr.flags = a->flags;
-        n->attr.quota_left = a->quota_left;
-        return;
-    }
-    if (n->has_attr && a->change < n->attr.change)
-        return;
-    attr_copy(&n->attr, a);
-    n->has_attr = true;
 }
 
 void lease_cache_put_attr(struct lease_cache *l, uint64_t begun, const Replfs__Attr *a,
@@ -347,7 +163,7 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
     if (later)
-        job_add(l, ino, what, flush, done, arg);
+        ljob_add(l, ino, what, flush, done, arg);
     pthread_mutex_unlock(&l->mu);
     if (!later)
         done(arg);
@@ -361,12 +177,6 @@ static void nobody(void *arg)
 void lease_cache_forget_now(struct lease_cache *l, uint64_t ino)
 {
     lease_cache_recall(l, ino, nobody, NULL);
-}
-
-void lease_cache_tell_soon(struct lease_cache *l, uint64_t ino, unsigned what)
-{
-    if (l->inval && !l->stop)
-        job_add(l, ino, what, false, NULL, NULL);
 }
 
 void lease_cache_drop_all(struct lease_cache *l)
@@ -385,7 +195,7 @@ void lease_cache_drop_all(struct lease_cache *l)
         if (inos)
             inos[n++] = x->ino;
         if (inos && x->has_attr && (S_ISREG(x->attr.mode) || S_ISDIR(x->attr.mode)))
-            job_add(l, x->ino, LEASE_CACHE_INVAL_PAGES, false, NULL, NULL);
+            ljob_add(l, x->ino, LEASE_CACHE_INVAL_PAGES, false, NULL, NULL);
         lnode_drop(l, x->ino);
     }
     lease_cache_tell_given(l);
@@ -459,13 +269,6 @@ void lease_cache_yield(struct lease_cache *l, uint64_t ino)
     pthread_mutex_unlock(&l->mu);
     for (unsigned i = 0; i < n; i++)
         done[i](arg[i]);
-}
-
-void lease_request_remove(struct lease_request **list, struct lease_request *a)
-{
-    while (*list != a)
-        list = &(*list)->next;
-    *list = a->next;
 }
 
 void lease_cache_ask_begin(struct lease_cache *l, struct lease_request *a, uint64_t ino)

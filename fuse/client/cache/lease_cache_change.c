@@ -3,12 +3,14 @@
  *
  * Of the latter each inode concerned counts the answers that are missing (`pending`): until the
  * last has come, its attributes are ours and metad's are older. Thread context: any. */
+#include "client/cache/lease_cache_change.h"
 #include <sys/stat.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mix.h"
-#include "client/internal.h"
-#include "client/cache/lease_cache_impl.h"
+#include "client/base/attr.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_table.h"
 
 #define CONTESTED_NS (5 * NSEC_PER_SEC)
 

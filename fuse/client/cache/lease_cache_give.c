@@ -16,13 +16,14 @@
  *
  * Two inodes that share a slot of the tables protect each other less: what was given first is forgotten.
  * Thread context: any; lease_cache_tell sleeps. */
+#include "client/cache/lease_cache_give.h"
 #include <stdlib.h>
 #include <time.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/mix.h"
-#include "client/internal.h"
-#include "client/cache/lease_cache_impl.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_table.h"
 
 #define LATE_NS (500 * NSEC_PER_MSEC)
 #define LINKING_NS NSEC_PER_SEC

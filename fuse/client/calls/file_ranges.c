@@ -10,10 +10,23 @@
  * here has synced, so base_synced is taken back: the next fsync has them synced.
  *
  * Failure modes: as metad answers; -ERR_TIMEOUT after the mount's time-out. */
-#include "client/internal.h"
+#include "client/calls/file_ranges.h"
 #include <errno.h>
-#include <linux/falloc.h>
-#include <stdlib.h>
+#include <fcntl.h>
+#include "base/error.h"
+#include "base/extmap.h"
+#include "client/base/attr.h"
+#include "client/base/client_clock.h"
+#include "client/cache/lease_cache.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/file/committed_map.h"
+#include "client/file/overlay.h"
+#include "client/internal.h"
+#include "client/io/layout.h"
+#include "client/writeback/durable.h"
+#include "client/writeback/flush.h"
+#include "client/writeback/quota.h"
 
 /* ---- fallocate ---- */
 
@@ -49,7 +62,7 @@ static void map_follow(struct cfile *f, int mode, uint64_t off, uint64_t len, ui
     if (!rc && !(mode & FALLOC_FL_PUNCH_HOLE))
         rc = base_reserve(f, off, off + len);
     if (rc)
-        layout_drop(f);
+        map_drop(f);
     f->map_gen++;
 }
 
@@ -126,7 +139,7 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
     if (!rc && dst != src)
         rc = flush_file(dst, FLUSH_COMMIT, true);
     if (!rc && clone_displaces(dst, op))
-        rc = order_bytes(src);
+        rc = durable_bytes(src);
     if (rc)
         return rc;
     meta.op_case = REPLFS__META_OP__OP_CLONE;
@@ -138,7 +151,7 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
     if (rc || !*done)
         return rc;
     pthread_mutex_lock(&dst->mu);
-    layout_drop(dst);
+    map_drop(dst);
     dst->base_synced = false;
     own_attr(dst, &got, begun);
     pthread_mutex_unlock(&dst->mu);

@@ -1,9 +1,17 @@
-/* Leases asked for, and what metad asks of a client: to give them back. The answer to that goes out
+/* What metad asks of a client: to give leases back. The answer to that goes out
  * once everything kept back of the inode was sent and nothing of it is cached here or in the kernel
  * any more: from a thread of lease_cache.c, which calls recall_forget. recall_request runs on a loop
- * thread, lease_ask on any other. */
-#include "client/internal.h"
+ * thread. */
+#include "client/calls/recall.h"
 #include "base/error.h"
+#include "client/cache/lease_cache.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/file/committed_map.h"
+#include "client/file/file_table.h"
+#include "client/file/open_told.h"
+#include "client/internal.h"
+#include "client/queue/queue.h"
 
 static void recalled(void *arg)
 {
@@ -50,35 +58,8 @@ void recall_forget(void *arg, uint64_t ino, bool flush)
     if (!f)
         return;
     pthread_mutex_lock(&f->mu);
-    layout_drop(f);
+    map_drop(f);
     f->base_synced = false;
     pthread_mutex_unlock(&f->mu);
     cfile_unref(f);
-}
-
-int lease_ask(struct cfile *f)
-{
-    struct client *c = f->c;
-    Replfs__LeaseReq m = REPLFS__LEASE_REQ__INIT;
-    RPC_ENVELOPE(env, LEASE_REQ, lease_req, &m);
-    struct rpc_result res;
-    struct lease_request asker;
-    m.ino = f->ino;
-    lease_cache_ask_begin(c->leases, &asker, f->ino);
-    uint64_t begun = lease_cache_begin(c->leases);
-    int rc = client_ask(c, &env, &res);
-    lease_cache_ask_end(c->leases, &asker);
-    if (!rc &&
-        (res.rep->body_case != REPLFS__ENVELOPE__BODY_LEASE_REPLY || !res.rep->lease_reply->attr))
-        rc = -ERR_PROTOCOL;
-    if (!rc) {
-        const Replfs__LeaseReply *r = res.rep->lease_reply;
-        Replfs__Attr a = REPLFS__ATTR__INIT;
-        attr_copy(&a, r->attr);
-        client_merge_attr(c, &a); /* what others have written since we last looked */
-        if (r->lease)
-            lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
-    }
-    rpc_result_free(&res);
-    return rc;
 }

@@ -7,38 +7,11 @@
  * the later write cuts the earlier's stretch. The pieces of a buffer keep what was cut, too: a
  * commit sends all pieces in the order of writing, and metad's map ends up with the newest. No
  * locks, no I/O. */
-#include "client/internal.h"
+#include "client/file/overlay.h"
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include "base/crc32c.h"
-
-int abuf_add_piece(struct abuf *a, uint64_t file_off, uint32_t len)
-{
-    assert(len && a->len + len <= a->limit);
-    struct piece *last = a->npieces ? &a->pieces[a->npieces - 1] : NULL;
-    if (last && last->file_off + last->len == file_off) {
-        last->len += len;
-    } else {
-        if (a->npieces == a->cap_pieces) {
-            uint32_t cap = a->cap_pieces ? a->cap_pieces * 2 : 4;
-            struct piece *p = realloc(a->pieces, cap * sizeof(*p));
-            if (!p)
-                return -ENOMEM;
-            a->pieces = p;
-            a->cap_pieces = cap;
-        }
-        a->pieces[a->npieces++] = (struct piece){file_off, len, a->len};
-    }
-    a->len += len;
-    return 0;
-}
-
-uint32_t abuf_limit(uint64_t file_off)
-{
-    return APPEND_MAX - (uint32_t)(file_off % CRC_BLOCK);
-}
+#include "base/extmap.h"
+#include "client/file/abuf.h"
 
 void overlay_next(const struct extmap *over, const struct extmap *base, uint64_t off, uint64_t end,
                   struct seg *out)

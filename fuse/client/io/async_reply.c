@@ -5,12 +5,13 @@
  * that are slow, and for what came to its end in another way than by an answer.
  *
  * Context: any thread; the tick runs on a loop thread, so that nothing it calls waits. */
-#include "client/internal.h"
-
+#include "client/io/async_reply.h"
 #include <stdlib.h>
-
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/thread.h"
+#include "client/internal.h"
 
 #define TICK_MS 100u
 

@@ -11,33 +11,31 @@
  * session only grow, so its head is what the keepalive reports as the oldest grant: what is
  * older and unknown to metad is garbage. Failure modes: metad away or too few chunkds: retried
  * every FEW_RETRY_MS; files give up by their own clock. */
-#include "client/internal.h"
-#include <assert.h>
+#include "client/io/grants.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "rpc/cap.h"
+#include "client/base/limits.h"
+#include "client/file/cfile.h"
+#include "client/file/chunk_loc.h"
+#include "client/file/wchunk.h"
+#include "client/internal.h"
+#include "client/io/nodes.h"
+#include "client/session/ask.h"
+#include "client/session/session.h"
 
 #define LOG_MODULE "grants"
+#define FEW_RETRY_MS 200 /* too few chunkds: ask again */
 #define POOL_MIN 4u
 #define POOL_MAX 64u
 #define EXPIRY_MARGIN (30 * NSEC_PER_SEC)
-
-int cloc_from(struct cloc *l, const Replfs__ChunkLoc *m)
-{
-    if (!m->chunk || m->n_chunkds > COPIES_MAX || m->cap.len > sizeof(l->cap))
-        return -ERR_PROTOCOL;
-    *l = (struct cloc){.chunk = m->chunk, .len = m->len, .n = (uint32_t)m->n_chunkds};
-    for (size_t i = 0; i < m->n_chunkds; i++)
-        l->chunkds[i] = m->chunkds[i];
-    l->lost = m->lost && !m->n_chunkds;
-    l->cap_len = (uint32_t)m->cap.len;
-    if (m->cap.len)
-        memcpy(l->cap, m->cap.data, m->cap.len);
-    return 0;
-}
 
 /* By our own clock, since metad's may be hours away; asked: before metad was. */
 static int64_t cap_end(const Replfs__GrantReply *r, int64_t asked)
@@ -45,24 +43,7 @@ static int64_t cap_end(const Replfs__GrantReply *r, int64_t asked)
     return asked + (int64_t)(r->cap_life_s ? r->cap_life_s : CAP_LIFE_S) * NSEC_PER_SEC;
 }
 
-/* ---- the list of everything held (grants.mu) ---- */
-
-static void list_add(struct client *c, struct wchunk *wc)
-{
-    struct wchunk *at = c->grants.newest;
-    while (at && at->loc.chunk > wc->loc.chunk)
-        at = at->prev;
-    wc->prev = at;
-    wc->next = at ? at->next : c->grants.oldest;
-    *(wc->next ? &wc->next->prev : &c->grants.newest) = wc;
-    *(at ? &at->next : &c->grants.oldest) = wc;
-}
-
-static void list_del(struct client *c, struct wchunk *wc)
-{
-    *(wc->prev ? &wc->prev->next : &c->grants.oldest) = wc->next;
-    *(wc->next ? &wc->next->prev : &c->grants.newest) = wc->prev;
-}
+/* ---- everything held ---- */
 
 uint64_t grants_oldest(struct client *c)
 {
@@ -84,21 +65,6 @@ size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest
     *newest = wc ? 0 : c->grants.last_id; /* too many to name */
     pthread_mutex_unlock(&c->grants.mu);
     return *newest ? n : 0;
-}
-
-void wchunk_unref(struct client *c, struct wchunk *wc)
-{
-    if (!wc)
-        return;
-    assert(wc->refs);
-    if (--wc->refs)
-        return;
-    if (!wc->borrowed) {
-        pthread_mutex_lock(&c->grants.mu);
-        list_del(c, wc);
-        pthread_mutex_unlock(&c->grants.mu);
-    }
-    free(wc);
 }
 
 /* ---- taking ---- */
@@ -132,7 +98,7 @@ static unsigned goal_of(unsigned asked)
 struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
 {
     goal = goal_of(goal);
-    struct pool *p = &c->grants.pools[goal];
+    struct grants_pool *p = &c->grants.pools[goal];
     struct wchunk *out = NULL;
     pthread_mutex_lock(&c->grants.mu);
     while (p->n && !out) {
@@ -145,8 +111,7 @@ struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
         if (good) {
             out = wc;
         } else {
-            list_del(c, wc);
-            free(wc);
+            wchunk_drop(c, wc);
         }
     }
     if (!out) {
@@ -167,11 +132,10 @@ void grants_drop_all(struct client *c)
 {
     pthread_mutex_lock(&c->grants.mu);
     for (unsigned g = 1; g <= COPIES_MAX; g++) {
-        struct pool *p = &c->grants.pools[g];
+        struct grants_pool *p = &c->grants.pools[g];
         while (p->n) {
             struct wchunk *wc = p->items[--p->n];
-            list_del(c, wc);
-            free(wc);
+            wchunk_drop(c, wc);
         }
     }
     pthread_mutex_unlock(&c->grants.mu);
@@ -217,7 +181,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t a
     if (session != session_id(c))
         return -ERR_SESSION;
     pthread_mutex_lock(&c->grants.mu);
-    struct pool *p = &c->grants.pools[goal];
+    struct grants_pool *p = &c->grants.pools[goal];
     note_missing(c, r);
     struct wchunk **items = realloc(p->items, (p->n + r->n_grants + 1) * sizeof(*items));
     if (items)
@@ -232,7 +196,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t a
         wc->goal = goal;
         wc->loc.len = 0;
         wc->expiry = cap_end(r, asked);
-        list_add(c, wc);
+        wchunk_hold(c, wc);
         if (wc->loc.chunk > c->grants.last_id)
             c->grants.last_id = wc->loc.chunk;
         p->items[p->n++] = wc;
@@ -298,9 +262,9 @@ static void wake_waiting(struct client *c, unsigned goal, int rc)
         pthread_mutex_lock(&f->mu);
         f->want_grant = false;
         if (final_error(rc) && goal_of(f->attr.goal) == goal)
-            send_give_up(f, rc, "metad grants no chunk");
+            c->grants.events->refused(f, rc, "metad grants no chunk");
         else
-            send_pump(f);
+            c->grants.events->again(f);
         pthread_mutex_unlock(&f->mu);
         cfile_unref(f);
     }
@@ -312,13 +276,13 @@ static unsigned neediest(struct client *c, size_t *count)
 {
     unsigned best = 0;
     for (unsigned g = 1; g <= COPIES_MAX; g++) {
-        struct pool *p = &c->grants.pools[g];
+        struct grants_pool *p = &c->grants.pools[g];
         if (p->want && (p->waiting || p->n < (p->want + 1) / 2) &&
             (!best || p->waiting > c->grants.pools[best].waiting))
             best = g;
     }
     if (best) {
-        struct pool *p = &c->grants.pools[best];
+        struct grants_pool *p = &c->grants.pools[best];
         *count = p->want - (p->n < p->want ? p->n : p->want - 1);
         if (p->waiting > *count)
             *count = p->waiting < 2 * POOL_MAX ? p->waiting : 2 * POOL_MAX;
@@ -381,6 +345,6 @@ void grants_stop(struct client *c)
     grants_drop_all(c);
     for (unsigned g = 1; g <= COPIES_MAX; g++) {
         free(c->grants.pools[g].items);
-        c->grants.pools[g] = (struct pool){0};
+        c->grants.pools[g] = (struct grants_pool){0};
     }
 }

@@ -5,72 +5,19 @@
  * before and answered after is refused instead of bringing old extents back. A foreign change
  * (attr.change differs at open or getattr, or a chunk that is gone) drops the map. All with
  * cfile.mu held; layout_need drops it while it waits. */
+#include "client/io/layout.h"
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
+#include "client/base/attr.h"
+#include "client/file/cfile.h"
+#include "client/file/committed_map.h"
 #include "client/internal.h"
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include "base/log.h"
+#include "client/io/nodes.h"
+#include "client/session/ask.h"
 
 #define LOG_MODULE "layout"
 #define LAYOUT_EXTENTS 2048u
-
-void layout_add_loc(struct cfile *f, const struct cloc *l)
-{
-    struct cloc *have = idmap_get(&f->locs, l->chunk);
-    if (!have) {
-        have = malloc(sizeof(*have));
-        if (!have)
-            return; /* found missing later, and asked for again */
-        idmap_put(&f->locs, l->chunk, have);
-    }
-    *have = *l;
-}
-
-void layout_drop(struct cfile *f)
-{
-    size_t pos = 0;
-    for (struct cloc *l; (l = idmap_next(&f->locs, &pos));)
-        free(l);
-    idmap_clear(&f->locs);
-    extmap_free(&f->base);
-    extmap_init(&f->base);
-    prefetch_drop(f);
-    f->base_to = 0;
-    f->map_gen++;
-    /* Chunks being written are known to us only. */
-    if (f->wcur)
-        layout_add_loc(f, &f->wcur->loc);
-    for (struct abuf *a = f->head; a; a = a->next) {
-        if (a->wc)
-            layout_add_loc(f, &a->wc->loc);
-    }
-}
-
-void layout_take(struct cfile *f, const Replfs__LayoutReply *r, uint64_t gen)
-{
-    if (gen != f->map_gen)
-        return;
-    for (size_t i = 0; i < r->n_chunks; i++) {
-        struct cloc l;
-        if (!cloc_from(&l, r->chunks[i]))
-            layout_add_loc(f, &l);
-    }
-    if (f->base_to < r->covered_to && /* what our own commits left there may be outdated */
-        extmap_remove(&f->base, f->base_to, r->covered_to - f->base_to, NULL, NULL))
-        return;
-    for (size_t i = 0; i < r->n_extents; i++) {
-        const Replfs__Extent *x = r->extents[i];
-        if (!x->len || x->file_off + x->len < x->file_off)
-            continue;
-        struct ext e = {x->file_off, x->chunk, x->chunk_off, x->len};
-        if (extmap_insert(&f->base, &e, NULL, NULL, NULL))
-            return;
-    }
-    if (f->base_to != UINT64_MAX && r->covered_to > f->base_to)
-        f->base_to = r->covered_to;
-    if (r->attr && f->base_to >= r->attr->size)
-        f->base_to = UINT64_MAX;
-}
 
 static int layout_fetch(struct cfile *f, int64_t deadline)
 {
@@ -92,7 +39,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     if (!rc) {
         const Replfs__LayoutReply *r = res.rep->layout_reply;
         nodes_saw_epoch(f->c, r->nodes_epoch);
-        layout_take(f, r, gen);
+        map_take(f, r, gen);
         if (gen == f->map_gen) {
             if (r->attr)
                 attr_copy(&f->attr, r->attr);

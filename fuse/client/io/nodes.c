@@ -6,19 +6,44 @@
  * and again with growing pauses after they broke. A chunkd that failed a write is "bad" for some
  * seconds: no new chunk goes there; a cheap probe (a sync of nothing) may clear that earlier.
  * Probes also find out which of a chain is at fault. */
-#include "client/internal.h"
-#include <errno.h>
+#include "client/io/nodes.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "client/base/idmap.h"
+#include "client/base/limits.h"
+#include "client/file/chunk_loc.h"
+#include "client/internal.h"
+#include "client/session/ask.h"
+#include "client/session/session.h"
 
 #define LOG_MODULE "nodes"
-#define FAVOUR 8u /* so much slower may the chunkd be that reads a chunk in sequence */
+#define NODE_BAD_MS 10000 /* a chunkd that failed is not written to for so long */
+#define FAVOUR 8u         /* so much slower may the chunkd be that reads a chunk in sequence */
 #define BACKOFF_MIN_MS 50u
 #define BACKOFF_MAX_MS 2000u
 #define PROBE_MS 1500u
 #define PROBE_AFTER_MS 200 /* after a failure; then every second */
+
+struct node {
+    uint32_t id;
+    char addr[128], host_id[64], host_name[64];
+    unsigned state, load;
+    struct rpc_conn *conn;
+    char conn_addr[128];
+    int64_t dial_after; /* backoff */
+    unsigned backoff_ms;
+    int64_t bad_until;    /* failed a write lately */
+    bool bad_hard;        /* a probe does not clear it (no space) */
+    bool probing, silent; /* silent: did not answer the last probe */
+    int64_t probe_at;
+    atomic_uint inflight;
+    uint32_t latency_us; /* smoothed */
+};
 
 void nodes_init(struct client *c)
 {

@@ -7,13 +7,28 @@
  * Nobody waits for an ordinary read (cfile_read_async): whoever has an answer goes on with it, one at a
  * time (op->handling), and the last one hands out the bytes; async_reply.c's tick finds copies that are slow.
  * What went wrong with every copy once gets a thread of its own, which tries until the time-out. */
-#include "client/io/read_round.h"
+#include "client/io/read.h"
 #include <errno.h>
 #include <semaphore.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/wait.h"
+#include "client/base/client_clock.h"
+#include "client/cache/lease_cache.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/file/committed_map.h"
+#include "client/file/whole.h"
+#include "client/internal.h"
+#include "client/io/async_reply.h"
+#include "client/io/nodes.h"
+#include "client/io/read_round.h"
 
 #define LOG_MODULE "read"
 
@@ -62,7 +77,7 @@ static void distrust(struct cfile *f, uint64_t gen)
 {
     pthread_mutex_lock(&f->mu);
     if (f->map_gen == gen)
-        layout_drop(f);
+        map_drop(f);
     pthread_mutex_unlock(&f->mu);
 }
 
@@ -242,7 +257,7 @@ static int read_local(struct cfile *f, off_t off, size_t len, struct buf **out)
         if (rc)
             return rc;
     }
-    return prefetch_read(f, (uint64_t)off, len, out);
+    return whole_read(f, (uint64_t)off, len, out);
 }
 
 /* Asks for what is needed: NULL when metad has to be asked first what that is, or cannot be. */

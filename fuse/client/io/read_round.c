@@ -12,8 +12,22 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/crc32c.h"
+#include "base/error.h"
 #include "base/log.h"
+#include "client/base/idmap.h"
+#include "client/file/abuf.h"
+#include "client/file/cfile.h"
+#include "client/file/chunk_loc.h"
+#include "client/file/overlay.h"
+#include "client/internal.h"
+#include "client/io/layout.h"
+#include "client/io/nodes.h"
+#include "client/session/ask.h"
+#include "client/session/session.h"
 
 #define LOG_MODULE "read"
 #define READ_MAX (1u << 20)
@@ -24,6 +38,7 @@ struct span {
     uint32_t off, len;
     const uint8_t *crcs;
 };
+
 struct answer {
     struct answer *next;
     struct read_round *op;
@@ -35,6 +50,7 @@ struct answer {
     size_t nspans;
     struct span *spans; /* one block with the crcs */
 };
+
 /* ---- life ---- */
 
 struct read_round *read_round_new(struct cfile *f)

@@ -17,13 +17,24 @@
  *
  * Failure modes: a full table drops reads' times; without a metad they wait, and nobody with them.
  * Lock order: sending before mu; a file's mu before mu; mu before queue.mu. */
-#include "client/internal.h"
+#include "client/names/atime.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
+#include "base/clock.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "client/base/attr.h"
+#include "client/base/client_clock.h"
+#include "client/base/idmap.h"
+#include "client/base/limits.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/internal.h"
+#include "client/queue/mutate.h"
+#include "client/queue/queue.h"
+#include "client/session/session.h"
 
 #define LOG_MODULE "atime"
 #define BATCH_MAX 512u
@@ -31,6 +42,7 @@
 #define DAY_NS (24 * 3600 * NSEC_PER_SEC)
 
 enum atime_state { ATIME_NEW, ATIME_SENDING, ATIME_SETTLED };
+
 struct atime_entry {
     uint64_t ino;
     int64_t atime;
@@ -217,7 +229,7 @@ static int send_batch(struct client *c, bool tick, bool *more)
     if (!op.n_ino)
         return 0;
     int64_t deadline = tick ? clock_mono() + TICK_MAX_NS : client_deadline(c);
-    int rc = session_mutate(c, &meta, 0, deadline, NULL, NULL);
+    int rc = mutate_one(c, &meta, 0, deadline, NULL, NULL);
     batch_end(c, &op, rc);
     return rc;
 }
@@ -225,11 +237,9 @@ static int send_batch(struct client *c, bool tick, bool *more)
 /* tick: for the flusher, which waits for nobody else, and not long. */
 static void send_all(struct client *c, bool tick)
 {
-    struct client_stat st;
     bool more = true;
     int rc = 0;
-    client_stat(c, &st);
-    if (!st.connected)
+    if (!session_connected(c))
         return;
     if (!tick)
         pthread_mutex_lock(&c->atime.sending);

@@ -18,14 +18,27 @@
  * is forgotten, and the file, when open, fails.
  *
  * Thread context: any but a loop thread; results on the sender's. */
+#include "client/names/deferred_names.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "client/base/attr.h"
+#include "client/base/client_clock.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_cache_change.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/file/file_table.h"
+#include "client/file/open_told.h"
 #include "client/internal.h"
+#include "client/queue/queue.h"
+#include "client/session/ask.h"
+#include "client/session/closes.h"
+#include "client/session/mutation.h"
+#include "client/session/session.h"
 
 #define LOG_MODULE "names"
 #define INOS_AT_ONCE 1024u
@@ -41,12 +54,12 @@ struct name_job {
     uint8_t bytes[]; /* name, target */
 };
 
-void names_init(struct client *c)
+void deferred_names_init(struct client *c)
 {
     pthread_mutex_init(&c->inos.mu, NULL);
 }
 
-void names_free(struct client *c)
+void deferred_names_free(struct client *c)
 {
     pthread_mutex_destroy(&c->inos.mu);
 }
@@ -211,7 +224,7 @@ bool client_create_deferred(struct client *c, const Replfs__CreateOp *op, Replfs
         lease_cache_created(c->leases, &op->name, &dir, a);
         put(c, j);
         if (S_ISREG(a->mode))
-            session_close_ino(c, ino); /* unless cfile_open_new follows */
+            closes_add(c, ino); /* unless cfile_open_new follows */
     }
     lease_cache_unhold(c->leases, &hold);
     return can;

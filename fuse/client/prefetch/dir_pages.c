@@ -18,15 +18,27 @@
  * Failure modes: none that anybody sees. What cannot be fetched is asked for when it is listed.
  *
  * Threads: FETCHERS fetch; any other calls. dirs.mu is taken before the lease cache's. */
-#include "client/internal.h"
-
+#include "client/prefetch/dir_pages.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
-
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/thread.h"
+#include "client/base/attr.h"
+#include "client/base/client_clock.h"
+#include "client/base/idmap.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_cache_change.h"
+#include "client/cache/lease_cache_give.h"
+#include "client/client.h"
+#include "client/internal.h"
+#include "client/names/attrs.h"
+#include "client/prefetch/prefetch.h"
+#include "client/session/ask.h"
 
 #define PAGE_ENTRIES 1000u
 #define KEPT_ENTRIES 32768u /* about 300 bytes each */
@@ -188,6 +200,25 @@ static void go_on(struct client *c, const struct dir_page *p)
 }
 
 /* ---- asking ---- */
+
+void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool from_start,
+                        const Replfs__ReaddirReply *r)
+{
+    for (size_t i = 0; i < r->n_entries; i++) {
+        const Replfs__Dirent *e = r->entries[i];
+        if (e->attr)
+            attrs_dir_as_now(c, begun, e->attr);
+        if (e->lease && e->attr) {
+            Replfs__Attr a = REPLFS__ATTR__INIT;
+            attr_copy(&a, e->attr);
+            client_merge_attr(c, &a); /* an open file hears of a change first */
+            lease_cache_put_attr(c->leases, begun, e->attr, e->lease);
+        }
+        if (r->dir_lease)
+            lease_cache_put_entry(c->leases, begun, dir, e->name.data, e->name.len, e->ino);
+    }
+    prefetch_listed(c, dir, r, from_start);
+}
 
 static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
                int64_t deadline, struct dir_page **out)

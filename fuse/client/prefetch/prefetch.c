@@ -13,21 +13,38 @@
  *
  * Coherence: what is fetched counts only while the lease held at that time is held, and while the
  * file's change counter is the one the bytes came with; both are looked at under the file's mutex,
- * where a recall drops them (layout_drop). Bytes went through the same checks as any read.
+ * where a recall drops them (map_drop). Bytes went through the same checks as any read.
  *
  * Failure modes: none that anybody sees. What cannot be fetched at once is read when it is opened.
  *
  * Threads: PREFETCH_THREADS fetch; any other calls. prefetch.mu is taken inside a file's. */
+#include "client/prefetch/prefetch.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "client/base/attr.h"
+#include "client/base/idmap.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_cache_change.h"
+#include "client/client.h"
+#include "client/file/cfile.h"
+#include "client/file/committed_map.h"
+#include "client/file/whole.h"
 #include "client/internal.h"
+#include "client/io/read.h"
+#include "client/io/read_round.h"
+#include "client/session/ask.h"
 
 #define LOG_MODULE "prefetch"
+#define PREFETCH_THREADS 2u
 #define LISTS 512u
 #define LIST_MAX 4096u
 #define LISTED_MAX 65536u /* in all lists; less than LIST_MAX more for a short while */
@@ -45,17 +62,20 @@ struct member {
     uint64_t ino;
     bool opened;
 };
+
 struct list {
     uint64_t dir;
     struct member *v;
     uint32_t n, cap, next, opened;
     uint64_t used; /* when, of prefetch.clock */
 };
+
 struct fetched {
     struct fetched *newer, *older;
     uint64_t ino, change, begun;
     struct buf *data;
 };
+
 struct prefetch {
     struct list lists[LISTS];
     struct idmap where; /* ino -> its place, see place_of */
@@ -287,33 +307,10 @@ void prefetch_open(struct cfile *f)
         return;
     if (!f->head && !f->whole && c->prefetch.held < HELD_MAX && got.change == f->attr.change &&
         got.data->len == f->attr.size && lease_cache_held_since(c->leases, got.begun, f->ino)) {
-        f->whole = got.data;
-        atomic_fetch_add(&c->prefetch.held, got.data->len);
-        f->whole_gen = f->map_gen;
-        f->whole_begun = got.begun;
+        whole_put(f, got.data, got.begun);
     } else {
         buf_unref(got.data);
     }
-}
-
-/* mu held. */
-static struct buf *whole_take(struct cfile *f)
-{
-    struct buf *b = f->whole;
-    if (b)
-        atomic_fetch_sub(&f->c->prefetch.held, b->len);
-    f->whole = NULL;
-    return b;
-}
-
-void prefetch_drop(struct cfile *f)
-{
-    buf_unref(whole_take(f));
-}
-
-static bool whole_counts(const struct cfile *f)
-{
-    return f->whole && f->whole_gen == f->map_gen && !f->head;
 }
 
 bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg)
@@ -336,27 +333,6 @@ bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg)
     return given;
 }
 
-bool prefetch_read(struct cfile *f, uint64_t off, size_t len, struct buf **out)
-{
-    LOCK_SCOPE(&f->mu);
-    struct buf *b = f->whole;
-    if (!whole_counts(f))
-        return false;
-    if (off >= b->len) {
-        *out = buf_new(1);
-    } else if (!off && len >= b->len) {
-        *out = buf_ref(b);
-    } else {
-        len = len < b->len - off ? len : b->len - off;
-        *out = buf_new(len);
-        memcpy((*out)->data, b->data + off, len);
-        (*out)->len = len;
-    }
-    if (off + len >= b->len) /* the kernel has all of it now */
-        prefetch_drop(f);
-    return true;
-}
-
 /* ---- fetching ---- */
 
 /* A file of which only the layout is known, to be read like any other. */
@@ -369,7 +345,7 @@ static struct cfile *file_of(struct client *c, const Replfs__LayoutReply *r, uin
     if (!f)
         return NULL;
     attr_copy(&f->attr, r->attr);
-    layout_take(f, r, f->map_gen);
+    map_take(f, r, f->map_gen);
     return f;
 }
 

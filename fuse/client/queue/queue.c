@@ -22,19 +22,29 @@
  * suspended, or cut off, and its session has lapsed: the queue goes on as the session comes back; what
  * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The log
  * names the inodes, and the fsync of a file that is still open fails. A metad that dies: everything is
- * sent again, executed once; the lease is claimed anew before anybody else is served (hello_session). This
+ * sent again, executed once; the lease is claimed anew before anybody else is served (session_resume). This
  * client dies: the changes are lost, a few milliseconds' worth.
  *
  * Threads: one sender; any other may put and wait. What the sender calls back (mutation.done) must not: it
  * would wait for itself (quota_refused asks with session_ask_now). */
-#include "client/internal.h"
+#include "client/queue/queue.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "client/base/attr.h"
+#include "client/base/client_clock.h"
+#include "client/base/idmap.h"
+#include "client/cache/lease_cache_change.h"
+#include "client/file/cfile.h"
+#include "client/file/file_table.h"
+#include "client/internal.h"
+#include "client/session/mutation.h"
 
 #define LOG_MODULE "queue"
 #define QUEUE_MAX 4096u
@@ -55,6 +65,7 @@ struct setattr_job {
     Replfs__MetaOp op;
     Replfs__SetattrOp set;
 };
+
 struct queue_ino {
     uint64_t ino;
     size_t queued; /* ops put and not done */
@@ -463,7 +474,7 @@ int queue_settle(struct client *c, uint64_t ino)
     if (nothing(c))
         return 0;
     if (is_held(c, ino)) {
-        client_flush_ino(c, ino);
+        c->queue.events->flush_ino(c, ino);
         queue_release(c, ino); /* should the bytes not have found their way */
     }
     return queue_wait(c, ino);
@@ -490,7 +501,7 @@ int queue_before(struct client *c, const Replfs__MetaOp *op)
 {
     int rc = 0;
     if (op->op_case == REPLFS__META_OP__OP_RENAME)
-        flush_closed(c); /* a new file that replaces one is whole */
+        c->queue.events->flush_closed(c); /* a new file that replaces one is whole */
     if (nothing(c) && op->op_case != REPLFS__META_OP__OP_QUOTA)
         return 0;
     switch ((int)op->op_case) {
@@ -583,7 +594,7 @@ static void *sender(void *arg)
         if (!n)
             break;
         pthread_mutex_unlock(&c->queue.mu);
-        session_mutate_list(c, list, n, INT64_MAX); /* or until the session is lost */
+        mutation_run(c, list, n, INT64_MAX); /* or until the session is lost */
         pthread_mutex_lock(&c->queue.mu);
         for (size_t i = 0; i < n; i++) {
             uncount(c, inos[i][0], inos[i][1] != 0);

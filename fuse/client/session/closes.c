@@ -1,8 +1,11 @@
 /* Files that are not open any more: metad is told of them in batches, by the session thread. A file that is opened
  * again before that is no news. The lists are under session.mu. */
-#include "client/internal.h"
+#include "client/session/closes.h"
 #include <stdlib.h>
-#include <string.h>
+#include "base/clock.h"
+#include "base/cond.h"
+#include "client/internal.h"
+#include "client/session/ask.h"
 
 static void close_ino(struct client *c, uint64_t ino)
 {
@@ -15,7 +18,7 @@ static void close_ino(struct client *c, uint64_t ino)
     c->session.closes[c->session.ncloses++] = ino;
 }
 
-void session_close_ino(struct client *c, uint64_t ino)
+void closes_add(struct client *c, uint64_t ino)
 {
     pthread_mutex_lock(&c->session.mu);
     close_ino(c, ino);
@@ -24,7 +27,7 @@ void session_close_ino(struct client *c, uint64_t ino)
     pthread_mutex_unlock(&c->session.mu);
 }
 
-bool session_keep_ino(struct client *c, uint64_t ino)
+bool closes_take_back(struct client *c, uint64_t ino)
 {
     bool cancelled = false;
     int64_t deadline = clock_mono() + 5 * NSEC_PER_SEC;
@@ -48,7 +51,7 @@ bool session_keep_ino(struct client *c, uint64_t ino)
 }
 
 /* False: there was nothing to send. */
-bool session_send_closes(struct client *c, int64_t deadline)
+bool closes_send(struct client *c, int64_t deadline)
 {
     pthread_mutex_lock(&c->session.mu);
     if (!c->session.ncloses) {
@@ -60,7 +63,7 @@ bool session_send_closes(struct client *c, int64_t deadline)
     c->session.closes = NULL;
     c->session.ncloses = c->session.cap_closes = 0;
     for (size_t i = 0; i < all; i++) { /* what metad does not know yet is closed later */
-        if (queue_naming(c, inos[i]))
+        if (c->session.events->name_queued(c, inos[i]))
             close_ino(c, inos[i]);
         else
             inos[n++] = inos[i];
@@ -87,7 +90,7 @@ bool session_send_closes(struct client *c, int64_t deadline)
     return n > 0;
 }
 
-void session_flush_closes(struct client *c)
+void closes_flush(struct client *c)
 {
     int64_t deadline = clock_mono() + 2 * NSEC_PER_SEC;
     pthread_mutex_lock(&c->session.mu);

@@ -13,10 +13,18 @@
  * so none is given a number too far from the oldest that is unanswered (WINDOW).
  *
  * Thread context: any but a loop thread. The numbers are under session.mu. */
-#include "client/internal.h"
+#include "client/session/mutation.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
+#include "client/cache/lease_cache.h"
+#include "client/cache/lease_cache_change.h"
+#include "client/internal.h"
+#include "client/session/connect.h"
+#include "client/session/session.h"
 
 #define MESSAGE_BYTES (RPC_MAX_ENVELOPE / 2) /* of the ops in a message */
 #define WINDOW 8192u                         /* half of the answers that metad remembers */
@@ -276,7 +284,7 @@ static bool go_on(struct sending *s, struct rpc_conn *conn, struct rpc_result *r
     return session_attempt_failed(s->c, conn, res, deadline, busy_ms);
 }
 
-void session_mutate_list(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
+void mutation_run(struct client *c, struct mutation *const *list, size_t n, int64_t deadline)
 {
     struct sending s = {.c = c, .n = n, .begun = lease_cache_begin(c->leases)};
     unsigned busy_ms = 10;
@@ -304,54 +312,4 @@ void session_mutate_list(struct client *c, struct mutation *const *list, size_t 
         else if (rc && !again)
             finish_all(&s, rc);
     }
-}
-
-/* ---- one, waited for ---- */
-
-struct one {
-    struct mutation m;
-    int code;
-    Replfs__Attr *attr, *parent;
-    uint64_t *value;
-};
-
-static void one_done(struct mutation *m, int code, const Replfs__MutationResult *r)
-{
-    struct one *o = (struct one *)m;
-    o->code = code;
-    if (o->attr && r && r->attr)
-        attr_copy(o->attr, r->attr);
-    if (o->parent && r && r->parent)
-        attr_copy(o->parent, r->parent);
-    if (o->value && r)
-        *o->value = r->value;
-}
-
-int session_mutate_value(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                         Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
-{
-    struct one o = {.m = {.op = op, .need = need, .done = one_done},
-                    .attr = attr,
-                    .parent = parent,
-                    .value = value};
-    struct mutation *list[1] = {&o.m};
-    bool removes =
-        op->op_case == REPLFS__META_OP__OP_UNLINK || op->op_case == REPLFS__META_OP__OP_RENAME;
-    if (removes)
-        cfile_removing(c, true);
-    int rc = queue_before(c, op);
-    if (!rc && (op->op_case == REPLFS__META_OP__OP_RENAME ||
-                (op->op_case == REPLFS__META_OP__OP_UNLINK && op->unlink->dir)))
-        cfile_tell_dirs(c); /* of those made here, metad has heard by now */
-    if (!rc)
-        session_mutate_list(c, list, 1, deadline);
-    if (removes)
-        cfile_removing(c, false);
-    return rc ? rc : o.code;
-}
-
-int session_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
-                   Replfs__Attr *attr, Replfs__Attr *parent)
-{
-    return session_mutate_value(c, op, need, deadline, attr, parent, NULL);
 }

@@ -12,32 +12,24 @@
  * A client that knew itself to be the only writer need not wait; append_waits() is where that
  * knowledge will come in.
  * Context: any thread but a loop thread. */
-#include "client/internal.h"
+#include "client/writeback/append.h"
 #include <errno.h>
 #include <string.h>
+#include "client/base/client_clock.h"
+#include "client/base/idmap.h"
+#include "client/file/abuf.h"
+#include "client/file/cfile.h"
+#include "client/file/dirty.h"
+#include "client/file/file_table.h"
+#include "client/internal.h"
+#include "client/writeback/drain.h"
+#include "client/writeback/quota.h"
+#include "client/writeback/send.h"
 
 bool append_waits(const struct cfile *f)
 {
     (void)f;
     return true;
-}
-
-void append_answer(struct abuf *a, int rc, uint64_t off)
-{
-    if (!a->append || !a->wait)
-        return;
-    *a->wait = (struct append_wait){true, rc, off};
-    a->wait = NULL;
-}
-
-uint64_t append_place(struct abuf *const *bufs, size_t n)
-{
-    uint64_t at = 0;
-    for (size_t i = 0; i < n; i++) {
-        bufs[i]->pieces[0].file_off = at;
-        at += bufs[i]->len;
-    }
-    return at;
 }
 
 int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
@@ -62,7 +54,7 @@ int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
     cfile_mark_dirty(f);
     uint64_t id = a->id; /* a goes with its commit, perhaps while the lock is dropped here */
     send_pump(f);
-    int late = flush_below(f, id + 1, client_deadline(f->c));
+    int late = drain_below(f, id + 1, client_deadline(f->c));
     if (late && !w.done) { /* it may still get there, and nobody is told where */
         a = idmap_get(&f->abufs, id);
         if (a)

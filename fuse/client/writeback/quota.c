@@ -14,12 +14,19 @@
  * they may exceed the quota. metad then refuses a commit; its bytes are lost, which close or fsync
  * report as for any error of the background (cfile_fail), and the log names the tree. Refused
  * commits are not repeated. Any thread; no state of its own. */
-#include "client/internal.h"
+#include "client/writeback/quota.h"
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
 #include <time.h>
+#include "base/clock.h"
+#include "base/error.h"
 #include "base/log.h"
+#include "client/file/cfile.h"
+#include "client/file/overlay.h"
+#include "client/internal.h"
+#include "client/queue/mutate.h"
+#include "client/session/ask.h"
+#include "client/session/closes.h"
 
 #define LOG_MODULE "quota"
 #define SETTLE_MS 1000
@@ -35,12 +42,6 @@ uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len)
             sum += s.len;
     }
     return sum;
-}
-
-static bool fits(const struct cfile *f, uint64_t more)
-{
-    uint64_t left = f->attr.quota_left;
-    return !more || (f->growing <= left && more <= left - f->growing);
 }
 
 /* ---- what was just deleted ---- */
@@ -59,12 +60,12 @@ static int ask(struct client *c, uint64_t ino, ask_fn *how, struct rpc_result *r
 
 /* Deleted files are charged until metad has removed them, moments after nobody has them open any
  * more: tells it what this client has closed, and waits, not for long. */
-static void settle(struct client *c, uint64_t ino)
+void quota_settle(struct client *c, uint64_t ino)
 {
     const struct timespec pause = {.tv_nsec = SETTLE_STEP_MS * NSEC_PER_MSEC};
     int64_t until = clock_mono() + SETTLE_MS * NSEC_PER_MSEC;
     bool freeing;
-    session_flush_closes(c);
+    closes_flush(c);
     do {
         struct rpc_result res;
         freeing = !ask(c, ino, session_ask, &res) && res.rep->quota_list_reply->freeing;
@@ -96,32 +97,11 @@ static uint64_t charged(const Replfs__MetaOp *op)
 int quota_mutate(struct client *c, Replfs__MetaOp *op, uint64_t need, int64_t deadline,
                  Replfs__Attr *attr, Replfs__Attr *parent, uint64_t *value)
 {
-    int rc = session_mutate_value(c, op, need, deadline, attr, parent, value);
+    int rc = mutate_value(c, op, need, deadline, attr, parent, value);
     if (rc != -EDQUOT || !charged(op))
         return rc;
-    settle(c, charged(op));
-    return session_mutate_value(c, op, need, deadline, attr, parent, value);
-}
-
-/* ---- writing ---- */
-
-int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
-{
-    Replfs__Attr now = REPLFS__ATTR__INIT;
-    if (fits(f, quota_grows(f, off, len)))
-        return 0;
-    if (*asked)
-        return -EDQUOT;
-    *asked = true;
-    pthread_mutex_unlock(&f->mu);
-    int rc = flush_file(f, FLUSH_COMMIT, false);
-    settle(f->c, f->ino);
-    if (!rc)
-        rc = client_getattr_now(f->c, f->ino, &now); /* into f as well */
-    pthread_mutex_lock(&f->mu);
-    if (!rc) /* where the file has bytes already */
-        rc = layout_need(f, off + len, client_deadline(f->c));
-    return rc ? rc : 1;
+    quota_settle(c, charged(op));
+    return mutate_value(c, op, need, deadline, attr, parent, value);
 }
 
 /* ---- the log ---- */

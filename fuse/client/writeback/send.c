@@ -19,17 +19,37 @@
  * the error is kept for the next write, flush or fsync, and the log names who was missing.
  *
  * Context: any thread; completions on loop threads. */
-#include "client/internal.h"
-#include <assert.h>
+#include "client/writeback/send.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/buf.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/error.h"
 #include "base/log.h"
+#include "client/base/idmap.h"
+#include "client/base/limits.h"
+#include "client/file/abuf.h"
+#include "client/file/cfile.h"
+#include "client/file/chunk_loc.h"
+#include "client/file/committed_map.h"
+#include "client/file/dirty.h"
+#include "client/file/file_table.h"
+#include "client/file/overlay.h"
+#include "client/file/wchunk.h"
+#include "client/internal.h"
+#include "client/io/grants.h"
+#include "client/io/nodes.h"
+#include "client/queue/queue.h"
+#include "client/session/session.h"
+#include "client/writeback/events.h"
 
 #define LOG_MODULE "send"
-
-#define DIRECT_MAX 65536u /* an append of up to so many bytes goes to every copy at once */
+#define INFLIGHT_MAX 8u          /* appends on their way, per file */
+#define APPEND_TIMEOUT_MS 10000u /* one append through the whole chain */
+#define APPEND_SLOW_MS 3000      /* then see whether the chain is alive */
+#define DIRECT_MAX 65536u        /* an append of up to so many bytes goes to every copy at once */
 
 /* One append under way: along the chain one part, directly one for each copy. */
 struct sending {
@@ -144,7 +164,7 @@ void send_give_up(struct cfile *f, int code, const char *why)
             f->inflight--;
         if (!a->append)
             overlay_drop(&f->over, a);
-        append_answer(a, code, 0);
+        abuf_answer(a, code, 0);
         abuf_free(f, a);
     }
     f->tail = last;
@@ -263,11 +283,11 @@ static void acked(struct cfile *f, struct abuf *a)
         wc->next_unsynced = f->unsynced;
         f->unsynced = wc;
     }
-    layout_add_loc(f, &wc->loc);
+    map_add_loc(f, &wc->loc);
     abuf_drop_buf(f, a);
     if (f->uncommitted > UNCOMMITTED_MAX)
-        flush_kick(f->c);
-    flush_eager(f);
+        dirty_kick(f->c);
+    f->c->writeback->may_commit(f);
 }
 
 static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
@@ -300,7 +320,7 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     if (!last)
         return;
     if (closing)
-        closes_go_on(f);
+        f->c->writeback->acknowledged(f);
     cfile_unref(f);
     free(s);
 }

@@ -5,7 +5,7 @@
  * are counted per chunk, and the last one applies the result: all copies synced, or copies on at least
  * min_copies hosts (then the others are reported to metad, which verifies and repairs them, and the
  * chunk gets no more appends). A copy that is only late, on a chunkd that is up, is waited for: asked again.
- * With too few, the chunk is marked short_sync: sync_rewrite() reads its live bytes back from whatever
+ * With too few, the chunk is marked short_sync: rewrite_short() reads its live bytes back from whatever
  * copy still answers and writes them to a new chunk. Metad puts those only where the file still
  * shows the old chunk, since other clients may write meanwhile. Nothing is written again where metad does
  * not know enough copies yet (it has just started), or where no better place could be had just now.
@@ -16,19 +16,32 @@
  * A syncop is referenced by its waiter (or nobody) and each outstanding request. Completions run
  * on loop threads and take the file's mu. Failure modes: a chunkd that does not answer counts as
  * not synced after SYNC_TIMEOUT_MS. */
-#include "client/internal.h"
-#include <assert.h>
+#include "client/writeback/sync.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
+#include "base/extmap.h"
 #include "base/log.h"
+#include "client/base/idmap.h"
+#include "client/base/limits.h"
+#include "client/file/cfile.h"
+#include "client/file/chunk_loc.h"
+#include "client/file/wchunk.h"
+#include "client/internal.h"
+#include "client/io/layout.h"
+#include "client/io/nodes.h"
+#include "client/session/ask.h"
+#include "client/session/session.h"
+#include "client/writeback/events.h"
+#include "client/writeback/write_order.h"
 
 #define LOG_MODULE "sync"
 #define SYNC_TIMEOUT_MS 10000u
-#define REWRITE_MAX (256u << 10)
 #define COMMITTED_BATCH 64u /* chunks asked about at once */
-
-#define FEW_NS NSEC_PER_SEC /* for so long metad may not have heard of all copies */
 
 struct sync_entry {
     struct wchunk *wc;
@@ -37,12 +50,14 @@ struct sync_entry {
     unsigned nok;
     bool late; /* and one that is up has not answered in time */
 };
+
 struct sync_target {
     struct syncop *op;
     uint32_t chunkd;
     int code;
     int64_t started;
 };
+
 struct syncop { /* protected by f->mu */
     struct cfile *f;
     unsigned refs, pending;
@@ -121,6 +136,14 @@ static void apply_entry(struct syncop *op, struct sync_entry *e)
     wc->short_sync = !enough;
 }
 
+/* Commits that waited for the disks may go on, or it has to be tried again. */
+static void order_over(struct cfile *f, bool failed)
+{
+    f->ordering = false;
+    f->order_at = failed ? clock_mono() + ORDER_RETRY_MS * NSEC_PER_MSEC : 0;
+    f->c->writeback->may_commit(f);
+}
+
 static void op_finish(struct syncop *op)
 {
     struct cfile *f = op->f;
@@ -137,7 +160,7 @@ static void op_finish(struct syncop *op)
     sync_drop_done(f);
     pthread_cond_broadcast(&f->cv);
     if (op->order)
-        order_ended(f, unsafe);
+        order_over(f, unsafe);
 }
 
 /* One more has answered: what waits for the disks may be able to go on. */
@@ -154,7 +177,7 @@ static void op_look(struct syncop *op)
         return;
     op->order = false;
     pthread_cond_broadcast(&op->f->cv);
-    order_ended(op->f, false);
+    order_over(op->f, false);
 }
 
 /* Those that failed are told to metad, with no lock held. */
@@ -411,161 +434,4 @@ int sync_committed(struct cfile *f, int64_t deadline)
     if (rc)
         f->base_synced = false;
     return rc;
-}
-
-/* ---- rewriting ---- */
-
-/* First stretch of the file from off on that still lives in wc beyond what was synced. */
-static bool next_live(struct cfile *f, const struct wchunk *wc, uint64_t off, struct ext *out)
-{
-    while (extmap_find(&f->base, off, out)) {
-        if (out->file_off < off) {
-            uint32_t cut = (uint32_t)(off - out->file_off);
-            out->file_off = off;
-            out->chunk_off += cut;
-            out->len -= cut;
-        }
-        if (out->chunk == wc->loc.chunk && out->chunk_off + out->len > wc->synced) {
-            if (out->len > REWRITE_MAX)
-                out->len = REWRITE_MAX;
-            return true;
-        }
-        off = out->file_off + out->len;
-    }
-    return false;
-}
-
-/* Puts b's bytes where the file still shows exactly the stretch e of the committed map. */
-static int put_back(struct cfile *f, const struct ext *e, const struct buf *b)
-{
-    uint64_t pos = e->file_off, end = e->file_off + b->len;
-    int rc = 0;
-    while (pos < end && !rc) {
-        struct seg s;
-        overlay_next(&f->over, &f->base, pos, end, &s);
-        if (s.kind == SEG_COMMITTED && s.id == e->chunk &&
-            s.at == e->chunk_off + (uint32_t)(pos - e->file_off)) {
-            pthread_mutex_lock(&f->c->dirty.mu);
-            f->c->dirty.bytes += s.len; /* may exceed the limit: this has to go first */
-            pthread_mutex_unlock(&f->c->dirty.mu);
-            rc = write_moved(f, b->data + (pos - e->file_off), s.len, pos, e);
-        }
-        pos += s.len;
-    }
-    return rc;
-}
-
-static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
-{
-    struct ext e;
-    int rc = layout_need(f, UINT64_MAX, deadline);
-    log_warn("inode %llu: too few copies of chunk %llx could be synced: writing its bytes again",
-             (unsigned long long)f->ino, (unsigned long long)wc->loc.chunk);
-    for (uint64_t off = 0; !rc && next_live(f, wc, off, &e); off = e.file_off + e.len) {
-        struct buf *b = NULL;
-        pthread_mutex_unlock(&f->mu);
-        rc = read_range(f, e.file_off, e.len, &b);
-        pthread_mutex_lock(&f->mu);
-        if (!rc)
-            rc = put_back(f, &e, b);
-        if (!rc) /* anew: it may be dropped meanwhile */
-            rc = layout_need(f, UINT64_MAX, deadline);
-        buf_unref(b);
-    }
-    if (!rc) {
-        wc->synced =
-            wc->acked; /* nothing of the file lives there any more once this is committed */
-        wc->short_sync = false;
-    }
-    return rc;
-}
-
-/* Nothing of the file lives in wc any more, as the map says that was just asked for: others wrote over it or
- * cut it away, and with the last file that names it a chunk is gone. */
-static bool nothing_left(struct cfile *f, const struct wchunk *wc)
-{
-    struct ext e;
-    for (const struct abuf *a = f->head; a; a = a->next) {
-        if (a->wc == wc)
-            return false;
-    }
-    return !next_live(f, wc, 0, &e);
-}
-
-/* The map is asked for anew: metad may know more of where the copies of wc are, or that nobody needs
- * them. It gets no appends. */
-static int relocate(struct cfile *f, struct wchunk *wc, int64_t deadline)
-{
-    layout_drop(f);
-    int rc = layout_need(f, UINT64_MAX, deadline);
-    const struct cloc *l = rc ? NULL : idmap_get(&f->locs, wc->loc.chunk);
-    if (l && l->len && l->n) {
-        wc->loc = *l;
-        wc->session = session_id(f->c);
-    }
-    if (!rc && nothing_left(f, wc))
-        wc->synced = wc->safe = wc->acked;
-    return rc;
-}
-
-int sync_relocate(struct cfile *f, uint64_t chunk, int64_t deadline)
-{
-    struct wchunk *wc = f->unsynced;
-    while (wc && wc->loc.chunk != chunk)
-        wc = wc->next_unsynced;
-    if (!wc || !wc->failed)
-        return 0;
-    wc->refs++;
-    int rc = relocate(f, wc, deadline);
-    wchunk_unref(f->c, wc);
-    return rc;
-}
-
-/* What to do about wc, of which too few copies could be synced. 1: ask again where it is now, 0: write its
- * bytes again, or a code: neither is possible just now. */
-static int short_of(struct cfile *f, struct wchunk *wc, int64_t deadline)
-{
-    unsigned least = least_of(f, wc);
-    if (nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least))
-        return nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
-    if (!wc->few_since)
-        wc->few_since = clock_mono();
-    int rc = relocate(f, wc, deadline);
-    if (rc)
-        return rc;
-    if (wc->synced >= wc->acked || nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
-        wc->few_since = 0;
-        return 1;
-    }
-    bool soon = clock_mono() - wc->few_since < FEW_NS;
-    return !soon && wc->loc.n && nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
-}
-
-int sync_rewrite(struct cfile *f, int64_t deadline)
-{
-    for (;;) {
-        struct wchunk *wc = f->unsynced;
-        while (wc && !wc->short_sync)
-            wc = wc->next_unsynced;
-        if (!wc)
-            return 0;
-        wc->refs++;
-        if (f->wcur == wc) {
-            wchunk_unref(f->c, wc);
-            f->wcur = NULL;
-        }
-        /* what else went to this chunk is in the map then */
-        int rc = flush_below(f, f->next_abuf, deadline);
-        rc = rc ? rc : short_of(f, wc, deadline);
-        if (rc > 0) {
-            wc->short_sync = false;
-            rc = 0;
-        } else if (!rc) {
-            rc = rewrite_chunk(f, wc, deadline);
-        }
-        wchunk_unref(f->c, wc);
-        sync_drop_done(f); /* the list changes: start over */
-        if (rc)
-            return rc;
-    }
 }

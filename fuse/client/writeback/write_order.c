@@ -22,19 +22,13 @@
  * rename or clone fails with EIO at the time-out; a commit waits until the session is lost.
  *
  * Context: order_needed and order_begin any thread, the others any but a loop thread. */
-#include "client/internal.h"
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
+#include "client/writeback/write_order.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
-#include "base/log.h"
-
-#define LOG_MODULE "order"
-#define RETRY_MS 200
-#define NOREPLACE 1u /* of renameat2(2) */
-#define EXCHANGE 2u
-
-/* ---- commits (mu held) ---- */
+#include "base/extmap.h"
+#include "client/file/abuf.h"
+#include "client/file/cfile.h"
+#include "client/writeback/sync.h"
 
 static uint64_t page_end(uint64_t off)
 {
@@ -80,78 +74,8 @@ void order_begin(struct cfile *f)
     sync_forget(sync_begin(f, false));
 }
 
-void order_ended(struct cfile *f, bool failed)
-{
-    f->ordering = false;
-    f->order_at = failed ? clock_mono() + RETRY_MS * NSEC_PER_MSEC : 0;
-    flush_eager(f);
-}
-
 int64_t order_next(const struct cfile *f)
 {
     int64_t until = clock_mono() + NSEC_PER_SEC;
     return !f->ordering && f->order_at > clock_mono() && f->order_at < until ? f->order_at : until;
-}
-
-/* ---- files that take another's place ---- */
-
-/* Everything that f shows is on a disk. mu held, dropped while waiting. */
-static int order_file(struct cfile *f, int64_t deadline)
-{
-    int rc = sync_committed(f, deadline);
-    while (!rc) {
-        sync_wait(f, sync_begin(f, false), NULL);
-        sync_drop_done(f);
-        struct wchunk *wc = f->unsynced;
-        while (wc && wc->safe >= wc->acked)
-            wc = wc->next_unsynced;
-        if (!wc)
-            return 0;
-        if (clock_mono() >= deadline) {
-            log_error(
-                "inode %llu: cannot take another file's place: no copy of its chunk %llx could be "
-                "synced within %u ms",
-                (unsigned long long)f->ino, (unsigned long long)wc->loc.chunk,
-                f->c->cfg.timeout_ms);
-            return -EIO;
-        }
-        cond_wait_until(&f->cv, &f->mu, clock_mono() + RETRY_MS * NSEC_PER_MSEC);
-        rc = sync_relocate(f, wc->loc.chunk, deadline);
-    }
-    return rc;
-}
-
-int order_bytes(struct cfile *f)
-{
-    pthread_mutex_lock(&f->mu);
-    int rc = order_file(f, client_deadline(f->c));
-    pthread_mutex_unlock(&f->mu);
-    return rc;
-}
-
-static bool lookup(struct client *c, uint64_t dir, const ProtobufCBinaryData *name, Replfs__Attr *a)
-{
-    char s[256];
-    if (name->len >= sizeof(s))
-        return false;
-    memcpy(s, name->data, name->len);
-    s[name->len] = '\0';
-    return !client_lookup(c, dir, s, a) && S_ISREG(a->mode);
-}
-
-int order_rename(struct client *c, const Replfs__RenameOp *op)
-{
-    Replfs__Attr old = REPLFS__ATTR__INIT, a = REPLFS__ATTR__INIT;
-    if (op->flags & (NOREPLACE | EXCHANGE) || !lookup(c, op->new_parent, &op->new_name, &old) ||
-        !old.size || !lookup(c, op->parent, &op->name, &a) || a.ino == old.ino)
-        return 0;
-    struct cfile *f = cfile_get(c, a.ino);
-    int rc = f ? flush_file(f, FLUSH_COMMIT, false) : 0;
-    if (!f)
-        f = cfile_new(c, a.ino);
-    if (!f)
-        return -ENOMEM;
-    rc = rc ? rc : order_bytes(f);
-    cfile_unref(f);
-    return rc;
 }

@@ -11,7 +11,6 @@
 #define EVICTING 1024u
 #define GIVEN 16384u
 #define LINKING 1024u
-
 struct lnode {
     uint64_t ino, gen;
     struct lnode *hash_next;
@@ -77,7 +76,6 @@ struct lease_cache {
     unsigned nworkers;
     bool stop;
 };
-
 uint64_t *lfence_of(struct lease_cache *l, uint64_t ino);
 struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino);
 struct lnode *lnode_find(struct lease_cache *l, uint64_t ino); /* and it is the newest then */
@@ -93,11 +91,10 @@ void lentry_put(struct lease_cache *l, struct lnode *dir, const void *name, size
                 uint64_t ino);
 void lentry_drop(struct lease_cache *l, struct lentry **slot);
 bool lease_cache_in_term(const struct lease_cache *l);
-/* The kernel is told to forget, and whatever it was given before has arrived there. mu not held. */
-void lease_cache_tell(struct lease_cache *l, uint64_t ino, unsigned what);
-/* mu held: */
-void lease_cache_tell_soon(struct lease_cache *l, uint64_t ino, unsigned what); /* by a worker */
-void lease_cache_tell_given(
-    struct lease_cache *l); /* of what was given so lately that the kernel may be at it */
 void lease_request_remove(struct lease_request **list, struct lease_request *a);
+/* One more for a worker to do: see struct ljob; done NULL: nobody waits. */
+void ljob_add(struct lease_cache *l, uint64_t ino, unsigned what, bool flush, void (*done)(void *),
+              void *arg);
+/* The kernel is told to forget by a worker, unless it is told nothing any more. */
+void lease_cache_tell_soon(struct lease_cache *l, uint64_t ino, unsigned what);
 #endif
