@@ -1,7 +1,7 @@
 /* The table of operations, FUSE_INIT, and what all operations share.
  *
  * Attributes and entries are given to the kernel for as long as metad's leases on them last
- * (client/lcache.h): it answers by itself meanwhile, and is told when a lease is recalled. Entries
+ * (client/lease_cache.h): it answers by itself meanwhile, and is told when a lease is recalled. Entries
  * need a kernel that can forget them without waiting for anybody (7.44); older ones ask for each
  * path component, which the client mostly answers. File pages are cached: checked at open by the
  * change counter (inode.c), dropped when the lease goes or a stat shows another size or mtime
@@ -236,7 +236,8 @@ int ops_kill_suid(fuse_req_t req, Replfs__Attr *a)
     if (ops_loses_sgid(req, a))
         s.valid |= REPLFS__SETATTR_OP__VALID__KILL_SGID;
     int rc = client_mutate(ops_ctx(req)->client, &op, a, NULL);
-    ops_invalidate(ops_ctx(req), a->ino, LCACHE_INVAL_ATTR); /* the kernel has the former mode */
+    ops_invalidate(ops_ctx(req), a->ino,
+                   LEASE_CACHE_INVAL_ATTR); /* the kernel has the former mode */
     return rc;
 }
 
@@ -246,10 +247,10 @@ bool ops_invalidate(void *arg, uint64_t ino, unsigned what)
     struct mount_ctx *m = arg;
     if (!m->session)
         return true;
-    if ((what & LCACHE_INVAL_ENTRIES) && m->can_forget_entries)
+    if ((what & LEASE_CACHE_INVAL_ENTRIES) && m->can_forget_entries)
         kernel_forget_entries(m->session);
-    return fuse_lowlevel_notify_inval_inode(m->session, ino, what & LCACHE_INVAL_PAGES ? 0 : -1,
-                                            0) != -ENOENT;
+    return fuse_lowlevel_notify_inval_inode(m->session, ino,
+                                            what & LEASE_CACHE_INVAL_PAGES ? 0 : -1, 0) != -ENOENT;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)

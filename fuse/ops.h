@@ -38,7 +38,7 @@ struct mount_ctx {                /* the session's userdata */
 #define OPS_REQUEST_MAX (OPS_IO_SIZE + 4096u) /* with what comes before those of a write */
 extern const struct fuse_lowlevel_ops ops_table;
 void ops_release_all(struct mount_ctx *m); /* after the loop's end, before client_close */
-bool ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lcache_inval */
+bool ops_invalidate(void *mount_ctx, uint64_t ino, unsigned what); /* an lease_cache_inval */
 
 /* ---- shared by the ops_*.c files ---- */
 struct mount_ctx *ops_ctx(fuse_req_t req);

@@ -101,7 +101,7 @@ static int before_kill(fuse_req_t req, struct cfile *f)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     cfile_attr(f, &a);
     if (a.mode & (S_ISUID | S_ISGID))
-        ops_invalidate(ops_ctx(req), a.ino, LCACHE_INVAL_ATTR);
+        ops_invalidate(ops_ctx(req), a.ino, LEASE_CACHE_INVAL_ATTR);
     return ops_loses_sgid(req, &a) ? ops_kill_suid(req, &a) : 0;
 }
 
@@ -191,7 +191,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
         abort();
     *r = (struct reading){req, (struct handle *)ops_hold(fi), !(fi->flags & O_NOATIME)};
     kernel_lasting();
-    cfile_read_later(r->h->file, off, size, read_over, r);
+    cfile_read_async(r->h->file, off, size, read_over, r);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
@@ -250,7 +250,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             abort();
         *x = (struct flushing){req, (struct handle *)ops_hold(fi)};
         kernel_lasting();
-        cfile_flush_later(h->file, flush_over, x);
+        cfile_flush_async(h->file, flush_over, x);
         return;
     }
     OPS_HOLD(fi);

@@ -155,7 +155,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     int rc = kill_on_chown(req, &s, to_set);
     if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
         client_forget_atime(c, ino);
-    if (!rc && s.valid && !(to_set & FUSE_SET_ATTR_SIZE) && client_setattr_later(c, &s, &a)) {
+    if (!rc && s.valid && !(to_set & FUSE_SET_ATTR_SIZE) && client_setattr_deferred(c, &s, &a)) {
         ops_reply_attr(req, 0, &a);
         return;
     }
@@ -216,7 +216,7 @@ int ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     c.rdev = rdev;
     if (target)
         c.target = ops_bytes(target, strlen(target));
-    if (client_create_later(ops_ctx(req)->client, &c, out))
+    if (client_create_deferred(ops_ctx(req)->client, &c, out))
         return 0;
     return mutate(req, &op, out);
 }
@@ -255,7 +255,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, boo
     u.name = ops_bytes(name, strlen(name));
     u.dir = dir;
     int rc = too_long(name) ? -ENAMETOOLONG : 0;
-    if (!rc && !client_remove_later(ops_ctx(req)->client, &u))
+    if (!rc && !client_remove_deferred(ops_ctx(req)->client, &u))
         rc = mutate(req, &op, NULL);
     ops_reply(req, rc);
 }

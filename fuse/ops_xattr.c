@@ -151,7 +151,7 @@ static bool set_as_mode(struct client *c, const Replfs__XattrOp *x)
     s.ino = x->ino;
     s.valid = REPLFS__SETATTR_OP__VALID__MODE;
     s.mode = mode;
-    return client_setattr_later(c, &s, &a);
+    return client_setattr_deferred(c, &s, &a);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,

@@ -10,13 +10,18 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 #include "base/buf.h"
-#include "lcache.h"
 #include "rpc/rpc.h"
 
 struct client;
+/* What the kernel caches under leases, and is told to forget. */
+#define LEASE_CACHE_INVAL_ATTR 1u    /* attributes that the kernel has */
+#define LEASE_CACHE_INVAL_PAGES 2u   /* its pages; may block behind a read of them */
+#define LEASE_CACHE_INVAL_ENTRIES 4u /* names in directories, all of them */
+/* Tells the kernel to forget; may be NULL. False: it does not know the inode. */
+typedef bool lease_cache_inval(void *arg, uint64_t ino, unsigned what);
 enum client_atime { CLIENT_ATIME_RELATIME, CLIENT_ATIME_ALWAYS, CLIENT_ATIME_NEVER };
 struct client_config {
-    lcache_inval *invalidate; /* what the kernel caches under leases, see lcache.h; NULL: nothing */
+    lease_cache_inval *invalidate; /* what the kernel caches under leases; NULL: nothing */
     void *invalidate_arg;
     size_t cache_max; /* inodes whose attributes are cached, default 200000 */
     char **metads;    /* "host:port" each */
@@ -99,12 +104,12 @@ void client_merge_attr(struct client *c, Replfs__Attr *a);
 
 /* A change of owner, mode or times that this client may answer by itself: true, and *a is what to show;
  * metad hears of it soon. False: use client_mutate. */
-bool client_setattr_later(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a);
+bool client_setattr_deferred(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *a);
 /* The same for a new file, directory, symbolic link or special file in a directory that is ours
  * alone; it counts as open until cfile_open_new or, without that, not at all. */
-bool client_create_later(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a);
+bool client_create_deferred(struct client *c, const Replfs__CreateOp *op, Replfs__Attr *a);
 /* And for removing a name that exists; false when there may be none. */
-bool client_remove_later(struct client *c, const Replfs__UnlinkOp *op);
+bool client_remove_deferred(struct client *c, const Replfs__UnlinkOp *op);
 /* A directory was listed from its start to its end by client_list, n entries; begun: of its first
  * page. */
 void client_listed(struct client *c, uint64_t begun, uint64_t dir, size_t n);
@@ -137,7 +142,7 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out);
  * long as it runs, by this thread before that or later by one that must not wait. */
 struct buf;
 typedef void cfile_read_fn(void *arg, int code, struct buf *b);
-void cfile_read_later(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg);
+void cfile_read_async(struct cfile *f, off_t off, size_t len, cfile_read_fn *done, void *arg);
 /* All bytes of a file that was just opened and is not open otherwise, when they are at hand: to be put
  * into the kernel's cache, where a recall of the lease finds them. True when give said so. */
 typedef bool cfile_whole_fn(void *arg, uint64_t ino, const struct buf *b);
@@ -148,7 +153,7 @@ int cfile_flush(struct cfile *f);
 /* The same, but returns once all bytes are on their way, when that is all there is to wait for: done is
  * called once, by this thread before that or later by one that must not wait. */
 typedef void cfile_flush_fn(void *arg, int code);
-void cfile_flush_later(struct cfile *f, cfile_flush_fn *done, void *arg);
+void cfile_flush_async(struct cfile *f, cfile_flush_fn *done, void *arg);
 int cfile_fsync(struct cfile *f);
 /* The last error of the background since *seen (0: since the file was first opened), once for each
  * holder of a `seen`; 0: none. */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/session/session.h"
 #include "meta_ops.h"
 #include <errno.h>
 #include <pthread.h>
@@ -81,8 +82,8 @@ static uint64_t make_behind(struct client *c, uint64_t dir, const char *name)
     create.parent = dir;
     create.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)name};
     create.mode = S_IFREG | 0644;
-    return client_create_later(c, &create, &attr) ? attr.ino
-                                                  : bench_make(c, dir, name, S_IFREG | 0644);
+    return client_create_deferred(c, &create, &attr) ? attr.ino
+                                                     : bench_make(c, dir, name, S_IFREG | 0644);
 }
 
 static uint64_t make_dir(const struct work *w, unsigned k)

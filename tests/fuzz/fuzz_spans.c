@@ -6,7 +6,7 @@
 #undef WAITER_INIT
 #define handle read_handle /* of the same name in both */
 #define waiter_add read_waiter_add
-#include "fuse/client/readop.c"
+#include "fuse/client/io/read_round.c"
 
 #include <assert.h>
 
@@ -31,7 +31,7 @@ static void fix_crcs(Replfs__ReadReply *r, const struct buf *payload)
 
 static void as_client(const Replfs__ReadReply *r, struct buf *payload, uint32_t off, uint32_t len)
 {
-    struct readop op = {.nsegs = 1, .len = len, .out = buf_new(len)};
+    struct read_round op = {.nsegs = 1, .len = len, .out = buf_new(len)};
     struct readseg seg = {.off = off, .len = len};
     struct answer a = {.payload = payload};
     op.out->len = len;

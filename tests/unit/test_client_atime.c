@@ -9,7 +9,10 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "base/clock.h"
+#include "fuse/client/base/client_clock.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/names/atime.h"
 
 #define DAY (24 * 3600 * NSEC_PER_SEC)
 #define NOW (100 * DAY)

@@ -1,7 +1,9 @@
 /* Changes that are answered before metad has them, against a fake metad that is made to wait: who
  * waits for it, who does not, and what is shown meanwhile. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/session/mutation.h"
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define MTIME REPLFS__SETATTR_OP__VALID__MTIME
@@ -52,7 +54,7 @@ static bool later(uint32_t valid, uint32_t mode, int64_t mtime, Replfs__Attr *a)
     op.valid = valid;
     op.mode = mode;
     op.mtime_ns = mtime;
-    return client_setattr_later(rig.cl, &op, a);
+    return client_setattr_deferred(rig.cl, &op, a);
 }
 
 static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
@@ -428,9 +430,9 @@ static void own_dir(Replfs__Attr *a)
     a->mode = S_IFDIR | 0755;
     a->nlink = 2;
     a->change = 1;
-    uint64_t begun = lcache_begin(rig.cl->lcache);
-    lcache_put_attr(rig.cl->lcache, begun, a, 2);
-    lcache_listed(rig.cl->lcache, begun, DIR_INO, 0);
+    uint64_t begun = lease_cache_begin(rig.cl->leases);
+    lease_cache_put_attr(rig.cl->leases, begun, a, 2);
+    lease_cache_listed(rig.cl->leases, begun, DIR_INO, 0);
 }
 
 static bool make(const char *name, Replfs__Attr *a)
@@ -439,7 +441,7 @@ static bool make(const char *name, Replfs__Attr *a)
     c.parent = DIR_INO;
     c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
     c.mode = S_IFREG | 0644;
-    return client_create_later(rig.cl, &c, a);
+    return client_create_deferred(rig.cl, &c, a);
 }
 
 /* In a directory that is ours alone, a name of which metad has not heard. */
@@ -560,7 +562,7 @@ static void test_recall_waits_for_names(void **st)
     (void)st;
     Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
     made_one();
-    lcache_drop_all(rig.cl->lcache);
+    lease_cache_drop_all(rig.cl->leases);
     m.ino = DIR_INO;
     RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
     rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
@@ -623,7 +625,7 @@ static void test_large_changes(void **st)
         all[i] = &m[i];
     }
     assert_true(LARGE * protobuf_c_message_get_packed_size(&op[0].base) > RPC_MAX_ENVELOPE);
-    session_mutate_list(rig.cl, all, LARGE, clock_mono() + RIG_WAIT_S * NSEC_PER_SEC);
+    mutation_run(rig.cl, all, LARGE, clock_mono() + RIG_WAIT_S * NSEC_PER_SEC);
     assert_int_equal(rig_get(commits), LARGE);
 }
 

@@ -14,14 +14,16 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
-#include "fuse/client/lcache.h"
+#include "fuse/client/cache/lease_cache.h"
+#include "fuse/client/cache/lease_cache_change.h"
+#include "fuse/client/cache/lease_cache_give.h"
 #include "limit.h"
 
 #define DIR_INO 10u
 #define FILE_INO 20u
 
 static struct rig {
-    struct lcache *l;
+    struct lease_cache *l;
     sem_t page;     /* page invalidation waits for it when pages_wait */
     sem_t at_page;  /* posted when it begins to wait */
     sem_t answered; /* a recall was acknowledged */
@@ -40,7 +42,7 @@ static bool on_inval(void *arg, uint64_t ino, unsigned what)
     r->told |= what;
     r->tells++;
     r->linking_then |= r->linking;
-    if ((what & LCACHE_INVAL_PAGES) && r->pages_wait) {
+    if ((what & LEASE_CACHE_INVAL_PAGES) && r->pages_wait) {
         sem_post(&r->at_page);
         sem_wait(&r->page);
     }
@@ -66,7 +68,7 @@ static int setup(void **state)
 {
     *state = &rig;
     test_limit_begin();
-    rig.l = lcache_new(100, on_inval, &rig, on_forget, NULL);
+    rig.l = lease_cache_new(100, on_inval, &rig, on_forget, NULL);
     rig.pages_wait = rig.flush_waits = false;
     rig.told = rig.flushes = rig.tells = rig.unknown_to = 0;
     rig.linking = rig.linking_then = false;
@@ -74,8 +76,8 @@ static int setup(void **state)
     sem_init(&rig.at_page, 0, 0);
     sem_init(&rig.answered, 0, 0);
     sem_init(&rig.other, 0, 0);
-    lcache_set_term(rig.l, 60000);
-    lcache_renew(rig.l, clock_boot());
+    lease_cache_set_term(rig.l, 60000);
+    lease_cache_renew(rig.l, clock_boot());
     return 0;
 }
 
@@ -85,7 +87,7 @@ static int teardown(void **state)
     rig.pages_wait = rig.flush_waits = false;
     for (int i = 0; i < 200; i++) /* who still waits when an assertion failed */
         sem_post(&rig.page);
-    lcache_free(rig.l);
+    lease_cache_free(rig.l);
     sem_destroy(&rig.page);
     sem_destroy(&rig.at_page);
     sem_destroy(&rig.answered);
@@ -106,54 +108,54 @@ static Replfs__Attr attr_of(uint64_t ino, uint32_t mode, uint64_t change)
 static void put(uint64_t begun, uint64_t ino, uint32_t mode, uint64_t change)
 {
     Replfs__Attr a = attr_of(ino, mode, change);
-    lcache_put_attr(rig.l, begun, &a, 1);
+    lease_cache_put_attr(rig.l, begun, &a, 1);
 }
 
 static uint64_t change_of(uint64_t ino)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    return lcache_getattr(rig.l, ino, &a) ? a.change : 0;
+    return lease_cache_getattr(rig.l, ino, &a) ? a.change : 0;
 }
 
-static enum lcache_found look(const char *name)
+static enum lease_cache_found look(const char *name)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    return lcache_lookup(rig.l, DIR_INO, name, strlen(name), &a);
+    return lease_cache_lookup(rig.l, DIR_INO, name, strlen(name), &a);
 }
 
 static void recall(uint64_t ino)
 {
-    lcache_recall(rig.l, ino, on_done, &rig.answered);
+    lease_cache_recall(rig.l, ino, on_done, &rig.answered);
     sem_wait(&rig.answered);
 }
 
 /* A directory with one name for a file, and one missing name. */
 static void fill(void)
 {
-    uint64_t b = lcache_begin(rig.l);
+    uint64_t b = lease_cache_begin(rig.l);
     put(b, DIR_INO, S_IFDIR | 0755, 1);
     put(b, FILE_INO, S_IFREG | 0644, 1);
-    lcache_put_entry(rig.l, b, DIR_INO, "there", 5, FILE_INO);
-    lcache_put_entry(rig.l, b, DIR_INO, "missing", 7, 0);
+    lease_cache_put_entry(rig.l, b, DIR_INO, "there", 5, FILE_INO);
+    lease_cache_put_entry(rig.l, b, DIR_INO, "missing", 7, 0);
 }
 
 static void test_answers_while_leased(void **state)
 {
     (void)state;
     fill();
-    assert_int_equal(look("there"), LCACHE_NAME);
-    assert_int_equal(look("missing"), LCACHE_NO_NAME);
-    assert_int_equal(look("unknown"), LCACHE_MISS);
-    assert_true(lcache_ttl(rig.l, FILE_INO) > 0);
+    assert_int_equal(look("there"), LEASE_CACHE_NAME);
+    assert_int_equal(look("missing"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(look("unknown"), LEASE_CACHE_MISS);
+    assert_true(lease_cache_ttl(rig.l, FILE_INO) > 0);
     recall(FILE_INO);
-    assert_int_equal(rig.told, LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES); /* no directory */
+    assert_int_equal(rig.told, LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_PAGES); /* no directory */
     assert_int_equal(change_of(FILE_INO), 0);
-    assert_int_equal(look("there"), LCACHE_MISS);
-    assert_int_equal(look("missing"), LCACHE_NO_NAME); /* the directory's lease stays */
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
+    assert_int_equal(look("missing"), LEASE_CACHE_NO_NAME); /* the directory's lease stays */
     recall(DIR_INO);
-    assert_true(rig.told & LCACHE_INVAL_ENTRIES);
-    assert_int_equal(look("missing"), LCACHE_MISS);
-    assert_true(lcache_ttl(rig.l, DIR_INO) == 0);
+    assert_true(rig.told & LEASE_CACHE_INVAL_ENTRIES);
+    assert_int_equal(look("missing"), LEASE_CACHE_MISS);
+    assert_true(lease_cache_ttl(rig.l, DIR_INO) == 0);
 }
 
 static void test_names_die_with_the_lease(void **state)
@@ -161,21 +163,21 @@ static void test_names_die_with_the_lease(void **state)
     (void)state;
     fill();
     recall(DIR_INO);
-    put(lcache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 2); /* leased anew */
-    assert_int_equal(look("there"), LCACHE_MISS);
-    assert_int_equal(look("missing"), LCACHE_MISS);
+    put(lease_cache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 2); /* leased anew */
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
+    assert_int_equal(look("missing"), LEASE_CACHE_MISS);
 }
 
 static void test_answer_crosses_recall(void **state)
 {
     (void)state;
-    uint64_t begun = lcache_begin(rig.l);
+    uint64_t begun = lease_cache_begin(rig.l);
     recall(FILE_INO);
     recall(DIR_INO);
     put(begun, FILE_INO, S_IFREG | 0644, 1);
-    lcache_put_entry(rig.l, begun, DIR_INO, "there", 5, FILE_INO);
+    lease_cache_put_entry(rig.l, begun, DIR_INO, "there", 5, FILE_INO);
     assert_int_equal(change_of(FILE_INO), 0);
-    assert_int_equal(look("there"), LCACHE_MISS);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
 }
 
 static void mutate(uint64_t begun, uint64_t change, bool known)
@@ -189,17 +191,17 @@ static void mutate(uint64_t begun, uint64_t change, bool known)
     s.ino = FILE_INO;
     res.attr = &a;
     res.lease = 1;
-    lcache_mutated(rig.l, begun, &op, known ? &res : NULL);
+    lease_cache_mutated(rig.l, begun, &op, known ? &res : NULL);
 }
 
 static void test_answer_crosses_own_change(void **state)
 {
     (void)state;
-    uint64_t asked = lcache_begin(rig.l), changing = lcache_begin(rig.l);
+    uint64_t asked = lease_cache_begin(rig.l), changing = lease_cache_begin(rig.l);
     mutate(changing, 7, true);
     put(asked, FILE_INO, S_IFREG | 0644, 3); /* from before the change */
     assert_int_equal(change_of(FILE_INO), 7);
-    asked = lcache_begin(rig.l);
+    asked = lease_cache_begin(rig.l);
     mutate(asked, 8, false); /* nobody knows what happened */
     assert_int_equal(change_of(FILE_INO), 0);
     put(asked, FILE_INO, S_IFREG | 0644, 7);
@@ -209,16 +211,16 @@ static void test_answer_crosses_own_change(void **state)
 static void test_held_since(void **state)
 {
     (void)state;
-    uint64_t before = lcache_begin(rig.l);
+    uint64_t before = lease_cache_begin(rig.l);
     fill();
-    uint64_t begun = lcache_begin(rig.l);
-    assert_false(lcache_held_since(rig.l, before, FILE_INO));
-    assert_true(lcache_held_since(rig.l, begun, FILE_INO));
+    uint64_t begun = lease_cache_begin(rig.l);
+    assert_false(lease_cache_held_since(rig.l, before, FILE_INO));
+    assert_true(lease_cache_held_since(rig.l, begun, FILE_INO));
     mutate(begun, 9, true); /* our own change does not end it */
-    assert_true(lcache_held_since(rig.l, begun, FILE_INO));
+    assert_true(lease_cache_held_since(rig.l, begun, FILE_INO));
     recall(FILE_INO);
-    put(lcache_begin(rig.l), FILE_INO, S_IFREG | 0644, 11);
-    assert_false(lcache_held_since(rig.l, begun, FILE_INO));
+    put(lease_cache_begin(rig.l), FILE_INO, S_IFREG | 0644, 11);
+    assert_false(lease_cache_held_since(rig.l, begun, FILE_INO));
 }
 
 /* unlink, create: late answers must not put names into a directory that was recalled meanwhile */
@@ -237,44 +239,44 @@ static void test_late_name(void **state)
     res.parent = &dir;
     res.lease = res.parent_lease = 1;
     fill();
-    lcache_mutated(rig.l, lcache_begin(rig.l), &op, &res);
-    assert_int_equal(look("there"), LCACHE_NO_NAME);
-    uint64_t begun = lcache_begin(rig.l);
+    lease_cache_mutated(rig.l, lease_cache_begin(rig.l), &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_NO_NAME);
+    uint64_t begun = lease_cache_begin(rig.l);
     recall(DIR_INO); /* somebody made it again */
-    put(lcache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 6);
-    lcache_mutated(rig.l, begun, &op, &res);
-    assert_int_equal(look("there"), LCACHE_MISS);
+    put(lease_cache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 6);
+    lease_cache_mutated(rig.l, begun, &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
 }
 
 static void test_term(void **state)
 {
     (void)state;
     fill();
-    lcache_drop_all(rig.l);
+    lease_cache_drop_all(rig.l);
     fill();
-    assert_int_equal(look("there"), LCACHE_MISS); /* until metad answers again */
-    lcache_renew(rig.l, clock_boot() - 61 * NSEC_PER_SEC);
-    assert_int_equal(look("there"), LCACHE_MISS);
-    lcache_renew(rig.l, clock_boot());
-    assert_int_equal(look("there"), LCACHE_NAME);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS); /* until metad answers again */
+    lease_cache_renew(rig.l, clock_boot() - 61 * NSEC_PER_SEC);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
+    lease_cache_renew(rig.l, clock_boot());
+    assert_int_equal(look("there"), LEASE_CACHE_NAME);
 }
 
 static void test_bounded(void **state)
 {
     (void)state;
-    struct lcache_stat st;
+    struct lease_cache_stat st;
     char name[16];
-    put(lcache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 1);
+    put(lease_cache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 1);
     for (unsigned i = 0; i < 5000; i++) {
-        uint64_t b = lcache_begin(rig.l);
+        uint64_t b = lease_cache_begin(rig.l);
         int n = snprintf(name, sizeof(name), "n%u", i);
         put(b, 1000 + i, S_IFREG | 0644, 1);
-        lcache_put_entry(rig.l, b, DIR_INO, name, (size_t)n, 1000 + i);
+        lease_cache_put_entry(rig.l, b, DIR_INO, name, (size_t)n, 1000 + i);
     }
-    lcache_stat(rig.l, &st);
+    lease_cache_stat(rig.l, &st);
     assert_int_equal(st.nodes, 100);
     assert_int_equal(st.entries, 200);
-    assert_int_equal(look("n4999"), LCACHE_NAME);
+    assert_int_equal(look("n4999"), LEASE_CACHE_NAME);
 }
 
 /* What had no room may not be flushed yet when it is recalled: that waits as well. */
@@ -282,12 +284,12 @@ static void test_recall_of_evicted(void **state)
 {
     (void)state;
     Replfs__Attr a = attr_of(FILE_INO, S_IFREG | 0644, 1);
-    lcache_put_attr(rig.l, lcache_begin(rig.l), &a, 2);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
     rig.flush_waits = true;
     for (unsigned i = 0; i < 100; i++)
-        put(lcache_begin(rig.l), 1000 + i, S_IFREG | 0644, 1);
+        put(lease_cache_begin(rig.l), 1000 + i, S_IFREG | 0644, 1);
     sem_wait(&rig.at_page);
-    lcache_recall(rig.l, FILE_INO, on_done, &rig.at_page);
+    lease_cache_recall(rig.l, FILE_INO, on_done, &rig.at_page);
     sem_wait(&rig.at_page);
     unsigned flushes = rig.flushes;
     sem_post(&rig.page);
@@ -300,22 +302,23 @@ static void test_recall_of_evicted(void **state)
 static void test_page_waits_for_change(void **state)
 {
     (void)state;
-    struct lasker asker;
+    struct lease_request asker;
     fill();
     rig.pages_wait = true;
-    lcache_recall(rig.l, FILE_INO, on_done, &rig.answered);
+    lease_cache_recall(rig.l, FILE_INO, on_done, &rig.answered);
     sem_wait(&rig.at_page);
     assert_int_equal(sem_trywait(&rig.answered), -1);
-    assert_true(rig.told & LCACHE_INVAL_ATTR);
-    lcache_ask_begin(rig.l, &asker, FILE_INO); /* recalled before the change begins */
+    assert_true(rig.told & LEASE_CACHE_INVAL_ATTR);
+    lease_cache_ask_begin(rig.l, &asker, FILE_INO); /* recalled before the change begins */
     sem_wait(&rig.answered);
-    lcache_recall(rig.l, FILE_INO, on_done, &rig.answered); /* and while it is under way */
+    lease_cache_recall(rig.l, FILE_INO, on_done, &rig.answered); /* and while it is under way */
     sem_wait(&rig.at_page);
     sem_wait(&rig.answered);
-    lcache_recall(rig.l, FILE_INO + 1, on_done, &rig.answered); /* another file's still waits */
+    lease_cache_recall(rig.l, FILE_INO + 1, on_done,
+                       &rig.answered); /* another file's still waits */
     sem_wait(&rig.at_page);
     assert_int_equal(sem_trywait(&rig.answered), -1);
-    lcache_ask_end(rig.l, &asker);
+    lease_cache_ask_end(rig.l, &asker);
     for (int i = 0; i < 3; i++)
         sem_post(&rig.page);
     sem_wait(&rig.answered);
@@ -333,24 +336,24 @@ static Replfs__Attr dir_attr(uint64_t change, int64_t mtime)
 static void alone(void)
 {
     Replfs__Attr d = dir_attr(5, 50);
-    lcache_put_attr(rig.l, lcache_begin(rig.l), &d, 2);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &d, 2);
 }
 
-static bool hold(struct lasker *h, const char *name, Replfs__Attr *d)
+static bool hold(struct lease_request *h, const char *name, Replfs__Attr *d)
 {
-    return lcache_hold_new(rig.l, h, DIR_INO, name, strlen(name), d);
+    return lease_cache_hold_new(rig.l, h, DIR_INO, name, strlen(name), d);
 }
 
-/* As names.c does it. */
+/* As deferred_names.c does it. */
 static void create(const char *name, uint64_t ino, uint32_t mode, int64_t now)
 {
-    struct lasker h;
+    struct lease_request h;
     Replfs__Attr d = REPLFS__ATTR__INIT, a = attr_of(ino, mode, 1);
     ProtobufCBinaryData n = {strlen(name), (uint8_t *)(uintptr_t)name};
     assert_true(hold(&h, name, &d));
     d.mtime_ns = now;
-    lcache_created(rig.l, &n, &d, &a);
-    lcache_unhold(rig.l, &h);
+    lease_cache_created(rig.l, &n, &d, &a);
+    lease_cache_unhold(rig.l, &h);
 }
 
 static void metad_did(uint64_t ino, uint32_t mode, uint64_t change, int64_t now)
@@ -360,19 +363,19 @@ static void metad_did(uint64_t ino, uint32_t mode, uint64_t change, int64_t now)
     r.attr = &a;
     r.parent = &d;
     r.lease = r.parent_lease = 2;
-    lcache_settled(rig.l, &r);
+    lease_cache_settled(rig.l, &r);
 }
 
 static int64_t dir_mtime(void)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    return lcache_getattr(rig.l, DIR_INO, &a) ? a.mtime_ns : -1;
+    return lease_cache_getattr(rig.l, DIR_INO, &a) ? a.mtime_ns : -1;
 }
 
 static void test_only_names_known_to_be_missing(void **state)
 {
     (void)state;
-    struct lasker h;
+    struct lease_request h;
     Replfs__Attr d;
     fill();
     assert_false(hold(&h, "missing", &d)); /* shared */
@@ -381,8 +384,8 @@ static void test_only_names_known_to_be_missing(void **state)
     assert_false(hold(&h, "there", &d));
     create("missing", 30, S_IFREG | 0644, 60);
     assert_false(hold(&h, "missing", &d)); /* there is one now */
-    assert_int_equal(look("missing"), LCACHE_NAME);
-    assert_true(lcache_exclusive(rig.l, 30));
+    assert_int_equal(look("missing"), LEASE_CACHE_NAME);
+    assert_true(lease_cache_exclusive(rig.l, 30));
 }
 
 /* Answers to former changes, and answers from before, do not undo what was shown since. */
@@ -390,38 +393,38 @@ static void test_shown_until_the_last_answer(void **state)
 {
     (void)state;
     alone();
-    lcache_put_entry(rig.l, lcache_begin(rig.l), DIR_INO, "a", 1, 0);
-    lcache_put_entry(rig.l, lcache_begin(rig.l), DIR_INO, "b", 1, 0);
-    uint64_t before = lcache_begin(rig.l);
+    lease_cache_put_entry(rig.l, lease_cache_begin(rig.l), DIR_INO, "a", 1, 0);
+    lease_cache_put_entry(rig.l, lease_cache_begin(rig.l), DIR_INO, "b", 1, 0);
+    uint64_t before = lease_cache_begin(rig.l);
     create("a", 30, S_IFREG | 0644, 60);
     create("b", 31, S_IFDIR | 0755, 70);
     assert_int_equal(dir_mtime(), 70);
     metad_did(30, S_IFREG | 0644, 6, 60);
     assert_int_equal(dir_mtime(), 70);
     Replfs__Attr old = dir_attr(6, 60);
-    assert_true(lcache_overlay(rig.l, &old));
+    assert_true(lease_cache_overlay(rig.l, &old));
     assert_int_equal(old.mtime_ns, 70);
     old = dir_attr(6, 60);
-    lcache_put_attr(rig.l, before, &old, 1);
+    lease_cache_put_attr(rig.l, before, &old, 1);
     assert_int_equal(dir_mtime(), 70);
     metad_did(31, S_IFDIR | 0755, 7, 70);
     assert_int_equal(dir_mtime(), 70);
-    assert_false(lcache_overlay(rig.l, &old));
+    assert_false(lease_cache_overlay(rig.l, &old));
     assert_int_equal(change_of(31), 7);
     /* what we made is known wholly */
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    assert_int_equal(lcache_lookup(rig.l, 31, "x", 1, &a), LCACHE_NO_NAME);
+    assert_int_equal(lease_cache_lookup(rig.l, 31, "x", 1, &a), LEASE_CACHE_NO_NAME);
 }
 
-static enum lcache_hold hold_old(const char *name, bool is_dir)
+static enum lease_cache_hold hold_old(const char *name, bool is_dir)
 {
-    struct lasker h;
+    struct lease_request h;
     Replfs__Attr d = REPLFS__ATTR__INIT;
     uint64_t ino, cookie;
-    enum lcache_hold r =
-        lcache_hold_old(rig.l, &h, DIR_INO, name, strlen(name), is_dir, &d, &ino, &cookie);
-    if (r == LCACHE_HOLD_YES)
-        lcache_unhold(rig.l, &h);
+    enum lease_cache_hold r =
+        lease_cache_hold_old(rig.l, &h, DIR_INO, name, strlen(name), is_dir, &d, &ino, &cookie);
+    if (r == LEASE_CACHE_HOLD_YES)
+        lease_cache_unhold(rig.l, &h);
     return r;
 }
 
@@ -429,7 +432,7 @@ static void remove_it(const char *name, uint64_t ino)
 {
     ProtobufCBinaryData n = {strlen(name), (uint8_t *)(uintptr_t)name};
     Replfs__Attr d = dir_attr(5, 90);
-    lcache_removed(rig.l, &n, &d, ino);
+    lease_cache_removed(rig.l, &n, &d, ino);
 }
 
 /* What may be removed here: with the directory and what is named ours alone, and no other name. */
@@ -437,86 +440,86 @@ static void test_what_may_be_removed(void **state)
 {
     (void)state;
     fill();
-    assert_int_equal(hold_old("missing", false), LCACHE_HOLD_NO);
-    assert_int_equal(hold_old("unknown", false), LCACHE_HOLD_NO);
-    assert_int_equal(hold_old("there", true), LCACHE_HOLD_NO); /* for metad to refuse */
-    assert_int_equal(hold_old("there", false), LCACHE_HOLD_ASK);
+    assert_int_equal(hold_old("missing", false), LEASE_CACHE_HOLD_NO);
+    assert_int_equal(hold_old("unknown", false), LEASE_CACHE_HOLD_NO);
+    assert_int_equal(hold_old("there", true), LEASE_CACHE_HOLD_NO); /* for metad to refuse */
+    assert_int_equal(hold_old("there", false), LEASE_CACHE_HOLD_ASK);
     alone();
-    assert_int_equal(hold_old("there", false), LCACHE_HOLD_ASK);
-    uint64_t ino = FILE_INO, before = lcache_begin(rig.l);
+    assert_int_equal(hold_old("there", false), LEASE_CACHE_HOLD_ASK);
+    uint64_t ino = FILE_INO, before = lease_cache_begin(rig.l);
     Replfs__Attr d = dir_attr(5, 50), f = attr_of(FILE_INO, S_IFREG | 0644, 9);
     Replfs__LeaseReply r = REPLFS__LEASE_REPLY__INIT;
     r.attr = &d;
     r.lease = 2;
-    lcache_alone(rig.l, before, &r); /* somebody else has the file */
-    assert_int_equal(hold_old("there", false), LCACHE_HOLD_NO);
+    lease_cache_alone(rig.l, before, &r); /* somebody else has the file */
+    assert_int_equal(hold_old("there", false), LEASE_CACHE_HOLD_NO);
     r.alone = &ino;
     r.n_alone = 1;
-    lcache_alone(rig.l, before, &r);
-    assert_int_equal(hold_old("there", false), LCACHE_HOLD_NO); /* links are not 1 */
+    lease_cache_alone(rig.l, before, &r);
+    assert_int_equal(hold_old("there", false), LEASE_CACHE_HOLD_NO); /* links are not 1 */
     f.nlink = 1;
-    lcache_put_attr(rig.l, lcache_begin(rig.l), &f, 1);
-    assert_int_equal(hold_old("there", false), LCACHE_HOLD_YES);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &f, 1);
+    assert_int_equal(hold_old("there", false), LEASE_CACHE_HOLD_YES);
     remove_it("there", FILE_INO);
-    assert_int_equal(look("there"), LCACHE_NO_NAME);
+    assert_int_equal(look("there"), LEASE_CACHE_NO_NAME);
     assert_int_equal(change_of(FILE_INO), 0);
     /* an answer that crossed a recall gives nothing */
     recall(DIR_INO);
     fill();
-    lcache_alone(rig.l, before, &r);
-    assert_false(lcache_exclusive(rig.l, DIR_INO));
+    lease_cache_alone(rig.l, before, &r);
+    assert_false(lease_cache_exclusive(rig.l, DIR_INO));
 }
 
 static void test_only_empty_directories(void **state)
 {
     (void)state;
     alone();
-    lcache_listed(rig.l, lcache_begin(rig.l), DIR_INO, 0);
+    lease_cache_listed(rig.l, lease_cache_begin(rig.l), DIR_INO, 0);
     create("d", 30, S_IFDIR | 0755, 60);
-    assert_int_equal(hold_old("d", true), LCACHE_HOLD_YES);
-    lcache_put_entry(rig.l, lcache_begin(rig.l), 30, "x", 1, 31);
-    assert_int_equal(hold_old("d", true), LCACHE_HOLD_NO);
-    lcache_put_entry(rig.l, lcache_begin(rig.l), 30, "x", 1, 0);
-    assert_int_equal(hold_old("d", true), LCACHE_HOLD_YES);
-    assert_int_equal(hold_old("d", false), LCACHE_HOLD_NO);
+    assert_int_equal(hold_old("d", true), LEASE_CACHE_HOLD_YES);
+    lease_cache_put_entry(rig.l, lease_cache_begin(rig.l), 30, "x", 1, 31);
+    assert_int_equal(hold_old("d", true), LEASE_CACHE_HOLD_NO);
+    lease_cache_put_entry(rig.l, lease_cache_begin(rig.l), 30, "x", 1, 0);
+    assert_int_equal(hold_old("d", true), LEASE_CACHE_HOLD_YES);
+    assert_int_equal(hold_old("d", false), LEASE_CACHE_HOLD_NO);
 }
 
 /* A listing makes missing names known, unless something was missed or changed meanwhile. */
 static void test_listed(void **state)
 {
     (void)state;
-    uint64_t begun = lcache_begin(rig.l);
+    uint64_t begun = lease_cache_begin(rig.l);
     fill();
-    lcache_listed(rig.l, begun, DIR_INO, 2);
-    assert_int_equal(look("unknown"), LCACHE_MISS);
-    lcache_listed(rig.l, begun, DIR_INO, 1);
-    assert_int_equal(look("unknown"), LCACHE_NO_NAME);
+    lease_cache_listed(rig.l, begun, DIR_INO, 2);
+    assert_int_equal(look("unknown"), LEASE_CACHE_MISS);
+    lease_cache_listed(rig.l, begun, DIR_INO, 1);
+    assert_int_equal(look("unknown"), LEASE_CACHE_NO_NAME);
     recall(DIR_INO);
     fill();
-    lcache_listed(rig.l, begun, DIR_INO, 1);
-    assert_int_equal(look("unknown"), LCACHE_MISS);
+    lease_cache_listed(rig.l, begun, DIR_INO, 1);
+    assert_int_equal(look("unknown"), LEASE_CACHE_MISS);
 }
 
 /* A recall is answered after whoever is changing the directory. */
 static void test_recall_waits_for_the_hold(void **state)
 {
     (void)state;
-    struct lasker h, other;
+    struct lease_request h, other;
     Replfs__Attr d = REPLFS__ATTR__INIT;
     fill();
     alone();
     assert_true(hold(&h, "missing", &d));
-    lcache_recall(rig.l, DIR_INO, on_done, &rig.answered);
+    lease_cache_recall(rig.l, DIR_INO, on_done, &rig.answered);
     assert_false(hold(&other, "missing", &d)); /* not ours any more */
     for (int i = 0; i < 100; i++) {            /* later ones are answered, one after the other */
-        lcache_recall(rig.l, FILE_INO, on_done, &rig.other);
+        lease_cache_recall(rig.l, FILE_INO, on_done, &rig.other);
         sem_wait(&rig.other);
     }
     assert_int_equal(sem_trywait(&rig.answered), -1);
-    lcache_unhold(rig.l, &h);
+    lease_cache_unhold(rig.l, &h);
     sem_wait(&rig.answered);
-    assert_true(lcache_contested(rig.l, DIR_INO));
-    assert_false(lcache_contested(rig.l, DIR_INO + 1));
+    assert_true(lease_cache_contested(rig.l, DIR_INO));
+    assert_false(lease_cache_contested(rig.l, DIR_INO + 1));
 }
 
 /* ---- what the kernel is given ---- */
@@ -524,12 +527,12 @@ static void test_recall_waits_for_the_hold(void **state)
 static int64_t give(uint64_t ino, uint64_t change)
 {
     Replfs__Attr a = attr_of(ino, S_IFREG | 0644, change);
-    return lcache_give_attr(rig.l, &a);
+    return lease_cache_give_attr(rig.l, &a);
 }
 
 static int64_t give_name(const char *name, uint64_t ino)
 {
-    return lcache_give_name(rig.l, DIR_INO, name, strlen(name), ino);
+    return lease_cache_give_name(rig.l, DIR_INO, name, strlen(name), ino);
 }
 
 static void test_given_is_the_newest(void **state)
@@ -542,14 +545,14 @@ static void test_given_is_the_newest(void **state)
     assert_int_equal(give_name("there", FILE_INO + 1), 0); /* it named another once */
     assert_int_equal(give_name("there", 0), 0);
     assert_int_equal(give_name("unknown", 0), 0);
-    mutate(lcache_begin(rig.l), 7, true);
+    mutate(lease_cache_begin(rig.l), 7, true);
     assert_int_equal(give(FILE_INO, 1), 0); /* an answer from before the change */
     assert_true(give(FILE_INO, 7) > 0);
     recall(FILE_INO);
-    put(lcache_begin(rig.l), FILE_INO, S_IFREG | 0644, 9); /* leased anew */
+    put(lease_cache_begin(rig.l), FILE_INO, S_IFREG | 0644, 9); /* leased anew */
     assert_int_equal(give(FILE_INO, 7), 0);
     recall(DIR_INO);
-    put(lcache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 2);
+    put(lease_cache_begin(rig.l), DIR_INO, S_IFDIR | 0755, 2);
     assert_int_equal(give_name("there", FILE_INO), 0);
 }
 
@@ -577,7 +580,7 @@ static void *end_of_listing(void *arg)
     while (!rig.told) /* the recall is at it */
         sched_yield();
     rig.linking = false;
-    lcache_linking(rig.l, DIR_INO, false);
+    lease_cache_linking(rig.l, DIR_INO, false);
     return arg;
 }
 
@@ -589,7 +592,7 @@ static void test_told_again_behind_a_listing(void **state)
     recall(DIR_INO);
     assert_int_equal(rig.tells, 2);
     fill();
-    lcache_linking(rig.l, DIR_INO, true);
+    lease_cache_linking(rig.l, DIR_INO, true);
     rig.tells = rig.told = 0;
     rig.linking = true;
     assert_int_equal(pthread_create(&t, NULL, end_of_listing, NULL), 0);
@@ -597,12 +600,12 @@ static void test_told_again_behind_a_listing(void **state)
     pthread_join(t, NULL);
     assert_true(rig.linking_then); /* at once, */
     assert_true(rig.tells > 2);    /* and again */
-    lcache_linking(rig.l, DIR_INO, true);
+    lease_cache_linking(rig.l, DIR_INO, true);
     fill();
     recall(DIR_INO); /* a reader that does not come back is not waited for for ever */
     rig.told = 0;
-    lcache_linking(rig.l, DIR_INO, false); /* it had only been slow */
-    while (!(rig.told & LCACHE_INVAL_ENTRIES))
+    lease_cache_linking(rig.l, DIR_INO, false); /* it had only been slow */
+    while (!(rig.told & LEASE_CACHE_INVAL_ENTRIES))
         sched_yield();
 }
 
@@ -616,12 +619,12 @@ static void test_term_runs_while_suspended(void **state)
     clock_pretend_slept(61 * NSEC_PER_SEC);
     assert_int_equal(change_of(FILE_INO), 0);
     assert_int_equal(give(FILE_INO, 1), 0);
-    assert_int_equal(lcache_ttl(rig.l, DIR_INO), 0);
+    assert_int_equal(lease_cache_ttl(rig.l, DIR_INO), 0);
     rig.told = rig.tells = 0;
-    lcache_tell_all(rig.l);
+    lease_cache_tell_all(rig.l);
     assert_int_equal(rig.tells, 2);
-    assert_int_equal(rig.told, LCACHE_INVAL_ATTR | LCACHE_INVAL_ENTRIES);
-    lcache_renew(rig.l, clock_boot());
+    assert_int_equal(rig.told, LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_ENTRIES);
+    lease_cache_renew(rig.l, clock_boot());
     assert_int_equal(change_of(FILE_INO), 1);
 }
 

@@ -1,7 +1,10 @@
 /* What the kernel is given of a page of a directory that was fetched a while ago: what was changed or recalled
  * since is not taken from it. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/names/attrs.h"
+#include "fuse/client/prefetch/dir_pages.h"
 
 #define DIR_INO 500u
 #define OTHER 501u
@@ -67,7 +70,7 @@ static void own_change(uint64_t change, uint32_t mode)
     a.mode = mode;
     res.attr = &a;
     res.lease = 1;
-    lcache_mutated(rig.cl->lcache, client_begin(rig.cl), &op, &res);
+    lease_cache_mutated(rig.cl->leases, client_begin(rig.cl), &op, &res);
 }
 
 static void test_as_it_is_by_now(void **st)
@@ -92,12 +95,12 @@ static void test_recalled_is_not_given(void **st)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     uint64_t begun = client_begin(rig.cl);
     fetch(begun);
-    lcache_forget_now(rig.cl->lcache, OTHER);
+    lease_cache_forget_now(rig.cl->leases, OTHER);
     assert_false(given(false, &a));
     assert_false(given(true, &a)); /* it may have come before the answer was looked at */
     fetch(client_begin(rig.cl));
     assert_true(given(true, &a));
-    lcache_forget_now(rig.cl->lcache, DIR_INO); /* the name may be another's */
+    lease_cache_forget_now(rig.cl->leases, DIR_INO); /* the name may be another's */
     assert_false(client_page_holds(rig.cl, &lists.page));
     assert_false(given(false, &a));
     assert_false(given(true, &a));
@@ -120,7 +123,7 @@ static void test_name_that_went(void **st)
     dir.change = 2;
     res.parent = &dir;
     res.parent_lease = 1;
-    lcache_mutated(rig.cl->lcache, client_begin(rig.cl), &op, &res);
+    lease_cache_mutated(rig.cl->leases, client_begin(rig.cl), &op, &res);
     assert_true(client_page_holds(rig.cl, &lists.page)); /* of others it is known */
     assert_false(given(false, &a));
     assert_false(given(true, &a));
@@ -132,8 +135,8 @@ static void test_without_lease(void **st)
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
     fetch(client_begin(rig.cl));
-    lcache_forget_now(rig.cl->lcache, OTHER);
-    lcache_forget_now(rig.cl->lcache, DIR_INO);
+    lease_cache_forget_now(rig.cl->leases, OTHER);
+    lease_cache_forget_now(rig.cl->leases, DIR_INO);
     lists.r.dir_lease = lists.e->lease = 0;
     lists.page.begun = lists.page.seen = client_begin(rig.cl);
     assert_false(client_page_holds(rig.cl, &lists.page));

@@ -2,6 +2,7 @@
  * fake metad: what was answered before is offered again as it comes back, and what metad refuses then is
  * told to whoever asks. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/internal.h"
 
 #define DIR_INO 50u
@@ -52,7 +53,7 @@ static void change_mode(uint32_t mode)
     op.ino = RIG_INO;
     op.valid = REPLFS__SETATTR_OP__VALID__MODE;
     op.mode = mode;
-    assert_true(client_setattr_later(rig.cl, &op, &a));
+    assert_true(client_setattr_deferred(rig.cl, &op, &a));
 }
 
 static void own_dir(void)
@@ -62,9 +63,9 @@ static void own_dir(void)
     a.mode = S_IFDIR | 0755;
     a.nlink = 2;
     a.change = 1;
-    uint64_t begun = lcache_begin(rig.cl->lcache);
-    lcache_put_attr(rig.cl->lcache, begun, &a, 2);
-    lcache_listed(rig.cl->lcache, begun, DIR_INO, 0);
+    uint64_t begun = lease_cache_begin(rig.cl->leases);
+    lease_cache_put_attr(rig.cl->leases, begun, &a, 2);
+    lease_cache_listed(rig.cl->leases, begun, DIR_INO, 0);
 }
 
 static void make(const char *name, Replfs__Attr *a)
@@ -73,7 +74,7 @@ static void make(const char *name, Replfs__Attr *a)
     c.parent = DIR_INO;
     c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
     c.mode = S_IFREG | 0644;
-    assert_true(client_create_later(rig.cl, &c, a));
+    assert_true(client_create_deferred(rig.cl, &c, a));
 }
 
 static void test_bytes_of_a_closed_file(void **st)
@@ -134,7 +135,7 @@ static void test_removed_name(void **st)
     make("a", &a);
     assert_int_equal(client_settle(rig.cl, DIR_INO), 0);
     rig_set(hold, true);
-    assert_true(client_remove_later(rig.cl, &u));
+    assert_true(client_remove_deferred(rig.cl, &u));
     rig_wait(rig.nheld == 1);
     suspend();
     rig_wait(rig.unlinks == 1);

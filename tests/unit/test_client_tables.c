@@ -1,7 +1,9 @@
 /* The client as a visitor of the tables of operations and requests, against a fake metad that is made to wait: what
  * waits for what is queued, what overtakes it, and whose session goes out. */
 #include "client_rig.h"
+#include "fuse/client/cache/lease_cache.h"
 #include "fuse/client/internal.h"
+#include "fuse/client/queue/queue.h"
 #include "metaop.h"
 #include "request.h"
 
@@ -40,7 +42,7 @@ static struct cfile *change_queued(void)
     op.ino = RIG_INO;
     op.valid = REPLFS__SETATTR_OP__VALID__MODE;
     op.mode = 0600;
-    assert_true(client_setattr_later(rig.cl, &op, &a));
+    assert_true(client_setattr_deferred(rig.cl, &op, &a));
     rig_wait(rig.nheld == 1);
     return f;
 }
@@ -54,14 +56,14 @@ static uint64_t name_queued(void)
     a.mode = S_IFDIR | 0755;
     a.nlink = 2;
     a.change = 1;
-    uint64_t begun = lcache_begin(rig.cl->lcache);
-    lcache_put_attr(rig.cl->lcache, begun, &a, 2);
-    lcache_listed(rig.cl->lcache, begun, DIR_INO, 0);
+    uint64_t begun = lease_cache_begin(rig.cl->leases);
+    lease_cache_put_attr(rig.cl->leases, begun, &a, 2);
+    lease_cache_listed(rig.cl->leases, begun, DIR_INO, 0);
     rig_set(hold, true);
     make.parent = DIR_INO;
     make.name = name;
     make.mode = S_IFREG | 0644;
-    assert_true(client_create_later(rig.cl, &make, &a));
+    assert_true(client_create_deferred(rig.cl, &make, &a));
     rig_wait(rig.nheld == 1);
     return a.ino;
 }
@@ -121,7 +123,7 @@ static void expect(Replfs__MetaOp__OpCase which, void *body, bool waits)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = which;
     op.create = body; /* any member of the union */
-    int rc = behind_before(rig.cl, &op);
+    int rc = queue_before(rig.cl, &op);
     if ((rc != 0) != waits)
         wrong(metaop_name(metaop_of(&op)), waits);
     assert_true(rc == 0 || rc == -ERR_TIMEOUT);
@@ -202,7 +204,7 @@ static void test_operations_after_a_name(void **st)
 
 static void expect_request(Replfs__Envelope *env, bool waits)
 {
-    int rc = behind_before_ask(rig.cl, env);
+    int rc = queue_before_ask(rig.cl, env);
     if ((rc != 0) != waits)
         wrong(request_name(request_of(env)), waits);
 }

@@ -1,0 +1,11 @@
+/* Sizes and times that several files of the client agree on. */
+#ifndef REPLFS_CLIENT_LIMITS_H
+#define REPLFS_CLIENT_LIMITS_H
+
+#define APPEND_MAX (1u << 20)         /* bytes of one append */
+#define CHUNK_MAX (64u << 20)         /* bytes of one chunk */
+#define COPIES_MAX 8u                 /* of one chunk */
+#define UNCOMMITTED_MAX (64ull << 20) /* per file, before the flusher commits early */
+#define COMMIT_EXTENTS_MAX 4096u      /* extents in one CommitOp */
+#define ATIME_SLOTS 8192u             /* words that remember whether a read would count */
+#endif

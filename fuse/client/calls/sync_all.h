@@ -1,0 +1,5 @@
+/* fsync of everything: client_sync of client.h, and nothing else. */
+#ifndef REPLFS_CLIENT_SYNC_ALL_H
+#define REPLFS_CLIENT_SYNC_ALL_H
+#include "client/client.h"
+#endif

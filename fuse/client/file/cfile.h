@@ -1,0 +1,91 @@
+/* An open file: what is known of it, and the bytes of it that are on their way. */
+#ifndef REPLFS_CLIENT_CFILE_H
+#define REPLFS_CLIENT_CFILE_H
+#include <pthread.h>
+#include <stdatomic.h>
+#include "base/extmap.h"
+#include "client/base/idmap.h"
+#include "client/file/abuf.h"
+#include "client/file/wchunk.h"
+
+struct client;
+struct cfile {
+    struct client *c;
+    uint64_t ino;
+    atomic_uint refs; /* memory: opens, background work, completions */
+
+    /* files.mu */
+    unsigned opens;
+    bool untold; /* metad does not know that it is open */
+    int64_t opened_at;
+    bool dirty_listed;
+    struct cfile *dirty_prev, *dirty_next;
+
+    pthread_mutex_t mu; /* everything below */
+    pthread_cond_t cv;  /* any change of state */
+    Replfs__Attr attr;  /* as metad last said */
+    uint64_t dirty_end; /* end of the last byte not committed, 0: none */
+    int64_t dirty_mtime;
+    bool kill_suid; /* some of what is not committed clears setuid */
+    /* committed map */
+    struct extmap base;
+    uint64_t base_to; /* known up to here; UINT64_MAX: wholly */
+    uint64_t map_gen; /* changes with every commit or truncate: older layouts are refused */
+    bool fetching;
+    struct idmap locs; /* chunk -> struct cloc */
+    struct buf *whole; /* its bytes, read ahead; they count while map_gen is whole_gen and no bytes
+                        * are uncommitted */
+    uint64_t whole_gen, whole_begun;
+    /* bytes not committed */
+    struct extmap over;
+    struct abuf *head, *tail;
+    struct idmap abufs;
+    uint64_t next_abuf;
+    bool streaming; /* the last buffer was filled up: take a big one at once */
+    struct wchunk *wcur, *unsynced;
+    unsigned inflight;
+    uint64_t uncommitted; /* acknowledged bytes */
+    uint64_t growing;     /* sum of the buffers' grows */
+    bool sending, committing;
+    bool through;            /* others are at it: nothing is kept back */
+    bool eager;              /* closed with bytes not committed: as soon as possible */
+    unsigned linger;         /* closes that wait until nothing is left to commit */
+    struct closing *closing; /* those that nobody waits for, in no order */
+    bool want_grant;         /* in the grants' waiting list */
+    bool syncing;            /* a background sync is under way */
+    bool ordering;           /* one of all there is: commits may wait for it (write_order.c) */
+    int64_t order_at;        /* and not before, since the last one failed */
+    uint64_t seam;           /* where bytes that are safe may end */
+    uint64_t cut;            /* it had bytes up to here before it was cut or punched */
+    int err;                 /* not reported yet */
+    int last_err;            /* the last one */
+    unsigned nerrs;          /* so many */
+    bool base_synced; /* all of the committed map is on stable storage, or on the unsynced list */
+    int last_fail;    /* why the last append failed */
+    unsigned fails;   /* failures in a row */
+    int64_t retry_at; /* not before */
+    int64_t progress; /* last time something went forward */
+};
+
+/* One reference, not in the table, nothing known of it; NULL: memory is out. No lock. */
+struct cfile *cfile_new(struct client *c, uint64_t ino);
+/* The caller has a reference, or holds files.mu with f in the table. Any lock may be held. */
+void cfile_ref(struct cfile *f);
+/* The last one frees f: then the caller must not hold f->mu. Takes dirty.mu and grants.mu. */
+void cfile_unref(struct cfile *f);
+
+/* All below: f->mu held; nothing waits. */
+
+/* The size with the bytes that are not committed. */
+uint64_t cfile_size(const struct cfile *f);
+/* An answer of metad says a of f. Older than what is known: ignored. Another change than ours: the committed map
+ * is forgotten. */
+void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);
+/* After a change of ours: forgets the map unless nobody else can have changed the file since
+ * lease_cache_begin gave `begun`. Takes the lease cache's mutex. */
+void cfile_changed_since(struct cfile *f, uint64_t begun);
+/* Bytes, or a change that was answered, were lost: told once through f->err, and counted for cfile_error_since. */
+void cfile_fail(struct cfile *f, int code);
+/* The error not reported yet, which counts as reported now; 0: none. */
+int cfile_take_err(struct cfile *f);
+#endif

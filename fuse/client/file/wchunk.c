@@ -1,0 +1,45 @@
+/* Chunks that files write to. The list of all that metad granted is in order of id, since ids that metad hands to a
+ * session only grow: its head is the oldest grant that the keepalive reports, and what is older and unknown to metad
+ * is garbage. */
+#include "client/file/wchunk.h"
+#include <assert.h>
+#include <stdlib.h>
+#include "client/internal.h"
+
+void wchunk_hold(struct client *c, struct wchunk *wc)
+{
+    struct wchunk *at = c->grants.newest;
+    while (at && at->loc.chunk > wc->loc.chunk)
+        at = at->prev;
+    wc->prev = at;
+    wc->next = at ? at->next : c->grants.oldest;
+    *(wc->next ? &wc->next->prev : &c->grants.newest) = wc;
+    *(at ? &at->next : &c->grants.oldest) = wc;
+}
+
+static void unlist(struct client *c, struct wchunk *wc)
+{
+    *(wc->prev ? &wc->prev->next : &c->grants.oldest) = wc->next;
+    *(wc->next ? &wc->next->prev : &c->grants.newest) = wc->prev;
+}
+
+void wchunk_drop(struct client *c, struct wchunk *wc)
+{
+    unlist(c, wc);
+    free(wc);
+}
+
+void wchunk_unref(struct client *c, struct wchunk *wc)
+{
+    if (!wc)
+        return;
+    assert(wc->refs);
+    if (--wc->refs)
+        return;
+    if (!wc->borrowed) {
+        pthread_mutex_lock(&c->grants.mu);
+        unlist(c, wc);
+        pthread_mutex_unlock(&c->grants.mu);
+    }
+    free(wc);
+}

@@ -1,0 +1,46 @@
+/* The chunkds as this client knows them, and one connection to each. nodes.mu is a leaf: a file's mu may be held,
+ * grants.mu may not. Nothing waits but nodes_refresh. Ids that are unknown are fine everywhere. */
+#ifndef REPLFS_CLIENT_NODES_H
+#define REPLFS_CLIENT_NODES_H
+#include "client/file/chunk_loc.h"
+#include "rpc/rpc.h"
+
+struct client;
+void nodes_init(struct client *c);
+void nodes_free(struct client *c);
+/* Fetches the table anew: asks metad, no lock held. 0 or a code. */
+int nodes_refresh(struct client *c);
+/* A reply of metad said this: the table may be stale. */
+void nodes_saw_epoch(struct client *c, uint64_t epoch);
+/* Refreshes when stale, and probes. The session thread, no lock held: may ask metad. */
+void nodes_tick(struct client *c);
+bool nodes_known(struct client *c, uint32_t id);
+/* Where it listens; false: unknown. */
+bool nodes_addr(struct client *c, uint32_t id, char out[128]);
+/* A reference, or NULL: not reachable just now. */
+struct rpc_conn *nodes_conn(struct client *c, uint32_t id);
+/* It failed a write: no new chunk goes there for a while. hard: a probe does not clear that (no space). */
+void nodes_fail(struct client *c, uint32_t id, bool hard);
+void nodes_probe(struct client *c, uint32_t id);  /* is it alive? the answer comes later */
+bool nodes_silent(struct client *c, uint32_t id); /* its last probe was not answered */
+/* None of a chunk's chunkds failed lately. */
+bool nodes_usable(struct client *c, const struct cloc *l);
+/* Ids of those that failed lately, at most max; how many. */
+size_t nodes_bad(struct client *c, uint32_t *out, size_t max);
+/* Sorts the ids of a chunk's copies for reading: this host first, then the idle and quick ones, those
+ * that failed last. Among equals a chunk keeps to one chunkd, whose disk then reads in sequence. */
+void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n);
+/* Around each request to it; started: clock_mono before. */
+void nodes_begin(struct client *c, uint32_t id);
+void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok);
+/* For messages: "chunkd 3 (host h, addr)". */
+void nodes_name(struct client *c, uint32_t id, char *out, size_t cap);
+/* Copies on these are enough where `least` are needed: so many, on so many hosts. A cluster that never had as
+ * many hosts makes do with those it has. */
+bool nodes_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least);
+/* So many copies could be put on as many hosts just now. */
+bool nodes_ready(struct client *c, unsigned least);
+bool nodes_up(struct client *c, uint32_t id); /* as metad sees it */
+/* Names of those that are not up, "" when all are. */
+void nodes_down(struct client *c, char *out, size_t cap);
+#endif

@@ -1,0 +1,10 @@
+/* Names that are made and removed before metad knows: what client.h promises as client_create_deferred,
+ * client_remove_deferred, client_settle and client_lost. */
+#ifndef REPLFS_CLIENT_DEFERRED_NAMES_H
+#define REPLFS_CLIENT_DEFERRED_NAMES_H
+
+struct client;
+/* The numbers given by metad for what is made here: one mutex and one condition. */
+void deferred_names_init(struct client *c);
+void deferred_names_free(struct client *c);
+#endif

@@ -1,0 +1,11 @@
+/* A connection to metad, made when there is none. */
+#ifndef REPLFS_CLIENT_CONNECT_H
+#define REPLFS_CLIENT_CONNECT_H
+#include "client/session/session.h"
+
+/* A reference to a live connection with our session on it, or NULL at the deadline. Any thread but a loop thread, no
+ * lock held: waits. One thread connects, the others wait for it. */
+struct rpc_conn *session_conn(struct client *c, int64_t deadline);
+/* The first one of a client, which says in the log when that takes long, and each address's error at the end. */
+struct rpc_conn *session_first_conn(struct client *c);
+#endif

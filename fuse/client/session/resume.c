@@ -1,0 +1,169 @@
+/* What is said on a new connection to metad: which session goes on, what is open and locked, and of which inodes
+ * changes are kept back (claims of exclusive leases).
+ *
+ * When metad has not heard of us for longer than the lease (suspended, cut off), the session has lapsed:
+ * its leases and locks are gone, but it goes on, and what was answered and not told yet is told now
+ * (Mutation.kept). When metad does not know it at all any more, a new one is opened. Bytes written under
+ * the old one and not committed are lost, and the files concerned say so.
+ *
+ * A session tells, as it resumes, how far metad's state had come in the newest answer that it had. A
+ * metad that never was there runs from an older copy of its directory: it refuses the session, and
+ * nothing that we remember of files is true there. What is open goes on only as far as it exists
+ * there; its maps are fetched anew. */
+#include "client/session/resume.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/u64.h"
+#include "client/base/client_clock.h"
+#include "client/cache/lease_cache.h"
+#include "client/internal.h"
+#include "client/session/session.h"
+
+#define LOG_MODULE "session"
+#define CONNECT_TIMEOUT_MS 4000
+#define CLAIMS_MAX 65536u                        /* as many as metad takes */
+#define SESSION_BYTES (RPC_MAX_ENVELOPE - 4096u) /* of what a session resumes with */
+
+static void forked(struct client *c)
+{
+    log_error(
+        "this metad does not have what we have seen before: it runs from an older or another copy "
+        "of its data directory. Files written since are missing there, programs that have them "
+        "open get errors; replfsctl health says more");
+    c->session.events->forked(c);
+}
+
+static void session_lost(struct client *c, uint64_t old)
+{
+    log_error("session %016llx is gone: metad heard nothing from us for longer than its lease. "
+              "Bytes written under it and not yet committed are lost; files concerned report EIO",
+              (unsigned long long)old);
+    c->session.events->lost(c);
+}
+
+static void session_lapsed(struct client *c)
+{
+    log_warn(
+        "metad heard nothing from us for longer than the session's lease: locks are gone, and "
+        "others may have changed what we had leases on. What was written or changed here before "
+        "is told to metad now; where others changed the same, that is lost, and named here");
+    atomic_fetch_add(&c->life, 1);
+    c->session.events->lapsed(c);
+}
+
+static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
+{
+    pthread_mutex_lock(&c->session.mu);
+    bool fresh = c->session.id != r->session, lapsed = !fresh && c->session.lapses != r->lapses;
+    c->session.lapses = r->lapses;
+    c->session.id = r->session;
+    if (fresh) {
+        c->session.next_seq = 1;
+        c->session.npending = 0;
+    }
+    c->session.lease_ms = r->lease_ms ? r->lease_ms : 60000;
+    c->session.term_ms = r->term_ms; /* 0: a metad that gives no leases */
+    lease_cache_set_term(c->leases, r->term_ms);
+    c->session.min_copies = r->default_min_copies;
+    c->session.seen_incarnation = r->incarnation;
+    c->session.seen_position = r->position;
+    if (r->cluster && *r->cluster)
+        snprintf(c->session.cluster, sizeof(c->session.cluster), "%s", r->cluster);
+    for (size_t k = 0; k < r->n_metads && c->session.naddrs < 64; k++)
+        session_addr_add(c, r->metads[k]);
+    log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
+             (unsigned long long)r->session, c->session.addrs[i]);
+    pthread_mutex_unlock(&c->session.mu);
+    if (lapsed)
+        session_lapsed(c);
+}
+
+/* How many inodes can still be named in m. */
+static size_t room(const Replfs__SessionReq *m)
+{
+    size_t used = protobuf_c_message_get_packed_size(&m->base);
+    return used < SESSION_BYTES ? (SESSION_BYTES - used) / sizeof(uint64_t) : 0;
+}
+
+/* Names what is open, as many as fit: a metad that is told of some is better than none at all. */
+static void name_open(Replfs__SessionReq *m, uint64_t *open, size_t n)
+{
+    size_t fit = room(m);
+    m->open_inos = open;
+    m->n_open_inos = n < fit ? n : fit;
+    if (n > fit)
+        log_warn(
+            "%zu of %zu open files are more than metad can be told as the session resumes: those "
+            "of them that were removed, or are before they are closed, can no longer be read",
+            n - fit, n);
+}
+
+/* metad lists those that it agreed to in ascending order. */
+static void refused_claims(struct client *c, const Replfs__SessionReq *m,
+                           const Replfs__SessionReply *r)
+{
+    for (size_t k = 0; k < m->n_exclusive; k++)
+        if (!r->n_exclusive || !bsearch(&m->exclusive[k], r->exclusive, r->n_exclusive,
+                                        sizeof(*r->exclusive), u64_cmp))
+            lease_cache_regain(c->leases, m->exclusive[k], false);
+}
+
+int session_resume(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
+                   char *leader, size_t leader_cap)
+{
+    const struct session_events *ev = c->session.events;
+    uint64_t old = session_id(c);
+    size_t nopen = 0;
+    uint64_t *open = ev->open_inos(c, &nopen);
+    int rc = 0;
+    for (int round = 0; round < 2; round++) {
+        Replfs__SessionReq m = REPLFS__SESSION_REQ__INIT;
+        m.session = round ? 0 : old;
+        m.comes_back = true;
+        m.name = c->name;
+        m.host_id = c->host_id;
+        m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+        pthread_mutex_lock(&c->session.mu);
+        m.seen_incarnation = c->session.seen_incarnation;
+        m.seen_position = c->session.seen_position;
+        m.lapses = round ? 0 : c->session.lapses;
+        pthread_mutex_unlock(&c->session.mu);
+        struct locks_claims *claims = ev->claims(c, &m);
+        name_open(&m, open, nopen);
+        RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
+        int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
+        unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
+                      : left > 1                ? (unsigned)left
+                                                : 1;
+        struct rpc_result res;
+        lease_cache_drop_all(c->leases); /* metad forgets our leases as we come back */
+        size_t fit = room(&m);
+        m.exclusive = ev->kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
+        for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
+            lease_cache_regain(c->leases, m.exclusive[k], true);
+        int64_t sent = clock_boot();
+        rc = rpc_call_wait(conn, &env, NULL, ms, &res);
+        ev->claims_free(claims);
+        if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
+            client_told_time(c, res.rep->session_reply->wall_ms);
+            session_opened(c, res.rep->session_reply, i);
+            if (res.rep->session_reply->forked)
+                forked(c);
+            refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
+            lease_cache_renew(c->leases, sent);
+        } else if (!rc)
+            rc = -ERR_PROTOCOL;
+        else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
+            snprintf(leader, leader_cap, "%s", res.rep->failure->leader);
+        rpc_result_free(&res);
+        free(m.exclusive);
+        if (rc != -ERR_SESSION || !old)
+            break;
+        session_lost(c, old);
+    }
+    free(open);
+    return rc;
+}

@@ -1,0 +1,143 @@
+/* The session and its connection: what is known of them.
+ *
+ * Nothing here asks metad. connect.c makes connections, resume.c opens the session on them, ask.c and mutation.c use
+ * them, keepalive.c keeps them alive; all share the fields of struct client.session, under session.mu. */
+#include "client/session/session.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
+#include "client/internal.h"
+
+#define LOG_MODULE "session"
+
+uint64_t session_id(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    uint64_t id = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    return id;
+}
+
+unsigned session_min_copies(struct client *c, unsigned goal)
+{
+    pthread_mutex_lock(&c->session.mu);
+    unsigned m = c->session.min_copies ? c->session.min_copies : 2;
+    pthread_mutex_unlock(&c->session.mu);
+    return m < goal ? m : goal;
+}
+
+size_t session_addr_add(struct client *c, const char *addr)
+{
+    for (size_t i = 0; i < c->session.naddrs; i++) {
+        if (!strcmp(c->session.addrs[i], addr))
+            return i;
+    }
+    size_t n = c->session.naddrs;
+    char **a = realloc(c->session.addrs, (n + 1) * sizeof(*a));
+    if (a)
+        c->session.addrs = a;
+    char **e = realloc(c->session.errors, (n + 1) * sizeof(*e));
+    if (e)
+        c->session.errors = e;
+    char *copy = strdup(addr);
+    if (!a || !e || !copy) {
+        free(copy);
+        return 0;
+    }
+    c->session.addrs[n] = copy;
+    c->session.errors[n] = NULL;
+    c->session.naddrs++;
+    return n;
+}
+
+void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (c->session.conn == conn) {
+        c->session.conn = NULL;
+        if (leader && *leader)
+            c->session.cur = session_addr_add(c, leader);
+        else if (c->session.naddrs)
+            c->session.cur = (c->session.cur + 1) % c->session.naddrs;
+        pthread_mutex_unlock(&c->session.mu);
+        rpc_conn_close(conn);
+        rpc_conn_unref(conn);
+        return;
+    }
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+void session_saw(struct client *c, uint64_t session, uint64_t position)
+{
+    pthread_mutex_lock(&c->session.mu);
+    if (session == c->session.id && position > c->session.seen_position)
+        c->session.seen_position = position;
+    pthread_mutex_unlock(&c->session.mu);
+}
+
+bool session_elsewhere(int code)
+{
+    return code == -ERR_NOT_LEADER || code == -ERR_PEER_GONE || code == -ERR_TIMEOUT ||
+           code == -ERR_SHUTDOWN || code == -ECONNREFUSED || code == -EHOSTUNREACH ||
+           code == -ENETUNREACH || code == -ETIMEDOUT || code == -ECONNRESET || code == -EPIPE;
+}
+
+unsigned session_try_ms(struct client *c, int64_t deadline)
+{
+    int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
+    pthread_mutex_lock(&c->session.mu);
+    /* longer than a silent holder of a lease can make metad wait */
+    int64_t most = c->session.term_ms + 5000 > 15000 ? c->session.term_ms + 5000 : 15000;
+    pthread_mutex_unlock(&c->session.mu);
+    left = left < most ? left : most;
+    return left > 1 ? (unsigned)left : 1;
+}
+
+bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
+                            int64_t deadline, unsigned *busy_ms)
+{
+    if (clock_mono() >= deadline || c->stopping)
+        return false;
+    if (res->code == -ERR_BUSY) {
+        int64_t until = clock_mono() + *busy_ms * NSEC_PER_MSEC;
+        *busy_ms = *busy_ms < 200 ? *busy_ms * 2 : 200;
+        pthread_mutex_lock(&c->session.mu);
+        while (clock_mono() < until && !c->stopping)
+            cond_wait_until(&c->session.cv, &c->session.mu, until);
+        pthread_mutex_unlock(&c->session.mu);
+        return true;
+    }
+    if (res->code == -ERR_SESSION) { /* the next session_conn() finds out and opens a new one */
+        session_conn_failed(c, conn, NULL);
+        return true;
+    }
+    if (!session_elsewhere(res->code))
+        return false;
+    const char *leader = NULL;
+    if (res->code == -ERR_NOT_LEADER && res->rep &&
+        res->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
+        leader = res->rep->failure->leader;
+    session_conn_failed(c, conn, leader);
+    return true;
+}
+
+struct rpc_conn *session_conn_now(struct client *c, uint64_t *session)
+{
+    pthread_mutex_lock(&c->session.mu);
+    bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
+    struct rpc_conn *conn = rpc_conn_ref(alive ? c->session.conn : NULL);
+    *session = c->session.id;
+    pthread_mutex_unlock(&c->session.mu);
+    return conn;
+}
+
+bool session_connected(struct client *c)
+{
+    pthread_mutex_lock(&c->session.mu);
+    bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
+    pthread_mutex_unlock(&c->session.mu);
+    return alive;
+}

@@ -1,0 +1,5 @@
+/* write(2): cfile_write of client.h, and nothing else. */
+#ifndef REPLFS_CLIENT_WRITE_H
+#define REPLFS_CLIENT_WRITE_H
+#include "client/client.h"
+#endif
