@@ -22,14 +22,14 @@ static const struct verb verbs[] = {
     {"setrepl", verb_setrepl, "PATH N [-R] [--wait [--timeout TIME]]",
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
     {"chunkd", verb_chunkd, "list | remove ID [PATH]",
-     "chunk daemons with their disks; take one off the lists that left for good"},
+     "chunk daemons with their disks; remove one that is gone for good"},
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
     {"recover", verb_recover, "[--accept] [PATH]",
-     "metad runs from an older copy of its directory: what is known, or go on from there"},
+     "whether metad runs from an older copy of its directory; --accept goes on from that"},
     {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
-     "chunks that may have been written under another copy of metad: shown, or deleted"},
+     "chunks that may have been written under another copy of metad: list or delete them"},
 };
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 

@@ -62,8 +62,9 @@ static int show_recover(const struct ctl_opts *o, const Replfs__Envelope *rep)
         struct tm tm;
         if (localtime_r(&at, &tm))
             strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-        printf("incarnation %016" PRIx64 ", told by chunkds %s: %s\n", r->futures[i]->incarnation,
-               when, r->futures[i]->accepted ? "settled" : "newer than this metad");
+        printf("incarnation %016" PRIx64 ", reported by chunkds %s: %s\n",
+               r->futures[i]->incarnation, when,
+               r->futures[i]->accepted ? "settled" : "newer than this metad");
     }
     if (r->behind)
         puts("This metad's data directory is older than what chunkds have seen. If the right one "

@@ -51,12 +51,12 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
                         "others",
                         label, silent),
             status_text(a,
-                        "start replfs-chunkd on that computer again%s%s; if it has left for good, "
+                        "start replfs-chunkd on that computer again%s%s; if it is gone for good, "
                         "wait for the copies, then: replfsctl chunkd remove %u",
                         d->nhad ? ", with its disks mounted: " : "", disks_text(d, disks), d->id));
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && d->conn && !d->reported)
-        status_problem(a, 1, "chunkd-reporting", status_text(a, "%s is telling what it has", label),
-                       "wait a moment");
+        status_problem(a, 1, "chunkd-reporting",
+                       status_text(a, "%s is reporting its chunks", label), "wait a moment");
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT)
         status_problem(
             a, 1, "chunkd-suspect",

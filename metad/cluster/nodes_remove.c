@@ -80,7 +80,7 @@ static void remove_applied(void *arg, int code, const struct fsm_result *res)
     nodes_refresh(a->n, d);
     a->n->epoch++;
     nodes_start_walk(a->n);
-    log_info("%s is removed: it is no longer waited for", nodes_label(d, label));
+    log_info("%s is removed from the cluster", nodes_label(d, label));
 }
 
 static void remove_after(void *arg)

@@ -38,6 +38,7 @@ devcluster mount "$mnt" >/dev/null
 start_chunkd() { # K, as a host of its own
     "$bin/replfs-chunkd" --data="$work/disk$1" --meta="$(devcluster addr)" --listen="$(devcluster addr | sed "s/\.[0-9]*:.*/.$((50 + $1))/"):7100" \
         --host-id="new$1" --host-name="new$1" --pid-file="$work/pid$1" >>"$work/log$1" 2>&1 &
+    case_pids=$! # the one that may run when the case fails
 }
 list() { ctl chunkd list --json "$mnt" | python3 -c 'import json,sys; print(*(str(k["id"]) + ":" + k["host_name"] for k in json.load(sys.stdin)["chunkds"]))'; }
 lists() { list | grep -w "$1" >/dev/null; }
