@@ -1,7 +1,7 @@
 /* The table of operations, FUSE_INIT, and what all operations share.
  *
  * Attributes and entries are given to the kernel for as long as metad's leases on them last
- * (client/lease_cache.h): it answers by itself meanwhile, and is told when a lease is recalled. Entries
+ * (client/cache/lease_cache.h): it answers by itself meanwhile, and is told when a lease is recalled. Entries
  * need a kernel that can forget them without waiting for anybody (7.44); older ones ask for each
  * path component, which the client mostly answers. File pages are cached: checked at open by the
  * change counter (inode.c), dropped when the lease goes or a stat shows another size or mtime

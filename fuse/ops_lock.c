@@ -1,4 +1,4 @@
-/* File locks: what the kernel asks becomes requests of the client library (client/locks.c).
+/* File locks: what the kernel asks becomes requests of the client library (client/locks/lock_requests.c).
  *
  * The kernel keeps no locks of its own for this file system. It names the owner of each: the table
  * of open files for POSIX locks, the open file for OFD locks and flock. Which of the first two it is

@@ -10,7 +10,7 @@
 #include "rpc/rpc.h"
 
 #define NODES_MAX 4096u       /* chunkds of a cluster */
-#define NODES_PER_ORIGIN 256u /* of one address (metad/service/origin.h) */
+#define NODES_PER_ORIGIN 256u /* of one address (metad/cluster/origin.h) */
 #define NODES_PER_HOST 64u    /* of one computer, when there are NODES_MAX already */
 
 enum copy_state { COPY_OK = 0, COPY_SHORT = 1, COPY_BAD = 2, COPY_CHECKING = 3, COPY_DOOMED = 4 };

@@ -23,7 +23,7 @@
 #include "base/private.h"
 #include "base/lock.h"
 #include "nodes_internal.h"
-#include "metad/service/origin.h"
+#include "origin.h"
 
 #define LOG_MODULE "nodes"
 

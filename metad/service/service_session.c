@@ -2,7 +2,7 @@
  * number), one that reconnects resumes and says what it has, and keepalives renew the lease.
  * Runs on rpc threads; a new session is answered from the log thread. */
 #include "metad/plan/doubts.h"
-#include "origin.h"
+#include "metad/cluster/origin.h"
 #include "service_internal.h"
 
 #include <errno.h>

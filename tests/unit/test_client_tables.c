@@ -1,7 +1,8 @@
 /* The client as a visitor of the tables of operations and requests, against a fake metad that is made to wait: what
  * waits for what is queued, what overtakes it, and whose session goes out. */
 #include "client_rig.h"
-#include "fuse/client/cache/lease_cache.h"
+#include "fuse/client/cache/lease_cache_change.h"
+#include "fuse/client/cache/lease_cache_give.h"
 #include "fuse/client/internal.h"
 #include "fuse/client/queue/queue.h"
 #include "metaop.h"

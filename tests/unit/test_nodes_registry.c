@@ -1,5 +1,5 @@
 /* What metad tells chunkds of each other, and how many it takes. */
-#include "metad/service/origin.h"
+#include "metad/cluster/origin.h"
 #include "nodes_rig.h"
 
 #define KNOWN_MAX 300

@@ -165,7 +165,7 @@ static void touched(void *arg, const struct metaop_touch *t)
 }
 
 void lease_cache_mutated(struct lease_cache *l, uint64_t begun, const Replfs__MetaOp *op,
-                    const Replfs__MutationResult *res)
+                         const Replfs__MutationResult *res)
 {
     LOCK_SCOPE(&l->mu);
     const Replfs__Attr *a = res ? res->attr : NULL;
