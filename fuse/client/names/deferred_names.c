@@ -312,7 +312,7 @@ bool client_remove_deferred(struct client *c, const Replfs__UnlinkOp *op)
         dir.mtime_ns = dir.ctime_ns = j->unlink.time_ns;
         dir.nlink -= op->dir;
         lease_cache_removed(c->leases, &op->name, &dir, ino);
-        cfile_tell_open(c, ino); /* by somebody who was just faster */
+        cfile_tell_open(c, ino); /* by another thread that was just faster */
         put(c, j);
     }
     lease_cache_unhold(c->leases, &hold);
