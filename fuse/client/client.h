@@ -74,8 +74,8 @@ bool client_attr_known(struct client *c, uint64_t ino, Replfs__Attr *out);
 /* Like client_getattr, but from metad even under a lease: for what a lease does not cover, quota_left. */
 int client_getattr_now(struct client *c, uint64_t ino, Replfs__Attr *out);
 
-/* A page of a directory: entries as metad sent them, shared by all who list it. All of it but what the
- * attributes say, which client_merge_attr may bring up to date for whoever got it first, stays as it is. */
+/* A page of a directory: entries as metad sent them, shared by all callers that list it. All of it but what the
+ * attributes say, which client_merge_attr may bring up to date for the caller that got it first, stays as it is. */
 struct dir_page {
     atomic_uint refs;
     struct rpc_result res; /* rep: a ReaddirReply */
@@ -92,7 +92,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
 /* The directory is leased since p came, so that of each entry is known whether it still is as p says. */
 bool client_page_holds(struct client *c, const struct dir_page *p);
 /* What the kernel may be given of entry e of p; false: its name only, since it may be another's by now, or
- * nothing is known about it any more. fresh: p was asked for by whoever is answered now. */
+ * nothing is known about it any more. fresh: p was asked for by the caller that is answered now. */
 bool client_entry_attr(struct client *c, const struct dir_page *p, bool fresh,
                        const Replfs__Dirent *e, Replfs__Attr *out);
 const Replfs__ReaddirReply *dir_page_entries(const struct dir_page *p);

@@ -18,9 +18,10 @@
  *
  * Lock order: a file's mu (cfile.mu) first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
  * session.mu, dirty.mu, locks.mu, queue.mu, prefetch.mu, the lease cache's. Of these, session.mu also inside
- * files.mu and locks.mu; queue.mu inside session.mu, atime.mu; dirs.mu and atime.mu before the lease cache's and
- * queue.mu. No lock is held over a call that waits for a peer, nor over rpc_call (which may run its completion at
- * once). Completions run on loop threads: they take cfile.mu briefly and never wait for a condition. */
+ * files.mu, locks.mu and inos.mu; queue.mu inside session.mu and atime.mu, which is taken inside a file's; dirs.mu
+ * before the lease cache's. No lock is held over a call that waits for a peer, nor over rpc_call (which may run
+ * its completion at once). Completions run on loop threads: they take cfile.mu briefly and never wait for a
+ * condition. */
 #ifndef REPLFS_CLIENT_INTERNAL_H
 #define REPLFS_CLIENT_INTERNAL_H
 #include <pthread.h>
@@ -137,11 +138,12 @@ struct client {
         uint64_t bytes;
     } dirty;
     struct {
-        pthread_mutex_t sending; /* taken first */
-        pthread_mutex_t mu;      /* map, since */
-        struct idmap map;        /* ino -> struct atime_entry */
-        int64_t since;           /* work waits since; 0: none */
-        atomic_size_t n;         /* of map, to look without the lock */
+        pthread_mutex_t mu;  /* map, since, sending */
+        pthread_cond_t sent; /* a batch was answered, or sending taken back */
+        bool sending;        /* one thread tells metad, one batch after the other */
+        struct idmap map;    /* ino -> struct atime_entry */
+        int64_t since;       /* work waits since; 0: none */
+        atomic_size_t n;     /* of map, to look without the lock */
         atomic_ullong seen[ATIME_SLOTS];
     } atime;
     struct {
@@ -158,7 +160,9 @@ struct client {
         bool started, stop;
     } queue;
     struct {
-        pthread_mutex_t mu;
+        pthread_mutex_t mu;   /* session.mu is taken inside it */
+        pthread_cond_t asked; /* asking was taken back */
+        bool asking;          /* one thread asks metad for more, the others wait for it */
         uint64_t next, upto, session;
     } inos;                                   /* given by metad for what we create */
     const struct writeback_events *writeback; /* how the write path goes on */

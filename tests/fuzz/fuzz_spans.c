@@ -35,7 +35,7 @@ static void as_client(const Replfs__ReadReply *r, struct buf *payload, uint32_t 
     struct readseg seg = {.off = off, .len = len};
     struct answer a = {.payload = payload};
     op.out->len = len;
-    if (keep_spans(&a, r) == 0 && take(&op, &seg, &a) == 0)
+    if (keep_spans(&a, r) == 0 && answer_take(&op, &seg, &a) == 0)
         assert(op.out->len == len);
     buf_unref(op.out);
     free(a.spans);

@@ -323,7 +323,7 @@ void lease_cache_created(struct lease_cache *l, const ProtobufCBinaryData *name,
 {
     LOCK_SCOPE(&l->mu);
     if (!*lnode_slot(l, dir->ino))
-        return; /* being recalled: whoever looks now waits for the answer */
+        return; /* being recalled: a caller that looks now waits for the answer */
     put_own(l, a, true)->complete |= S_ISDIR(a->mode);
     if (*lnode_slot(l, dir->ino)) /* one more may have pushed it out */
         lentry_put(l, put_own(l, dir, false), name->data, name->len, a->ino);

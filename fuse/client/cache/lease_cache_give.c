@@ -9,7 +9,7 @@
  *   inode that it has not (the message fails) an answer may be on its way, so the message is repeated
  *   until the kernel knows the inode, or LATE_NS have passed since it was given.
  * - Names come with answers to a question from before the message (lookups), which the kernel takes for old
- *   ones, or with a listing, which it does not: whoever lists says when the kernel has come back for more
+ *   ones, or with a listing, which it does not: the caller that lists says when the kernel has come back for more
  *   (lease_cache_linking), and the message is repeated then. A program may stop in the middle of a listing, so a
  *   recall waits LINKING_NS at most; should the program only have had no CPU for so long, the message
  *   comes as soon as it goes on.

@@ -56,7 +56,7 @@ static int base_reserve(struct cfile *f, uint64_t off, uint64_t end)
 /* The map as it is after the command. gen: of the map before it was sent. */
 static void map_follow(struct cfile *f, int mode, uint64_t off, uint64_t len, uint64_t gen)
 {
-    int rc = f->head || f->committing || gen != f->map_gen ? -EAGAIN : 0;
+    int rc = f->head || (f->jobs & JOB_COMMIT) || gen != f->map_gen ? -EAGAIN : 0;
     if (!rc && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
         rc = extmap_remove(&f->base, off, len, NULL, NULL);
     if (!rc && !(mode & FALLOC_FL_PUNCH_HOLE))

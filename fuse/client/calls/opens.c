@@ -1,8 +1,8 @@
 /* Opening and closing files.
  *
- * An open to read under a lease is answered here (open_here). The mark that metad does not know of it is made before
- * anything is looked at: whoever takes the lease back or removes a name looks for the mark after that. Any other open
- * asks metad. The last close flushes; metad is told of it in a batch.
+ * An open to read under a lease is answered here (open_here). The mark that metad does not know of it is made
+ * before anything is looked at: a thread that takes the lease back or removes a name looks for the mark after
+ * that. Any other open asks metad. The last close flushes; metad is told of it in a batch.
  *
  * Thread context: any but a loop thread. */
 #include "client/calls/opens.h"
@@ -37,7 +37,7 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
     queue_overlay(f->c, out);
 }
 
-/* Without metad, under a lease. The mark is made before anything is looked at: whoever takes the lease
+/* Without metad, under a lease. The mark is made before anything is looked at: a thread that takes the lease
  * back or removes a name looks for the mark after that. known: metad has it open for us. */
 static bool open_here(struct cfile *f, bool known, Replfs__Attr *attr)
 {

@@ -47,7 +47,7 @@ void recall_forget(void *arg, uint64_t ino, bool flush)
 {
     cfile_tell_open(arg, ino);
     if (flush) {
-        client_flush_ino(arg, ino); /* its error belongs to whoever writes the file */
+        client_flush_ino(arg, ino); /* its error belongs to the writer of the file */
         settle(arg, ino);
     }
     if (queue_naming(arg, ino)) { /* also when the lease was forgotten here before; */

@@ -23,7 +23,8 @@ int client_sync(struct client *c)
     }
     for (size_t i = 0; i < n; i++) {
         int e = flush_waits(c, rc) ? flush_file(list[i], FLUSH_SYNC, false) : rc;
-        e = !e && atomic_load(&c->fails) != fails ? -EIO : e; /* told to whoever has it open, too */
+        e = !e && atomic_load(&c->fails) != fails ? -EIO
+                                                  : e; /* told to the holders of the file, too */
         rc = rc ? rc : e;
         cfile_unref(list[i]);
     }

@@ -2,10 +2,10 @@
  *
  * `refs` counts memory: one for the table, one for each piece of background work (an append on its way, a place on
  * the grants' waiting list, a caller that looked it up). The last reference frees all that hangs on the file;
- * whoever drops it must not hold its mutex.
+ * the caller that drops it must not hold its mutex.
  *
  * Errors of the background stay in f->err until a write, flush or fsync takes them: once. They are counted as
- * well, so that everybody who has the file open can be told. */
+ * well, so that every holder of the open file can be told. */
 #include "client/file/cfile.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -86,7 +86,7 @@ void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
         return; /* an answer from before our last commit */
     if (f->attr.ino && a->change != f->attr.change) {
         map_drop(f);
-        f->base_synced = false; /* who wrote that may not have synced it */
+        f->base_synced = false; /* the client that wrote that may not have synced it */
     }
     if (a->change != f->attr.change)
         f->seam = a->size; /* or may have */
@@ -101,7 +101,7 @@ void cfile_changed_since(struct cfile *f, uint64_t begun)
     f->base_synced = false;
 }
 
-/* Counted, so that everybody who has the file open can be told: f->err only tells the first. */
+/* Counted, so that every holder of the open file can be told: f->err only tells the first. */
 void cfile_fail(struct cfile *f, int code)
 {
     if (!f->err)

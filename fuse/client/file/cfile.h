@@ -9,6 +9,21 @@
 #include "client/file/wchunk.h"
 
 struct client;
+/* Whether bytes are buffered. What holds in each, and which job may be under way, is listed in file_check.c. */
+enum file_phase {
+    FILE_CLEAN,  /* none: the file is not on the dirty list */
+    FILE_DIRTY,  /* some */
+    FILE_CLOSED, /* some, and a close left them behind: they are committed as soon as possible */
+};
+/* Background work on a file, at most one of each kind; bits of cfile.jobs. */
+enum file_job {
+    JOB_SEND = 1,   /* one thread sends appends (send.c) */
+    JOB_GRANT = 2,  /* on the grants' waiting list (grants.c) */
+    JOB_COMMIT = 4, /* a commit is with metad, or queued (commit.c) */
+    JOB_FETCH = 8,  /* one thread asks for the committed map (layout.c) */
+    JOB_SYNC = 16,  /* a background sync (sync.c) */
+    JOB_ORDER = 32, /* a sync of all there is: commits may wait for it (write_order.c) */
+};
 struct cfile {
     struct client *c;
     uint64_t ino;
@@ -18,20 +33,20 @@ struct cfile {
     unsigned opens;
     bool untold; /* metad does not know that it is open */
     int64_t opened_at;
-    bool dirty_listed;
     struct cfile *dirty_prev, *dirty_next;
 
-    pthread_mutex_t mu; /* everything below */
-    pthread_cond_t cv;  /* any change of state */
-    Replfs__Attr attr;  /* as metad last said */
-    uint64_t dirty_end; /* end of the last byte not committed, 0: none */
+    pthread_mutex_t mu;    /* everything below */
+    pthread_cond_t cv;     /* any change of state */
+    enum file_phase phase; /* changed with files.mu held, too */
+    unsigned jobs;         /* enum file_job: under way */
+    Replfs__Attr attr;     /* as metad last said */
+    uint64_t dirty_end;    /* end of the last byte not committed, 0: none */
     int64_t dirty_mtime;
     bool kill_suid; /* some of what is not committed clears setuid */
     /* committed map */
     struct extmap base;
-    uint64_t base_to; /* known up to here; UINT64_MAX: wholly */
-    uint64_t map_gen; /* changes with every commit or truncate: older layouts are refused */
-    bool fetching;
+    uint64_t base_to;  /* known up to here; UINT64_MAX: wholly */
+    uint64_t map_gen;  /* changes with every commit or truncate: older layouts are refused */
     struct idmap locs; /* chunk -> struct cloc */
     struct buf *whole; /* its bytes, read ahead; they count while map_gen is whole_gen and no bytes
                         * are uncommitted */
@@ -44,17 +59,12 @@ struct cfile {
     bool streaming; /* the last buffer was filled up: take a big one at once */
     struct wchunk *wcur, *unsynced;
     unsigned inflight;
-    uint64_t uncommitted; /* acknowledged bytes */
-    uint64_t growing;     /* sum of the buffers' grows */
-    bool sending, committing;
+    uint64_t uncommitted;    /* acknowledged bytes */
+    uint64_t growing;        /* sum of the buffers' grows */
     bool through;            /* others are at it: nothing is kept back */
-    bool eager;              /* closed with bytes not committed: as soon as possible */
     unsigned linger;         /* closes that wait until nothing is left to commit */
     struct closing *closing; /* those that nobody waits for, in no order */
-    bool want_grant;         /* in the grants' waiting list */
-    bool syncing;            /* a background sync is under way */
-    bool ordering;           /* one of all there is: commits may wait for it (write_order.c) */
-    int64_t order_at;        /* and not before, since the last one failed */
+    int64_t order_at;        /* no sync for commits before, since the last one failed */
     uint64_t seam;           /* where bytes that are safe may end */
     uint64_t cut;            /* it had bytes up to here before it was cut or punched */
     int err;                 /* not reported yet */

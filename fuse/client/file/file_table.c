@@ -85,10 +85,10 @@ void cfile_closed(struct cfile *f, int rc)
 void cfile_mark_dirty(struct cfile *f)
 {
     struct client *c = f->c;
-    if (f->dirty_listed) /* only changed with f->mu held */
+    if (f->phase != FILE_CLEAN)
         return;
     pthread_mutex_lock(&c->files.mu);
-    f->dirty_listed = true;
+    f->phase = FILE_DIRTY;
     f->dirty_prev = NULL;
     f->dirty_next = c->files.dirty;
     if (f->dirty_next)
@@ -101,10 +101,10 @@ void cfile_mark_dirty(struct cfile *f)
 void cfile_mark_clean(struct cfile *f)
 {
     struct client *c = f->c;
-    if (!f->dirty_listed)
+    if (f->phase == FILE_CLEAN)
         return;
     pthread_mutex_lock(&c->files.mu);
-    f->dirty_listed = false;
+    f->phase = FILE_CLEAN;
     *(f->dirty_prev ? &f->dirty_prev->dirty_next : &c->files.dirty) = f->dirty_next;
     if (f->dirty_next)
         f->dirty_next->dirty_prev = f->dirty_prev;

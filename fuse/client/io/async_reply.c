@@ -39,7 +39,7 @@ static struct looked *hold_all(struct client *c, size_t *n)
     return list;
 }
 
-static void tick(void *arg)
+static void replies_tick(void *arg)
 {
     struct client *c = arg;
     size_t n;
@@ -50,7 +50,7 @@ static void tick(void *arg)
     LOCK_SCOPE(&c->async_replies.mu);
     c->async_replies.ticking = c->async_replies.n > 0;
     if (c->async_replies.ticking)
-        rpc_loop_defer(c->loop, TICK_MS, tick, c);
+        rpc_loop_defer(c->loop, TICK_MS, replies_tick, c);
 }
 
 void async_reply_begin(struct client *c, struct async_reply *l, const struct async_reply_kind *kind)
@@ -62,7 +62,7 @@ void async_reply_begin(struct client *c, struct async_reply *l, const struct asy
     c->async_replies.first = l;
     c->async_replies.n++;
     if (!c->async_replies.ticking)
-        rpc_loop_defer(c->loop, TICK_MS, tick, c);
+        rpc_loop_defer(c->loop, TICK_MS, replies_tick, c);
     c->async_replies.ticking = true;
 }
 

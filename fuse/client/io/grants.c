@@ -76,7 +76,7 @@ static bool still_good(struct client *c, const struct wchunk *wc)
 
 static void wait_listed(struct client *c, struct cfile *f)
 {
-    if (f->want_grant)
+    if (f->jobs & JOB_GRANT)
         return;
     if (c->grants.nwaiting == c->grants.cap_waiting) {
         c->grants.cap_waiting = c->grants.cap_waiting ? c->grants.cap_waiting * 2 : 16;
@@ -86,7 +86,7 @@ static void wait_listed(struct client *c, struct cfile *f)
             abort();
     }
     cfile_ref(f);
-    f->want_grant = true;
+    f->jobs |= JOB_GRANT;
     c->grants.waiting[c->grants.nwaiting++] = f;
 }
 
@@ -260,7 +260,7 @@ static void wake_waiting(struct client *c, unsigned goal, int rc)
     for (size_t i = 0; i < n; i++) {
         struct cfile *f = list[i];
         pthread_mutex_lock(&f->mu);
-        f->want_grant = false;
+        f->jobs &= ~JOB_GRANT;
         if (final_error(rc) && goal_of(f->attr.goal) == goal)
             c->grants.events->refused(f, rc, "metad grants no chunk");
         else

@@ -27,7 +27,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     m.len = UINT64_MAX - f->base_to;
     m.max_extents = LAYOUT_EXTENTS;
     uint64_t gen = f->map_gen, from = f->base_to;
-    f->fetching = true;
+    f->jobs |= JOB_FETCH;
     pthread_mutex_unlock(&f->mu);
     RPC_ENVELOPE(env, LAYOUT_REQ, layout_req, &m);
     struct rpc_result res;
@@ -35,7 +35,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     if (!rc && res.rep->body_case != REPLFS__ENVELOPE__BODY_LAYOUT_REPLY)
         rc = -ERR_PROTOCOL;
     pthread_mutex_lock(&f->mu);
-    f->fetching = false;
+    f->jobs &= ~JOB_FETCH;
     if (!rc) {
         const Replfs__LayoutReply *r = res.rep->layout_reply;
         nodes_saw_epoch(f->c, r->nodes_epoch);
@@ -57,7 +57,7 @@ int layout_need(struct cfile *f, uint64_t end, int64_t deadline)
     while (f->base_to < end) {
         if (clock_mono() >= deadline)
             return -ERR_TIMEOUT;
-        if (f->fetching) {
+        if (f->jobs & JOB_FETCH) {
             cond_wait_until(&f->cv, &f->mu, deadline);
             continue;
         }

@@ -4,7 +4,7 @@
  * capability may have expired) and the read begins again, until the mount's time-out; when all copies
  * answered and none is good, or no chunkd has one (which metad knows), twice in a row, it is EIO at once.
  *
- * Nobody waits for an ordinary read (cfile_read_async): whoever has an answer goes on with it, one at a
+ * Nobody waits for an ordinary read (cfile_read_async): the thread that has an answer goes on with it, one at a
  * time (op->handling), and the last one hands out the bytes; async_reply.c's tick finds copies that are slow.
  * What went wrong with every copy once gets a thread of its own, which tries until the time-out. */
 #include "client/io/read.h"
@@ -197,7 +197,7 @@ static void async_end(struct read_round *op)
         async_over(op, rc ? -EIO : 0, rc ? NULL : op->out);
 }
 
-/* By whoever set op->handling, as long as there are answers. now: copies that are slow by then get
+/* By the thread that set op->handling, as long as there are answers. now: copies that are slow by then get
  * company. */
 static void async_handle(struct read_round *op, int64_t now)
 {

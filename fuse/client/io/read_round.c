@@ -1,12 +1,12 @@
 /* One round of a read: holes are zeros, buffered bytes are copied, the rest comes from chunkds, checked.
  *
- * A read is cut into segments (overlay_next). Those of chunks are asked for in parallel, each from the
- * copy that nodes_order() puts first. A copy that fails, or has a bad CRC, is followed by the next; one
- * that is slow gets company after HEDGE_MS, and the first good answer wins. Bad copies are reported to
- * metad, which has them verified and healed. No byte whose CRC was not checked leaves this file.
+ * A read is cut into segments (overlay_next). Those of chunks are asked for in parallel, each from the copy that
+ * nodes_order() puts first. A copy that fails, or has a bad CRC, is followed by the next; one that is slow gets
+ * company after HEDGE_MS, and the first good answer wins. Bad copies are reported to metad, which has them
+ * verified and healed. No byte whose CRC was not checked leaves this file.
  *
- * Threads: answers come on loop threads, which queue them, for whoever waits (read_round_wait) or for op->answered
- * to see to. A round is referenced by its reader, and by each outstanding request. */
+ * Threads: answers come on loop threads, which queue them, for the thread that waits (read_round_wait) or for
+ * op->answered to see to. A round is referenced by its reader, and by each outstanding request. */
 #include "client/io/read_round.h"
 #include <assert.h>
 #include <errno.h>
@@ -204,7 +204,7 @@ static void report_bad(struct read_round *op, const struct readseg *s, uint32_t 
 
 /* Checks every span and copies the wanted range (or hands the payload through). 0, -ERR_CRC,
  * -ERR_PROTOCOL, -ERR_SHORT. */
-static int take(struct read_round *op, const struct readseg *s, const struct answer *a)
+static int answer_take(struct read_round *op, const struct readseg *s, const struct answer *a)
 {
     size_t at = 0;
     uint32_t pos = s->off, end = s->off + s->len;
@@ -242,7 +242,7 @@ static void handle(struct read_round *op, struct answer *a)
         return;
     int code = a->code;
     if (!code)
-        code = take(op, s, a);
+        code = answer_take(op, s, a);
     if (!code) {
         s->done = true;
         s->code = 0;

@@ -28,7 +28,7 @@ struct read_round {
     void (*answered)(
         struct read_round *op); /* on a loop thread, after each; NULL: somebody waits */
 
-    /* of whoever looks at the answers, one thread at a time */
+    /* of the thread that looks at the answers, one thread at a time */
     size_t nsegs, capsegs;
     struct readseg *segs;
     struct buf *out;

@@ -1,5 +1,5 @@
-/* What lower floors of the client call back. Each function here says in one line what a piece of news means for those
- * who have to know. */
+/* What lower floors of the client call back. Each function here says in one line what a piece of news means for the
+ * files that have to know. */
 #include "client/lifecycle/events.h"
 #include <stdlib.h>
 #include "client/calls/recall.h"

@@ -87,14 +87,14 @@ static void req_tell(struct client_locks *k, struct lock_request *w, int code)
     w->telling = false;
 }
 
-static void tick(void *arg);
+static void requests_tick(void *arg);
 
 static void retry(struct client_locks *k, struct lock_request *w, unsigned ms) /* mu held */
 {
     w->retry_at = clock_mono() + ms * NSEC_PER_MSEC;
     if (!k->ticking) {
         k->ticking = true;
-        rpc_loop_defer(w->c->loop, ms ? ms : 1, tick, w->c);
+        rpc_loop_defer(w->c->loop, ms ? ms : 1, requests_tick, w->c);
     }
 }
 
@@ -188,7 +188,7 @@ static void req_send(struct client_locks *k, struct lock_request *w)
     req_free(w);
 }
 
-static void tick(void *arg)
+static void requests_tick(void *arg)
 {
     struct client *c = arg;
     struct client_locks *k = c->locks;
@@ -209,7 +209,7 @@ static void tick(void *arg)
         }
         if (!found && next != INT64_MAX && !k->ticking) {
             k->ticking = true;
-            rpc_loop_defer(c->loop, (unsigned)((next - now) / NSEC_PER_MSEC) + 1, tick, c);
+            rpc_loop_defer(c->loop, (unsigned)((next - now) / NSEC_PER_MSEC) + 1, requests_tick, c);
         }
     }
     pthread_mutex_unlock(&k->mu);

@@ -16,12 +16,14 @@
  * A forgotten one counts: at worst one needless entry.
  *
  * Failure modes: a full table drops reads' times; without a metad they wait, and nobody with them.
- * Lock order: sending before mu; a file's mu before mu; mu before queue.mu. */
+ * Locks: a file's mu before mu; mu before queue.mu. One thread sends at a time (`sending`), without a lock. */
 #include "client/names/atime.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -52,7 +54,7 @@ struct atime_entry {
 void atime_init(struct client *c)
 {
     pthread_mutex_init(&c->atime.mu, NULL);
-    pthread_mutex_init(&c->atime.sending, NULL);
+    cond_init_mono(&c->atime.sent);
 }
 
 void atime_free(struct client *c)
@@ -62,7 +64,7 @@ void atime_free(struct client *c)
         free(e);
     idmap_clear(&c->atime.map);
     pthread_mutex_destroy(&c->atime.mu);
-    pthread_mutex_destroy(&c->atime.sending);
+    pthread_cond_destroy(&c->atime.sent);
 }
 
 /* ---- the rule ---- */
@@ -208,12 +210,13 @@ static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
             e->state = lost ? ATIME_NEW : ATIME_SETTLED;
     }
     c->atime.since = c->atime.map.n ? clock_mono() : 0;
+    pthread_cond_broadcast(&c->atime.sent);
     pthread_mutex_unlock(&c->atime.mu);
     if (rc)
         log_debug("access times of %zu inodes not taken: %s", op->n_ino, err_str(rc));
 }
 
-/* `sending` held. *more: there may be others. */
+/* By the thread that has `sending`; no lock held. *more: there may be others. */
 static int send_batch(struct client *c, bool tick, bool *more)
 {
     uint64_t inos[BATCH_MAX];
@@ -234,6 +237,24 @@ static int send_batch(struct client *c, bool tick, bool *more)
     return rc;
 }
 
+/* False: another thread sends, and that is not waited for. */
+static bool sending_begin(struct client *c, bool wait)
+{
+    LOCK_SCOPE(&c->atime.mu);
+    while (c->atime.sending && wait) /* each batch has a deadline */
+        cond_wait_until(&c->atime.sent, &c->atime.mu, clock_mono() + NSEC_PER_SEC);
+    bool ours = !c->atime.sending;
+    c->atime.sending = true;
+    return ours;
+}
+
+static void sending_end(struct client *c)
+{
+    LOCK_SCOPE(&c->atime.mu);
+    c->atime.sending = false;
+    pthread_cond_broadcast(&c->atime.sent);
+}
+
 /* tick: for the flusher, which waits for nobody else, and not long. */
 static void send_all(struct client *c, bool tick)
 {
@@ -241,13 +262,11 @@ static void send_all(struct client *c, bool tick)
     int rc = 0;
     if (!session_connected(c))
         return;
-    if (!tick)
-        pthread_mutex_lock(&c->atime.sending);
-    else if (pthread_mutex_trylock(&c->atime.sending))
+    if (!sending_begin(c, !tick))
         return;
     for (unsigned i = 0; more && !rc && i <= ATIME_ENTRIES_MAX / BATCH_MAX; i++)
         rc = send_batch(c, tick, &more);
-    pthread_mutex_unlock(&c->atime.sending);
+    sending_end(c);
 }
 
 void atime_tick(struct client *c)
@@ -277,18 +296,10 @@ void client_forget_atime(struct client *c, uint64_t ino)
 {
     if (!c->atime.n)
         return;
-    bool wait = false;
-    pthread_mutex_lock(&c->atime.mu);
-    const struct atime_entry *e = idmap_get(&c->atime.map, ino);
-    if (e && e->state == ATIME_SENDING) { /* until what is under way is over */
-        pthread_mutex_unlock(&c->atime.mu);
-        pthread_mutex_lock(&c->atime.sending);
-        pthread_mutex_lock(&c->atime.mu);
-        wait = true;
-    }
+    LOCK_SCOPE(&c->atime.mu);
+    for (const struct atime_entry *e;
+         (e = idmap_get(&c->atime.map, ino)) && e->state == ATIME_SENDING;) /* until it is over */
+        cond_wait_until(&c->atime.sent, &c->atime.mu, clock_mono() + NSEC_PER_SEC);
     free(idmap_del(&c->atime.map, ino));
     c->atime.n = c->atime.map.n;
-    pthread_mutex_unlock(&c->atime.mu);
-    if (wait)
-        pthread_mutex_unlock(&c->atime.sending);
 }

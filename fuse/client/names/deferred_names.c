@@ -23,6 +23,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "client/base/attr.h"
@@ -57,47 +60,67 @@ struct name_job {
 void deferred_names_init(struct client *c)
 {
     pthread_mutex_init(&c->inos.mu, NULL);
+    cond_init_mono(&c->inos.asked);
 }
 
 void deferred_names_free(struct client *c)
 {
+    pthread_cond_destroy(&c->inos.asked);
     pthread_mutex_destroy(&c->inos.mu);
 }
 
 /* ---- inode numbers ---- */
 
-/* inos.mu held. */
-static bool inos_ask(struct client *c, uint64_t session, int64_t deadline)
+/* Numbers for the session, from *first on; so many, 0: none to be had. No lock held. */
+static uint64_t inos_ask(struct client *c, uint64_t session, int64_t deadline, uint64_t *first)
 {
     Replfs__InosReq m = REPLFS__INOS_REQ__INIT;
     RPC_ENVELOPE(env, INOS_REQ, inos_req, &m);
     struct rpc_result res;
+    uint64_t count = 0;
     m.count = INOS_AT_ONCE;
     int rc = session_ask(c, &env, deadline, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_INOS_REPLY) {
-        c->inos.next = res.rep->inos_reply->first;
-        c->inos.upto = c->inos.next + res.rep->inos_reply->count;
-        c->inos.session = session;
-    } else if (!rc) {
-        rc = -ERR_PROTOCOL;
+        *first = res.rep->inos_reply->first;
+        count = res.rep->inos_reply->count;
     }
     rpc_result_free(&res);
-    return !rc && session == session_id(c);
+    return session == session_id(c) ? count : 0;
+}
+
+/* More numbers for the session, by this thread; no other asks meanwhile. inos.mu held, dropped while metad is
+ * asked. */
+static void inos_refill(struct client *c, uint64_t session, int64_t deadline)
+{
+    uint64_t first = 0;
+    c->inos.asking = true;
+    pthread_mutex_unlock(&c->inos.mu);
+    uint64_t count = inos_ask(c, session, deadline, &first);
+    pthread_mutex_lock(&c->inos.mu);
+    c->inos.asking = false;
+    c->inos.next = first;
+    c->inos.upto = first + count;
+    c->inos.session = session;
+    pthread_cond_broadcast(&c->inos.asked);
 }
 
 /* 0: none to be had. */
 static uint64_t ino_take(struct client *c, uint64_t *session)
 {
-    uint64_t ino = 0;
-    int64_t deadline =
-        client_deadline(c); /* of all who wait here for metad, not of one after the other */
-    pthread_mutex_lock(&c->inos.mu);
-    *session = session_id(c);
-    if ((c->inos.session == *session && c->inos.next < c->inos.upto) ||
-        inos_ask(c, *session, deadline))
-        ino = c->inos.next++;
-    pthread_mutex_unlock(&c->inos.mu);
-    return ino;
+    int64_t deadline = client_deadline(c); /* of all that wait here, not of one after the other */
+    LOCK_SCOPE(&c->inos.mu);
+    for (bool asked = false;;) {
+        *session = session_id(c);
+        if (c->inos.session == *session && c->inos.next < c->inos.upto)
+            return c->inos.next++;
+        if (asked || clock_mono() >= deadline)
+            return 0;
+        asked = !c->inos.asking;
+        if (asked)
+            inos_refill(c, *session, deadline);
+        else
+            cond_wait_until(&c->inos.asked, &c->inos.mu, deadline);
+    }
 }
 
 /* ---- changes on their way ---- */
@@ -289,7 +312,7 @@ bool client_remove_deferred(struct client *c, const Replfs__UnlinkOp *op)
         dir.mtime_ns = dir.ctime_ns = j->unlink.time_ns;
         dir.nlink -= op->dir;
         lease_cache_removed(c->leases, &op->name, &dir, ino);
-        cfile_tell_open(c, ino); /* by somebody who was just faster */
+        cfile_tell_open(c, ino); /* by another thread that was just faster */
         put(c, j);
     }
     lease_cache_unhold(c->leases, &hold);

@@ -10,7 +10,7 @@
  * while a page goes to the kernel, a few entries at a time, both change: so each entry is looked at in the
  * lease cache, which knows what we did and were told since (client_entry_attr).
  *
- * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. Who lists
+ * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. A program that lists
  * anything else begins anew. A program goes through what a directory named in an order of its own (ls: the
  * alphabet's), so many pages may wait to be read: WINDOW_STEP for each directory of the walk so far, up to
  * WINDOW_MAX. If one of them has to make room, the walk has ended.
@@ -149,7 +149,7 @@ static struct dir_page *at(struct client *c, uint64_t ino)
 }
 
 /* It, referenced, since it is asked for. */
-static struct dir_page *take(struct client *c, uint64_t ino)
+static struct dir_page *page_take(struct client *c, uint64_t ino)
 {
     struct dirs *d = c->dirs.d;
     struct dir_page *p = at(c, ino);
@@ -259,7 +259,7 @@ static struct dir_page *at_hand(struct client *c, uint64_t ino)
     come_to(d, ino);
     while (idmap_get(&d->busy, ino) && clock_mono() < deadline)
         cond_wait_until(&c->dirs.came, &c->dirs.mu, deadline);
-    struct dir_page *p = take(c, ino);
+    struct dir_page *p = page_take(c, ino);
     if (p)
         go_on(c, p);
     return p;

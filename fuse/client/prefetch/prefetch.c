@@ -1,6 +1,6 @@
 /* Small files, read before anybody asks for them.
  *
- * Who copies, backs up or searches a tree lists a directory and then reads its files one by one, and
+ * A program that copies, backs up or searches a tree lists a directory and then reads its files one by one, and
  * for a small file nearly all of the time is round trips: where are the bytes, then the bytes. So
  * when files of a listed directory are being opened, those behind them in the listing are fetched,
  * many at once, and an open takes what is there.
@@ -214,7 +214,7 @@ void prefetch_soon(struct client *c, uint64_t dir)
 /* ---- what was fetched (mu held) ---- */
 
 /* Of ino, as it was fetched; the caller has its data. False: nothing. */
-static bool take(struct prefetch *a, uint64_t ino, struct fetched *out)
+static bool fetched_take(struct prefetch *a, uint64_t ino, struct fetched *out)
 {
     struct fetched *f = idmap_del(&a->files, ino);
     if (!f)
@@ -231,7 +231,7 @@ static void drop_oldest(struct prefetch *a)
 {
     struct fetched f;
     struct member *m;
-    if (!take(a, a->oldest->ino, &f))
+    if (!fetched_take(a, a->oldest->ino, &f))
         abort();
     struct list *l = find_place(a, f.ino, &m);
     a->streak = 0;
@@ -298,7 +298,7 @@ void prefetch_open(struct cfile *f)
     if (!a)
         return;
     pthread_mutex_lock(&c->prefetch.mu);
-    bool have = take(a, f->ino, &got);
+    bool have = fetched_take(a, f->ino, &got);
     struct list *l = find_place(a, f->ino, &m);
     if (l)
         follow(c, l, m);

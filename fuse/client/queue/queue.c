@@ -5,19 +5,19 @@
  * many per message as there are while the last message is on its way, and within 5 ms while nobody
  * waits for them.
  *
- * Queue: commits of bytes (flush.c), names made and removed (deferred_names.c) and attribute changes. Changes
+ * Queue: commits of bytes (commit.c), names made and removed (deferred_names.c) and attribute changes. Changes
  * of one file's attributes that are not on their way yet become one. Those of a file with bytes not
  * committed are held outside of the queue until the commit that empties the file is in it, since the
  * commit would set mtime anew.
  *
  * What is shown of a file is what metad said with what is held or queued laid over it.
  *
- * Whoever needs metad to know waits: fsync for its file, a recall for the inode, unmounting for all;
+ * A caller that needs metad to know waits: fsync for its file, a recall for the inode, unmounting for all;
  * a change that is sent directly, for those before it of the same inode. The lease may be recalled
  * just while a change is being put: the putter looks at the lease once more behind putting, and
  * waits when it is gone; the recall first forgets the lease, then settles the inode.
  *
- * Failure modes: metad cut off: the queue stands still for as long as that takes, and whoever waits for it
+ * Failure modes: metad cut off: the queue stands still for as long as that takes, and a caller that waits for it
  * gives up at the mount's time-out (much sooner once it has stood still for as long). This client was
  * suspended, or cut off, and its session has lapsed: the queue goes on as the session comes back; what
  * conflicts with what others did meanwhile fails. The session is lost for good: its changes fail. The log
@@ -506,7 +506,7 @@ void queue_inos(struct client *c, uint64_t **inos, size_t *n)
 /* ---- the sender ---- */
 
 /* Takes what is there; mu held. */
-static size_t take(struct client *c, struct mutation **list, uint64_t (*inos)[2])
+static size_t sender_take(struct client *c, struct mutation **list, uint64_t (*inos)[2])
 {
     size_t n = 0;
     while (c->queue.head && n < MUTATE_MAX) {
@@ -543,7 +543,7 @@ static void *sender(void *arg)
         while (!c->queue.head && !c->queue.stop)
             pthread_cond_wait(&c->queue.cv, &c->queue.mu);
         linger(c);
-        size_t n = take(c, list, inos);
+        size_t n = sender_take(c, list, inos);
         if (!n)
             break;
         pthread_mutex_unlock(&c->queue.mu);

@@ -40,7 +40,7 @@ int session_ask_now(struct client *c, Replfs__Envelope *req, int64_t deadline,
 
 /* ---- requests nobody waits for ---- */
 
-static void told(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+static void answer_logged(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
     (void)arg;
     (void)rep;
@@ -64,5 +64,5 @@ void session_tell_then(struct client *c, Replfs__Envelope *req, session_told *do
 
 void session_tell(struct client *c, Replfs__Envelope *req)
 {
-    session_tell_then(c, req, told, NULL);
+    session_tell_then(c, req, answer_logged, NULL);
 }

@@ -97,7 +97,7 @@ struct rpc_conn *session_conn(struct client *c, int64_t deadline)
     return conn;
 }
 
-/* Whoever mounts by hand is told soon why it takes long, and may end it. */
+/* A user that mounts by hand is told soon why it takes long, and may end it. */
 struct rpc_conn *session_first_conn(struct client *c)
 {
     int64_t ms = c->cfg.connect_ms ? c->cfg.connect_ms : c->cfg.timeout_ms;

@@ -227,7 +227,7 @@ static size_t fitting(const struct sending *s)
     return n;
 }
 
-/* Directories of which others want to know are better shared; and only who makes names in one is
+/* Directories of which others want to know are better shared; and only a client that makes names in one is
  * likely to go on. */
 static bool contested(const struct sending *s)
 {

@@ -20,6 +20,7 @@
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/dirty.h"
+#include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/internal.h"
 #include "client/writeback/drain.h"
@@ -52,6 +53,7 @@ int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
     f->growing += a->grows;
     abuf_seal(f);
     cfile_mark_dirty(f);
+    file_check(f);
     uint64_t id = a->id; /* a goes with its commit, perhaps while the lock is dropped here */
     send_pump(f);
     int late = drain_below(f, id + 1, client_deadline(f->c));

@@ -15,6 +15,7 @@
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/dirty.h"
+#include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/file/overlay.h"
 #include "client/internal.h"
@@ -74,6 +75,7 @@ int buffer_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t off)
     }
     dirty_give(f->c, len); /* what could not be taken */
     cfile_mark_dirty(f);
+    file_check(f);
     return len ? -ENOMEM : 0;
 }
 

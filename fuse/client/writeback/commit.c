@@ -2,7 +2,7 @@
  *
  * A commit takes the acknowledged buffers at the head of the file's list, in the order of
  * writing, and tells metad their extents; then they leave the list and the overlay, and the
- * committed map has them. One commit per file at a time (f->committing). Bytes first, map
+ * committed map has them. One commit per file at a time (JOB_COMMIT). Bytes first, map
  * second: nothing unacknowledged is ever committed.
  *
  * It is queued (queue.c) where nobody needs metad to know at once; else by the calling thread. What must not be
@@ -22,6 +22,7 @@
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/committed_map.h"
+#include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/file/overlay.h"
 #include "client/file/wchunk.h"
@@ -258,10 +259,11 @@ static void batch_finish(struct cfile *f, struct batch *b, int rc, const Replfs_
         f->tail = NULL;
         f->dirty_end = 0;
         f->dirty_mtime = 0;
-        f->kill_suid = f->eager = false;
+        f->kill_suid = false;
         queue_release(f->c, f->ino);
         cfile_mark_clean(f);
     }
+    file_check(f);
 }
 
 struct commit_job {
@@ -280,7 +282,7 @@ static void commit_over(struct commit_job *j, int rc, const Replfs__Attr *attr, 
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&j->b));
     pthread_mutex_lock(&f->mu);
-    f->committing = false;
+    f->jobs &= ~JOB_COMMIT;
     batch_finish(f, &j->b, rc, attr, j->b.append ? base : 0);
     batch_free(&j->b);
     free(j);
@@ -300,7 +302,7 @@ static void committed(struct mutation *m, int code, const Replfs__MutationResult
     cfile_unref(f);
 }
 
-/* Whoever waited for it does so no more, but its bytes are part of the file as soon as metad is back. */
+/* The caller that waited for it does so no more, but its bytes are part of the file as soon as metad is back. */
 static void commit_late(struct mutation *m)
 {
     struct commit_job *j = (struct commit_job *)m;
@@ -325,7 +327,7 @@ static void commit_now(struct commit_job *j)
 }
 
 /* One commit of what is acknowledged. mu held, dropped while metad works; deferred: it is queued
- * instead (queue.c), and f->committing until it is done. False when there is nothing to commit, or not before
+ * instead (queue.c), and under way until it is done. False when there is nothing to commit, or not before
  * it is on a disk: that is seen to. */
 bool commit_some(struct cfile *f, bool deferred)
 {
@@ -347,7 +349,8 @@ bool commit_some(struct cfile *f, bool deferred)
     j->f = f;
     j->b.begun = lease_cache_begin(c->leases);
     lease_cache_ask_begin(c->leases, &j->asker, f->ino);
-    f->committing = true;
+    f->jobs |= JOB_COMMIT;
+    file_check(f);
     j->o = (struct queue_op){.m = {.op = &j->m.op,
                                    .need = j->b.session,
                                    .done = committed,
@@ -378,7 +381,7 @@ bool commit_some(struct cfile *f, bool deferred)
 void commit_eager(struct cfile *f)
 {
     const struct abuf *a = f->head;
-    if (f->eager && !f->committing && a && a->state == ABUF_ACKED && !a->append &&
-        !quota_applies(f))
+    if (f->phase == FILE_CLOSED && !(f->jobs & JOB_COMMIT) && a && a->state == ABUF_ACKED &&
+        !a->append && !quota_applies(f))
         commit_some(f, true);
 }

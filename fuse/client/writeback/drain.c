@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
+#include "client/file/file_check.h"
 #include "client/internal.h"
 #include "client/queue/queue.h"
 #include "client/writeback/commit.h"
@@ -24,6 +25,7 @@ bool drain_left(const struct cfile *f, uint64_t target, bool unacked_only)
 void drain_send(struct cfile *f, bool sync)
 {
     abuf_seal(f);
+    file_check(f);
     if (sync && f->tail && f->tail->state == ABUF_QUEUED)
         f->tail->sync = true;
     send_pump(f);
@@ -47,11 +49,11 @@ int drain_below(struct cfile *f, uint64_t target, int64_t deadline)
     while (drain_left(f, target, false)) {
         if (clock_mono() >= deadline)
             return -ERR_TIMEOUT;
-        bool some = f->committing || commit_some(f, queue_queued(f->c, f->ino));
+        bool some = (f->jobs & JOB_COMMIT) || commit_some(f, queue_queued(f->c, f->ino));
         int64_t until = order_next(f);
         if (some) {
             queue_hurry(f->c, f->ino);
-            if (f->committing)
+            if (f->jobs & JOB_COMMIT)
                 cond_wait_until(&f->cv, &f->mu, until < deadline ? until : deadline);
         } else if (f->head && f->head->state == ABUF_ACKED && order_needed(f, f->head)) {
             cond_wait_until(&f->cv, &f->mu, until < deadline ? until : deadline);

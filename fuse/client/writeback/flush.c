@@ -16,6 +16,7 @@
 #include "client/client.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
+#include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/internal.h"
 #include "client/io/grants.h"
@@ -77,7 +78,9 @@ bool flush_deferred(struct cfile *f, uint64_t target)
     for (const struct abuf *a = f->head; a && a->id < target; a = a->next)
         if (a->append)
             return false;
-    f->eager = f->head != NULL;
+    if (f->head)
+        f->phase = FILE_CLOSED;
+    file_check(f);
     commit_eager(f);
     return lease_cache_exclusive(f->c->leases,
                                  f->ino); /* still: a recall from now on waits for it */
@@ -128,7 +131,7 @@ int client_flush_ino(struct client *c, uint64_t ino)
     struct cfile *f = cfile_get(c, ino);
     if (!f)
         return 0;
-    int rc = flush_file(f, FLUSH_COMMIT, false); /* its error belongs to whoever writes the file */
+    int rc = flush_file(f, FLUSH_COMMIT, false); /* its error belongs to the writer of the file */
     cfile_unref(f);
     return rc;
 }
@@ -141,7 +144,7 @@ void flush_closed(struct client *c)
     size_t n = cfile_dirty_all(c, &list);
     for (size_t i = 0; i < n; i++) {
         pthread_mutex_lock(&list[i]->mu);
-        bool eager = list[i]->eager;
+        bool eager = list[i]->phase == FILE_CLOSED;
         pthread_mutex_unlock(&list[i]->mu);
         if (eager)
             flush_file(list[i], FLUSH_COMMIT, false);

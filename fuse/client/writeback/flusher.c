@@ -27,11 +27,11 @@ static void flush_tick(struct cfile *f, bool now_all)
     send_check_stall(f);
     send_check_slow(f);
     send_pump(f);
-    if (!f->syncing) {
+    if (!(f->jobs & JOB_SYNC)) {
         struct syncop *op = sync_begin(f, true);
         sync_forget(op);
     }
-    if (!f->committing && f->head && f->head->state == ABUF_ACKED &&
+    if (!(f->jobs & JOB_COMMIT) && f->head && f->head->state == ABUF_ACKED &&
         (f->uncommitted > UNCOMMITTED_MAX || now - f->head->acked_at >= old / 2))
         commit_some(f, !f->c->cfg.sync_all);
     pthread_mutex_unlock(&f->mu);

@@ -3,8 +3,8 @@
  * send_pump() sends queued buffers in order: at most INFLIGHT_MAX per file, to the file's
  * current chunk until that is full or failed, then to a fresh grant. It never waits: without a
  * grant the file goes to the grants' waiting list, after repeated failures it pauses until
- * retry_at, and the flusher, every completion and whoever waits for the file pump again. One
- * thread at a time sends (f->sending), so that appends of a chunk leave in order; mu is dropped
+ * retry_at, and the flusher, every completion and each waiter for the file pump again. One
+ * thread at a time sends (JOB_SEND), so that appends of a chunk leave in order; mu is dropped
  * over rpc_call because its completion may run at once.
  *
  * Two ways to the copies. A large append goes along the chain: each byte leaves this machine once.
@@ -16,7 +16,7 @@
  * committed; everything else sent to it is queued again, in its old place of the order, for a
  * grant without the chunkds to blame. Answers to former sendings are told by `gen` and ignored.
  * When nothing goes forward for the mount's time-out, everything not acknowledged is given up:
- * the error is kept for the next write, flush or fsync, and the log names who was missing.
+ * the error is kept for the next write, flush or fsync, and the log names the chunkds that were missing.
  *
  * Context: any thread; completions on loop threads. */
 #include "client/writeback/send.h"
@@ -35,6 +35,7 @@
 #include "client/file/chunk_loc.h"
 #include "client/file/committed_map.h"
 #include "client/file/dirty.h"
+#include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/file/overlay.h"
 #include "client/file/wchunk.h"
@@ -77,7 +78,7 @@ static bool disk_at_fault(int code)
     return code == -ENOSPC || code == -EIO || code == -EROFS || code == -EDQUOT;
 }
 
-/* Marks who should not get the next chunk; *who gets one of them for the log, 0: nobody. */
+/* Marks chunkds that should not get the next chunk; *who gets one of them for the log, 0: nobody. */
 static void blame(struct cfile *f, const struct wchunk *wc, const struct part *asked, int code,
                   const Replfs__Envelope *rep, uint32_t *who)
 {
@@ -145,6 +146,7 @@ static void chunk_failed(struct cfile *f, struct wchunk *wc, const struct part *
     if (f->wcur == wc)
         leave_chunk(f);
     wchunk_unref(f->c, wc);
+    file_check(f);
 }
 
 void send_give_up(struct cfile *f, int code, const char *why)
@@ -184,10 +186,11 @@ void send_give_up(struct cfile *f, int code, const char *why)
     }
     if (!f->head) {
         f->dirty_end = 0;
-        f->kill_suid = f->eager = false;
+        f->kill_suid = false;
         queue_release(f->c, f->ino);
         cfile_mark_clean(f);
     }
+    file_check(f);
     pthread_cond_broadcast(&f->cv);
 }
 
@@ -285,6 +288,7 @@ static void acked(struct cfile *f, struct abuf *a)
     }
     map_add_loc(f, &wc->loc);
     abuf_drop_buf(f, a);
+    file_check(f);
     if (f->uncommitted > UNCOMMITTED_MAX)
         dirty_kick(f->c);
     f->c->writeback->may_commit(f);
@@ -438,9 +442,9 @@ static unsigned connect_all(struct cfile *f, const struct wchunk *wc, struct rpc
 
 void send_pump(struct cfile *f)
 {
-    if (f->sending)
+    if (f->jobs & JOB_SEND)
         return;
-    f->sending = true;
+    f->jobs |= JOB_SEND;
     struct abuf *a;
     while (f->inflight < INFLIGHT_MAX && clock_mono() >= f->retry_at) {
         for (a = f->head; a && a->state != ABUF_QUEUED; a = a->next)
@@ -464,9 +468,11 @@ void send_pump(struct cfile *f)
         a->sent_at = clock_mono();
         a->gen++;
         f->inflight++;
+        file_check(f);
         send_one(f, a, conns, n);
         while (n)
             rpc_conn_unref(conns[--n]);
     }
-    f->sending = false;
+    f->jobs &= ~JOB_SEND;
+    file_check(f);
 }

@@ -63,7 +63,7 @@ struct syncop { /* protected by f->mu */
     unsigned refs, pending;
     bool done, background, order;
     int code;
-    char missing[SYNC_MISSING]; /* who did not sync */
+    char missing[SYNC_MISSING]; /* chunkds that did not sync */
     size_t nentries, ntargets;
     struct sync_entry *entries;
     struct sync_target *targets;
@@ -139,7 +139,7 @@ static void apply_entry(struct syncop *op, struct sync_entry *e)
 /* Commits that waited for the disks may go on, or it has to be tried again. */
 static void order_over(struct cfile *f, bool failed)
 {
-    f->ordering = false;
+    f->jobs &= ~JOB_ORDER;
     f->order_at = failed ? clock_mono() + ORDER_RETRY_MS * NSEC_PER_MSEC : 0;
     f->c->writeback->may_commit(f);
 }
@@ -155,7 +155,7 @@ static void op_finish(struct syncop *op)
         wchunk_unref(f->c, e->wc);
     }
     if (op->background)
-        f->syncing = false;
+        f->jobs &= ~JOB_SYNC;
     op->done = true;
     sync_drop_done(f);
     pthread_cond_broadcast(&f->cv);
@@ -311,9 +311,9 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
     if (!op)
         return NULL;
     op->background = sealed_only;
-    op->order = !sealed_only && !f->ordering;
-    f->syncing |= op->background;
-    f->ordering |= op->order;
+    op->order = !sealed_only && !(f->jobs & JOB_ORDER);
+    f->jobs |= op->background ? JOB_SYNC : 0;
+    f->jobs |= op->order ? JOB_ORDER : 0;
     size_t n = op->ntargets;
     op->pending = (unsigned)n;
     op->refs = (unsigned)n + 1;

@@ -8,7 +8,7 @@ struct syncop;
  * appends. NULL when there is nothing to do. The last answer applies what was learnt to the
  * chunks. mu is dropped while asking. */
 struct syncop *sync_begin(struct cfile *f, bool sealed_only);
-/* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies; missing (or NULL): who did not sync.
+/* 0, or -ERR_FEW_COPIES when some chunk got too few synced copies; missing (or NULL): chunkds that did not.
  * Consumes op (NULL: 0). */
 #define SYNC_MISSING 256u
 int sync_wait(struct cfile *f, struct syncop *op, char missing[SYNC_MISSING]);

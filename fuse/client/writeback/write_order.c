@@ -10,9 +10,9 @@
  * checked as a whole: what is appended in the page where the safe ones end (`seam`: as the file was opened,
  * or last synced) waits likewise.
  *
- * Commits: batch_take (flush.c) stops before a buffer of which order_needed says so, and order_begin has
+ * Commits: batch_take (commit.c) stops before a buffer of which order_needed says so, and order_begin has
  * the chunks synced in the background; the commit follows when that is known (sync.c calls back). No close
- * waits for it; whoever waits for the commit does. A file that was cut counts as having had bytes
+ * waits for it; a caller that waits for the commit does. A file that was cut counts as having had bytes
  * there for as long as it stays open: cut and written anew, it is empty or whole afterwards.
  *
  * Renames and clones: the bytes concerned may be another client's, so the map is asked for, and every chunk in
@@ -69,7 +69,7 @@ bool order_needed(const struct cfile *f, const struct abuf *a)
 
 void order_begin(struct cfile *f)
 {
-    if (f->ordering || clock_mono() < f->order_at)
+    if ((f->jobs & JOB_ORDER) || clock_mono() < f->order_at)
         return;
     sync_forget(sync_begin(f, false));
 }
@@ -77,5 +77,6 @@ void order_begin(struct cfile *f)
 int64_t order_next(const struct cfile *f)
 {
     int64_t until = clock_mono() + NSEC_PER_SEC;
-    return !f->ordering && f->order_at > clock_mono() && f->order_at < until ? f->order_at : until;
+    return !(f->jobs & JOB_ORDER) && f->order_at > clock_mono() && f->order_at < until ? f->order_at
+                                                                                       : until;
 }
