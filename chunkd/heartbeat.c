@@ -83,7 +83,7 @@ static void pause_until(struct heartbeat *h, int64_t when, int kind)
     LOCK_SCOPE(&h->mu);
     while (!h->stopping && !(kind != PAUSE_PLAIN && h->conn_lost) &&
            !(kind == PAUSE_HURRY && h->hurry))
-        if (!cond_wait_until(&h->wake, &h->mu, when))
+        if (!cond_sleep_until(&h->wake, &h->mu, when))
             break;
     if (kind == PAUSE_HURRY)
         h->hurry = false;

@@ -283,7 +283,7 @@ static void wait_for_change(struct store *s)
     while (!s->maint_stop && !s->maint_wanted)
         cond_wait(&s->maint_cond, &s->maint_lock);
     int64_t at = clock_mono() + s->cfg.checkpoint_ms * NSEC_PER_MSEC;
-    while (!s->maint_stop && cond_wait_until(&s->maint_cond, &s->maint_lock, at))
+    while (!s->maint_stop && cond_sleep_until(&s->maint_cond, &s->maint_lock, at))
         ;
 }
 

@@ -100,7 +100,7 @@ static bool wait_for_work(struct store *s)
         int64_t at = s->dirty_since + STORE_SYNC_NSEC;
         if (dirty >= STORE_SYNC_BYTES || clock_mono() >= at)
             return true;
-        cond_wait_until(&s->sync_cond, &s->sync_lock, at);
+        cond_sleep_until(&s->sync_cond, &s->sync_lock, at);
     }
 }
 

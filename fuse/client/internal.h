@@ -29,6 +29,7 @@
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
 #include "client/client.h"
+#include "base/lock.h"
 
 struct lease_cache;
 struct session_events;
@@ -51,8 +52,8 @@ struct client {
         clock_offset; /* base/client_clock.c; metad's wall clock minus ours, where that is much */
 
     struct {
-        pthread_mutex_t mu;
-        pthread_cond_t cv;
+        struct lock mu;
+        struct cond cv;
         char **addrs;
         char **errors; /* last error per address, for messages */
         size_t naddrs, cur;
@@ -77,14 +78,14 @@ struct client {
         bool closes_now; /* somebody waits for them */
     } session;
     struct {
-        pthread_mutex_t mu;
+        struct lock mu;
         struct idmap map;
         uint64_t epoch;
         bool stale;
     } nodes;
     struct {
-        pthread_mutex_t mu;
-        pthread_cond_t cv;
+        struct lock mu;
+        struct cond cv;
         const struct grants_events *events; /* what happens to files that waited */
         struct grants_pool {
             struct wchunk **items; /* a ring would do; few enough to shift */
@@ -101,25 +102,25 @@ struct client {
         bool started;
     } grants;
     struct {
-        pthread_mutex_t mu; /* a leaf */
-        pthread_cond_t cv, fetched;
+        struct lock mu; /* a leaf */
+        struct cond cv, fetched;
         atomic_size_t held; /* bytes of open files */
         struct prefetch *a; /* NULL: nothing is read ahead */
     } prefetch;
     struct {
-        pthread_mutex_t mu;
-        pthread_cond_t cv, came;
+        struct lock mu;
+        struct cond cv, came;
         struct dirs *d;
     } dirs;
-    struct {                /* reads and closes that nobody waits for: see async_reply.c */
-        pthread_mutex_t mu; /* a leaf but for what hold takes */
-        pthread_cond_t cv;
+    struct {            /* reads and closes that nobody waits for: see async_reply.c */
+        struct lock mu; /* a leaf but for what hold takes */
+        struct cond cv;
         struct async_reply *first;
         size_t n;
         bool ticking;
     } async_replies;
     struct {
-        pthread_mutex_t mu;
+        struct lock mu;
         struct idmap map;
         struct idmap dirs; /* ino -> struct open_dir */
         struct cfile *dirty;
@@ -127,28 +128,28 @@ struct client {
         _Atomic(struct cfile_telling *) refused; /* opens that metad would not hear of yet */
         atomic_uint removing; /* names are on their way out: opens wait for metad */
         int64_t told_at;      /* flusher's */
-        pthread_cond_t flush_cv;
+        struct cond flush_cv;
         bool flush_now;
         pthread_t thread;
         bool started;
     } files;
     struct {
-        pthread_mutex_t mu;
-        pthread_cond_t cv;
+        struct lock mu;
+        struct cond cv;
         uint64_t bytes;
     } dirty;
     struct {
-        pthread_mutex_t mu;  /* map, since, sending */
-        pthread_cond_t sent; /* a batch was answered, or sending taken back */
-        bool sending;        /* one thread tells metad, one batch after the other */
-        struct idmap map;    /* ino -> struct atime_entry */
-        int64_t since;       /* work waits since; 0: none */
-        atomic_size_t n;     /* of map, to look without the lock */
+        struct lock mu;   /* map, since, sending */
+        struct cond sent; /* a batch was answered, or sending taken back */
+        bool sending;     /* one thread tells metad, one batch after the other */
+        struct idmap map; /* ino -> struct atime_entry */
+        int64_t since;    /* work waits since; 0: none */
+        atomic_size_t n;  /* of map, to look without the lock */
         atomic_ullong seen[ATIME_SLOTS];
     } atime;
     struct {
-        pthread_mutex_t mu; /* a leaf */
-        pthread_cond_t cv, done_cv;
+        struct lock mu; /* a leaf */
+        struct cond cv, done_cv;
         const struct queue_events *events; /* what it has others do */
         struct queue_op *head, **tail;
         uint64_t put, done;  /* so many ops */
@@ -160,9 +161,9 @@ struct client {
         bool started, stop;
     } queue;
     struct {
-        pthread_mutex_t mu;   /* session.mu is taken inside it */
-        pthread_cond_t asked; /* asking was taken back */
-        bool asking;          /* one thread asks metad for more, the others wait for it */
+        struct lock mu;    /* session.mu is taken inside it */
+        struct cond asked; /* asking was taken back */
+        bool asking;       /* one thread asks metad for more, the others wait for it */
         uint64_t next, upto, session;
     } inos;                                   /* given by metad for what we create */
     const struct writeback_events *writeback; /* how the write path goes on */

@@ -191,7 +191,7 @@ static void *look_after(void *arg)
         while (look.asleep && !look.stop)
             cond_wait(&look.cv, &look.mu);
         if (!look.stop)
-            cond_wait_until(&look.cv, &look.mu, clock_mono() + LOOK_MS * NSEC_PER_MSEC);
+            cond_sleep_until(&look.cv, &look.mu, clock_mono() + LOOK_MS * NSEC_PER_MSEC);
         look_at_all();
     }
     return arg;

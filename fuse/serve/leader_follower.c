@@ -297,7 +297,7 @@ static void *watch(void *arg)
             atomic_store(&turns.owner, 0);
             cond_signal(&turns.parked);
         }
-        cond_wait_until(&turns.watched, &turns.mu, clock_mono() + TICK_NS);
+        cond_sleep_until(&turns.watched, &turns.mu, clock_mono() + TICK_NS);
     }
     lock_release(&turns.mu);
     return NULL;

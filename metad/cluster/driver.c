@@ -111,7 +111,7 @@ static void *driver(void *arg)
         int64_t until = clock_mono() + (more ? 1 : TICK_MS) * NSEC_PER_MSEC;
         bool in_time = true;
         while (!n->stop && !n->done && !n->poked && in_time)
-            in_time = cond_wait_until(&n->wake, &n->done_lock, until);
+            in_time = cond_sleep_until(&n->wake, &n->done_lock, until);
         bool stop = n->stop;
         n->poked = false;
         lock_release(&n->done_lock);

@@ -697,7 +697,7 @@ static void *thread_main(void *arg)
         lock_acquire(&o->lock);
         tell_watchers(o);
         if (!o->stop && o->nended == 0)
-            cond_wait_until(&o->cond, &o->lock, until);
+            cond_sleep_until(&o->cond, &o->lock, until);
     }
     lock_release(&o->lock);
     return NULL;

@@ -117,7 +117,7 @@ static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
 
     lock_acquire(&m->lock);
     while (m->phase == PHASE_STARTING && code == 0)
-        if (!cond_wait_until(&m->cond, &m->lock, until))
+        if (!cond_sleep_until(&m->cond, &m->lock, until))
             code = -ERR_TIMEOUT;
     if (m->phase != PHASE_STARTING)
         code = m->start_code;

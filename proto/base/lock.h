@@ -19,6 +19,7 @@
 #include <time.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/wait.h"
 #ifndef LOCK_CHECK
 #define LOCK_CHECK 0
 #endif
@@ -157,7 +158,6 @@ static inline void lock_scope_end(struct lock **l)
 #define LOCK_SCOPE_AT(l, n)                                                                        \
     CLEANUP(lock_scope_end) struct lock *LOCK_SCOPE_NAME(n) = (l);                                 \
     lock_acquire(LOCK_SCOPE_NAME(n))
-#undef LOCK_SCOPE
 #define LOCK_SCOPE(l) LOCK_SCOPE_AT(l, __COUNTER__)
 
 /* prefer_writers: a reader waits while a writer does; without, readers that keep coming keep writers out. */
@@ -220,7 +220,7 @@ static inline void cond_wait_at(struct cond *c, struct lock *l, const char *wher
 }
 /* Until the condition is signalled or clock_mono() reaches deadline (ns): whether it was signalled, or woke for
  * nothing; false: the time is over. The clock does not follow the wall clock's steps, however it was initialised. */
-static inline bool cond_wait_until_at(struct cond *c, struct lock *l, int64_t deadline,
+static inline bool cond_sleep_until_at(struct cond *c, struct lock *l, int64_t deadline,
                                       const char *where)
 {
     struct timespec ts = {.tv_sec = deadline / NSEC_PER_SEC, .tv_nsec = deadline % NSEC_PER_SEC};
@@ -233,5 +233,8 @@ static inline bool cond_wait_until_at(struct cond *c, struct lock *l, int64_t de
     return rv == 0;
 }
 #define cond_wait(c, l) cond_wait_at(c, l, LOCK_WHERE)
-#define cond_wait_until(c, l, deadline) cond_wait_until_at(c, l, deadline, LOCK_WHERE)
+#define cond_sleep_until(c, l, deadline) cond_sleep_until_at(c, l, deadline, LOCK_WHERE)
+/* The same, announced (base/wait.h), so that a thread that alone takes in requests lets another do that: for threads
+ * that serve somebody. The other is for those that sleep between two rounds of work of their own. */
+#define cond_wait_until(c, l, deadline) (wait_begin(), cond_sleep_until(c, l, deadline))
 #endif

@@ -61,7 +61,7 @@ static void test_condition(void **state)
     while (!done)
         cond_wait(&changed, &leases);
     lock_assert_held(&leases);
-    assert_false(cond_wait_until(&changed, &leases, clock_mono() - 1));
+    assert_false(cond_sleep_until(&changed, &leases, clock_mono() - 1));
     lock_assert_held(&leases);
     lock_release(&leases);
     pthread_join(t, NULL);
@@ -163,7 +163,7 @@ static void over_a_condition(void)
 {
     lock_acquire(&ids);
     lock_acquire(&leases);
-    cond_wait_until(&changed, &leases, clock_mono());
+    cond_sleep_until(&changed, &leases, clock_mono());
 }
 
 static void test_wrong_ones(void **state)

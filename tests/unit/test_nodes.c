@@ -455,9 +455,10 @@ static void states_follow_time_and_connection(void **state)
 
 static void set_disk(unsigned i, uint64_t avail, uint64_t fs)
 {
-    MUTEX_SCOPE(&fx->chunkd[i].lock);
+    pthread_mutex_lock(&fx->chunkd[i].lock);
     fx->chunkd[i].avail = avail;
     fx->chunkd[i].fs = fs;
+    pthread_mutex_unlock(&fx->chunkd[i].lock);
 }
 
 struct space {
@@ -522,10 +523,11 @@ static void fit_is_exact(void **state)
 
 static void set_failed(unsigned i, bool readonly, bool missing)
 {
-    MUTEX_SCOPE(&fx->chunkd[i].lock);
+    pthread_mutex_lock(&fx->chunkd[i].lock);
     fx->chunkd[i].failed = true;
     fx->chunkd[i].readonly = readonly;
     fx->chunkd[i].missing = missing;
+    pthread_mutex_unlock(&fx->chunkd[i].lock);
 }
 
 static bool problem_told(void *arg)

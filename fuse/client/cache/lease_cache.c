@@ -21,7 +21,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/mix.h"
 #include "base/thread.h"
@@ -150,7 +150,7 @@ void lease_cache_renew(struct lease_cache *l, int64_t sent)
 
 void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *arg), void *arg)
 {
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     const struct lnode *n = *lnode_slot(l, ino);
     unsigned what = LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
@@ -164,7 +164,7 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     bool later = !l->stop && l->nworkers;
     if (later)
         ljob_add(l, ino, what, flush, done, arg);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     if (!later)
         done(arg);
 }
@@ -181,13 +181,13 @@ void lease_cache_forget_now(struct lease_cache *l, uint64_t ino)
 
 void lease_cache_drop_all(struct lease_cache *l)
 {
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     for (size_t i = 0; i < FENCES; i++)
         l->fence[i] = l->gen + 1;
     l->gen++;
     l->until = 0;
     while (l->holders) /* what they put counts among what is kept back */
-        pthread_cond_wait(&l->unheld, &l->mu);
+        cond_wait(&l->unheld, &l->mu);
     size_t n = 0;
     uint64_t *inos = l->inval && !l->stop && l->nnodes ? malloc(l->nnodes * sizeof(*inos)) : NULL;
     for (struct lnode *x = l->newest, *older; x; x = older) {
@@ -199,7 +199,7 @@ void lease_cache_drop_all(struct lease_cache *l)
         lnode_drop(l, x->ino);
     }
     lease_cache_tell_given(l);
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     for (size_t i = 0; i < n; i++)
         l->inval(l->inval_arg, inos[i],
                  LEASE_CACHE_INVAL_ATTR | (i ? 0 : LEASE_CACHE_INVAL_ENTRIES));
@@ -224,10 +224,10 @@ static void job_done(struct ljob *j) /* off the list of those that wait for page
  * attributes first, which are gone. */
 static void job_do(struct lease_cache *l, struct ljob *j)
 {
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     while (in_list(l->holders, j->ino))
-        pthread_cond_wait(&l->unheld, &l->mu);
-    pthread_mutex_unlock(&l->mu);
+        cond_wait(&l->unheld, &l->mu);
+    lock_release(&l->mu);
     l->forget(l->forget_arg, j->ino, j->flush);
     l->evicting[mix64(j->ino) % EVICTING] -= j->flush && !j->done;
     if (l->inval)
@@ -236,20 +236,20 @@ static void job_do(struct lease_cache *l, struct ljob *j)
         job_done(j);
         return;
     }
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     bool now = in_list(l->askers, j->ino);
     j->next = l->paging;
     l->paging = j;
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     if (now)
         lease_cache_yield(l, j->ino);
     l->inval(l->inval_arg, j->ino, LEASE_CACHE_INVAL_PAGES);
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     struct ljob **p = &l->paging;
     while (*p != j)
         p = &(*p)->next;
     *p = j->next;
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     job_done(j);
 }
 
@@ -258,7 +258,7 @@ void lease_cache_yield(struct lease_cache *l, uint64_t ino)
     void (*done[LEASE_CACHE_WORKERS])(void *arg);
     void *arg[LEASE_CACHE_WORKERS];
     unsigned n = 0;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     for (struct ljob *j = l->paging; j; j = j->next) {
         if (j->ino == ino && j->done && n < LEASE_CACHE_WORKERS) {
             done[n] = j->done;
@@ -266,17 +266,17 @@ void lease_cache_yield(struct lease_cache *l, uint64_t ino)
             j->done = NULL;
         }
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     for (unsigned i = 0; i < n; i++)
         done[i](arg[i]);
 }
 
 void lease_cache_ask_begin(struct lease_cache *l, struct lease_request *a, uint64_t ino)
 {
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     *a = (struct lease_request){l->askers, ino};
     l->askers = a;
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     lease_cache_yield(l, ino);
 }
 
@@ -289,22 +289,22 @@ void lease_cache_ask_end(struct lease_cache *l, struct lease_request *a)
 static void *worker(void *arg)
 {
     struct lease_cache *l = arg;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     for (;;) {
         while (!l->head && !l->stop)
-            pthread_cond_wait(&l->cv, &l->mu);
+            cond_wait(&l->cv, &l->mu);
         struct ljob *j = l->head;
         if (!j)
             break;
         l->head = j->next;
         if (!l->head)
             l->tail = &l->head;
-        pthread_mutex_unlock(&l->mu);
+        lock_release(&l->mu);
         job_do(l, j);
         free(j);
-        pthread_mutex_lock(&l->mu);
+        lock_acquire(&l->mu);
     }
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     return NULL;
 }
 
@@ -332,9 +332,9 @@ struct lease_cache *lease_cache_new(size_t max_nodes, lease_cache_inval *inval, 
     l->entries = calloc(l->entries_mask + 1, sizeof(*l->entries));
     if (!l->nodes || !l->entries)
         abort();
-    pthread_mutex_init(&l->mu, NULL);
-    pthread_cond_init(&l->cv, NULL);
-    pthread_cond_init(&l->unheld, NULL);
+    lock_init(&l->mu, LOCK_LEASE_CACHE);
+    cond_init(&l->cv);
+    cond_init(&l->unheld);
     l->tail = &l->head;
     l->inval = inval;
     l->inval_arg = arg;
@@ -350,10 +350,10 @@ void lease_cache_stop(struct lease_cache *l)
 {
     if (!l)
         return;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     l->stop = true;
-    pthread_cond_broadcast(&l->cv);
-    pthread_mutex_unlock(&l->mu);
+    cond_broadcast(&l->cv);
+    lock_release(&l->mu);
     threads_join(l->workers, l->nworkers);
     l->nworkers = 0;
 }
@@ -373,9 +373,9 @@ void lease_cache_free(struct lease_cache *l)
         lentry_drop(l, lentry_slot(l, l->old->parent, l->old->name, l->old->len, l->old->hash));
     free(l->nodes);
     free(l->entries);
-    pthread_mutex_destroy(&l->mu);
-    pthread_cond_destroy(&l->cv);
-    pthread_cond_destroy(&l->unheld);
+    lock_destroy(&l->mu);
+    cond_destroy(&l->cv);
+    cond_destroy(&l->unheld);
     free(l);
 }
 

@@ -5,7 +5,7 @@
  * last has come, its attributes are ours and metad's are older. Thread context: any. */
 #include "client/cache/lease_cache_change.h"
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/mix.h"
 #include "client/base/attr.h"
@@ -255,7 +255,7 @@ void lease_cache_unhold(struct lease_cache *l, struct lease_request *h)
 {
     LOCK_SCOPE(&l->mu);
     lease_request_remove(&l->holders, h);
-    pthread_cond_broadcast(&l->unheld);
+    cond_broadcast(&l->unheld);
 }
 
 enum lease_cache_hold lease_cache_hold_old(struct lease_cache *l, struct lease_request *h,

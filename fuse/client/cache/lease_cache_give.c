@@ -19,7 +19,7 @@
 #include "client/cache/lease_cache_give.h"
 #include <stdlib.h>
 #include <time.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/mix.h"
 #include "client/cache/lease_cache.h"
@@ -147,11 +147,11 @@ void lease_cache_tell_given(struct lease_cache *l)
 void lease_cache_tell_all(struct lease_cache *l)
 {
     size_t n = 0;
-    pthread_mutex_lock(&l->mu);
+    lock_acquire(&l->mu);
     uint64_t *inos = l->inval && !l->stop && l->nnodes ? malloc(l->nnodes * sizeof(*inos)) : NULL;
     for (struct lnode *x = inos ? l->newest : NULL; x; x = x->older)
         inos[n++] = x->ino;
-    pthread_mutex_unlock(&l->mu);
+    lock_release(&l->mu);
     for (size_t i = 0; i < n; i++)
         l->inval(l->inval_arg, inos[i],
                  LEASE_CACHE_INVAL_ATTR | (i ? 0 : LEASE_CACHE_INVAL_ENTRIES));

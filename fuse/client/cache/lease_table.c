@@ -7,6 +7,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/mix.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/cache/lease_cache.h"
 
@@ -68,7 +69,7 @@ void ljob_add(struct lease_cache *l, uint64_t ino, unsigned what, bool flush,
     *j = (struct ljob){NULL, ino, what, flush, done, arg};
     *l->tail = j;
     l->tail = &j->next;
-    pthread_cond_signal(&l->cv);
+    cond_signal(&l->cv);
 }
 
 struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)

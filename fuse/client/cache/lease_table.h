@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include "client/cache/lease_cache.h"
+#include "base/lock.h"
 
 #define FENCES 16384u
 #define LEASE_CACHE_WORKERS 8u
@@ -47,7 +48,7 @@ struct lgiven {
     bool missed; /* and a recall did not wait for one */
 };
 struct lease_cache {
-    pthread_mutex_t mu;
+    struct lock mu;
     size_t max_nodes, max_entries;
     struct lnode **nodes, *newest, *oldest;
     size_t nodes_mask, nnodes;
@@ -65,13 +66,13 @@ struct lease_cache {
     void *inval_arg;
     lease_cache_forget *forget;
     void *forget_arg;
-    pthread_cond_t cv;
+    struct cond cv;
     struct ljob *head, **tail;
     struct ljob *paging; /* those that wait for pages, by next */
     /* how many exclusive nodes that had no room are not flushed yet, by inode */
     atomic_uint evicting[EVICTING];
     struct lease_request *askers, *holders;
-    pthread_cond_t unheld;
+    struct cond unheld;
     pthread_t workers[LEASE_CACHE_WORKERS];
     unsigned nworkers;
     bool stop;

@@ -3,6 +3,7 @@
 #include "client/calls/changes.h"
 #include <sys/stat.h>
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
@@ -31,14 +32,14 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
         closes_add(c, got.ino); /* unless cfile_open_new follows */
     struct cfile *f = got.ino ? cfile_get(c, got.ino) : NULL;
     if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         bool same = got.change >= f->attr.change && got.size == f->attr.size &&
                     lease_cache_held_since(c->leases, begun, got.ino);
         if (same)
             attr_copy(&f->attr, &got);
         else
             cfile_set_attr(f, &got);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     if (attr) {
@@ -56,10 +57,10 @@ bool client_setattr_deferred(struct client *c, const Replfs__SetattrOp *op, Repl
     client_merge_attr(c, a);
     struct cfile *f = cfile_get(c, op->ino);
     if (f)
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
     bool done = queue_setattr(c, op, a, f && f->head);
     if (f) {
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     if (done && !lease_cache_exclusive(c->leases, op->ino)) /* recalled meanwhile */
@@ -84,7 +85,7 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
     rc = mutate_one(f->c, &meta, 0, client_deadline(f->c), &got, NULL);
     if (rc)
         return rc;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     cfile_changed_since(f, begun);
     if (f->attr.size > size && f->cut < f->attr.size)
         f->cut = f->attr.size;
@@ -97,6 +98,6 @@ int cfile_truncate(struct cfile *f, uint64_t size, Replfs__Attr *attr)
     f->wcur = NULL;
     if (attr)
         attr_copy(attr, &f->attr);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return 0;
 }

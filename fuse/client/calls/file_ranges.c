@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include "base/error.h"
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
@@ -80,9 +81,9 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
     int rc = flush_file(f, FLUSH_COMMIT, true);
     if (rc)
         return rc;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     uint64_t gen = f->map_gen;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     meta.op_case = REPLFS__META_OP__OP_FALLOCATE;
     meta.fallocate = op;
     uint64_t begun = lease_cache_begin(f->c->leases);
@@ -91,12 +92,12 @@ static int fallocate_some(struct cfile *f, Replfs__FallocateOp *op, uint64_t *do
         rc = -ERR_PROTOCOL;
     if (rc)
         return rc;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (op->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && f->cut < op->off + *done)
         f->cut = op->off + *done;
     map_follow(f, (int)op->mode, op->off, *done, gen);
     own_attr(f, &got, begun);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return 0;
 }
 
@@ -125,9 +126,9 @@ int cfile_fallocate(struct cfile *f, int mode, uint64_t off, uint64_t len, bool 
 
 static bool clone_displaces(struct cfile *dst, const Replfs__CloneOp *op)
 {
-    pthread_mutex_lock(&dst->mu);
+    lock_acquire(&dst->mu);
     bool over = op->dst_off < dst->attr.size || op->dst_off < dst->cut;
-    pthread_mutex_unlock(&dst->mu);
+    lock_release(&dst->mu);
     return over;
 }
 
@@ -150,11 +151,11 @@ static int clone_some(struct cfile *src, struct cfile *dst, Replfs__CloneOp *op,
         rc = -ERR_PROTOCOL;
     if (rc || !*done)
         return rc;
-    pthread_mutex_lock(&dst->mu);
+    lock_acquire(&dst->mu);
     map_drop(dst);
     dst->base_synced = false;
     own_attr(dst, &got, begun);
-    pthread_mutex_unlock(&dst->mu);
+    lock_release(&dst->mu);
     return 0;
 }
 
@@ -195,7 +196,7 @@ int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out)
     uint64_t size, pos = off;
     bool found = false;
     int rc = 0;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     while (!rc && !found && pos < (size = cfile_size(f))) {
         struct seg s;
         if (f->base_to <= pos) { /* everything may be different afterwards */
@@ -208,7 +209,7 @@ int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out)
             pos += s.len;
     }
     size = cfile_size(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (rc)
         return rc;
     if (!found && (!hole || off >= size))

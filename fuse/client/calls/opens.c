@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/base/idmap.h"
@@ -30,10 +31,10 @@
 
 void cfile_attr(struct cfile *f, Replfs__Attr *out)
 {
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     attr_copy(out, &f->attr);
     out->size = cfile_size(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     queue_overlay(f->c, out);
 }
 
@@ -43,16 +44,16 @@ static bool open_here(struct cfile *f, bool known, Replfs__Attr *attr)
 {
     struct client *c = f->c;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     bool only = !known && f->opens == 1 && !f->untold;
     if (only) {
         f->untold = true;
         f->opened_at = clock_mono();
         c->files.untold++;
     }
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     prefetch_wait(c, f->ino);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     bool here = !atomic_load(&c->files.removing) && lease_cache_getattr(c->leases, f->ino, &a) &&
                 S_ISREG(a.mode) && a.nlink;
     if (here) {
@@ -60,7 +61,7 @@ static bool open_here(struct cfile *f, bool known, Replfs__Attr *attr)
         cfile_set_attr(f, &a);
         prefetch_open(f);
     }
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (here && attr)
         cfile_attr(f, attr);
     if (!here && only)
@@ -78,9 +79,9 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
         *out = f;
         return 0;
     }
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     uint64_t gen = f->map_gen;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     Replfs__OpenReq m = REPLFS__OPEN_REQ__INIT;
     m.ino = ino;
     m.write = write;
@@ -95,7 +96,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
         rc = -ERR_PROTOCOL;
     if (!rc) {
         r = res.rep->open_reply;
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         bool raced = gen != f->map_gen; /* with a commit or truncate of ours */
         atime_overlay(c, r->attr);
         cfile_set_attr(f, r->attr);
@@ -108,7 +109,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
             attr_copy(attr, &f->attr);
             attr->size = cfile_size(f);
         }
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         if (r->lease)
             lease_cache_put_attr(c->leases, begun, r->attr, r->lease);
         if (attr)
@@ -130,7 +131,7 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
     struct cfile *f = cfile_table_open(c, attr->ino);
     if (!f)
         return -ENOMEM;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (!f->attr.ino) {
         attr_copy(&f->attr, attr);
         if (!attr->size) { /* nothing there, nothing to ask for */
@@ -138,7 +139,7 @@ int cfile_open_new(struct client *c, const Replfs__Attr *attr, struct cfile **ou
             f->base_synced = true;
         }
     }
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (!closes_take_back(c, attr->ino))
         cfile_tell(c, attr->ino, true);
     *out = f;
@@ -149,12 +150,12 @@ void cfile_close(struct cfile *f)
 {
     int rc = flush_file(f, FLUSH_ACCEPTED, false);
     cfile_ref(f);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (f->head)
         f->linger++;
     else
         cfile_closed(f, rc);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     cfile_unref(f);
 }
 
@@ -164,11 +165,11 @@ void opens_free(struct client *c)
     size_t pos = 0;
     while (c->files.dirty) {
         struct cfile *f = c->files.dirty;
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         cfile_ref(f);
         send_give_up(f, -EIO, "the client closes");
         cfile_mark_clean(f);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)

@@ -4,6 +4,7 @@
  * thread. */
 #include "client/calls/recall.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
@@ -57,9 +58,9 @@ void recall_forget(void *arg, uint64_t ino, bool flush)
     struct cfile *f = cfile_get(arg, ino);
     if (!f)
         return;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     map_drop(f);
     f->base_synced = false;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     cfile_unref(f);
 }

@@ -9,6 +9,7 @@
 #include "client/queue/queue.h"
 #include "client/writeback/drain.h"
 #include "client/writeback/flush.h"
+#include "base/lock.h"
 
 int client_sync(struct client *c)
 {
@@ -17,9 +18,9 @@ int client_sync(struct client *c)
     size_t n = cfile_dirty_all(c, &list);
     int rc = 0;
     for (size_t i = 0; i < n; i++) { /* all on their way before the first is waited for */
-        pthread_mutex_lock(&list[i]->mu);
+        lock_acquire(&list[i]->mu);
         drain_send(list[i], true);
-        pthread_mutex_unlock(&list[i]->mu);
+        lock_release(&list[i]->mu);
     }
     for (size_t i = 0; i < n; i++) {
         int e = flush_waits(c, rc) ? flush_file(list[i], FLUSH_SYNC, false) : rc;

@@ -9,8 +9,8 @@
 #include "client/file/cfile.h"
 #include <assert.h>
 #include <stdlib.h>
-#include "base/cond.h"
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/idmap.h"
 #include "client/cache/lease_cache.h"
@@ -45,8 +45,8 @@ static void cfile_destroy(struct cfile *f)
     idmap_clear(&f->abufs);
     extmap_free(&f->base);
     extmap_free(&f->over);
-    pthread_cond_destroy(&f->cv);
-    pthread_mutex_destroy(&f->mu);
+    cond_destroy(&f->cv);
+    lock_destroy(&f->mu);
     free(f);
 }
 
@@ -66,8 +66,8 @@ struct cfile *cfile_new(struct client *c, uint64_t ino)
     f->c = c;
     f->ino = ino;
     atomic_init(&f->refs, 1);
-    pthread_mutex_init(&f->mu, NULL);
-    cond_init_mono(&f->cv);
+    lock_init(&f->mu, LOCK_FILE);
+    cond_init(&f->cv);
     extmap_init(&f->base);
     extmap_init(&f->over);
     f->next_abuf = 1;
@@ -120,9 +120,9 @@ int cfile_take_err(struct cfile *f)
 
 int cfile_error_since(struct cfile *f, unsigned *seen)
 {
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     int rc = *seen != f->nerrs ? f->last_err : 0;
     *seen = f->nerrs;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return rc;
 }

@@ -1,12 +1,12 @@
 /* An open file: what is known of it, and the bytes of it that are on their way. */
 #ifndef REPLFS_CLIENT_CFILE_H
 #define REPLFS_CLIENT_CFILE_H
-#include <pthread.h>
 #include <stdatomic.h>
 #include "base/extmap.h"
 #include "client/base/idmap.h"
 #include "client/file/abuf.h"
 #include "client/file/wchunk.h"
+#include "base/lock.h"
 
 struct client;
 /* Whether bytes are buffered. What holds in each, and which job may be under way, is listed in file_check.c. */
@@ -35,8 +35,8 @@ struct cfile {
     int64_t opened_at;
     struct cfile *dirty_prev, *dirty_next;
 
-    pthread_mutex_t mu;    /* everything below */
-    pthread_cond_t cv;     /* any change of state */
+    struct lock mu;        /* everything below */
+    struct cond cv;        /* any change of state */
     enum file_phase phase; /* changed with files.mu held, too */
     unsigned jobs;         /* enum file_job: under way */
     Replfs__Attr attr;     /* as metad last said */

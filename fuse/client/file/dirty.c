@@ -4,8 +4,9 @@
 #include "client/file/dirty.h"
 #include <assert.h>
 #include <errno.h>
-#include "base/cond.h"
 #include "base/log.h"
+#include "base/error.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/file/cfile.h"
 #include "client/internal.h"
@@ -16,11 +17,11 @@ void dirty_give(struct client *c, uint64_t bytes)
 {
     if (!bytes)
         return;
-    pthread_mutex_lock(&c->dirty.mu);
+    lock_acquire(&c->dirty.mu);
     assert(c->dirty.bytes >= bytes);
     c->dirty.bytes -= bytes;
-    pthread_cond_broadcast(&c->dirty.cv);
-    pthread_mutex_unlock(&c->dirty.mu);
+    cond_broadcast(&c->dirty.cv);
+    lock_release(&c->dirty.mu);
 }
 
 int dirty_wait_room(struct cfile *f, size_t len)
@@ -29,24 +30,24 @@ int dirty_wait_room(struct cfile *f, size_t len)
     int64_t deadline = client_deadline(c);
     uint64_t seen = 0;
     int rc = 0;
-    pthread_mutex_lock(&c->dirty.mu);
+    lock_acquire(&c->dirty.mu);
     while (c->dirty.bytes && c->dirty.bytes + len > c->cfg.dirty_max) {
         if (c->dirty.bytes != seen) { /* something moves: patience starts anew */
             seen = c->dirty.bytes;
             deadline = client_deadline(c);
         }
-        pthread_mutex_unlock(&c->dirty.mu);
+        lock_release(&c->dirty.mu);
         dirty_kick(c);
-        pthread_mutex_lock(&c->dirty.mu);
+        lock_acquire(&c->dirty.mu);
         if (c->dirty.bytes + len <= c->cfg.dirty_max)
             break;
-        rc = cond_wait_until(&c->dirty.cv, &c->dirty.mu, deadline);
+        rc = cond_wait_until(&c->dirty.cv, &c->dirty.mu, deadline) ? 0 : -ERR_TIMEOUT;
         if (rc)
             break;
     }
     if (!rc)
         c->dirty.bytes += len;
-    pthread_mutex_unlock(&c->dirty.mu);
+    lock_release(&c->dirty.mu);
     if (rc)
         log_error("inode %llu: no room for writing within %u ms: the chunkds do not take data",
                   (unsigned long long)f->ino, c->cfg.timeout_ms);
@@ -55,15 +56,15 @@ int dirty_wait_room(struct cfile *f, size_t len)
 
 void dirty_force(struct client *c, uint64_t len)
 {
-    pthread_mutex_lock(&c->dirty.mu);
+    lock_acquire(&c->dirty.mu);
     c->dirty.bytes += len;
-    pthread_mutex_unlock(&c->dirty.mu);
+    lock_release(&c->dirty.mu);
 }
 
 void dirty_kick(struct client *c)
 {
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     c->files.flush_now = true;
-    pthread_cond_signal(&c->files.flush_cv);
-    pthread_mutex_unlock(&c->files.mu);
+    cond_signal(&c->files.flush_cv);
+    lock_release(&c->files.mu);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/file/cfile.h"
 #include "client/file/committed_map.h"
@@ -19,18 +20,18 @@
 
 struct cfile *cfile_get(struct client *c, uint64_t ino)
 {
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     struct cfile *f = idmap_get(&c->files.map, ino);
     if (f)
         cfile_ref(f);
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     return f;
 }
 
 /* The file's entry with one more open; made when there is none. */
 struct cfile *cfile_table_open(struct client *c, uint64_t ino)
 {
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     struct cfile *f = idmap_get(&c->files.map, ino);
     if (!f) {
         f = cfile_new(c, ino);
@@ -39,7 +40,7 @@ struct cfile *cfile_table_open(struct client *c, uint64_t ino)
     }
     if (f)
         f->opens++;
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     return f;
 }
 
@@ -54,7 +55,7 @@ void cfile_mark_told(struct cfile *f)
 bool cfile_table_close(struct cfile *f)
 {
     struct client *c = f->c;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     assert(f->opens);
     bool last = --f->opens == 0;
     if (last) {
@@ -64,7 +65,7 @@ bool cfile_table_close(struct cfile *f)
             closes_add(c, f->ino);
         cfile_mark_told(f);
     }
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     return last;
 }
 
@@ -87,7 +88,7 @@ void cfile_mark_dirty(struct cfile *f)
     struct client *c = f->c;
     if (f->phase != FILE_CLEAN)
         return;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     f->phase = FILE_DIRTY;
     f->dirty_prev = NULL;
     f->dirty_next = c->files.dirty;
@@ -95,7 +96,7 @@ void cfile_mark_dirty(struct cfile *f)
         f->dirty_next->dirty_prev = f;
     c->files.dirty = f;
     cfile_ref(f);
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
 }
 
 void cfile_mark_clean(struct cfile *f)
@@ -103,12 +104,12 @@ void cfile_mark_clean(struct cfile *f)
     struct client *c = f->c;
     if (f->phase == FILE_CLEAN)
         return;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     f->phase = FILE_CLEAN;
     *(f->dirty_prev ? &f->dirty_prev->dirty_next : &c->files.dirty) = f->dirty_next;
     if (f->dirty_next)
         f->dirty_next->dirty_prev = f->dirty_prev;
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     unsigned before = atomic_fetch_sub(&f->refs, 1);
     assert(before > 1); /* the caller has one as well */
     for (; f->linger; f->linger--)
@@ -118,7 +119,7 @@ void cfile_mark_clean(struct cfile *f)
 size_t cfile_dirty_all(struct client *c, struct cfile ***out)
 {
     size_t n = 0, cap = 0;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     for (struct cfile *f = c->files.dirty; f; f = f->dirty_next)
         cap++;
     *out = malloc((cap + 1) * sizeof(**out));
@@ -126,14 +127,14 @@ size_t cfile_dirty_all(struct client *c, struct cfile ***out)
         cfile_ref(f);
         (*out)[n++] = f;
     }
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     return n;
 }
 
 void cfile_forget_maps(struct client *c)
 {
     size_t pos = 0, n = 0;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     struct cfile **list = malloc((c->files.map.n + 1) * sizeof(*list));
     if (!list)
         abort();
@@ -141,12 +142,12 @@ void cfile_forget_maps(struct client *c)
         cfile_ref(f);
         list[n++] = f;
     }
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     for (size_t i = 0; i < n; i++) {
-        pthread_mutex_lock(&list[i]->mu);
+        lock_acquire(&list[i]->mu);
         map_drop(list[i]);
         cfile_fail(list[i], -EIO);
-        pthread_mutex_unlock(&list[i]->mu);
+        lock_release(&list[i]->mu);
         cfile_unref(list[i]);
     }
     free(list);

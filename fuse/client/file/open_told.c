@@ -10,7 +10,7 @@
  * A metad that has just started takes no opens yet: what it refused is told again. */
 #include "client/file/open_told.h"
 #include <stdlib.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "client/base/idmap.h"
@@ -51,14 +51,14 @@ void cfile_take_refused(struct client *c)
     struct cfile_telling *t = atomic_exchange(&c->files.refused, NULL), *next;
     for (; t; t = next) {
         next = t->next;
-        pthread_mutex_lock(&c->files.mu);
+        lock_acquire(&c->files.mu);
         struct cfile *f = idmap_get(&c->files.map, t->ino);
         if (f && !f->untold) {
             f->untold = true;
             f->opened_at = clock_mono();
             c->files.untold++;
         }
-        pthread_mutex_unlock(&c->files.mu);
+        lock_release(&c->files.mu);
         free(t);
     }
 }
@@ -97,7 +97,7 @@ static void tell_dir(struct client *c, struct open_dir *d)
 uint64_t *cfile_open_inos(struct client *c, size_t *n)
 {
     size_t pos = 0;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     *n = 0;
     uint64_t *out = malloc((c->files.map.n + c->files.dirs.n + 1) * sizeof(*out));
     for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));) {
@@ -108,7 +108,7 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
     for (struct open_dir *d; out && (d = idmap_next(&c->files.dirs, &pos));)
         if (d->told)
             out[(*n)++] = d->ino;
-    pthread_mutex_unlock(&c->files.mu);
+    lock_release(&c->files.mu);
     return out;
 }
 

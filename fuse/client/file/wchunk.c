@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include "client/internal.h"
+#include "base/lock.h"
 
 void wchunk_hold(struct client *c, struct wchunk *wc)
 {
@@ -37,9 +38,9 @@ void wchunk_unref(struct client *c, struct wchunk *wc)
     if (--wc->refs)
         return;
     if (!wc->borrowed) {
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         unlist(c, wc);
-        pthread_mutex_unlock(&c->grants.mu);
+        lock_release(&c->grants.mu);
     }
     free(wc);
 }

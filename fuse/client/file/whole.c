@@ -4,7 +4,7 @@
 #include "client/file/whole.h"
 #include <string.h>
 #include "base/buf.h"
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "client/file/cfile.h"
 #include "client/internal.h"
 

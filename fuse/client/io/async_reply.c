@@ -7,9 +7,8 @@
  * Context: any thread; the tick runs on a loop thread, so that nothing it calls waits. */
 #include "client/io/async_reply.h"
 #include <stdlib.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/thread.h"
 #include "client/internal.h"
 
@@ -17,8 +16,8 @@
 
 void async_reply_init(struct client *c)
 {
-    pthread_mutex_init(&c->async_replies.mu, NULL);
-    cond_init_mono(&c->async_replies.cv);
+    lock_init(&c->async_replies.mu, LOCK_ASYNC_REPLIES);
+    cond_init(&c->async_replies.cv);
 }
 
 struct looked {
@@ -78,7 +77,7 @@ static void unlist(struct client *c, struct async_reply *l)
 static void one_less(struct client *c)
 {
     if (!--c->async_replies.n)
-        pthread_cond_broadcast(&c->async_replies.cv);
+        cond_broadcast(&c->async_replies.cv);
 }
 
 void async_reply_leave(struct client *c, struct async_reply *l)

@@ -17,10 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "rpc/cap.h"
 #include "client/base/limits.h"
 #include "client/file/cfile.h"
@@ -47,23 +47,23 @@ static int64_t cap_end(const Replfs__GrantReply *r, int64_t asked)
 
 uint64_t grants_oldest(struct client *c)
 {
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     uint64_t id = c->grants.oldest    ? c->grants.oldest->loc.chunk
                   : c->grants.last_id ? c->grants.last_id + 1
                                       : 0;
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
     return id;
 }
 
 size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest)
 {
     size_t n = 0;
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     const struct wchunk *wc = c->grants.oldest;
     for (; wc && n < max; wc = wc->next)
         out[n++] = wc->loc.chunk;
     *newest = wc ? 0 : c->grants.last_id; /* too many to name */
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
     return *newest ? n : 0;
 }
 
@@ -100,14 +100,14 @@ struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
     goal = goal_of(goal);
     struct grants_pool *p = &c->grants.pools[goal];
     struct wchunk *out = NULL;
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     while (p->n && !out) {
         struct wchunk *wc = p->items[0];
         memmove(p->items, p->items + 1, --p->n * sizeof(*p->items));
         /* nodes.mu is a leaf like grants.mu: look without holding both. */
-        pthread_mutex_unlock(&c->grants.mu);
+        lock_release(&c->grants.mu);
         bool good = still_good(c, wc);
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         if (good) {
             out = wc;
         } else {
@@ -123,14 +123,14 @@ struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
         wait_listed(c, f);
     }
     if (!out || p->n < p->want / 2)
-        pthread_cond_signal(&c->grants.cv);
-    pthread_mutex_unlock(&c->grants.mu);
+        cond_signal(&c->grants.cv);
+    lock_release(&c->grants.mu);
     return out;
 }
 
 void grants_drop_all(struct client *c)
 {
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     for (unsigned g = 1; g <= COPIES_MAX; g++) {
         struct grants_pool *p = &c->grants.pools[g];
         while (p->n) {
@@ -138,14 +138,14 @@ void grants_drop_all(struct client *c)
             wchunk_drop(c, wc);
         }
     }
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
 }
 
 void grants_missing(struct client *c, char *out, size_t cap)
 {
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     snprintf(out, cap, "%s", c->grants.missing);
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
 }
 
 /* ---- refilling ---- */
@@ -180,7 +180,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t a
     int rc = -ERR_FEW_COPIES;
     if (session != session_id(c))
         return -ERR_SESSION;
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     struct grants_pool *p = &c->grants.pools[goal];
     note_missing(c, r);
     struct wchunk **items = realloc(p->items, (p->n + r->n_grants + 1) * sizeof(*items));
@@ -202,7 +202,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t a
         p->items[p->n++] = wc;
         rc = 0;
     }
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
     return rc;
 }
 
@@ -231,9 +231,9 @@ static int refill(struct client *c, unsigned goal, size_t count)
     }
     if (rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE &&
         res.rep->failure->detail) {
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         snprintf(c->grants.missing, sizeof(c->grants.missing), "%s", res.rep->failure->detail);
-        pthread_mutex_unlock(&c->grants.mu);
+        lock_release(&c->grants.mu);
     }
     rpc_result_free(&res);
     return rc;
@@ -249,23 +249,23 @@ static bool final_error(int rc)
  * good. */
 static void wake_waiting(struct client *c, unsigned goal, int rc)
 {
-    pthread_mutex_lock(&c->grants.mu);
+    lock_acquire(&c->grants.mu);
     struct cfile **list = c->grants.waiting;
     size_t n = c->grants.nwaiting;
     c->grants.waiting = NULL;
     c->grants.nwaiting = c->grants.cap_waiting = 0;
     for (unsigned g = 1; g <= COPIES_MAX; g++)
         c->grants.pools[g].waiting = 0;
-    pthread_mutex_unlock(&c->grants.mu);
+    lock_release(&c->grants.mu);
     for (size_t i = 0; i < n; i++) {
         struct cfile *f = list[i];
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         f->jobs &= ~JOB_GRANT;
         if (final_error(rc) && goal_of(f->attr.goal) == goal)
             c->grants.events->refused(f, rc, "metad grants no chunk");
         else
             c->grants.events->again(f);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     free(list);
@@ -295,16 +295,16 @@ static void *grants_thread(void *arg)
     struct client *c = arg;
     while (!c->stopping) {
         size_t count = 0;
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         unsigned goal = neediest(c, &count);
         if (!goal) {
-            pthread_cond_wait(&c->grants.cv, &c->grants.mu);
-            pthread_mutex_unlock(&c->grants.mu);
+            cond_wait(&c->grants.cv, &c->grants.mu);
+            lock_release(&c->grants.mu);
             continue;
         }
-        pthread_mutex_unlock(&c->grants.mu);
+        lock_release(&c->grants.mu);
         int rc = refill(c, goal, count);
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         if (rc && rc != c->grants.last_code)
             log_warn("no chunks granted for %u copies: %s%s%s", goal, err_str(rc),
                      c->grants.missing[0] ? "; " : "", c->grants.missing);
@@ -314,7 +314,7 @@ static void *grants_thread(void *arg)
                             clock_mono() + FEW_RETRY_MS * NSEC_PER_MSEC);
         if (final_error(rc)) /* do not ask again until somebody needs one */
             c->grants.pools[goal].want = 0;
-        pthread_mutex_unlock(&c->grants.mu);
+        lock_release(&c->grants.mu);
         if (!rc || final_error(rc))
             wake_waiting(c, goal, rc);
     }
@@ -331,10 +331,10 @@ int grants_start(struct client *c)
 void grants_stop(struct client *c)
 {
     if (c->grants.started) {
-        pthread_mutex_lock(&c->grants.mu);
+        lock_acquire(&c->grants.mu);
         c->stopping = true;
-        pthread_cond_broadcast(&c->grants.cv);
-        pthread_mutex_unlock(&c->grants.mu);
+        cond_broadcast(&c->grants.cv);
+        lock_release(&c->grants.mu);
         pthread_join(c->grants.thread, NULL);
     }
     for (size_t i = 0; i < c->grants.nwaiting; i++)

@@ -7,8 +7,8 @@
  * cfile.mu held; layout_need drops it while it waits. */
 #include "client/io/layout.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/file/cfile.h"
 #include "client/file/committed_map.h"
@@ -28,13 +28,13 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     m.max_extents = LAYOUT_EXTENTS;
     uint64_t gen = f->map_gen, from = f->base_to;
     f->jobs |= JOB_FETCH;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     RPC_ENVELOPE(env, LAYOUT_REQ, layout_req, &m);
     struct rpc_result res;
     int rc = session_ask(f->c, &env, deadline, &res);
     if (!rc && res.rep->body_case != REPLFS__ENVELOPE__BODY_LAYOUT_REPLY)
         rc = -ERR_PROTOCOL;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     f->jobs &= ~JOB_FETCH;
     if (!rc) {
         const Replfs__LayoutReply *r = res.rep->layout_reply;
@@ -47,7 +47,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
                 f->base_to = UINT64_MAX;
         }
     }
-    pthread_cond_broadcast(&f->cv);
+    cond_broadcast(&f->cv);
     rpc_result_free(&res);
     return rc;
 }

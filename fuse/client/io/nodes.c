@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
 #include "client/file/chunk_loc.h"
@@ -47,7 +48,7 @@ struct node {
 
 void nodes_init(struct client *c)
 {
-    pthread_mutex_init(&c->nodes.mu, NULL);
+    lock_init(&c->nodes.mu, LOCK_CHUNKDS);
 }
 
 void nodes_free(struct client *c)
@@ -58,7 +59,7 @@ void nodes_free(struct client *c)
         free(n);
     }
     idmap_clear(&c->nodes.map);
-    pthread_mutex_destroy(&c->nodes.mu);
+    lock_destroy(&c->nodes.mu);
 }
 
 static struct node *node_get(struct client *c, uint32_t id)
@@ -93,12 +94,12 @@ int nodes_refresh(struct client *c)
         rc = -ERR_PROTOCOL;
     if (!rc) {
         const Replfs__NodesReply *r = res.rep->nodes_reply;
-        pthread_mutex_lock(&c->nodes.mu);
+        lock_acquire(&c->nodes.mu);
         for (size_t i = 0; i < r->n_nodes; i++)
             node_update(c, r->nodes[i]);
         c->nodes.epoch = r->epoch;
         c->nodes.stale = false;
-        pthread_mutex_unlock(&c->nodes.mu);
+        lock_release(&c->nodes.mu);
     }
     rpc_result_free(&res);
     return rc;
@@ -106,20 +107,20 @@ int nodes_refresh(struct client *c)
 
 void nodes_saw_epoch(struct client *c, uint64_t epoch)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     if (epoch && epoch != c->nodes.epoch)
         c->nodes.stale = true;
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 bool nodes_addr(struct client *c, uint32_t id, char out[128])
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     bool ok = n && n->addr[0];
     if (ok)
         memcpy(out, n->addr, 128);
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return ok;
 }
 
@@ -135,7 +136,7 @@ struct rpc_conn *nodes_conn(struct client *c, uint32_t id)
 {
     struct rpc_conn *out = NULL, *drop = NULL;
     int64_t now = clock_mono();
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     if (n && n->conn && (!rpc_conn_alive(n->conn) || strcmp(n->conn_addr, n->addr))) {
         if (!rpc_conn_alive(n->conn)) {
@@ -157,23 +158,23 @@ struct rpc_conn *nodes_conn(struct client *c, uint32_t id)
     }
     if (n && n->conn)
         out = rpc_conn_ref(n->conn);
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     rpc_conn_unref(drop);
     return out;
 }
 
 void nodes_begin(struct client *c, uint32_t id)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     if (n)
         n->inflight++;
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     if (n) {
         if (n->inflight)
@@ -183,21 +184,21 @@ void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok)
         if (ok)
             n->backoff_ms = 0;
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 /* ---- good and bad ---- */
 
 void nodes_fail(struct client *c, uint32_t id, bool hard)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     if (n) {
         n->bad_until = clock_mono() + NODE_BAD_MS * NSEC_PER_MSEC;
         n->bad_hard = hard;
         n->probe_at = clock_mono() + PROBE_AFTER_MS * NSEC_PER_MSEC;
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 struct probe {
@@ -210,7 +211,7 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
     (void)payload;
     struct probe *p = arg;
     struct client *c = p->c;
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, p->id);
     if (n) {
         n->probing = false;
@@ -223,7 +224,7 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
             n->backoff_ms = 0;
         }
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     free(p);
 }
 
@@ -248,22 +249,22 @@ static void probe(struct client *c, uint32_t id)
 
 void nodes_probe(struct client *c, uint32_t id)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     bool go = n && !n->probing;
     if (go)
         n->probing = true;
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     if (go)
         probe(c, id);
 }
 
 bool nodes_silent(struct client *c, uint32_t id)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     bool silent = n && n->silent;
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return silent;
 }
 
@@ -272,13 +273,13 @@ void nodes_tick(struct client *c)
     uint32_t ids[64];
     size_t count = 0, pos = 0;
     int64_t now = clock_mono();
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     bool stale = c->nodes.stale;
     for (struct node *n; count < 64 && (n = idmap_next(&c->nodes.map, &pos));) {
         if (n->bad_until > now && !n->bad_hard && !n->probing && now >= n->probe_at)
             ids[count++] = n->id;
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     for (size_t i = 0; i < count; i++)
         nodes_probe(c, ids[i]);
     if (stale)
@@ -294,10 +295,10 @@ bool nodes_usable(struct client *c, const struct cloc *l)
 {
     int64_t now = clock_mono();
     bool ok = true;
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     for (uint32_t i = 0; i < l->n && ok; i++)
         ok = !node_bad(node_get(c, l->chunkds[i]), now);
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return ok;
 }
 
@@ -305,12 +306,12 @@ size_t nodes_bad(struct client *c, uint32_t *out, size_t max)
 {
     size_t count = 0, pos = 0;
     int64_t now = clock_mono();
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     for (struct node *n; count < max && (n = idmap_next(&c->nodes.map, &pos));) {
         if (node_bad(n, now))
             out[count++] = n->id;
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return count;
 }
 
@@ -340,7 +341,7 @@ void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
             favourite = ids[i];
     uint64_t cost[COPIES_MAX];
     int64_t now = clock_mono();
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     for (size_t i = 0; i < n; i++) {
         uint32_t id = ids[i];
         uint64_t mine = read_cost(c, id, now) / (id == favourite ? FAVOUR : 1);
@@ -352,28 +353,28 @@ void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
         cost[k] = mine;
         ids[k] = id;
     }
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 void nodes_name(struct client *c, uint32_t id, char *out, size_t cap)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     struct node *n = node_get(c, id);
     if (n)
         snprintf(out, cap, "chunkd %u (host %s, %s)", id, n->host_name, n->addr);
     else
         snprintf(out, cap, "chunkd %u (unknown)", id);
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }
 
 /* ---- hosts ---- */
 
 bool nodes_up(struct client *c, uint32_t id)
 {
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     const struct node *n = node_get(c, id);
     bool up = n && n->state == REPLFS__NODE_STATE__NODE_UP;
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return up;
 }
 
@@ -411,35 +412,35 @@ bool nodes_enough(struct client *c, const uint32_t *ids, size_t n, unsigned leas
     const struct node *list[COPIES_MAX];
     size_t known = 0;
     unsigned hosts = 0, all;
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     for (size_t i = 0; i < n && known < COPIES_MAX; i++) {
         list[known] = node_get(c, ids[i]);
         if (list[known])
             hosts += new_host(list, known++);
     }
     bool ok = known >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return ok;
 }
 
 bool nodes_ready(struct client *c, unsigned least)
 {
     unsigned n, all;
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     unsigned hosts = hosts_of_all(c, true, &n);
     bool ok = n >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
     return ok;
 }
 
 void nodes_down(struct client *c, char *out, size_t cap)
 {
     size_t pos = 0, at = 0;
-    pthread_mutex_lock(&c->nodes.mu);
+    lock_acquire(&c->nodes.mu);
     out[0] = '\0';
     for (const struct node *n; at < cap && (n = idmap_next(&c->nodes.map, &pos));)
         if (n->state != REPLFS__NODE_STATE__NODE_UP)
             at += (size_t)snprintf(out + at, cap - at, "%schunkd %u (host %s, %s)", at ? ", " : "",
                                    n->id, n->host_name, n->addr);
-    pthread_mutex_unlock(&c->nodes.mu);
+    lock_release(&c->nodes.mu);
 }

@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/wait.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
@@ -75,10 +75,10 @@ static void log_failed(const struct read_round *op, uint64_t off, int rc)
 /* What metad said of the file before gen did not serve. */
 static void distrust(struct cfile *f, uint64_t gen)
 {
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (f->map_gen == gen)
         map_drop(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
 }
 
 /* One round: 0, or a code; *again: worth fetching the layout and trying once more; *answered:
@@ -90,10 +90,10 @@ static int round_once(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
     struct read_round *op = read_round_new(f);
     if (!op)
         return -ENOMEM;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     uint64_t gen = f->map_gen;
     int rc = read_round_plan(f, op, off, len, deadline);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (!rc) {
         rc = -ERR_NO_CHUNK;
         if (!op->stale) {
@@ -127,9 +127,9 @@ static int read_until(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
         if (last)
             return -EIO;
         hopeless = answered ? hopeless + 1 : 0;
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         cond_wait_until(&f->cv, &f->mu, clock_mono() + pause_ms * NSEC_PER_MSEC);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         pause_ms = pause_ms < 400 ? pause_ms * 2 : 500;
         nodes_refresh(f->c);
     }
@@ -146,9 +146,9 @@ struct read_round *read_start(struct cfile *f, size_t len, unsigned try_ms)
     if (!op)
         return NULL;
     op->try_ms = try_ms;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     int rc = read_round_plan(f, op, 0, len, clock_mono());
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (rc || op->stale) {
         read_round_unref(op);
         return NULL;
@@ -203,10 +203,10 @@ static void async_handle(struct read_round *op, int64_t now)
 {
     int64_t wake = INT64_MAX;
     while (read_round_left(op, now, &wake)) {
-        pthread_mutex_lock(&op->mu);
+        lock_acquire(&op->mu);
         struct answer *list = read_round_answers(op);
         op->handling = list != NULL;
-        pthread_mutex_unlock(&op->mu);
+        lock_release(&op->mu);
         if (!list)
             return;
         read_round_handle(op, list);
@@ -216,10 +216,10 @@ static void async_handle(struct read_round *op, int64_t now)
 
 static void async_go_on(struct read_round *op, int64_t now)
 {
-    pthread_mutex_lock(&op->mu);
+    lock_acquire(&op->mu);
     bool mine = !op->handling;
     op->handling = true;
-    pthread_mutex_unlock(&op->mu);
+    lock_release(&op->mu);
     if (mine)
         async_handle(op, now);
 }
@@ -266,10 +266,10 @@ static struct read_round *async_plan(struct cfile *f, uint64_t off, size_t len, 
     struct read_round *op = read_round_new(f);
     if (!op)
         abort();
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     op->map_gen = f->map_gen;
     int rc = read_round_plan(f, op, off, len, deadline);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (!rc && !op->stale)
         return op;
     read_round_unref(op);

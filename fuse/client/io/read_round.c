@@ -14,10 +14,10 @@
 #include <string.h>
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
@@ -63,16 +63,16 @@ struct read_round *read_round_new(struct cfile *f)
     op->session = session_id(f->c);
     op->refs = 1;
     op->try_ms = f->c->cfg.timeout_ms < TRY_TIMEOUT_MS ? f->c->cfg.timeout_ms : TRY_TIMEOUT_MS;
-    pthread_mutex_init(&op->mu, NULL);
-    cond_init_mono(&op->cv);
+    lock_init(&op->mu, LOCK_READ_ROUND);
+    cond_init(&op->cv);
     return op;
 }
 
 struct read_round *read_round_ref(struct read_round *op)
 {
-    pthread_mutex_lock(&op->mu);
+    lock_acquire(&op->mu);
     op->refs++;
-    pthread_mutex_unlock(&op->mu);
+    lock_release(&op->mu);
     return op;
 }
 
@@ -85,9 +85,9 @@ static void answer_free(struct answer *a)
 
 void read_round_unref(struct read_round *op)
 {
-    pthread_mutex_lock(&op->mu);
+    lock_acquire(&op->mu);
     bool last = --op->refs == 0;
-    pthread_mutex_unlock(&op->mu);
+    lock_release(&op->mu);
     if (!last)
         return;
     while (op->answers) {
@@ -97,8 +97,8 @@ void read_round_unref(struct read_round *op)
     }
     buf_unref(op->out);
     free(op->segs);
-    pthread_cond_destroy(&op->cv);
-    pthread_mutex_destroy(&op->mu);
+    cond_destroy(&op->cv);
+    lock_destroy(&op->mu);
     free(op);
 }
 
@@ -138,11 +138,11 @@ static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct b
         a->code = keep_spans(a, rep->read_reply);
     if (!a->code)
         a->payload = buf_ref(payload);
-    pthread_mutex_lock(&op->mu);
+    lock_acquire(&op->mu);
     a->next = op->answers;
     op->answers = a;
-    pthread_cond_signal(&op->cv);
-    pthread_mutex_unlock(&op->mu);
+    cond_signal(&op->cv);
+    lock_release(&op->mu);
     if (op->answered)
         op->answered(op);
     read_round_unref(op);
@@ -322,11 +322,11 @@ int read_round_wait(struct read_round *op)
         int64_t now = clock_mono(), wake = now + NSEC_PER_SEC;
         if (!read_round_left(op, now, &wake))
             return read_round_code(op);
-        pthread_mutex_lock(&op->mu);
+        lock_acquire(&op->mu);
         if (!op->answers)
             cond_wait_until(&op->cv, &op->mu, wake);
         struct answer *list = read_round_answers(op);
-        pthread_mutex_unlock(&op->mu);
+        lock_release(&op->mu);
         read_round_handle(op, list);
     }
 }

@@ -4,6 +4,7 @@
 #include "client/client.h"
 #include "client/file/cfile.h"
 #include "client/io/async_reply.h"
+#include "base/lock.h"
 
 struct answer;
 struct readseg {
@@ -21,8 +22,8 @@ struct readseg {
 struct read_round {
     struct client *c;
     uint64_t ino, session;
-    pthread_mutex_t mu; /* a leaf: refs, answers, handling */
-    pthread_cond_t cv;
+    struct lock mu; /* a leaf: refs, answers, handling */
+    struct cond cv;
     unsigned refs;
     struct answer *answers; /* that came, not looked at */
     void (*answered)(

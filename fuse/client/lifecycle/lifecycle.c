@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/machine.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
@@ -57,29 +57,29 @@ static void read_host_id(struct client *c)
 
 static void locks_init(struct client *c)
 {
-    pthread_mutex_init(&c->session.mu, NULL);
-    cond_init_mono(&c->session.cv);
-    pthread_mutex_init(&c->grants.mu, NULL);
-    cond_init_mono(&c->grants.cv);
-    pthread_mutex_init(&c->files.mu, NULL);
-    cond_init_mono(&c->files.flush_cv);
-    pthread_mutex_init(&c->dirty.mu, NULL);
-    cond_init_mono(&c->dirty.cv);
-    pthread_mutex_init(&c->queue.mu, NULL);
-    cond_init_mono(&c->queue.cv);
-    cond_init_mono(&c->queue.done_cv);
+    lock_init(&c->session.mu, LOCK_SESSION);
+    cond_init(&c->session.cv);
+    lock_init(&c->grants.mu, LOCK_GRANTS);
+    cond_init(&c->grants.cv);
+    lock_init(&c->files.mu, LOCK_FILE_TABLE);
+    cond_init(&c->files.flush_cv);
+    lock_init(&c->dirty.mu, LOCK_DIRTY);
+    cond_init(&c->dirty.cv);
+    lock_init(&c->queue.mu, LOCK_CHANGE_QUEUE);
+    cond_init(&c->queue.cv);
+    cond_init(&c->queue.done_cv);
     c->queue.tail = &c->queue.head;
     async_reply_init(c);
     nodes_init(c);
     atime_init(c);
     client_locks_start(c);
     deferred_names_init(c);
-    pthread_mutex_init(&c->prefetch.mu, NULL);
-    pthread_cond_init(&c->prefetch.cv, NULL);
-    cond_init_mono(&c->prefetch.fetched);
-    pthread_mutex_init(&c->dirs.mu, NULL);
-    pthread_cond_init(&c->dirs.cv, NULL);
-    cond_init_mono(&c->dirs.came);
+    lock_init(&c->prefetch.mu, LOCK_PREFETCH);
+    cond_init(&c->prefetch.cv);
+    cond_init(&c->prefetch.fetched);
+    lock_init(&c->dirs.mu, LOCK_DIR_PAGES);
+    cond_init(&c->dirs.cv);
+    cond_init(&c->dirs.came);
 }
 
 /* Accepts a half-built client. */
@@ -189,16 +189,16 @@ const char *client_cluster(struct client *c)
 void client_stat(struct client *c, struct client_stat *out)
 {
     memset(out, 0, sizeof(*out));
-    pthread_mutex_lock(&c->dirty.mu);
+    lock_acquire(&c->dirty.mu);
     out->dirty_bytes = c->dirty.bytes;
-    pthread_mutex_unlock(&c->dirty.mu);
+    lock_release(&c->dirty.mu);
     out->inflight_appends = c->appends;
     out->sealed_early = c->sealed_early;
     out->read_retries = c->read_retries;
     out->crc_errors = c->crc_errors;
     out->connected = session_connected(c);
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     if (c->session.naddrs)
         snprintf(out->metad, sizeof(out->metad), "%s", c->session.addrs[c->session.cur]);
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
 }

@@ -3,8 +3,8 @@
 #include "client/locks/lock_claims.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include "base/cond.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/client.h"
 #include "client/internal.h"
@@ -16,7 +16,7 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
 {
     struct client_locks *k = c->locks;
     size_t n = 0, pos = 0;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     k->gen++;
     for (struct lock_file *f; (f = idmap_next(&k->files, &pos));)
         for (struct lock_hold *h = f->holds; h; h = h->next)
@@ -43,7 +43,7 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
             }
         }
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     m->locks = x->list;
     m->n_locks = n;
     return x;
@@ -60,14 +60,14 @@ void client_locks_lost(struct client *c)
     struct client_locks *k = c->locks;
     char text[256] = "";
     size_t pos = 0, n = 0, at = 0;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     k->gen++;
     for (struct lock_file *f; (f = idmap_next(&k->files, &pos)); n++)
         if (at + 24 < sizeof(text))
             at +=
                 (size_t)snprintf(text + at, sizeof(text) - at, " %llu", (unsigned long long)f->ino);
     lock_hold_free_all(k);
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     if (n)
         log_error("the file locks held on %zu inodes are lost with the session; others may have "
                   "them now:%s%s",
@@ -81,8 +81,8 @@ void client_locks_start(struct client *c)
     c->locks = calloc(1, sizeof(*c->locks));
     if (!c->locks)
         abort();
-    pthread_mutex_init(&c->locks->mu, NULL);
-    cond_init_mono(&c->locks->unlocked);
+    lock_init(&c->locks->mu, LOCK_LOCK_CLAIMS);
+    cond_init(&c->locks->unlocked);
 }
 
 void client_locks_free(struct client *c)
@@ -91,7 +91,7 @@ void client_locks_free(struct client *c)
     lock_hold_free_all(k);
     idmap_clear(&k->files);
     idmap_clear(&k->ids);
-    pthread_mutex_destroy(&k->mu);
-    pthread_cond_destroy(&k->unlocked);
+    lock_destroy(&k->mu);
+    cond_destroy(&k->unlocked);
     free(k);
 }

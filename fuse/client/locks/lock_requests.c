@@ -31,6 +31,7 @@
 #include "base/error.h"
 #include "base/lockset.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/base/idmap.h"
@@ -81,9 +82,9 @@ static void req_tell(struct client_locks *k, struct lock_request *w, int code)
     *(w->prev ? &w->prev->next : &k->reqs) = w->next;
     if (w->next)
         w->next->prev = w->prev;
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     w->done(w->arg, code);
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     w->telling = false;
 }
 
@@ -130,12 +131,12 @@ static void send_cancel(struct client_locks *k, struct client *c, struct rpc_con
     if (!x)
         abort();
     *x = (struct cancelling){c, rpc_conn_ref(conn)};
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     m.session = session_id(c);
     m.id = id;
     RPC_ENVELOPE(env, LOCK_CANCEL_REQ, lock_cancel_req, &m);
     rpc_call(x->conn, &env, NULL, CANCEL_MS, cancel_done, x);
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
 }
 
 static int no_answer(const struct lock_request *w)
@@ -177,9 +178,9 @@ static void req_send(struct client_locks *k, struct lock_request *w)
     m.wait = w->wait;
     m.id = w->id;
     RPC_ENVELOPE(env, LOCK_REQ, lock_req, &m);
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     rpc_call(w->conn, &env, NULL, w->wait ? WAIT_MS : ASK_MS, on_reply, w);
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     if (w->busy && w->cancelled && !w->told)
         send_cancel(k, c, w->conn, w->id);
     w->sending = false;
@@ -192,7 +193,7 @@ static void requests_tick(void *arg)
 {
     struct client *c = arg;
     struct client_locks *k = c->locks;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     k->ticking = false;
     for (bool found = true; found && !k->stopping;) {
         int64_t now = clock_mono(), next = INT64_MAX;
@@ -212,7 +213,7 @@ static void requests_tick(void *arg)
             rpc_loop_defer(c->loop, (unsigned)((next - now) / NSEC_PER_MSEC) + 1, requests_tick, c);
         }
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }
 
 /* A refusal that an unlock of ours, on its way, may have made wrong. */
@@ -267,7 +268,7 @@ static void on_reply(void *arg, int code, const Replfs__Envelope *rep, struct bu
         attr_copy(&a, rep->lock_reply->attr);
         client_merge_attr(c, &a);
     }
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     struct rpc_conn *conn = w->conn;
     w->conn = NULL;
     w->busy = false;
@@ -280,7 +281,7 @@ static void on_reply(void *arg, int code, const Replfs__Envelope *rep, struct bu
             req_tell(k, w, rc);
     }
     req_free(w);
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     rpc_conn_unref(conn);
 }
 
@@ -299,7 +300,7 @@ uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool
     w->done = done;
     w->arg = arg;
     w->deadline = client_deadline(c);
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     w->id = ++k->next_id;
     w->next = k->reqs;
     if (w->next)
@@ -307,14 +308,14 @@ uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool
     k->reqs = w;
     idmap_put(&k->ids, w->id, w);
     uint64_t id = w->id;
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     return id;
 }
 
 void client_lock_start(struct client *c, uint64_t id)
 {
     struct client_locks *k = c->locks;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     struct lock_request *w = idmap_get(&k->ids, id);
     if (w && (w->cancelled || k->stopping)) {
         req_tell(k, w, w->cancelled ? -EINTR : -EIO);
@@ -323,17 +324,17 @@ void client_lock_start(struct client *c, uint64_t id)
         w->started = true;
         req_send(k, w);
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }
 
 void client_lock_cancel(struct client *c, uint64_t id)
 {
     struct client_locks *k = c->locks;
     uint64_t session;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     struct lock_request *w = idmap_get(&k->ids, id);
     if (!w || w->cancelled) {
-        pthread_mutex_unlock(&k->mu);
+        lock_release(&k->mu);
         return;
     }
     w->cancelled = true;
@@ -349,7 +350,7 @@ void client_lock_cancel(struct client *c, uint64_t id)
             send_cancel(k, c, conn, id);
         rpc_conn_unref(conn);
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }
 
 int client_lock_test(struct client *c, const struct client_lock *l, struct client_lock *out)
@@ -381,12 +382,12 @@ int client_lock_test(struct client *c, const struct client_lock *l, struct clien
 void lock_requests_stop(struct client *c)
 {
     struct client_locks *k = c->locks;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     k->stopping = true;
     while (k->reqs) {
         struct lock_request *w = k->reqs;
         req_tell(k, w, w->cancelled ? -EINTR : -EIO);
         req_free(w);
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }

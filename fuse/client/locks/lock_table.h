@@ -1,11 +1,11 @@
 /* File locks that this client holds. All of these: locks.mu held; nothing waits. */
 #ifndef REPLFS_CLIENT_LOCK_TABLE_H
 #define REPLFS_CLIENT_LOCK_TABLE_H
-#include <pthread.h>
 #include <stdatomic.h>
 #include "base/lockset.h"
 #include "client/base/idmap.h"
 #include "client/client.h"
+#include "base/lock.h"
 
 #define LOCK_SEQS 64u
 struct lock_hold { /* what one owner has of one inode */
@@ -26,14 +26,14 @@ struct lock_file {
 };
 struct lock_request;
 struct client_locks {
-    pthread_mutex_t mu; /* a leaf, but session.mu is taken inside it */
+    struct lock mu;     /* a leaf, but session.mu is taken inside it */
     struct idmap files; /* ino -> struct lock_file */
     struct idmap ids;   /* id -> struct lock_request */
     struct lock_request *reqs;
     uint64_t next_id, gen;
     uint64_t seq[LOCK_SEQS];       /* unlocks begun, by inode */
     unsigned unlocking[LOCK_SEQS]; /* and not yet done */
-    pthread_cond_t unlocked;
+    struct cond unlocked;
     bool ticking, stopping;
     atomic_size_t nholds;
 };

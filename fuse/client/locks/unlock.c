@@ -5,10 +5,10 @@
  * (lock_requests.c), and a request waits for an open file that may be on its way out (client_lock_turn). */
 #include "client/locks/unlock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/lockset.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/base/idmap.h"
 #include "client/client.h"
@@ -27,20 +27,20 @@ static void unlock_begin(struct client_locks *k, uint64_t ino) /* mu held */
 
 static void unlock_end(struct client_locks *k, uint64_t ino)
 {
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     k->unlocking[lock_seq_of(ino)]--;
-    pthread_cond_broadcast(&k->unlocked);
-    pthread_mutex_unlock(&k->mu);
+    cond_broadcast(&k->unlocked);
+    lock_release(&k->mu);
 }
 
 int client_unlock(struct client *c, const struct client_lock *l)
 {
     struct client_locks *k = c->locks;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     bool some = lock_hold_clear(k, l);
     if (some)
         unlock_begin(k, l->ino);
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     if (!some)
         return 0;
     Replfs__LockReq m = REPLFS__LOCK_REQ__INIT;
@@ -81,9 +81,9 @@ bool client_locks_owner(struct client *c, uint64_t ino, uint64_t owner)
     struct client_locks *k = c->locks;
     if (!atomic_load(&k->nholds))
         return false;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     bool some = lock_hold_get(k, ino, owner, false) != NULL;
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     return some;
 }
 
@@ -91,11 +91,11 @@ int client_unlock_owner(struct client *c, uint64_t ino, uint64_t owner)
 {
     struct client_locks *k = c->locks;
     struct client_lock all = {.ino = ino, .owner = owner, .end = UINT64_MAX};
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     bool some = lock_hold_clear(k, &all);
     if (some)
         unlock_begin(k, ino);
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     return some ? unlock_owner(c, ino, owner, false) : 0;
 }
 
@@ -105,13 +105,13 @@ bool client_locks_handle(struct client *c, uint64_t ino, uint64_t handle)
     bool some = false;
     if (!atomic_load(&k->nholds))
         return false;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     struct lock_file *f = idmap_get(&k->files, ino);
     for (struct lock_hold *h = f ? f->holds : NULL; h && !some; h = h->next)
         some = lock_by_handle(h, handle) != NULL;
     if (some) /* seen before the bytes are flushed: see ask_again */
         k->seq[lock_seq_of(ino)]++;
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
     return some;
 }
 
@@ -122,7 +122,7 @@ void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle)
         uint64_t owner = 0;
         bool flock = false;
         more = false;
-        pthread_mutex_lock(&k->mu);
+        lock_acquire(&k->mu);
         struct lock_file *f = idmap_get(&k->files, ino);
         for (struct lock_hold **p = f ? &f->holds : NULL; p && *p; p = &(*p)->next) {
             if (!lock_by_handle(*p, handle))
@@ -134,7 +134,7 @@ void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle)
             lock_hold_free(k, f, p);
             break;
         }
-        pthread_mutex_unlock(&k->mu);
+        lock_release(&k->mu);
         if (more)
             unlock_owner(c, ino, owner, flock);
     }
@@ -147,14 +147,14 @@ void client_locks_closing(struct client *c, uint64_t ino, uint64_t handle)
     struct client_locks *k = c->locks;
     if (!atomic_load(&k->nholds))
         return;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     struct lock_file *f = idmap_get(&k->files, ino);
     for (struct lock_hold *h = f ? f->holds : NULL; h; h = h->next) {
         struct lock_by *b = lock_by_handle(h, handle);
         if (b)
             b->closing = true;
     }
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }
 
 /* Another handle of the same owner that may be on its way out. */
@@ -171,11 +171,11 @@ void client_lock_turn(struct client *c, const struct client_lock *l)
 {
     struct client_locks *k = c->locks;
     int64_t deadline = clock_mono() + TURN_MS * NSEC_PER_MSEC;
-    pthread_mutex_lock(&k->mu);
+    lock_acquire(&k->mu);
     while ((leaving(k, l) || k->unlocking[lock_seq_of(l->ino)]) &&
-           !cond_wait_until(&k->unlocked, &k->mu, deadline))
+           cond_wait_until(&k->unlocked, &k->mu, deadline))
         ;
     for (struct lock_by *b; (b = leaving(k, l));) /* it stays, through a copy of the descriptor */
         b->closing = false;
-    pthread_mutex_unlock(&k->mu);
+    lock_release(&k->mu);
 }

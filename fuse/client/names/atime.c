@@ -21,9 +21,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mix.h"
@@ -53,8 +52,8 @@ struct atime_entry {
 
 void atime_init(struct client *c)
 {
-    pthread_mutex_init(&c->atime.mu, NULL);
-    cond_init_mono(&c->atime.sent);
+    lock_init(&c->atime.mu, LOCK_ATIMES);
+    cond_init(&c->atime.sent);
 }
 
 void atime_free(struct client *c)
@@ -63,8 +62,8 @@ void atime_free(struct client *c)
     for (struct atime_entry *e; (e = idmap_next(&c->atime.map, &pos));)
         free(e);
     idmap_clear(&c->atime.map);
-    pthread_mutex_destroy(&c->atime.mu);
-    pthread_cond_destroy(&c->atime.sent);
+    lock_destroy(&c->atime.mu);
+    cond_destroy(&c->atime.sent);
 }
 
 /* ---- the rule ---- */
@@ -87,7 +86,7 @@ bool client_atime_counts(struct client *c, const Replfs__Attr *a)
 
 static void record(struct client *c, uint64_t ino, int64_t now)
 {
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     struct atime_entry *e = idmap_get(&c->atime.map, ino);
     if (!e && c->atime.map.n < ATIME_ENTRIES_MAX && (e = calloc(1, sizeof(*e)))) {
         e->ino = ino;
@@ -100,18 +99,18 @@ static void record(struct client *c, uint64_t ino, int64_t now)
             c->atime.since = clock_mono();
     }
     c->atime.n = c->atime.map.n;
-    pthread_mutex_unlock(&c->atime.mu);
+    lock_release(&c->atime.mu);
 }
 
 void atime_overlay(struct client *c, Replfs__Attr *a)
 {
     if (!c->atime.n)
         return;
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     const struct atime_entry *e = idmap_get(&c->atime.map, a->ino);
     if (e && e->atime > a->atime_ns)
         a->atime_ns = e->atime;
-    pthread_mutex_unlock(&c->atime.mu);
+    lock_release(&c->atime.mu);
 }
 
 /* ---- reads ---- */
@@ -153,7 +152,7 @@ void cfile_accessed(struct cfile *f)
         return;
     int64_t now = client_now(c);
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     attr_copy(&a, &f->attr);
     queue_overlay(c, &a);
     bool counts = counts_for(f, &a, now);
@@ -166,7 +165,7 @@ void cfile_accessed(struct cfile *f)
         queue_accessed(c, f->ino);
         record(c, f->ino, now);
     }
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
 }
 
 /* ---- sending ---- */
@@ -178,7 +177,7 @@ static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
     struct atime_entry *e = NULL, *settled[BATCH_MAX];
     size_t pos = 0, n = 0;
     bool left = false;
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     while (op->n_ino < BATCH_MAX && n < BATCH_MAX && (e = idmap_next(&c->atime.map, &pos))) {
         if (e->state == ATIME_SETTLED) {
             settled[n++] = e;
@@ -196,22 +195,22 @@ static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
         free(settled[n]);
     }
     c->atime.n = c->atime.map.n;
-    pthread_mutex_unlock(&c->atime.mu);
+    lock_release(&c->atime.mu);
 }
 
 /* Those that were read again meanwhile are new anyway. */
 static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
 {
     bool lost = rc == -ERR_TIMEOUT || rc == -ETIMEDOUT || rc == -EIO || rc == -ERR_SESSION;
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     for (size_t i = 0; i < op->n_ino; i++) {
         struct atime_entry *e = idmap_get(&c->atime.map, op->ino[i]);
         if (e && e->state == ATIME_SENDING)
             e->state = lost ? ATIME_NEW : ATIME_SETTLED;
     }
     c->atime.since = c->atime.map.n ? clock_mono() : 0;
-    pthread_cond_broadcast(&c->atime.sent);
-    pthread_mutex_unlock(&c->atime.mu);
+    cond_broadcast(&c->atime.sent);
+    lock_release(&c->atime.mu);
     if (rc)
         log_debug("access times of %zu inodes not taken: %s", op->n_ino, err_str(rc));
 }
@@ -252,7 +251,7 @@ static void sending_end(struct client *c)
 {
     LOCK_SCOPE(&c->atime.mu);
     c->atime.sending = false;
-    pthread_cond_broadcast(&c->atime.sent);
+    cond_broadcast(&c->atime.sent);
 }
 
 /* tick: for the flusher, which waits for nobody else, and not long. */
@@ -273,9 +272,9 @@ void atime_tick(struct client *c)
 {
     if (!c->atime.n)
         return;
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     int64_t since = c->atime.since;
-    pthread_mutex_unlock(&c->atime.mu);
+    lock_release(&c->atime.mu);
     if (since && clock_mono() - since >= c->cfg.flush_ms * NSEC_PER_MSEC / 2)
         send_all(c, true);
 }
@@ -284,10 +283,10 @@ void client_flush_atime(struct client *c, uint64_t ino)
 {
     if (!c->atime.n)
         return;
-    pthread_mutex_lock(&c->atime.mu);
+    lock_acquire(&c->atime.mu);
     const struct atime_entry *e = ino ? idmap_get(&c->atime.map, ino) : NULL;
     bool wanted = !ino || (e && e->state != ATIME_SETTLED);
-    pthread_mutex_unlock(&c->atime.mu);
+    lock_release(&c->atime.mu);
     if (wanted)
         send_all(c, false);
 }

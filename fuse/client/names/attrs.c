@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include "base/error.h"
 #include "base/extmap.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
@@ -58,7 +59,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         queue_overlay(c, a);
         return;
     }
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     cfile_set_attr(f, a);
     if (f->attr.change > a->change) {
         attr_copy(a, &f->attr);
@@ -77,7 +78,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
             a->mode &= ~(uint32_t)(S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0));
     }
     queue_overlay(c, a);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     cfile_unref(f);
 }
 
@@ -85,9 +86,9 @@ int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a)
 {
     struct cfile *f = cfile_get(c, a->ino);
     if (f) { /* with buffered bytes size and times are ours, not metad's, and change by themselves */
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         bool dirty = f->head != NULL;
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
         if (dirty)
             return 0;

@@ -23,9 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "client/base/attr.h"
@@ -59,14 +58,14 @@ struct name_job {
 
 void deferred_names_init(struct client *c)
 {
-    pthread_mutex_init(&c->inos.mu, NULL);
-    cond_init_mono(&c->inos.asked);
+    lock_init(&c->inos.mu, LOCK_INODE_NUMBERS);
+    cond_init(&c->inos.asked);
 }
 
 void deferred_names_free(struct client *c)
 {
-    pthread_cond_destroy(&c->inos.asked);
-    pthread_mutex_destroy(&c->inos.mu);
+    cond_destroy(&c->inos.asked);
+    lock_destroy(&c->inos.mu);
 }
 
 /* ---- inode numbers ---- */
@@ -94,14 +93,14 @@ static void inos_refill(struct client *c, uint64_t session, int64_t deadline)
 {
     uint64_t first = 0;
     c->inos.asking = true;
-    pthread_mutex_unlock(&c->inos.mu);
+    lock_release(&c->inos.mu);
     uint64_t count = inos_ask(c, session, deadline, &first);
-    pthread_mutex_lock(&c->inos.mu);
+    lock_acquire(&c->inos.mu);
     c->inos.asking = false;
     c->inos.next = first;
     c->inos.upto = first + count;
     c->inos.session = session;
-    pthread_cond_broadcast(&c->inos.asked);
+    cond_broadcast(&c->inos.asked);
 }
 
 /* 0: none to be had. */
@@ -132,12 +131,12 @@ static void name_done(struct mutation *m, int code, const Replfs__MutationResult
     struct cfile *f = cfile_get(c, j->o.ino);
     bool lost = code && !(code == -ENOENT && j->op.op_case == REPLFS__META_OP__OP_UNLINK);
     if (f) {
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         if (lost)
             cfile_fail(f, -EIO);
         else if (r && r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
             attr_copy(&f->attr, r->attr);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     if (lost) {

@@ -23,9 +23,8 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/thread.h"
 #include "client/base/attr.h"
@@ -196,7 +195,7 @@ static void go_on(struct client *c, const struct dir_page *p)
     }
     d->since = 0;
     if (may_fetch(d))
-        pthread_cond_signal(&c->dirs.cv);
+        cond_signal(&c->dirs.cv);
 }
 
 /* ---- asking ---- */
@@ -342,24 +341,24 @@ static void *fetcher(void *arg)
     while (!d->stop) {
         uint64_t ino = next_named(d);
         if (!ino) {
-            pthread_cond_wait(&c->dirs.cv, &c->dirs.mu);
+            cond_wait(&c->dirs.cv, &c->dirs.mu);
             continue;
         }
         unsigned walk = d->walk;
         idmap_put(&d->busy, ino, d);
         if (may_fetch(d))
-            pthread_cond_signal(&c->dirs.cv);
+            cond_signal(&c->dirs.cv);
         bool soon = d->since++ < SOON;
-        pthread_mutex_unlock(&c->dirs.mu);
+        lock_release(&c->dirs.mu);
         struct dir_page *p = fetch(c, ino);
         if (soon)
             prefetch_soon(c, ino);
-        pthread_mutex_lock(&c->dirs.mu);
+        lock_acquire(&c->dirs.mu);
         idmap_del(&d->busy, ino);
         if (p)
             keep(d, p, walk);
         dir_page_unref(p);
-        pthread_cond_broadcast(&c->dirs.came);
+        cond_broadcast(&c->dirs.came);
     }
     return NULL;
 }
@@ -383,10 +382,10 @@ void dirs_stop(struct client *c)
     struct dirs *d = c->dirs.d;
     if (!d)
         return;
-    pthread_mutex_lock(&c->dirs.mu);
+    lock_acquire(&c->dirs.mu);
     d->stop = true;
-    pthread_cond_broadcast(&c->dirs.cv);
-    pthread_mutex_unlock(&c->dirs.mu);
+    cond_broadcast(&c->dirs.cv);
+    lock_release(&c->dirs.mu);
     threads_join(d->threads, d->nthreads);
     while (!TAILQ_EMPTY(&d->by_use))
         drop(d, TAILQ_FIRST(&d->by_use));

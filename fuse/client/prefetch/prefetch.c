@@ -24,9 +24,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/buf.h"
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -183,7 +182,7 @@ static void fill(struct client *c, struct list *l)
         more = true;
     }
     if (more)
-        pthread_cond_signal(&c->prefetch.cv);
+        cond_signal(&c->prefetch.cv);
 }
 
 void prefetch_listed(struct client *c, uint64_t dir, const Replfs__ReaddirReply *r, bool from_start)
@@ -297,12 +296,12 @@ void prefetch_open(struct cfile *f)
     struct member *m;
     if (!a)
         return;
-    pthread_mutex_lock(&c->prefetch.mu);
+    lock_acquire(&c->prefetch.mu);
     bool have = fetched_take(a, f->ino, &got);
     struct list *l = find_place(a, f->ino, &m);
     if (l)
         follow(c, l, m);
-    pthread_mutex_unlock(&c->prefetch.mu);
+    lock_release(&c->prefetch.mu);
     if (!have)
         return;
     if (!f->head && !f->whole && c->prefetch.held < HELD_MAX && got.change == f->attr.change &&
@@ -318,13 +317,13 @@ bool cfile_give_whole(struct cfile *f, cfile_whole_fn *give, void *arg)
     struct client *c = f->c;
     struct lease_request hold;
     struct buf *b = NULL;
-    pthread_mutex_lock(&c->files.mu);
+    lock_acquire(&c->files.mu);
     bool only = f->opens == 1; /* nobody is reading, so that giving waits for nothing */
-    pthread_mutex_unlock(&c->files.mu);
-    pthread_mutex_lock(&f->mu);
+    lock_release(&c->files.mu);
+    lock_acquire(&f->mu);
     if (only && whole_counts(f) && lease_cache_hold(c->leases, &hold, f->whole_begun, f->ino))
         b = whole_take(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (!b)
         return false;
     bool given = give(arg, f->ino, b);
@@ -408,24 +407,24 @@ static void *fetcher(void *arg)
     struct client *c = arg;
     struct prefetch *a = c->prefetch.a;
     uint64_t batch[BATCH];
-    pthread_mutex_lock(&c->prefetch.mu);
+    lock_acquire(&c->prefetch.mu);
     for (;;) {
         while (!a->nqueue && !a->stop)
-            pthread_cond_wait(&c->prefetch.cv, &c->prefetch.mu);
+            cond_wait(&c->prefetch.cv, &c->prefetch.mu);
         if (a->stop)
             break;
         size_t n = batch_take(a, batch);
         if (a->nqueue)
-            pthread_cond_signal(&c->prefetch.cv);
-        pthread_mutex_unlock(&c->prefetch.mu);
+            cond_signal(&c->prefetch.cv);
+        lock_release(&c->prefetch.mu);
         if (n)
             fetch(c, batch, n);
-        pthread_mutex_lock(&c->prefetch.mu);
+        lock_acquire(&c->prefetch.mu);
         while (n)
             idmap_del(&a->busy, batch[--n]);
-        pthread_cond_broadcast(&c->prefetch.fetched);
+        cond_broadcast(&c->prefetch.fetched);
     }
-    pthread_mutex_unlock(&c->prefetch.mu);
+    lock_release(&c->prefetch.mu);
     return NULL;
 }
 
@@ -446,10 +445,10 @@ void prefetch_stop(struct client *c)
     struct prefetch *a = c->prefetch.a;
     if (!a)
         return;
-    pthread_mutex_lock(&c->prefetch.mu);
+    lock_acquire(&c->prefetch.mu);
     a->stop = true;
-    pthread_cond_broadcast(&c->prefetch.cv);
-    pthread_mutex_unlock(&c->prefetch.mu);
+    cond_broadcast(&c->prefetch.cv);
+    lock_release(&c->prefetch.mu);
     threads_join(a->threads, a->nthreads);
     while (a->oldest)
         drop_oldest(a);

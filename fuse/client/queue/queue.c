@@ -31,9 +31,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -145,7 +144,7 @@ static void put(struct client *c, struct queue_op *o)
     *c->queue.tail = o;
     c->queue.tail = &o->next;
     if (c->queue.head == o || c->queue.put - c->queue.done == MUTATE_MAX)
-        pthread_cond_signal(&c->queue.cv);
+        cond_signal(&c->queue.cv);
 }
 
 static bool nothing(struct client *c)
@@ -161,14 +160,14 @@ static void setattr_done(struct mutation *m, int code, const Replfs__MutationRes
     struct cfile *f = cfile_get(j->c, j->o.ino);
     bool lost = code && code != -ENOENT; /* deleted since */
     if (f) {
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         if (r && r->attr && r->attr->size == f->attr.size && r->attr->change > f->attr.change)
             attr_copy(&f->attr, r->attr); /* our own change: the extents are the same */
         else if (r && r->attr)
             cfile_set_attr(f, r->attr);
         if (lost)
             cfile_fail(f, -EIO);
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         cfile_unref(f);
     }
     if (lost) {
@@ -370,7 +369,7 @@ static void hurry_upto(struct client *c, uint64_t upto)
     if (c->queue.hurry >= upto)
         return;
     c->queue.hurry = upto;
-    pthread_cond_signal(&c->queue.cv);
+    cond_signal(&c->queue.cv);
 }
 
 /* 0, or -ERR_TIMEOUT: the queue has stood still for the mount's time-out. mu held. */
@@ -538,17 +537,17 @@ static void *sender(void *arg)
     struct client *c = arg;
     struct mutation *list[MUTATE_MAX];
     uint64_t inos[MUTATE_MAX][2];
-    pthread_mutex_lock(&c->queue.mu);
+    lock_acquire(&c->queue.mu);
     for (;;) {
         while (!c->queue.head && !c->queue.stop)
-            pthread_cond_wait(&c->queue.cv, &c->queue.mu);
+            cond_wait(&c->queue.cv, &c->queue.mu);
         linger(c);
         size_t n = sender_take(c, list, inos);
         if (!n)
             break;
-        pthread_mutex_unlock(&c->queue.mu);
+        lock_release(&c->queue.mu);
         mutation_run(c, list, n, INT64_MAX); /* or until the session is lost */
-        pthread_mutex_lock(&c->queue.mu);
+        lock_acquire(&c->queue.mu);
         for (size_t i = 0; i < n; i++) {
             uncount(c, inos[i][0], inos[i][1] != 0);
             if (inos[i][1])
@@ -556,9 +555,9 @@ static void *sender(void *arg)
         }
         c->queue.done += n;
         c->queue.moved = clock_mono();
-        pthread_cond_broadcast(&c->queue.done_cv);
+        cond_broadcast(&c->queue.done_cv);
     }
-    pthread_mutex_unlock(&c->queue.mu);
+    lock_release(&c->queue.mu);
     return NULL;
 }
 
@@ -573,10 +572,10 @@ void queue_stop(struct client *c)
 {
     if (!c->queue.started)
         return;
-    pthread_mutex_lock(&c->queue.mu);
+    lock_acquire(&c->queue.mu);
     c->queue.stop = true;
-    pthread_cond_signal(&c->queue.cv);
-    pthread_mutex_unlock(&c->queue.mu);
+    cond_signal(&c->queue.cv);
+    lock_release(&c->queue.mu);
     pthread_join(c->queue.thread, NULL);
     c->queue.started = false;
 }

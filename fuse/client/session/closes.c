@@ -3,7 +3,7 @@
 #include "client/session/closes.h"
 #include <stdlib.h>
 #include "base/clock.h"
-#include "base/cond.h"
+#include "base/lock.h"
 #include "client/internal.h"
 #include "client/session/ask.h"
 
@@ -20,18 +20,18 @@ static void close_ino(struct client *c, uint64_t ino)
 
 void closes_add(struct client *c, uint64_t ino)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     close_ino(c, ino);
     if (c->session.ncloses >= CLOSE_BATCH)
-        pthread_cond_broadcast(&c->session.cv);
-    pthread_mutex_unlock(&c->session.mu);
+        cond_broadcast(&c->session.cv);
+    lock_release(&c->session.mu);
 }
 
 bool closes_take_back(struct client *c, uint64_t ino)
 {
     bool cancelled = false;
     int64_t deadline = clock_mono() + 5 * NSEC_PER_SEC;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     for (size_t i = 0; i < c->session.ncloses; i++) {
         if (c->session.closes[i] != ino)
             continue;
@@ -46,16 +46,16 @@ bool closes_take_back(struct client *c, uint64_t ino)
             i++;
         }
     }
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return cancelled;
 }
 
 /* False: there was nothing to send. */
 bool closes_send(struct client *c, int64_t deadline)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     if (!c->session.ncloses) {
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         return false;
     }
     uint64_t *inos = c->session.closes;
@@ -70,7 +70,7 @@ bool closes_send(struct client *c, int64_t deadline)
     }
     c->session.closing = inos;
     c->session.nclosing = n;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     for (size_t at = 0; at < n; at += 4096) {
         Replfs__CloseReq m = REPLFS__CLOSE_REQ__INIT;
         m.ino = inos + at;
@@ -81,11 +81,11 @@ bool closes_send(struct client *c, int64_t deadline)
         session_ask(c, &env, deadline, &res);
         rpc_result_free(&res);
     }
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     c->session.closing = NULL;
     c->session.nclosing = 0;
-    pthread_cond_broadcast(&c->session.cv);
-    pthread_mutex_unlock(&c->session.mu);
+    cond_broadcast(&c->session.cv);
+    lock_release(&c->session.mu);
     free(inos);
     return n > 0;
 }
@@ -93,12 +93,12 @@ bool closes_send(struct client *c, int64_t deadline)
 void closes_flush(struct client *c)
 {
     int64_t deadline = clock_mono() + 2 * NSEC_PER_SEC;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     while ((c->session.ncloses || c->session.nclosing) && clock_mono() < deadline) {
         c->session.closes_now = true;
-        pthread_cond_broadcast(&c->session.cv);
+        cond_broadcast(&c->session.cv);
         cond_wait_until(&c->session.cv, &c->session.mu, deadline);
     }
     c->session.closes_now = false;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
 }

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/internal.h"
 #include "client/session/resume.h"
 #include "client/session/session.h"
@@ -20,32 +20,32 @@
 static int connect_round(struct client *c, int64_t deadline)
 {
     int rc = -ERR_PEER_GONE;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     size_t n = c->session.naddrs;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     for (size_t k = 0; k < n && clock_mono() < deadline && !c->stopping; k++) {
         char addr[256], why[256] = "", leader[256] = "";
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         size_t i = c->session.cur;
         snprintf(addr, sizeof(addr), "%s", c->session.addrs[i]);
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         struct rpc_conn *conn = NULL;
         rc = rpc_dial(c->loop, addr, RPC_ROLE_METAD, &c->session.svc, &conn);
         if (!rc)
             rc = session_resume(c, conn, i, deadline, leader, sizeof(leader));
         if (rc && conn)
             snprintf(why, sizeof(why), "%s", rpc_conn_error(conn));
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         free(c->session.errors[i]);
         c->session.errors[i] = NULL;
         if (!rc) {
             c->session.conn = conn;
-            pthread_mutex_unlock(&c->session.mu);
+            lock_release(&c->session.mu);
             return 0;
         }
         c->session.errors[i] = strdup(*why ? why : err_str(rc));
         c->session.cur = *leader ? session_addr_add(c, leader) : (i + 1) % c->session.naddrs;
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         if (conn) {
             rpc_conn_close(conn);
             rpc_conn_unref(conn);
@@ -66,7 +66,7 @@ struct rpc_conn *session_conn(struct client *c, int64_t deadline)
 {
     unsigned backoff = 50;
     struct rpc_conn *conn = NULL;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     for (;;) {
         if (c->session.conn && rpc_conn_alive(c->session.conn)) {
             conn = rpc_conn_ref(c->session.conn);
@@ -81,19 +81,19 @@ struct rpc_conn *session_conn(struct client *c, int64_t deadline)
         struct rpc_conn *dead = c->session.conn;
         c->session.conn = NULL;
         c->session.connecting = true;
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         rpc_conn_unref(dead);
         int rc = connect_round(c, deadline);
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         c->session.connecting = false;
-        pthread_cond_broadcast(&c->session.cv);
+        cond_broadcast(&c->session.cv);
         if (rc) {
             int64_t until = clock_mono() + backoff * NSEC_PER_MSEC;
             cond_wait_until(&c->session.cv, &c->session.mu, until < deadline ? until : deadline);
             backoff = backoff < 500 ? backoff * 2 : 1000;
         }
     }
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return conn;
 }
 

@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_cache_give.h"
@@ -75,13 +75,13 @@ static void *session_thread(void *arg)
     while (!c->stopping) {
         int64_t now = clock_mono();
         see_sleep(c, &asleep);
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
         int64_t every = (int64_t)c->session.lease_ms / 6 * NSEC_PER_MSEC;
         int64_t renew = (int64_t)c->session.term_ms / 4 * NSEC_PER_MSEC;
         if (renew && every > renew)
             every = renew;
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         if (every > 5 * NSEC_PER_SEC)
             every = 5 * NSEC_PER_SEC;
         if (now >= next_keepalive || !alive) {
@@ -90,11 +90,11 @@ static void *session_thread(void *arg)
         }
         bool sent = closes_send(c, clock_mono() + 2 * NSEC_PER_SEC);
         c->session.events->tick(c);
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         bool more = c->session.ncloses >= CLOSE_BATCH || c->session.closes_now;
         if (!c->stopping && !(more && sent)) /* those not sent wait for their names */
             cond_wait_until(&c->session.cv, &c->session.mu, clock_mono() + TICK_MS * NSEC_PER_MSEC);
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
     }
     return NULL;
 }
@@ -119,13 +119,13 @@ int session_start(struct client *c)
  * a courtesy: nothing is lost when it does not arrive. */
 static void session_goodbye(struct client *c)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     struct rpc_conn *conn = rpc_conn_ref(c->session.conn);
     Replfs__Mutation step = REPLFS__MUTATION__INIT, *steps = &step;
     Replfs__MutateReq m = REPLFS__MUTATE_REQ__INIT;
     m.session = c->session.id;
     step.seq = c->session.next_seq++;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     if (!conn || !rpc_conn_alive(conn)) {
         rpc_conn_unref(conn);
         return;
@@ -151,18 +151,18 @@ void session_stop(struct client *c)
 {
     if (c->session.started) {
         closes_send(c, clock_mono() + 2 * NSEC_PER_SEC);
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         c->stopping = true;
-        pthread_cond_broadcast(&c->session.cv);
-        pthread_mutex_unlock(&c->session.mu);
+        cond_broadcast(&c->session.cv);
+        lock_release(&c->session.mu);
         pthread_join(c->session.thread, NULL);
         session_goodbye(c);
     }
     c->stopping = true;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     struct rpc_conn *conn = c->session.conn;
     c->session.conn = NULL; /* the last answers may still look for it */
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     rpc_conn_unref(conn);
     for (size_t i = 0; i < c->session.naddrs; i++) {
         free(c->session.addrs[i]);

@@ -18,8 +18,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/internal.h"
@@ -47,7 +47,7 @@ static uint64_t oldest_pending(const struct client *c)
 /* Gives each that has none a number of the present session, which is returned. */
 static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_t n)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     while (c->session.cap_pending - c->session.npending < n) {
         c->session.cap_pending = c->session.cap_pending ? c->session.cap_pending * 2 : 64;
         c->session.pending =
@@ -64,44 +64,44 @@ static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_
         c->session.pending[c->session.npending++] = list[i]->seq;
     }
     uint64_t session = c->session.id;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return session;
 }
 
 /* Until n more are within the window. False at the deadline. */
 static bool window_wait(struct client *c, size_t n, int64_t deadline)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     bool room;
     while (!(room = c->session.next_seq + n - oldest_pending(c) <= WINDOW) &&
            clock_mono() < deadline && !c->stopping) {
         int64_t until = clock_mono() + WINDOW_LOOK_MS * NSEC_PER_MSEC;
         cond_wait_until(&c->session.cv, &c->session.mu, until < deadline ? until : deadline);
     }
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return room;
 }
 
 static void seq_end(struct client *c, uint64_t session, uint64_t seq)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
         if (c->session.pending[i] == seq) {
             c->session.pending[i] = c->session.pending[--c->session.npending];
             if (seq + WINDOW / 2 < c->session.next_seq) /* somebody may wait for the window */
-                pthread_cond_broadcast(&c->session.cv);
+                cond_broadcast(&c->session.cv);
             break;
         }
     }
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
 }
 
 /* Everything below the oldest unanswered number may be forgotten. */
 static uint64_t acked_seq(struct client *c)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     uint64_t least = oldest_pending(c);
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return least - 1;
 }
 

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/u64.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/internal.h"
@@ -56,7 +57,7 @@ static void session_lapsed(struct client *c)
 
 static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     bool fresh = c->session.id != r->session, lapsed = !fresh && c->session.lapses != r->lapses;
     c->session.lapses = r->lapses;
     c->session.id = r->session;
@@ -76,7 +77,7 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
         session_addr_add(c, r->metads[k]);
     log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
              (unsigned long long)r->session, c->session.addrs[i]);
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     if (lapsed)
         session_lapsed(c);
 }
@@ -126,11 +127,11 @@ int session_resume(struct client *c, struct rpc_conn *conn, size_t i, int64_t de
         m.name = c->name;
         m.host_id = c->host_id;
         m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         m.seen_incarnation = c->session.seen_incarnation;
         m.seen_position = c->session.seen_position;
         m.lapses = round ? 0 : c->session.lapses;
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         struct locks_claims *claims = ev->claims(c, &m);
         name_open(&m, open, nopen);
         RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);

@@ -7,25 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
+#include "base/lock.h"
 #include "client/internal.h"
 
 #define LOG_MODULE "session"
 
 uint64_t session_id(struct client *c)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     uint64_t id = c->session.id;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return id;
 }
 
 unsigned session_min_copies(struct client *c, unsigned goal)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     unsigned m = c->session.min_copies ? c->session.min_copies : 2;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return m < goal ? m : goal;
 }
 
@@ -55,27 +55,27 @@ size_t session_addr_add(struct client *c, const char *addr)
 
 void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     if (c->session.conn == conn) {
         c->session.conn = NULL;
         if (leader && *leader)
             c->session.cur = session_addr_add(c, leader);
         else if (c->session.naddrs)
             c->session.cur = (c->session.cur + 1) % c->session.naddrs;
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         rpc_conn_close(conn);
         rpc_conn_unref(conn);
         return;
     }
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
 }
 
 void session_saw(struct client *c, uint64_t session, uint64_t position)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     if (session == c->session.id && position > c->session.seen_position)
         c->session.seen_position = position;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
 }
 
 bool session_elsewhere(int code)
@@ -88,10 +88,10 @@ bool session_elsewhere(int code)
 unsigned session_try_ms(struct client *c, int64_t deadline)
 {
     int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     /* longer than a silent holder of a lease can make metad wait */
     int64_t most = c->session.term_ms + 5000 > 15000 ? c->session.term_ms + 5000 : 15000;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     left = left < most ? left : most;
     return left > 1 ? (unsigned)left : 1;
 }
@@ -104,10 +104,10 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
     if (res->code == -ERR_BUSY) {
         int64_t until = clock_mono() + *busy_ms * NSEC_PER_MSEC;
         *busy_ms = *busy_ms < 200 ? *busy_ms * 2 : 200;
-        pthread_mutex_lock(&c->session.mu);
+        lock_acquire(&c->session.mu);
         while (clock_mono() < until && !c->stopping)
             cond_wait_until(&c->session.cv, &c->session.mu, until);
-        pthread_mutex_unlock(&c->session.mu);
+        lock_release(&c->session.mu);
         return true;
     }
     if (res->code == -ERR_SESSION) { /* the next session_conn() finds out and opens a new one */
@@ -126,18 +126,18 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
 
 struct rpc_conn *session_conn_now(struct client *c, uint64_t *session)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
     struct rpc_conn *conn = rpc_conn_ref(alive ? c->session.conn : NULL);
     *session = c->session.id;
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return conn;
 }
 
 bool session_connected(struct client *c)
 {
-    pthread_mutex_lock(&c->session.mu);
+    lock_acquire(&c->session.mu);
     bool alive = c->session.conn && rpc_conn_alive(c->session.conn);
-    pthread_mutex_unlock(&c->session.mu);
+    lock_release(&c->session.mu);
     return alive;
 }

@@ -4,7 +4,7 @@
 #include "client/writeback/close_wait.h"
 #include <errno.h>
 #include <stdlib.h>
-#include "base/cleanup.h"
+#include "base/lock.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
@@ -56,11 +56,11 @@ static void *close_waiting(void *arg)
 void close_wait_go_on(struct cfile *f)
 {
     for (;;) {
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         struct closing *k = closing_take(f);
         bool deferred = k && flush_deferred(f, k->target);
         int rc = deferred ? cfile_take_err(f) : 0;
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         if (!k)
             return;
         if (deferred || !async_reply_thread(close_waiting, k))
@@ -79,10 +79,10 @@ static void *closing_hold(struct async_reply *l)
 static void closing_look(void *arg)
 {
     struct cfile *f = arg;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     send_check_stall(f);
     send_pump(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     close_wait_go_on(f);
     cfile_unref(f);
 }

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/extmap.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/base/limits.h"
@@ -281,12 +282,12 @@ static void commit_over(struct commit_job *j, int rc, const Replfs__Attr *attr, 
     msg_free(&j->m);
     if (rc == -EDQUOT)
         quota_refused(f->c, f->ino, batch_bytes(&j->b));
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     f->jobs &= ~JOB_COMMIT;
     batch_finish(f, &j->b, rc, attr, j->b.append ? base : 0);
     batch_free(&j->b);
     free(j);
-    pthread_cond_broadcast(&f->cv);
+    cond_broadcast(&f->cv);
 }
 
 static void committed(struct mutation *m, int code, const Replfs__MutationResult *r)
@@ -298,7 +299,7 @@ static void committed(struct mutation *m, int code, const Replfs__MutationResult
         attr_copy(&attr, r->attr);
     commit_over(j, code, &attr, 0);
     commit_eager(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     cfile_unref(f);
 }
 
@@ -318,12 +319,12 @@ static void commit_now(struct commit_job *j)
     struct client *c = f->c;
     struct mutation *m = &j->o.m;
     cfile_ref(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (queue_wait(c, f->ino))
         commit_late(m);
     else
         mutation_run(c, &m, 1, client_deadline(c));
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
 }
 
 /* One commit of what is acknowledged. mu held, dropped while metad works; deferred: it is queued
@@ -371,7 +372,7 @@ bool commit_some(struct cfile *f, bool deferred)
     }
     Replfs__Attr attr = REPLFS__ATTR__INIT;
     uint64_t base = 0;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     int rc = quota_mutate(c, &j->m.op, j->b.session, client_deadline(c), &attr, NULL, &base);
     commit_over(j, rc, &attr, base);
     return true;

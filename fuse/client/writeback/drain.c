@@ -2,7 +2,6 @@
  * itself, so that nobody waits for the flusher's next round. */
 #include "client/writeback/drain.h"
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"

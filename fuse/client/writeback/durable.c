@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
@@ -53,9 +53,9 @@ static int durable_file(struct cfile *f, int64_t deadline)
 
 int durable_bytes(struct cfile *f)
 {
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     int rc = durable_file(f, client_deadline(f->c));
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return rc;
 }
 

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
@@ -89,7 +89,7 @@ bool flush_deferred(struct cfile *f, uint64_t target)
 int flush_file(struct cfile *f, enum flush_how how, bool report)
 {
     int rc = 0;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (how == FLUSH_SYNC) {
         rc = flush_synced(f, client_deadline(f->c));
     } else if (f->head) {
@@ -102,17 +102,17 @@ int flush_file(struct cfile *f, enum flush_how how, bool report)
             rc = drain_below(f, target, client_deadline(f->c));
     }
     if (how == FLUSH_SYNC) { /* its mode and times, too */
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         queue_release(f->c, f->ino);
         int late = queue_wait(f->c, f->ino);
         rc = rc ? rc : late;
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
     }
     if (report) {
         int e = cfile_take_err(f);
         rc = e ? e : rc;
     }
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return rc;
 }
 
@@ -143,9 +143,9 @@ void flush_closed(struct client *c)
         return;
     size_t n = cfile_dirty_all(c, &list);
     for (size_t i = 0; i < n; i++) {
-        pthread_mutex_lock(&list[i]->mu);
+        lock_acquire(&list[i]->mu);
         bool eager = list[i]->phase == FILE_CLOSED;
-        pthread_mutex_unlock(&list[i]->mu);
+        lock_release(&list[i]->mu);
         if (eager)
             flush_file(list[i], FLUSH_COMMIT, false);
         cfile_unref(list[i]);

@@ -4,8 +4,8 @@
 #include "client/writeback/flusher.h"
 #include <stdlib.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/thread.h"
+#include "base/lock.h"
 #include "client/base/limits.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
@@ -21,7 +21,7 @@
 static void flush_tick(struct cfile *f, bool now_all)
 {
     int64_t now = clock_mono(), old = f->c->cfg.flush_ms * NSEC_PER_MSEC / 2;
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (f->tail && f->tail->state == ABUF_FILLING && (now_all || now - f->tail->born >= old))
         abuf_seal(f);
     send_check_stall(f);
@@ -34,7 +34,7 @@ static void flush_tick(struct cfile *f, bool now_all)
     if (!(f->jobs & JOB_COMMIT) && f->head && f->head->state == ABUF_ACKED &&
         (f->uncommitted > UNCOMMITTED_MAX || now - f->head->acked_at >= old / 2))
         commit_some(f, !f->c->cfg.sync_all);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
 }
 
 static void *flush_thread(void *arg)
@@ -44,12 +44,12 @@ static void *flush_thread(void *arg)
     if (every < 20 * NSEC_PER_MSEC)
         every = 20 * NSEC_PER_MSEC;
     while (!c->stopping) {
-        pthread_mutex_lock(&c->files.mu);
+        lock_acquire(&c->files.mu);
         if (!c->files.flush_now)
             cond_wait_until(&c->files.flush_cv, &c->files.mu, clock_mono() + every);
         bool now_all = c->files.flush_now;
         c->files.flush_now = false;
-        pthread_mutex_unlock(&c->files.mu);
+        lock_release(&c->files.mu);
         struct cfile **list;
         size_t n = cfile_dirty_all(c, &list);
         for (size_t i = 0; i < n; i++) {
@@ -60,10 +60,10 @@ static void *flush_thread(void *arg)
         atime_tick(c);
         cfile_tell_old(c);
         if (now_all) { /* not a busy loop while writers wait for slow chunkds */
-            pthread_mutex_lock(&c->files.mu);
+            lock_acquire(&c->files.mu);
             c->files.flush_now = false;
             cond_wait_until(&c->files.flush_cv, &c->files.mu, clock_mono() + 5 * NSEC_PER_MSEC);
-            pthread_mutex_unlock(&c->files.mu);
+            lock_release(&c->files.mu);
         }
     }
     return NULL;

@@ -9,6 +9,7 @@
 #include "client/io/layout.h"
 #include "client/writeback/flush.h"
 #include "client/writeback/quota.h"
+#include "base/lock.h"
 
 static bool fits(const struct cfile *f, uint64_t more)
 {
@@ -24,12 +25,12 @@ int quota_admit(struct cfile *f, uint64_t off, size_t len, bool *asked)
     if (*asked)
         return -EDQUOT;
     *asked = true;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     int rc = flush_file(f, FLUSH_COMMIT, false);
     quota_settle(f->c, f->ino);
     if (!rc)
         rc = client_getattr_now(f->c, f->ino, &now); /* into f as well */
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (!rc) /* where the file has bytes already */
         rc = layout_need(f, off + len, client_deadline(f->c));
     return rc ? rc : 1;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/extmap.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
@@ -77,9 +78,9 @@ static int rewrite_chunk(struct cfile *f, struct wchunk *wc, int64_t deadline)
              (unsigned long long)f->ino, (unsigned long long)wc->loc.chunk);
     for (uint64_t off = 0; !rc && next_live(f, wc, off, &e); off = e.file_off + e.len) {
         struct buf *b = NULL;
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         rc = read_range(f, e.file_off, e.len, &b);
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         if (!rc)
             rc = put_back(f, &e, b);
         if (!rc) /* anew: it may be dropped meanwhile */

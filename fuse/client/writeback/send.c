@@ -28,6 +28,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
 #include "client/file/abuf.h"
@@ -191,7 +192,7 @@ void send_give_up(struct cfile *f, int code, const char *why)
         cfile_mark_clean(f);
     }
     file_check(f);
-    pthread_cond_broadcast(&f->cv);
+    cond_broadcast(&f->cv);
 }
 
 void send_check_stall(struct cfile *f)
@@ -221,10 +222,10 @@ void send_check_slow(struct cfile *f)
         chunk_failed(f, a->wc, &at_fault, -ERR_TIMEOUT, NULL);
         return;
     }
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     for (uint32_t i = 0; i < l.n; i++)
         nodes_probe(f->c, l.chunkds[i]);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
 }
 
 /* ---- answers ---- */
@@ -302,7 +303,7 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     struct cfile *f = s->f;
     nodes_end(f->c, p->chunkd, s->started, !code);
     atomic_fetch_sub(&f->c->appends, 1);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     bool last = --s->left == 0;
     struct abuf *a = idmap_get(&f->abufs, s->abuf);
     if (a && a->gen == s->gen && a->state == ABUF_SENT) {
@@ -315,12 +316,12 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
         else if (last)
             acked(f, a);
         if (code || last)
-            pthread_cond_broadcast(&f->cv);
+            cond_broadcast(&f->cv);
     }
     if (code || last)
         send_pump(f);
     bool closing = last && f->closing;
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     if (!last)
         return;
     if (closing)
@@ -385,7 +386,7 @@ static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *const *co
     w.m.crcs = (ProtobufCBinaryData){4 * crc_blocks(a->len), crcs};
     struct buf *b = buf_ref(a->buf);
     cfile_ref(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     crc_blocks_make(b->data, b->len, crcs);
     RPC_ENVELOPE(env, APPEND_REQ, append_req, &w.m);
     unsigned ms = c->cfg.timeout_ms < APPEND_TIMEOUT_MS ? c->cfg.timeout_ms : APPEND_TIMEOUT_MS;
@@ -395,7 +396,7 @@ static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *const *co
         rpc_call(conns[i], &env, i + 1 < n ? buf_ref(b) : b, ms, append_done, &s->parts[i]);
     }
     free(crcs);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
 }
 
 /* The chunk for an append of len bytes, or NULL: wait. */

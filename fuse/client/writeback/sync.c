@@ -22,10 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/cond.h"
 #include "base/error.h"
 #include "base/extmap.h"
 #include "base/log.h"
+#include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
 #include "client/file/cfile.h"
@@ -158,7 +158,7 @@ static void op_finish(struct syncop *op)
         f->jobs &= ~JOB_SYNC;
     op->done = true;
     sync_drop_done(f);
-    pthread_cond_broadcast(&f->cv);
+    cond_broadcast(&f->cv);
     if (op->order)
         order_over(f, unsafe);
 }
@@ -176,7 +176,7 @@ static void op_look(struct syncop *op)
     if (!all)
         return;
     op->order = false;
-    pthread_cond_broadcast(&op->f->cv);
+    cond_broadcast(&op->f->cv);
     order_over(op->f, false);
 }
 
@@ -227,14 +227,14 @@ static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     t->code = code;
     if (code && code != -ERR_SHUTDOWN)
         report_targets(f->c, t, op); /* entries' chunks are referenced until op_finish */
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     note_target(op, t);
     if (--op->pending == 0)
         op_finish(op);
     else
         op_look(op);
     op_unref(op);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     cfile_unref(f);
 }
 
@@ -322,7 +322,7 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
         return op;
     }
     atomic_fetch_add(&f->refs, (unsigned)n);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     for (size_t i = 0; i < n; i++) {
         struct sync_target *t = &op->targets[i];
         struct rpc_conn *conn = nodes_conn(f->c, t->chunkd);
@@ -335,7 +335,7 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
         }
         rpc_conn_unref(conn);
     }
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     return op;
 }
 

@@ -21,6 +21,7 @@
 #include "client/writeback/quota.h"
 #include "client/writeback/quota_admit.h"
 #include "client/writeback/send.h"
+#include "base/lock.h"
 
 #define LEASE_TRIES 3 /* others may be quicker; then nothing is kept back */
 
@@ -36,9 +37,9 @@ static int write_lease(struct cfile *f)
         f->through = tries == LEASE_TRIES;
         if (f->through)
             return 0;
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         int rc = lease_ask(f);
-        pthread_mutex_lock(&f->mu);
+        lock_acquire(&f->mu);
         if (rc)
             return rc;
     }
@@ -66,7 +67,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
 {
     bool append = flags & CFILE_APPEND;
     int rc = dirty_wait_room(f, len);
-    pthread_mutex_lock(&f->mu);
+    lock_acquire(&f->mu);
     if (rc) {
         int err = cfile_take_err(f);
         rc = err ? err : rc;
@@ -76,7 +77,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
             dirty_give(f->c, len);
     }
     if (rc) {
-        pthread_mutex_unlock(&f->mu);
+        lock_release(&f->mu);
         return rc;
     }
     f->dirty_mtime = client_now(f->c);
@@ -99,7 +100,7 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         }
     }
     send_pump(f);
-    pthread_mutex_unlock(&f->mu);
+    lock_release(&f->mu);
     return rc;
 }
 
