@@ -16,7 +16,7 @@
  *   locks/      file locks held and asked for
  *   lifecycle/  a client's begin and end, and the tables by which lower floors call back (events.c)
  *
- * Lock order: a file's mu (cfile.mu) first, then at most one of the leaf locks files.mu, nodes.mu, grants.mu,
+ * Lock order: a file's mu (cfile.mu) first, then at most one of the leaf locks files.mu, chunkds.mu, grants.mu,
  * session.mu, dirty.mu, locks.mu, queue.mu, prefetch.mu, the lease cache's. Of these, session.mu also inside
  * files.mu, locks.mu and inos.mu; queue.mu inside session.mu and atime.mu, which is taken inside a file's; dirs.mu
  * before the lease cache's. No lock is held over a call that waits for a peer, nor over rpc_call (which may run
@@ -82,7 +82,7 @@ struct client {
         struct idmap map;
         uint64_t epoch;
         bool stale;
-    } nodes;
+    } chunkds;
     struct {
         struct lock mu;
         struct cond cv;

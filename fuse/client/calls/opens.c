@@ -160,7 +160,7 @@ void cfile_close(struct cfile *f)
 }
 
 /* At the end of client_close, when no other thread is left. */
-void opens_free(struct client *c)
+void open_files_free(struct client *c)
 {
     size_t pos = 0;
     while (c->files.dirty) {

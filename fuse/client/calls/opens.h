@@ -4,5 +4,5 @@
 
 struct client;
 /* At the end of client_close, when no other thread is left: what is still open or dirty is given up. */
-void opens_free(struct client *c);
+void open_files_free(struct client *c);
 #endif

@@ -27,7 +27,7 @@
 #include "client/file/chunk_loc.h"
 #include "client/file/wchunk.h"
 #include "client/internal.h"
-#include "client/io/nodes.h"
+#include "client/io/chunkds.h"
 #include "client/session/ask.h"
 #include "client/session/session.h"
 
@@ -71,7 +71,7 @@ size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest
 
 static bool still_good(struct client *c, const struct wchunk *wc)
 {
-    return wc->expiry > clock_boot() + EXPIRY_MARGIN && nodes_usable(c, &wc->loc);
+    return wc->expiry > clock_boot() + EXPIRY_MARGIN && chunkds_usable(c, &wc->loc);
 }
 
 static void wait_listed(struct client *c, struct cfile *f)
@@ -104,7 +104,7 @@ struct wchunk *grants_take(struct client *c, struct cfile *f, unsigned goal)
     while (p->n && !out) {
         struct wchunk *wc = p->items[0];
         memmove(p->items, p->items + 1, --p->n * sizeof(*p->items));
-        /* nodes.mu is a leaf like grants.mu: look without holding both. */
+        /* chunkds.mu is a leaf like grants.mu: look without holding both. */
         lock_release(&c->grants.mu);
         bool good = still_good(c, wc);
         lock_acquire(&c->grants.mu);
@@ -154,7 +154,7 @@ static bool all_known(struct client *c, const Replfs__GrantReply *r)
 {
     for (size_t i = 0; i < r->n_grants; i++) {
         for (size_t k = 0; k < r->grants[i]->n_chunkds; k++) {
-            if (!nodes_known(c, r->grants[i]->chunkds[k]))
+            if (!chunkds_known(c, r->grants[i]->chunkds[k]))
                 return false;
         }
     }
@@ -212,7 +212,7 @@ static int refill(struct client *c, unsigned goal, size_t count)
     Replfs__GrantReq m = REPLFS__GRANT_REQ__INIT;
     m.count = (uint32_t)count;
     m.goal = goal;
-    m.n_exclude = nodes_bad(c, bad, 64);
+    m.n_exclude = chunkds_bad(c, bad, 64);
     m.exclude = bad;
     RPC_ENVELOPE(env, GRANT_REQ, grant_req, &m);
     uint64_t session = session_id(c);
@@ -223,10 +223,10 @@ static int refill(struct client *c, unsigned goal, size_t count)
         rc = -ERR_PROTOCOL;
     if (!rc) {
         const Replfs__GrantReply *r = res.rep->grant_reply;
-        nodes_saw_epoch(c, r->nodes_epoch);
+        chunkds_saw_epoch(c, r->nodes_epoch);
         session_saw(c, session, r->position);
         if (!all_known(c, r))
-            nodes_refresh(c);
+            chunkds_refresh(c);
         rc = pool_add(c, goal, session, asked, r);
     }
     if (rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE &&

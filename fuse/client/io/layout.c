@@ -13,7 +13,7 @@
 #include "client/file/cfile.h"
 #include "client/file/committed_map.h"
 #include "client/internal.h"
-#include "client/io/nodes.h"
+#include "client/io/chunkds.h"
 #include "client/session/ask.h"
 
 #define LOG_MODULE "layout"
@@ -38,7 +38,7 @@ static int layout_fetch(struct cfile *f, int64_t deadline)
     f->jobs &= ~JOB_FETCH;
     if (!rc) {
         const Replfs__LayoutReply *r = res.rep->layout_reply;
-        nodes_saw_epoch(f->c, r->nodes_epoch);
+        chunkds_saw_epoch(f->c, r->nodes_epoch);
         map_take(f, r, gen);
         if (gen == f->map_gen) {
             if (r->attr)

@@ -27,7 +27,7 @@
 #include "client/file/whole.h"
 #include "client/internal.h"
 #include "client/io/async_reply.h"
-#include "client/io/nodes.h"
+#include "client/io/chunkds.h"
 #include "client/io/read_round.h"
 
 #define LOG_MODULE "read"
@@ -54,7 +54,7 @@ static void log_failed(const struct read_round *op, uint64_t off, int rc)
             continue;
         for (uint32_t k = 0; k < s->loc.n && at + 130 < sizeof(who); k++) {
             char name[128];
-            nodes_name(op->c, s->loc.chunkds[k], name, sizeof(name));
+            chunkds_name(op->c, s->loc.chunkds[k], name, sizeof(name));
             at += (size_t)snprintf(who + at, sizeof(who) - at, "%s%s", k ? ", " : "", name);
         }
         log_error(
@@ -131,7 +131,7 @@ static int read_until(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
         cond_wait_until(&f->cv, &f->mu, clock_mono() + pause_ms * NSEC_PER_MSEC);
         lock_release(&f->mu);
         pause_ms = pause_ms < 400 ? pause_ms * 2 : 500;
-        nodes_refresh(f->c);
+        chunkds_refresh(f->c);
     }
 }
 

@@ -1,7 +1,7 @@
 /* One round of a read: holes are zeros, buffered bytes are copied, the rest comes from chunkds, checked.
  *
  * A read is cut into segments (overlay_next). Those of chunks are asked for in parallel, each from the copy that
- * nodes_order() puts first. A copy that fails, or has a bad CRC, is followed by the next; one that is slow gets
+ * chunkds_order() puts first. A copy that fails, or has a bad CRC, is followed by the next; one that is slow gets
  * company after HEDGE_MS, and the first good answer wins. Bad copies are reported to metad, which has them
  * verified and healed. No byte whose CRC was not checked leaves this file.
  *
@@ -24,8 +24,8 @@
 #include "client/file/chunk_loc.h"
 #include "client/file/overlay.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/layout.h"
-#include "client/io/nodes.h"
 #include "client/session/ask.h"
 #include "client/session/session.h"
 
@@ -130,7 +130,7 @@ static void read_done(void *arg, int code, const Replfs__Envelope *rep, struct b
 {
     struct answer *a = arg;
     struct read_round *op = a->op;
-    nodes_end(op->c, a->chunkd, a->started, !code);
+    chunkds_end(op->c, a->chunkd, a->started, !code);
     a->code = code;
     if (!code && (rep->body_case != REPLFS__ENVELOPE__BODY_READ_REPLY || !payload))
         a->code = -ERR_PROTOCOL;
@@ -157,7 +157,7 @@ static bool ask_next(struct read_round *op, size_t i)
     struct client *c = op->c;
     while (s->next < s->loc.n) {
         uint32_t id = s->order[s->next++];
-        struct rpc_conn *conn = nodes_conn(c, id);
+        struct rpc_conn *conn = chunkds_conn(c, id);
         if (!conn) {
             s->code = -ERR_PEER_GONE;
             s->unreachable = true;
@@ -177,7 +177,7 @@ static bool ask_next(struct read_round *op, size_t i)
         RPC_ENVELOPE(env, READ_REQ, read_req, &m);
         s->pending++;
         s->hedge_at = clock_mono() + HEDGE_MS * NSEC_PER_MSEC;
-        nodes_begin(c, id);
+        chunkds_begin(c, id);
         rpc_call(conn, &env, NULL, op->try_ms, read_done, a);
         rpc_conn_unref(conn);
         return true;
@@ -190,7 +190,7 @@ static bool ask_next(struct read_round *op, size_t i)
 static void report_bad(struct read_round *op, const struct readseg *s, uint32_t chunkd, int code)
 {
     char name[256];
-    nodes_name(op->c, chunkd, name, sizeof(name));
+    chunkds_name(op->c, chunkd, name, sizeof(name));
     log_warn("inode %llu: copy of chunk %llx on %s is bad at %u+%u: %s; reading another",
              (unsigned long long)op->ino, (unsigned long long)s->loc.chunk, name, s->off, s->len,
              err_str(code));
@@ -265,7 +265,7 @@ void read_round_start(struct read_round *op)
     for (size_t i = 0; i < op->nsegs; i++) {
         struct readseg *s = &op->segs[i];
         memcpy(s->order, s->loc.chunkds, sizeof(s->order));
-        nodes_order(op->c, s->loc.chunk, s->order, s->loc.n);
+        chunkds_order(op->c, s->loc.chunk, s->order, s->loc.n);
         if (!ask_next(op, i)) {
             s->done = true;
             s->code = s->code ? s->code : -ERR_NO_CHUNK;

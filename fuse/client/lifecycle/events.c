@@ -8,8 +8,8 @@
 #include "client/file/file_table.h"
 #include "client/file/open_told.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/grants.h"
-#include "client/io/nodes.h"
 #include "client/locks/lock_claims.h"
 #include "client/queue/queue.h"
 #include "client/session/session.h"
@@ -65,8 +65,8 @@ static const struct session_events session_events = {
     .lapsed = client_locks_lost,
     .forked = cfile_forget_maps,
     .holding = holding,
-    .renewed = nodes_saw_epoch,
-    .tick = nodes_tick,
+    .renewed = chunkds_saw_epoch,
+    .tick = chunkds_tick,
     .before_ask = queue_before_ask,
     .name_queued = queue_naming,
     .request = recall_request,

@@ -26,8 +26,8 @@
 #include "client/file/file_table.h"
 #include "client/internal.h"
 #include "client/io/async_reply.h"
+#include "client/io/chunkds.h"
 #include "client/io/grants.h"
-#include "client/io/nodes.h"
 #include "client/lifecycle/events.h"
 #include "client/locks/lock_claims.h"
 #include "client/locks/lock_requests.h"
@@ -70,7 +70,7 @@ static void locks_init(struct client *c)
     cond_init(&c->queue.done_cv);
     c->queue.tail = &c->queue.head;
     async_reply_init(c);
-    nodes_init(c);
+    chunkds_init(c);
     atime_init(c);
     client_locks_start(c);
     deferred_names_init(c);
@@ -96,9 +96,9 @@ static void client_free(struct client *c)
     lease_cache_stop(c->leases);
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
-    opens_free(c);
+    open_files_free(c);
     idmap_clear(&c->queue.inos);
-    nodes_free(c);
+    chunkds_free(c);
     atime_free(c);
     client_locks_free(c);
     deferred_names_free(c);
@@ -129,7 +129,7 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (!rc)
         rc = session_start(c);
     if (!rc)
-        rc = nodes_refresh(c);
+        rc = chunkds_refresh(c);
     if (!rc)
         rc = grants_start(c);
     if (!rc)

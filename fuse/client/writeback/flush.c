@@ -19,8 +19,8 @@
 #include "client/file/file_check.h"
 #include "client/file/file_table.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/grants.h"
-#include "client/io/nodes.h"
 #include "client/queue/queue.h"
 #include "client/session/session.h"
 #include "client/writeback/commit.h"
@@ -34,7 +34,7 @@
 static int sync_failed(struct cfile *f, const char *missing)
 {
     char down[SYNC_MISSING], granted[SYNC_MISSING];
-    nodes_down(f->c, down, sizeof(down));
+    chunkds_down(f->c, down, sizeof(down));
     grants_missing(f->c, granted, sizeof(granted));
     const char *who = *missing ? missing : *down ? down : granted;
     log_error("inode %llu: fsync: not on stable storage of %u hosts within %u ms; %s%s",

@@ -20,8 +20,8 @@
 #include "client/file/overlay.h"
 #include "client/file/wchunk.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/layout.h"
-#include "client/io/nodes.h"
 #include "client/io/read.h"
 #include "client/session/session.h"
 #include "client/writeback/buffer.h"
@@ -141,19 +141,19 @@ int rewrite_relocate(struct cfile *f, uint64_t chunk, int64_t deadline)
 static int short_of(struct cfile *f, struct wchunk *wc, int64_t deadline)
 {
     unsigned least = session_min_copies(f->c, wc->goal);
-    if (nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least))
-        return nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
+    if (chunkds_enough(f->c, wc->loc.chunkds, wc->loc.n, least))
+        return chunkds_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
     if (!wc->few_since)
         wc->few_since = clock_mono();
     int rc = relocate(f, wc, deadline);
     if (rc)
         return rc;
-    if (wc->synced >= wc->acked || nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
+    if (wc->synced >= wc->acked || chunkds_enough(f->c, wc->loc.chunkds, wc->loc.n, least)) {
         wc->few_since = 0;
         return 1;
     }
     bool soon = clock_mono() - wc->few_since < FEW_NS;
-    return !soon && wc->loc.n && nodes_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
+    return !soon && wc->loc.n && chunkds_ready(f->c, least) ? 0 : -ERR_FEW_COPIES;
 }
 
 int rewrite_short(struct cfile *f, int64_t deadline)

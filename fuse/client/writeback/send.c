@@ -41,8 +41,8 @@
 #include "client/file/overlay.h"
 #include "client/file/wchunk.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/grants.h"
-#include "client/io/nodes.h"
 #include "client/queue/queue.h"
 #include "client/session/session.h"
 #include "client/writeback/events.h"
@@ -91,16 +91,16 @@ static void blame(struct cfile *f, const struct wchunk *wc, const struct part *a
         return;
     if (fail) {
         *who = fail->chunkd ? fail->chunkd : asked->chunkd;
-        nodes_fail(c, *who, disk_at_fault(code));
+        chunkds_fail(c, *who, disk_at_fault(code));
         return;
     }
     *who = asked->chunkd;
     if (code != -ERR_TIMEOUT || asked->copies == 1) {
-        nodes_fail(c, *who, false);
+        chunkds_fail(c, *who, false);
         return;
     }
     for (uint32_t i = 0; i < wc->loc.n; i++) /* one of them: probes will tell which */
-        nodes_fail(c, wc->loc.chunkds[i], false);
+        chunkds_fail(c, wc->loc.chunkds[i], false);
 }
 
 static void requeue(struct cfile *f, struct abuf *a)
@@ -125,7 +125,7 @@ static void chunk_failed(struct cfile *f, struct wchunk *wc, const struct part *
     uint32_t who;
     blame(f, wc, asked, code, rep, &who);
     if (who)
-        nodes_name(f->c, who, name, sizeof(name));
+        chunkds_name(f->c, who, name, sizeof(name));
     const char *detail =
         rep && rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE && rep->failure->detail
             ? rep->failure->detail
@@ -217,14 +217,14 @@ void send_check_slow(struct cfile *f)
     struct cloc l = a->wc->loc;
     for (uint32_t i = 0; i < l.n; i++) {
         struct part at_fault = {.chunkd = l.chunkds[i], .copies = 1};
-        if (!nodes_silent(f->c, l.chunkds[i]))
+        if (!chunkds_silent(f->c, l.chunkds[i]))
             continue;
         chunk_failed(f, a->wc, &at_fault, -ERR_TIMEOUT, NULL);
         return;
     }
     lock_release(&f->mu);
     for (uint32_t i = 0; i < l.n; i++)
-        nodes_probe(f->c, l.chunkds[i]);
+        chunkds_probe(f->c, l.chunkds[i]);
     lock_acquire(&f->mu);
 }
 
@@ -279,7 +279,7 @@ static void acked(struct cfile *f, struct abuf *a)
     if (a->sync && end > wc->safe)
         wc->safe = end;
     if (a->sync && end > wc->synced &&
-        nodes_enough(f->c, wc->loc.chunkds, wc->loc.n, session_min_copies(f->c, wc->goal)))
+        chunkds_enough(f->c, wc->loc.chunkds, wc->loc.n, session_min_copies(f->c, wc->goal)))
         wc->synced = end;
     if (!wc->unsynced_listed) {
         wc->unsynced_listed = true;
@@ -301,7 +301,7 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     struct part *p = arg;
     struct sending *s = p->s;
     struct cfile *f = s->f;
-    nodes_end(f->c, p->chunkd, s->started, !code);
+    chunkds_end(f->c, p->chunkd, s->started, !code);
     atomic_fetch_sub(&f->c->appends, 1);
     lock_acquire(&f->mu);
     bool last = --s->left == 0;
@@ -361,7 +361,7 @@ static void message_fill(struct message *w, struct cfile *f, const struct abuf *
         Replfs__ChainHop *h = &w->hops[i - 1];
         replfs__chain_hop__init(h);
         h->chunkd = wc->loc.chunkds[i];
-        if (!nodes_addr(f->c, h->chunkd, w->addrs[i]))
+        if (!chunkds_addr(f->c, h->chunkd, w->addrs[i]))
             w->addrs[i][0] = 0; /* the first hop will name it as failed */
         h->addr = w->addrs[i];
         w->chain[i - 1] = h;
@@ -391,7 +391,7 @@ static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *const *co
     RPC_ENVELOPE(env, APPEND_REQ, append_req, &w.m);
     unsigned ms = c->cfg.timeout_ms < APPEND_TIMEOUT_MS ? c->cfg.timeout_ms : APPEND_TIMEOUT_MS;
     for (unsigned i = 0; i < n; i++) { /* s lives until the last is done */
-        nodes_begin(c, w.chunkds[i]);
+        chunkds_begin(c, w.chunkds[i]);
         atomic_fetch_add(&c->appends, 1);
         rpc_call(conns[i], &env, i + 1 < n ? buf_ref(b) : b, ms, append_done, &s->parts[i]);
     }
@@ -430,7 +430,7 @@ static unsigned connect_all(struct cfile *f, const struct wchunk *wc, struct rpc
 {
     unsigned n = wc->direct ? wc->loc.n : 1;
     for (unsigned i = 0; i < n; i++) {
-        conns[i] = nodes_conn(f->c, wc->loc.chunkds[i]);
+        conns[i] = chunkds_conn(f->c, wc->loc.chunkds[i]);
         if (conns[i])
             continue;
         *who = (struct part){.chunkd = wc->loc.chunkds[i], .copies = 1};

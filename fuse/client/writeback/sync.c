@@ -32,8 +32,8 @@
 #include "client/file/chunk_loc.h"
 #include "client/file/wchunk.h"
 #include "client/internal.h"
+#include "client/io/chunkds.h"
 #include "client/io/layout.h"
-#include "client/io/nodes.h"
 #include "client/session/ask.h"
 #include "client/session/session.h"
 #include "client/writeback/events.h"
@@ -112,7 +112,7 @@ static unsigned least_of(const struct cfile *f, const struct wchunk *wc)
 
 static bool entry_enough(const struct syncop *op, const struct sync_entry *e)
 {
-    return nodes_enough(op->f->c, e->ok, e->nok, least_of(op->f, e->wc));
+    return chunkds_enough(op->f->c, e->ok, e->nok, least_of(op->f, e->wc));
 }
 
 static void entry_safe(const struct sync_entry *e)
@@ -186,9 +186,9 @@ static void report_targets(struct client *c, struct sync_target *t, const struct
     char name[256];
     if (!t->code)
         return;
-    nodes_name(c, t->chunkd, name, sizeof(name));
+    chunkds_name(c, t->chunkd, name, sizeof(name));
     log_warn("%s could not sync: %s", name, err_str(t->code));
-    nodes_fail(c, t->chunkd, t->code == -EIO || t->code == -ENOSPC);
+    chunkds_fail(c, t->chunkd, t->code == -EIO || t->code == -ENOSPC);
     if (t->code != -ERR_SHORT && t->code != -ERR_NO_CHUNK && t->code != -EIO && t->code != -ERR_CRC)
         return; /* not reachable: metad sees that by itself, and its next report tells the rest */
     for (size_t i = 0; i < op->nentries; i++) {
@@ -199,7 +199,7 @@ static void report_targets(struct client *c, struct sync_target *t, const struct
 
 static void note_target(struct syncop *op, const struct sync_target *t)
 {
-    bool late = t->code == -ERR_TIMEOUT && nodes_up(op->f->c, t->chunkd);
+    bool late = t->code == -ERR_TIMEOUT && chunkds_up(op->f->c, t->chunkd);
     for (size_t i = 0; i < op->nentries; i++) {
         struct sync_entry *e = &op->entries[i];
         if (!has_copy(e->wc, t->chunkd))
@@ -213,7 +213,7 @@ static void note_target(struct syncop *op, const struct sync_target *t)
         return;
     if (at)
         at += (size_t)snprintf(op->missing + at, SYNC_MISSING - at, ", ");
-    nodes_name(op->f->c, t->chunkd, op->missing + at, SYNC_MISSING - at);
+    chunkds_name(op->f->c, t->chunkd, op->missing + at, SYNC_MISSING - at);
 }
 
 static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
@@ -223,7 +223,7 @@ static void sync_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     struct sync_target *t = arg;
     struct syncop *op = t->op;
     struct cfile *f = op->f;
-    nodes_end(f->c, t->chunkd, t->started, !code);
+    chunkds_end(f->c, t->chunkd, t->started, !code);
     t->code = code;
     if (code && code != -ERR_SHUTDOWN)
         report_targets(f->c, t, op); /* entries' chunks are referenced until op_finish */
@@ -263,7 +263,7 @@ static void ask_one(struct client *c, struct sync_target *t, struct rpc_conn *co
     m.chunks = list;
     RPC_ENVELOPE(env, SYNC_REQ, sync_req, &m);
     t->started = clock_mono();
-    nodes_begin(c, t->chunkd);
+    chunkds_begin(c, t->chunkd);
     unsigned ms = c->cfg.timeout_ms < SYNC_TIMEOUT_MS ? c->cfg.timeout_ms : SYNC_TIMEOUT_MS;
     rpc_call(conn, &env, NULL, ms, sync_done, t);
     free(chunks);
@@ -325,12 +325,12 @@ struct syncop *sync_begin(struct cfile *f, bool sealed_only)
     lock_release(&f->mu);
     for (size_t i = 0; i < n; i++) {
         struct sync_target *t = &op->targets[i];
-        struct rpc_conn *conn = nodes_conn(f->c, t->chunkd);
+        struct rpc_conn *conn = chunkds_conn(f->c, t->chunkd);
         if (conn) {
             ask_one(f->c, t, conn);
         } else {
             t->started = clock_mono();
-            nodes_begin(f->c, t->chunkd);
+            chunkds_begin(f->c, t->chunkd);
             sync_done(t, -ERR_PEER_GONE, NULL, NULL);
         }
         rpc_conn_unref(conn);

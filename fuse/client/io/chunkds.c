@@ -2,11 +2,11 @@
  *
  * The table comes from metad and is fetched again when a reply shows another epoch, a chunkd is
  * unknown, or a connection cannot be made. Entries are never removed (ids are permanent), so
- * pointers stay valid; fields are protected by nodes.mu. Connections are dialled on first use,
+ * pointers stay valid; fields are protected by chunkds.mu. Connections are dialled on first use,
  * and again with growing pauses after they broke. A chunkd that failed a write is "bad" for some
  * seconds: no new chunk goes there; a cheap probe (a sync of nothing) may clear that earlier.
  * Probes also find out which of a chain is at fault. */
-#include "client/io/nodes.h"
+#include "client/io/chunkds.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +22,15 @@
 #include "client/session/ask.h"
 #include "client/session/session.h"
 
-#define LOG_MODULE "nodes"
-#define NODE_BAD_MS 10000 /* a chunkd that failed is not written to for so long */
-#define FAVOUR 8u         /* so much slower may the chunkd be that reads a chunk in sequence */
+#define LOG_MODULE "chunkds"
+#define CHUNKD_BAD_MS 10000 /* a chunkd that failed is not written to for so long */
+#define FAVOUR 8u           /* so much slower may the chunkd be that reads a chunk in sequence */
 #define BACKOFF_MIN_MS 50u
 #define BACKOFF_MAX_MS 2000u
 #define PROBE_MS 1500u
 #define PROBE_AFTER_MS 200 /* after a failure; then every second */
 
-struct node {
+struct chunkd_peer {
     uint32_t id;
     char addr[128], host_id[64], host_name[64];
     unsigned state, load;
@@ -46,36 +46,36 @@ struct node {
     uint32_t latency_us; /* smoothed */
 };
 
-void nodes_init(struct client *c)
+void chunkds_init(struct client *c)
 {
-    lock_init(&c->nodes.mu, LOCK_CHUNKDS);
+    lock_init(&c->chunkds.mu, LOCK_CHUNKDS);
 }
 
-void nodes_free(struct client *c)
+void chunkds_free(struct client *c)
 {
     size_t pos = 0;
-    for (struct node *n; (n = idmap_next(&c->nodes.map, &pos));) {
+    for (struct chunkd_peer *n; (n = idmap_next(&c->chunkds.map, &pos));) {
         rpc_conn_unref(n->conn);
         free(n);
     }
-    idmap_clear(&c->nodes.map);
-    lock_destroy(&c->nodes.mu);
+    idmap_clear(&c->chunkds.map);
+    lock_destroy(&c->chunkds.mu);
 }
 
-static struct node *node_get(struct client *c, uint32_t id)
+static struct chunkd_peer *node_get(struct client *c, uint32_t id)
 {
-    return idmap_get(&c->nodes.map, id);
+    return idmap_get(&c->chunkds.map, id);
 }
 
 static void node_update(struct client *c, const Replfs__NodeAddr *a)
 {
-    struct node *n = node_get(c, a->chunkd);
+    struct chunkd_peer *n = node_get(c, a->chunkd);
     if (!n) {
         n = calloc(1, sizeof(*n));
         if (!n)
             return;
         n->id = a->chunkd;
-        idmap_put(&c->nodes.map, n->id, n);
+        idmap_put(&c->chunkds.map, n->id, n);
     }
     snprintf(n->addr, sizeof(n->addr), "%s", a->addr ? a->addr : "");
     snprintf(n->host_id, sizeof(n->host_id), "%s", a->host_id ? a->host_id : "");
@@ -84,7 +84,7 @@ static void node_update(struct client *c, const Replfs__NodeAddr *a)
     n->load = a->load;
 }
 
-int nodes_refresh(struct client *c)
+int chunkds_refresh(struct client *c)
 {
     Replfs__NodesReq m = REPLFS__NODES_REQ__INIT;
     RPC_ENVELOPE(env, NODES_REQ, nodes_req, &m);
@@ -94,50 +94,50 @@ int nodes_refresh(struct client *c)
         rc = -ERR_PROTOCOL;
     if (!rc) {
         const Replfs__NodesReply *r = res.rep->nodes_reply;
-        lock_acquire(&c->nodes.mu);
+        lock_acquire(&c->chunkds.mu);
         for (size_t i = 0; i < r->n_nodes; i++)
             node_update(c, r->nodes[i]);
-        c->nodes.epoch = r->epoch;
-        c->nodes.stale = false;
-        lock_release(&c->nodes.mu);
+        c->chunkds.epoch = r->epoch;
+        c->chunkds.stale = false;
+        lock_release(&c->chunkds.mu);
     }
     rpc_result_free(&res);
     return rc;
 }
 
-void nodes_saw_epoch(struct client *c, uint64_t epoch)
+void chunkds_saw_epoch(struct client *c, uint64_t epoch)
 {
-    lock_acquire(&c->nodes.mu);
-    if (epoch && epoch != c->nodes.epoch)
-        c->nodes.stale = true;
-    lock_release(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
+    if (epoch && epoch != c->chunkds.epoch)
+        c->chunkds.stale = true;
+    lock_release(&c->chunkds.mu);
 }
 
-bool nodes_addr(struct client *c, uint32_t id, char out[128])
+bool chunkds_addr(struct client *c, uint32_t id, char out[128])
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     bool ok = n && n->addr[0];
     if (ok)
         memcpy(out, n->addr, 128);
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return ok;
 }
 
-bool nodes_known(struct client *c, uint32_t id)
+bool chunkds_known(struct client *c, uint32_t id)
 {
     char addr[128];
-    return nodes_addr(c, id, addr);
+    return chunkds_addr(c, id, addr);
 }
 
 /* ---- connections ---- */
 
-struct rpc_conn *nodes_conn(struct client *c, uint32_t id)
+struct rpc_conn *chunkds_conn(struct client *c, uint32_t id)
 {
     struct rpc_conn *out = NULL, *drop = NULL;
     int64_t now = clock_mono();
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     if (n && n->conn && (!rpc_conn_alive(n->conn) || strcmp(n->conn_addr, n->addr))) {
         if (!rpc_conn_alive(n->conn)) {
             log_info("connection to chunkd %u (%s) lost: %s", id, n->conn_addr,
@@ -146,7 +146,7 @@ struct rpc_conn *nodes_conn(struct client *c, uint32_t id)
             if (n->backoff_ms > BACKOFF_MAX_MS)
                 n->backoff_ms = BACKOFF_MAX_MS;
             n->dial_after = now + n->backoff_ms * NSEC_PER_MSEC;
-            c->nodes.stale = true;
+            c->chunkds.stale = true;
         }
         drop = n->conn;
         n->conn = NULL;
@@ -158,24 +158,24 @@ struct rpc_conn *nodes_conn(struct client *c, uint32_t id)
     }
     if (n && n->conn)
         out = rpc_conn_ref(n->conn);
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     rpc_conn_unref(drop);
     return out;
 }
 
-void nodes_begin(struct client *c, uint32_t id)
+void chunkds_begin(struct client *c, uint32_t id)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     if (n)
         n->inflight++;
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
 
-void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok)
+void chunkds_end(struct client *c, uint32_t id, int64_t started, bool ok)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     if (n) {
         if (n->inflight)
             n->inflight--;
@@ -184,21 +184,21 @@ void nodes_end(struct client *c, uint32_t id, int64_t started, bool ok)
         if (ok)
             n->backoff_ms = 0;
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
 
 /* ---- good and bad ---- */
 
-void nodes_fail(struct client *c, uint32_t id, bool hard)
+void chunkds_fail(struct client *c, uint32_t id, bool hard)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     if (n) {
-        n->bad_until = clock_mono() + NODE_BAD_MS * NSEC_PER_MSEC;
+        n->bad_until = clock_mono() + CHUNKD_BAD_MS * NSEC_PER_MSEC;
         n->bad_hard = hard;
         n->probe_at = clock_mono() + PROBE_AFTER_MS * NSEC_PER_MSEC;
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
 
 struct probe {
@@ -211,20 +211,20 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
     (void)payload;
     struct probe *p = arg;
     struct client *c = p->c;
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, p->id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, p->id);
     if (n) {
         n->probing = false;
         n->probe_at = clock_mono() + NSEC_PER_SEC;
         n->silent = code && !rep; /* any answer shows that it lives */
         if (n->silent) {
-            n->bad_until = clock_mono() + NODE_BAD_MS * NSEC_PER_MSEC;
+            n->bad_until = clock_mono() + CHUNKD_BAD_MS * NSEC_PER_MSEC;
         } else {
             n->bad_until = n->bad_hard ? n->bad_until : 0;
             n->backoff_ms = 0;
         }
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     free(p);
 }
 
@@ -235,7 +235,7 @@ static void probe(struct client *c, uint32_t id)
     if (!p)
         abort();
     *p = (struct probe){c, id};
-    struct rpc_conn *conn = nodes_conn(c, id);
+    struct rpc_conn *conn = chunkds_conn(c, id);
     if (!conn) {
         probe_done(p, -ERR_PEER_GONE, NULL, NULL);
         return;
@@ -247,78 +247,78 @@ static void probe(struct client *c, uint32_t id)
     rpc_conn_unref(conn);
 }
 
-void nodes_probe(struct client *c, uint32_t id)
+void chunkds_probe(struct client *c, uint32_t id)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     bool go = n && !n->probing;
     if (go)
         n->probing = true;
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     if (go)
         probe(c, id);
 }
 
-bool nodes_silent(struct client *c, uint32_t id)
+bool chunkds_silent(struct client *c, uint32_t id)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     bool silent = n && n->silent;
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return silent;
 }
 
-void nodes_tick(struct client *c)
+void chunkds_tick(struct client *c)
 {
     uint32_t ids[64];
     size_t count = 0, pos = 0;
     int64_t now = clock_mono();
-    lock_acquire(&c->nodes.mu);
-    bool stale = c->nodes.stale;
-    for (struct node *n; count < 64 && (n = idmap_next(&c->nodes.map, &pos));) {
+    lock_acquire(&c->chunkds.mu);
+    bool stale = c->chunkds.stale;
+    for (struct chunkd_peer *n; count < 64 && (n = idmap_next(&c->chunkds.map, &pos));) {
         if (n->bad_until > now && !n->bad_hard && !n->probing && now >= n->probe_at)
             ids[count++] = n->id;
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     for (size_t i = 0; i < count; i++)
-        nodes_probe(c, ids[i]);
+        chunkds_probe(c, ids[i]);
     if (stale)
-        nodes_refresh(c);
+        chunkds_refresh(c);
 }
 
-static bool node_bad(const struct node *n, int64_t now)
+static bool node_bad(const struct chunkd_peer *n, int64_t now)
 {
     return !n || n->bad_until > now;
 }
 
-bool nodes_usable(struct client *c, const struct cloc *l)
+bool chunkds_usable(struct client *c, const struct cloc *l)
 {
     int64_t now = clock_mono();
     bool ok = true;
-    lock_acquire(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
     for (uint32_t i = 0; i < l->n && ok; i++)
         ok = !node_bad(node_get(c, l->chunkds[i]), now);
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return ok;
 }
 
-size_t nodes_bad(struct client *c, uint32_t *out, size_t max)
+size_t chunkds_bad(struct client *c, uint32_t *out, size_t max)
 {
     size_t count = 0, pos = 0;
     int64_t now = clock_mono();
-    lock_acquire(&c->nodes.mu);
-    for (struct node *n; count < max && (n = idmap_next(&c->nodes.map, &pos));) {
+    lock_acquire(&c->chunkds.mu);
+    for (struct chunkd_peer *n; count < max && (n = idmap_next(&c->chunkds.map, &pos));) {
         if (node_bad(n, now))
             out[count++] = n->id;
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return count;
 }
 
 /* Lower is better. */
 static uint64_t read_cost(struct client *c, uint32_t id, int64_t now)
 {
-    const struct node *n = node_get(c, id);
+    const struct chunkd_peer *n = node_get(c, id);
     if (!n || !n->addr[0])
         return UINT64_MAX;
     uint64_t cost = (uint64_t)(n->inflight + 1) * (n->latency_us + 200);
@@ -332,7 +332,7 @@ static uint64_t read_cost(struct client *c, uint32_t id, int64_t now)
     return cost;
 }
 
-void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
+void chunkds_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
 {
     uint32_t favourite = 0;
     for (size_t i = 0; i < n; i++) /* highest random weight: the same one whatever their order */
@@ -341,7 +341,7 @@ void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
             favourite = ids[i];
     uint64_t cost[COPIES_MAX];
     int64_t now = clock_mono();
-    lock_acquire(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
     for (size_t i = 0; i < n; i++) {
         uint32_t id = ids[i];
         uint64_t mine = read_cost(c, id, now) / (id == favourite ? FAVOUR : 1);
@@ -353,33 +353,33 @@ void nodes_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
         cost[k] = mine;
         ids[k] = id;
     }
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
 
-void nodes_name(struct client *c, uint32_t id, char *out, size_t cap)
+void chunkds_name(struct client *c, uint32_t id, char *out, size_t cap)
 {
-    lock_acquire(&c->nodes.mu);
-    struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    struct chunkd_peer *n = node_get(c, id);
     if (n)
         snprintf(out, cap, "chunkd %u (host %s, %s)", id, n->host_name, n->addr);
     else
         snprintf(out, cap, "chunkd %u (unknown)", id);
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
 
 /* ---- hosts ---- */
 
-bool nodes_up(struct client *c, uint32_t id)
+bool chunkds_up(struct client *c, uint32_t id)
 {
-    lock_acquire(&c->nodes.mu);
-    const struct node *n = node_get(c, id);
+    lock_acquire(&c->chunkds.mu);
+    const struct chunkd_peer *n = node_get(c, id);
     bool up = n && n->state == REPLFS__NODE_STATE__NODE_UP;
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return up;
 }
 
-/* Another one than those before it in list? nodes.mu held. */
-static bool new_host(const struct node *const *list, size_t n)
+/* Another one than those before it in list? chunkds.mu held. */
+static bool new_host(const struct chunkd_peer *const *list, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (!strcmp(list[i]->host_id, list[n]->host_id))
@@ -387,16 +387,16 @@ static bool new_host(const struct node *const *list, size_t n)
     return true;
 }
 
-/* Distinct hosts of all chunkds known, or of those that could be written to. nodes.mu held. */
+/* Distinct hosts of all chunkds known, or of those that could be written to. chunkds.mu held. */
 static unsigned hosts_of_all(struct client *c, bool usable, unsigned *chunkds)
 {
     size_t pos = 0, n = 0;
     unsigned hosts = 0;
     int64_t now = clock_mono();
-    const struct node **list = calloc(c->nodes.map.n + 1, sizeof(*list));
+    const struct chunkd_peer **list = calloc(c->chunkds.map.n + 1, sizeof(*list));
     if (!list)
         abort();
-    for (const struct node *k; (k = idmap_next(&c->nodes.map, &pos));) {
+    for (const struct chunkd_peer *k; (k = idmap_next(&c->chunkds.map, &pos));) {
         if (usable && (k->state != REPLFS__NODE_STATE__NODE_UP || node_bad(k, now)))
             continue;
         list[n] = k;
@@ -407,40 +407,40 @@ static unsigned hosts_of_all(struct client *c, bool usable, unsigned *chunkds)
     return hosts;
 }
 
-bool nodes_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least)
+bool chunkds_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least)
 {
-    const struct node *list[COPIES_MAX];
+    const struct chunkd_peer *list[COPIES_MAX];
     size_t known = 0;
     unsigned hosts = 0, all;
-    lock_acquire(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
     for (size_t i = 0; i < n && known < COPIES_MAX; i++) {
         list[known] = node_get(c, ids[i]);
         if (list[known])
             hosts += new_host(list, known++);
     }
     bool ok = known >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return ok;
 }
 
-bool nodes_ready(struct client *c, unsigned least)
+bool chunkds_ready(struct client *c, unsigned least)
 {
     unsigned n, all;
-    lock_acquire(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
     unsigned hosts = hosts_of_all(c, true, &n);
     bool ok = n >= least && (hosts >= least || hosts >= hosts_of_all(c, false, &all));
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
     return ok;
 }
 
-void nodes_down(struct client *c, char *out, size_t cap)
+void chunkds_down(struct client *c, char *out, size_t cap)
 {
     size_t pos = 0, at = 0;
-    lock_acquire(&c->nodes.mu);
+    lock_acquire(&c->chunkds.mu);
     out[0] = '\0';
-    for (const struct node *n; at < cap && (n = idmap_next(&c->nodes.map, &pos));)
+    for (const struct chunkd_peer *n; at < cap && (n = idmap_next(&c->chunkds.map, &pos));)
         if (n->state != REPLFS__NODE_STATE__NODE_UP)
             at += (size_t)snprintf(out + at, cap - at, "%schunkd %u (host %s, %s)", at ? ", " : "",
                                    n->id, n->host_name, n->addr);
-    lock_release(&c->nodes.mu);
+    lock_release(&c->chunkds.mu);
 }
