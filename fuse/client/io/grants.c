@@ -226,7 +226,7 @@ static int refill(struct client *c, unsigned goal, size_t count)
         nodes_saw_epoch(c, r->nodes_epoch);
         session_saw(c, session, r->position);
         if (!all_known(c, r))
-            nodes_refresh(c);
+            node_addrs_refresh(c);
         rc = pool_add(c, goal, session, asked, r);
     }
     if (rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE &&

@@ -50,7 +50,7 @@ void nodes_init(struct client *c)
     pthread_mutex_init(&c->nodes.mu, NULL);
 }
 
-void nodes_free(struct client *c)
+void node_addrs_free(struct client *c)
 {
     size_t pos = 0;
     for (struct node *n; (n = idmap_next(&c->nodes.map, &pos));) {
@@ -83,7 +83,7 @@ static void node_update(struct client *c, const Replfs__NodeAddr *a)
     n->load = a->load;
 }
 
-int nodes_refresh(struct client *c)
+int node_addrs_refresh(struct client *c)
 {
     Replfs__NodesReq m = REPLFS__NODES_REQ__INIT;
     RPC_ENVELOPE(env, NODES_REQ, nodes_req, &m);
@@ -282,7 +282,7 @@ void nodes_tick(struct client *c)
     for (size_t i = 0; i < count; i++)
         nodes_probe(c, ids[i]);
     if (stale)
-        nodes_refresh(c);
+        node_addrs_refresh(c);
 }
 
 static bool node_bad(const struct node *n, int64_t now)

@@ -1,5 +1,5 @@
 /* The chunkds as this client knows them, and one connection to each. nodes.mu is a leaf: a file's mu may be held,
- * grants.mu may not. Nothing waits but nodes_refresh. Ids that are unknown are fine everywhere. */
+ * grants.mu may not. Nothing waits but node_addrs_refresh. Ids that are unknown are fine everywhere. */
 #ifndef REPLFS_CLIENT_NODES_H
 #define REPLFS_CLIENT_NODES_H
 #include "client/file/chunk_loc.h"
@@ -7,9 +7,9 @@
 
 struct client;
 void nodes_init(struct client *c);
-void nodes_free(struct client *c);
+void node_addrs_free(struct client *c);
 /* Fetches the table anew: asks metad, no lock held. 0 or a code. */
-int nodes_refresh(struct client *c);
+int node_addrs_refresh(struct client *c);
 /* A reply of metad said this: the table may be stale. */
 void nodes_saw_epoch(struct client *c, uint64_t epoch);
 /* Refreshes when stale, and probes. The session thread, no lock held: may ask metad. */

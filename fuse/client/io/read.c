@@ -131,7 +131,7 @@ static int read_until(struct cfile *f, uint64_t off, size_t len, int64_t deadlin
         cond_wait_until(&f->cv, &f->mu, clock_mono() + pause_ms * NSEC_PER_MSEC);
         pthread_mutex_unlock(&f->mu);
         pause_ms = pause_ms < 400 ? pause_ms * 2 : 500;
-        nodes_refresh(f->c);
+        node_addrs_refresh(f->c);
     }
 }
 

@@ -98,7 +98,7 @@ static void client_free(struct client *c)
         rpc_loop_free(c->loop); /* completes all calls */
     opens_free(c);
     idmap_clear(&c->queue.inos);
-    nodes_free(c);
+    node_addrs_free(c);
     atime_free(c);
     client_locks_free(c);
     deferred_names_free(c);
@@ -129,7 +129,7 @@ int client_open(const struct client_config *cfg, struct client **out)
     if (!rc)
         rc = session_start(c);
     if (!rc)
-        rc = nodes_refresh(c);
+        rc = node_addrs_refresh(c);
     if (!rc)
         rc = grants_start(c);
     if (!rc)
