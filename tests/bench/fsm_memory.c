@@ -26,27 +26,27 @@ static void file_name(char out[32], uint64_t k)
 }
 
 /* Seconds that n creates took. */
-static double create(struct rig *r, uint64_t n, bool extents, uint64_t dirs[])
+static double create(struct fsm_rig *r, uint64_t n, bool extents, uint64_t dirs[])
 {
     char name[32];
     int64_t t0 = clock_mono();
     for (uint64_t k = 0; k < n; k++) {
         if (k % PER_DIR == 0) {
             snprintf(name, sizeof name, "%s-%" PRIu64, extents ? "one" : "empty", k / PER_DIR);
-            dirs[k / PER_DIR] = (uint64_t)rig_create(r, FSM_ROOT_INO, name, S_IFDIR | 0755);
+            dirs[k / PER_DIR] = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, name, S_IFDIR | 0755);
         }
         file_name(name, k);
-        int64_t ino = rig_create(r, dirs[k / PER_DIR], name, S_IFREG | 0644);
+        int64_t ino = fsm_rig_create(r, dirs[k / PER_DIR], name, S_IFREG | 0644);
         assert(ino > 0);
         if (extents) {
-            int code = rig_commit(r, (uint64_t)ino, 0, 4096, r->next_chunk++, 0);
+            int code = fsm_rig_commit(r, (uint64_t)ino, 0, 4096, r->next_chunk++, 0);
             assert(code == 0);
         }
     }
     return (double)(clock_mono() - t0) / 1e9;
 }
 
-static double lookups(struct rig *r, uint64_t n, const uint64_t dirs[])
+static double lookups(struct fsm_rig *r, uint64_t n, const uint64_t dirs[])
 {
     char name[32];
     uint64_t x = 1, found = 0;
@@ -55,7 +55,7 @@ static double lookups(struct rig *r, uint64_t n, const uint64_t dirs[])
         x = x * 6364136223846793005ull + 1442695040888963407ull;
         uint64_t pick = (x >> 20) % n;
         file_name(name, pick);
-        found += rig_lookup(r, dirs[pick / PER_DIR], name) != 0;
+        found += fsm_rig_lookup(r, dirs[pick / PER_DIR], name) != 0;
     }
     assert(found == n);
     return (double)(clock_mono() - t0) / 1e9;
@@ -65,10 +65,10 @@ int main(int argc, char **argv)
 {
     uint64_t n = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
     uint64_t *dirs = calloc(n / PER_DIR + 1, sizeof *dirs);
-    struct rig r;
+    struct fsm_rig r;
     char why[256] = "";
     assert(dirs && n);
-    rig_open(&r);
+    fsm_rig_open(&r);
 
     uint64_t m0 = fsm_memory(r.f), r0 = rss();
     double t_empty = create(&r, n, false, dirs);
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
     t0 = clock_mono();
     uint64_t digest = fsm_digest(r.f);
     double t_digest = (double)(clock_mono() - t0) / 1e9;
-    rig_close(&r);
+    fsm_rig_close(&r);
     code = fsm_new(&r.f);
     assert(code == 0);
     t0 = clock_mono();
@@ -107,7 +107,7 @@ int main(int argc, char **argv)
         n, (double)(m1 - m0) / d, (double)(m2 - m1) / d, (double)(r1 - r0) / d,
         (double)(r2 - r1) / d, d / t_empty, d / t_one, d / t_look, (long long)bytes, t_save, t_load,
         t_digest);
-    rig_close(&r);
+    fsm_rig_close(&r);
     free(dirs);
     return 0;
 }

@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void try_load(const uint8_t *p, size_t n)
 {
-    struct rig r = {.next_ino = 1ull << 30};
+    struct fsm_rig r = {.next_ino = 1ull << 30};
     char why[256];
     int fd = memfd_create("ckpt", MFD_CLOEXEC);
     if (fd < 0 || write(fd, p, n) != (ssize_t)n || lseek(fd, 0, SEEK_SET) != 0 || fsm_new(&r.f))
@@ -16,11 +16,11 @@ static void try_load(const uint8_t *p, size_t n)
     close(fd);
     if (code == 0) {
         uint64_t ino = 0;
-        rig_create(&r, FSM_ROOT_INO, "new", S_IFREG | 0644);
-        rig_rename(&r, FSM_ROOT_INO, "a", FSM_ROOT_INO, "z", 0);
+        fsm_rig_create(&r, FSM_ROOT_INO, "new", S_IFREG | 0644);
+        fsm_rig_rename(&r, FSM_ROOT_INO, "a", FSM_ROOT_INO, "z", 0);
         if (fsm_orphan_next(r.f, 0, &ino))
-            rig_reap(&r, ino);
-        fsm_free(rig_reload(r.f));
+            fsm_rig_reap(&r, ino);
+        fsm_free(fsm_rig_reload(r.f));
     } else if (!why[0]) {
         abort(); /* refused without a reason */
     }

@@ -11,31 +11,32 @@ static const uint8_t acl[] = {2, 0,  0,   0,   1,   0,   7,  0, 255, 255, 255, 2
                               0, 10, 0,   0,   0,   4,   0,  5, 0,   255, 255, 255, 255, 16, 0,
                               7, 0,  255, 255, 255, 255, 32, 0, 0,   0,   255, 255, 255, 255};
 
-static void fill(struct rig *r)
+static void fill(struct fsm_rig *r)
 {
-    rig_open(r);
-    int64_t d = rig_create(r, FSM_ROOT_INO, "d", S_IFDIR | 02755); /* inode 2 */
-    int64_t f = rig_create(r, (uint64_t)d, "f", S_IFREG | 06755);  /* inode 3 */
-    int code = rig_commit(r, (uint64_t)f, 0, 4096, 1, 0);
-    code |= rig_commit(r, (uint64_t)f, 16384, 4096, 2, 0);
-    int64_t g = rig_create(r, FSM_ROOT_INO, "g", S_IFREG | 0644); /* inode 4, an orphan */
-    code |= rig_commit(r, (uint64_t)g, 0, 4096, 3, 0);
-    code |= rig_unlink(r, FSM_ROOT_INO, "g", false);
-    int64_t a = rig_create(r, FSM_ROOT_INO, "a", S_IFDIR | 0755); /* inode 5 */
-    code |= rig_setxattr(r, (uint64_t)a, "system.posix_acl_default", acl, sizeof acl, 0);
-    int64_t h = rig_create(r, (uint64_t)a, "h", S_IFREG | 0664); /* inode 6, with an access ACL */
-    code |= rig_setxattr(r, (uint64_t)h, "user.x", "value", 5, 0);
-    int64_t t = rig_tmpfile(r, (uint64_t)d, S_IFREG | 0600, 0); /* inode 7 */
+    fsm_rig_open(r);
+    int64_t d = fsm_rig_create(r, FSM_ROOT_INO, "d", S_IFDIR | 02755); /* inode 2 */
+    int64_t f = fsm_rig_create(r, (uint64_t)d, "f", S_IFREG | 06755);  /* inode 3 */
+    int code = fsm_rig_commit(r, (uint64_t)f, 0, 4096, 1, 0);
+    code |= fsm_rig_commit(r, (uint64_t)f, 16384, 4096, 2, 0);
+    int64_t g = fsm_rig_create(r, FSM_ROOT_INO, "g", S_IFREG | 0644); /* inode 4, an orphan */
+    code |= fsm_rig_commit(r, (uint64_t)g, 0, 4096, 3, 0);
+    code |= fsm_rig_unlink(r, FSM_ROOT_INO, "g", false);
+    int64_t a = fsm_rig_create(r, FSM_ROOT_INO, "a", S_IFDIR | 0755); /* inode 5 */
+    code |= fsm_rig_setxattr(r, (uint64_t)a, "system.posix_acl_default", acl, sizeof acl, 0);
+    int64_t h =
+        fsm_rig_create(r, (uint64_t)a, "h", S_IFREG | 0664); /* inode 6, with an access ACL */
+    code |= fsm_rig_setxattr(r, (uint64_t)h, "user.x", "value", 5, 0);
+    int64_t t = fsm_rig_tmpfile(r, (uint64_t)d, S_IFREG | 0600, 0); /* inode 7 */
     if (code || d != 2 || f != 3 || g != 4 || a != 5 || h != 6 || t != 7)
         abort();
 }
 
 /* A file's own ACL and its mode say the same, whatever was done to either. */
-static void check_acl(struct rig *r, uint64_t ino)
+static void check_acl(struct fsm_rig *r, uint64_t ino)
 {
     const uint8_t *v;
-    int n = rig_getxattr(r, ino, "system.posix_acl_access", &v);
-    uint16_t mode = (uint16_t)rig_attr(r, ino).mode, same = mode;
+    int n = fsm_rig_getxattr(r, ino, "system.posix_acl_access", &v);
+    uint16_t mode = (uint16_t)fsm_rig_attr(r, ino).mode, same = mode;
     if (n >= 0 && (posix_acl_check(v, (size_t)n) <= 0 || posix_acl_to_mode(v, (size_t)n, &same) ||
                    same != mode))
         abort();
@@ -54,7 +55,7 @@ static bool find_names(void *arg, const struct fsm_dirent *list, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct rig r;
+    struct fsm_rig r;
     fill(&r);
     for (size_t at = 0, len; at + 1 < size; at += len) {
         len = (size_t)(data[at] | data[at + 1] << 8);
@@ -74,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fsm_readdir(r.f, FSM_ROOT_INO, 0, find_names, r.f);
     for (uint64_t ino = 1; ino < 64; ino++)
         check_acl(&r, ino);
-    fsm_free(rig_reload(r.f));
-    rig_close(&r);
+    fsm_free(fsm_rig_reload(r.f));
+    fsm_rig_close(&r);
     return 0;
 }

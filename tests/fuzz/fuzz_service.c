@@ -13,12 +13,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-static struct peer client, chunkd;
+static struct service_rig_peer client, chunkd;
 
 static void clean_up(void)
 {
-    hang_up(&client);
-    hang_up(&chunkd);
+    service_rig_hang_up(&client);
+    service_rig_hang_up(&chunkd);
     stop_metad();
     tree_remove(md.dir);
 }
@@ -32,11 +32,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!tree_make(md.dir, sizeof md.dir, "/dev/shm", "service") || mlog_init_dir(md.dir, uuid))
         return 1;
     start_metad();
-    dial(&client, RPC_ROLE_CLIENT);
-    dial(&chunkd, RPC_ROLE_CHUNKD);
-    open_session(&client, 0, NULL, 0);
-    (void)setup;
-    (void)teardown;
+    service_rig_dial(&client, RPC_ROLE_CLIENT);
+    service_rig_dial(&chunkd, RPC_ROLE_CHUNKD);
+    service_rig_open_session(&client, 0, NULL, 0);
+    (void)service_rig_setup;
+    (void)service_rig_teardown;
     atexit(clean_up);
     return 0;
 }
@@ -62,18 +62,18 @@ static void put_body_session(Replfs__Envelope *env)
         put_session((ProtobufCMessage *)env->mutate_req); /* a oneof: all bodies are here */
 }
 
-static void dial_again(struct peer *p, enum rpc_role role)
+static void dial_again(struct service_rig_peer *p, enum rpc_role role)
 {
     if (rpc_conn_alive(p->conn))
         return;
-    hang_up(p);
-    dial(p, role);
+    service_rig_hang_up(p);
+    service_rig_dial(p, role);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     for (size_t at = 0; at + 3 <= size;) {
-        struct peer *p = data[at] & 1 ? &chunkd : &client;
+        struct service_rig_peer *p = data[at] & 1 ? &chunkd : &client;
         size_t len = (size_t)(data[at + 1] | data[at + 2] << 8);
         at += 3;
         if (len > size - at)

@@ -1,6 +1,6 @@
 /* Chunk daemons under test in one process: several real chunkds on loopback, a fake metad that
  * records what they tell it and gives orders, and a client. Data lies in a temporary directory.
- * Every wait ends when its condition holds or fails the test after RIG_WAIT_S. */
+ * Every wait ends when its condition holds or fails the test (wait.h). */
 #ifndef REPLFS_TESTS_CHUNKD_RIG_H
 #define REPLFS_TESTS_CHUNKD_RIG_H
 #include <errno.h>
@@ -26,31 +26,31 @@
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 #include "tests/unit/tree.h"
+#include "wait.h"
 
-#define RIG_WAIT_S 20
-#define RIG_CLUSTER "11111111-2222-3333-4444-555555555555"
-#define RIG_SESSION 77u
-#define RIG_NODES 4
-#define RIG_CHUNKS 512
+#define CHUNKD_RIG_CLUSTER "11111111-2222-3333-4444-555555555555"
+#define CHUNKD_RIG_SESSION 77u
+#define CHUNKD_RIG_NODES 4
+#define CHUNKD_RIG_CHUNKS 512
 
-static const struct cap_key rig_key = {.id = 5, .key = "thirty-two bytes of a test key.."};
+static const struct cap_key chunkd_rig_key = {.id = 5, .key = "thirty-two bytes of a test key.."};
 
 /* ---- fake metad ---- */
 
-struct rig_node { /* what one chunkd told */
+struct chunkd_rig_node { /* what one chunkd told */
     struct rpc_conn *conn;
     unsigned registers, beats, reports, pieces;
     struct {
         uint64_t chunk, session;
         uint32_t len, disk;
-    } chunks[RIG_CHUNKS];
+    } chunks[CHUNKD_RIG_CHUNKS];
     size_t nchunks;
     size_t last_changes;    /* in the last heartbeat */
     uint64_t digest, count; /* of the last heartbeat */
     unsigned failed_disks, missing_disks;
     char disk_error[128], addr[128], host_id[64];
 };
-struct rig_metad {
+struct chunkd_rig_metad {
     struct rpc_loop *loop;
     int port;
     bool want_report;
@@ -61,40 +61,27 @@ struct rig_metad {
     uint32_t last_id;
     /* what is told of chunkds, once registry_version is not 0 */
     uint64_t registry_version;
-    char registry_addr[RIG_NODES + 1][128];
-    Replfs__ChunkdAddr registry[RIG_NODES + 1], *registry_list[RIG_NODES + 1];
+    char registry_addr[CHUNKD_RIG_NODES + 1][128];
+    Replfs__ChunkdAddr registry[CHUNKD_RIG_NODES + 1], *registry_list[CHUNKD_RIG_NODES + 1];
     size_t nregistry;
 };
-struct rig {
+struct chunkd_rig {
     pthread_mutex_t mu;
     pthread_cond_t cv;
-    struct rig_metad metad;
-    struct rig_node node[RIG_NODES + 1]; /* by chunkd id */
-    struct chunkd *chunkd[RIG_NODES + 1];
+    struct chunkd_rig_metad metad;
+    struct chunkd_rig_node node[CHUNKD_RIG_NODES + 1]; /* by chunkd id */
+    struct chunkd *chunkd[CHUNKD_RIG_NODES + 1];
     struct rpc_loop *client;
-    struct rpc_conn *conn[RIG_NODES + 1];
+    struct rpc_conn *conn[CHUNKD_RIG_NODES + 1];
     char dir[64];
     bool insecure; /* chunkds are reached by anybody, over TCP */
     int fatal;
 };
-static struct rig rig;
+static struct chunkd_rig chunkd_rig;
 
-#define rig_wait(cond)                                                                             \
-    do {                                                                                           \
-        struct timespec rig_until;                                                                 \
-        clock_gettime(CLOCK_REALTIME, &rig_until);                                                 \
-        rig_until.tv_sec += RIG_WAIT_S;                                                            \
-        pthread_mutex_lock(&rig.mu);                                                               \
-        int rig_rc = 0;                                                                            \
-        while (!(cond) && rig_rc == 0)                                                             \
-            rig_rc = pthread_cond_timedwait(&rig.cv, &rig.mu, &rig_until);                         \
-        bool rig_ok = (cond);                                                                      \
-        pthread_mutex_unlock(&rig.mu);                                                             \
-        if (!rig_ok)                                                                               \
-            fail_msg("never came true: %s", #cond);                                                \
-    } while (0)
+#define chunkd_rig_wait(cond) WAIT_LOCKED(&chunkd_rig.mu, cond)
 
-static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
+static void chunkd_rig_record(struct chunkd_rig_node *n, const Replfs__ChunkRecord *r)
 {
     size_t i = 0;
     while (i < n->nchunks && n->chunks[i].chunk != r->chunk)
@@ -104,7 +91,7 @@ static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
             n->chunks[i] = n->chunks[--n->nchunks];
         return;
     }
-    assert_true(i < RIG_CHUNKS);
+    assert_true(i < CHUNKD_RIG_CHUNKS);
     if (i == n->nchunks)
         n->nchunks++;
     n->chunks[i].chunk = r->chunk;
@@ -114,61 +101,62 @@ static void rig_record(struct rig_node *n, const Replfs__ChunkRecord *r)
 }
 
 /* metad knows the chunkd, at this address. */
-static inline void rig_tell(uint32_t chunkd, const char *addr)
+static inline void chunkd_rig_tell(uint32_t chunkd, const char *addr)
 {
-    pthread_mutex_lock(&rig.mu);
+    pthread_mutex_lock(&chunkd_rig.mu);
     size_t i = 0;
-    while (i < rig.metad.nregistry && rig.metad.registry[i].chunkd != chunkd)
+    while (i < chunkd_rig.metad.nregistry && chunkd_rig.metad.registry[i].chunkd != chunkd)
         i++;
-    assert_true(i <= RIG_NODES);
-    Replfs__ChunkdAddr *e = &rig.metad.registry[i];
-    if (i == rig.metad.nregistry)
-        rig.metad.registry_list[rig.metad.nregistry++] = e;
-    snprintf(rig.metad.registry_addr[i], sizeof rig.metad.registry_addr[i], "%s", addr);
+    assert_true(i <= CHUNKD_RIG_NODES);
+    Replfs__ChunkdAddr *e = &chunkd_rig.metad.registry[i];
+    if (i == chunkd_rig.metad.nregistry)
+        chunkd_rig.metad.registry_list[chunkd_rig.metad.nregistry++] = e;
+    snprintf(chunkd_rig.metad.registry_addr[i], sizeof chunkd_rig.metad.registry_addr[i], "%s",
+             addr);
     replfs__chunkd_addr__init(e);
     e->chunkd = chunkd;
-    e->addr = rig.metad.registry_addr[i];
-    rig.metad.registry_version++;
-    pthread_mutex_unlock(&rig.mu);
+    e->addr = chunkd_rig.metad.registry_addr[i];
+    chunkd_rig.metad.registry_version++;
+    pthread_mutex_unlock(&chunkd_rig.mu);
 }
 
-static void rig_register(struct rpc_req *req)
+static void chunkd_rig_register(struct rpc_req *req)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
-    uint32_t id = r->chunkd ? r->chunkd : ++rig.metad.last_id;
-    struct rig_node *n = &rig.node[id];
-    rep.cluster = (char *)RIG_CLUSTER;
+    uint32_t id = r->chunkd ? r->chunkd : ++chunkd_rig.metad.last_id;
+    struct chunkd_rig_node *n = &chunkd_rig.node[id];
+    rep.cluster = (char *)CHUNKD_RIG_CLUSTER;
     rep.chunkd = id;
-    rep.heartbeat_ms = rig.metad.heartbeat_ms ? rig.metad.heartbeat_ms : 30;
-    rep.cap_key.data = (uint8_t *)rig_key.key;
+    rep.heartbeat_ms = chunkd_rig.metad.heartbeat_ms ? chunkd_rig.metad.heartbeat_ms : 30;
+    rep.cap_key.data = (uint8_t *)chunkd_rig_key.key;
     rep.cap_key.len = CAP_KEY_LEN;
-    rep.cap_key_id = rig_key.id;
-    rep.cap_now_s = rig.metad.cap_now_s;
+    rep.cap_key_id = chunkd_rig_key.id;
+    rep.cap_now_s = chunkd_rig.metad.cap_now_s;
     rpc_conn_unref(n->conn);
     n->conn = rpc_conn_ref(req->conn);
     n->registers++;
     n->beats = n->reports = 0;
     snprintf(n->addr, sizeof n->addr, "%s", r->addr);
     snprintf(n->host_id, sizeof n->host_id, "%s", r->host_id);
-    rep.registry_version = rig.metad.registry_version;
-    rep.registry = rig.metad.registry_list;
-    rep.n_registry = rig.metad.nregistry;
+    rep.registry_version = chunkd_rig.metad.registry_version;
+    rep.registry = chunkd_rig.metad.registry_list;
+    rep.n_registry = chunkd_rig.metad.nregistry;
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
 
-static void rig_heartbeat(struct rpc_req *req)
+static void chunkd_rig_heartbeat(struct rpc_req *req)
 {
     const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
-    struct rig_node *n = &rig.node[h->chunkd];
-    if (rig.metad.drop_beats > 0) {
-        rig.metad.drop_beats--;
+    struct chunkd_rig_node *n = &chunkd_rig.node[h->chunkd];
+    if (chunkd_rig.metad.drop_beats > 0) {
+        chunkd_rig.metad.drop_beats--;
         rpc_fail(req, -ERR_BUSY, "dropped");
         return;
     }
     for (size_t i = 0; i < h->n_changes; i++)
-        rig_record(n, h->changes[i]);
+        chunkd_rig_record(n, h->changes[i]);
     n->failed_disks = n->missing_disks = 0;
     for (size_t i = 0; i < h->n_disks; i++)
         if (h->disks[i]->failed) {
@@ -181,26 +169,26 @@ static void rig_heartbeat(struct rpc_req *req)
     n->digest = h->digest;
     n->count = h->count;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
-    rep.registry_version = rig.metad.registry_version;
+    rep.registry_version = chunkd_rig.metad.registry_version;
     if (h->registry_version != rep.registry_version) {
-        rep.registry = rig.metad.registry_list;
-        rep.n_registry = rig.metad.nregistry;
+        rep.registry = chunkd_rig.metad.registry_list;
+        rep.n_registry = chunkd_rig.metad.nregistry;
     }
-    rep.want_report = rig.metad.want_report;
-    rep.cap_now_s = rig.metad.cap_now_s;
-    rig.metad.want_report = false;
+    rep.want_report = chunkd_rig.metad.want_report;
+    rep.cap_now_s = chunkd_rig.metad.cap_now_s;
+    chunkd_rig.metad.want_report = false;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
 
-static void rig_report(struct rpc_req *req)
+static void chunkd_rig_report(struct rpc_req *req)
 {
     const Replfs__ReportReq *r = req->env->report_req;
-    struct rig_node *n = &rig.node[r->chunkd];
+    struct chunkd_rig_node *n = &chunkd_rig.node[r->chunkd];
     if (r->first)
         n->nchunks = 0;
     for (size_t i = 0; i < r->n_chunks; i++)
-        rig_record(n, r->chunks[i]);
+        chunkd_rig_record(n, r->chunks[i]);
     n->pieces++;
     n->reports += r->last;
     Replfs__ReportReply rep = REPLFS__REPORT_REPLY__INIT;
@@ -208,48 +196,48 @@ static void rig_report(struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
-static void rig_request(void *arg, struct rpc_req *req)
+static void chunkd_rig_request(void *arg, struct rpc_req *req)
 {
     (void)arg;
-    pthread_mutex_lock(&rig.mu);
+    pthread_mutex_lock(&chunkd_rig.mu);
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ) {
-        if (rig.metad.refuse)
-            rpc_fail(req, rig.metad.refuse, "refused by the test");
+        if (chunkd_rig.metad.refuse)
+            rpc_fail(req, chunkd_rig.metad.refuse, "refused by the test");
         else
-            rig_register(req);
+            chunkd_rig_register(req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ) {
-        rig_heartbeat(req);
+        chunkd_rig_heartbeat(req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_REQ) {
-        rig_report(req);
+        chunkd_rig_report(req);
     } else {
         rpc_fail(req, -ERR_PROTOCOL, "not for a fake metad");
     }
-    pthread_cond_broadcast(&rig.cv);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_cond_broadcast(&chunkd_rig.cv);
+    pthread_mutex_unlock(&chunkd_rig.mu);
 }
 
-static inline void rig_metad_start(void)
+static inline void chunkd_rig_metad_start(void)
 {
     struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "fake metad", .threads = 1};
-    assert_int_equal(rpc_loop_new(&rc, &rig.metad.loop), 0);
-    struct rpc_service svc = {.request = rig_request};
+    assert_int_equal(rpc_loop_new(&rc, &chunkd_rig.metad.loop), 0);
+    struct rpc_service svc = {.request = chunkd_rig_request};
     char addr[32];
-    snprintf(addr, sizeof addr, "127.0.0.1:%d", rig.metad.port);
-    assert_int_equal(rpc_listen(rig.metad.loop, addr, &svc, &rig.metad.port), 0);
+    snprintf(addr, sizeof addr, "127.0.0.1:%d", chunkd_rig.metad.port);
+    assert_int_equal(rpc_listen(chunkd_rig.metad.loop, addr, &svc, &chunkd_rig.metad.port), 0);
 }
 
-static inline void rig_metad_stop(void)
+static inline void chunkd_rig_metad_stop(void)
 {
-    for (unsigned i = 0; i <= RIG_NODES; i++) {
-        rpc_conn_unref(rig.node[i].conn);
-        rig.node[i].conn = NULL;
+    for (unsigned i = 0; i <= CHUNKD_RIG_NODES; i++) {
+        rpc_conn_unref(chunkd_rig.node[i].conn);
+        chunkd_rig.node[i].conn = NULL;
     }
-    rpc_loop_free(rig.metad.loop);
-    rig.metad.loop = NULL;
+    rpc_loop_free(chunkd_rig.metad.loop);
+    chunkd_rig.metad.loop = NULL;
 }
 
 /* Metad's view agrees with the chunkd's digest: nothing is left to be told. Lock held. */
-static inline bool rig_agrees(const struct rig_node *n)
+static inline bool chunkd_rig_agrees(const struct chunkd_rig_node *n)
 {
     uint64_t digest = 0;
     for (size_t i = 0; i < n->nchunks; i++)
@@ -258,7 +246,7 @@ static inline bool rig_agrees(const struct rig_node *n)
 }
 
 /* Length metad knows of a chunk's copy; 0: none. Lock held. */
-static inline uint32_t rig_len(const struct rig_node *n, uint64_t chunk)
+static inline uint32_t chunkd_rig_len(const struct chunkd_rig_node *n, uint64_t chunk)
 {
     for (size_t i = 0; i < n->nchunks; i++)
         if (n->chunks[i].chunk == chunk)
@@ -268,96 +256,98 @@ static inline uint32_t rig_len(const struct rig_node *n, uint64_t chunk)
 
 /* ---- chunkds ---- */
 
-static void rig_on_fatal(void *arg, int code)
+static void chunkd_rig_on_fatal(void *arg, int code)
 {
     (void)arg;
-    pthread_mutex_lock(&rig.mu);
-    rig.fatal = code;
-    pthread_cond_broadcast(&rig.cv);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&chunkd_rig.mu);
+    chunkd_rig.fatal = code;
+    pthread_cond_broadcast(&chunkd_rig.cv);
+    pthread_mutex_unlock(&chunkd_rig.mu);
 }
 
 /* Data directories of node i: DIR/i-0, DIR/i-1 .., new disks when they are not there yet. */
-static inline int rig_chunkd_try(unsigned i, size_t ndirs)
+static inline int chunkd_rig_chunkd_try(unsigned i, size_t ndirs)
 {
     char dirs[4][96], meta[32], *list[4], *metas[1] = {meta};
     for (size_t d = 0; d < ndirs; d++) {
-        snprintf(dirs[d], sizeof dirs[d], "%s/%u-%zu", rig.dir, i, d);
+        snprintf(dirs[d], sizeof dirs[d], "%s/%u-%zu", chunkd_rig.dir, i, d);
         list[d] = dirs[d];
         if (access(dirs[d], F_OK) != 0)
             assert_int_equal(store_id_init(dirs[d]), 0);
     }
-    snprintf(meta, sizeof meta, "127.0.0.1:%d", rig.metad.port);
+    snprintf(meta, sizeof meta, "127.0.0.1:%d", chunkd_rig.metad.port);
     char host[16];
     snprintf(host, sizeof host, "host%u", i);
     struct chunkd_config cfg = {
         .disks = {.dirs = list, .ndirs = ndirs, .segment_size = 16u << 20},
-        .rpc = {.name = host, .threads = 1, .insecure = rig.insecure},
+        .rpc = {.name = host, .threads = 1, .insecure = chunkd_rig.insecure},
         .listen = "127.0.0.1:0",
         .metas = metas,
         .nmetas = 1,
         .host_id = host,
         .host_name = host,
-        .fatal = rig_on_fatal,
+        .fatal = chunkd_rig_on_fatal,
     };
-    return chunkd_start(&cfg, &rig.chunkd[i]);
+    return chunkd_start(&cfg, &chunkd_rig.chunkd[i]);
 }
 
 /* Starts node i; the fake metad gives ids in the order of first starts, so i is the chunkd id. */
-static inline void rig_chunkd_start(unsigned i, size_t ndirs)
+static inline void chunkd_rig_chunkd_start(unsigned i, size_t ndirs)
 {
-    unsigned before = rig.node[i].registers;
-    assert_int_equal(rig_chunkd_try(i, ndirs), 0);
-    rig_wait(rig.node[i].registers > before && rig.node[i].reports > 0 && rig.node[i].beats > 0);
-    assert_int_equal(chunkd_id(rig.chunkd[i]), i);
-    rpc_conn_unref(rig.conn[i]);
-    assert_int_equal(
-        rpc_dial(rig.client, chunkd_addr(rig.chunkd[i]), RPC_ROLE_CHUNKD, NULL, &rig.conn[i]), 0);
+    unsigned before = chunkd_rig.node[i].registers;
+    assert_int_equal(chunkd_rig_chunkd_try(i, ndirs), 0);
+    chunkd_rig_wait(chunkd_rig.node[i].registers > before && chunkd_rig.node[i].reports > 0 &&
+                    chunkd_rig.node[i].beats > 0);
+    assert_int_equal(chunkd_id(chunkd_rig.chunkd[i]), i);
+    rpc_conn_unref(chunkd_rig.conn[i]);
+    assert_int_equal(rpc_dial(chunkd_rig.client, chunkd_addr(chunkd_rig.chunkd[i]), RPC_ROLE_CHUNKD,
+                              NULL, &chunkd_rig.conn[i]),
+                     0);
 }
 
-static inline void rig_chunkd_stop(unsigned i)
+static inline void chunkd_rig_chunkd_stop(unsigned i)
 {
-    chunkd_stop(rig.chunkd[i]);
-    rig.chunkd[i] = NULL;
+    chunkd_stop(chunkd_rig.chunkd[i]);
+    chunkd_rig.chunkd[i] = NULL;
 }
 
 /* ---- life ---- */
 
-static inline int rig_setup(void **state)
+static inline int chunkd_rig_setup(void **state)
 {
     (void)state;
-    memset(&rig, 0, sizeof rig);
-    pthread_mutex_init(&rig.mu, NULL);
-    pthread_cond_init(&rig.cv, NULL);
+    memset(&chunkd_rig, 0, sizeof chunkd_rig);
+    pthread_mutex_init(&chunkd_rig.mu, NULL);
+    pthread_cond_init(&chunkd_rig.cv, NULL);
     log_init("test", getenv("TEST_LOG") ? LOG_LVL_DEBUG : LOG_LVL_ERROR, NULL);
-    if (!tree_make(rig.dir, sizeof rig.dir, "/tmp", "chunkd"))
+    if (!tree_make(chunkd_rig.dir, sizeof chunkd_rig.dir, "/tmp", "chunkd"))
         return -1;
     struct rpc_config rc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1};
-    if (rpc_loop_new(&rc, &rig.client) != 0)
+    if (rpc_loop_new(&rc, &chunkd_rig.client) != 0)
         return -1;
-    rig_metad_start();
+    chunkd_rig_metad_start();
     return 0;
 }
 
-static inline int rig_teardown(void **state)
+static inline int chunkd_rig_teardown(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i <= RIG_NODES; i++) {
-        rpc_conn_unref(rig.conn[i]);
-        chunkd_stop(rig.chunkd[i]);
+    for (unsigned i = 0; i <= CHUNKD_RIG_NODES; i++) {
+        rpc_conn_unref(chunkd_rig.conn[i]);
+        chunkd_stop(chunkd_rig.chunkd[i]);
     }
-    if (rig.metad.loop)
-        rig_metad_stop();
-    rpc_loop_free(rig.client);
-    pthread_mutex_destroy(&rig.mu);
-    pthread_cond_destroy(&rig.cv);
-    tree_remove(rig.dir);
+    if (chunkd_rig.metad.loop)
+        chunkd_rig_metad_stop();
+    rpc_loop_free(chunkd_rig.client);
+    pthread_mutex_destroy(&chunkd_rig.mu);
+    pthread_cond_destroy(&chunkd_rig.cv);
+    tree_remove(chunkd_rig.dir);
     return 0;
 }
 
 /* ---- client ---- */
 
-static inline void rig_fill(uint8_t *p, size_t len, uint64_t seed)
+static inline void chunkd_rig_fill(uint8_t *p, size_t len, uint64_t seed)
 {
     for (size_t i = 0; i < len; i++) {
         if (i % 8 == 0)
@@ -366,7 +356,7 @@ static inline void rig_fill(uint8_t *p, size_t len, uint64_t seed)
     }
 }
 
-struct rig_append {
+struct chunkd_rig_append {
     uint64_t chunk;
     uint32_t off, len;
     uint64_t seed;         /* of the bytes */
@@ -380,31 +370,31 @@ struct rig_append {
     unsigned timeout_ms;
     const char *addr2, *addr3; /* instead of the second and third hop's address */
 };
-struct rig_answer {
+struct chunkd_rig_answer {
     int code;
     uint32_t chunkd; /* of the failure */
     uint32_t stored[8];
     size_t n;
 };
 
-static inline struct rig_answer rig_append(const struct rig_append *a)
+static inline struct chunkd_rig_answer chunkd_rig_append(const struct chunkd_rig_append *a)
 {
     uint8_t cap[CAP_LEN], crcs[1024];
     Replfs__ChainHop hops[8], *list[8];
     Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
     struct buf *b = buf_new(a->len);
     b->len = a->len;
-    rig_fill(b->data, b->len, a->seed);
+    chunkd_rig_fill(b->data, b->len, a->seed);
     crc_blocks_make(b->data, b->len, crcs);
     crcs[0] ^= a->bad_crc;
     uint32_t now = (uint32_t)(clock_wall() / NSEC_PER_SEC);
-    cap_make(a->key ? a->key : &rig_key, a->chunk, RIG_SESSION, RIG_SESSION,
+    cap_make(a->key ? a->key : &chunkd_rig_key, a->chunk, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION,
              a->rights ? a->rights : CAP_APPEND, a->expiry ? a->expiry : now + 3600, cap);
     for (unsigned i = 1; a->chain[i]; i++) {
         replfs__chain_hop__init(&hops[i]);
         hops[i].chunkd = a->chain[i];
         const char *given = i == 1 ? a->addr2 : i == 2 ? a->addr3 : NULL;
-        hops[i].addr = (char *)(given ? given : chunkd_addr(rig.chunkd[a->chain[i]]));
+        hops[i].addr = (char *)(given ? given : chunkd_addr(chunkd_rig.chunkd[a->chain[i]]));
         list[r.n_chain++] = &hops[i];
     }
     r.chunk = a->chunk;
@@ -412,16 +402,16 @@ static inline struct rig_answer rig_append(const struct rig_append *a)
     r.len = a->lie_len ? a->lie_len : a->len;
     r.cap.data = cap;
     r.cap.len = sizeof cap;
-    r.session = RIG_SESSION;
+    r.session = CHUNKD_RIG_SESSION;
     r.crcs.data = crcs;
     r.crcs.len = crc_blocks(a->len) * 4;
     r.chain = list;
     r.sync = a->sync;
     RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
     struct rpc_result res;
-    struct rig_answer out = {0};
-    out.code =
-        rpc_call_wait(rig.conn[a->chain[0]], &env, b, a->timeout_ms ? a->timeout_ms : 10000, &res);
+    struct chunkd_rig_answer out = {0};
+    out.code = rpc_call_wait(chunkd_rig.conn[a->chain[0]], &env, b,
+                             a->timeout_ms ? a->timeout_ms : 10000, &res);
     if (out.code == 0) {
         assert_int_equal(res.rep->body_case, REPLFS__ENVELOPE__BODY_APPEND_REPLY);
         out.n = res.rep->append_reply->n_stored;
@@ -435,20 +425,22 @@ static inline struct rig_answer rig_append(const struct rig_append *a)
 }
 
 /* Reads off..off+len from node i into out, checking every CRC. Returns the code. */
-static inline int rig_read(unsigned i, uint64_t chunk, uint32_t off, uint32_t len, uint8_t *out)
+static inline int chunkd_rig_read(unsigned i, uint64_t chunk, uint32_t off, uint32_t len,
+                                  uint8_t *out)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    cap_make(&chunkd_rig_key, chunk, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION, CAP_READ, UINT32_MAX,
+             cap);
     Replfs__ReadReq r = REPLFS__READ_REQ__INIT;
     r.chunk = chunk;
     r.off = off;
     r.len = len;
     r.cap.data = cap;
     r.cap.len = sizeof cap;
-    r.session = RIG_SESSION;
+    r.session = CHUNKD_RIG_SESSION;
     RPC_ENVELOPE(env, READ_REQ, read_req, &r);
     struct rpc_result res;
-    int rc = rpc_call_wait(rig.conn[i], &env, NULL, 10000, &res);
+    int rc = rpc_call_wait(chunkd_rig.conn[i], &env, NULL, 10000, &res);
     if (rc == 0) {
         const Replfs__ReadReply *rr = res.rep->read_reply;
         size_t at = 0;
@@ -469,11 +461,12 @@ static inline int rig_read(unsigned i, uint64_t chunk, uint32_t off, uint32_t le
     return rc;
 }
 
-static inline void rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t len, uint64_t seed)
+static inline void chunkd_rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t len,
+                                    uint64_t seed)
 {
     uint8_t *got = malloc(len), *want = malloc(len);
-    assert_int_equal(rig_read(i, chunk, off, len, got), 0);
-    rig_fill(want, len, seed);
+    assert_int_equal(chunkd_rig_read(i, chunk, off, len, got), 0);
+    chunkd_rig_fill(want, len, seed);
     assert_memory_equal(got, want, len);
     free(got);
     free(want);
@@ -481,16 +474,16 @@ static inline void rig_check(unsigned i, uint64_t chunk, uint32_t off, uint32_t 
 
 /* ---- many appends in flight ---- */
 
-struct rig_burst {
+struct chunkd_rig_burst {
     pthread_mutex_t mu;
     pthread_cond_t cv;
     unsigned done, failed;
 };
 
-static inline void rig_burst_done(void *arg, int code, const Replfs__Envelope *rep,
-                                  struct buf *payload)
+static inline void chunkd_rig_burst_done(void *arg, int code, const Replfs__Envelope *rep,
+                                         struct buf *payload)
 {
-    struct rig_burst *b = arg;
+    struct chunkd_rig_burst *b = arg;
 
     (void)rep;
     (void)payload;
@@ -503,15 +496,16 @@ static inline void rig_burst_done(void *arg, int code, const Replfs__Envelope *r
 
 /* n appends of len bytes to the chunk, one after the other, up to 1000 in flight, to chunkd 1 and hops
  * behind it: 2, 3 and so on, at addr. The i-th is filled with seed i. Returns how many failed. */
-static inline unsigned rig_burst(uint64_t chunk, unsigned n, uint32_t len, const char *const *addr,
-                                 unsigned hops)
+static inline unsigned chunkd_rig_burst(uint64_t chunk, unsigned n, uint32_t len,
+                                        const char *const *addr, unsigned hops)
 {
-    struct rig_burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+    struct chunkd_rig_burst b = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
     uint8_t cap[CAP_LEN], crcs[128];
-    Replfs__ChainHop hop[RIG_NODES], *list[RIG_NODES];
+    Replfs__ChainHop hop[CHUNKD_RIG_NODES], *list[CHUNKD_RIG_NODES];
 
-    assert_true(crc_blocks(len) * 4 <= sizeof crcs && hops <= RIG_NODES);
-    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    assert_true(crc_blocks(len) * 4 <= sizeof crcs && hops <= CHUNKD_RIG_NODES);
+    cap_make(&chunkd_rig_key, chunk, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION, CAP_APPEND, UINT32_MAX,
+             cap);
     for (unsigned i = 0; i < hops; i++) {
         replfs__chain_hop__init(&hop[i]);
         hop[i].chunkd = i + 2;
@@ -521,14 +515,14 @@ static inline unsigned rig_burst(uint64_t chunk, unsigned n, uint32_t len, const
     for (unsigned i = 0; i < n; i++) {
         struct buf *data = buf_new(len);
         data->len = len;
-        rig_fill(data->data, len, i);
+        chunkd_rig_fill(data->data, len, i);
         crc_blocks_make(data->data, len, crcs);
         Replfs__AppendReq r = REPLFS__APPEND_REQ__INIT;
         r.chunk = chunk;
         r.chunk_off = i * len;
         r.len = len;
         r.cap = (ProtobufCBinaryData){sizeof cap, cap};
-        r.session = RIG_SESSION;
+        r.session = CHUNKD_RIG_SESSION;
         r.crcs = (ProtobufCBinaryData){crc_blocks(len) * 4, crcs};
         r.chain = list;
         r.n_chain = hops;
@@ -537,7 +531,8 @@ static inline unsigned rig_burst(uint64_t chunk, unsigned n, uint32_t len, const
         while (i - b.done >= 1000)
             pthread_cond_wait(&b.cv, &b.mu);
         pthread_mutex_unlock(&b.mu);
-        rpc_call(rig.conn[1], &env, data, 3 * RIG_WAIT_S * 1000, rig_burst_done, &b);
+        rpc_call(chunkd_rig.conn[1], &env, data, 3 * WAIT_LIMIT_S * 1000, chunkd_rig_burst_done,
+                 &b);
     }
     pthread_mutex_lock(&b.mu);
     while (b.done < n)
@@ -547,42 +542,44 @@ static inline unsigned rig_burst(uint64_t chunk, unsigned n, uint32_t len, const
 }
 
 /* Sync of one chunk at node i. */
-static inline int rig_sync(unsigned i, uint64_t chunk, uint32_t len)
+static inline int chunkd_rig_sync(unsigned i, uint64_t chunk, uint32_t len)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, chunk, RIG_SESSION, RIG_SESSION, CAP_APPEND, UINT32_MAX, cap);
+    cap_make(&chunkd_rig_key, chunk, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION, CAP_APPEND, UINT32_MAX,
+             cap);
     Replfs__SyncChunk c = REPLFS__SYNC_CHUNK__INIT, *list[1] = {&c};
     c.chunk = chunk;
     c.len = len;
     c.cap.data = cap;
     c.cap.len = sizeof cap;
     Replfs__SyncReq r = REPLFS__SYNC_REQ__INIT;
-    r.session = RIG_SESSION;
+    r.session = CHUNKD_RIG_SESSION;
     r.chunks = list;
     r.n_chunks = 1;
     RPC_ENVELOPE(env, SYNC_REQ, sync_req, &r);
     struct rpc_result res;
-    int rc = rpc_call_wait(rig.conn[i], &env, NULL, 10000, &res);
+    int rc = rpc_call_wait(chunkd_rig.conn[i], &env, NULL, 10000, &res);
     rpc_result_free(&res);
     return rc;
 }
 
 /* Metad's order to node i; *out gets the reply's numbers. */
-struct rig_order_reply {
+struct chunkd_rig_order_reply {
     uint64_t bytes;
     uint32_t len, disk;
     bool bad;
     uint32_t blamed; /* of a failure */
     uint32_t stored;
 };
-static inline int rig_order(unsigned i, Replfs__OrderReq *o, struct rig_order_reply *out)
+static inline int chunkd_rig_order(unsigned i, Replfs__OrderReq *o,
+                                   struct chunkd_rig_order_reply *out)
 {
     RPC_ENVELOPE(env, ORDER_REQ, order_req, o);
     struct rpc_result res;
-    int rc = rpc_call_wait(rig.node[i].conn, &env, NULL, 15000, &res);
+    int rc = rpc_call_wait(chunkd_rig.node[i].conn, &env, NULL, 15000, &res);
     if (rc == 0) {
         const Replfs__OrderReply *r = res.rep->order_reply;
-        *out = (struct rig_order_reply){r->bytes, r->len, r->disk, r->bad, 0, r->stored};
+        *out = (struct chunkd_rig_order_reply){r->bytes, r->len, r->disk, r->bad, 0, r->stored};
     } else if (res.rep) {
         out->blamed = res.rep->failure->chunkd;
     }

@@ -1,6 +1,11 @@
-/* A client under test against a fake metad and fake chunkds in the same process, scripted to
- * fail: one file (RIG_INO), grants in order, chunks in memory. Every wait ends with its
- * condition or after RIG_WAIT_S. */
+/* A client under test in one process with a real metad (its service, state machine, leases, locks and log, see
+ * service_rig.h) and three scripted chunkds that keep chunks in memory (client_rig_chunkd.h). Between client and
+ * metad a go-between does what the test says: it holds, refuses and loses changes and answers
+ * (client_rig_metad.h). `me` is another session at the same metad, for what others do meanwhile.
+ *
+ * metad's root directory has two files: "new" (CLIENT_RIG_INO), which is empty, and "old", which is not. Fields
+ * of client_rig are looked at and set with its mutex held (client_rig_get, client_rig_set, client_rig_wait); what
+ * metad itself has comes from its state machine (client_rig_attr, client_rig_ext). */
 #ifndef REPLFS_TESTS_CLIENT_RIG_H
 #define REPLFS_TESTS_CLIENT_RIG_H
 #include <errno.h>
@@ -14,6 +19,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define LEASE_MS 60000u    /* of sessions: they lapse when a test says so */
+#define SUSPECT_MS 600000u /* the chunkds send no heartbeats */
+#define METAD_DIR "/dev/shm"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
@@ -21,26 +29,30 @@
 #include "base/log.h"
 #include "fuse/client/client.h"
 #include "limit.h"
+#include "rpc/cap.h"
+#include "service_rig.h"
+#include "wait.h"
 
-#define RIG_INO 10u
-#define RIG_NODES 3u
-#define RIG_RECORDS 4096
-#define RIG_SESSION 77u
-#define RIG_WAIT_S 20
-#define RIG_TIMEOUT_MS 1500
-#define RIG_PATIENT_MS 20000 /* for tests of much that must not time out on a slow machine */
+#define CLIENT_RIG_INO 10u
+#define CLIENT_RIG_OLD_INO 11u /* "old", a file that a rename of "new" replaces */
+#define CLIENT_RIG_NODES 3u
+#define CLIENT_RIG_RECORDS 4096
+#define CLIENT_RIG_TIMEOUT_MS 1500
+#define CLIENT_RIG_PATIENT_MS 20000 /* for tests of much that must not time out on a slow machine */
+#define CLIENT_RIG_CAPS 64u
+#define CLIENT_RIG_BODIES 256u /* numbers of requests in an envelope are below */
 
-#define RIG_OLD_INO 11u /* "old", a file that a rename of "new" (RIG_INO) replaces */
-
-struct rig_record { /* one append, as a chunkd keeps it */
+struct client_rig_record { /* one append, as a chunkd keeps it */
     uint64_t chunk;
     uint32_t off, len;
     struct buf *data;
     uint8_t *crcs;
 };
-struct rig_node {
+struct client_rig_node {
     int port;
-    struct rig_record recs[RIG_RECORDS];
+    struct rpc_conn *metad;
+    uint64_t registration;
+    struct client_rig_record recs[CLIENT_RIG_RECORDS];
     size_t nrecs;
     int append_code, sync_code, read_code; /* answered instead, when set */
     bool corrupt;                          /* flips a byte of what it reads */
@@ -49,654 +61,395 @@ struct rig_node {
     size_t synced;   /* of recs */
     unsigned appends, reads, syncs;
 };
-struct rig {
-    pthread_mutex_t mu;
-    struct rpc_loop *loop;
-    int meta_port;
-    char addr[RIG_NODES + 1][32], meta_addr[32];
-    struct rig_node node[RIG_NODES + 1];
-    struct rpc_req *muted[64];
+struct client_rig_cap { /* as it was granted */
+    uint64_t chunk;
+    uint8_t cap[CAP_LEN];
+};
+struct client_rig_link;
+struct client_rig {
+    pthread_mutex_t mu; /* recursive: a call on a dead connection ends before it returns */
+    struct rpc_loop *front, *back, *chunkds; /* towards the client, towards metad */
+    char front_addr[32], addr[CLIENT_RIG_NODES + 1][32];
+    struct client *cl;
+    struct client_rig_node node[CLIENT_RIG_NODES + 1];
+    struct rpc_req *muted[64]; /* of chunkds */
     size_t nmuted;
-    /* metad */
-    struct extmap map;
-    uint64_t had; /* the file once had bytes up to here */
-    uint64_t size, change, next_chunk, next_session, session;
-    unsigned commits, grants, bad_reports, last_bad_chunkd, mutations, drop_replies;
-    unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
-    uint64_t last_seq, last_value;
-    uint64_t foreign;  /* so many bytes are appended by somebody else before the next append */
-    bool keep_getattr; /* the next one is answered later, as it was then: */
-    struct rpc_req *kept_getattr;
-    Replfs__Attr kept_attr;
-    bool nowhere, lost; /* no chunkd is named, and that is for sure */
-    uint64_t step;      /* a clone or fallocate does no more at once, when set */
-    int grant_code, commit_code;
-    int fail_code;  /* changes come to nothing with it, executed or not, */
-    bool fail_done; /* as this says */
-    int create_code;
-    unsigned creates_then; /* known when something was removed or renamed */
-    unsigned creates, unlinks, opens_refused, opens;
-    bool grace;            /* opens are refused */
-    bool lapsed;           /* the session, until the client comes back with it */
-    unsigned lapses, kept; /* kept: changes that were marked so, */
-    int kept_code;         /* and refused with it */
-    uint64_t unlinked;     /* the inode that the last unlink expected */
-    bool leases;           /* metad gives some: the file is its opener's alone */
-    uint32_t mode;
-    int64_t mtime_ns;
-    unsigned setattrs; /* changes of attributes alone */
-    bool hold;         /* changes are not looked at until release() of the test */
+    struct client_rig_link *links;
+    struct rpc_conn *client; /* the client's last connection */
+
+    /* what the test says: of changes, */
+    bool hold; /* they are not looked at until client_rig_release() */
     struct rpc_req *held[64];
     size_t nheld;
-    struct rpc_conn *client;     /* on which the session was last opened or resumed */
-    unsigned renames, unsafe;    /* unsafe: what displaced others' bytes was on no disk yet */
-    uint32_t goal, copies_known; /* copies_known: so many of them does metad name */
-    bool one_host, third_down;   /* chunkds 1 and 2 are on one computer, 3 is away */
-    bool only_two;               /* there is no third */
-    uint64_t epoch;
+    unsigned drop_replies; /* so many are done, and their answer is lost with the connection */
+    int fail_code;         /* they come to nothing with it, executed or not, */
+    bool fail_done;        /* as this says */
+    int commit_code, create_code; /* refused: a negative one for commits, positive for names */
+    int kept_code;                /* positive: those that were answered before a lapse */
+    uint64_t step;                /* a clone or fallocate does no more at once, when set */
+    uint64_t foreign; /* so many bytes are appended by somebody else before the next append */
+    /* of other requests, */
+    int grant_code;
+    bool grace;        /* opens are refused */
+    bool leases;       /* metad gives some, or the client is told that it does not */
+    bool keep_getattr; /* the next one is answered by the test, as it was then: */
+    struct rpc_req *kept_getattr;
+    Replfs__Attr kept_attr;
+    /* and of chunkds */
+    bool nowhere, lost;        /* no chunkd is named for chunks, and that is for sure */
+    uint32_t copies_known;     /* so many are named at most */
+    bool one_host, third_down; /* chunkds 1 and 2 are on one computer, 3 is away */
+    bool only_two;             /* there is no third */
+    uint64_t epoch;            /* added to metad's: another number is news of chunkds */
+    unsigned corrupt_reads;    /* so many next reads of any chunkd are damaged */
+
+    /* what was seen: changes that metad has done, once each, */
+    uint64_t session, last_seq;
+    unsigned mutations, commits, setattrs, creates, unlinks, renames, kept;
+    unsigned creates_then; /* known when something was removed or renamed */
+    uint64_t unlinked;     /* the inode that the last unlink expected */
+    uint64_t had;          /* the file once had bytes up to here */
+    unsigned unsafe;       /* changes that displaced bytes when the new ones were on no disk yet */
+    /* other requests, */
+    unsigned asked[CLIENT_RIG_BODIES]; /* that came, by their number in the envelope */
+    unsigned grants, opens, opens_refused, bad_reports, last_bad_chunkd;
     uint64_t xattr_session; /* with which attributes were last asked for, */
     unsigned commits_asked; /* and what was known then */
-    size_t claims, open;    /* exclusive leases and open files named at the last resume */
-    bool recalled;
-    unsigned commits_then, setattrs_then; /* what was known when the lease was given back */
     uint32_t last_exclude[8];
     size_t nexclude;
-    struct client *cl;
+    struct client_rig_cap caps[CLIENT_RIG_CAPS];
+    size_t ncaps;
+    unsigned sessions, lapses;          /* times a session was opened or resumed; what that said */
+    size_t claims, open, claimed_locks; /* leases, open files, locks named then */
+    /* and what metad asked */
+    unsigned recalls;
+    bool recalled;                        /* somebody else got what he asked for, */
+    unsigned commits_then, setattrs_then; /* with so much known */
 };
-static struct rig rig;
-static bool rig_patient; /* the next client waits long */
+static struct client_rig client_rig;
+static bool client_rig_patient; /* the next client waits long */
 
-/* Holds when cond became true, with rig.mu held for looking. */
-#define rig_wait(cond)                                                                             \
+/* client_rig.mu is held for looking at cond. */
+#define client_rig_wait(cond) WAIT_LOCKED(&client_rig.mu, cond)
+
+/* A field of client_rig; nobody else has it meanwhile. */
+#define client_rig_set(field, value)                                                               \
     do {                                                                                           \
-        int64_t rig_until = clock_mono() + RIG_WAIT_S * NSEC_PER_SEC;                              \
-        bool rig_ok = false;                                                                       \
-        while (!rig_ok && clock_mono() < rig_until) {                                              \
-            pthread_mutex_lock(&rig.mu);                                                           \
-            rig_ok = (cond);                                                                       \
-            pthread_mutex_unlock(&rig.mu);                                                         \
-            if (!rig_ok)                                                                           \
-                usleep(2000);                                                                      \
-        }                                                                                          \
-        assert_true(rig_ok);                                                                       \
+        pthread_mutex_lock(&client_rig.mu);                                                        \
+        client_rig.field = (value);                                                                \
+        pthread_mutex_unlock(&client_rig.mu);                                                      \
     } while (0)
 
-/* A field of rig; nobody else has it meanwhile. */
-#define rig_set(field, value)                                                                      \
-    do {                                                                                           \
-        pthread_mutex_lock(&rig.mu);                                                               \
-        rig.field = (value);                                                                       \
-        pthread_mutex_unlock(&rig.mu);                                                             \
-    } while (0)
-
-#define rig_get(field)                                                                             \
+#define client_rig_get(field)                                                                      \
     ({                                                                                             \
-        pthread_mutex_lock(&rig.mu);                                                               \
-        uint64_t rig_v = rig.field;                                                                \
-        pthread_mutex_unlock(&rig.mu);                                                             \
-        rig_v;                                                                                     \
+        pthread_mutex_lock(&client_rig.mu);                                                        \
+        uint64_t client_rig_v = client_rig.field;                                                  \
+        pthread_mutex_unlock(&client_rig.mu);                                                      \
+        client_rig_v;                                                                              \
+    })
+
+/* ---- what metad has ---- */
+
+/* As it is by now; ino 0: there is no such inode. */
+static inline Replfs__Attr client_rig_attr(uint64_t ino)
+{
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    fsm_rdlock(md.fsm);
+    if (fsm_getattr(md.fsm, ino, &a))
+        a.ino = 0;
+    fsm_unlock(md.fsm);
+    return a;
+}
+
+static inline uint64_t client_rig_size(void)
+{
+    return client_rig_attr(CLIENT_RIG_INO).size;
+}
+
+/* The extent of the file at off or behind it; false: there is none. */
+static inline bool client_rig_ext(uint64_t off, struct ext *e)
+{
+    const struct extmap *map;
+    fsm_rdlock(md.fsm);
+    bool found = !fsm_extents(md.fsm, CLIENT_RIG_INO, &map) && extmap_find(map, off, e);
+    fsm_unlock(md.fsm);
+    return found;
+}
+
+/* 0: no such name. */
+static inline uint64_t client_rig_lookup(uint64_t dir, const char *name)
+{
+    uint64_t ino = 0;
+    fsm_rdlock(md.fsm);
+    if (fsm_lookup(md.fsm, dir, (const uint8_t *)name, strlen(name), &ino))
+        ino = 0;
+    fsm_unlock(md.fsm);
+    return ino;
+}
+
+/* An operation that asks no client for its leases. */
+static inline int client_rig_as_leader(Replfs__MetaOp *op)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct fsm_result res;
+    cmd.op = op;
+    int rc = mlog_propose_wait(md.mlog, &cmd, &res);
+    return rc ? rc : -res.code;
+}
+
+#define CLIENT_RIG_AS_LEADER(CASE, field, body)                                                    \
+    ({                                                                                             \
+        Replfs__MetaOp client_rig_op_ = REPLFS__META_OP__INIT;                                     \
+        client_rig_op_.op_case = REPLFS__META_OP__OP_##CASE;                                       \
+        client_rig_op_.field = (body);                                                             \
+        client_rig_as_leader(&client_rig_op_);                                                     \
     })
 
 #include "client_rig_chunkd.h"
+#include "client_rig_metad.h"
 
-/* ---- fake metad ---- */
+/* ---- what a test does ---- */
 
-static void rig_attr(Replfs__Attr *a)
+/* How the chunk was granted; client_rig.mu held. NULL: not lately. */
+static inline const struct client_rig_cap *client_rig_granted(uint64_t chunk)
 {
-    replfs__attr__init(a);
-    a->ino = RIG_INO;
-    a->mode = S_IFREG | rig.mode;
-    a->mtime_ns = rig.mtime_ns;
-    a->nlink = 1;
-    a->size = rig.size;
-    a->goal = rig.goal;
-    a->change = rig.change;
+    for (size_t i = 0; i < CLIENT_RIG_CAPS; i++)
+        if (client_rig.caps[i].chunk == chunk)
+            return &client_rig.caps[i];
+    return NULL;
 }
 
-static uint8_t rig_cap[] = {1, 2, 3, 4}; /* nobody looks into it */
-
-static bool rig_excluded(const Replfs__GrantReq *m, uint32_t id)
+/* What was held is done, in order, and what comes next is done at once. */
+static inline void client_rig_release(void)
 {
-    for (size_t i = 0; i < m->n_exclude; i++) {
-        if (m->exclude[i] == id)
-            return true;
-    }
-    return false;
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.hold = false;
+    for (size_t i = 0; i < client_rig.nheld; i++)
+        client_rig_mutate(client_rig.held[i]);
+    client_rig.nheld = 0;
+    pthread_mutex_unlock(&client_rig.mu);
 }
 
-static void rig_grant(struct rpc_req *req)
+/* The session lapses: metad has not heard of the client for too long. */
+static inline void client_rig_lapse(void)
 {
-    const Replfs__GrantReq *m = req->env->grant_req;
-    Replfs__GrantReply rep = REPLFS__GRANT_REPLY__INIT;
-    Replfs__ChunkLoc locs[64], *list[64];
-    uint32_t ids[RIG_NODES], n = 0;
-    rig.nexclude = 0;
-    for (size_t i = 0; i < m->n_exclude && i < 8; i++)
-        rig.last_exclude[rig.nexclude++] = m->exclude[i];
-    for (uint32_t id = 1; id <= RIG_NODES && n < m->goal; id++) {
-        if (!rig_excluded(m, id) && !(id == 3 && (rig.third_down || rig.only_two)) &&
-            !(id == 2 && rig.one_host && !rig.third_down && !rig.only_two))
-            ids[n++] = id;
-    }
-    if (rig.grant_code || n < (m->goal < 2 ? m->goal : 2)) {
-        rpc_fail(req, rig.grant_code ? rig.grant_code : -ERR_FEW_COPIES,
-                 "scripted: chunkd 9 is missing");
-        return;
-    }
-    rig.grants++;
-    for (; rep.n_grants < m->count && rep.n_grants < 64; rep.n_grants++) {
-        Replfs__ChunkLoc *l = &locs[rep.n_grants];
-        replfs__chunk_loc__init(l);
-        l->chunk = rig.next_chunk++;
-        l->cap = (ProtobufCBinaryData){sizeof(rig_cap), rig_cap};
-        l->n_chunkds = n;
-        l->chunkds = ids;
-        list[rep.n_grants] = l;
-    }
-    rep.grants = list;
-    rep.nodes_epoch = rig.epoch;
-    RPC_ENVELOPE(env, GRANT_REPLY, grant_reply, &rep);
-    rpc_reply(req, &env, NULL);
+    uint64_t session = client_rig_get(session);
+    fsm_rdlock(md.fsm);
+    uint32_t before = fsm_session_lapses(md.fsm, session);
+    fsm_unlock(md.fsm);
+    /* asked again: a keepalive may come between */
+    WAIT_UNTIL_WITH((sessions_expire(md.sessions, session), fsm_rdlock(md.fsm)),
+                    fsm_session_lapses(md.fsm, session) > before, fsm_unlock(md.fsm));
 }
 
-static void rig_fallocate(const Replfs__FallocateOp *op, uint64_t *value)
+/* metad has closed the session, and knows nothing of it any more. */
+static inline void client_rig_end_session(void)
 {
-    uint64_t len = rig.step && rig.step < op->len ? rig.step : op->len;
-    if (op->mode & 18) /* PUNCH_HOLE, ZERO_RANGE */
-        extmap_remove(&rig.map, op->off, len, NULL, NULL);
-    for (uint64_t at = op->off, to; !(op->mode & 2) && at < op->off + len; at = to) {
-        struct ext e;
-        bool have = extmap_find(&rig.map, at, &e) && e.file_off < op->off + len;
-        to = have ? e.file_off : op->off + len;
-        struct ext r = {.file_off = at, .len = (uint32_t)(to - at)};
-        if (to > at)
-            extmap_insert(&rig.map, &r, NULL, NULL, NULL);
-        if (have)
-            to = e.file_off + e.len;
-    }
-    if (!(op->mode & 1) && rig.size < op->off + len)
-        rig.size = op->off + len;
-    *value = len;
+    Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
+    uint64_t session = client_rig_get(session);
+    o.session = &session;
+    o.n_session = 1;
+    assert_int_equal(CLIENT_RIG_AS_LEADER(SESSION_CLOSE, session_close, &o), 0);
 }
 
-/* Within the one file there is. */
-static int rig_clone(const Replfs__CloneOp *op, uint64_t *value)
+static inline int client_rig_set_goal(uint32_t goal)
 {
-    struct extmap copy;
-    struct ext e;
-    uint64_t len = op->src_off >= rig.size ? 0 : rig.size - op->src_off;
-    len = len < op->len ? len : op->len;
-    if (len && op->src_off < op->dst_off + len && op->dst_off < op->src_off + len)
-        return EINVAL;
-    len = rig.step && rig.step < len ? rig.step : len;
-    extmap_init(&copy);
-    for (uint64_t at = op->src_off; at < op->src_off + len && extmap_find(&rig.map, at, &e);) {
-        uint64_t from = e.file_off > at ? e.file_off : at, end = e.file_off + e.len;
-        if (from >= op->src_off + len)
-            break;
-        end = end < op->src_off + len ? end : op->src_off + len;
-        struct ext c = {op->dst_off + (from - op->src_off), e.chunk,
-                        e.chunk_off + (uint32_t)(from - e.file_off), (uint32_t)(end - from)};
-        if (e.chunk)
-            extmap_insert(&copy, &c, NULL, NULL, NULL);
-        at = end;
-    }
-    extmap_remove(&rig.map, op->dst_off, len, NULL, NULL);
-    for (uint64_t at = 0; extmap_find(&copy, at, &e); at = e.file_off + e.len)
-        rig.unsafe += op->dst_off < rig.size && !rig_safe(e.chunk, e.chunk_off, e.len);
-    for (uint64_t at = 0; extmap_find(&copy, at, &e); at = e.file_off + e.len)
-        extmap_insert(&rig.map, &e, NULL, NULL, NULL);
-    extmap_free(&copy);
-    if (len && rig.size < op->dst_off + len)
-        rig.size = op->dst_off + len;
-    *value = len;
-    return 0;
+    Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
+    uint64_t ino = CLIENT_RIG_INO;
+    o.ino = &ino;
+    o.n_ino = 1;
+    o.goal = goal;
+    return CLIENT_RIG_AS_LEADER(SET_GOAL, set_goal, &o);
 }
 
-/* One extent of a commit; of moved bytes only where the map still shows the old ones. */
-static void rig_commit_one(const Replfs__CommitOp *op, uint64_t base, const Replfs__Extent *x)
+/* Somebody else writes [off, off + len) of the file, on chunkds 2 and 3; the chunk that has the bytes. */
+static inline uint64_t client_rig_foreign_write(uint64_t off, uint32_t len)
 {
-    uint64_t pos = base + x->file_off, end = pos + x->len;
-    while (pos < end) {
-        struct ext old = {.file_off = end}, e = {pos, x->chunk, 0, (uint32_t)(end - pos)};
-        e.chunk_off = x->chunk_off + (uint32_t)(pos - base - x->file_off);
-        if (op->over) {
-            if (!extmap_find(&rig.map, pos, &old) || old.file_off >= end)
-                return;
-            if (old.file_off + old.len < end)
-                e.len = (uint32_t)(old.file_off + old.len - pos);
-        }
-        if (!op->over ||
-            (old.chunk == op->over && (int64_t)(old.chunk_off - old.file_off) == op->over_shift &&
-             old.file_off <= pos)) {
-            rig.unsafe += pos < rig.had && !rig_safe(e.chunk, e.chunk_off, e.len);
-            extmap_insert(&rig.map, &e, NULL, NULL, NULL);
-        }
-        pos += e.len;
-    }
-    if (!op->over && end > rig.size)
-        rig.size = end;
-    if (rig.had < rig.size)
-        rig.had = rig.size;
+    Replfs__GrantReq g = REPLFS__GRANT_REQ__INIT;
+    Replfs__CommitOp c = REPLFS__COMMIT_OP__INIT;
+    Replfs__Extent e = REPLFS__EXTENT__INIT, *list = &e;
+    Replfs__ChunkCopies has = REPLFS__CHUNK_COPIES__INIT, *copies = &has;
+    uint32_t first = 1, chunkds[] = {2, 3};
+    uint64_t registrations[] = {client_rig.node[2].registration, client_rig.node[3].registration};
+    struct rpc_result res;
+    g.session = me.session;
+    g.count = 1;
+    g.goal = 2;
+    g.exclude = &first;
+    g.n_exclude = 1;
+    RPC_ENVELOPE(env, GRANT_REQ, grant_req, &g);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
+    e.chunk = res.rep->grant_reply->grants[0]->chunk;
+    rpc_result_free(&res);
+    e.file_off = off;
+    e.len = len;
+    c.ino = CLIENT_RIG_INO;
+    c.extents = &list;
+    c.n_extents = 1;
+    has.chunk = e.chunk;
+    has.len = len;
+    has.chunkds = chunkds;
+    has.registrations = registrations;
+    has.n_chunkds = has.n_registrations = 2;
+    c.copies = &copies;
+    c.n_copies = 1;
+    assert_int_equal(MUTATE(COMMIT, commit, &c).code, 0);
+    return e.chunk;
 }
 
-/* "new" goes over "old". */
-static void rig_rename(const Replfs__RenameOp *op)
+static inline void client_rig_on_recalled(void *arg, int code, const Replfs__Envelope *rep,
+                                          struct buf *payload)
 {
-    struct ext e;
-    bool over = op->new_name.len == 3 && !memcmp(op->new_name.data, "old", 3);
-    rig.renames++;
-    rig.creates_then = rig.creates;
-    for (uint64_t at = 0; over && extmap_find(&rig.map, at, &e); at = e.file_off + e.len)
-        rig.unsafe += !rig_safe(e.chunk, e.chunk_off, e.len);
+    (void)arg, (void)rep, (void)payload;
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.recalled = code == 0;
+    client_rig.commits_then = client_rig.commits;
+    client_rig.setattrs_then = client_rig.setattrs;
+    pthread_mutex_unlock(&client_rig.mu);
 }
 
-static int rig_apply(const Replfs__MetaOp *op, uint64_t *value)
+/* Somebody else asks for the inode, so that metad recalls what the client has of it: client_rig.recalled when
+ * he has been answered. */
+static inline void client_rig_recall(uint64_t ino)
 {
-    rig.mutations++;
-    rig.change++;
-    if (op->op_case == REPLFS__META_OP__OP_SETATTR &&
-        !(op->setattr->valid & REPLFS__SETATTR_OP__VALID__SIZE)) {
-        rig.setattrs++;
-        if (op->setattr->valid & REPLFS__SETATTR_OP__VALID__MODE)
-            rig.mode = op->setattr->mode;
-        if (op->setattr->valid & REPLFS__SETATTR_OP__VALID__MTIME)
-            rig.mtime_ns = op->setattr->mtime_ns;
-        return 0;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_SETATTR) {
-        rig.size = op->setattr->size;
-        extmap_remove(&rig.map, rig.size, UINT64_MAX - rig.size, NULL, NULL);
-        return 0;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_FALLOCATE) {
-        rig_fallocate(op->fallocate, value);
-        return 0;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_CREATE) {
-        rig.creates++;
-        return rig.create_code;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_UNLINK) {
-        rig.unlinks++;
-        rig.unlinked = op->unlink->ino;
-        rig.creates_then = rig.creates;
-        return 0;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_RENAME) {
-        rig_rename(op->rename);
-        return 0;
-    }
-    if (op->op_case == REPLFS__META_OP__OP_CLONE)
-        return rig_clone(op->clone, value);
-    if (op->op_case != REPLFS__META_OP__OP_COMMIT)
-        return EINVAL;
-    if (rig.commit_code)
-        return -rig.commit_code;
-    if (op->commit->n_extents > 4096)
-        return EINVAL; /* as metad's limit */
-    rig.commits++;
-    rig.mtime_ns = op->commit->mtime_ns;
-    if (op->commit->append) {
-        rig.size += rig.foreign;
-        rig.foreign = 0;
-        *value = rig.size;
-    }
-    for (size_t i = 0; i < op->commit->n_extents; i++)
-        rig_commit_one(op->commit, *value, op->commit->extents[i]);
-    return 0;
+    Replfs__GetattrReq m = REPLFS__GETATTR_REQ__INIT;
+    m.session = me.session;
+    m.ino = ino;
+    RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &m);
+    rpc_call(me.conn, &env, NULL, WAIT_LIMIT_S * 1000u, client_rig_on_recalled, NULL);
 }
 
-static void rig_mutate(struct rpc_req *req)
+/* The client's connection breaks. */
+static inline void client_rig_cut(void)
 {
-    const Replfs__MutateReq *m = req->env->mutate_req;
-    Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
-    Replfs__MutationResult results[256], *list[256];
-    Replfs__Attr a;
-    if (m->session != rig.session || rig.lapsed) {
-        rpc_fail(req, -ERR_SESSION, "scripted");
-        return;
-    }
-    if (rig.fail_code && !rig.fail_done) {
-        rpc_fail(req, rig.fail_code, "scripted");
-        return;
-    }
-    for (; rep.n_results < m->n_ops && rep.n_results < 256; rep.n_results++) {
-        Replfs__MutationResult *r = list[rep.n_results] = &results[rep.n_results];
-        replfs__mutation_result__init(r);
-        r->seq = m->ops[rep.n_results]->seq;
-        if (r->seq > rig.last_seq) { /* executed once however often it comes */
-            rig.last_seq = r->seq;
-            rig.last_value = 0;
-            bool kept = m->ops[rep.n_results]->kept;
-            rig.kept += kept;
-            r->code = kept && rig.kept_code
-                          ? (uint32_t)rig.kept_code
-                          : (uint32_t)rig_apply(m->ops[rep.n_results]->op, &rig.last_value);
-        }
-        r->value = rig.last_value;
-        r->attr = &a;
-        r->lease = rig.leases ? 2 : 0;
-    }
-    if (rig.fail_code) {
-        rpc_fail(req, rig.fail_code, "scripted");
-        return;
-    }
-    if (rig.drop_replies) { /* executed, but the answer is lost with the connection */
-        rig.drop_replies--;
-        rpc_fail(req, -ERR_NOT_LEADER, "scripted");
-        return;
-    }
-    rig_attr(&a);
-    rep.results = list;
-    RPC_ENVELOPE(env, MUTATE_REPLY, mutate_reply, &rep);
-    rpc_reply(req, &env, NULL);
+    pthread_mutex_lock(&client_rig.mu);
+    rpc_conn_close(client_rig.client);
+    pthread_mutex_unlock(&client_rig.mu);
 }
 
-static void rig_layout(struct rpc_req *req, bool open)
+/* A new directory in the root, made by the client: its own alone, when it gets leases. */
+static inline uint64_t client_rig_mkdir(const char *name)
 {
-    Replfs__OpenReply orep = REPLFS__OPEN_REPLY__INIT;
-    Replfs__LayoutReply rep = REPLFS__LAYOUT_REPLY__INIT;
-    static Replfs__Extent xs[4096], *xl[4096];
-    static Replfs__ChunkLoc ls[4096], *ll[4096];
-    uint32_t ids[RIG_NODES] = {1, 2, 3};
-    Replfs__Attr a;
-    struct ext e;
-    rig_attr(&a);
-    rep.attr = orep.attr = &a;
-    for (uint64_t at = 0; rep.n_extents < 4096 && extmap_find(&rig.map, at, &e);
-         at = e.file_off + e.len) {
-        size_t i = rep.n_extents++;
-        replfs__extent__init(&xs[i]);
-        xs[i].file_off = e.file_off;
-        xs[i].len = e.len;
-        xs[i].chunk = e.chunk;
-        xs[i].chunk_off = e.chunk_off;
-        xl[i] = &xs[i];
-        replfs__chunk_loc__init(&ls[i]);
-        ls[i].chunk = e.chunk;
-        ls[i].len = e.chunk_off + e.len;
-        ls[i].n_chunkds = rig.nowhere ? 0 : rig.copies_known;
-        ls[i].lost = rig.nowhere && rig.lost;
-        ls[i].chunkds = ids;
-        ll[i] = &ls[i];
-    }
-    rep.extents = xl;
-    rep.n_chunks = rep.n_extents;
-    rep.chunks = ll;
-    rep.covered_to = UINT64_MAX;
-    rep.nodes_epoch = rig.epoch;
-    orep.layout = &rep;
-    orep.lease = rig.leases ? 2 : 0;
-    RPC_ENVELOPE(oenv, OPEN_REPLY, open_reply, &orep);
-    RPC_ENVELOPE(lenv, LAYOUT_REPLY, layout_reply, &rep);
-    rpc_reply(req, open ? &oenv : &lenv, NULL);
-}
-
-static void rig_session(struct rpc_req *req)
-{
-    Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
-    uint64_t asked = req->env->session_req->session;
-    if (asked && (asked != rig.session || (rig.lapsed && !req->env->session_req->comes_back))) {
-        rpc_fail(req, -ERR_SESSION, "scripted");
-        return;
-    }
-    bool back = asked && rig.lapsed;
-    rig.lapses += back;
-    rep.lapses = rig.lapses;
-    rig.lapsed = false;
-    if (!asked) {
-        rig.session = rig.next_session++;
-        rig.last_seq = 0;
-    }
-    if (rig.client)
-        rpc_conn_unref(rig.client);
-    rig.client = rpc_conn_ref(req->conn);
-    rig.claims = req->env->session_req->n_exclusive;
-    rig.open = req->env->session_req->n_open_inos;
-    rep.n_exclusive = back ? 0 : rig.claims;
-    rep.exclusive = req->env->session_req->exclusive;
-    rep.session = rig.session;
-    rep.lease_ms = 60000;
-    rep.term_ms = rig.leases ? 60000 : 0;
-    rep.cluster = (char *)"test";
-    rep.default_min_copies = 2;
-    RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
-    rpc_reply(req, &env, NULL);
-}
-
-static void rig_nodes(struct rpc_req *req)
-{
-    Replfs__NodesReply rep = REPLFS__NODES_REPLY__INIT;
-    Replfs__NodeAddr n[RIG_NODES], *list[RIG_NODES];
-    char hosts[RIG_NODES][16];
-    for (uint32_t i = 0; i < RIG_NODES; i++) {
-        replfs__node_addr__init(&n[i]);
-        n[i].chunkd = i + 1;
-        n[i].addr = rig.addr[i + 1];
-        snprintf(hosts[i], sizeof(hosts[i]), "host %u", rig.one_host && i == 1 ? 1 : i + 1);
-        n[i].host_id = hosts[i];
-        n[i].state =
-            i == 2 && rig.third_down ? REPLFS__NODE_STATE__NODE_DEAD : REPLFS__NODE_STATE__NODE_UP;
-        list[i] = &n[i];
-    }
-    rep.n_nodes = rig.only_two ? 2 : RIG_NODES;
-    rep.nodes = list;
-    rep.epoch = rig.epoch;
-    RPC_ENVELOPE(env, NODES_REPLY, nodes_reply, &rep);
-    rpc_reply(req, &env, NULL);
-}
-
-static void rig_lookup(struct rpc_req *req)
-{
-    const Replfs__LookupReq *m = req->env->lookup_req;
-    Replfs__LookupReply rep = REPLFS__LOOKUP_REPLY__INIT;
-    Replfs__Attr a;
-    RPC_ENVELOPE(env, LOOKUP_REPLY, lookup_reply, &rep);
-    bool old = m->name.len == 3 && !memcmp(m->name.data, "old", 3);
-    rig_attr(&a);
-    if (old) {
-        a.ino = RIG_OLD_INO;
-        a.size = 1;
-    }
-    if (old || (m->name.len == 3 && !memcmp(m->name.data, "new", 3)))
-        rep.attr = &a;
-    rpc_reply(req, &env, NULL);
-}
-
-static void rig_small(struct rpc_req *req)
-{
-    Replfs__KeepaliveReply ka = REPLFS__KEEPALIVE_REPLY__INIT;
-    Replfs__CloseReply cl = REPLFS__CLOSE_REPLY__INIT;
-    Replfs__ReportBadReply rb = REPLFS__REPORT_BAD_REPLY__INIT;
-    Replfs__GetattrReply ga = REPLFS__GETATTR_REPLY__INIT;
-    Replfs__LeaseReply le = REPLFS__LEASE_REPLY__INIT;
-    Replfs__InosReply in = REPLFS__INOS_REPLY__INIT;
-    Replfs__Attr a;
-    rig_attr(&a);
-    ga.attr = le.attr = &a;
-    le.lease = rig.leases ? 2 : 0;
-    in.first = 1000;
-    in.count = 1000;
-    RPC_ENVELOPE(ienv, INOS_REPLY, inos_reply, &in);
-    RPC_ENVELOPE(genv, GETATTR_REPLY, getattr_reply, &ga);
-    RPC_ENVELOPE(lenv, LEASE_REPLY, lease_reply, &le);
-    RPC_ENVELOPE(kenv, KEEPALIVE_REPLY, keepalive_reply, &ka);
-    RPC_ENVELOPE(cenv, CLOSE_REPLY, close_reply, &cl);
-    RPC_ENVELOPE(benv, REPORT_BAD_REPLY, report_bad_reply, &rb);
-    ka.nodes_epoch = rig.epoch;
-    if (req->env->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REQ) {
-        if (req->env->keepalive_req->session == rig.session && !rig.lapsed)
-            rpc_reply(req, &kenv, NULL);
-        else
-            rpc_fail(req, -ERR_SESSION, "scripted");
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CLOSE_REQ) {
-        rpc_reply(req, &cenv, NULL);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_INOS_REQ) {
-        rpc_reply(req, &ienv, NULL);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ && rig.keep_getattr) {
-        rig.keep_getattr = false;
-        rig.kept_getattr = req;
-        rig.kept_attr = a;
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ) {
-        rpc_reply(req, &genv, NULL);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LEASE_REQ) {
-        rpc_reply(req, &lenv, NULL);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_BAD_REQ) {
-        rig.bad_reports++;
-        rig.last_bad_chunkd = req->env->report_bad_req->chunkd;
-        rpc_reply(req, &benv, NULL);
-    } else {
-        rpc_fail(req, -ERR_PROTOCOL, "not in the script");
-    }
-}
-
-static void rig_xattr(struct rpc_req *req)
-{
-    Replfs__GetxattrReply get = REPLFS__GETXATTR_REPLY__INIT;
-    Replfs__ListxattrReply list = REPLFS__LISTXATTR_REPLY__INIT;
-    RPC_ENVELOPE(genv, GETXATTR_REPLY, getxattr_reply, &get);
-    RPC_ENVELOPE(lenv, LISTXATTR_REPLY, listxattr_reply, &list);
-    bool one = req->env->body_case == REPLFS__ENVELOPE__BODY_GETXATTR_REQ;
-    rig.xattr_session = one ? req->env->getxattr_req->session : req->env->listxattr_req->session;
-    rig.commits_asked = rig.commits;
-    rpc_reply(req, one ? &genv : &lenv, NULL);
-}
-
-static void rig_metad(void *arg, struct rpc_req *req)
-{
-    (void)arg;
-    pthread_mutex_lock(&rig.mu);
-    if (req->env->body_case == REPLFS__ENVELOPE__BODY_SESSION_REQ) {
-        rig_session(req);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_NODES_REQ) {
-        rig_nodes(req);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GRANT_REQ) {
-        rig_grant(req);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ) {
-        if (rig.hold && rig.nheld < 64)
-            rig.held[rig.nheld++] = req;
-        else
-            rig_mutate(req);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_OPEN_REQ) {
-        rig.opens += !rig.grace;
-        rig.opens_refused += rig.grace;
-        if (rig.grace)
-            rpc_fail(req, -ERR_BUSY, "scripted");
-        else
-            rig_layout(req, true);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LAYOUT_REQ) {
-        rig_layout(req, false);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_LOOKUP_REQ) {
-        rig_lookup(req);
-    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_GETXATTR_REQ ||
-               req->env->body_case == REPLFS__ENVELOPE__BODY_LISTXATTR_REQ) {
-        rig_xattr(req);
-    } else {
-        rig_small(req);
-    }
-    pthread_mutex_unlock(&rig.mu);
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    op.op_case = REPLFS__META_OP__OP_CREATE;
+    op.create = &c;
+    c.parent = FSM_ROOT_INO;
+    c.name = bytes_of(name);
+    c.mode = S_IFDIR | 0755;
+    assert_int_equal(client_mutate(client_rig.cl, &op, &a, NULL), 0);
+    client_rig_set(creates, 0); /* of what the test makes in it */
+    return a.ino;
 }
 
 /* ---- set-up ---- */
 
-static int rig_up(void **st)
+static inline int client_rig_make_file(const char *name, uint64_t ino)
 {
-    (void)st;
-    test_limit_begin();
-    memset(&rig, 0, sizeof(rig));
+    Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
+    c.parent = FSM_ROOT_INO;
+    c.name = bytes_of(name);
+    c.mode = S_IFREG | 0644;
+    c.ino = ino;
+    return CLIENT_RIG_AS_LEADER(CREATE, create, &c);
+}
+
+static inline int client_rig_make_size(uint64_t ino, uint64_t size)
+{
+    Replfs__SetattrOp s = REPLFS__SETATTR_OP__INIT;
+    s.ino = ino;
+    s.valid = REPLFS__SETATTR_OP__VALID__SIZE;
+    s.size = size;
+    return CLIENT_RIG_AS_LEADER(SETATTR, setattr, &s);
+}
+
+/* metad, the other session, the files and the go-between. */
+static inline int client_rig_up(void **st)
+{
+    static struct rpc_service svc = {
+        .request = client_rig_metad, .opened = client_rig_opened, .closed = client_rig_closed};
+    struct rpc_config front = {.role = RPC_ROLE_METAD, .name = "go-between", .threads = 1};
+    struct rpc_config back = {.role = RPC_ROLE_CLIENT, .name = "go-between", .threads = 1};
     pthread_mutexattr_t own;
+    int port;
+    test_limit_begin();
+    memset(&client_rig, 0, sizeof(client_rig));
     pthread_mutexattr_init(&own);
-    pthread_mutexattr_settype(&own, PTHREAD_MUTEX_ERRORCHECK);
-    pthread_mutex_init(&rig.mu, &own);
+    pthread_mutexattr_settype(&own, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&client_rig.mu, &own);
     pthread_mutexattr_destroy(&own);
-    extmap_init(&rig.map);
-    rig.next_chunk = 100;
-    rig.next_session = RIG_SESSION;
-    rig.mode = 0644;
-    rig.goal = 2;
-    rig.copies_known = RIG_NODES;
-    rig.epoch = 1;
-    struct rpc_config mc = {.role = RPC_ROLE_METAD, .name = "fake", .threads = 1};
-    if (rpc_loop_new(&mc, &rig.loop))
+    client_rig.copies_known = CLIENT_RIG_NODES;
+    if (service_rig_setup(st) || client_rig_make_file("new", CLIENT_RIG_INO) ||
+        client_rig_make_file("old", CLIENT_RIG_OLD_INO) ||
+        client_rig_make_size(CLIENT_RIG_OLD_INO, 1) || rpc_loop_new(&back, &client_rig.back) ||
+        rpc_loop_new(&front, &client_rig.front))
         return -1;
-    static struct rpc_service msvc = {.request = rig_metad, .cluster = "test"};
-    if (rpc_listen(rig.loop, "127.0.0.1:0", &msvc, &rig.meta_port))
+    while (ids_ino(md.ids) < 2 * CLIENT_RIG_INO)
+        ; /* numbers that tests give to files themselves */
+    svc.cluster = mlog_uuid(md.mlog);
+    if (rpc_listen(client_rig.front, "127.0.0.1:0", &svc, &port))
         return -1;
-    snprintf(rig.meta_addr, sizeof(rig.meta_addr), "127.0.0.1:%d", rig.meta_port);
+    snprintf(client_rig.front_addr, sizeof(client_rig.front_addr), "127.0.0.1:%d", port);
     return 0;
 }
 
-static struct rpc_loop *rig_chunkd_loop;
-
-static int rig_chunkds_up(void)
+static inline int client_rig_client_up(void)
 {
-    static struct rpc_service svc[RIG_NODES + 1];
-    struct rpc_config cc = {.role = RPC_ROLE_CHUNKD, .name = "fake", .threads = 1};
-    if (rpc_loop_new(&cc, &rig_chunkd_loop))
-        return -1;
-    for (uint32_t i = 1; i <= RIG_NODES; i++) {
-        svc[i] = (struct rpc_service){
-            .request = rig_chunkd, .arg = (void *)(uintptr_t)i, .cluster = "test"};
-        if (rpc_listen(rig_chunkd_loop, "127.0.0.1:0", &svc[i], &rig.node[i].port))
-            return -1;
-        snprintf(rig.addr[i], sizeof(rig.addr[i]), "127.0.0.1:%d", rig.node[i].port);
-    }
-    return 0;
-}
-
-static int rig_client_up(void)
-{
-    char *metads[] = {rig.meta_addr};
+    char *metads[] = {client_rig.front_addr};
     struct client_config cfg = {
         .metads = metads,
         .nmetads = 1,
         .name = "test",
-        .timeout_ms = rig_patient ? RIG_PATIENT_MS : RIG_TIMEOUT_MS,
+        .timeout_ms = client_rig_patient ? CLIENT_RIG_PATIENT_MS : CLIENT_RIG_TIMEOUT_MS,
         .flush_ms = 200,
         .host_id = "here",
         .rpc = {.role = RPC_ROLE_CLIENT, .name = "test", .threads = 1},
     };
-    return client_open(&cfg, &rig.cl);
+    return client_open(&cfg, &client_rig.cl);
 }
 
-static inline int rig_setup(void **st)
+/* A client that is told of no leases. */
+static inline int client_rig_setup(void **st)
 {
-    return rig_up(st) || rig_chunkds_up() || rig_client_up() ? -1 : 0;
+    return client_rig_up(st) || client_rig_chunkds_up() || client_rig_client_up() ? -1 : 0;
+}
+
+/* And one that gets them. */
+static inline int client_rig_leased_setup(void **st)
+{
+    if (client_rig_up(st) || client_rig_chunkds_up())
+        return -1;
+    client_rig.leases = true;
+    return client_rig_client_up();
 }
 
 /* The file that there is, open for writing. */
-static inline struct cfile *rig_open_file(void)
+static inline struct cfile *client_rig_open_file(void)
 {
     struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    assert_int_equal(cfile_open(client_rig.cl, CLIENT_RIG_INO, true, NULL, &f), 0);
     return f;
 }
 
-static int rig_teardown(void **st)
+static inline int client_rig_teardown(void **st)
 {
-    (void)st;
-    (void)pthread_mutex_lock(&rig.mu); /* which an assertion that failed may have left locked */
-    pthread_mutex_unlock(&rig.mu);
-    client_close(rig.cl);
-    pthread_mutex_lock(&rig.mu);
-    for (size_t i = 0; i < rig.nheld; i++)
-        rpc_fail(rig.held[i], -ERR_SHUTDOWN, "the end");
-    if (rig.client)
-        rpc_conn_unref(rig.client);
-    for (size_t i = 0; i < rig.nmuted; i++)
-        rpc_fail(rig.muted[i], -ERR_SHUTDOWN, "the end");
-    pthread_mutex_unlock(&rig.mu);
-    rpc_loop_free(rig_chunkd_loop);
-    rpc_loop_free(rig.loop);
-    for (uint32_t i = 1; i <= RIG_NODES; i++) {
-        for (size_t k = 0; k < rig.node[i].nrecs; k++) {
-            buf_unref(rig.node[i].recs[k].data);
-            free(rig.node[i].recs[k].crcs);
-        }
-    }
-    extmap_free(&rig.map);
-    pthread_mutex_destroy(&rig.mu);
+    (void)pthread_mutex_lock(&client_rig.mu);
+    while (!pthread_mutex_unlock(&client_rig.mu))
+        ; /* an assertion that failed may have left it locked */
+    client_close(client_rig.cl);
+    pthread_mutex_lock(&client_rig.mu);
+    for (size_t i = 0; i < client_rig.nheld; i++)
+        rpc_fail(client_rig.held[i], -ERR_SHUTDOWN, "the end");
+    for (size_t i = 0; i < client_rig.nmuted; i++)
+        rpc_fail(client_rig.muted[i], -ERR_SHUTDOWN, "the end");
+    pthread_mutex_unlock(&client_rig.mu);
+    rpc_loop_free(client_rig.back);
+    rpc_loop_free(client_rig.front);
+    client_rig_links_free();
+    client_rig_chunkds_down();
+    service_rig_teardown(st);
+    pthread_mutex_destroy(&client_rig.mu);
     test_limit_end();
     return 0;
 }

@@ -19,11 +19,11 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "metad/cluster/nodes_internal.h"
+#include "wait.h"
 
-#define UUID "11111111-2222-3333-4444-555555555555"
+#define NODES_RIG_UUID "11111111-2222-3333-4444-555555555555"
 #define CHUNKDS 4
 #define HELD_MAX 64
-#define WAIT_MS 15000
 
 /* ---- the log's stand-in ---- */
 
@@ -47,7 +47,7 @@ struct mlog {
 const char *mlog_uuid(struct mlog *m)
 {
     (void)m;
-    return UUID;
+    return NODES_RIG_UUID;
 }
 
 bool mlog_is_leader(struct mlog *m)
@@ -131,17 +131,17 @@ static inline void go_on(struct mlog *m)
 
 /* ---- scripted chunkds ---- */
 
-struct held {
+struct nodes_rig_held {
     uint64_t chunk, session;
     uint32_t len;
     bool damaged;
 };
-struct chunkd {
+struct nodes_rig_chunkd {
     pthread_mutex_t lock;
     char host[32];
     uint32_t id;
     struct rpc_conn *conn;
-    struct held held[HELD_MAX];
+    struct nodes_rig_held held[HELD_MAX];
     unsigned nheld;
     Replfs__ChunkRecord changes[HELD_MAX];
     unsigned nchanges;
@@ -157,21 +157,21 @@ struct chunkd {
     Replfs__Standing seen; /* told at registration */
 };
 
-struct fixture {
+struct nodes_rig {
     struct rpc_loop *loop;
     struct rpc_service svc;
     struct mlog mlog;
     struct nodes *nodes;
     int port;
-    struct chunkd chunkd[CHUNKDS];
+    struct nodes_rig_chunkd chunkd[CHUNKDS];
     pthread_t beater;
     bool stop;
     uint64_t seq, next_chunk;
 };
-static struct fixture *fx;
+static struct nodes_rig *fx;
 
 /* A field of the script, read under its lock. */
-#define PEEK(k, field)                                                                             \
+#define NODES_RIG_PEEK(k, field)                                                                   \
     (__extension__({                                                                               \
         pthread_mutex_lock(&(k)->lock);                                                            \
         uint64_t peeked_ = (k)->field;                                                             \
@@ -179,7 +179,7 @@ static struct fixture *fx;
         peeked_;                                                                                   \
     }))
 
-static inline struct held *find_held(struct chunkd *k, uint64_t chunk)
+static inline struct nodes_rig_held *find_held(struct nodes_rig_chunkd *k, uint64_t chunk)
 {
     for (unsigned i = 0; i < k->nheld; i++)
         if (k->held[i].chunk == chunk)
@@ -188,9 +188,10 @@ static inline struct held *find_held(struct chunkd *k, uint64_t chunk)
 }
 
 /* len 0 removes. Lock held. */
-static inline void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+static inline void nodes_rig_hold(struct nodes_rig_chunkd *k, uint64_t chunk, uint32_t len,
+                                  uint64_t session)
 {
-    struct held *h = find_held(k, chunk);
+    struct nodes_rig_held *h = find_held(k, chunk);
     if (!h && len) {
         assert_true(k->nheld < HELD_MAX);
         h = &k->held[k->nheld++];
@@ -201,7 +202,7 @@ static inline void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t
         h = NULL;
     }
     if (h)
-        *h = (struct held){.chunk = chunk, .len = len, .session = session};
+        *h = (struct nodes_rig_held){.chunk = chunk, .len = len, .session = session};
     assert_true(k->nchanges < HELD_MAX);
     Replfs__ChunkRecord *r = &k->changes[k->nchanges++];
     replfs__chunk_record__init(r);
@@ -210,21 +211,22 @@ static inline void hold(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t
     r->session = session;
 }
 
-static inline void store(struct chunkd *k, uint64_t chunk, uint32_t len, uint64_t session)
+static inline void nodes_rig_store(struct nodes_rig_chunkd *k, uint64_t chunk, uint32_t len,
+                                   uint64_t session)
 {
     pthread_mutex_lock(&k->lock);
-    hold(k, chunk, len, session);
+    nodes_rig_hold(k, chunk, len, session);
     pthread_mutex_unlock(&k->lock);
 }
 
-static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs__OrderReply *rep,
-                            int *code)
+static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *o,
+                            Replfs__OrderReply *rep, int *code)
 {
-    struct held *h;
+    struct nodes_rig_held *h;
     switch (o->order_case) {
     case REPLFS__ORDER_REQ__ORDER_COPY:
         assert_true(o->copy->n_sources > 0 && o->copy->sources[0]->cap.len == CAP_LEN);
-        hold(k, o->copy->chunk, o->copy->len, o->copy->session);
+        nodes_rig_hold(k, o->copy->chunk, o->copy->len, o->copy->session);
         rep->bytes = o->copy->len;
         k->copies++;
         break;
@@ -232,7 +234,7 @@ static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs_
         for (size_t i = 0; i < o->delete_chunks->n_chunks; i++) {
             h = find_held(k, o->delete_chunks->chunks[i]);
             if (h && h->session == o->delete_chunks->sessions[i])
-                hold(k, o->delete_chunks->chunks[i], 0, 0);
+                nodes_rig_hold(k, o->delete_chunks->chunks[i], 0, 0);
             k->deletes++;
         }
         break;
@@ -252,7 +254,7 @@ static inline void do_order(struct chunkd *k, const Replfs__OrderReq *o, Replfs_
 
 static inline void chunkd_request(void *arg, struct rpc_req *req)
 {
-    struct chunkd *k = arg;
+    struct nodes_rig_chunkd *k = arg;
     Replfs__OrderReply rep = REPLFS__ORDER_REPLY__INIT;
     int code = 0;
     if (req->env->body_case != REPLFS__ENVELOPE__BODY_ORDER_REQ) {
@@ -273,7 +275,7 @@ static inline void chunkd_request(void *arg, struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
-static inline void disk_of(const struct chunkd *k, Replfs__DiskStat *disk)
+static inline void disk_of(const struct nodes_rig_chunkd *k, Replfs__DiskStat *disk)
 {
     replfs__disk_stat__init(disk);
     disk->avail = k->avail ? k->avail : 1ull << 39;
@@ -288,7 +290,7 @@ static inline void disk_of(const struct chunkd *k, Replfs__DiskStat *disk)
     disk->path = (char *)"/srv/disk";
 }
 
-static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id,
+static inline int do_register(struct nodes_rig_chunkd *k, const char *cluster, uint32_t id,
                               struct rpc_conn *conn, char detail[256])
 {
     Replfs__RegisterReq r = REPLFS__REGISTER_REQ__INIT;
@@ -315,7 +317,7 @@ static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id
         k->registration = res.rep->register_reply->registration;
         assert_true(k->registration != 0);
         assert_int_equal(res.rep->register_reply->cap_key.len, CAP_KEY_LEN);
-        assert_string_equal(res.rep->register_reply->cluster, UUID);
+        assert_string_equal(res.rep->register_reply->cluster, NODES_RIG_UUID);
     } else if (res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {
         snprintf(detail, 256, "%s", res.rep->failure->detail);
     }
@@ -323,7 +325,7 @@ static inline int do_register(struct chunkd *k, const char *cluster, uint32_t id
     return rc;
 }
 
-static inline struct rpc_conn *dial(struct chunkd *k)
+static inline struct rpc_conn *nodes_rig_dial(struct nodes_rig_chunkd *k)
 {
     char addr[32];
     struct rpc_conn *c = NULL;
@@ -335,7 +337,7 @@ static inline struct rpc_conn *dial(struct chunkd *k)
     return c;
 }
 
-static inline void report(struct chunkd *k)
+static inline void nodes_rig_report(struct nodes_rig_chunkd *k)
 {
     Replfs__ReportReq r = REPLFS__REPORT_REQ__INIT;
     Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
@@ -362,7 +364,7 @@ static inline void report(struct chunkd *k)
 }
 
 /* Returns whether a full report is wanted. */
-static inline bool beat(struct chunkd *k)
+static inline bool nodes_rig_beat(struct nodes_rig_chunkd *k)
 {
     Replfs__HeartbeatReq h = REPLFS__HEARTBEAT_REQ__INIT;
     Replfs__DiskStat disk, *disks[] = {&disk};
@@ -399,31 +401,31 @@ static inline bool beat(struct chunkd *k)
     return want;
 }
 
-static inline void *beater(void *arg)
+static inline void *nodes_rig_beater(void *arg)
 {
     (void)arg;
     while (!__atomic_load_n(&fx->stop, __ATOMIC_ACQUIRE)) {
         for (unsigned i = 0; i < CHUNKDS; i++)
-            if (beat(&fx->chunkd[i]))
-                report(&fx->chunkd[i]);
+            if (nodes_rig_beat(&fx->chunkd[i]))
+                nodes_rig_report(&fx->chunkd[i]);
         usleep(20000); /* the pace of heartbeats, not a wait for anything */
     }
     return NULL;
 }
 
-static inline void join(struct chunkd *k, const char *cluster)
+static inline void nodes_rig_join(struct nodes_rig_chunkd *k, const char *cluster)
 {
     char detail[256] = "";
-    struct rpc_conn *c = dial(k);
+    struct rpc_conn *c = nodes_rig_dial(k);
     assert_int_equal(do_register(k, cluster, k->id, c, detail), 0);
     pthread_mutex_lock(&k->lock);
     k->conn = c;
     k->nchanges = 0;
     pthread_mutex_unlock(&k->lock);
-    report(k);
+    nodes_rig_report(k);
 }
 
-static inline void leave(struct chunkd *k)
+static inline void nodes_rig_leave(struct nodes_rig_chunkd *k)
 {
     pthread_mutex_lock(&k->lock);
     struct rpc_conn *c = k->conn;
@@ -437,7 +439,7 @@ static inline void leave(struct chunkd *k)
 
 static inline void server_request(void *arg, struct rpc_req *req)
 {
-    struct fixture *f = arg;
+    struct nodes_rig *f = arg;
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_STATUS_REQ) {
         nodes_rpc_status(f->nodes, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_INFO_REQ) {
@@ -459,10 +461,10 @@ static inline void server_request(void *arg, struct rpc_req *req)
 
 static inline void server_closed(void *arg, struct rpc_conn *c)
 {
-    nodes_conn_closed(((struct fixture *)arg)->nodes, c);
+    nodes_conn_closed(((struct nodes_rig *)arg)->nodes, c);
 }
 
-static inline int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
+static inline int nodes_rig_apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
 {
     struct fsm_result res;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
@@ -480,34 +482,34 @@ static inline int apply(Replfs__MetaOp *op, uint64_t session, uint64_t *ino)
     return res.code;
 }
 
-#define OP(var, CASE, field, ptr)                                                                  \
+#define NODES_RIG_OP(var, CASE, field, ptr)                                                        \
     Replfs__MetaOp var = REPLFS__META_OP__INIT;                                                    \
     var.op_case = REPLFS__META_OP__OP_##CASE;                                                      \
     var.field = ptr
 
-static inline void open_session(uint64_t session)
+static inline void nodes_rig_open_session(uint64_t session)
 {
     char text[] = "test";
     Replfs__SessionOpenOp o = REPLFS__SESSION_OPEN_OP__INIT;
     o.session = session;
     o.name = o.host_id = text;
-    OP(op, SESSION_OPEN, session_open, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, SESSION_OPEN, session_open, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
-static inline void end_session(uint64_t session, bool lapse)
+static inline void nodes_rig_end_session(uint64_t session, bool lapse)
 {
     Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
     o.n_session = 1;
     o.session = &session;
     o.lapse = lapse;
-    OP(op, SESSION_CLOSE, session_close, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, SESSION_CLOSE, session_close, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
-static inline void close_session(uint64_t session)
+static inline void nodes_rig_close_session(uint64_t session)
 {
-    end_session(session, false);
+    nodes_rig_end_session(session, false);
 }
 
 static inline uint64_t make_file(const char *name)
@@ -519,8 +521,8 @@ static inline uint64_t make_file(const char *name)
     o.name = (ProtobufCBinaryData){.len = strlen(name), .data = (uint8_t *)(uintptr_t)name};
     o.mode = 0100644;
     o.ino = ++ino;
-    OP(op, CREATE, create, &o);
-    assert_int_equal(apply(&op, 0, &got), 0);
+    NODES_RIG_OP(op, CREATE, create, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, &got), 0);
     return got;
 }
 
@@ -530,8 +532,8 @@ static inline void truncate_file(uint64_t ino, uint64_t size)
     o.ino = ino;
     o.valid = REPLFS__SETATTR_OP__VALID__SIZE;
     o.size = size;
-    OP(op, SETATTR, setattr, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, SETATTR, setattr, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
 static inline void set_goal(uint64_t ino, unsigned goal)
@@ -540,8 +542,8 @@ static inline void set_goal(uint64_t ino, unsigned goal)
     o.ino = &ino;
     o.n_ino = 1;
     o.goal = goal;
-    OP(op, SET_GOAL, set_goal, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, SET_GOAL, set_goal, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
 /* Session 77 commits len bytes of chunk as the contents of ino, and tells of these n chunkds, which
@@ -563,8 +565,8 @@ static inline void commit_chunk(uint64_t ino, uint64_t chunk, uint32_t len, uint
     o.n_extents = 1;
     o.copies = &pcc;
     o.n_copies = 1;
-    OP(op, COMMIT, commit, &o);
-    assert_int_equal(apply(&op, 77, NULL), 0);
+    NODES_RIG_OP(op, COMMIT, commit, &o);
+    assert_int_equal(nodes_rig_apply(&op, 77, NULL), 0);
 }
 
 /* A new file and a chunk granted to session 77 on the first n chunkds, who hold len bytes of it. */
@@ -578,7 +580,7 @@ static inline uint64_t grant_chunk(const char *name, unsigned goal, uint32_t len
     for (unsigned i = 0; i < n; i++) {
         ids[i] = fx->chunkd[i].id;
         registrations[i] = fx->chunkd[i].registration;
-        store(&fx->chunkd[i], chunk, len, 77);
+        nodes_rig_store(&fx->chunkd[i], chunk, len, 77);
     }
     nodes_granted(fx->nodes, 77, chunk, ids, n);
     return chunk;
@@ -595,18 +597,6 @@ static inline uint64_t make_chunk(const char *name, unsigned goal, unsigned n, u
 }
 
 /* ---- waiting ---- */
-
-typedef bool condition(void *arg);
-
-static inline void wait_until(condition *fn, void *arg, const char *what)
-{
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (!fn(arg)) {
-        if (clock_mono() > end)
-            fail_msg("waited %d ms for: %s", WAIT_MS, what);
-        usleep(5000);
-    }
-}
 
 /* arg: an int64_t of clock_mono; all strays have been looked at since. */
 static inline bool judged_again(void *arg)
@@ -687,9 +677,9 @@ static inline void wait_up(unsigned n)
 
 /* ---- fixture ---- */
 
-static inline int setup(void **state)
+static inline int nodes_rig_setup(void **state)
 {
-    struct fixture *f = fx = calloc(1, sizeof *f);
+    struct nodes_rig *f = fx = calloc(1, sizeof *f);
     struct rpc_config rc = {.role = RPC_ROLE_METAD, .name = "test", .threads = 2};
     log_init("test", LOG_LVL_ERROR, NULL);
     assert_int_equal(rpc_loop_new(&rc, &f->loop), 0);
@@ -703,7 +693,7 @@ static inline int setup(void **state)
                               .dead_ms = 600};
     assert_int_equal(nodes_new(&nc, &f->nodes), 0);
     f->svc = (struct rpc_service){
-        .request = server_request, .closed = server_closed, .arg = f, .cluster = UUID};
+        .request = server_request, .closed = server_closed, .arg = f, .cluster = NODES_RIG_UUID};
     assert_int_equal(rpc_listen(f->loop, "127.0.0.1:0", &f->svc, &f->port), 0);
     f->next_chunk = 1000;
     for (unsigned i = 0; i < CHUNKDS; i++) {
@@ -713,22 +703,22 @@ static inline int setup(void **state)
     Replfs__ReserveOp o = REPLFS__RESERVE_OP__INIT;
     o.chunk_upto = 100000;
     o.ino_upto = 100000;
-    OP(op, RESERVE, reserve, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
-    open_session(77);
-    pthread_create(&f->beater, NULL, beater, NULL);
+    NODES_RIG_OP(op, RESERVE, reserve, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
+    nodes_rig_open_session(77);
+    pthread_create(&f->beater, NULL, nodes_rig_beater, NULL);
     *state = f;
     return 0;
 }
 
-static inline int teardown(void **state)
+static inline int nodes_rig_teardown(void **state)
 {
-    struct fixture *f = *state;
+    struct nodes_rig *f = *state;
     __atomic_store_n(&f->stop, true, __ATOMIC_RELEASE);
     pthread_join(f->beater, NULL);
     for (unsigned i = 0; i < CHUNKDS; i++)
         if (f->chunkd[i].conn)
-            leave(&f->chunkd[i]);
+            nodes_rig_leave(&f->chunkd[i]);
     go_on(&f->mlog);
     rpc_loop_free(f->loop); /* the order in which metad stops */
     nodes_free(f->nodes);
@@ -740,15 +730,15 @@ static inline int teardown(void **state)
 static inline void join_all(unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
-        join(&fx->chunkd[i], "");
+        nodes_rig_join(&fx->chunkd[i], "");
     wait_up(n);
 }
 
-static inline Replfs__StatusReply *status(struct rpc_result *res)
+static inline Replfs__StatusReply *nodes_rig_status(struct rpc_result *res)
 {
     Replfs__StatusReq r = REPLFS__STATUS_REQ__INIT;
     RPC_ENVELOPE(env, STATUS_REQ, status_req, &r);
-    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
     assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, res), 0);
     rpc_conn_unref(c);
     return res->rep->status_reply;
@@ -757,7 +747,7 @@ static inline Replfs__StatusReply *status(struct rpc_result *res)
 static inline bool has_problem(const char *code, unsigned severity)
 {
     struct rpc_result res;
-    Replfs__StatusReply *s = status(&res);
+    Replfs__StatusReply *s = nodes_rig_status(&res);
     bool found = false;
     for (size_t i = 0; i < s->n_problems; i++) {
         assert_true(s->problems[i]->what[0] && s->problems[i]->way_out[0]);

@@ -21,12 +21,13 @@
 #include "base/log.h"
 #include "rpc/frame.h"
 #include "rpc/rpc.h"
+#include "wait.h"
 
 /* ---- a service: echoes, swallows or refuses, by the inode asked for ---- */
 
 enum { ECHO = 1, NEVER = 2, REFUSE = 3, LATER = 4, BACK = 5, HUGE_REPLY = 6 };
 
-struct side {
+struct rpc_rig_side {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     int opened, closed, requests, back_replies, back_code;
@@ -39,7 +40,7 @@ struct side {
     char addr[64];
 };
 
-static void echo_reply(struct rpc_req *req)
+static void rpc_rig_echo_reply(struct rpc_req *req)
 {
     Replfs__GetattrReply body = REPLFS__GETATTR_REPLY__INIT;
 
@@ -47,7 +48,7 @@ static void echo_reply(struct rpc_req *req)
     rpc_reply(req, &rep, buf_ref(req->payload));
 }
 
-static void huge_reply(struct rpc_req *req)
+static void rpc_rig_huge_reply(struct rpc_req *req)
 {
     Replfs__ReadlinkReply body = REPLFS__READLINK_REPLY__INIT;
     body.target.len = RPC_MAX_ENVELOPE;
@@ -57,14 +58,14 @@ static void huge_reply(struct rpc_req *req)
     free(body.target.data);
 }
 
-static void later_fn(void *arg)
+static void rpc_rig_later_fn(void *arg)
 {
-    echo_reply(arg);
+    rpc_rig_echo_reply(arg);
 }
 
-static void back_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
+static void rpc_rig_back_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
-    struct side *s = arg;
+    struct rpc_rig_side *s = arg;
 
     (void)rep;
     (void)payload;
@@ -75,8 +76,8 @@ static void back_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     pthread_mutex_unlock(&s->lock);
 }
 
-static void call_ino(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsigned ms,
-                     rpc_done *done, void *arg)
+static void rpc_rig_call_ino(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsigned ms,
+                             rpc_done *done, void *arg)
 {
     Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
     body.ino = ino;
@@ -84,9 +85,9 @@ static void call_ino(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsi
     rpc_call(c, &req, payload, ms, done, arg);
 }
 
-static void on_request(void *arg, struct rpc_req *req)
+static void rpc_rig_on_request(void *arg, struct rpc_req *req)
 {
-    struct side *s = arg;
+    struct rpc_rig_side *s = arg;
     uint64_t what = req->env->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REQ
                         ? req->env->getattr_req->ino
                         : (uint64_t)REFUSE;
@@ -98,21 +99,21 @@ static void on_request(void *arg, struct rpc_req *req)
     pthread_cond_broadcast(&s->cond);
     pthread_mutex_unlock(&s->lock);
     if (what == ECHO)
-        echo_reply(req);
+        rpc_rig_echo_reply(req);
     else if (what == LATER)
-        rpc_loop_defer(s->loop, 1, later_fn, req);
+        rpc_loop_defer(s->loop, 1, rpc_rig_later_fn, req);
     else if (what == HUGE_REPLY)
-        huge_reply(req);
+        rpc_rig_huge_reply(req);
     else if (what == BACK) {
-        call_ino(req->conn, ECHO, NULL, 5000, back_done, s);
-        echo_reply(req);
+        rpc_rig_call_ino(req->conn, ECHO, NULL, 5000, rpc_rig_back_done, s);
+        rpc_rig_echo_reply(req);
     } else if (what == REFUSE)
         rpc_fail(req, ERR_NO_CHUNK, "nothing like %d here", REFUSE);
 }
 
-static void on_opened(void *arg, struct rpc_conn *c)
+static void rpc_rig_on_opened(void *arg, struct rpc_conn *c)
 {
-    struct side *s = arg;
+    struct rpc_rig_side *s = arg;
 
     pthread_mutex_lock(&s->lock);
     s->opened++;
@@ -122,9 +123,9 @@ static void on_opened(void *arg, struct rpc_conn *c)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void on_closed(void *arg, struct rpc_conn *c)
+static void rpc_rig_on_closed(void *arg, struct rpc_conn *c)
 {
-    struct side *s = arg;
+    struct rpc_rig_side *s = arg;
 
     (void)c;
     pthread_mutex_lock(&s->lock);
@@ -133,29 +134,20 @@ static void on_closed(void *arg, struct rpc_conn *c)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Waits, at most 10 s, until *v >= n. */
-static inline void wait_for(struct side *s, const int *v, int n)
+/* Until *v >= n. */
+static inline void rpc_rig_wait(struct rpc_rig_side *s, const int *v, int n)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    ts.tv_sec += 60; /* a sanitizer on a busy machine */
-    pthread_mutex_lock(&s->lock);
-    while (*v < n) {
-        if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) != 0)
-            break;
-    }
-    int got = *v;
-    pthread_mutex_unlock(&s->lock);
-    assert_true(got >= n);
+    WAIT_LOCKED(&s->lock, *v >= n);
 }
 
-static void side_start(struct side *s, const struct rpc_config *cfg, bool listen_too)
+static void rpc_rig_side_start(struct rpc_rig_side *s, const struct rpc_config *cfg,
+                               bool listen_too)
 {
     memset(s, 0, sizeof *s);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->cond, NULL);
-    s->svc = (struct rpc_service){on_request, on_opened, on_closed, s, "test-cluster"};
+    s->svc = (struct rpc_service){rpc_rig_on_request, rpc_rig_on_opened, rpc_rig_on_closed, s,
+                                  "test-cluster"};
     assert_int_equal(rpc_loop_new(cfg, &s->loop), 0);
     if (listen_too) {
         assert_int_equal(rpc_listen(s->loop, "127.0.0.1:0", &s->svc, &s->port), 0);
@@ -163,7 +155,7 @@ static void side_start(struct side *s, const struct rpc_config *cfg, bool listen
     }
 }
 
-static void side_stop(struct side *s)
+static void rpc_rig_side_stop(struct rpc_rig_side *s)
 {
     for (int i = 0; i < s->nkept; i++)
         rpc_fail(s->kept[i], ERR_BUSY, "never");
@@ -174,35 +166,35 @@ static void side_stop(struct side *s)
 }
 
 /* Tests with sockets of their own say true: else a loopback address is a UNIX socket, see rpc/local.c. */
-#ifndef RIG_INSECURE
-#define RIG_INSECURE false
+#ifndef RPC_RIG_INSECURE
+#define RPC_RIG_INSECURE false
 #endif
-static const struct rpc_config server_cfg = {
-    .role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .insecure = RIG_INSECURE};
-static const struct rpc_config client_cfg = {
-    .role = RPC_ROLE_CLIENT, .name = "cli", .threads = 2, .insecure = RIG_INSECURE};
+static const struct rpc_config rpc_rig_server_cfg = {
+    .role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .insecure = RPC_RIG_INSECURE};
+static const struct rpc_config rpc_rig_client_cfg = {
+    .role = RPC_ROLE_CLIENT, .name = "cli", .threads = 2, .insecure = RPC_RIG_INSECURE};
 
-struct pair {
-    struct side srv, cli;
+struct rpc_rig {
+    struct rpc_rig_side srv, cli;
     struct rpc_conn *c;
 };
 
-static inline void pair_start(struct pair *p)
+static inline void rpc_rig_start(struct rpc_rig *p)
 {
-    side_start(&p->srv, &server_cfg, true);
-    side_start(&p->cli, &client_cfg, false);
+    rpc_rig_side_start(&p->srv, &rpc_rig_server_cfg, true);
+    rpc_rig_side_start(&p->cli, &rpc_rig_client_cfg, false);
     assert_int_equal(rpc_dial(p->cli.loop, p->srv.addr, RPC_ROLE_METAD, &p->cli.svc, &p->c), 0);
 }
 
-static inline void pair_stop(struct pair *p)
+static inline void rpc_rig_stop(struct rpc_rig *p)
 {
     rpc_conn_unref(p->c);
-    side_stop(&p->cli);
-    side_stop(&p->srv);
+    rpc_rig_side_stop(&p->cli);
+    rpc_rig_side_stop(&p->srv);
 }
 
-static int ask(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsigned ms,
-               struct rpc_result *r)
+static int rpc_rig_ask(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsigned ms,
+                       struct rpc_result *r)
 {
     Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
     body.ino = ino;
@@ -210,25 +202,25 @@ static int ask(struct rpc_conn *c, uint64_t ino, struct buf *payload, unsigned m
     return rpc_call_wait(c, &req, payload, ms, r);
 }
 
-static int ask_code(struct rpc_conn *c, uint64_t ino, unsigned ms)
+static int rpc_rig_ask_code(struct rpc_conn *c, uint64_t ino, unsigned ms)
 {
     struct rpc_result r;
-    int rc = ask(c, ino, NULL, ms, &r);
+    int rc = rpc_rig_ask(c, ino, NULL, ms, &r);
     rpc_result_free(&r);
     return rc;
 }
 
 /* ---- replies counted ---- */
 
-struct counter {
-    struct side *s;
+struct rpc_rig_counter {
+    struct rpc_rig_side *s;
     int ok, bad;
 };
 
-__attribute__((unused)) static void count_done(void *arg, int code, const Replfs__Envelope *rep,
-                                               struct buf *payload)
+__attribute__((unused)) static void
+rpc_rig_count_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
-    struct counter *n = arg;
+    struct rpc_rig_counter *n = arg;
 
     (void)rep;
     (void)payload;

@@ -16,6 +16,7 @@
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/wait.h"
 
 #ifndef LEASE_MS
 #define LEASE_MS 1500u
@@ -26,9 +27,15 @@
 #ifndef MAX_MEMORY
 #define MAX_MEMORY 0u /* metad's default */
 #endif
+#ifndef SUSPECT_MS
+#define SUSPECT_MS 5000u /* silence after which a chunkd gets no new data */
+#endif
+#ifndef METAD_DIR
+#define METAD_DIR "/var/tmp" /* metad's directory is in here, unless TMPDIR says otherwise */
+#endif
 #define PATIENCE_MS 20000
 
-static struct metad {
+static struct service_rig {
     char dir[128];
     struct fsm *fsm;
     struct mlog *mlog;
@@ -41,7 +48,7 @@ static struct metad {
     int64_t keep_ms;  /* of sessions that lapsed, 0: metad's default */
     unsigned term_ms; /* of leases, 0: TERM_MS */
 } md;
-static struct peer {
+static struct service_rig_peer {
     struct rpc_loop *loop;
     struct rpc_conn *conn;
     uint64_t session, seq;
@@ -49,13 +56,14 @@ static struct peer {
 
 /* ---- a metad, a client ---- */
 
-static void start_metad(void)
+static inline void start_metad(void)
 {
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
     struct mlog_config log_cfg = {.dir = md.dir};
     struct sessions_config sessions_cfg = {
         .lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
-    struct nodes_config nodes_cfg = {.heartbeat_ms = 1000, .suspect_ms = 5000, .dead_ms = 60000};
+    struct nodes_config nodes_cfg = {
+        .heartbeat_ms = 1000, .suspect_ms = SUSPECT_MS, .dead_ms = 12 * SUSPECT_MS};
     struct service_config cfg = {.lease_ms = LEASE_MS,
                                  .term_ms = md.term_ms ? md.term_ms : TERM_MS,
                                  .max_memory = MAX_MEMORY};
@@ -89,7 +97,7 @@ static void start_metad(void)
     assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
 }
 
-static void stop_metad(void)
+static inline void stop_metad(void)
 {
     sessions_stop(md.sessions);
     service_stop(md.service);
@@ -104,7 +112,8 @@ static void stop_metad(void)
 }
 
 /* svc: for what metad asks of it, or NULL */
-static void dial_serving(struct peer *p, enum rpc_role role, const struct rpc_service *svc)
+static inline void service_rig_dial_serving(struct service_rig_peer *p, enum rpc_role role,
+                                            const struct rpc_service *svc)
 {
     struct rpc_config rpc = {.role = role, .name = "test", .threads = 1};
     char addr[64];
@@ -114,24 +123,25 @@ static void dial_serving(struct peer *p, enum rpc_role role, const struct rpc_se
     assert_int_equal(rpc_dial(p->loop, addr, RPC_ROLE_METAD, svc, &p->conn), 0);
 }
 
-static void dial(struct peer *p, enum rpc_role role)
+static inline void service_rig_dial(struct service_rig_peer *p, enum rpc_role role)
 {
-    dial_serving(p, role, NULL);
+    service_rig_dial_serving(p, role, NULL);
 }
 
-static void hang_up(struct peer *p)
+static inline void service_rig_hang_up(struct service_rig_peer *p)
 {
     rpc_conn_unref(p->conn);
     rpc_loop_free(p->loop);
 }
 
-static int ask(struct peer *p, Replfs__Envelope *env, struct rpc_result *out)
+static inline int service_rig_ask(struct service_rig_peer *p, Replfs__Envelope *env,
+                                  struct rpc_result *out)
 {
     return rpc_call_wait(p->conn, env, NULL, PATIENCE_MS, out);
 }
 
 /* A request under way, and what was answered. */
-struct call {
+struct service_rig_call {
     pthread_mutex_t mu;
     pthread_cond_t cond;
     bool done, said; /* said: by metad, not by our own time-out */
@@ -142,7 +152,7 @@ struct call {
 
 static inline void call_done(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
-    struct call *k = arg;
+    struct service_rig_call *k = arg;
     const Replfs__Attr *attr = NULL;
 
     (void)payload;
@@ -172,13 +182,15 @@ static inline void call_done(void *arg, int code, const Replfs__Envelope *rep, s
     pthread_mutex_unlock(&k->mu);
 }
 
-static inline void send_to(struct peer *p, struct call *k, Replfs__Envelope *env, unsigned ms)
+static inline void send_to(struct service_rig_peer *p, struct service_rig_call *k,
+                           Replfs__Envelope *env, unsigned ms)
 {
-    *k = (struct call){.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    *k = (struct service_rig_call){.mu = PTHREAD_MUTEX_INITIALIZER,
+                                   .cond = PTHREAD_COND_INITIALIZER};
     rpc_call(p->conn, env, NULL, ms, call_done, k);
 }
 
-static inline int finish(struct call *k)
+static inline int finish(struct service_rig_call *k)
 {
     pthread_mutex_lock(&k->mu);
     while (!k->done)
@@ -187,7 +199,7 @@ static inline int finish(struct call *k)
     return k->code;
 }
 
-static inline bool is_done(struct call *k)
+static inline bool is_done(struct service_rig_call *k)
 {
     pthread_mutex_lock(&k->mu);
     bool done = k->done;
@@ -196,7 +208,8 @@ static inline bool is_done(struct call *k)
 }
 
 /* id 0: a new session. Returns the code. */
-static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_t n)
+static inline int service_rig_open_session(struct service_rig_peer *p, uint64_t id,
+                                           const uint64_t *inos, size_t n)
 {
     Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
     struct rpc_result res;
@@ -207,7 +220,7 @@ static int open_session(struct peer *p, uint64_t id, const uint64_t *inos, size_
     r.open_inos = (uint64_t *)(uintptr_t)inos;
     r.n_open_inos = n;
     RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     if (rv == 0) {
         assert_int_equal(res.rep->session_reply->lease_ms, LEASE_MS);
         assert_string_equal(res.rep->session_reply->cluster, mlog_uuid(md.mlog));
@@ -236,7 +249,7 @@ static inline struct one_result mutate_as(Replfs__MetaOp *op, uint64_t seq)
     r.n_ops = 1;
     r.ops = &list;
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
     struct one_result out = {x->code, x->attr ? x->attr->ino : 0, x->value};
     rpc_result_free(&res);
@@ -266,25 +279,33 @@ static inline struct one_result make_name(uint64_t dir, const char *name, uint32
     return MUTATE(CREATE, create, &c);
 }
 
-static int setup(void **state)
+/* One in an empty directory; false when that cannot be made. */
+static inline bool new_metad(void)
 {
     char uuid[37];
 
-    (void)state;
     memset(&md, 0, sizeof(md));
-    memset(&me, 0, sizeof(me));
-    if (!tree_make(md.dir, sizeof(md.dir), "/var/tmp", "service") ||
+    if (!tree_make(md.dir, sizeof(md.dir), METAD_DIR, "service") ||
         mlog_init_dir(md.dir, uuid) != 0)
-        return -1;
+        return false;
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    return open_session(&me, 0, NULL, 0);
+    return true;
 }
 
-static int teardown(void **state)
+static inline int service_rig_setup(void **state)
 {
     (void)state;
-    hang_up(&me);
+    memset(&me, 0, sizeof(me));
+    if (!new_metad())
+        return -1;
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    return service_rig_open_session(&me, 0, NULL, 0);
+}
+
+static inline int service_rig_teardown(void **state)
+{
+    (void)state;
+    service_rig_hang_up(&me);
     stop_metad();
     tree_remove(md.dir);
     return 0;

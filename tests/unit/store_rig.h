@@ -23,32 +23,33 @@
 #include "base/mix.h"
 #include "chunkd/store/store.h"
 #include "tests/unit/tree.h"
+#include "wait.h"
 
-#define RIG_CLUSTER "0f8fad5b-d9cb-469f-a165-70867728950e"
+#define STORE_RIG_CLUSTER "0f8fad5b-d9cb-469f-a165-70867728950e"
 #define KIB 1024u
 #define MIB (1024u * 1024u)
 
-struct rig {
+struct store_rig {
     char dir[64];
     struct store_config cfg;
     struct store *s;
 };
 
-struct rig_wait {
+struct store_rig_waiter {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     unsigned left;
     int code; /* the first that was not 0 */
 };
 
-static inline void rig_wait_init(struct rig_wait *w, unsigned n)
+static inline void store_rig_wait_init(struct store_rig_waiter *w, unsigned n)
 {
-    *w = (struct rig_wait){PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, n, 0};
+    *w = (struct store_rig_waiter){PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, n, 0};
 }
 
-static inline void rig_done(void *arg, int code)
+static inline void store_rig_done(void *arg, int code)
 {
-    struct rig_wait *w = arg;
+    struct store_rig_waiter *w = arg;
     pthread_mutex_lock(&w->lock);
     if (code && !w->code)
         w->code = code;
@@ -57,7 +58,7 @@ static inline void rig_done(void *arg, int code)
     pthread_mutex_unlock(&w->lock);
 }
 
-static inline int rig_wait(struct rig_wait *w)
+static inline int store_rig_wait(struct store_rig_waiter *w)
 {
     pthread_mutex_lock(&w->lock);
     while (w->left > 0)
@@ -68,40 +69,40 @@ static inline int rig_wait(struct rig_wait *w)
 
 /* ---- directories ---- */
 
-static inline int rig_open(struct rig *r)
+static inline int store_rig_open(struct store_rig *r)
 {
     return store_open(&r->cfg, &r->s);
 }
 
-static inline void rig_close(struct rig *r)
+static inline void store_rig_close(struct store_rig *r)
 {
     store_close(r->s);
     r->s = NULL;
 }
 
-static inline void rig_reopen(struct rig *r)
+static inline void store_rig_reopen(struct store_rig *r)
 {
-    rig_close(r);
-    assert_int_equal(rig_open(r), 0);
+    store_rig_close(r);
+    assert_int_equal(store_rig_open(r), 0);
 }
 
-static inline int rig_setup(void **state)
+static inline int store_rig_setup(void **state)
 {
-    struct rig *r = calloc(1, sizeof *r);
+    struct store_rig *r = calloc(1, sizeof *r);
     if (!tree_make(r->dir, sizeof r->dir, "/tmp", "store"))
         return -1;
-    struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
-    r->cfg = (struct store_config){.dir = r->dir, .cluster = RIG_CLUSTER, .chunkd = 3};
+    struct store_id id = {.cluster = STORE_RIG_CLUSTER, .chunkd = 3, .disk = 1};
+    r->cfg = (struct store_config){.dir = r->dir, .cluster = STORE_RIG_CLUSTER, .chunkd = 3};
     r->cfg.segment_size = 4 * MIB;
     r->cfg.checkpoint_ms = 100;
     *state = r;
-    return store_id_write(r->dir, &id) || rig_open(r) ? -1 : 0;
+    return store_id_write(r->dir, &id) || store_rig_open(r) ? -1 : 0;
 }
 
-static inline int rig_teardown(void **state)
+static inline int store_rig_teardown(void **state)
 {
-    struct rig *r = *state;
-    rig_close(r);
+    struct store_rig *r = *state;
+    store_rig_close(r);
     umount2(r->dir, MNT_DETACH); /* left over by a failed test of a full disk */
     tree_remove(r->dir);
     free(r);
@@ -109,7 +110,8 @@ static inline int rig_teardown(void **state)
 }
 
 /* Number and path of segments; path of the last one if not NULL. */
-static inline int rig_segments(const struct rig *r, char *first, char *last, size_t size)
+static inline int store_rig_segments(const struct store_rig *r, char *first, char *last,
+                                     size_t size)
 {
     DIR *d = opendir(r->dir);
     struct dirent *e;
@@ -133,7 +135,7 @@ static inline int rig_segments(const struct rig *r, char *first, char *last, siz
     return n;
 }
 
-static inline void rig_flip(const char *path, off_t at)
+static inline void store_rig_flip(const char *path, off_t at)
 {
     int fd = open(path, O_RDWR);
     uint8_t b;
@@ -147,7 +149,8 @@ static inline void rig_flip(const char *path, off_t at)
 /* ---- data ---- */
 
 /* The byte at one place of one chunk; salt makes different contents for the same place. */
-static inline void rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt)
+static inline void store_rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint32_t len,
+                                  uint64_t salt)
 {
     for (uint32_t i = 0; i < len; i++) {
         uint64_t w = mix64(chunk * 1000003 + (off + i) / 8 + salt * 7919);
@@ -155,21 +158,22 @@ static inline void rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint32_t l
     }
 }
 
-static inline struct buf *rig_buf(uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt,
-                                  uint8_t *crcs)
+static inline struct buf *store_rig_buf(uint64_t chunk, uint32_t off, uint32_t len, uint64_t salt,
+                                        uint8_t *crcs)
 {
     struct buf *b = buf_new(len);
     b->len = len;
-    rig_fill(b->data, chunk, off, len, salt);
+    store_rig_fill(b->data, chunk, off, len, salt);
     crc_blocks_make(b->data, len, crcs);
     return b;
 }
 
-static inline void rig_append_async(struct rig *r, uint64_t token, uint64_t chunk, uint32_t off,
-                                    uint32_t len, uint64_t salt, bool sync, struct rig_wait *w)
+static inline void store_rig_append_async(struct store_rig *r, uint64_t token, uint64_t chunk,
+                                          uint32_t off, uint32_t len, uint64_t salt, bool sync,
+                                          struct store_rig_waiter *w)
 {
     uint8_t crcs[4 * 256 + 4];
-    struct buf *b = rig_buf(chunk, off, len, salt, crcs);
+    struct buf *b = store_rig_buf(chunk, off, len, salt, crcs);
     struct store_append a = {.chunk = chunk,
                              .session = 77,
                              .ino = chunk + 5,
@@ -179,68 +183,68 @@ static inline void rig_append_async(struct rig *r, uint64_t token, uint64_t chun
                              .crcs = crcs,
                              .sync = sync};
     if (token)
-        store_copy_append(r->s, token, &a, rig_done, w);
+        store_copy_append(r->s, token, &a, store_rig_done, w);
     else
-        store_append(r->s, &a, rig_done, w);
+        store_append(r->s, &a, store_rig_done, w);
     buf_unref(b);
 }
 
-static inline int rig_append_salted(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len,
-                                    uint64_t salt, bool sync)
+static inline int store_rig_append_salted(struct store_rig *r, uint64_t chunk, uint32_t off,
+                                          uint32_t len, uint64_t salt, bool sync)
 {
-    struct rig_wait w;
-    rig_wait_init(&w, 1);
-    rig_append_async(r, 0, chunk, off, len, salt, sync, &w);
-    return rig_wait(&w);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 1);
+    store_rig_append_async(r, 0, chunk, off, len, salt, sync, &w);
+    return store_rig_wait(&w);
 }
 
-static inline int rig_append(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len)
+static inline int store_rig_append(struct store_rig *r, uint64_t chunk, uint32_t off, uint32_t len)
 {
-    return rig_append_salted(r, chunk, off, len, 0, false);
+    return store_rig_append_salted(r, chunk, off, len, 0, false);
 }
 
-static inline int rig_copy_append(struct rig *r, uint64_t token, uint64_t chunk, uint32_t off,
-                                  uint32_t len, uint64_t salt)
+static inline int store_rig_copy_append(struct store_rig *r, uint64_t token, uint64_t chunk,
+                                        uint32_t off, uint32_t len, uint64_t salt)
 {
-    struct rig_wait w;
-    rig_wait_init(&w, 1);
-    rig_append_async(r, token, chunk, off, len, salt, false, &w);
-    return rig_wait(&w);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 1);
+    store_rig_append_async(r, token, chunk, off, len, salt, false, &w);
+    return store_rig_wait(&w);
 }
 
-static inline int rig_finish_seen(struct rig *r, uint64_t token, uint32_t seen)
+static inline int store_rig_finish_seen(struct store_rig *r, uint64_t token, uint32_t seen)
 {
-    struct rig_wait w;
-    rig_wait_init(&w, 1);
-    store_copy_finish(r->s, token, seen, rig_done, &w);
-    return rig_wait(&w);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 1);
+    store_copy_finish(r->s, token, seen, store_rig_done, &w);
+    return store_rig_wait(&w);
 }
 
 /* Whatever the copy replaces. */
-static inline int rig_finish(struct rig *r, uint64_t token)
+static inline int store_rig_finish(struct store_rig *r, uint64_t token)
 {
-    return rig_finish_seen(r, token, UINT32_MAX);
+    return store_rig_finish_seen(r, token, UINT32_MAX);
 }
 
-static inline int rig_sync(struct rig *r)
+static inline int store_rig_sync(struct store_rig *r)
 {
-    struct rig_wait w;
-    rig_wait_init(&w, 1);
-    store_sync(r->s, rig_done, &w);
-    return rig_wait(&w);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 1);
+    store_sync(r->s, store_rig_done, &w);
+    return store_rig_wait(&w);
 }
 
-static inline int rig_delete(struct rig *r, const uint64_t *chunks, size_t n)
+static inline int store_rig_delete(struct store_rig *r, const uint64_t *chunks, size_t n)
 {
-    struct rig_wait w;
-    rig_wait_init(&w, 1);
-    store_delete(r->s, chunks, n, rig_done, &w);
-    return rig_wait(&w);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 1);
+    store_delete(r->s, chunks, n, store_rig_done, &w);
+    return store_rig_wait(&w);
 }
 
 /* Reads, verifies checksums and contents. Returns store_read's code. */
-static inline int rig_read_salted(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len,
-                                  uint64_t salt)
+static inline int store_rig_read_salted(struct store_rig *r, uint64_t chunk, uint32_t off,
+                                        uint32_t len, uint64_t salt)
 {
     struct store_read rd;
     int rc = store_read(r->s, chunk, off, len, true, &rd);
@@ -251,7 +255,7 @@ static inline int rig_read_salted(struct rig *r, uint64_t chunk, uint32_t off, u
     for (size_t i = 0; i < rd.n; i++) {
         uint8_t *want = malloc(rd.spans[i].len);
         assert_int_equal(crc_blocks_check(p, rd.spans[i].len, rd.spans[i].crcs), -1);
-        rig_fill(want, chunk, rd.spans[i].chunk_off, rd.spans[i].len, salt);
+        store_rig_fill(want, chunk, rd.spans[i].chunk_off, rd.spans[i].len, salt);
         assert_memory_equal(p, want, rd.spans[i].len);
         free(want);
         p += rd.spans[i].len;
@@ -265,25 +269,16 @@ static inline int rig_read_salted(struct rig *r, uint64_t chunk, uint32_t off, u
     return 0;
 }
 
-static inline int rig_read(struct rig *r, uint64_t chunk, uint32_t off, uint32_t len)
+static inline int store_rig_read(struct store_rig *r, uint64_t chunk, uint32_t off, uint32_t len)
 {
-    return rig_read_salted(r, chunk, off, len, 0);
+    return store_rig_read_salted(r, chunk, off, len, 0);
 }
 
-static inline long rig_len(struct rig *r, uint64_t chunk)
+static inline long store_rig_len(struct store_rig *r, uint64_t chunk)
 {
     uint32_t len;
     int rc = store_chunk_len(r->s, chunk, &len, NULL);
     return rc ? rc : (long)len;
 }
 
-/* Polls a condition that a background thread brings about; a test fails when it does not come. */
-#define RIG_UNTIL(cond)                                                                            \
-    do {                                                                                           \
-        int64_t until_ = clock_mono() + 30 * NSEC_PER_SEC;                                         \
-        while (!(cond)) {                                                                          \
-            assert_true(clock_mono() < until_);                                                    \
-            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);                               \
-        }                                                                                          \
-    } while (0)
 #endif

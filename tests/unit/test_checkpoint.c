@@ -15,32 +15,32 @@ static const uint8_t acl[] = {2,   0,   0,   0,   1,   0,   6,   0,   255, 255, 
                               255, 255, 255, 255, 32,  0,   0,   0,   255, 255, 255, 255};
 
 /* A little of everything. */
-static void fill(struct rig *r)
+static void fill(struct fsm_rig *r)
 {
-    rig_open(r);
-    uint64_t a = (uint64_t)rig_create(r, 1, "a", DIR_MODE);
-    uint64_t b = (uint64_t)rig_create(r, a, "b", DIR_MODE);
-    uint64_t f = (uint64_t)rig_create(r, b, "file", REG_MODE);
-    uint64_t g = (uint64_t)rig_create(r, 1, "gone", REG_MODE);
-    int bad = rig_commit(r, f, 0, 10000, 5, 0);
-    bad |= rig_commit(r, f, 50000, 10000, 5, 10000);
-    bad |= rig_commit(r, g, 0, 77, 6, 0);
-    bad |= rig_link(r, f, 1, "second");
-    bad |= rig_unlink(r, 1, "gone", false);
-    bad |= rig_create_full(r, a, "link", S_IFLNK | 0777, 1, 2, "b/file", r->next_ino++);
-    bad |= rig_rename(r, b, "file", b, "file2", 0); /* its former cookie stays unused */
-    bad |= rig_set_goal(r, b, 3, 0);
-    bad |= rig_setxattr(r, a, "system.posix_acl_default", acl, sizeof acl, 0);
-    bad |= rig_setxattr(r, f, "system.posix_acl_access", acl, sizeof acl, 0);
-    bad |= rig_setxattr(r, f, "user.x", "value", 5, 0);
+    fsm_rig_open(r);
+    uint64_t a = (uint64_t)fsm_rig_create(r, 1, "a", DIR_MODE);
+    uint64_t b = (uint64_t)fsm_rig_create(r, a, "b", DIR_MODE);
+    uint64_t f = (uint64_t)fsm_rig_create(r, b, "file", REG_MODE);
+    uint64_t g = (uint64_t)fsm_rig_create(r, 1, "gone", REG_MODE);
+    int bad = fsm_rig_commit(r, f, 0, 10000, 5, 0);
+    bad |= fsm_rig_commit(r, f, 50000, 10000, 5, 10000);
+    bad |= fsm_rig_commit(r, g, 0, 77, 6, 0);
+    bad |= fsm_rig_link(r, f, 1, "second");
+    bad |= fsm_rig_unlink(r, 1, "gone", false);
+    bad |= fsm_rig_create_full(r, a, "link", S_IFLNK | 0777, 1, 2, "b/file", r->next_ino++);
+    bad |= fsm_rig_rename(r, b, "file", b, "file2", 0); /* its former cookie stays unused */
+    bad |= fsm_rig_set_goal(r, b, 3, 0);
+    bad |= fsm_rig_setxattr(r, a, "system.posix_acl_default", acl, sizeof acl, 0);
+    bad |= fsm_rig_setxattr(r, f, "system.posix_acl_access", acl, sizeof acl, 0);
+    bad |= fsm_rig_setxattr(r, f, "user.x", "value", 5, 0);
     r->seq = 3;
-    bad |= rig_truncate(r, f, 55000);
+    bad |= fsm_rig_truncate(r, f, 55000);
     r->seq = 0;
-    bad |= rig_clone(r, f, 100, f, 60000, 1000);
-    bad |= rig_fallocate(r, f, 1, 70000, 4096);
+    bad |= fsm_rig_clone(r, f, 100, f, 60000, 1000);
+    bad |= fsm_rig_fallocate(r, f, 1, 70000, 4096);
     r->session = 0;
-    bad |= rig_member(r, 1, "machine-one");
-    bad |= rig_session_open(r, 9);
+    bad |= fsm_rig_member(r, 1, "machine-one");
+    bad |= fsm_rig_session_open(r, 9);
     r->session = 7;
     assert_int_equal(bad, 0);
 }
@@ -75,34 +75,34 @@ static int load(const uint8_t *p, size_t n, char why[256], struct fsm **f)
 
 static uint8_t *saved(size_t *n)
 {
-    struct rig r;
+    struct fsm_rig r;
     fill(&r);
-    int fd = rig_save(r.f);
+    int fd = fsm_rig_save(r.f);
     uint8_t *p = slurp(fd, n);
     close(fd);
-    rig_close(&r);
+    fsm_rig_close(&r);
     return p;
 }
 
 static void test_round_trip(void **state)
 {
     (void)state;
-    struct rig r;
+    struct fsm_rig r;
     uint64_t ino = 0, chunk, upto;
     const uint8_t *t;
     size_t n;
     fill(&r);
-    struct fsm *g = rig_reload(r.f);
+    struct fsm *g = fsm_rig_reload(r.f);
     uint64_t digest = fsm_digest(r.f);
-    uint64_t f = rig_lookup(&r, 1, "second");
-    Replfs__Attr a = rig_attr(&r, f);
+    uint64_t f = fsm_rig_lookup(&r, 1, "second");
+    Replfs__Attr a = fsm_rig_attr(&r, f);
     struct fsm_counts c1, c2;
     fsm_counts(r.f, &c1);
     fsm_counts(g, &c2);
     assert_memory_equal(&c1, &c2, sizeof c1);
-    rig_close(&r);
+    fsm_rig_close(&r);
     r.f = g;
-    Replfs__Attr b = rig_attr(&r, f);
+    Replfs__Attr b = fsm_rig_attr(&r, f);
     assert_memory_equal(&a.ino, &b.ino, sizeof a - offsetof(Replfs__Attr, ino));
     assert_int_equal(b.nlink, 2);
     assert_int_equal(b.allocated, 15000 + 1000 + 4096);
@@ -112,17 +112,17 @@ static void test_round_trip(void **state)
     assert_int_equal(fsm_chunk_find(g, 5)->len, 20000);
     fsm_reserved(g, &chunk, &upto);
     assert_true(chunk == 1ull << 40 && upto == 1ull << 40);
-    uint64_t link = rig_lookup(&r, rig_lookup(&r, 1, "a"), "link");
+    uint64_t link = fsm_rig_lookup(&r, fsm_rig_lookup(&r, 1, "a"), "link");
     assert_int_equal(fsm_readlink(g, link, &t, &n), 0);
     assert_memory_equal(t, "b/file", 6);
     r.seq = 3; /* remembered */
-    assert_int_equal(rig_truncate(&r, f, 1), 0);
+    assert_int_equal(fsm_rig_truncate(&r, f, 1), 0);
     assert_true(r.res.repeated);
     assert_int_equal(fsm_digest(g), digest);
     r.seq = 4;
-    assert_int_equal(rig_truncate(&r, f, 1), 0);
-    assert_int_equal(rig_attr(&r, f).size, 1);
-    rig_close(&r);
+    assert_int_equal(fsm_rig_truncate(&r, f, 1), 0);
+    assert_int_equal(fsm_rig_attr(&r, f).size, 1);
+    fsm_rig_close(&r);
 }
 
 static void test_empty(void **state)
@@ -130,24 +130,24 @@ static void test_empty(void **state)
     (void)state;
     struct fsm *f;
     assert_int_equal(fsm_new(&f), 0);
-    fsm_free(rig_reload(f));
+    fsm_free(fsm_rig_reload(f));
     fsm_free(f);
 }
 
 static void test_many_sections(void **state)
 {
     (void)state;
-    struct rig r;
+    struct fsm_rig r;
     char name[64];
-    rig_open(&r);
+    fsm_rig_open(&r);
     for (unsigned k = 0; k < 20000; k++) {
         snprintf(name, sizeof name, "some file with a name %u", k);
-        int64_t ino = rig_create(&r, 1, name, REG_MODE);
+        int64_t ino = fsm_rig_create(&r, 1, name, REG_MODE);
         assert_true(ino > 0);
-        assert_int_equal(rig_commit(&r, (uint64_t)ino, 0, 100, r.next_chunk++, 0), 0);
+        assert_int_equal(fsm_rig_commit(&r, (uint64_t)ino, 0, 100, r.next_chunk++, 0), 0);
     }
-    fsm_free(rig_reload(r.f));
-    rig_close(&r);
+    fsm_free(fsm_rig_reload(r.f));
+    fsm_rig_close(&r);
 }
 
 static void test_every_flip(void **state)
@@ -299,17 +299,17 @@ static void test_mangled(void **state)
         memcpy(q, p, n);
         q[k] = (uint8_t)(q[k] + 1 + k * 31 % 255);
         ckpt_fix(q, n);
-        struct rig r = {.next_ino = 1ull << 30, .session = 0};
+        struct fsm_rig r = {.next_ino = 1ull << 30, .session = 0};
         if (load(q, n, why, &r.f) != 0) {
             refused++;
             continue;
         }
         taken++;
-        rig_create(&r, 1, "new", REG_MODE);
-        rig_unlink(&r, 1, "second", false);
-        rig_rename(&r, 1, "a", 1, "z", 0);
-        fsm_free(rig_reload(r.f));
-        rig_close(&r);
+        fsm_rig_create(&r, 1, "new", REG_MODE);
+        fsm_rig_unlink(&r, 1, "second", false);
+        fsm_rig_rename(&r, 1, "a", 1, "z", 0);
+        fsm_free(fsm_rig_reload(r.f));
+        fsm_rig_close(&r);
     }
     assert_true(refused > 100 && taken > 50);
     free(p);
@@ -319,7 +319,7 @@ static void test_mangled(void **state)
 static void test_forked(void **state)
 {
     (void)state;
-    struct rig r;
+    struct fsm_rig r;
     char why[256];
     int status;
     fill(&r);
@@ -329,7 +329,7 @@ static void test_forked(void **state)
     pid_t pid = fork();
     if (pid == 0)
         _exit(fsm_save(r.f, fd) ? 1 : 0);
-    rig_create(&r, 1, "later", REG_MODE);
+    fsm_rig_create(&r, 1, "later", REG_MODE);
     fsm_unlock(r.f);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
@@ -341,19 +341,19 @@ static void test_forked(void **state)
     assert_true(fsm_digest(r.f) != digest);
     close(fd);
     fsm_free(g);
-    rig_close(&r);
+    fsm_rig_close(&r);
 }
 
 static void test_save_fails(void **state)
 {
     (void)state;
-    struct rig r;
+    struct fsm_rig r;
     fill(&r);
     int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(fsm_save(r.f, fd), -ENOSPC);
     close(fd);
-    rig_close(&r);
+    fsm_rig_close(&r);
 }
 
 int main(void)

@@ -7,7 +7,7 @@
 static const unsigned both[] = {1, 2, 0}, one[] = {1, 0};
 #define CHUNK 90u
 
-static uint64_t writer = RIG_SESSION; /* whose chunk the orders mean */
+static uint64_t writer = CHUNKD_RIG_SESSION; /* whose chunk the orders mean */
 
 /* Records of odd lengths, so that copies must keep block boundaries. */
 static const uint32_t lens[] = {700000, 4096, 1, 1048576, 12345, 999999, 8192, 3};
@@ -17,9 +17,9 @@ static uint32_t write_chunk(const unsigned *chain)
 {
     uint32_t off = 0;
     for (unsigned i = 0; i < NLENS; i++) {
-        struct rig_append a = {
+        struct chunkd_rig_append a = {
             .chunk = CHUNK, .off = off, .len = lens[i], .seed = i, .chain = chain};
-        assert_int_equal(rig_append(&a).code, 0);
+        assert_int_equal(chunkd_rig_append(&a).code, 0);
         off += lens[i];
     }
     return off;
@@ -29,22 +29,24 @@ static void check_chunk(unsigned node)
 {
     uint32_t off = 0;
     for (unsigned i = 0; i < NLENS; i++) {
-        rig_check(node, CHUNK, off, lens[i], i);
+        chunkd_rig_check(node, CHUNK, off, lens[i], i);
         off += lens[i];
     }
 }
 
-static int order_copy(unsigned to, uint32_t len, const unsigned *from, struct rig_order_reply *out)
+static int order_copy(unsigned to, uint32_t len, const unsigned *from,
+                      struct chunkd_rig_order_reply *out)
 {
     uint8_t cap[CAP_LEN];
-    cap_make(&rig_key, CHUNK, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+    cap_make(&chunkd_rig_key, CHUNK, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION, CAP_READ, UINT32_MAX,
+             cap);
     Replfs__CopySource src[4], *list[4];
     Replfs__CopyOrder c = REPLFS__COPY_ORDER__INIT;
     for (; from[c.n_sources]; c.n_sources++) {
         size_t i = c.n_sources;
         replfs__copy_source__init(&src[i]);
         src[i].chunkd = from[i];
-        src[i].addr = rig.node[from[i]].addr;
+        src[i].addr = chunkd_rig.node[from[i]].addr;
         src[i].cap.data = cap;
         src[i].cap.len = sizeof cap;
         list[i] = &src[i];
@@ -56,12 +58,12 @@ static int order_copy(unsigned to, uint32_t len, const unsigned *from, struct ri
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
     o.copy = &c;
-    return rig_order(to, &o, out);
+    return chunkd_rig_order(to, &o, out);
 }
 
 /* len: how much of it is needed; 0: all. */
 static int order_verify_len(unsigned node, uint64_t chunk, uint32_t len, bool quick,
-                            struct rig_order_reply *out)
+                            struct chunkd_rig_order_reply *out)
 {
     Replfs__VerifyOrder v = REPLFS__VERIFY_ORDER__INIT;
     v.chunk = chunk;
@@ -71,10 +73,11 @@ static int order_verify_len(unsigned node, uint64_t chunk, uint32_t len, bool qu
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_VERIFY;
     o.verify = &v;
-    return rig_order(node, &o, out);
+    return chunkd_rig_order(node, &o, out);
 }
 
-static int order_verify(unsigned node, uint64_t chunk, bool quick, struct rig_order_reply *out)
+static int order_verify(unsigned node, uint64_t chunk, bool quick,
+                        struct chunkd_rig_order_reply *out)
 {
     return order_verify_len(node, chunk, 0, quick, out);
 }
@@ -83,9 +86,9 @@ static int order_verify(unsigned node, uint64_t chunk, bool quick, struct rig_or
 static void damage(unsigned node, uint64_t seed, size_t at)
 {
     uint8_t want[64];
-    rig_fill(want, sizeof want, seed);
+    chunkd_rig_fill(want, sizeof want, seed);
     char dir[96];
-    snprintf(dir, sizeof dir, "%s/%u-0", rig.dir, node);
+    snprintf(dir, sizeof dir, "%s/%u-0", chunkd_rig.dir, node);
     DIR *d = opendir(dir);
     assert_non_null(d);
     bool found = false;
@@ -112,7 +115,7 @@ static void damage(unsigned node, uint64_t seed, size_t at)
 static void start(unsigned n)
 {
     for (unsigned i = 1; i <= n; i++)
-        rig_chunkd_start(i, 1);
+        chunkd_rig_chunkd_start(i, 1);
 }
 
 static void a_copy_is_equal_and_reported(void **state)
@@ -121,19 +124,20 @@ static void a_copy_is_equal_and_reported(void **state)
     static const unsigned from[] = {1, 2, 0};
     start(3);
     uint32_t len = write_chunk(both);
-    struct rig_order_reply r;
+    struct chunkd_rig_order_reply r;
     assert_int_equal(order_copy(3, len, from, &r), 0);
     assert_int_equal(r.bytes, len);
     check_chunk(3);
-    rig_wait(rig_len(&rig.node[3], CHUNK) == len && rig_agrees(&rig.node[3]));
+    chunkd_rig_wait(chunkd_rig_len(&chunkd_rig.node[3], CHUNK) == len &&
+                    chunkd_rig_agrees(&chunkd_rig.node[3]));
     assert_int_equal(order_verify(3, CHUNK, false, &r), 0);
     assert_false(r.bad);
     assert_int_equal(r.len, len);
     /* a second time replaces it */
     assert_int_equal(order_copy(3, len, from, &r), 0);
     check_chunk(3);
-    rig_chunkd_stop(3);
-    rig_chunkd_start(3, 1);
+    chunkd_rig_chunkd_stop(3);
+    chunkd_rig_chunkd_start(3, 1);
     check_chunk(3);
 }
 
@@ -146,15 +150,16 @@ static void a_healed_copy_keeps_what_was_appended(void **state)
     start(2);
     uint32_t len = write_chunk(both);
     damage(1, 3, 10);
-    struct rig_append a = {.chunk = CHUNK, .off = len, .len = 50000, .seed = 50, .chain = one};
-    assert_int_equal(rig_append(&a).code, 0);
-    struct rig_order_reply r;
+    struct chunkd_rig_append a = {
+        .chunk = CHUNK, .off = len, .len = 50000, .seed = 50, .chain = one};
+    assert_int_equal(chunkd_rig_append(&a).code, 0);
+    struct chunkd_rig_order_reply r;
     assert_int_equal(order_copy(1, len, from, &r), 0);
     check_chunk(1);
-    rig_check(1, CHUNK, len, 50000, 50);
+    chunkd_rig_check(1, CHUNK, len, 50000, 50);
     a.off += a.len;
-    assert_int_equal(rig_append(&a).code, 0);
-    rig_wait(rig_len(&rig.node[1], CHUNK) == len + 100000);
+    assert_int_equal(chunkd_rig_append(&a).code, 0);
+    chunkd_rig_wait(chunkd_rig_len(&chunkd_rig.node[1], CHUNK) == len + 100000);
 }
 
 static void a_bad_source_is_left_for_the_next(void **state)
@@ -164,11 +169,11 @@ static void a_bad_source_is_left_for_the_next(void **state)
     start(3);
     uint32_t len = write_chunk(both);
     damage(1, 3, 10); /* inside the fourth record: copying starts well and then meets it */
-    struct rig_order_reply r;
+    struct chunkd_rig_order_reply r;
     assert_int_equal(order_copy(3, len, only_bad, &r), -ERR_CRC);
     assert_int_equal(r.blamed, 1);
     uint8_t byte;
-    assert_int_equal(rig_read(3, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK); /* nothing half */
+    assert_int_equal(chunkd_rig_read(3, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK); /* nothing half */
     assert_int_equal(order_copy(3, len, from, &r), 0);
     check_chunk(3);
     /* and the bad one is found bad, healed from the good ones, found good */
@@ -196,8 +201,8 @@ static void a_dead_source_is_left_for_the_next(void **state)
     static const unsigned from[] = {1, 2, 0};
     start(3);
     uint32_t len = write_chunk(both);
-    rig_chunkd_stop(1);
-    struct rig_order_reply r;
+    chunkd_rig_chunkd_stop(1);
+    struct chunkd_rig_order_reply r;
     assert_int_equal(order_copy(3, len, from, &r), 0);
     check_chunk(3);
     /* a source that is too short does not do */
@@ -210,9 +215,9 @@ static void deleted_chunks_are_gone_and_reported(void **state)
     (void)state;
     start(1);
     uint32_t len = write_chunk(one);
-    rig_wait(rig_len(&rig.node[1], CHUNK) == len);
+    chunkd_rig_wait(chunkd_rig_len(&chunkd_rig.node[1], CHUNK) == len);
     uint64_t ids[] = {CHUNK, 12345};
-    uint64_t writers[] = {RIG_SESSION + 1, RIG_SESSION};
+    uint64_t writers[] = {CHUNKD_RIG_SESSION + 1, CHUNKD_RIG_SESSION};
     Replfs__DeleteOrder d = REPLFS__DELETE_ORDER__INIT;
     d.chunks = ids;
     d.n_chunks = 2;
@@ -221,16 +226,16 @@ static void deleted_chunks_are_gone_and_reported(void **state)
     Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
     o.order_case = REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS;
     o.delete_chunks = &d;
-    struct rig_order_reply r;
+    struct chunkd_rig_order_reply r;
     uint8_t byte;
-    assert_int_equal(rig_order(1, &o, &r), 0);
-    assert_int_equal(rig_read(1, CHUNK, 0, 1, &byte), 0); /* another writer's was meant */
-    writers[0] = RIG_SESSION;
-    assert_int_equal(rig_order(1, &o, &r), 0);
-    assert_int_equal(rig_read(1, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK);
-    rig_wait(rig.node[1].nchunks == 0 && rig_agrees(&rig.node[1]));
+    assert_int_equal(chunkd_rig_order(1, &o, &r), 0);
+    assert_int_equal(chunkd_rig_read(1, CHUNK, 0, 1, &byte), 0); /* another writer's was meant */
+    writers[0] = CHUNKD_RIG_SESSION;
+    assert_int_equal(chunkd_rig_order(1, &o, &r), 0);
+    assert_int_equal(chunkd_rig_read(1, CHUNK, 0, 1, &byte), -ERR_NO_CHUNK);
+    chunkd_rig_wait(chunkd_rig.node[1].nchunks == 0 && chunkd_rig_agrees(&chunkd_rig.node[1]));
     assert_int_equal(order_verify(1, CHUNK, false, &r), -ERR_NO_CHUNK);
-    assert_int_equal(rig_order(1, &o, &r), 0); /* again: already done */
+    assert_int_equal(chunkd_rig_order(1, &o, &r), 0); /* again: already done */
 }
 
 static void ignore_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
@@ -247,16 +252,17 @@ static void many_copies_at_once(void **state)
     start(2);
     enum { N = 24 };
     for (unsigned i = 0; i < N; i++) {
-        struct rig_append a = {.chunk = 200 + i, .len = 200000, .seed = i, .chain = one};
-        assert_int_equal(rig_append(&a).code, 0);
+        struct chunkd_rig_append a = {.chunk = 200 + i, .len = 200000, .seed = i, .chain = one};
+        assert_int_equal(chunkd_rig_append(&a).code, 0);
     }
     /* orders overlap because each is answered only when done: send all, then wait for all copies */
     for (unsigned i = 0; i < N; i++) {
         uint8_t cap[CAP_LEN];
-        cap_make(&rig_key, 200 + i, RIG_SESSION, RIG_SESSION, CAP_READ, UINT32_MAX, cap);
+        cap_make(&chunkd_rig_key, 200 + i, CHUNKD_RIG_SESSION, CHUNKD_RIG_SESSION, CAP_READ,
+                 UINT32_MAX, cap);
         Replfs__CopySource src = REPLFS__COPY_SOURCE__INIT, *list[1] = {&src};
         src.chunkd = 1;
-        src.addr = rig.node[1].addr;
+        src.addr = chunkd_rig.node[1].addr;
         src.cap.data = cap;
         src.cap.len = sizeof cap;
         Replfs__CopyOrder c = REPLFS__COPY_ORDER__INIT;
@@ -269,31 +275,31 @@ static void many_copies_at_once(void **state)
         o.order_case = REPLFS__ORDER_REQ__ORDER_COPY;
         o.copy = &c;
         RPC_ENVELOPE(env, ORDER_REQ, order_req, &o);
-        rpc_call(rig.node[2].conn, &env, NULL, 15000, ignore_answer, NULL);
+        rpc_call(chunkd_rig.node[2].conn, &env, NULL, 15000, ignore_answer, NULL);
     }
-    rig_wait(rig.node[2].nchunks == N && rig_agrees(&rig.node[2]));
+    chunkd_rig_wait(chunkd_rig.node[2].nchunks == N && chunkd_rig_agrees(&chunkd_rig.node[2]));
     for (unsigned i = 0; i < N; i++)
-        rig_check(2, 200 + i, 0, 200000, i);
+        chunkd_rig_check(2, 200 + i, 0, 200000, i);
 }
 
 /* A number that was given twice: what is here is another writer's, and may be all that is left of it. */
 static void another_writers_chunk_is_left_alone(void **state)
 {
     (void)state;
-    struct rig_order_reply r = {0};
+    struct chunkd_rig_order_reply r = {0};
     start(2);
     uint32_t len = write_chunk(both);
-    writer = RIG_SESSION + 1;
+    writer = CHUNKD_RIG_SESSION + 1;
     int copied = order_copy(2, len, one, &r), verified = order_verify(2, CHUNK, false, &r),
         quick = order_verify(2, CHUNK, true, &r);
-    writer = RIG_SESSION;
+    writer = CHUNKD_RIG_SESSION;
     assert_int_equal(copied, -EEXIST);
     assert_int_equal(verified, -ERR_NO_CHUNK);
     assert_int_equal(quick, -ERR_NO_CHUNK);
     check_chunk(2);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, chunkd_rig_setup, chunkd_rig_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {

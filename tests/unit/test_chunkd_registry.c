@@ -35,11 +35,11 @@ static void stranger_start(struct stranger *s)
 static void start_two(void)
 {
     for (unsigned i = 1; i <= 2; i++)
-        rig_chunkd_start(i, 1);
+        chunkd_rig_chunkd_start(i, 1);
     for (unsigned i = 1; i <= 2; i++)
-        rig_tell(i, chunkd_addr(rig.chunkd[i]));
-    unsigned beats = rig.node[1].beats;
-    rig_wait(rig.node[1].beats > beats + 1);
+        chunkd_rig_tell(i, chunkd_addr(chunkd_rig.chunkd[i]));
+    unsigned beats = chunkd_rig.node[1].beats;
+    chunkd_rig_wait(chunkd_rig.node[1].beats > beats + 1);
 }
 
 static void nobody_else_is_called(void **state)
@@ -48,23 +48,23 @@ static void nobody_else_is_called(void **state)
     (void)state;
     start_two();
     stranger_start(&s);
-    struct rig_append a = {.chunk = 10,
-                           .len = 5000,
-                           .seed = 1,
-                           .chain = one_nine,
-                           .addr2 = s.addr,
-                           .timeout_ms = 1500};
-    struct rig_answer r = rig_append(&a);
+    struct chunkd_rig_append a = {.chunk = 10,
+                                  .len = 5000,
+                                  .seed = 1,
+                                  .chain = one_nine,
+                                  .addr2 = s.addr,
+                                  .timeout_ms = 1500};
+    struct chunkd_rig_answer r = chunkd_rig_append(&a);
     assert_int_equal(atomic_load(&s.calls), 0);
     assert_int_equal(r.code, -ERR_CHAIN);
     assert_int_equal(r.chunkd, 9);
     /* the number is a chunkd's, the address is not */
-    a = (struct rig_append){
+    a = (struct chunkd_rig_append){
         .chunk = 11, .len = 5000, .seed = 2, .chain = one_two, .addr2 = s.addr, .timeout_ms = 1500};
-    r = rig_append(&a);
+    r = chunkd_rig_append(&a);
     assert_int_equal(atomic_load(&s.calls), 0);
     assert_int_equal(r.code, 0);
-    rig_check(2, 11, 0, 5000, 2);
+    chunkd_rig_check(2, 11, 0, 5000, 2);
     rpc_loop_free(s.loop);
 }
 
@@ -74,10 +74,10 @@ static void nobody_else_is_called(void **state)
 static unsigned appends(uint64_t chunk, unsigned n, const char *addr)
 {
     enum { LEN = 6000 };
-    unsigned failed = rig_burst(chunk, n, LEN, &addr, 1);
+    unsigned failed = chunkd_rig_burst(chunk, n, LEN, &addr, 1);
 
     for (unsigned i = 0; failed == 0 && i < n; i += 7)
-        rig_check(2, chunk, i * LEN, LEN, i);
+        chunkd_rig_check(2, chunk, i * LEN, LEN, i);
     return failed;
 }
 
@@ -85,17 +85,17 @@ static unsigned appends(uint64_t chunk, unsigned n, const char *addr)
 static void a_new_one_is_reached_at_once(void **state)
 {
     (void)state;
-    rig.metad.heartbeat_ms = 60000;
-    rig_tell(3, "127.0.0.1:1");
-    rig_chunkd_start(1, 1);
-    rig_chunkd_start(2, 1);
-    rig_tell(2, chunkd_addr(rig.chunkd[2]));
-    assert_int_equal(appends(20, 200, chunkd_addr(rig.chunkd[2])), 0);
+    chunkd_rig.metad.heartbeat_ms = 60000;
+    chunkd_rig_tell(3, "127.0.0.1:1");
+    chunkd_rig_chunkd_start(1, 1);
+    chunkd_rig_chunkd_start(2, 1);
+    chunkd_rig_tell(2, chunkd_addr(chunkd_rig.chunkd[2]));
+    assert_int_equal(appends(20, 200, chunkd_addr(chunkd_rig.chunkd[2])), 0);
     /* it comes back elsewhere */
-    rig_chunkd_stop(2);
-    rig_chunkd_start(2, 1);
-    rig_tell(2, chunkd_addr(rig.chunkd[2]));
-    assert_int_equal(appends(21, 200, chunkd_addr(rig.chunkd[2])), 0);
+    chunkd_rig_chunkd_stop(2);
+    chunkd_rig_chunkd_start(2, 1);
+    chunkd_rig_tell(2, chunkd_addr(chunkd_rig.chunkd[2]));
+    assert_int_equal(appends(21, 200, chunkd_addr(chunkd_rig.chunkd[2])), 0);
     /* and a client that has not heard of that reaches it, too */
     assert_int_equal(appends(22, 20, "127.0.0.1:2"), 0);
 }
@@ -104,24 +104,25 @@ static void without_metad_what_is_known_goes_on(void **state)
 {
     (void)state;
     start_two();
-    unsigned registers = rig.node[1].registers;
-    pthread_mutex_lock(&rig.mu);
-    rig.metad.refuse = -ERR_BUSY;
-    rig.metad.drop_beats = 1000000;
-    pthread_mutex_unlock(&rig.mu);
-    struct rig_append a = {.chunk = 30, .len = 500, .chain = one_nine, .addr2 = "127.0.0.1:1"};
-    struct rig_answer r = rig_append(&a);
+    unsigned registers = chunkd_rig.node[1].registers;
+    pthread_mutex_lock(&chunkd_rig.mu);
+    chunkd_rig.metad.refuse = -ERR_BUSY;
+    chunkd_rig.metad.drop_beats = 1000000;
+    pthread_mutex_unlock(&chunkd_rig.mu);
+    struct chunkd_rig_append a = {
+        .chunk = 30, .len = 500, .chain = one_nine, .addr2 = "127.0.0.1:1"};
+    struct chunkd_rig_answer r = chunkd_rig_append(&a);
     assert_int_equal(r.code, -ERR_CHAIN);
     assert_int_equal(r.chunkd, 9);
-    assert_int_equal(appends(31, 20, chunkd_addr(rig.chunkd[2])), 0);
-    assert_int_equal(rig.node[1].registers, registers);
-    pthread_mutex_lock(&rig.mu);
-    rig.metad.refuse = 0;
-    rig.metad.drop_beats = 0;
-    pthread_mutex_unlock(&rig.mu);
+    assert_int_equal(appends(31, 20, chunkd_addr(chunkd_rig.chunkd[2])), 0);
+    assert_int_equal(chunkd_rig.node[1].registers, registers);
+    pthread_mutex_lock(&chunkd_rig.mu);
+    chunkd_rig.metad.refuse = 0;
+    chunkd_rig.metad.drop_beats = 0;
+    pthread_mutex_unlock(&chunkd_rig.mu);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, chunkd_rig_setup, chunkd_rig_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {

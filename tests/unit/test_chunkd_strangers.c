@@ -41,15 +41,16 @@ static void silent_connections_are_few(void **state)
     int fd[MANY];
 
     (void)state;
-    rig.insecure = true;
-    rig_chunkd_start(1, 1);
+    chunkd_rig.insecure = true;
+    chunkd_rig_chunkd_start(1, 1);
     assert_int_equal(rpc_loop_new(&cfg, &loop), 0);
-    rpc_conn_unref(rig.conn[1]);
-    assert_int_equal(
-        rpc_dial(loop, chunkd_addr(rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL, &rig.conn[1]), 0);
-    struct rig_append a = {.chunk = 10, .len = 5000, .seed = 1, .chain = one};
-    assert_int_equal(rig_append(&a).code, 0);
-    const char *port = strrchr(chunkd_addr(rig.chunkd[1]), ':') + 1;
+    rpc_conn_unref(chunkd_rig.conn[1]);
+    assert_int_equal(rpc_dial(loop, chunkd_addr(chunkd_rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL,
+                              &chunkd_rig.conn[1]),
+                     0);
+    struct chunkd_rig_append a = {.chunk = 10, .len = 5000, .seed = 1, .chain = one};
+    assert_int_equal(chunkd_rig_append(&a).code, 0);
+    const char *port = strrchr(chunkd_addr(chunkd_rig.chunkd[1]), ':') + 1;
     for (unsigned i = 0; i < MANY; i++)
         fd[i] = silent((uint16_t)strtoul(port, NULL, 10));
     int64_t until = clock_mono() + 8 * NSEC_PER_SEC; /* less than each has for its Hello */
@@ -58,24 +59,26 @@ static void silent_connections_are_few(void **state)
     print_message("%u silent connections: %u are refused\n", MANY, closed(fd));
     assert_int_equal(closed(fd), MANY - KEPT);
     a.chunk = 11;
-    assert_int_equal(rig_append(&a).code, 0); /* who was here */
+    assert_int_equal(chunkd_rig_append(&a).code, 0); /* who was here */
     for (unsigned i = 0; i < MANY; i++)
         close(fd[i]);
     /* and who comes when they are gone, from the same address */
-    rpc_conn_unref(rig.conn[1]);
-    assert_int_equal(
-        rpc_dial(loop, chunkd_addr(rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL, &rig.conn[1]), 0);
+    rpc_conn_unref(chunkd_rig.conn[1]);
+    assert_int_equal(rpc_dial(loop, chunkd_addr(chunkd_rig.chunkd[1]), RPC_ROLE_CHUNKD, NULL,
+                              &chunkd_rig.conn[1]),
+                     0);
     a.chunk = 12;
-    assert_int_equal(rig_append(&a).code, 0);
-    rpc_conn_unref(rig.conn[1]);
-    rig.conn[1] = NULL;
+    assert_int_equal(chunkd_rig_append(&a).code, 0);
+    rpc_conn_unref(chunkd_rig.conn[1]);
+    chunkd_rig.conn[1] = NULL;
     rpc_loop_free(loop);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(silent_connections_are_few, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(silent_connections_are_few, chunkd_rig_setup,
+                                        chunkd_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

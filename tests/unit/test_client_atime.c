@@ -8,11 +8,9 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
+#include "client_internals.h"
 #include "base/log.h"
 #include "base/clock.h"
-#include "fuse/client/base/client_clock.h"
-#include "fuse/client/internal.h"
-#include "fuse/client/names/atime.h"
 
 #define DAY (24 * 3600 * NSEC_PER_SEC)
 #define NOW (100 * DAY)

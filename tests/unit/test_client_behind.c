@@ -1,35 +1,13 @@
 /* Changes that are answered before metad has them, against a fake metad that is made to wait: who
  * waits for it, who does not, and what is shown meanwhile. */
+#include "client_internals.h"
 #include "client_rig.h"
-#include "fuse/client/cache/lease_cache_change.h"
-#include "fuse/client/internal.h"
-#include "fuse/client/session/mutation.h"
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 #define MTIME REPLFS__SETATTR_OP__VALID__MTIME
 
-#define DIR_INO 50u
-
 static uint8_t data[8192];
-
-static int leased_setup(void **st)
-{
-    if (rig_up(st) || rig_chunkds_up())
-        return -1;
-    rig.leases = true;
-    return rig_client_up();
-}
-
-/* What was held is done, in order, and what comes next is done at once. */
-static void release(void)
-{
-    pthread_mutex_lock(&rig.mu);
-    rig.hold = false;
-    for (size_t i = 0; i < rig.nheld; i++)
-        rig_mutate(rig.held[i]);
-    rig.nheld = 0;
-    pthread_mutex_unlock(&rig.mu);
-}
+static uint64_t dir; /* made by made_one() */
 
 static void put(struct cfile *f, size_t len)
 {
@@ -40,8 +18,8 @@ static void put(struct cfile *f, size_t len)
 /* From now on metad does not look at changes; of these bytes it does not know. */
 static struct cfile *written(size_t len)
 {
-    struct cfile *f = rig_open_file();
-    rig_set(hold, true);
+    struct cfile *f = client_rig_open_file();
+    client_rig_set(hold, true);
     put(f, len);
     return f;
 }
@@ -50,11 +28,11 @@ static bool later(uint32_t valid, uint32_t mode, int64_t mtime, Replfs__Attr *a)
 {
     Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
     replfs__attr__init(a);
-    op.ino = RIG_INO;
+    op.ino = CLIENT_RIG_INO;
     op.valid = valid;
     op.mode = mode;
     op.mtime_ns = mtime;
-    return client_setattr_deferred(rig.cl, &op, a);
+    return client_setattr_deferred(client_rig.cl, &op, a);
 }
 
 static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
@@ -62,26 +40,6 @@ static Replfs__Attr set(uint32_t valid, uint32_t mode, int64_t mtime)
     Replfs__Attr a;
     assert_true(later(valid, mode, mtime, &a));
     return a;
-}
-
-/* As a recall of metad: what it knows at the answer is noted. */
-static void on_recalled(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
-{
-    (void)arg, (void)rep, (void)payload;
-    pthread_mutex_lock(&rig.mu);
-    rig.recalled = code == 0;
-    rig.commits_then = rig.commits;
-    rig.setattrs_then = rig.setattrs;
-    pthread_mutex_unlock(&rig.mu);
-}
-
-static void recall(void)
-{
-    Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
-    m.ino = RIG_INO;
-    rig_set(leases, false);
-    RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
-    rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
 }
 
 static void *in_background(void *arg)
@@ -96,20 +54,20 @@ static void test_close_does_not_wait_for_metad(void **st)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(rig_get(commits), 0);
-    assert_int_equal(rig_get(node[1].appends), 1); /* but all copies have the bytes */
-    assert_int_equal(rig_get(node[2].appends), 1);
+    assert_int_equal(client_rig_get(commits), 0);
+    assert_int_equal(client_rig_get(node[1].appends), 1); /* but all copies have the bytes */
+    assert_int_equal(client_rig_get(node[2].appends), 1);
     cfile_attr(f, &a);
     assert_int_equal(a.size, 5000);
     cfile_close(f);
-    release();
-    rig_wait(rig.commits == 1 && rig.size == 5000);
+    client_rig_release();
+    client_rig_wait(client_rig.commits == 1 && client_rig_size() == 5000);
 }
 
 static int64_t atime_shown(void)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    assert_int_equal(client_getattr_now(rig.cl, RIG_INO, &a), 0);
+    assert_int_equal(client_getattr_now(client_rig.cl, CLIENT_RIG_INO, &a), 0);
     return a.atime_ns;
 }
 
@@ -123,7 +81,7 @@ static void test_read_before_a_commits_answer(void **st)
     cfile_accessed(f);
     int64_t first = atime_shown();
     assert_int_not_equal(first, 0);
-    release();
+    client_rig_release();
     assert_int_equal(cfile_fsync(f), 0);
     cfile_accessed(f);
     assert_true(atime_shown() == first);
@@ -133,10 +91,10 @@ static void test_read_before_a_commits_answer(void **st)
 static void test_shared_close_waits(void **st)
 {
     (void)st;
-    struct cfile *f = rig_open_file(); /* this metad gives no leases */
+    struct cfile *f = client_rig_open_file(); /* this metad gives no leases */
     put(f, 5000);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(client_rig_get(commits), 1);
     cfile_close(f);
 }
 
@@ -144,10 +102,10 @@ static void test_shared_close_waits(void **st)
 static void test_attributes_are_merged(void **st)
 {
     (void)st;
-    struct cfile *f = rig_open_file();
-    rig_set(hold, true);
+    struct cfile *f = client_rig_open_file();
+    client_rig_set(hold, true);
     assert_int_equal(set(MODE, 0600, 0).mode & 07777, 0600);
-    rig_wait(rig.nheld == 1);
+    client_rig_wait(client_rig.nheld == 1);
     set(MODE, 0640, 0);
     set(MTIME, 0, 12345);
     Replfs__Attr a = set(MODE, 0755, 0);
@@ -155,10 +113,11 @@ static void test_attributes_are_merged(void **st)
     assert_int_equal(a.mtime_ns, 12345);
     cfile_attr(f, &a);
     assert_int_equal(a.mode & 07777, 0755);
-    assert_int_equal(rig_get(setattrs), 0);
-    release();
-    rig_wait(rig.mode == 0755 && rig.mtime_ns == 12345);
-    assert_int_equal(rig_get(setattrs), 2);
+    assert_int_equal(client_rig_get(setattrs), 0);
+    client_rig_release();
+    client_rig_wait((client_rig_attr(CLIENT_RIG_INO).mode & 07777) == 0755 &&
+                    client_rig_attr(CLIENT_RIG_INO).mtime_ns == 12345);
+    assert_int_equal(client_rig_get(setattrs), 2);
     cfile_close(f);
 }
 
@@ -169,11 +128,11 @@ static void test_mtime_comes_after_the_bytes(void **st)
     struct cfile *f = written(100);
     set(MTIME, 0, 777);
     assert_int_equal(cfile_flush(f), 0);
-    release();
-    rig_wait(rig.commits == 1 && rig.mtime_ns == 777);
+    client_rig_release();
+    client_rig_wait(client_rig.commits == 1 && client_rig_attr(CLIENT_RIG_INO).mtime_ns == 777);
     put(f, 200); /* and bytes written after it make it void */
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_not_equal(rig.mtime_ns, 777);
+    assert_int_not_equal(client_rig_attr(CLIENT_RIG_INO).mtime_ns, 777);
     cfile_close(f);
 }
 
@@ -184,12 +143,12 @@ static void test_recall_waits_for_what_was_kept_back(void **st)
     struct cfile *f = written(5000);
     set(MODE, 0600, 0);
     assert_int_equal(cfile_flush(f), 0);
-    recall();
-    rig_wait(rig.nheld >= 1);
-    release();
-    rig_wait(rig.recalled);
-    assert_int_equal(rig_get(commits_then), 1);
-    assert_int_equal(rig_get(setattrs_then), 1);
+    client_rig_recall(CLIENT_RIG_INO);
+    client_rig_wait(client_rig.nheld >= 1);
+    client_rig_release();
+    client_rig_wait(client_rig.recalled);
+    assert_int_equal(client_rig_get(commits_then), 1);
+    assert_int_equal(client_rig_get(setattrs_then), 1);
     /* without the lease nothing is kept back any more */
     assert_false(later(MODE, 0644, 0, &a));
     cfile_close(f);
@@ -199,11 +158,11 @@ static void test_recall_waits_for_what_was_kept_back(void **st)
 static void test_recall_flushes_what_is_written(void **st)
 {
     (void)st;
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     put(f, 5000);
-    recall();
-    rig_wait(rig.recalled);
-    assert_int_equal(rig_get(commits_then), 1);
+    client_rig_recall(CLIENT_RIG_INO);
+    client_rig_wait(client_rig.recalled);
+    assert_int_equal(client_rig_get(commits_then), 1);
     cfile_close(f);
 }
 
@@ -214,11 +173,11 @@ static void test_fsync_waits(void **st)
     struct cfile *f = written(5000);
     set(MODE, 0600, 0);
     assert_int_equal(pthread_create(&t, NULL, in_background, f), 0);
-    rig_wait(rig.nheld >= 1);
-    release();
+    client_rig_wait(client_rig.nheld >= 1);
+    client_rig_release();
     pthread_join(t, NULL);
-    assert_int_equal(rig_get(commits), 1);
-    assert_int_equal(rig_get(setattrs), 1);
+    assert_int_equal(client_rig_get(commits), 1);
+    assert_int_equal(client_rig_get(setattrs), 1);
     cfile_close(f);
 }
 
@@ -227,11 +186,11 @@ static struct cfile *lost_on_the_way(void)
 {
     struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.nheld == 1);
-    pthread_mutex_lock(&rig.mu);
-    rig.hold = false;
-    rpc_fail(rig.held[--rig.nheld], -ERR_NOT_LEADER, "scripted");
-    pthread_mutex_unlock(&rig.mu);
+    client_rig_wait(client_rig.nheld == 1);
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.hold = false;
+    rpc_fail(client_rig.held[--client_rig.nheld], -ERR_NOT_LEADER, "scripted");
+    pthread_mutex_unlock(&client_rig.mu);
     return f;
 }
 
@@ -241,26 +200,26 @@ static void test_resume_claims_and_repeats(void **st)
 {
     (void)st;
     struct cfile *f = lost_on_the_way();
-    rig_wait(rig.claims > 0 && rig.commits == 1);
+    client_rig_wait(client_rig.claims > 0 && client_rig.commits == 1);
     assert_int_equal(cfile_fsync(f), 0); /* the answer is here */
-    rig_set(hold, true);
+    client_rig_set(hold, true);
     put(f, 5000);
     assert_int_equal(cfile_flush(f), 0); /* still ours: not waited for */
-    assert_int_equal(rig_get(commits), 1);
-    release();
+    assert_int_equal(client_rig_get(commits), 1);
+    client_rig_release();
     cfile_close(f);
 }
 
 static int patient_setup(void **st)
 {
-    rig_patient = true;
-    return leased_setup(st);
+    client_rig_patient = true;
+    return client_rig_leased_setup(st);
 }
 
 static int patient_teardown(void **st)
 {
-    rig_patient = false;
-    return rig_teardown(st);
+    client_rig_patient = false;
+    return client_rig_teardown(st);
 }
 
 /* More is open than a message may name: the session resumes all the same, and nothing written is lost. */
@@ -272,12 +231,12 @@ static void test_resume_with_too_much_open(void **st)
     Replfs__Attr a = REPLFS__ATTR__INIT;
     a.mode = S_IFREG | 0644;
     for (size_t i = 0; i < OPEN; i++) {
-        a.ino = RIG_INO + 1 + i;
-        assert_int_equal(cfile_open_new(rig.cl, &a, &open[i]), 0);
+        a.ino = CLIENT_RIG_INO + 1 + i;
+        assert_int_equal(cfile_open_new(client_rig.cl, &a, &open[i]), 0);
     }
     struct cfile *f = lost_on_the_way();
-    rig_wait(rig.commits == 1);
-    assert_in_range(rig.open, OPEN / 2, OPEN - 1);
+    client_rig_wait(client_rig.commits == 1);
+    assert_in_range(client_rig.open, OPEN / 2, OPEN - 1);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
     for (size_t i = 0; i < OPEN; i++)
@@ -290,8 +249,8 @@ static void test_late_error_is_told(void **st)
     (void)st;
     struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
-    rig_set(commit_code, -ENOSPC);
-    release();
+    client_rig_set(commit_code, -ENOSPC);
+    client_rig_release();
     assert_int_equal(cfile_fsync(f), -ENOSPC);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
@@ -310,13 +269,14 @@ static void test_queue_outlives_the_timeout(void **st)
     assert_in_range(ms, 300, 10000); /* the time-out is 1.5 s */
     while (clock_mono() - t < 2 * NSEC_PER_SEC)
         usleep(10000);
-    assert_int_not_equal(client_sync(rig.cl), 0);
-    assert_int_equal(client_settle(rig.cl, RIG_INO), -ERR_TIMEOUT);
-    assert_int_equal(client_lost(rig.cl), 0);
-    release();
-    rig_wait(rig.commits == 1 && rig.setattrs == 1 && rig.mode == 0600);
+    assert_int_not_equal(client_sync(client_rig.cl), 0);
+    assert_int_equal(client_settle(client_rig.cl, CLIENT_RIG_INO), -ERR_TIMEOUT);
+    assert_int_equal(client_lost(client_rig.cl), 0);
+    client_rig_release();
+    client_rig_wait(client_rig.commits == 1 && client_rig.setattrs == 1 &&
+                    (client_rig_attr(CLIENT_RIG_INO).mode & 07777) == 0600);
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_equal(client_settle(rig.cl, RIG_INO), 0);
+    assert_int_equal(client_settle(client_rig.cl, CLIENT_RIG_INO), 0);
     cfile_close(f);
 }
 
@@ -326,11 +286,11 @@ static void test_late_commit_is_done(void **st)
     (void)st;
     struct cfile *f = written(5000);
     assert_int_equal(cfile_fsync(f), -ERR_TIMEOUT);
-    assert_int_equal(rig_get(commits), 0);
-    release();
-    rig_wait(rig.commits == 1 && rig.size == 5000);
+    assert_int_equal(client_rig_get(commits), 0);
+    client_rig_release();
+    client_rig_wait(client_rig.commits == 1 && client_rig_size() == 5000);
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_equal(rig_get(commits), 1); /* once */
+    assert_int_equal(client_rig_get(commits), 1); /* once */
     cfile_close(f);
 }
 
@@ -342,7 +302,7 @@ static int unlink_it(void)
     op.unlink = &u;
     u.parent = 1;
     u.name = (ProtobufCBinaryData){3, (uint8_t *)"new"};
-    return client_mutate(rig.cl, &op, NULL, NULL);
+    return client_mutate(client_rig.cl, &op, NULL, NULL);
 }
 
 static void *unlinker(void *arg)
@@ -357,20 +317,18 @@ static void doubled(int code)
 {
     pthread_t t;
     int rc = 0;
-    pthread_mutex_lock(&rig.mu);
-    rig.fail_code = code;
-    rig.fail_done = true;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.fail_code = code;
+    client_rig.fail_done = true;
+    pthread_mutex_unlock(&client_rig.mu);
     assert_int_equal(pthread_create(&t, NULL, unlinker, &rc), 0);
-    rig_wait(rig.unlinks == 1);
+    client_rig_wait(client_rig.unlinks == 1);
     usleep(20000); /* for the answer; whatever it meets, the outcome is the same */
-    pthread_mutex_lock(&rig.mu);
-    rig.session = 1;
-    rig.fail_code = 0;
-    pthread_mutex_unlock(&rig.mu);
+    client_rig_end_session();
+    client_rig_set(fail_code, 0);
     pthread_join(t, NULL);
     assert_int_equal(rc, -EIO);
-    assert_int_equal(rig_get(unlinks), 1);
+    assert_int_equal(client_rig_get(unlinks), 1);
 }
 
 static void test_not_done_twice(void **st)
@@ -397,13 +355,13 @@ static void test_log_that_cannot_be_written(void **st)
     (void)st;
     pthread_t t;
     int rc = 1;
-    rig_set(fail_code, -EIO);
+    client_rig_set(fail_code, -EIO);
     assert_int_equal(pthread_create(&t, NULL, unlinker, &rc), 0);
     usleep(100000);
-    rig_set(fail_code, 0);
+    client_rig_set(fail_code, 0);
     pthread_join(t, NULL);
     assert_int_equal(rc, 0);
-    assert_int_equal(rig_get(unlinks), 1);
+    assert_int_equal(client_rig_get(unlinks), 1);
 }
 
 /* metad has just started and takes no opens: it hears of them later. */
@@ -412,46 +370,34 @@ static void test_open_told_in_grace(void **st)
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
     struct cfile *f = NULL;
-    a.ino = RIG_INO + 5;
+    a.ino = CLIENT_RIG_INO + 5;
+    assert_int_equal(client_rig_make_file("third", a.ino), 0);
     a.mode = S_IFREG | 0644;
-    rig_set(grace, true);
-    assert_int_equal(cfile_open_new(rig.cl, &a, &f), 0);
-    rig_wait(rig.opens_refused > 0);
-    rig_set(grace, false);
-    rig_wait(rig.opens > 0);
+    client_rig_set(grace, true);
+    assert_int_equal(cfile_open_new(client_rig.cl, &a, &f), 0);
+    client_rig_wait(client_rig.opens_refused > 0);
+    client_rig_set(grace, false);
+    client_rig_wait(client_rig.opens > 0);
     cfile_close(f);
-}
-
-/* A directory that is ours alone, of which all names are known. */
-static void own_dir(Replfs__Attr *a)
-{
-    replfs__attr__init(a);
-    a->ino = DIR_INO;
-    a->mode = S_IFDIR | 0755;
-    a->nlink = 2;
-    a->change = 1;
-    uint64_t begun = lease_cache_begin(rig.cl->leases);
-    lease_cache_put_attr(rig.cl->leases, begun, a, 2);
-    lease_cache_listed(rig.cl->leases, begun, DIR_INO, 0);
 }
 
 static bool make(const char *name, Replfs__Attr *a)
 {
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
-    c.parent = DIR_INO;
-    c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
+    c.parent = dir;
+    c.name = bytes_of(name);
     c.mode = S_IFREG | 0644;
-    return client_create_deferred(rig.cl, &c, a);
+    return client_create_deferred(client_rig.cl, &c, a);
 }
 
 /* In a directory that is ours alone, a name of which metad has not heard. */
 static void made_one(void)
 {
-    Replfs__Attr dir, a;
-    own_dir(&dir);
-    rig_set(hold, true);
+    Replfs__Attr a;
+    dir = client_rig_mkdir("dir");
+    client_rig_set(hold, true);
     assert_true(make("a", &a));
-    rig_wait(rig.nheld == 1);
+    client_rig_wait(client_rig.nheld == 1);
 }
 
 static void *remover(void *arg)
@@ -460,9 +406,9 @@ static void *remover(void *arg)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = REPLFS__META_OP__OP_UNLINK;
     op.unlink = &u;
-    u.parent = DIR_INO;
+    u.parent = dir;
     u.name = (ProtobufCBinaryData){1, (uint8_t *)"a"};
-    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    *(int *)arg = client_mutate(client_rig.cl, &op, NULL, NULL);
     return NULL;
 }
 
@@ -472,19 +418,19 @@ static void *renamer(void *arg)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = REPLFS__META_OP__OP_RENAME;
     op.rename = &r;
-    r.parent = r.new_parent = DIR_INO;
+    r.parent = r.new_parent = dir;
     r.name = (ProtobufCBinaryData){1, (uint8_t *)"a"};
     r.new_name = (ProtobufCBinaryData){1, (uint8_t *)"b"};
     r.flags = 1; /* RENAME_NOREPLACE */
-    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    *(int *)arg = client_mutate(client_rig.cl, &op, NULL, NULL);
     return NULL;
 }
 
 static unsigned number(const unsigned *field)
 {
-    pthread_mutex_lock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
     unsigned v = *field;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_unlock(&client_rig.mu);
     return v;
 }
 
@@ -497,29 +443,29 @@ static void comes_after(void *(*change)(void *), unsigned *seen)
     made_one();
     assert_int_equal(pthread_create(&t, NULL, change, &rc), 0);
     usleep(100000); /* it could come too early, but never does */
-    pthread_mutex_lock(&rig.mu);
-    size_t sent = rig.nheld;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    size_t sent = client_rig.nheld;
+    pthread_mutex_unlock(&client_rig.mu);
     unsigned early = number(seen);
-    release();
+    client_rig_release();
     pthread_join(t, NULL);
     assert_int_equal(sent, 1);
     assert_int_equal(early, 0);
     assert_int_equal(rc, 0);
     assert_int_equal(number(seen), 1);
-    assert_int_equal(rig_get(creates_then), 1);
+    assert_int_equal(client_rig_get(creates_then), 1);
 }
 
 static void test_unlink_does_not_overtake(void **st)
 {
     (void)st;
-    comes_after(remover, &rig.unlinks);
+    comes_after(remover, &client_rig.unlinks);
 }
 
 static void test_rename_does_not_overtake(void **st)
 {
     (void)st;
-    comes_after(renamer, &rig.renames);
+    comes_after(renamer, &client_rig.renames);
 }
 
 static void *sizer(void *arg)
@@ -528,10 +474,10 @@ static void *sizer(void *arg)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = REPLFS__META_OP__OP_SETATTR;
     op.setattr = &s;
-    s.ino = RIG_INO;
+    s.ino = CLIENT_RIG_INO;
     s.valid = MODE;
     s.mode = 04755; /* setuid: metad decides */
-    *(int *)arg = client_mutate(rig.cl, &op, NULL, NULL);
+    *(int *)arg = client_mutate(client_rig.cl, &op, NULL, NULL);
     return NULL;
 }
 
@@ -545,13 +491,13 @@ static void test_setattr_settles(void **st)
     struct cfile *f = written(5000);
     set(MODE, 0600, 0);
     assert_int_equal(pthread_create(&t, NULL, sizer, &rc), 0);
-    rig_wait(rig.nheld >= 1);
-    release();
+    client_rig_wait(client_rig.nheld >= 1);
+    client_rig_release();
     pthread_join(t, NULL);
     assert_int_equal(rc, 0);
-    assert_int_equal(rig_get(commits), 1);
-    assert_int_equal(rig_get(setattrs), 2);
-    assert_int_equal(rig.mode, 04755); /* the last word */
+    assert_int_equal(client_rig_get(commits), 1);
+    assert_int_equal(client_rig_get(setattrs), 2);
+    assert_int_equal((client_rig_attr(CLIENT_RIG_INO).mode & 07777), 04755); /* the last word */
     cfile_close(f);
 }
 
@@ -560,20 +506,18 @@ static void test_setattr_settles(void **st)
 static void test_recall_waits_for_names(void **st)
 {
     (void)st;
-    Replfs__RecallReq m = REPLFS__RECALL_REQ__INIT;
     made_one();
-    lease_cache_drop_all(rig.cl->leases);
-    m.ino = DIR_INO;
-    RPC_ENVELOPE(env, RECALL_REQ, recall_req, &m);
-    rpc_call(rig.client, &env, NULL, RIG_WAIT_S * 1000u, on_recalled, NULL);
+    lease_cache_drop_all(client_rig.cl->leases);
+    client_rig_recall(dir);
+    client_rig_wait(client_rig.recalls > 0);
     usleep(100000); /* it could be answered too early, but never is */
-    pthread_mutex_lock(&rig.mu);
-    bool early = rig.recalled;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    bool early = client_rig.recalled;
+    pthread_mutex_unlock(&client_rig.mu);
     assert_false(early);
-    release();
-    rig_wait(rig.recalled);
-    assert_int_equal(rig_get(creates), 1);
+    client_rig_release();
+    client_rig_wait(client_rig.recalled);
+    assert_int_equal(client_rig_get(creates), 1);
 }
 
 /* A name that was answered, and that metad refuses: whoever syncs its directory is told (fuse/ops_dir.c). */
@@ -581,13 +525,13 @@ static void test_lost_name_is_counted(void **st)
 {
     (void)st;
     made_one();
-    unsigned before = client_lost(rig.cl);
-    rig_set(create_code, ENOSPC);
-    release();
-    assert_int_equal(client_settle(rig.cl, DIR_INO), 0);
-    assert_int_equal(client_lost(rig.cl), before + 1);
-    assert_int_equal(client_settle(rig.cl, DIR_INO), 0);
-    assert_int_equal(client_lost(rig.cl), before + 1);
+    unsigned before = client_lost(client_rig.cl);
+    client_rig_set(create_code, ENOSPC);
+    client_rig_release();
+    assert_int_equal(client_settle(client_rig.cl, dir), 0);
+    assert_int_equal(client_lost(client_rig.cl), before + 1);
+    assert_int_equal(client_settle(client_rig.cl, dir), 0);
+    assert_int_equal(client_lost(client_rig.cl), before + 1);
 }
 
 enum { LARGE = 24 };
@@ -603,6 +547,12 @@ static void test_large_changes(void **st)
 {
     (void)st;
     static Replfs__Extent x[COMMIT_EXTENTS_MAX], *list[COMMIT_EXTENTS_MAX];
+    struct cfile *f = client_rig_open_file(); /* so that there is a chunk of ours */
+    struct ext own;
+    put(f, 5000);
+    assert_int_equal(cfile_fsync(f), 0);
+    assert_true(client_rig_ext(0, &own));
+    assert_int_equal(client_rig_get(commits), 1);
     Replfs__CommitOp commit[LARGE];
     Replfs__MetaOp op[LARGE];
     struct mutation m[LARGE] = {0}, *all[LARGE];
@@ -610,12 +560,12 @@ static void test_large_changes(void **st)
         replfs__extent__init(list[i] = &x[i]);
         x[i].file_off = 8192ull * i;
         x[i].len = 100;
-        x[i].chunk = 100;
+        x[i].chunk = own.chunk;
         x[i].chunk_off = 100 * i;
     }
     for (size_t i = 0; i < LARGE; i++) {
         replfs__commit_op__init(&commit[i]);
-        commit[i].ino = RIG_INO;
+        commit[i].ino = CLIENT_RIG_INO;
         commit[i].n_extents = COMMIT_EXTENTS_MAX;
         commit[i].extents = list;
         replfs__meta_op__init(&op[i]);
@@ -625,18 +575,20 @@ static void test_large_changes(void **st)
         all[i] = &m[i];
     }
     assert_true(LARGE * protobuf_c_message_get_packed_size(&op[0].base) > RPC_MAX_ENVELOPE);
-    mutation_run(rig.cl, all, LARGE, clock_mono() + RIG_WAIT_S * NSEC_PER_SEC);
-    assert_int_equal(rig_get(commits), LARGE);
+    mutation_run(client_rig.cl, all, LARGE, clock_mono() + WAIT_LIMIT_S * NSEC_PER_SEC);
+    assert_int_equal(client_rig_get(commits), 1 + LARGE);
+    cfile_close(f);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, leased_setup, rig_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, client_rig_leased_setup, client_rig_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_close_does_not_wait_for_metad),
         T(test_read_before_a_commits_answer),
-        cmocka_unit_test_setup_teardown(test_shared_close_waits, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_shared_close_waits, client_rig_setup,
+                                        client_rig_teardown),
         T(test_attributes_are_merged),
         T(test_mtime_comes_after_the_bytes),
         T(test_recall_waits_for_what_was_kept_back),

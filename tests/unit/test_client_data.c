@@ -82,11 +82,11 @@ static void test_append(void **st)
 {
     (void)st;
     setup_model(1);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     assert_int_equal(put(f, 0, 5000, false), 0); /* buffered, and before what follows */
     assert_int_equal(put(f, 77, 300, true), 5000);
-    assert_int_equal(rig.commits, 2);
-    assert_int_equal(rig.size, 5300);
+    assert_int_equal(client_rig.commits, 2);
+    assert_int_equal(client_rig_size(), 5300);
     put(f, 5290, 100, false);
     assert_int_equal(put(f, 0, 10, true), 5390);
     check(f, 0, 6000);
@@ -100,14 +100,14 @@ static void test_append_elsewhere(void **st)
 {
     (void)st;
     setup_model(2);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     put(f, 0, 1000, true);
-    pthread_mutex_lock(&rig.mu);
-    rig.foreign = 500;
-    rig.drop_replies = 1; /* and the first answer is lost */
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.foreign = 500;
+    client_rig.drop_replies = 1; /* and the first answer is lost */
+    pthread_mutex_unlock(&client_rig.mu);
     assert_int_equal(put(f, 0, 200, true), 1500);
-    assert_int_equal(rig.commits, 2);
+    assert_int_equal(client_rig.commits, 2);
     check(f, 0, 2000);
     check_seek(f, 1000, false);
     cfile_close(f);
@@ -118,7 +118,7 @@ static void test_append_large(void **st)
     (void)st;
     size_t len = (5u << 20) / 2;
     uint8_t *p = malloc(len);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     struct buf *b = NULL;
     off_t off = 0;
     assert_non_null(p);
@@ -126,7 +126,7 @@ static void test_append_large(void **st)
         p[i] = (uint8_t)(i * 2654435761u >> 13);
     assert_int_equal(cfile_write(f, p, len, &off, CFILE_APPEND), 0);
     assert_int_equal(off, 0);
-    assert_int_equal(rig.size, len);
+    assert_int_equal(client_rig_size(), len);
     for (size_t at = 0; at < len; at += b->len) {
         buf_unref(b);
         assert_int_equal(cfile_read(f, (off_t)at, 1u << 20, &b), 0);
@@ -143,20 +143,20 @@ static void test_append_fails(void **st)
 {
     (void)st;
     setup_model(3);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     off_t off = 0;
-    rig_set(commit_code, -ENOSPC);
+    client_rig_set(commit_code, -ENOSPC);
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -ENOSPC);
-    pthread_mutex_lock(&rig.mu);
-    rig.commit_code = 0;
-    for (unsigned i = 1; i <= RIG_NODES; i++)
-        rig.node[i].append_code = -EIO;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.commit_code = 0;
+    for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
+        client_rig.node[i].append_code = -EIO;
+    pthread_mutex_unlock(&client_rig.mu);
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -EIO);
-    pthread_mutex_lock(&rig.mu);
-    for (unsigned i = 1; i <= RIG_NODES; i++)
-        rig.node[i].append_code = 0;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
+        client_rig.node[i].append_code = 0;
+    pthread_mutex_unlock(&client_rig.mu);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
 }
@@ -186,12 +186,12 @@ static void test_append_threads(void **st)
     struct buf *b = NULL;
     size_t total = 4 * (100 * 100 + 6 * 99 * 50), runs[4] = {0};
     for (unsigned i = 0; i < 4; i++) {
-        a[i] = (struct appender){rig_open_file(), (uint8_t)(i + 1)};
+        a[i] = (struct appender){client_rig_open_file(), (uint8_t)(i + 1)};
         assert_int_equal(pthread_create(&t[i], NULL, append_thread, &a[i]), 0);
     }
     for (unsigned i = 0; i < 4; i++)
         pthread_join(t[i], NULL);
-    assert_int_equal(rig.size, total);
+    assert_int_equal(client_rig_size(), total);
     for (size_t at = 0; at < total; buf_unref(b)) { /* each one whole, those of a thread in order */
         assert_int_equal(cfile_read(a[0].f, (off_t)at, 700, &b), 0);
         size_t tag = b->data[0], len = 100 + 6 * runs[tag - 1]++;
@@ -211,7 +211,7 @@ static void test_punch_order(void **st)
 {
     (void)st;
     setup_model(4);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     put(f, 0, 30000, false);
     fallocate_both(f, PUNCH, 1000, 20000);
     put(f, 5000, 100, false);
@@ -235,16 +235,16 @@ static void test_blocks(void **st)
 {
     (void)st;
     setup_model(5);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    rig_set(grant_code, -ENOSPC); /* stays buffered for a moment */
+    client_rig_set(grant_code, -ENOSPC); /* stays buffered for a moment */
     fallocate_both(f, 0, 0, 4096);
     put(f, 0, 8192, false);
     put(f, 20000, 10, false);
-    assert_int_equal(client_getattr(rig.cl, RIG_INO, &a), 0);
-    assert_int_equal(a.allocated, 4096 + 10); /* beside the reserved; the rig's attr has none */
+    assert_int_equal(client_getattr(client_rig.cl, CLIENT_RIG_INO, &a), 0);
+    assert_int_equal(a.allocated, 8192 + 10); /* what is reserved counts once */
     assert_int_equal(a.size, 20010);
-    rig_set(grant_code, 0);
+    client_rig_set(grant_code, 0);
     cfile_close(f);
 }
 
@@ -306,14 +306,14 @@ static void test_random(void **st)
     static uint64_t seed = 99;
     (void)st;
     setup_model(seed++);
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     for (unsigned i = 0; i < OPS; i++) {
         if (i % 100 == 0)
-            rig_set(step, i % 200 ? 7001 : 0);
+            client_rig_set(step, i % 200 ? 7001 : 0);
         random_op(f);
         if (i % 500 == 0) {
             cfile_close(f);
-            f = rig_open_file();
+            f = client_rig_open_file();
         }
     }
     check(f, 0, SIZE);
@@ -322,7 +322,7 @@ static void test_random(void **st)
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, client_rig_setup, client_rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_append),       T(test_append_elsewhere), T(test_append_large),
         T(test_append_fails), T(test_append_threads),   T(test_punch_order),

@@ -10,7 +10,7 @@ static uint8_t data[SIZE];
 static struct cfile *open_file(void)
 {
     struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    assert_int_equal(cfile_open(client_rig.cl, CLIENT_RIG_INO, true, NULL, &f), 0);
     for (size_t i = 0; i < SIZE; i++)
         data[i] = (uint8_t)(i * 2654435761u >> 13);
     return f;
@@ -38,7 +38,7 @@ static void test_write_read(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     expect(f, 1000, 5000); /* from the buffer */
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(client_rig_get(commits), 1);
     expect(f, 0, SIZE);
     expect(f, 4095, 4099);
     struct buf *b = NULL;
@@ -54,7 +54,7 @@ static void test_background_flush(void **st)
     (void)st;
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, 1000), 0);
-    rig_wait(rig.commits == 1);
+    client_rig_wait(client_rig.commits == 1);
     cfile_close(f);
 }
 
@@ -62,18 +62,18 @@ static void test_failed_append_moves_on(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(node[2].append_code, -EIO); /* the chain's second hop */
+    client_rig_set(node[2].append_code, -EIO); /* the chain's second hop */
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
     expect(f, 0, SIZE);
-    pthread_mutex_lock(&rig.mu);
-    assert_int_equal(rig.node[2].nrecs, 0);
-    assert_true(rig.node[3].nrecs > 0);
-    assert_int_equal(rig.nexclude, 1);
-    assert_int_equal(rig.last_exclude[0], 2);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    assert_int_equal(client_rig.node[2].nrecs, 0);
+    assert_true(client_rig.node[3].nrecs > 0);
+    assert_int_equal(client_rig.nexclude, 1);
+    assert_int_equal(client_rig.last_exclude[0], 2);
+    pthread_mutex_unlock(&client_rig.mu);
     struct client_stat s;
-    client_stat(rig.cl, &s);
+    client_stat(client_rig.cl, &s);
     assert_true(s.sealed_early >= 1);
     assert_int_equal(s.dirty_bytes, 0);
     cfile_close(f);
@@ -83,8 +83,8 @@ static void test_too_few_is_eio_once(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(node[2].append_code, -EIO);
-    rig_set(node[3].append_code, -EIO);
+    client_rig_set(node[2].append_code, -EIO);
+    client_rig_set(node[3].append_code, -EIO);
     assert_int_equal(put(f, 0, 5000), 0);
     int64_t t = clock_mono();
     assert_int_equal(cfile_fsync(f), -EIO);
@@ -92,7 +92,7 @@ static void test_too_few_is_eio_once(void **st)
     assert_true(ms >= 1000 && ms < 10000); /* the time-out is 1.5 s */
     assert_int_equal(cfile_fsync(f), 0);   /* told once */
     struct client_stat s;
-    client_stat(rig.cl, &s);
+    client_stat(client_rig.cl, &s);
     assert_int_equal(s.dirty_bytes, 0);
     cfile_close(f);
 }
@@ -101,12 +101,12 @@ static void test_no_space(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(grant_code, -ENOSPC);
+    client_rig_set(grant_code, -ENOSPC);
     int rc = put(f, 0, 5000);
     assert_true(rc == 0 || rc == -ENOSPC);
     if (!rc)
         assert_int_equal(cfile_flush(f), -ENOSPC);
-    rig_set(grant_code, 0);
+    client_rig_set(grant_code, 0);
     assert_int_equal(put(f, 0, 5000), 0); /* and it works again */
     assert_int_equal(cfile_flush(f), 0);
     expect(f, 0, 5000);
@@ -117,7 +117,7 @@ static void test_commit_refused(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(commit_code, -EDQUOT);
+    client_rig_set(commit_code, -EDQUOT);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), -EDQUOT);
     assert_int_equal(cfile_flush(f), 0);
@@ -134,22 +134,22 @@ static void test_bad_copy_skipped(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_fsync(f), 0);
-    rig_set(corrupt_reads, 1); /* whoever is asked first */
+    client_rig_set(corrupt_reads, 1); /* whoever is asked first */
     expect(f, 0, SIZE);
-    rig_wait(rig.bad_reports == 1);
+    client_rig_wait(client_rig.bad_reports == 1);
     struct client_stat s;
-    client_stat(rig.cl, &s);
+    client_stat(client_rig.cl, &s);
     assert_int_equal(s.crc_errors, 1);
     assert_int_equal(s.read_retries, 1);
-    rig_set(node[1].corrupt, true);
-    rig_set(node[3].read_code, -ERR_NO_CHUNK);
+    client_rig_set(node[1].corrupt, true);
+    client_rig_set(node[3].read_code, -ERR_NO_CHUNK);
     expect(f, 0, SIZE);
     /* All bad: EIO, never garbage. */
-    rig_set(node[2].corrupt, true);
+    client_rig_set(node[2].corrupt, true);
     struct buf *b = NULL;
     assert_int_equal(cfile_read(f, 0, SIZE, &b), -EIO);
     assert_null(b);
-    rig_set(node[2].corrupt, false);
+    client_rig_set(node[2].corrupt, false);
     expect(f, 0, SIZE);
     cfile_close(f);
 }
@@ -160,8 +160,8 @@ static void test_silent_copy_hedged(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_fsync(f), 0);
-    rig_set(node[1].mute_reads, true);
-    rig_set(node[3].mute_reads, true);
+    client_rig_set(node[1].mute_reads, true);
+    client_rig_set(node[3].mute_reads, true);
     int64_t t = clock_mono();
     expect(f, 0, SIZE);
     assert_true(clock_mono() - t < 4 * NSEC_PER_SEC);
@@ -173,11 +173,11 @@ static void test_repeated_mutation(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(drop_replies, 2);
+    client_rig_set(drop_replies, 2);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(rig_get(commits), 1);
-    assert_int_equal(rig_get(mutations), 1);
+    assert_int_equal(client_rig_get(commits), 1);
+    assert_int_equal(client_rig_get(mutations), 1);
     cfile_close(f);
 }
 
@@ -186,22 +186,25 @@ static void test_commit_dates_its_copies(void **st)
 {
     (void)st;
     struct cfile *f = open_file();
-    rig_set(hold, true);
+    client_rig_set(hold, true);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f),
                      -ERR_TIMEOUT); /* whoever waits; the commit does not end with that */
-    pthread_mutex_lock(&rig.mu);
-    assert_true(rig.nheld > 0);
-    const Replfs__MutateReq *m = rig.held[0]->env->mutate_req;
+    pthread_mutex_lock(&client_rig.mu);
+    assert_true(client_rig.nheld > 0);
+    const Replfs__MutateReq *m = client_rig.held[0]->env->mutate_req;
     assert_int_equal(m->ops[0]->op->op_case, REPLFS__META_OP__OP_COMMIT);
     const Replfs__ChunkCopies *copies = m->ops[0]->op->commit->copies[0];
     assert_int_equal(copies->n_registrations, copies->n_chunkds);
     for (size_t i = 0; i < copies->n_chunkds; i++)
-        assert_int_equal(copies->registrations[i], 1000 + copies->chunkds[i]);
-    assert_int_equal(copies->cap.len, sizeof(rig_cap));
-    assert_memory_equal(copies->cap.data, rig_cap, sizeof(rig_cap));
-    pthread_mutex_unlock(&rig.mu);
-    rig_set(hold, false);
+        assert_int_equal(copies->registrations[i],
+                         client_rig.node[copies->chunkds[i]].registration);
+    const struct client_rig_cap *granted = client_rig_granted(copies->chunk);
+    assert_non_null(granted);
+    assert_int_equal(copies->cap.len, sizeof(granted->cap));
+    assert_memory_equal(copies->cap.data, granted->cap, sizeof(granted->cap));
+    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_set(hold, false);
     cfile_close(f);
 }
 
@@ -212,19 +215,19 @@ static void test_unsynced_written_again(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
-    rig_set(node[1].sync_code, -EIO);
+    client_rig_set(node[1].sync_code, -EIO);
     assert_int_equal(cfile_fsync(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    assert_true(rig.node[3].nrecs > 0);
-    assert_true(rig.commits >= 2);
+    pthread_mutex_lock(&client_rig.mu);
+    assert_true(client_rig.node[3].nrecs > 0);
+    assert_true(client_rig.commits >= 2);
     struct ext e;
-    assert_true(extmap_find(&rig.map, 0, &e));
+    assert_true(client_rig_ext(0, &e));
     uint64_t chunk = e.chunk;
     bool on_one = false;
-    for (size_t i = 0; i < rig.node[1].nrecs; i++)
-        on_one |= rig.node[1].recs[i].chunk == chunk;
+    for (size_t i = 0; i < client_rig.node[1].nrecs; i++)
+        on_one |= client_rig.node[1].recs[i].chunk == chunk;
     assert_false(on_one);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_unlock(&client_rig.mu);
     expect(f, 0, SIZE);
     cfile_close(f);
 }
@@ -233,23 +236,23 @@ static void test_unsynced_written_again(void **st)
 static void test_written_again_spares_others(void **st)
 {
     (void)st;
-    struct ext theirs = {8192, 4711, 0, 4096}, e;
+    struct ext e;
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    rig.node[1].sync_code = -EIO;
-    assert_true(extmap_find(&rig.map, 0, &e));
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig.node[1].sync_code = -EIO;
+    assert_true(client_rig_ext(0, &e));
     uint64_t before = e.chunk;
-    extmap_insert(&rig.map, &theirs, NULL, NULL, NULL);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_unlock(&client_rig.mu);
+    uint64_t theirs = client_rig_foreign_write(8192, 4096);
     assert_int_equal(cfile_fsync(f), 0);
-    pthread_mutex_lock(&rig.mu);
-    assert_true(extmap_find(&rig.map, 8192, &e) && e.file_off == 8192);
-    assert_true(e.chunk == theirs.chunk && e.len == theirs.len);
-    assert_true(extmap_find(&rig.map, 0, &e) && e.chunk != before);
-    assert_true(extmap_find(&rig.map, SIZE - 1, &e) && e.chunk != before);
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    assert_true(client_rig_ext(8192, &e) && e.file_off == 8192);
+    assert_true(e.chunk == theirs && e.len == 4096);
+    assert_true(client_rig_ext(0, &e) && e.chunk != before);
+    assert_true(client_rig_ext(SIZE - 1, &e) && e.chunk != before);
+    pthread_mutex_unlock(&client_rig.mu);
     cfile_close(f);
 }
 
@@ -261,7 +264,7 @@ static void test_session_lost(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f), 0);
-    rig_set(session, 1);
+    client_rig_end_session();
     assert_int_equal(put(f, 5000, 5000), 0);
     int rc = cfile_flush(f);
     assert_true(rc == -EIO || rc == 0); /* 0: the loss was noticed before the bytes were sent */
@@ -299,7 +302,7 @@ static void test_small_writes_batched(void **st)
     for (size_t i = 0; i < 100; i++)
         assert_int_equal(put(f, (i * 37 % 100) * 5000, 300), 0);
     assert_int_equal(cfile_flush(f), 0);
-    assert_true(rig_get(node[1].appends) <= 5);
+    assert_true(client_rig_get(node[1].appends) <= 5);
     for (size_t i = 0; i < 100; i++)
         expect(f, (i * 37 % 100) * 5000, 300);
     cfile_close(f);
@@ -314,9 +317,9 @@ static void test_write_not_cut(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_write(f, data, SIZE, &next, 0), 0);
     assert_int_equal(cfile_flush(f), 0);
-    assert_int_equal(rig.node[1].nrecs, 2);
+    assert_int_equal(client_rig.node[1].nrecs, 2);
     for (size_t i = 0; i < 2; i++)
-        assert_int_equal(rig.node[1].recs[i].len, SIZE);
+        assert_int_equal(client_rig.node[1].recs[i].len, SIZE);
     cfile_close(f);
 }
 
@@ -328,13 +331,13 @@ static void test_fsync_after_reopen(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
-    unsigned before = rig_get(node[2].syncs);
+    unsigned before = client_rig_get(node[2].syncs);
     f = open_file();
     assert_int_equal(cfile_fsync(f), 0);
-    unsigned after = rig_get(node[2].syncs);
+    unsigned after = client_rig_get(node[2].syncs);
     assert_true(after > before);
     assert_int_equal(cfile_fsync(f), 0); /* known now */
-    assert_int_equal(rig_get(node[2].syncs), after);
+    assert_int_equal(client_rig_get(node[2].syncs), after);
     cfile_close(f);
 }
 
@@ -345,9 +348,9 @@ static void test_error_reaches_all(void **st)
     unsigned seen = 0, other = 0;
     struct cfile *f = open_file(), *g = open_file();
     assert_int_equal(put(f, 0, 1000), 0);
-    rig_set(commit_code, -EFBIG);
+    client_rig_set(commit_code, -EFBIG);
     cfile_close(g);
-    rig_set(commit_code, 0);
+    client_rig_set(commit_code, 0);
     assert_int_equal(cfile_fsync(f), -EFBIG);
     assert_int_equal(cfile_error_since(f, &seen), -EFBIG);
     assert_int_equal(cfile_error_since(f, &seen), 0);
@@ -368,7 +371,7 @@ static void test_scattered_bytes(void **st)
     cfile_close(f);
 }
 
-#define T(fn) cmocka_unit_test_setup_teardown(fn, rig_setup, rig_teardown)
+#define T(fn) cmocka_unit_test_setup_teardown(fn, client_rig_setup, client_rig_teardown)
 
 /* No chunkd has the chunk: said at once when that is sure, waited for when it is not. */
 static void test_lost_chunk(void **st)
@@ -379,17 +382,17 @@ static void test_lost_chunk(void **st)
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
-    rig_set(lost, true);
-    rig_set(nowhere, true);
+    client_rig_set(lost, true);
+    client_rig_set(nowhere, true);
     f = open_file();
     int64_t begun = clock_mono();
     assert_int_equal(cfile_read(f, 0, 5000, &b), -EIO);
-    assert_true(clock_mono() - begun < RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
-    rig_set(lost, false);
+    assert_true(clock_mono() - begun < CLIENT_RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
+    client_rig_set(lost, false);
     begun = clock_mono();
     assert_int_equal(cfile_read(f, 0, 5000, &b), -EIO);
-    assert_true(clock_mono() - begun > RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
-    rig_set(nowhere, false);
+    assert_true(clock_mono() - begun > CLIENT_RIG_TIMEOUT_MS * NSEC_PER_MSEC / 2);
+    client_rig_set(nowhere, false);
     expect(f, 0, 5000);
     cfile_close(f);
 }
@@ -397,7 +400,7 @@ static void test_lost_chunk(void **st)
 static void *ask_attr(void *arg)
 {
     Replfs__Attr *a = arg;
-    if (client_getattr(rig.cl, RIG_INO, a))
+    if (client_getattr(client_rig.cl, CLIENT_RIG_INO, a))
         a->ino = 0;
     return NULL;
 }
@@ -409,18 +412,18 @@ static void test_answer_from_before_the_commit(void **st)
     pthread_t t;
     Replfs__Attr a = REPLFS__ATTR__INIT;
     struct cfile *f = open_file();
-    rig_set(keep_getattr, true);
+    client_rig_set(keep_getattr, true);
     assert_int_equal(pthread_create(&t, NULL, ask_attr, &a), 0);
-    rig_wait(rig.kept_getattr != NULL);
+    client_rig_wait(client_rig.kept_getattr != NULL);
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_fsync(f), 0);
     cfile_close(f);
     Replfs__GetattrReply r = REPLFS__GETATTR_REPLY__INIT;
     RPC_ENVELOPE(env, GETATTR_REPLY, getattr_reply, &r);
-    r.attr = &rig.kept_attr;
-    rpc_reply(rig.kept_getattr, &env, NULL);
+    r.attr = &client_rig.kept_attr;
+    rpc_reply(client_rig.kept_getattr, &env, NULL);
     pthread_join(t, NULL);
-    assert_int_equal(a.ino, RIG_INO);
+    assert_int_equal(a.ino, CLIENT_RIG_INO);
     assert_int_equal(a.size, 5000);
 }
 

@@ -22,7 +22,7 @@
 #define DIR_INO 10u
 #define FILE_INO 20u
 
-static struct rig {
+static struct lease_cache_rig {
     struct lease_cache *l;
     sem_t page;     /* page invalidation waits for it when pages_wait */
     sem_t at_page;  /* posted when it begins to wait */
@@ -38,7 +38,7 @@ static struct rig {
 
 static bool on_inval(void *arg, uint64_t ino, unsigned what)
 {
-    struct rig *r = arg;
+    struct lease_cache_rig *r = arg;
     r->told |= what;
     r->tells++;
     r->linking_then |= r->linking;

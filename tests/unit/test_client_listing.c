@@ -1,10 +1,7 @@
 /* What the kernel is given of a page of a directory that was fetched a while ago: what was changed or recalled
  * since is not taken from it. */
+#include "client_internals.h"
 #include "client_rig.h"
-#include "fuse/client/cache/lease_cache_change.h"
-#include "fuse/client/internal.h"
-#include "fuse/client/names/attrs.h"
-#include "fuse/client/prefetch/dir_pages.h"
 
 #define DIR_INO 500u
 #define OTHER 501u
@@ -16,14 +13,6 @@ static struct lists {
     Replfs__Dirent e[1], *list[1];
     Replfs__Attr a;
 } lists;
-
-static int leased_setup(void **st)
-{
-    if (rig_up(st) || rig_chunkds_up())
-        return -1;
-    rig.leases = true;
-    return rig_client_up();
-}
 
 /* A page with one entry, under leases, as it is when it comes. */
 static const Replfs__Dirent *fetch(uint64_t begun)
@@ -47,14 +36,14 @@ static const Replfs__Dirent *fetch(uint64_t begun)
     x->r.dir_lease = 1;
     x->rep.readdir_reply = &x->r;
     x->page = (struct dir_page){.res.rep = &x->rep, .ino = DIR_INO, .begun = begun};
-    client_saw_entries(rig.cl, begun, DIR_INO, true, &x->r);
-    x->page.seen = client_begin(rig.cl);
+    client_saw_entries(client_rig.cl, begun, DIR_INO, true, &x->r);
+    x->page.seen = client_begin(client_rig.cl);
     return x->e;
 }
 
 static bool given(bool fresh, Replfs__Attr *a)
 {
-    return client_entry_attr(rig.cl, &lists.page, fresh, lists.e, a);
+    return client_entry_attr(client_rig.cl, &lists.page, fresh, lists.e, a);
 }
 
 static void own_change(uint64_t change, uint32_t mode)
@@ -70,15 +59,15 @@ static void own_change(uint64_t change, uint32_t mode)
     a.mode = mode;
     res.attr = &a;
     res.lease = 1;
-    lease_cache_mutated(rig.cl->leases, client_begin(rig.cl), &op, &res);
+    lease_cache_mutated(client_rig.cl->leases, client_begin(client_rig.cl), &op, &res);
 }
 
 static void test_as_it_is_by_now(void **st)
 {
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    fetch(client_begin(rig.cl));
-    assert_true(client_page_holds(rig.cl, &lists.page));
+    fetch(client_begin(client_rig.cl));
+    assert_true(client_page_holds(client_rig.cl, &lists.page));
     assert_true(given(false, &a));
     assert_int_equal(a.mode, S_IFREG | 0644);
     own_change(4, S_IFREG | 0600);
@@ -93,15 +82,15 @@ static void test_recalled_is_not_given(void **st)
 {
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    uint64_t begun = client_begin(rig.cl);
+    uint64_t begun = client_begin(client_rig.cl);
     fetch(begun);
-    lease_cache_forget_now(rig.cl->leases, OTHER);
+    lease_cache_forget_now(client_rig.cl->leases, OTHER);
     assert_false(given(false, &a));
     assert_false(given(true, &a)); /* it may have come before the answer was looked at */
-    fetch(client_begin(rig.cl));
+    fetch(client_begin(client_rig.cl));
     assert_true(given(true, &a));
-    lease_cache_forget_now(rig.cl->leases, DIR_INO); /* the name may be another's */
-    assert_false(client_page_holds(rig.cl, &lists.page));
+    lease_cache_forget_now(client_rig.cl->leases, DIR_INO); /* the name may be another's */
+    assert_false(client_page_holds(client_rig.cl, &lists.page));
     assert_false(given(false, &a));
     assert_false(given(true, &a));
 }
@@ -114,7 +103,7 @@ static void test_name_that_went(void **st)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__MutationResult res = REPLFS__MUTATION_RESULT__INIT;
     Replfs__Attr dir = REPLFS__ATTR__INIT;
-    const Replfs__Dirent *e = fetch(client_begin(rig.cl));
+    const Replfs__Dirent *e = fetch(client_begin(client_rig.cl));
     op.op_case = REPLFS__META_OP__OP_UNLINK;
     op.unlink = &u;
     u.parent = dir.ino = DIR_INO;
@@ -123,8 +112,8 @@ static void test_name_that_went(void **st)
     dir.change = 2;
     res.parent = &dir;
     res.parent_lease = 1;
-    lease_cache_mutated(rig.cl->leases, client_begin(rig.cl), &op, &res);
-    assert_true(client_page_holds(rig.cl, &lists.page)); /* of others it is known */
+    lease_cache_mutated(client_rig.cl->leases, client_begin(client_rig.cl), &op, &res);
+    assert_true(client_page_holds(client_rig.cl, &lists.page)); /* of others it is known */
     assert_false(given(false, &a));
     assert_false(given(true, &a));
 }
@@ -134,21 +123,21 @@ static void test_without_lease(void **st)
 {
     (void)st;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    fetch(client_begin(rig.cl));
-    lease_cache_forget_now(rig.cl->leases, OTHER);
-    lease_cache_forget_now(rig.cl->leases, DIR_INO);
+    fetch(client_begin(client_rig.cl));
+    lease_cache_forget_now(client_rig.cl->leases, OTHER);
+    lease_cache_forget_now(client_rig.cl->leases, DIR_INO);
     lists.r.dir_lease = lists.e->lease = 0;
-    lists.page.begun = lists.page.seen = client_begin(rig.cl);
-    assert_false(client_page_holds(rig.cl, &lists.page));
+    lists.page.begun = lists.page.seen = client_begin(client_rig.cl);
+    assert_false(client_page_holds(client_rig.cl, &lists.page));
     assert_true(given(true, &a));
-    assert_int_equal(client_attr_ttl(rig.cl, &a), 0);
-    assert_int_equal(client_entry_ttl(rig.cl, DIR_INO, "name", OTHER), 0);
+    assert_int_equal(client_attr_ttl(client_rig.cl, &a), 0);
+    assert_int_equal(client_entry_ttl(client_rig.cl, DIR_INO, "name", OTHER), 0);
     assert_false(given(false, &a));
 }
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, leased_setup, rig_teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, client_rig_leased_setup, client_rig_teardown)
     const struct CMUnitTest tests[] = {T(test_as_it_is_by_now), T(test_recalled_is_not_given),
                                        T(test_name_that_went), T(test_without_lease)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,14 +7,6 @@
 
 static uint8_t data[SIZE];
 
-static int leased_setup(void **st)
-{
-    if (rig_up(st) || rig_chunkds_up())
-        return -1;
-    rig.leases = true;
-    return rig_client_up();
-}
-
 static void put(struct cfile *f, size_t off, size_t len)
 {
     off_t at = (off_t)off;
@@ -23,17 +15,17 @@ static void put(struct cfile *f, size_t off, size_t len)
 
 static void mute_syncs(bool on)
 {
-    pthread_mutex_lock(&rig.mu);
-    for (size_t i = 1; i <= RIG_NODES; i++)
-        rig.node[i].mute_syncs = on;
-    pthread_mutex_unlock(&rig.mu);
+    pthread_mutex_lock(&client_rig.mu);
+    for (size_t i = 1; i <= CLIENT_RIG_NODES; i++)
+        client_rig.node[i].mute_syncs = on;
+    pthread_mutex_unlock(&client_rig.mu);
 }
 
 /* A file whose bytes are safe. */
 static struct cfile *safe_file(void)
 {
     struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    assert_int_equal(cfile_open(client_rig.cl, CLIENT_RIG_INO, true, NULL, &f), 0);
     put(f, 0, SIZE);
     assert_int_equal(cfile_fsync(f), 0);
     return f;
@@ -42,8 +34,8 @@ static struct cfile *safe_file(void)
 static unsigned syncs(void)
 {
     unsigned n = 0;
-    for (size_t i = 1; i <= RIG_NODES; i++)
-        n += rig_get(node[i].syncs);
+    for (size_t i = 1; i <= CLIENT_RIG_NODES; i++)
+        n += client_rig_get(node[i].syncs);
     return n;
 }
 
@@ -53,10 +45,10 @@ static void test_overwrite(void **st)
     struct cfile *f = safe_file();
     put(f, 5000, 3000);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.commits == 2);
+    client_rig_wait(client_rig.commits == 2);
     put(f, 0, 100); /* and by itself, before it is closed */
-    rig_wait(rig.commits == 3);
-    assert_int_equal(rig_get(unsafe), 0);
+    client_rig_wait(client_rig.commits == 3);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -69,7 +61,7 @@ static void test_new_bytes_wait_for_no_disk(void **st)
     mute_syncs(true);
     put(f, (SIZE / 4096 + 1) * 4096, 3000);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.commits == 2);
+    client_rig_wait(client_rig.commits == 2);
     assert_int_equal(syncs(), before);
     mute_syncs(false);
     cfile_close(f);
@@ -80,15 +72,15 @@ static void test_fsync_of_an_overwrite(void **st)
 {
     (void)st;
     struct cfile *f = safe_file();
-    unsigned before = syncs(), appends = rig_get(node[1].appends);
+    unsigned before = syncs(), appends = client_rig_get(node[1].appends);
     for (int i = 0; i < 5; i++) {
         put(f, 4096, 4096);
         assert_int_equal(cfile_fsync(f), 0);
     }
     assert_int_equal(syncs(), before);
-    assert_int_equal(rig_get(node[1].appends), appends + 5);
-    assert_int_equal(rig_get(commits), 6);
-    assert_int_equal(rig_get(unsafe), 0);
+    assert_int_equal(client_rig_get(node[1].appends), appends + 5);
+    assert_int_equal(client_rig_get(commits), 6);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -104,13 +96,13 @@ static void seam(unsigned flags)
         put(f, SIZE, 100);
         assert_int_equal(cfile_flush(f), 0);
     }
-    rig_wait(rig.nmuted >= 2);
-    assert_int_equal(rig_get(commits), 1);
+    client_rig_wait(client_rig.nmuted >= 2);
+    assert_int_equal(client_rig_get(commits), 1);
     mute_syncs(false);
-    rig_wait(rig.commits == 2);
+    client_rig_wait(client_rig.commits == 2);
     put(f, SIZE + 100, 8192); /* beginning in the same page */
     assert_int_equal(cfile_fsync(f), 0);
-    assert_int_equal(rig_get(unsafe), 0);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -133,8 +125,8 @@ static void test_truncated_and_written_anew(void **st)
     assert_int_equal(cfile_truncate(f, 0, NULL), 0);
     put(f, 0, SIZE);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.commits == 2);
-    assert_int_equal(rig_get(unsafe), 0);
+    client_rig_wait(client_rig.commits == 2);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -145,8 +137,8 @@ static void test_punched_and_written_anew(void **st)
     assert_int_equal(cfile_fallocate(f, 3, 4096, 4096, false), 0); /* PUNCH_HOLE | KEEP_SIZE */
     put(f, 4096, 4096);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.commits == 2);
-    assert_int_equal(rig_get(unsafe), 0);
+    client_rig_wait(client_rig.commits == 2);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -160,11 +152,11 @@ static void test_close_waits_for_no_disk(void **st)
     int64_t t = clock_mono();
     assert_int_equal(cfile_flush(f), 0);
     assert_true(clock_mono() - t < NSEC_PER_SEC);
-    rig_wait(rig.nmuted >= 2);
-    assert_int_equal(rig_get(commits), 1);
+    client_rig_wait(client_rig.nmuted >= 2);
+    assert_int_equal(client_rig_get(commits), 1);
     mute_syncs(false);
-    rig_wait(rig.commits == 2); /* asked again after a while */
-    assert_int_equal(rig_get(unsafe), 0);
+    client_rig_wait(client_rig.commits == 2); /* asked again after a while */
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
@@ -173,57 +165,58 @@ static void test_disks_that_fail(void **st)
 {
     (void)st;
     struct cfile *f = safe_file();
-    rig_set(node[1].sync_code, -EIO);
-    rig_set(node[2].sync_code, -EIO);
+    client_rig_set(node[1].sync_code, -EIO);
+    client_rig_set(node[2].sync_code, -EIO);
     put(f, 0, SIZE);
     assert_int_equal(cfile_flush(f), 0);
-    rig_wait(rig.node[1].syncs + rig.node[2].syncs > 12); /* longer than the time-out */
-    assert_int_equal(rig_get(commits), 1);
-    rig_set(node[2].sync_code, 0);
-    rig_wait(rig.commits == 2);
-    assert_int_equal(rig_get(unsafe), 0);
-    rig_set(node[1].sync_code, 0);
+    client_rig_wait(client_rig.node[1].syncs + client_rig.node[2].syncs >
+                    12); /* longer than the time-out */
+    assert_int_equal(client_rig_get(commits), 1);
+    client_rig_set(node[2].sync_code, 0);
+    client_rig_wait(client_rig.commits == 2);
+    assert_int_equal(client_rig_get(unsafe), 0);
+    client_rig_set(node[1].sync_code, 0);
     cfile_close(f);
 }
 
-static int rename_to(const char *to)
+static int rename_to(const char *from, const char *to)
 {
     Replfs__RenameOp r = REPLFS__RENAME_OP__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = REPLFS__META_OP__OP_RENAME;
     op.rename = &r;
     r.parent = r.new_parent = 1;
-    r.name = (ProtobufCBinaryData){3, (uint8_t *)"new"};
-    r.new_name = (ProtobufCBinaryData){strlen(to), (uint8_t *)(uintptr_t)to};
-    return client_mutate(rig.cl, &op, NULL, NULL);
+    r.name = bytes_of(from);
+    r.new_name = bytes_of(to);
+    return client_mutate(client_rig.cl, &op, NULL, NULL);
 }
 
 static void test_rename_over_another(void **st)
 {
     (void)st;
     struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    assert_int_equal(cfile_open(client_rig.cl, CLIENT_RIG_INO, true, NULL, &f), 0);
     put(f, 0, SIZE);
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
-    rig_wait(rig.commits == 1);
+    client_rig_wait(client_rig.commits == 1);
     unsigned before = syncs();
-    assert_int_equal(rename_to("other"), 0); /* which is nobody's name */
+    assert_int_equal(rename_to("new", "other"), 0); /* which is nobody's name */
     assert_int_equal(syncs(), before);
-    assert_int_equal(rename_to("old"), 0);
-    assert_int_equal(rig_get(renames), 2);
-    assert_int_equal(rig_get(unsafe), 0);
+    assert_int_equal(rename_to("other", "old"), 0);
+    assert_int_equal(client_rig_get(renames), 2);
+    assert_int_equal(client_rig_get(unsafe), 0);
 }
 
 static void test_rename_while_open(void **st)
 {
     (void)st;
     struct cfile *f = NULL;
-    assert_int_equal(cfile_open(rig.cl, RIG_INO, true, NULL, &f), 0);
+    assert_int_equal(cfile_open(client_rig.cl, CLIENT_RIG_INO, true, NULL, &f), 0);
     put(f, 0, SIZE);
-    assert_int_equal(rename_to("old"), 0);
-    assert_int_equal(rig_get(unsafe), 0);
-    assert_int_equal(rig_get(commits), 1);
+    assert_int_equal(rename_to("new", "old"), 0);
+    assert_int_equal(client_rig_get(unsafe), 0);
+    assert_int_equal(client_rig_get(commits), 1);
     cfile_close(f);
 }
 
@@ -235,11 +228,11 @@ static void test_clone_over(void **st)
     put(f, SIZE, 4096);
     assert_int_equal(cfile_clone(f, SIZE, f, 0, 4096, &done), 0);
     assert_int_equal(done, 4096);
-    assert_int_equal(rig_get(unsafe), 0);
+    assert_int_equal(client_rig_get(unsafe), 0);
     cfile_close(f);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, leased_setup, rig_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, client_rig_leased_setup, client_rig_teardown)
 
 int main(void)
 {
@@ -256,8 +249,9 @@ int main(void)
         T(test_rename_over_another),
         T(test_rename_while_open),
         T(test_clone_over),
-        cmocka_unit_test_setup_teardown(test_overwrite, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_truncated_and_written_anew, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_overwrite, client_rig_setup, client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_truncated_and_written_anew, client_rig_setup,
+                                        client_rig_teardown),
     };
     log_init("test_client_order", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "fuse/client/base/idmap.h"
-#include "fuse/client/base/limits.h"
-#include "fuse/client/file/overlay.h"
+#include "client_internals.h"
 #include "base/crc32c.h"
 
 static uint64_t state = 0x9e3779b97f4a7c15ull;

@@ -1,71 +1,44 @@
 /* The client as a visitor of the tables of operations and requests, against a fake metad that is made to wait: what
  * waits for what is queued, what overtakes it, and whose session goes out. */
+#include "client_internals.h"
 #include "client_rig.h"
-#include "fuse/client/cache/lease_cache_change.h"
-#include "fuse/client/cache/lease_cache_give.h"
-#include "fuse/client/internal.h"
-#include "fuse/client/queue/queue.h"
 #include "metaop.h"
 #include "request.h"
 
-#define DIR_INO 50u
 #define OTHER 5000u /* nothing is queued of it */
 #define OTHER_DIR 5001u
 
 static uint8_t data[8192];
+static uint64_t made_in; /* by name_queued() */
 static ProtobufCBinaryData name = {1, (uint8_t *)"x"};
 
-static int leased_setup(void **st)
-{
-    if (rig_up(st) || rig_chunkds_up())
-        return -1;
-    rig.leases = true;
-    return rig_client_up();
-}
-
-static void release(void)
-{
-    pthread_mutex_lock(&rig.mu);
-    rig.hold = false;
-    for (size_t i = 0; i < rig.nheld; i++)
-        rig_mutate(rig.held[i]);
-    rig.nheld = 0;
-    pthread_mutex_unlock(&rig.mu);
-}
-
-/* A change of RIG_INO, and nothing else, is on its way to metad and stays there. */
+/* A change of CLIENT_RIG_INO, and nothing else, is on its way to metad and stays there. */
 static struct cfile *change_queued(void)
 {
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    rig_set(hold, true);
-    op.ino = RIG_INO;
+    client_rig_set(hold, true);
+    op.ino = CLIENT_RIG_INO;
     op.valid = REPLFS__SETATTR_OP__VALID__MODE;
     op.mode = 0600;
-    assert_true(client_setattr_deferred(rig.cl, &op, &a));
-    rig_wait(rig.nheld == 1);
+    assert_true(client_setattr_deferred(client_rig.cl, &op, &a));
+    client_rig_wait(client_rig.nheld == 1);
     return f;
 }
 
-/* A file was made in DIR_INO; returns its number. */
+/* A file was made in made_in; returns its number. */
 static uint64_t name_queued(void)
 {
     Replfs__CreateOp make = REPLFS__CREATE_OP__INIT;
     Replfs__Attr a = REPLFS__ATTR__INIT;
-    a.ino = DIR_INO;
-    a.mode = S_IFDIR | 0755;
-    a.nlink = 2;
-    a.change = 1;
-    uint64_t begun = lease_cache_begin(rig.cl->leases);
-    lease_cache_put_attr(rig.cl->leases, begun, &a, 2);
-    lease_cache_listed(rig.cl->leases, begun, DIR_INO, 0);
-    rig_set(hold, true);
-    make.parent = DIR_INO;
+    made_in = client_rig_mkdir("dir");
+    client_rig_set(hold, true);
+    make.parent = made_in;
     make.name = name;
     make.mode = S_IFREG | 0644;
-    assert_true(client_create_deferred(rig.cl, &make, &a));
-    rig_wait(rig.nheld == 1);
+    assert_true(client_create_deferred(client_rig.cl, &make, &a));
+    client_rig_wait(client_rig.nheld == 1);
     return a.ino;
 }
 
@@ -115,7 +88,7 @@ static Replfs__CloneOp clone_of(uint64_t src, uint64_t dst)
 
 static void wrong(const char *what, bool waits)
 {
-    release(); /* or the client would wait at its end */
+    client_rig_release(); /* or the client would wait at its end */
     fail_msg("%s: it %s", what, waits ? "overtakes" : "waits");
 }
 
@@ -124,7 +97,7 @@ static void expect(Replfs__MetaOp__OpCase which, void *body, bool waits)
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     op.op_case = which;
     op.create = body; /* any member of the union */
-    int rc = queue_before(rig.cl, &op);
+    int rc = queue_before(client_rig.cl, &op);
     if ((rc != 0) != waits)
         wrong(metaop_name(metaop_of(&op)), waits);
     assert_true(rc == 0 || rc == -ERR_TIMEOUT);
@@ -180,10 +153,10 @@ static void test_operations_after_a_change(void **st)
     expect_of_inode(OTHER, false);
     expect_of_dir(OTHER_DIR, false);
     EXPECT(SESSION_CLOSE, false, (Replfs__SessionCloseOp){.n_session = 0});
-    expect_of_inode(RIG_INO, true);
+    expect_of_inode(CLIENT_RIG_INO, true);
     expect_of_all(true);
-    release();
-    expect_of_inode(RIG_INO, false);
+    client_rig_release();
+    expect_of_inode(CLIENT_RIG_INO, false);
     expect_of_all(false);
     cfile_close(f);
 }
@@ -195,17 +168,17 @@ static void test_operations_after_a_name(void **st)
     expect_of_inode(OTHER, false);
     expect_of_dir(OTHER_DIR, false);
     expect_of_inode(made, true);
-    expect_of_dir(DIR_INO, true);
+    expect_of_dir(made_in, true);
     expect_of_all(true);
-    release();
-    expect_of_dir(DIR_INO, false);
+    client_rig_release();
+    expect_of_dir(made_in, false);
 }
 
 /* ---- requests ---- */
 
 static void expect_request(Replfs__Envelope *env, bool waits)
 {
-    int rc = queue_before_ask(rig.cl, env);
+    int rc = queue_before_ask(client_rig.cl, env);
     if ((rc != 0) != waits)
         wrong(request_name(request_of(env)), waits);
 }
@@ -251,13 +224,13 @@ static void test_requests_after_a_change(void **st)
 {
     (void)st;
     struct cfile *f = change_queued();
-    expect_requests_of(RIG_INO, false); /* its answer has the change laid over */
-    expect_attributes_of(RIG_INO, true);
+    expect_requests_of(CLIENT_RIG_INO, false); /* its answer has the change laid over */
+    expect_attributes_of(CLIENT_RIG_INO, true);
     expect_attributes_of(OTHER, false);
     expect_status(true);
-    release();
+    client_rig_release();
     expect_status(false);
-    expect_attributes_of(RIG_INO, false);
+    expect_attributes_of(CLIENT_RIG_INO, false);
     cfile_close(f);
 }
 
@@ -267,11 +240,11 @@ static void test_requests_after_a_name(void **st)
     uint64_t made = name_queued();
     expect_requests_of(OTHER, false);
     expect_requests_of(made, true);
-    expect_requests_of(DIR_INO, true);
+    expect_requests_of(made_in, true);
     expect_attributes_of(made, true);
     expect_status(true);
-    release();
-    expect_requests_of(DIR_INO, false);
+    client_rig_release();
+    expect_requests_of(made_in, false);
 }
 
 /* ---- sessions ---- */
@@ -282,17 +255,17 @@ static void ask_attributes(void)
     Replfs__GetxattrReq get = REPLFS__GETXATTR_REQ__INIT;
     Replfs__ListxattrReq list = REPLFS__LISTXATTR_REQ__INIT;
     struct rpc_result res;
-    get.ino = list.ino = RIG_INO;
-    get.name = name;
+    get.ino = list.ino = CLIENT_RIG_INO;
+    get.name = bytes_of("user.x"); /* which the file has not */
     RPC_ENVELOPE(genv, GETXATTR_REQ, getxattr_req, &get);
     RPC_ENVELOPE(lenv, LISTXATTR_REQ, listxattr_req, &list);
-    assert_int_equal(client_ask(rig.cl, &genv, &res), 0);
+    assert_int_equal(client_ask(client_rig.cl, &genv, &res), -ENODATA);
     rpc_result_free(&res);
-    assert_int_equal(rig_get(xattr_session), RIG_SESSION);
-    rig_set(xattr_session, 0);
-    assert_int_equal(client_ask(rig.cl, &lenv, &res), 0);
+    assert_int_equal(client_rig_get(xattr_session), client_rig_get(session));
+    client_rig_set(xattr_session, 0);
+    assert_int_equal(client_ask(client_rig.cl, &lenv, &res), 0);
     rpc_result_free(&res);
-    assert_int_equal(rig_get(xattr_session), RIG_SESSION);
+    assert_int_equal(client_rig_get(xattr_session), client_rig_get(session));
 }
 
 static void test_attributes_are_asked_with_the_session(void **st)
@@ -305,26 +278,30 @@ static void test_attributes_are_asked_with_the_session(void **st)
 static void test_bytes_come_before_a_question_for_attributes(void **st)
 {
     (void)st;
-    struct cfile *f = rig_open_file();
+    struct cfile *f = client_rig_open_file();
     off_t at = 0;
     assert_int_equal(cfile_write(f, data, sizeof(data), &at, 0), 0);
-    assert_int_equal(rig_get(commits), 0);
+    assert_int_equal(client_rig_get(commits), 0);
     ask_attributes();
-    assert_int_equal(rig_get(commits_asked), 1);
+    assert_int_equal(client_rig_get(commits_asked), 1);
     cfile_close(f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_operations_after_a_change, leased_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_operations_after_a_name, leased_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_requests_after_a_change, leased_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_requests_after_a_name, leased_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_attributes_are_asked_with_the_session, leased_setup,
-                                        rig_teardown),
+        cmocka_unit_test_setup_teardown(test_operations_after_a_change, client_rig_leased_setup,
+                                        client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_operations_after_a_name, client_rig_leased_setup,
+                                        client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_requests_after_a_change, client_rig_leased_setup,
+                                        client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_requests_after_a_name, client_rig_leased_setup,
+                                        client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_attributes_are_asked_with_the_session,
+                                        client_rig_leased_setup, client_rig_teardown),
         cmocka_unit_test_setup_teardown(test_bytes_come_before_a_question_for_attributes,
-                                        leased_setup, rig_teardown),
+                                        client_rig_leased_setup, client_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

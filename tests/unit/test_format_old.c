@@ -90,7 +90,7 @@ static struct fsm *replay(const struct former *v)
 static void test_checkpoint_1(void **state)
 {
     (void)state;
-    struct rig r = {.f = load(&v1), .session = 7, .seq = 6};
+    struct fsm_rig r = {.f = load(&v1), .session = 7, .seq = 6};
     struct fsm_counts n;
     assert_int_equal(fsm_applied(r.f), v1.commands);
     fsm_counts(r.f, &n);
@@ -100,16 +100,16 @@ static void test_checkpoint_1(void **state)
     assert_int_equal(n.chunks, 9);
     assert_int_equal(n.bytes, 86132);
     assert_int_equal(n.sessions, 2);
-    assert_int_equal(rig_unlink(&r, FSM_ROOT_INO, "gone", false), 0); /* answered from memory */
+    assert_int_equal(fsm_rig_unlink(&r, FSM_ROOT_INO, "gone", false), 0); /* answered from memory */
     assert_true(r.res.repeated);
-    fsm_free(rig_reload(r.f)); /* as the present version */
-    rig_close(&r);
+    fsm_free(fsm_rig_reload(r.f)); /* as the present version */
+    fsm_rig_close(&r);
 }
 
 static void test_checkpoint_2(void **state)
 {
     (void)state;
-    struct rig r = {.f = load(&v2), .session = 8, .seq = 3};
+    struct fsm_rig r = {.f = load(&v2), .session = 8, .seq = 3};
     struct fsm_counts n;
     struct fsm_quota q;
     assert_int_equal(fsm_applied(r.f), v2.commands);
@@ -123,9 +123,10 @@ static void test_checkpoint_2(void **state)
     assert_int_equal(n.sessions, 2);
     assert_true(fsm_quota_get(r.f, fsm_quota_next(r.f, 0), &q));
     assert_int_equal(q.max_inodes, 100);
-    assert_int_equal(rig_unlink(&r, FSM_ROOT_INO, "eight", false), ESTALE); /* acknowledged then */
-    fsm_free(rig_reload(r.f)); /* as the present version */
-    rig_close(&r);
+    assert_int_equal(fsm_rig_unlink(&r, FSM_ROOT_INO, "eight", false),
+                     ESTALE);      /* acknowledged then */
+    fsm_free(fsm_rig_reload(r.f)); /* as the present version */
+    fsm_rig_close(&r);
 }
 
 static void test_log(void **state)
@@ -155,14 +156,14 @@ static void test_holds_of_2(void **state)
 static void test_goes_on(void **state)
 {
     (void)state;
-    struct rig r = {.f = load(&v1), .index = v1.commands, .session = 7, .next_ino = 1000};
-    uint64_t a = rig_lookup(&r, FSM_ROOT_INO, "a");
+    struct fsm_rig r = {.f = load(&v1), .index = v1.commands, .session = 7, .next_ino = 1000};
+    uint64_t a = fsm_rig_lookup(&r, FSM_ROOT_INO, "a");
     assert_true(a != 0);
-    assert_int_equal(rig_setxattr(&r, a, "user.note", "new", 3, 0), 0);
-    assert_true(rig_create(&r, a, "new", REG_MODE) > 0);
-    assert_int_equal(rig_incarnation(&r, 77), 0);
-    fsm_free(rig_reload(r.f));
-    rig_close(&r);
+    assert_int_equal(fsm_rig_setxattr(&r, a, "user.note", "new", 3, 0), 0);
+    assert_true(fsm_rig_create(&r, a, "new", REG_MODE) > 0);
+    assert_int_equal(fsm_rig_incarnation(&r, 77), 0);
+    fsm_free(fsm_rig_reload(r.f));
+    fsm_rig_close(&r);
 }
 
 int main(void)

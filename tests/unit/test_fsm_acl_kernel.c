@@ -23,7 +23,7 @@ struct node {
     uint32_t type;
 };
 struct both {
-    struct rig r;
+    struct fsm_rig r;
     struct node n[NODES];
     unsigned nn, step;
     uint64_t rnd;
@@ -48,7 +48,7 @@ static void check_attr(struct both *b, const struct node *n, const char *name)
     uint8_t real[1024];
     const uint8_t *ours;
     ssize_t want = lgetxattr(n->path, name, real, sizeof real);
-    int got = rig_getxattr(&b->r, n->ino, name, &ours);
+    int got = fsm_rig_getxattr(&b->r, n->ino, name, &ours);
 
     if (want < 0)
         want = -errno;
@@ -68,7 +68,7 @@ static void agree(struct both *b, const struct node *n, const char *what, int ou
                  strerror(ours), strerror(real));
     ours ? b->refused++ : b->fine++;
     assert_int_equal(lstat(n->path, &st), 0);
-    Replfs__Attr a = rig_attr(&b->r, n->ino);
+    Replfs__Attr a = fsm_rig_attr(&b->r, n->ino);
     if (a.mode != st.st_mode)
         fail_msg("step %u: %s on %s: mode %o, the kernel says %o", b->step, what, n->path, a.mode,
                  st.st_mode);
@@ -106,15 +106,15 @@ static void do_create(struct both *b)
     n->ino = c.ino = b->r.next_ino++;
     uint32_t perm = n->type == S_IFLNK ? 0777 : rnd(b, n->type == S_IFDIR ? 02000 : 010000);
     c.parent = dir->ino;
-    c.name = rig_bytes(name);
+    c.name = fsm_rig_bytes(name);
     c.mode = n->type | perm;
     c.umask = rnd(b, 01000);
-    c.target = rig_bytes(n->type == S_IFLNK ? "t" : "");
+    c.target = fsm_rig_bytes(n->type == S_IFLNK ? "t" : "");
     mode_t old = umask(c.umask);
     int real = create_real(n->path, n->type, perm);
     umask(old);
     b->nn++;
-    agree(b, n, "create", RIG_OP(&b->r, CREATE, create, &c), real);
+    agree(b, n, "create", FSM_RIG_OP(&b->r, CREATE, create, &c), real);
 }
 
 static size_t entry(uint8_t *p, size_t at, unsigned tag, unsigned perm, uint32_t id)
@@ -159,12 +159,12 @@ static void do_acl(struct both *b)
 
     if (rnd(b, 4) == 0) {
         int real = code(lremovexattr(n->path, name));
-        agree(b, n, "removing an ACL", rig_rmxattr(&b->r, n->ino, name), real);
+        agree(b, n, "removing an ACL", fsm_rig_rmxattr(&b->r, n->ino, name), real);
         return;
     }
     size_t len = random_acl(b, acl);
     int real = code(lsetxattr(n->path, name, acl, len, 0));
-    agree(b, n, name, rig_setxattr(&b->r, n->ino, name, acl, len, 0), real);
+    agree(b, n, name, fsm_rig_setxattr(&b->r, n->ino, name, acl, len, 0), real);
 }
 
 static void do_chmod(struct both *b)
@@ -175,7 +175,7 @@ static void do_chmod(struct both *b)
     if (n->type == S_IFLNK)
         return;
     int real = code(chmod(n->path, mode));
-    agree(b, n, "chmod", rig_chmod(&b->r, n->ino, mode), real);
+    agree(b, n, "chmod", fsm_rig_chmod(&b->r, n->ino, mode), real);
 }
 
 static void do_xattr(struct both *b)
@@ -190,11 +190,11 @@ static void do_xattr(struct both *b)
 
     if (rnd(b, 3) == 0) {
         int real = code(lremovexattr(n->path, name));
-        agree(b, n, "removexattr", rig_rmxattr(&b->r, n->ino, name), real);
+        agree(b, n, "removexattr", fsm_rig_rmxattr(&b->r, n->ino, name), real);
         return;
     }
     int real = code(lsetxattr(n->path, name, value, len, (int)flags));
-    agree(b, n, name, rig_setxattr(&b->r, n->ino, name, value, len, flags), real);
+    agree(b, n, name, fsm_rig_setxattr(&b->r, n->ino, name, value, len, flags), real);
 }
 
 /* ---- the test ---- */
@@ -222,7 +222,7 @@ static void test_against_kernel(void **state)
         free(b);
         skip();
     }
-    rig_open(&b->r);
+    fsm_rig_open(&b->r);
     assert_int_equal(chmod(top->path, 0755), 0);
     top->ino = FSM_ROOT_INO;
     top->type = S_IFDIR;
@@ -231,8 +231,8 @@ static void test_against_kernel(void **state)
     for (b->step = 0; b->step < STEPS; b->step++)
         ops[rnd(b, sizeof ops / sizeof ops[0])](b);
     assert_true(b->fine > STEPS / 4 && b->refused > STEPS / 10 && b->nn == NODES);
-    fsm_free(rig_reload(b->r.f));
-    rig_close(&b->r);
+    fsm_free(fsm_rig_reload(b->r.f));
+    fsm_rig_close(&b->r);
     tree_remove(top->path);
     free(b);
 }

@@ -25,28 +25,29 @@ static void on_adopted(void *arg, uint64_t ino)
     ((struct hooks_seen *)arg)->adopted = ino;
 }
 
-static uint64_t mk(struct rig *r, const char *name, uint32_t mode)
+static uint64_t mk(struct fsm_rig *r, const char *name, uint32_t mode)
 {
-    int64_t ino = rig_create(r, FSM_ROOT_INO, name, mode);
+    int64_t ino = fsm_rig_create(r, FSM_ROOT_INO, name, mode);
     assert_true(ino > 0);
     return (uint64_t)ino;
 }
 
-static int setattr(struct rig *r, uint64_t ino, uint32_t valid, int64_t atime, int64_t mtime)
+static int setattr(struct fsm_rig *r, uint64_t ino, uint32_t valid, int64_t atime, int64_t mtime)
 {
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     o.ino = ino;
     o.valid = valid;
     o.atime_ns = atime;
     o.mtime_ns = mtime;
-    return RIG_OP(r, SETATTR, setattr, &o);
+    return FSM_RIG_OP(r, SETATTR, setattr, &o);
 }
 
 /* ---- times ---- */
 
-static void check_times(struct rig *r, uint64_t ino, int64_t atime, int64_t mtime, int64_t ctime)
+static void check_times(struct fsm_rig *r, uint64_t ino, int64_t atime, int64_t mtime,
+                        int64_t ctime)
 {
-    Replfs__Attr a = rig_attr(r, ino);
+    Replfs__Attr a = fsm_rig_attr(r, ino);
     assert_int_equal(a.atime_ns, atime);
     assert_int_equal(a.mtime_ns, mtime);
     assert_int_equal(a.ctime_ns, ctime);
@@ -54,7 +55,7 @@ static void check_times(struct rig *r, uint64_t ino, int64_t atime, int64_t mtim
 
 static void test_times(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     static const int64_t odd[] = {0,
                                   -1,
                                   -SEC,
@@ -69,7 +70,7 @@ static void test_times(void **state)
         r->now = 5000 + (int64_t)k;
         assert_int_equal(setattr(r, f, VALID(ATIME) | VALID(MTIME), odd[k], odd[k] / 2), 0);
         check_times(r, f, odd[k], odd[k] / 2, r->now);
-        struct fsm *g = rig_reload(r->f);
+        struct fsm *g = fsm_rig_reload(r->f);
         fsm_free(r->f);
         r->f = g;
         check_times(r, f, odd[k], odd[k] / 2, r->now);
@@ -98,7 +99,7 @@ static void test_times(void **state)
 
 static void test_ctime_told(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     static const struct {
         int64_t now, told, ctime;
@@ -121,81 +122,81 @@ static void test_ctime_told(void **state)
     o.ino = f;
     o.valid = VALID(MODE) | VALID(ATIME_NOW);
     for (size_t k = 0; k < sizeof t / sizeof t[0]; k++) {
-        uint64_t change = rig_attr(r, f).change;
+        uint64_t change = fsm_rig_attr(r, f).change;
         r->now = t[k].now;
         o.mode = 0600 + (uint32_t)k;
         o.ctime_ns = t[k].told;
-        assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
+        assert_int_equal(FSM_RIG_OP(r, SETATTR, setattr, &o), 0);
         check_times(r, f, r->now, 1000, t[k].ctime); /* of ctime alone */
-        assert_true(rig_attr(r, f).change > change);
+        assert_true(fsm_rig_attr(r, f).change > change);
     }
 }
 
 static void test_truncate_times(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, "f", REG_MODE);
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     r->now = 7000;
-    assert_int_equal(rig_truncate(r, f, 0), 0); /* the size it has */
+    assert_int_equal(fsm_rig_truncate(r, f, 0), 0); /* the size it has */
     check_times(r, f, 1000, 7000, 7000);
     o.ino = f;
     o.valid = VALID(SIZE) | VALID(MTIME);
     o.size = 10;
     o.mtime_ns = 5;
     r->now = 7001;
-    assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
+    assert_int_equal(FSM_RIG_OP(r, SETATTR, setattr, &o), 0);
     check_times(r, f, 1000, 5, 7001);
     r->now = 7002;
-    assert_int_equal(rig_chmod(r, f, 0600), 0);
+    assert_int_equal(fsm_rig_chmod(r, f, 0600), 0);
     check_times(r, f, 1000, 5, 7002);
 }
 
 static void test_atime(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, "f", REG_MODE), d = mk(r, "d", DIR_MODE);
     uint64_t inos[3] = {f, 999, d};
     int64_t times[3] = {9000, 9001, 9002};
     Replfs__AtimeOp o = REPLFS__ATIME_OP__INIT;
-    Replfs__Attr a = rig_attr(r, f);
+    Replfs__Attr a = fsm_rig_attr(r, f);
     o.n_ino = o.n_atime_ns = 3;
     o.ino = inos;
     o.atime_ns = times;
     r->now = 10000;
-    assert_int_equal(RIG_OP(r, ATIME, atime, &o), 0); /* one is gone: passed over */
+    assert_int_equal(FSM_RIG_OP(r, ATIME, atime, &o), 0); /* one is gone: passed over */
     check_times(r, f, 9000, a.mtime_ns, a.ctime_ns);
-    assert_int_equal(rig_attr(r, f).change, a.change);
-    assert_int_equal(rig_attr(r, d).atime_ns, 9002);
+    assert_int_equal(fsm_rig_attr(r, f).change, a.change);
+    assert_int_equal(fsm_rig_attr(r, d).atime_ns, 9002);
     times[0] = 8999;
-    assert_int_equal(RIG_OP(r, ATIME, atime, &o), 0); /* never back */
-    assert_int_equal(rig_attr(r, f).atime_ns, 9000);
+    assert_int_equal(FSM_RIG_OP(r, ATIME, atime, &o), 0); /* never back */
+    assert_int_equal(fsm_rig_attr(r, f).atime_ns, 9000);
     o.n_atime_ns = 2;
-    assert_int_equal(RIG_OP(r, ATIME, atime, &o), EINVAL);
+    assert_int_equal(FSM_RIG_OP(r, ATIME, atime, &o), EINVAL);
     o.n_ino = o.n_atime_ns = 0;
-    assert_int_equal(RIG_OP(r, ATIME, atime, &o), 0);
+    assert_int_equal(FSM_RIG_OP(r, ATIME, atime, &o), 0);
     assert_int_equal(setattr(r, f, VALID(ATIME), 5, 0), 0); /* but utimensat may */
-    assert_int_equal(rig_attr(r, f).atime_ns, 5);
+    assert_int_equal(fsm_rig_attr(r, f).atime_ns, 5);
 }
 
 /* ---- setuid and setgid ---- */
 
-static unsigned killed(struct rig *r, uint32_t mode, uint32_t valid)
+static unsigned killed(struct fsm_rig *r, uint32_t mode, uint32_t valid)
 {
     uint64_t ino = mk(r, "k", mode);
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     o.ino = ino;
     o.valid = valid;
     o.uid = 7;
-    assert_int_equal(RIG_OP(r, SETATTR, setattr, &o), 0);
-    unsigned perm = rig_attr(r, ino).mode & 07777;
-    assert_int_equal(rig_unlink(r, FSM_ROOT_INO, "k", S_ISDIR(mode)), 0);
+    assert_int_equal(FSM_RIG_OP(r, SETATTR, setattr, &o), 0);
+    unsigned perm = fsm_rig_attr(r, ino).mode & 07777;
+    assert_int_equal(fsm_rig_unlink(r, FSM_ROOT_INO, "k", S_ISDIR(mode)), 0);
     return perm;
 }
 
 static void test_kill_suid(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     assert_int_equal(killed(r, S_IFREG | 06755, VALID(UID)), 06755);
     assert_int_equal(killed(r, S_IFREG | 06755, VALID(UID) | VALID(KILL_SUID)), 0755);
     assert_int_equal(killed(r, S_IFREG | 06745, VALID(UID) | VALID(KILL_SUID)), 02745);
@@ -207,30 +208,30 @@ static void test_kill_suid(void **state)
     uint64_t f = mk(r, "f", S_IFREG | 06755);
     Replfs__CommitOp c = REPLFS__COMMIT_OP__INIT;
     c.ino = f;
-    assert_int_equal(RIG_OP(r, COMMIT, commit, &c), 0);
-    assert_int_equal(rig_attr(r, f).mode & 07777, 06755);
+    assert_int_equal(FSM_RIG_OP(r, COMMIT, commit, &c), 0);
+    assert_int_equal(fsm_rig_attr(r, f).mode & 07777, 06755);
     c.kill_suid = true;
-    assert_int_equal(RIG_OP(r, COMMIT, commit, &c), 0);
-    assert_int_equal(rig_attr(r, f).mode & 07777, 0755);
+    assert_int_equal(FSM_RIG_OP(r, COMMIT, commit, &c), 0);
+    assert_int_equal(fsm_rig_attr(r, f).mode & 07777, 0755);
 }
 
 /* ---- O_TMPFILE ---- */
 
-static int tmpfile_code(struct rig *r, uint64_t parent, uint32_t mode, const char *name)
+static int tmpfile_code(struct fsm_rig *r, uint64_t parent, uint32_t mode, const char *name)
 {
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
     c.parent = parent;
-    c.name = rig_bytes(name);
+    c.name = fsm_rig_bytes(name);
     c.mode = mode;
     c.uid = 3;
     c.gid = 4;
     c.umask = 022;
     c.tmpfile = true;
     c.ino = r->next_ino;
-    return RIG_OP(r, CREATE, create, &c);
+    return FSM_RIG_OP(r, CREATE, create, &c);
 }
 
-static uint64_t mk_tmpfile(struct rig *r, uint64_t parent)
+static uint64_t mk_tmpfile(struct fsm_rig *r, uint64_t parent)
 {
     assert_int_equal(tmpfile_code(r, parent, S_IFREG | 0666, ""), 0);
     assert_int_equal(r->res.ino, r->next_ino);
@@ -240,54 +241,54 @@ static uint64_t mk_tmpfile(struct rig *r, uint64_t parent)
 
 static void test_tmpfile(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     struct hooks_seen seen = {0};
     struct fsm_hooks h = {.orphaned = on_orphaned, .adopted = on_adopted, .arg = &seen};
     uint64_t d = mk(r, "d", S_IFDIR | 02755), ino = 0;
-    assert_int_equal(rig_set_goal(r, d, 3, 0), 0);
-    Replfs__Attr dir = rig_attr(r, d);
+    assert_int_equal(fsm_rig_set_goal(r, d, 3, 0), 0);
+    Replfs__Attr dir = fsm_rig_attr(r, d);
     fsm_set_hooks(r->f, &h);
     r->now = 2000;
     uint64_t t = mk_tmpfile(r, d);
-    Replfs__Attr a = rig_attr(r, t);
+    Replfs__Attr a = fsm_rig_attr(r, t);
     assert_int_equal(a.mode, S_IFREG | 0644);
     assert_int_equal(a.nlink, 0);
     assert_int_equal(a.uid, 3);
     assert_int_equal(a.gid, dir.gid); /* setgid directory */
     assert_int_equal(a.goal, 3);
-    assert_int_equal(rig_attr(r, d).mtime_ns, dir.mtime_ns);
-    assert_int_equal(rig_attr(r, d).change, dir.change);
+    assert_int_equal(fsm_rig_attr(r, d).mtime_ns, dir.mtime_ns);
+    assert_int_equal(fsm_rig_attr(r, d).change, dir.change);
     assert_true(fsm_orphan_next(r->f, 0, &ino) && ino == t);
     assert_true(seen.orphan == t && seen.opener == 7);
-    assert_int_equal(rig_commit(r, t, 0, 100, 10, 0), 0);
-    struct fsm *g = rig_reload(r->f); /* still nameable after a restart */
+    assert_int_equal(fsm_rig_commit(r, t, 0, 100, 10, 0), 0);
+    struct fsm *g = fsm_rig_reload(r->f); /* still nameable after a restart */
     fsm_free(r->f);
     r->f = g;
     fsm_set_hooks(r->f, &h);
     r->now = 3000;
-    assert_int_equal(rig_link(r, t, FSM_ROOT_INO, "named"), 0);
+    assert_int_equal(fsm_rig_link(r, t, FSM_ROOT_INO, "named"), 0);
     assert_int_equal(r->res.parent, FSM_ROOT_INO);
     assert_int_equal(seen.adopted, t);
-    a = rig_attr(r, t);
+    a = fsm_rig_attr(r, t);
     assert_int_equal(a.nlink, 1);
     assert_int_equal(a.ctime_ns, 3000);
-    assert_int_equal(rig_lookup(r, FSM_ROOT_INO, "named"), t);
+    assert_int_equal(fsm_rig_lookup(r, FSM_ROOT_INO, "named"), t);
     assert_false(fsm_orphan_next(r->f, 0, &ino));
-    assert_int_equal(rig_reap(r, t), 0); /* one that was under way does nothing */
-    assert_int_equal(rig_attr(r, t).size, 100);
-    assert_int_equal(rig_link(r, t, d, "second"), 0);
-    assert_int_equal(rig_unlink(r, FSM_ROOT_INO, "named", false), 0);
-    assert_int_equal(rig_unlink(r, d, "second", false), 0);
+    assert_int_equal(fsm_rig_reap(r, t), 0); /* one that was under way does nothing */
+    assert_int_equal(fsm_rig_attr(r, t).size, 100);
+    assert_int_equal(fsm_rig_link(r, t, d, "second"), 0);
+    assert_int_equal(fsm_rig_unlink(r, FSM_ROOT_INO, "named", false), 0);
+    assert_int_equal(fsm_rig_unlink(r, d, "second", false), 0);
     assert_true(fsm_orphan_next(r->f, 0, &ino) && ino == t);
     assert_true(seen.orphan == t && seen.opener == 0);
-    assert_int_equal(rig_link(r, t, d, "again"), ENOENT); /* it had a name: no more */
-    assert_int_equal(rig_reap(r, t), 0);
-    assert_int_equal(rig_attr(r, t).ino, 0);
+    assert_int_equal(fsm_rig_link(r, t, d, "again"), ENOENT); /* it had a name: no more */
+    assert_int_equal(fsm_rig_reap(r, t), 0);
+    assert_int_equal(fsm_rig_attr(r, t).ino, 0);
 }
 
 static void test_tmpfile_refused(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, "f", REG_MODE);
     uint64_t digest = fsm_digest(r->f);
     assert_int_equal(tmpfile_code(r, FSM_ROOT_INO, S_IFREG | 0600, "name"), EINVAL);
@@ -297,17 +298,17 @@ static void test_tmpfile_refused(void **state)
     assert_int_equal(tmpfile_code(r, 999, S_IFREG | 0600, ""), ENOENT);
     assert_int_equal(fsm_digest(r->f), digest);
     uint64_t t = mk_tmpfile(r, FSM_ROOT_INO), u = mk_tmpfile(r, FSM_ROOT_INO);
-    assert_int_equal(rig_link(r, t, FSM_ROOT_INO, "f"), EEXIST);
-    assert_int_equal(rig_link(r, t, f, "x"), ENOTDIR);
-    assert_int_equal(rig_attr(r, t).nlink, 0);
-    assert_int_equal(rig_link(r, t, FSM_ROOT_INO, "x"), 0); /* a refusal did no harm */
-    assert_int_equal(rig_reap(r, u), 0);
-    assert_int_equal(rig_attr(r, u).ino, 0);
+    assert_int_equal(fsm_rig_link(r, t, FSM_ROOT_INO, "f"), EEXIST);
+    assert_int_equal(fsm_rig_link(r, t, f, "x"), ENOTDIR);
+    assert_int_equal(fsm_rig_attr(r, t).nlink, 0);
+    assert_int_equal(fsm_rig_link(r, t, FSM_ROOT_INO, "x"), 0); /* a refusal did no harm */
+    assert_int_equal(fsm_rig_reap(r, u), 0);
+    assert_int_equal(fsm_rig_attr(r, u).ino, 0);
 }
 
 /* ---- append ---- */
 
-static int append(struct rig *r, uint64_t ino, uint64_t off, uint32_t len, uint64_t chunk,
+static int append(struct fsm_rig *r, uint64_t ino, uint64_t off, uint32_t len, uint64_t chunk,
                   uint32_t chunk_off)
 {
     Replfs__Extent e[2] = {REPLFS__EXTENT__INIT, REPLFS__EXTENT__INIT}, *ep[2] = {&e[0], &e[1]};
@@ -322,53 +323,53 @@ static int append(struct rig *r, uint64_t ino, uint64_t off, uint32_t len, uint6
     o.n_extents = 2;
     o.extents = ep;
     o.append = true;
-    return RIG_OP(r, COMMIT, commit, &o);
+    return FSM_RIG_OP(r, COMMIT, commit, &o);
 }
 
 static void test_append(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     struct ext e;
     const struct extmap *m;
     uint64_t f = mk(r, "f", REG_MODE);
-    assert_int_equal(rig_session_open(r, 8), 0);
+    assert_int_equal(fsm_rig_session_open(r, 8), 0);
     r->seq = 1;
     assert_int_equal(append(r, f, 0, 50, 10, 0), 0);
     assert_int_equal(r->res.value, 0);
     r->session = 8; /* another client, with a chunk of its own */
     assert_int_equal(append(r, f, 0, 25, 11, 0), 0);
     assert_int_equal(r->res.value, 100);
-    assert_int_equal(rig_attr(r, f).size, 150);
-    struct fsm *g = rig_reload(r->f);
+    assert_int_equal(fsm_rig_attr(r, f).size, 150);
+    struct fsm *g = fsm_rig_reload(r->f);
     fsm_free(r->f);
     r->f = g;
     assert_int_equal(append(r, f, 0, 25, 11, 0), 0); /* a repeat: told, not done */
     assert_true(r->res.repeated);
     assert_int_equal(r->res.value, 100);
-    assert_int_equal(rig_attr(r, f).size, 150);
+    assert_int_equal(fsm_rig_attr(r, f).size, 150);
     assert_int_equal(fsm_extents(r->f, f, &m), 0);
     assert_true(extmap_find(m, 100, &e) && e.chunk == 11 && e.file_off == 100 && e.len == 50);
     r->seq = 0;
-    assert_int_equal(rig_truncate(r, f, (uint64_t)INT64_MAX - 99), 0);
+    assert_int_equal(fsm_rig_truncate(r, f, (uint64_t)INT64_MAX - 99), 0);
     assert_int_equal(append(r, f, 0, 50, 11, 50), EFBIG);
     assert_int_equal(append(r, f, UINT64_MAX - 20, 10, 11, 50), EFBIG);
     assert_int_equal(append(r, f, 0, 49, 11, 50), 0);
     assert_int_equal(r->res.value, INT64_MAX - 99);
-    assert_int_equal(rig_attr(r, f).size, (uint64_t)INT64_MAX - 1);
+    assert_int_equal(fsm_rig_attr(r, f).size, (uint64_t)INT64_MAX - 1);
     assert_int_equal(append(r, f, 0, FSM_CHUNK_MAX / 2, 12, 0), EFBIG);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_times, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_ctime_told, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_truncate_times, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_atime, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_kill_suid, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_tmpfile, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_tmpfile_refused, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_append, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_times, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_ctime_told, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_truncate_times, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_atime, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_kill_suid, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_tmpfile, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_tmpfile_refused, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_append, fsm_rig_setup, fsm_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,31 +40,31 @@ static int64_t mono_ms(void)
 }
 
 /* A file of n extents that are not joined, each of a chunk of its own or all of one. */
-static uint64_t fragmented(struct rig *r, const char *name, unsigned n, bool own_chunks)
+static uint64_t fragmented(struct fsm_rig *r, const char *name, unsigned n, bool own_chunks)
 {
-    uint64_t ino = (uint64_t)rig_create(r, FSM_ROOT_INO, name, REG_MODE);
+    uint64_t ino = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, name, REG_MODE);
     uint64_t chunk = r->next_chunk++;
 
     for (unsigned i = 0; i < n; i++) {
         uint32_t at = own_chunks ? 0 : 100 * i;
-        assert_int_equal(rig_commit(r, ino, i * 4096ull, 100, chunk, at), 0);
+        assert_int_equal(fsm_rig_commit(r, ino, i * 4096ull, 100, chunk, at), 0);
         if (own_chunks)
             chunk = r->next_chunk++;
     }
     return ino;
 }
 
-static int set_goal_many(struct rig *r, const uint64_t *ino, size_t n, uint32_t goal)
+static int set_goal_many(struct fsm_rig *r, const uint64_t *ino, size_t n, uint32_t goal)
 {
     Replfs__SetGoalOp o = REPLFS__SET_GOAL_OP__INIT;
 
     o.n_ino = n;
     o.ino = (uint64_t *)(uintptr_t)ino;
     o.goal = goal;
-    return RIG_OP(r, SET_GOAL, set_goal, &o);
+    return FSM_RIG_OP(r, SET_GOAL, set_goal, &o);
 }
 
-static void watch(struct rig *r)
+static void watch(struct fsm_rig *r)
 {
     static const struct fsm_hooks hooks = {.chunk_changed = on_changed, .chunk_freed = on_freed};
 
@@ -75,33 +75,33 @@ static void watch(struct rig *r)
 /* The query of death: one's own fragmented file, named over and over. */
 static void test_set_goal_names_one_file_often(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t ino = fragmented(r, "f", EXTENTS, true), named[NAMED];
 
     for (unsigned i = 0; i < NAMED; i++)
         named[i] = ino;
-    uint64_t change = rig_attr(r, ino).change;
+    uint64_t change = fsm_rig_attr(r, ino).change;
     watch(r);
     int64_t t0 = mono_ms();
     assert_int_equal(set_goal_many(r, named, NAMED, 3), 0);
     int64_t ms = mono_ms() - t0;
     print_message("a file of %u extents named %u times: %lld ms\n", EXTENTS, NAMED, (long long)ms);
     assert_true(ms < 1000);
-    assert_int_equal(rig_attr(r, ino).goal, 3);
-    assert_int_equal(rig_attr(r, ino).change, change + NAMED); /* as old metads replayed it */
+    assert_int_equal(fsm_rig_attr(r, ino).goal, 3);
+    assert_int_equal(fsm_rig_attr(r, ino).change, change + NAMED); /* as old metads replayed it */
 }
 
 /* What is too much for a command follows in slices. */
 static void test_set_goal_follows_in_slices(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t big = fragmented(r, "big", EXTENTS, true), small = fragmented(r, "small", 10, true);
     uint64_t both[2] = {big, small};
 
     watch(r);
     assert_int_equal(set_goal_many(r, both, 2, 4), 0);
-    assert_int_equal(rig_attr(r, big).goal, 4); /* at once, as anybody sees it */
-    assert_int_equal(told.changed, 10);         /* the small one's */
+    assert_int_equal(fsm_rig_attr(r, big).goal, 4); /* at once, as anybody sees it */
+    assert_int_equal(told.changed, 10);             /* the small one's */
     assert_true(fsm_has_work(r->f));
     unsigned slices = 0;
     for (bool more = true; more; slices++) {
@@ -113,30 +113,30 @@ static void test_set_goal_follows_in_slices(void **state)
     assert_int_equal(told.changed, EXTENTS + 10);
     assert_in_range(slices, EXTENTS / 1000, EXTENTS / 1000 + 2);
     /* changed again half way, twice, and removed half way */
-    assert_int_equal(rig_set_goal(r, big, 2, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, big, 2, 0), 0);
     assert_true(fsm_work(r->f, 1000));
-    assert_int_equal(rig_set_goal(r, big, 5, 0), 0);
-    assert_int_equal(rig_set_goal(r, big, 3, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, big, 5, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, big, 3, 0), 0);
     while (fsm_work(r->f, 4096))
         ;
     assert_int_equal(fsm_chunk_find(r->f, 2)->goal, 3);
     assert_int_equal(fsm_chunk_find(r->f, EXTENTS)->goal, 3);
-    assert_int_equal(rig_set_goal(r, big, 2, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, big, 2, 0), 0);
     assert_true(fsm_work(r->f, 1000));
-    assert_int_equal(rig_unlink(r, FSM_ROOT_INO, "big", false), 0);
+    assert_int_equal(fsm_rig_unlink(r, FSM_ROOT_INO, "big", false), 0);
     for (unsigned i = 0; i < 10; i++)
-        assert_int_equal(rig_reap(r, big), 0);
+        assert_int_equal(fsm_rig_reap(r, big), 0);
     assert_false(fsm_work(r->f, 1000));
 }
 
 /* A loaded state has the goals that the slices would have led to. */
 static void test_set_goal_then_load(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t big = fragmented(r, "big", EXTENTS, true);
 
-    assert_int_equal(rig_set_goal(r, big, 4, 0), 0);
-    struct fsm *g = rig_reload(r->f);
+    assert_int_equal(fsm_rig_set_goal(r, big, 4, 0), 0);
+    struct fsm *g = fsm_rig_reload(r->f);
     assert_non_null(g);
     assert_int_equal(fsm_chunk_find(g, EXTENTS / 2)->goal, 4);
     assert_false(fsm_has_work(g));
@@ -146,15 +146,15 @@ static void test_set_goal_then_load(void **state)
 /* A file of very many extents that nobody has open any more goes in several commands. */
 static void test_reap_in_slices(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t ino = fragmented(r, "f", EXTENTS, true);
     unsigned commands = 0;
 
-    assert_int_equal(rig_unlink(r, FSM_ROOT_INO, "f", false), 0);
+    assert_int_equal(fsm_rig_unlink(r, FSM_ROOT_INO, "f", false), 0);
     watch(r);
     do {
         unsigned before = told.freed;
-        assert_int_equal(rig_reap(r, ino), 0);
+        assert_int_equal(fsm_rig_reap(r, ino), 0);
         print_message("a ReapOp freed %u chunks\n", told.freed - before);
         assert_true(told.freed - before <= STEPS);
         commands++;
@@ -171,7 +171,7 @@ static void test_reap_in_slices(void **state)
 /* One chunk in many files: neither a clone nor a goal looks through all of them. */
 static void test_goal_of_a_chunk_in_many_files(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     const unsigned files = 1000, pieces = 1000;
     uint64_t first = fragmented(r, "f", pieces, true), ino[1000];
     char name[16];
@@ -179,13 +179,13 @@ static void test_goal_of_a_chunk_in_many_files(void **state)
     ino[0] = first;
     for (unsigned i = 1; i < files; i++) {
         snprintf(name, sizeof(name), "c%u", i);
-        ino[i] = (uint64_t)rig_create(r, FSM_ROOT_INO, name, REG_MODE);
-        assert_int_equal(rig_clone(r, first, 0, ino[i], 0, UINT32_MAX), 0);
+        ino[i] = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, name, REG_MODE);
+        assert_int_equal(fsm_rig_clone(r, first, 0, ino[i], 0, UINT32_MAX), 0);
     }
     int64_t t0 = mono_ms();
     for (unsigned i = 0; i < 20; i++) {
-        assert_int_equal(rig_set_goal(r, ino[files - 1 - i], 3, 0), 0); /* up */
-        assert_int_equal(rig_set_goal(r, ino[files - 1 - i], 2, 0), 0); /* and down */
+        assert_int_equal(fsm_rig_set_goal(r, ino[files - 1 - i], 3, 0), 0); /* up */
+        assert_int_equal(fsm_rig_set_goal(r, ino[files - 1 - i], 2, 0), 0); /* and down */
     }
     int64_t ms = mono_ms() - t0;
     print_message("40 goals of a file with %u chunks in %u files: %lld ms\n", pieces, files,
@@ -194,7 +194,7 @@ static void test_goal_of_a_chunk_in_many_files(void **state)
     assert_true(ms < 20000);
 }
 
-static int hole_part(struct rig *r, uint64_t ino, uint64_t off, uint64_t len)
+static int hole_part(struct fsm_rig *r, uint64_t ino, uint64_t off, uint64_t len)
 {
     Replfs__FallocateOp o = REPLFS__FALLOCATE_OP__INIT;
 
@@ -203,41 +203,41 @@ static int hole_part(struct rig *r, uint64_t ino, uint64_t off, uint64_t len)
     o.off = off;
     o.len = len;
     o.part = true;
-    return RIG_OP(r, FALLOCATE, fallocate, &o);
+    return FSM_RIG_OP(r, FALLOCATE, fallocate, &o);
 }
 
 /* The leader makes a long truncation short by holes ahead of it. They carry its number: when it comes
  * once more, they must not cut into what was written since. */
 static void test_parts_of_a_truncation(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t ino = fragmented(r, "f", 1000, true);
-    Replfs__Attr before = rig_attr(r, ino);
+    Replfs__Attr before = fsm_rig_attr(r, ino);
 
     watch(r);
     r->seq = 50;
     r->now += 1000;
     assert_int_equal(hole_part(r, ino, 10 * 4096, 990 * 4096), 0);
     assert_int_equal(told.freed, 990);
-    assert_int_equal(rig_attr(r, ino).mtime_ns, before.mtime_ns);
-    assert_int_equal(rig_attr(r, ino).size, before.size);
-    assert_int_equal(rig_truncate(r, ino, 0), 0); /* not taken for a repetition of the hole */
+    assert_int_equal(fsm_rig_attr(r, ino).mtime_ns, before.mtime_ns);
+    assert_int_equal(fsm_rig_attr(r, ino).size, before.size);
+    assert_int_equal(fsm_rig_truncate(r, ino, 0), 0); /* not taken for a repetition of the hole */
     assert_false(r->res.repeated);
     assert_int_equal(told.freed, 1000);
     r->seq = 51;
-    assert_int_equal(rig_commit(r, ino, 20 * 4096, 100, r->next_chunk++, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, ino, 20 * 4096, 100, r->next_chunk++, 0), 0);
     r->seq = 50;
     assert_int_equal(hole_part(r, ino, 10 * 4096, 990 * 4096), 0);
-    assert_int_equal(rig_truncate(r, ino, 0), 0);
+    assert_int_equal(fsm_rig_truncate(r, ino, 0), 0);
     assert_true(r->res.repeated);
     r->seq = 0;
-    assert_int_equal(rig_attr(r, ino).allocated, 100);
+    assert_int_equal(fsm_rig_attr(r, ino).allocated, 100);
 }
 
 /* Where a range has to be cut, and what would look at too much. */
 static void test_weigh(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t ino = fragmented(r, "f", 1000, true);
 
     assert_int_equal(fsm_slice_end(r->f, ino, 0, UINT64_MAX, 1000), UINT64_MAX);
@@ -255,36 +255,38 @@ static void test_weigh(void **state)
     assert_true(fsm_over_is_long(r->f, &o, 3999));
     assert_false(fsm_over_is_long(r->f, &o, 4000));
     Replfs__QuotaOp q = REPLFS__QUOTA_OP__INIT;
-    q.ino = (uint64_t)rig_create(r, FSM_ROOT_INO, "q", DIR_MODE);
+    q.ino = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "q", DIR_MODE);
     q.max_inodes = 1000;
-    assert_int_equal(RIG_OP(r, QUOTA, quota, &q), 0);
-    uint64_t d = (uint64_t)rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
+    assert_int_equal(FSM_RIG_OP(r, QUOTA, quota, &q), 0);
+    uint64_t d = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
     for (char name[] = "a"; name[0] < 'k'; name[0]++)
-        assert_true(rig_create(r, d, name, REG_MODE) > 0);
+        assert_true(fsm_rig_create(r, d, name, REG_MODE) > 0);
     Replfs__RenameOp m = REPLFS__RENAME_OP__INIT;
     m.parent = FSM_ROOT_INO;
-    m.name = rig_bytes("d");
+    m.name = fsm_rig_bytes("d");
     m.new_parent = q.ino;
-    m.new_name = rig_bytes("d");
+    m.new_name = fsm_rig_bytes("d");
     assert_true(fsm_move_is_long(r->f, &m, 9));
     assert_false(fsm_move_is_long(r->f, &m, 10));
     m.new_parent = FSM_ROOT_INO;
-    m.new_name = rig_bytes("e");
+    m.new_name = fsm_rig_bytes("e");
     assert_false(fsm_move_is_long(r->f, &m, 9)); /* no quota is left */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_set_goal_names_one_file_often, rig_setup,
-                                        rig_teardown),
-        cmocka_unit_test_setup_teardown(test_set_goal_follows_in_slices, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_set_goal_then_load, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_reap_in_slices, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_parts_of_a_truncation, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_weigh, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_goal_of_a_chunk_in_many_files, rig_setup,
-                                        rig_teardown),
+        cmocka_unit_test_setup_teardown(test_set_goal_names_one_file_often, fsm_rig_setup,
+                                        fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_set_goal_follows_in_slices, fsm_rig_setup,
+                                        fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_set_goal_then_load, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_reap_in_slices, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_parts_of_a_truncation, fsm_rig_setup,
+                                        fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_weigh, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_goal_of_a_chunk_in_many_files, fsm_rig_setup,
+                                        fsm_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -129,7 +129,7 @@ static void agree(struct model *m, const char *what, int got, int want)
     m->met[got != 0]++;
 }
 
-static void do_create(struct model *m, struct rig *r)
+static void do_create(struct model *m, struct fsm_rig *r)
 {
     int p = pick_dir(m), name = (int)rnd(m, NAMES), want = dir_code(m, p);
     bool dir = rnd(m, 3) == 0;
@@ -137,7 +137,8 @@ static void do_create(struct model *m, struct rig *r)
         want = EEXIST;
     if (m->nn == NODES || m->ne == ENTRIES)
         return;
-    int64_t ino = rig_create(r, m->n[p].ino, name_of(name), dir ? S_IFDIR | 0755 : S_IFREG | 0644);
+    int64_t ino =
+        fsm_rig_create(r, m->n[p].ino, name_of(name), dir ? S_IFDIR | 0755 : S_IFREG | 0644);
     agree(m, "create", ino < 0 ? (int)-ino : 0, want);
     if (want)
         return;
@@ -145,19 +146,19 @@ static void do_create(struct model *m, struct rig *r)
     m->e[m->ne++] = (struct entry){p, name, m->nn++};
 }
 
-static void do_tmpfile(struct model *m, struct rig *r)
+static void do_tmpfile(struct model *m, struct fsm_rig *r)
 {
     int p = pick_dir(m), want = dir_code(m, p);
     if (m->nn == NODES)
         return;
-    int64_t ino = rig_tmpfile(r, m->n[p].ino, S_IFREG | 0600, 0);
+    int64_t ino = fsm_rig_tmpfile(r, m->n[p].ino, S_IFREG | 0600, 0);
     agree(m, "tmpfile", ino < 0 ? (int)-ino : 0, want);
     if (!want)
         m->n[m->nn++] = (struct node){.ino = (uint64_t)ino, .tmp = true, .goal = m->n[p].goal};
 }
 
 /* Names one of the newest files that never had a name. */
-static void do_adopt(struct model *m, struct rig *r)
+static void do_adopt(struct model *m, struct fsm_rig *r)
 {
     int k = m->nn - 1, p = pick_dir(m), name = (int)rnd(m, NAMES), want = dir_code(m, p);
     while (k > 0 && (!m->n[k].tmp || m->n[k].freed))
@@ -166,7 +167,7 @@ static void do_adopt(struct model *m, struct rig *r)
         return;
     if (!want && find(m, p, name) >= 0)
         want = EEXIST;
-    agree(m, "name a tmpfile", rig_link(r, m->n[k].ino, m->n[p].ino, name_of(name)), want);
+    agree(m, "name a tmpfile", fsm_rig_link(r, m->n[k].ino, m->n[p].ino, name_of(name)), want);
     if (want)
         return;
     m->n[k].nlink = 1;
@@ -174,7 +175,7 @@ static void do_adopt(struct model *m, struct rig *r)
     m->e[m->ne++] = (struct entry){p, name, k};
 }
 
-static void do_unlink(struct model *m, struct rig *r)
+static void do_unlink(struct model *m, struct fsm_rig *r)
 {
     int p = pick_dir(m), name = (int)rnd(m, NAMES), want = dir_code(m, p);
     bool dir = rnd(m, 2);
@@ -187,14 +188,14 @@ static void do_unlink(struct model *m, struct rig *r)
         want = EISDIR;
     if (!want && dir && !is_empty(m, m->e[k].child))
         want = ENOTEMPTY;
-    agree(m, "unlink", rig_unlink(r, m->n[p].ino, name_of(name), dir), want);
+    agree(m, "unlink", fsm_rig_unlink(r, m->n[p].ino, name_of(name), dir), want);
     if (want)
         return;
     m->n[m->e[k].child].nlink--;
     entry_del(m, k);
 }
 
-static void do_link(struct model *m, struct rig *r)
+static void do_link(struct model *m, struct fsm_rig *r)
 {
     int f = pick(m), p = pick_dir(m), name = (int)rnd(m, NAMES), want = 0;
     if (m->ne == ENTRIES)
@@ -205,7 +206,7 @@ static void do_link(struct model *m, struct rig *r)
         want = EPERM;
     else if (!(want = dir_code(m, p)))
         want = find(m, p, name) >= 0 ? EEXIST : !m->n[f].nlink && !m->n[f].tmp ? ENOENT : 0;
-    agree(m, "link", rig_link(r, m->n[f].ino, m->n[p].ino, name_of(name)), want);
+    agree(m, "link", fsm_rig_link(r, m->n[f].ino, m->n[p].ino, name_of(name)), want);
     if (want)
         return;
     m->n[f].nlink++;
@@ -238,7 +239,7 @@ static int rename_code(const struct model *m, int p, int from, int np, int to, u
     return m->n[y].dir && !is_empty(m, y) ? ENOTEMPTY : 0;
 }
 
-static void do_rename(struct model *m, struct rig *r)
+static void do_rename(struct model *m, struct fsm_rig *r)
 {
     int p = pick_dir(m), np = rnd(m, 3) ? pick_dir(m) : p;
     int name = (int)rnd(m, NAMES), nname = (int)rnd(m, NAMES);
@@ -246,7 +247,7 @@ static void do_rename(struct model *m, struct rig *r)
     int from = find(m, p, name), to = find(m, np, nname);
     int want = rename_code(m, p, from, np, to, flags);
     agree(m, "rename",
-          rig_rename(r, m->n[p].ino, name_of(name), m->n[np].ino, name_of(nname), flags), want);
+          fsm_rig_rename(r, m->n[p].ino, name_of(name), m->n[np].ino, name_of(nname), flags), want);
     if (want || (to >= 0 && m->e[from].child == m->e[to].child))
         return;
     int x = m->e[from].child;
@@ -263,7 +264,7 @@ static void do_rename(struct model *m, struct rig *r)
     }
 }
 
-static void do_commit(struct model *m, struct rig *r)
+static void do_commit(struct model *m, struct fsm_rig *r)
 {
     int f = pick(m);
     unsigned at = rnd(m, BLOCKS), n = 1 + rnd(m, BLOCKS - at), chunk, off = 0;
@@ -275,7 +276,8 @@ static void do_commit(struct model *m, struct rig *r)
         chunk = x->span[at - 1] >> 8; /* go on in the chunk: extents merge, or fork off */
         off = x->span[at - 1] & 255;
     }
-    agree(m, "commit", rig_commit(r, x->ino, (uint64_t)at * BLK, n * BLK, chunk, off * BLK), want);
+    agree(m, "commit", fsm_rig_commit(r, x->ino, (uint64_t)at * BLK, n * BLK, chunk, off * BLK),
+          want);
     if (want)
         return;
     for (unsigned k = 0; k < n; k++)
@@ -284,14 +286,14 @@ static void do_commit(struct model *m, struct rig *r)
         x->size = at + n;
 }
 
-static void do_append(struct model *m, struct rig *r)
+static void do_append(struct model *m, struct fsm_rig *r)
 {
     struct node *x = &m->n[pick(m)];
     unsigned chunk = m->next_chunk++, n = 1 + rnd(m, 3), at = x->size;
     int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
     if (at + n > BLOCKS)
         return;
-    agree(m, "append", rig_append(r, x->ino, n * BLK, chunk, 0), want);
+    agree(m, "append", fsm_rig_append(r, x->ino, n * BLK, chunk, 0), want);
     if (want)
         return;
     assert_int_equal(r->res.value, (uint64_t)at * BLK);
@@ -300,7 +302,7 @@ static void do_append(struct model *m, struct rig *r)
     x->size = at + n;
 }
 
-static void do_xattr(struct model *m, struct rig *r)
+static void do_xattr(struct model *m, struct fsm_rig *r)
 {
     static const uint8_t value[256];
     char name[16];
@@ -314,19 +316,20 @@ static void do_xattr(struct model *m, struct rig *r)
     else if (!want && flags)
         want = flags == 1 && have ? EEXIST : flags == 2 && !have ? ENODATA : 0;
     agree(m, "xattr",
-          removes ? rig_rmxattr(r, x->ino, name) : rig_setxattr(r, x->ino, name, value, len, flags),
+          removes ? fsm_rig_rmxattr(r, x->ino, name)
+                  : fsm_rig_setxattr(r, x->ino, name, value, len, flags),
           want);
     if (!want)
         x->attr[k] = removes ? 0 : len + 1;
 }
 
-static void do_truncate(struct model *m, struct rig *r)
+static void do_truncate(struct model *m, struct fsm_rig *r)
 {
     int f = pick(m);
     struct node *x = &m->n[f];
     unsigned size = rnd(m, BLOCKS + 1);
     int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
-    agree(m, "truncate", rig_truncate(r, x->ino, (uint64_t)size * BLK), want);
+    agree(m, "truncate", fsm_rig_truncate(r, x->ino, (uint64_t)size * BLK), want);
     if (want)
         return;
     for (unsigned k = size; k < BLOCKS && size <= x->size; k++)
@@ -334,7 +337,7 @@ static void do_truncate(struct model *m, struct rig *r)
     x->size = size;
 }
 
-static void do_fallocate(struct model *m, struct rig *r)
+static void do_fallocate(struct model *m, struct fsm_rig *r)
 {
     enum { KEEP = 1, PUNCH = 2, ZERO = 16 };
     static const uint32_t modes[] = {0, KEEP, PUNCH | KEEP, PUNCH | KEEP, ZERO, ZERO | KEEP};
@@ -342,7 +345,7 @@ static void do_fallocate(struct model *m, struct rig *r)
     unsigned at = rnd(m, BLOCKS), n = 1 + rnd(m, BLOCKS - at);
     uint32_t mode = modes[rnd(m, sizeof modes / sizeof modes[0])];
     int want = x->freed ? ENOENT : x->dir ? EISDIR : 0;
-    agree(m, "fallocate", rig_fallocate(r, x->ino, mode, (uint64_t)at * BLK, (uint64_t)n * BLK),
+    agree(m, "fallocate", fsm_rig_fallocate(r, x->ino, mode, (uint64_t)at * BLK, (uint64_t)n * BLK),
           want);
     if (want)
         return;
@@ -353,27 +356,27 @@ static void do_fallocate(struct model *m, struct rig *r)
         x->size = at + n;
 }
 
-static void do_goal(struct model *m, struct rig *r)
+static void do_goal(struct model *m, struct fsm_rig *r)
 {
     int f = pick(m);
     unsigned goal = rnd(m, 10);
     int want = goal < 1 || goal > 8 ? EINVAL : m->n[f].freed ? ENOENT : 0;
-    agree(m, "setgoal", rig_set_goal(r, m->n[f].ino, goal, 0), want);
+    agree(m, "setgoal", fsm_rig_set_goal(r, m->n[f].ino, goal, 0), want);
     if (!want)
         m->n[f].goal = goal;
 }
 
-static void do_reap(struct model *m, struct rig *r)
+static void do_reap(struct model *m, struct fsm_rig *r)
 {
     int f = (int)rnd(m, (unsigned)m->nn);
-    agree(m, "reap", rig_reap(r, m->n[f].ino), 0);
+    agree(m, "reap", fsm_rig_reap(r, m->n[f].ino), 0);
     if (m->n[f].nlink == 0)
         m->n[f].freed = true;
 }
 
-static void step(struct model *m, struct rig *r)
+static void step(struct model *m, struct fsm_rig *r)
 {
-    static void (*const ops[])(struct model *, struct rig *) = {
+    static void (*const ops[])(struct model *, struct fsm_rig *) = {
         do_create, do_create, do_create, do_unlink,   do_link,     do_rename, do_rename,
         do_rename, do_commit, do_commit, do_truncate, do_goal,     do_reap,   do_tmpfile,
         do_adopt,  do_append, do_xattr,  do_xattr,    do_fallocate};
@@ -383,7 +386,7 @@ static void step(struct model *m, struct rig *r)
 
 /* ---- comparing states ---- */
 
-static void check_file(struct rig *r, const struct node *x, const Replfs__Attr *a)
+static void check_file(struct fsm_rig *r, const struct node *x, const Replfs__Attr *a)
 {
     const struct extmap *map;
     unsigned live = 0;
@@ -412,7 +415,7 @@ static void check_chunk(void *arg, struct fsm_chunk *c)
 {
     struct {
         const struct model *m;
-        struct rig *r;
+        struct fsm_rig *r;
     } *x = arg;
     unsigned refs = 0, live = 0;
     for (int k = 0; k < x->m->nn; k++) {
@@ -434,7 +437,7 @@ static void check_chunk(void *arg, struct fsm_chunk *c)
     assert_int_equal(c->live, live);
 }
 
-static void check_attrs(struct rig *r, const struct node *x, const Replfs__Attr *a)
+static void check_attrs(struct fsm_rig *r, const struct node *x, const Replfs__Attr *a)
 {
     char name[16];
     const uint8_t *v;
@@ -442,7 +445,7 @@ static void check_attrs(struct rig *r, const struct node *x, const Replfs__Attr 
     for (unsigned k = 0; k < ATTRS; k++) {
         snprintf(name, sizeof name, "user.%u", k);
         int len = x->attr[k] ? (int)x->attr[k] - 1 : -ENODATA;
-        assert_int_equal(rig_getxattr(r, x->ino, name, &v), len);
+        assert_int_equal(fsm_rig_getxattr(r, x->ino, name, &v), len);
         have += x->attr[k] != 0;
     }
     assert_int_equal(a->flags, have ? REPLFS__ATTR_FLAG__ATTR_XATTR : 0);
@@ -455,18 +458,18 @@ static bool count_entries(void *arg, const struct fsm_dirent *list, size_t n)
     return true;
 }
 
-static void compare(const struct model *m, struct rig *r)
+static void compare(const struct model *m, struct fsm_rig *r)
 {
     uint64_t pos = 0;
     int listed = 0;
     struct {
         const struct model *m;
-        struct rig *r;
+        struct fsm_rig *r;
     } x = {m, r};
 
     for (int k = 0; k < m->nn; k++) {
         const struct node *n = &m->n[k];
-        Replfs__Attr a = rig_attr(r, n->ino);
+        Replfs__Attr a = fsm_rig_attr(r, n->ino);
         assert_int_equal(a.ino, n->freed ? 0 : n->ino);
         if (n->freed)
             continue;
@@ -486,9 +489,10 @@ static void compare(const struct model *m, struct rig *r)
     assert_int_equal(listed, m->ne);
     for (int k = 0; k < m->ne; k++) {
         const struct entry *e = &m->e[k];
-        assert_int_equal(rig_lookup(r, m->n[e->parent].ino, name_of(e->name)), m->n[e->child].ino);
+        assert_int_equal(fsm_rig_lookup(r, m->n[e->parent].ino, name_of(e->name)),
+                         m->n[e->child].ino);
         if (m->n[e->child].dir)
-            assert_int_equal(rig_lookup(r, m->n[e->child].ino, ".."), m->n[e->parent].ino);
+            assert_int_equal(fsm_rig_lookup(r, m->n[e->child].ino, ".."), m->n[e->parent].ino);
     }
     while (fsm_chunk_walk(r->f, &pos, 1000, check_chunk, &x))
         ;
@@ -509,22 +513,22 @@ static void test_model(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 4; seed++) {
-        struct rig r;
+        struct fsm_rig r;
         struct model *m = model_new(seed);
-        rig_open(&r);
+        fsm_rig_open(&r);
         for (unsigned k = 1; k <= OPS; k++) {
             step(m, &r);
             if (k % 200 == 0)
                 compare(m, &r);
             if (k % 500 == 0) { /* go on with what the checkpoint holds */
-                struct fsm *g = rig_reload(r.f);
+                struct fsm *g = fsm_rig_reload(r.f);
                 fsm_free(r.f);
                 r.f = g;
                 compare(m, &r);
             }
         }
         assert_true(m->met[0] > OPS / 4 && m->met[1] > OPS / 10);
-        rig_close(&r);
+        fsm_rig_close(&r);
         free(m);
     }
 }
@@ -533,17 +537,17 @@ static void test_replay(void **state)
 {
     (void)state;
     for (uint64_t seed = 11; seed <= 12; seed++) {
-        struct rig a, b;
+        struct fsm_rig a, b;
         struct model *m = model_new(seed), *n = model_new(seed);
-        rig_open(&a);
-        rig_open(&b);
+        fsm_rig_open(&a);
+        fsm_rig_open(&b);
         for (unsigned k = 1; k <= OPS; k++) {
             a.seq = b.seq = k; /* answers are part of the state */
             a.acked = b.acked = k > 50 ? k - 50 : 0;
             step(m, &a);
             step(n, &b);
             if (k % 1000 == 0) {
-                struct fsm *g = rig_reload(b.f);
+                struct fsm *g = fsm_rig_reload(b.f);
                 fsm_free(b.f);
                 b.f = g;
             }
@@ -552,10 +556,10 @@ static void test_replay(void **state)
         }
         uint64_t before = fsm_digest(a.f);
         a.seq++;
-        assert_true(rig_create(&a, FSM_ROOT_INO, "one more", S_IFREG) > 0);
+        assert_true(fsm_rig_create(&a, FSM_ROOT_INO, "one more", S_IFREG) > 0);
         assert_true(fsm_digest(a.f) != before);
-        rig_close(&a);
-        rig_close(&b);
+        fsm_rig_close(&a);
+        fsm_rig_close(&b);
         free(m);
         free(n);
     }

@@ -6,37 +6,37 @@
 #include <cmocka.h>
 #include "tests/unit/fsm_rig.h"
 
-static uint64_t mk(struct rig *r, uint64_t parent, const char *name, uint32_t mode)
+static uint64_t mk(struct fsm_rig *r, uint64_t parent, const char *name, uint32_t mode)
 {
-    int64_t ino = rig_create(r, parent, name, mode);
+    int64_t ino = fsm_rig_create(r, parent, name, mode);
     assert_true(ino > 0);
     return (uint64_t)ino;
 }
 
 static void test_root(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t up = 0;
-    Replfs__Attr a = rig_attr(r, FSM_ROOT_INO);
+    Replfs__Attr a = fsm_rig_attr(r, FSM_ROOT_INO);
     assert_int_equal(a.mode, S_IFDIR | 0755);
     assert_int_equal(a.nlink, 2);
     assert_int_equal(a.goal, 2);
-    assert_int_equal(rig_lookup(r, FSM_ROOT_INO, "."), FSM_ROOT_INO);
-    assert_int_equal(rig_lookup(r, FSM_ROOT_INO, ".."), FSM_ROOT_INO);
+    assert_int_equal(fsm_rig_lookup(r, FSM_ROOT_INO, "."), FSM_ROOT_INO);
+    assert_int_equal(fsm_rig_lookup(r, FSM_ROOT_INO, ".."), FSM_ROOT_INO);
     assert_int_equal(fsm_parent(r->f, FSM_ROOT_INO, &up), 0);
     assert_int_equal(up, FSM_ROOT_INO);
 }
 
 static void test_create(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     r->now = 5000;
     assert_int_equal(
-        rig_create_full(r, FSM_ROOT_INO, "f", S_IFREG | 04751, 10, 20, "", r->next_ino), 0);
+        fsm_rig_create_full(r, FSM_ROOT_INO, "f", S_IFREG | 04751, 10, 20, "", r->next_ino), 0);
     uint64_t ino = r->next_ino++;
     assert_int_equal(r->res.ino, ino);
     assert_int_equal(r->res.parent, FSM_ROOT_INO);
-    Replfs__Attr a = rig_attr(r, ino), root = rig_attr(r, FSM_ROOT_INO);
+    Replfs__Attr a = fsm_rig_attr(r, ino), root = fsm_rig_attr(r, FSM_ROOT_INO);
     assert_int_equal(a.mode, S_IFREG | 04751);
     assert_int_equal(a.nlink, 1);
     assert_int_equal(a.uid, 10);
@@ -47,13 +47,13 @@ static void test_create(void **state)
     assert_int_equal(a.atime_ns, 5000);
     assert_int_equal(root.mtime_ns, 5000);
     assert_int_equal(root.ctime_ns, 5000);
-    assert_int_equal(rig_lookup(r, FSM_ROOT_INO, "f"), ino);
-    assert_int_equal(rig_lookup(r, FSM_ROOT_INO, "g"), 0);
+    assert_int_equal(fsm_rig_lookup(r, FSM_ROOT_INO, "f"), ino);
+    assert_int_equal(fsm_rig_lookup(r, FSM_ROOT_INO, "g"), 0);
     uint64_t d = mk(r, FSM_ROOT_INO, "d", DIR_MODE);
-    assert_int_equal(rig_attr(r, FSM_ROOT_INO).nlink, 3);
-    assert_int_equal(rig_attr(r, d).nlink, 2);
-    assert_int_equal(rig_lookup(r, d, ".."), FSM_ROOT_INO);
-    assert_true(rig_attr(r, FSM_ROOT_INO).change != root.change);
+    assert_int_equal(fsm_rig_attr(r, FSM_ROOT_INO).nlink, 3);
+    assert_int_equal(fsm_rig_attr(r, d).nlink, 2);
+    assert_int_equal(fsm_rig_lookup(r, d, ".."), FSM_ROOT_INO);
+    assert_true(fsm_rig_attr(r, FSM_ROOT_INO).change != root.change);
     struct fsm_counts n;
     fsm_counts(r->f, &n);
     assert_int_equal(n.files, 1);
@@ -62,77 +62,77 @@ static void test_create(void **state)
 
 static void test_create_kinds(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     const uint32_t kinds[] = {S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
     char name[2] = "a";
     for (size_t k = 0; k < 4; k++, name[0]++) {
         Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
         c.parent = FSM_ROOT_INO;
-        c.name = rig_bytes(name);
+        c.name = fsm_rig_bytes(name);
         c.mode = kinds[k] | 0600;
         c.rdev = 0x1234;
         c.ino = r->next_ino;
-        assert_int_equal(RIG_OP(r, CREATE, create, &c), 0);
-        Replfs__Attr a = rig_attr(r, r->next_ino++);
+        assert_int_equal(FSM_RIG_OP(r, CREATE, create, &c), 0);
+        Replfs__Attr a = fsm_rig_attr(r, r->next_ino++);
         assert_int_equal(a.mode, kinds[k] | 0600);
         assert_int_equal(a.rdev, k >= 2 ? 0x1234 : 0);
     }
-    assert_int_equal(rig_create(r, FSM_ROOT_INO, "bad", 0170000 | 0644), -EINVAL);
-    assert_int_equal(rig_create(r, FSM_ROOT_INO, "bad", S_IFREG | 01000000), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, FSM_ROOT_INO, "bad", 0170000 | 0644), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, FSM_ROOT_INO, "bad", S_IFREG | 01000000), -EINVAL);
     uint64_t plain = mk(r, FSM_ROOT_INO, "plain", 0640); /* mknod without a type */
-    assert_int_equal(rig_attr(r, plain).mode, S_IFREG | 0640);
+    assert_int_equal(fsm_rig_attr(r, plain).mode, S_IFREG | 0640);
 }
 
 static void test_symlink(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     const uint8_t *t;
     size_t n;
     char big[4100];
     assert_int_equal(
-        rig_create_full(r, FSM_ROOT_INO, "l", S_IFLNK | 0777, 0, 0, "a/b", r->next_ino), 0);
+        fsm_rig_create_full(r, FSM_ROOT_INO, "l", S_IFLNK | 0777, 0, 0, "a/b", r->next_ino), 0);
     uint64_t ino = r->next_ino++;
     assert_int_equal(fsm_readlink(r->f, ino, &t, &n), 0);
     assert_int_equal(n, 3);
     assert_memory_equal(t, "a/b", 3);
-    assert_int_equal(rig_attr(r, ino).size, 3);
+    assert_int_equal(fsm_rig_attr(r, ino).size, 3);
     assert_int_equal(fsm_readlink(r->f, FSM_ROOT_INO, &t, &n), -EINVAL);
     assert_int_equal(fsm_readlink(r->f, 999, &t, &n), -ENOENT);
-    assert_int_equal(rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, "", r->next_ino), ENOENT);
+    assert_int_equal(fsm_rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, "", r->next_ino), ENOENT);
     memset(big, 'x', sizeof big);
     big[4096] = 0;
-    assert_int_equal(rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, big, r->next_ino),
+    assert_int_equal(fsm_rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, big, r->next_ino),
                      ENAMETOOLONG);
     big[4095] = 0;
-    assert_int_equal(rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, big, r->next_ino), 0);
+    assert_int_equal(fsm_rig_create_full(r, 1, "e", S_IFLNK | 0777, 0, 0, big, r->next_ino), 0);
     r->next_ino++;
 }
 
 static void test_names_refused(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     char longest[257];
     uint64_t f = mk(r, FSM_ROOT_INO, "f", REG_MODE);
     uint64_t digest = fsm_digest(r->f);
     memset(longest, 'n', sizeof longest);
     longest[256] = 0;
-    assert_int_equal(rig_create(r, 1, longest, REG_MODE), -ENAMETOOLONG);
-    assert_int_equal(rig_create(r, 1, "", REG_MODE), -EINVAL);
-    assert_int_equal(rig_create(r, 1, ".", REG_MODE), -EINVAL);
-    assert_int_equal(rig_create(r, 1, "..", REG_MODE), -EINVAL);
-    assert_int_equal(rig_create(r, 1, "a/b", REG_MODE), -EINVAL);
-    assert_int_equal(rig_create(r, 1, "f", REG_MODE), -EEXIST);
-    assert_int_equal(rig_create(r, f, "x", REG_MODE), -ENOTDIR);
-    assert_int_equal(rig_create(r, 777, "x", REG_MODE), -ENOENT);
-    assert_int_equal(rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", f), EINVAL);
-    assert_int_equal(rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", 0), EINVAL);
-    assert_int_equal(rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", 1ull << 41), EINVAL);
+    assert_int_equal(fsm_rig_create(r, 1, longest, REG_MODE), -ENAMETOOLONG);
+    assert_int_equal(fsm_rig_create(r, 1, "", REG_MODE), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, 1, ".", REG_MODE), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, 1, "..", REG_MODE), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, 1, "a/b", REG_MODE), -EINVAL);
+    assert_int_equal(fsm_rig_create(r, 1, "f", REG_MODE), -EEXIST);
+    assert_int_equal(fsm_rig_create(r, f, "x", REG_MODE), -ENOTDIR);
+    assert_int_equal(fsm_rig_create(r, 777, "x", REG_MODE), -ENOENT);
+    assert_int_equal(fsm_rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", f), EINVAL);
+    assert_int_equal(fsm_rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", 0), EINVAL);
+    assert_int_equal(fsm_rig_create_full(r, 1, "x", REG_MODE, 0, 0, "", 1ull << 41), EINVAL);
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
     c.parent = 1;
     c.name = (ProtobufCBinaryData){3, (uint8_t *)"a\0b"};
     c.mode = REG_MODE;
     c.ino = r->next_ino;
-    assert_int_equal(RIG_OP(r, CREATE, create, &c), EINVAL);
+    assert_int_equal(FSM_RIG_OP(r, CREATE, create, &c), EINVAL);
     assert_int_equal(fsm_digest(r->f), digest); /* refusals leave no trace */
     longest[255] = 0;
     mk(r, 1, longest, REG_MODE);
@@ -142,191 +142,191 @@ static void test_names_refused(void **state)
 
 static void test_setgid_directory(void **state)
 {
-    struct rig *r = *state;
-    assert_int_equal(rig_create_full(r, 1, "d", S_IFDIR | 02775, 1, 50, "", r->next_ino), 0);
+    struct fsm_rig *r = *state;
+    assert_int_equal(fsm_rig_create_full(r, 1, "d", S_IFDIR | 02775, 1, 50, "", r->next_ino), 0);
     uint64_t d = r->next_ino++;
-    assert_int_equal(rig_create_full(r, d, "f", REG_MODE, 2, 60, "", r->next_ino), 0);
-    Replfs__Attr a = rig_attr(r, r->next_ino++);
+    assert_int_equal(fsm_rig_create_full(r, d, "f", REG_MODE, 2, 60, "", r->next_ino), 0);
+    Replfs__Attr a = fsm_rig_attr(r, r->next_ino++);
     assert_int_equal(a.gid, 50);
     assert_int_equal(a.mode, REG_MODE);
-    assert_int_equal(rig_create_full(r, d, "s", DIR_MODE, 2, 60, "", r->next_ino), 0);
-    a = rig_attr(r, r->next_ino++);
+    assert_int_equal(fsm_rig_create_full(r, d, "s", DIR_MODE, 2, 60, "", r->next_ino), 0);
+    a = fsm_rig_attr(r, r->next_ino++);
     assert_int_equal(a.gid, 50);
     assert_int_equal(a.mode, S_IFDIR | 02755);
 }
 
 static void test_unlink(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", REG_MODE), d = mk(r, 1, "d", DIR_MODE), orphan = 0;
     mk(r, d, "in", REG_MODE);
-    assert_int_equal(rig_unlink(r, 1, "none", false), ENOENT);
-    assert_int_equal(rig_unlink(r, 1, "d", false), EISDIR);
-    assert_int_equal(rig_unlink(r, 1, "f", true), ENOTDIR);
-    assert_int_equal(rig_unlink(r, 1, "d", true), ENOTEMPTY);
-    assert_int_equal(rig_unlink(r, f, "x", false), ENOTDIR);
-    assert_int_equal(rig_unlink(r, 1, ".", true), EINVAL);
+    assert_int_equal(fsm_rig_unlink(r, 1, "none", false), ENOENT);
+    assert_int_equal(fsm_rig_unlink(r, 1, "d", false), EISDIR);
+    assert_int_equal(fsm_rig_unlink(r, 1, "f", true), ENOTDIR);
+    assert_int_equal(fsm_rig_unlink(r, 1, "d", true), ENOTEMPTY);
+    assert_int_equal(fsm_rig_unlink(r, f, "x", false), ENOTDIR);
+    assert_int_equal(fsm_rig_unlink(r, 1, ".", true), EINVAL);
     r->now = 9000;
-    assert_int_equal(rig_unlink(r, 1, "f", false), 0);
+    assert_int_equal(fsm_rig_unlink(r, 1, "f", false), 0);
     assert_int_equal(r->res.ino, f);
-    Replfs__Attr a = rig_attr(r, f);
+    Replfs__Attr a = fsm_rig_attr(r, f);
     assert_int_equal(a.nlink, 0);
     assert_int_equal(a.ctime_ns, 9000);
     assert_int_equal(a.mtime_ns, 1000);
-    assert_int_equal(rig_attr(r, 1).mtime_ns, 9000);
+    assert_int_equal(fsm_rig_attr(r, 1).mtime_ns, 9000);
     assert_true(fsm_orphan_next(r->f, 0, &orphan));
     assert_int_equal(orphan, f);
     assert_false(fsm_orphan_next(r->f, f, &orphan));
-    assert_int_equal(rig_link(r, f, 1, "again"), ENOENT);
-    assert_int_equal(rig_reap(r, f), 0);
-    assert_int_equal(rig_attr(r, f).ino, 0);
-    assert_int_equal(rig_reap(r, f), 0); /* repeated */
-    assert_int_equal(rig_reap(r, d), 0); /* has a name: stays */
-    assert_int_equal(rig_attr(r, d).ino, d);
+    assert_int_equal(fsm_rig_link(r, f, 1, "again"), ENOENT);
+    assert_int_equal(fsm_rig_reap(r, f), 0);
+    assert_int_equal(fsm_rig_attr(r, f).ino, 0);
+    assert_int_equal(fsm_rig_reap(r, f), 0); /* repeated */
+    assert_int_equal(fsm_rig_reap(r, d), 0); /* has a name: stays */
+    assert_int_equal(fsm_rig_attr(r, d).ino, d);
 }
 
 static void test_removed_directory(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t d = mk(r, 1, "d", DIR_MODE), up = 0;
-    assert_int_equal(rig_attr(r, 1).nlink, 3);
-    assert_int_equal(rig_unlink(r, 1, "d", true), 0);
-    assert_int_equal(rig_attr(r, 1).nlink, 2);
-    assert_int_equal(rig_attr(r, d).nlink, 0);
-    assert_int_equal(rig_create(r, d, "x", REG_MODE), -ENOENT);
+    assert_int_equal(fsm_rig_attr(r, 1).nlink, 3);
+    assert_int_equal(fsm_rig_unlink(r, 1, "d", true), 0);
+    assert_int_equal(fsm_rig_attr(r, 1).nlink, 2);
+    assert_int_equal(fsm_rig_attr(r, d).nlink, 0);
+    assert_int_equal(fsm_rig_create(r, d, "x", REG_MODE), -ENOENT);
     assert_int_equal(fsm_parent(r->f, d, &up), -ENOENT);
-    assert_int_equal(rig_lookup(r, d, ".."), 0);
+    assert_int_equal(fsm_rig_lookup(r, d, ".."), 0);
     uint64_t f = mk(r, 1, "f", REG_MODE);
-    assert_int_equal(rig_rename(r, 1, "f", d, "f", 0), ENOENT);
-    assert_int_equal(rig_link(r, f, d, "f"), ENOENT);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", d, "f", 0), ENOENT);
+    assert_int_equal(fsm_rig_link(r, f, d, "f"), ENOENT);
 }
 
 static void test_link(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", REG_MODE), d = mk(r, 1, "d", DIR_MODE);
     r->now = 7000;
-    assert_int_equal(rig_link(r, f, d, "g"), 0);
-    assert_int_equal(rig_attr(r, f).nlink, 2);
-    assert_int_equal(rig_attr(r, f).ctime_ns, 7000);
-    assert_int_equal(rig_attr(r, f).mtime_ns, 1000);
-    assert_int_equal(rig_attr(r, d).mtime_ns, 7000);
-    assert_int_equal(rig_lookup(r, d, "g"), f);
-    assert_int_equal(rig_link(r, f, d, "g"), EEXIST);
-    assert_int_equal(rig_link(r, d, 1, "h"), EPERM);
-    assert_int_equal(rig_link(r, 999, 1, "h"), ENOENT);
-    assert_int_equal(rig_link(r, f, f, "h"), ENOTDIR);
-    assert_int_equal(rig_link(r, f, 1, ".."), EINVAL);
-    assert_int_equal(rig_unlink(r, 1, "f", false), 0);
-    assert_int_equal(rig_attr(r, f).nlink, 1);
+    assert_int_equal(fsm_rig_link(r, f, d, "g"), 0);
+    assert_int_equal(fsm_rig_attr(r, f).nlink, 2);
+    assert_int_equal(fsm_rig_attr(r, f).ctime_ns, 7000);
+    assert_int_equal(fsm_rig_attr(r, f).mtime_ns, 1000);
+    assert_int_equal(fsm_rig_attr(r, d).mtime_ns, 7000);
+    assert_int_equal(fsm_rig_lookup(r, d, "g"), f);
+    assert_int_equal(fsm_rig_link(r, f, d, "g"), EEXIST);
+    assert_int_equal(fsm_rig_link(r, d, 1, "h"), EPERM);
+    assert_int_equal(fsm_rig_link(r, 999, 1, "h"), ENOENT);
+    assert_int_equal(fsm_rig_link(r, f, f, "h"), ENOTDIR);
+    assert_int_equal(fsm_rig_link(r, f, 1, ".."), EINVAL);
+    assert_int_equal(fsm_rig_unlink(r, 1, "f", false), 0);
+    assert_int_equal(fsm_rig_attr(r, f).nlink, 1);
     char name[16];
     for (unsigned k = 1; k < 65000; k++) {
         snprintf(name, sizeof name, "l%u", k);
-        assert_int_equal(rig_link(r, f, d, name), 0);
+        assert_int_equal(fsm_rig_link(r, f, d, name), 0);
     }
-    assert_int_equal(rig_attr(r, f).nlink, 65000);
-    assert_int_equal(rig_link(r, f, d, "one-too-many"), EMLINK);
+    assert_int_equal(fsm_rig_attr(r, f).nlink, 65000);
+    assert_int_equal(fsm_rig_link(r, f, d, "one-too-many"), EMLINK);
 }
 
 static void test_rename_plain(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = mk(r, 1, "a", DIR_MODE), b = mk(r, 1, "b", DIR_MODE), f = mk(r, a, "f", REG_MODE);
     uint64_t sub = mk(r, a, "sub", DIR_MODE);
     r->now = 3000;
-    assert_int_equal(rig_rename(r, a, "f", b, "g", 0), 0);
+    assert_int_equal(fsm_rig_rename(r, a, "f", b, "g", 0), 0);
     assert_int_equal(r->res.ino, f);
     assert_int_equal(r->res.parent, b);
-    assert_int_equal(rig_lookup(r, a, "f"), 0);
-    assert_int_equal(rig_lookup(r, b, "g"), f);
-    assert_int_equal(rig_attr(r, f).ctime_ns, 3000);
-    assert_int_equal(rig_attr(r, f).mtime_ns, 1000);
-    assert_int_equal(rig_attr(r, a).mtime_ns, 3000);
-    assert_int_equal(rig_attr(r, b).mtime_ns, 3000);
-    assert_int_equal(rig_rename(r, a, "sub", b, "sub2", 0), 0);
-    assert_int_equal(rig_attr(r, a).nlink, 2);
-    assert_int_equal(rig_attr(r, b).nlink, 3);
-    assert_int_equal(rig_lookup(r, sub, ".."), b);
-    assert_int_equal(rig_rename(r, b, "sub2", b, "sub3", 0), 0); /* within one directory */
-    assert_int_equal(rig_attr(r, b).nlink, 3);
-    assert_int_equal(rig_lookup(r, b, "sub3"), sub);
+    assert_int_equal(fsm_rig_lookup(r, a, "f"), 0);
+    assert_int_equal(fsm_rig_lookup(r, b, "g"), f);
+    assert_int_equal(fsm_rig_attr(r, f).ctime_ns, 3000);
+    assert_int_equal(fsm_rig_attr(r, f).mtime_ns, 1000);
+    assert_int_equal(fsm_rig_attr(r, a).mtime_ns, 3000);
+    assert_int_equal(fsm_rig_attr(r, b).mtime_ns, 3000);
+    assert_int_equal(fsm_rig_rename(r, a, "sub", b, "sub2", 0), 0);
+    assert_int_equal(fsm_rig_attr(r, a).nlink, 2);
+    assert_int_equal(fsm_rig_attr(r, b).nlink, 3);
+    assert_int_equal(fsm_rig_lookup(r, sub, ".."), b);
+    assert_int_equal(fsm_rig_rename(r, b, "sub2", b, "sub3", 0), 0); /* within one directory */
+    assert_int_equal(fsm_rig_attr(r, b).nlink, 3);
+    assert_int_equal(fsm_rig_lookup(r, b, "sub3"), sub);
 }
 
 static void test_rename_refused(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = mk(r, 1, "a", DIR_MODE), b = mk(r, a, "b", DIR_MODE), c = mk(r, b, "c", DIR_MODE);
     uint64_t f = mk(r, 1, "f", REG_MODE);
     mk(r, 1, "empty", DIR_MODE);
     uint64_t digest = fsm_digest(r->f);
-    assert_int_equal(rig_rename(r, 1, "none", 1, "x", 0), ENOENT);
-    assert_int_equal(rig_rename(r, 1, "a", c, "x", 0), EINVAL);
-    assert_int_equal(rig_rename(r, 1, "a", a, "x", 0), EINVAL);
-    assert_int_equal(rig_rename(r, a, "b", c, "x", 0), EINVAL);
-    assert_int_equal(rig_rename(r, b, "c", 1, "a", 0), ENOTEMPTY);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "empty", 0), EISDIR);
-    assert_int_equal(rig_rename(r, 1, "empty", 1, "f", 0), ENOTDIR);
-    assert_int_equal(rig_rename(r, 1, "empty", 1, "a", 0), ENOTEMPTY);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "empty", 1), EEXIST);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "f", 1), EEXIST);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "none", 2), ENOENT);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "x", 3), EINVAL);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "x", 4), EINVAL);
-    assert_int_equal(rig_rename(r, 1, "f", 1, "..", 0), EINVAL);
-    assert_int_equal(rig_rename(r, 1, "f", f, "x", 0), ENOTDIR);
-    assert_int_equal(rig_rename(r, 1, "a", c, "x", 2), ENOENT);
+    assert_int_equal(fsm_rig_rename(r, 1, "none", 1, "x", 0), ENOENT);
+    assert_int_equal(fsm_rig_rename(r, 1, "a", c, "x", 0), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, 1, "a", a, "x", 0), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, a, "b", c, "x", 0), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, b, "c", 1, "a", 0), ENOTEMPTY);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "empty", 0), EISDIR);
+    assert_int_equal(fsm_rig_rename(r, 1, "empty", 1, "f", 0), ENOTDIR);
+    assert_int_equal(fsm_rig_rename(r, 1, "empty", 1, "a", 0), ENOTEMPTY);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "empty", 1), EEXIST);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "f", 1), EEXIST);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "none", 2), ENOENT);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "x", 3), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "x", 4), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "..", 0), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", f, "x", 0), ENOTDIR);
+    assert_int_equal(fsm_rig_rename(r, 1, "a", c, "x", 2), ENOENT);
     mk(r, c, "x", DIR_MODE);
     digest = fsm_digest(r->f);
-    assert_int_equal(rig_rename(r, 1, "a", c, "x", 2), EINVAL);
-    assert_int_equal(rig_rename(r, c, "x", 1, "a", 2), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, 1, "a", c, "x", 2), EINVAL);
+    assert_int_equal(fsm_rig_rename(r, c, "x", 1, "a", 2), EINVAL);
     assert_int_equal(fsm_digest(r->f), digest);
 }
 
 static void test_rename_over(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", REG_MODE), g = mk(r, 1, "g", REG_MODE), ino = 0;
     uint64_t d = mk(r, 1, "d", DIR_MODE), e = mk(r, 1, "e", DIR_MODE);
     r->now = 4000;
-    assert_int_equal(rig_rename(r, 1, "f", 1, "g", 0), 0);
-    assert_int_equal(rig_lookup(r, 1, "g"), f);
-    assert_int_equal(rig_lookup(r, 1, "f"), 0);
-    assert_int_equal(rig_attr(r, g).nlink, 0);
-    assert_int_equal(rig_attr(r, g).ctime_ns, 4000);
+    assert_int_equal(fsm_rig_rename(r, 1, "f", 1, "g", 0), 0);
+    assert_int_equal(fsm_rig_lookup(r, 1, "g"), f);
+    assert_int_equal(fsm_rig_lookup(r, 1, "f"), 0);
+    assert_int_equal(fsm_rig_attr(r, g).nlink, 0);
+    assert_int_equal(fsm_rig_attr(r, g).ctime_ns, 4000);
     assert_true(fsm_orphan_next(r->f, 0, &ino));
     assert_int_equal(ino, g);
-    assert_int_equal(rig_attr(r, 1).nlink, 4);
-    assert_int_equal(rig_rename(r, 1, "d", 1, "e", 0), 0); /* an empty directory gives way */
-    assert_int_equal(rig_attr(r, 1).nlink, 3);
-    assert_int_equal(rig_lookup(r, 1, "e"), d);
-    assert_int_equal(rig_attr(r, e).nlink, 0);
-    assert_int_equal(rig_link(r, f, 1, "g2"), 0);
+    assert_int_equal(fsm_rig_attr(r, 1).nlink, 4);
+    assert_int_equal(fsm_rig_rename(r, 1, "d", 1, "e", 0), 0); /* an empty directory gives way */
+    assert_int_equal(fsm_rig_attr(r, 1).nlink, 3);
+    assert_int_equal(fsm_rig_lookup(r, 1, "e"), d);
+    assert_int_equal(fsm_rig_attr(r, e).nlink, 0);
+    assert_int_equal(fsm_rig_link(r, f, 1, "g2"), 0);
     uint64_t digest = fsm_digest(r->f);
-    assert_int_equal(rig_rename(r, 1, "g", 1, "g2", 0), 0); /* same inode: nothing happens */
-    assert_int_equal(rig_lookup(r, 1, "g"), f);
-    assert_int_equal(rig_lookup(r, 1, "g2"), f);
+    assert_int_equal(fsm_rig_rename(r, 1, "g", 1, "g2", 0), 0); /* same inode: nothing happens */
+    assert_int_equal(fsm_rig_lookup(r, 1, "g"), f);
+    assert_int_equal(fsm_rig_lookup(r, 1, "g2"), f);
     assert_int_equal(fsm_digest(r->f), digest);
 }
 
 static void test_rename_exchange(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = mk(r, 1, "a", DIR_MODE), b = mk(r, 1, "b", DIR_MODE);
     uint64_t f = mk(r, a, "x", REG_MODE), d = mk(r, b, "y", DIR_MODE);
     mk(r, d, "inside", REG_MODE);
     r->now = 8000;
-    assert_int_equal(rig_rename(r, a, "x", b, "y", 2), 0);
-    assert_int_equal(rig_lookup(r, a, "x"), d);
-    assert_int_equal(rig_lookup(r, b, "y"), f);
-    assert_int_equal(rig_lookup(r, d, ".."), a);
-    assert_int_equal(rig_attr(r, a).nlink, 3);
-    assert_int_equal(rig_attr(r, b).nlink, 2);
-    assert_int_equal(rig_attr(r, f).ctime_ns, 8000);
-    assert_int_equal(rig_attr(r, d).ctime_ns, 8000);
-    assert_int_equal(rig_rename(r, 1, "a", 1, "b", 2), 0);
-    assert_int_equal(rig_lookup(r, 1, "a"), b);
-    assert_int_equal(rig_lookup(r, 1, "b"), a);
-    assert_int_equal(rig_attr(r, 1).nlink, 4);
+    assert_int_equal(fsm_rig_rename(r, a, "x", b, "y", 2), 0);
+    assert_int_equal(fsm_rig_lookup(r, a, "x"), d);
+    assert_int_equal(fsm_rig_lookup(r, b, "y"), f);
+    assert_int_equal(fsm_rig_lookup(r, d, ".."), a);
+    assert_int_equal(fsm_rig_attr(r, a).nlink, 3);
+    assert_int_equal(fsm_rig_attr(r, b).nlink, 2);
+    assert_int_equal(fsm_rig_attr(r, f).ctime_ns, 8000);
+    assert_int_equal(fsm_rig_attr(r, d).ctime_ns, 8000);
+    assert_int_equal(fsm_rig_rename(r, 1, "a", 1, "b", 2), 0);
+    assert_int_equal(fsm_rig_lookup(r, 1, "a"), b);
+    assert_int_equal(fsm_rig_lookup(r, 1, "b"), a);
+    assert_int_equal(fsm_rig_attr(r, 1).nlink, 4);
 }
 
 struct listing {
@@ -353,7 +353,7 @@ static bool on_entries(void *arg, const struct fsm_dirent *e, size_t n)
 
 static void test_readdir_stable(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     struct listing l = {.stop_after = 3};
     const char *first[] = {"a", "b", "c", "d", "e"};
     for (int k = 0; k < 5; k++)
@@ -361,12 +361,12 @@ static void test_readdir_stable(void **state)
     assert_int_equal(fsm_readdir(r->f, 1, 0, on_entries, &l), 0);
     assert_int_equal(l.n, 3);
     assert_string_equal(l.names[2], "c");
-    rig_unlink(r, 1, "a", false);
-    rig_unlink(r, 1, "c", false); /* the very entry the listing stands on */
-    rig_unlink(r, 1, "d", false);
+    fsm_rig_unlink(r, 1, "a", false);
+    fsm_rig_unlink(r, 1, "c", false); /* the very entry the listing stands on */
+    fsm_rig_unlink(r, 1, "d", false);
     mk(r, 1, "f", REG_MODE);
-    mk(r, 1, "c", REG_MODE);                               /* back under a new cookie */
-    assert_int_equal(rig_rename(r, 1, "b", 1, "e", 0), 0); /* e keeps its place */
+    mk(r, 1, "c", REG_MODE);                                   /* back under a new cookie */
+    assert_int_equal(fsm_rig_rename(r, 1, "b", 1, "e", 0), 0); /* e keeps its place */
     l.stop_after = 0;
     assert_int_equal(fsm_readdir(r->f, 1, l.cookie, on_entries, &l), 0);
     assert_int_equal(l.n, 6);
@@ -374,12 +374,12 @@ static void test_readdir_stable(void **state)
     assert_string_equal(l.names[4], "f");
     assert_string_equal(l.names[5], "c");
     assert_int_equal(fsm_readdir(r->f, l.cookie + 100, 0, on_entries, &l), -ENOENT);
-    assert_int_equal(fsm_readdir(r->f, rig_lookup(r, 1, "e"), 0, on_entries, &l), -ENOTDIR);
+    assert_int_equal(fsm_readdir(r->f, fsm_rig_lookup(r, 1, "e"), 0, on_entries, &l), -ENOTDIR);
 }
 
 static void test_big_directory(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     enum { N = 20000 };
     char name[32];
     struct listing l = {0};
@@ -392,7 +392,7 @@ static void test_big_directory(void **state)
         if (k % 16 == 5)
             continue;
         snprintf(name, sizeof name, "n%u", k);
-        assert_int_equal(rig_unlink(r, d, name, false), 0);
+        assert_int_equal(fsm_rig_unlink(r, d, name, false), 0);
     }
     assert_int_equal(fsm_readdir(r->f, d, 0, on_entries, &l), 0);
     assert_int_equal(l.n, N / 16);
@@ -406,7 +406,7 @@ static void test_big_directory(void **state)
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, fsm_rig_setup, fsm_rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_root),
         T(test_create),

@@ -12,47 +12,47 @@
 
 enum { KEEP = 1, PUNCH = 3, ZERO = 16 };
 
-static struct fsm_counts counts(struct rig *r)
+static struct fsm_counts counts(struct fsm_rig *r)
 {
     struct fsm_counts n;
     fsm_counts(r->f, &n);
     return n;
 }
 
-static size_t extents(struct rig *r, uint64_t ino)
+static size_t extents(struct fsm_rig *r, uint64_t ino)
 {
     const struct extmap *m;
     assert_int_equal(fsm_extents(r->f, ino, &m), 0);
     return extmap_count(m);
 }
 
-static uint64_t file_new(struct rig *r, const char *name)
+static uint64_t file_new(struct fsm_rig *r, const char *name)
 {
-    int64_t ino = rig_create(r, FSM_ROOT_INO, name, REG_MODE);
+    int64_t ino = fsm_rig_create(r, FSM_ROOT_INO, name, REG_MODE);
     assert_true(ino > 0);
     return (uint64_t)ino;
 }
 
-static void unlink_reap(struct rig *r, const char *name)
+static void unlink_reap(struct fsm_rig *r, const char *name)
 {
-    uint64_t ino = rig_lookup(r, FSM_ROOT_INO, name);
-    assert_int_equal(rig_unlink(r, FSM_ROOT_INO, name, false), 0);
-    assert_int_equal(rig_reap(r, ino), 0);
+    uint64_t ino = fsm_rig_lookup(r, FSM_ROOT_INO, name);
+    assert_int_equal(fsm_rig_unlink(r, FSM_ROOT_INO, name, false), 0);
+    assert_int_equal(fsm_rig_reap(r, ino), 0);
 }
 
 /* ---- clones ---- */
 
 static void test_clone(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a"), b = file_new(r, "b");
-    assert_int_equal(rig_commit(r, a, 0, 3 * MIB, 10, 0), 0);
-    assert_int_equal(rig_commit(r, a, 4 * MIB, MIB, 11, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, 3 * MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 4 * MIB, MIB, 11, 0), 0);
     r->now = 5000;
-    assert_int_equal(rig_clone(r, a, 0, b, 0, UINT64_MAX), 0);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, 0, UINT64_MAX), 0);
     assert_int_equal(r->res.value, 5 * MIB);
     assert_int_equal(r->res.ino, b);
-    Replfs__Attr x = rig_attr(r, b);
+    Replfs__Attr x = fsm_rig_attr(r, b);
     assert_int_equal(x.size, 5 * MIB);
     assert_int_equal(x.allocated, 4 * MIB);
     assert_int_equal(x.mtime_ns, 5000);
@@ -63,61 +63,62 @@ static void test_clone(void **state)
     assert_int_equal(k->live, 6 * MIB);
     assert_int_equal(fsm_chunk_files(r->f, k), 2);
     /* each may change its own */
-    assert_int_equal(rig_truncate(r, a, MIB), 0);
+    assert_int_equal(fsm_rig_truncate(r, a, MIB), 0);
     assert_int_equal(k->live, 4 * MIB);
     assert_int_equal(fsm_chunk_files(r->f, fsm_chunk_find(r->f, 11)), 1);
-    assert_int_equal(rig_commit(r, b, 0, 3 * MIB, 12, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, b, 0, 3 * MIB, 12, 0), 0);
     assert_int_equal(k->live, MIB);
     assert_int_equal(fsm_chunk_files(r->f, k), 1);
     unlink_reap(r, "a");
     assert_null(fsm_chunk_find(r->f, 10));
     assert_non_null(fsm_chunk_find(r->f, 11));
-    assert_int_equal(rig_attr(r, b).allocated, 4 * MIB);
+    assert_int_equal(fsm_rig_attr(r, b).allocated, 4 * MIB);
 }
 
 static void test_clone_refused(void **state)
 {
-    struct rig *r = *state;
-    uint64_t a = file_new(r, "a"), d = (uint64_t)rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
-    uint64_t p = (uint64_t)rig_create(r, FSM_ROOT_INO, "p", S_IFIFO | 0600), b = file_new(r, "b");
-    assert_int_equal(rig_commit(r, a, 0, MIB, 10, 0), 0);
+    struct fsm_rig *r = *state;
+    uint64_t a = file_new(r, "a"), d = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
+    uint64_t p = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "p", S_IFIFO | 0600),
+             b = file_new(r, "b");
+    assert_int_equal(fsm_rig_commit(r, a, 0, MIB, 10, 0), 0);
     uint64_t digest = fsm_digest(r->f);
-    assert_int_equal(rig_clone(r, a, 0, d, 0, 10), EISDIR);
-    assert_int_equal(rig_clone(r, d, 0, a, 0, 10), EISDIR);
-    assert_int_equal(rig_clone(r, a, 0, p, 0, 10), EINVAL);
-    assert_int_equal(rig_clone(r, a, 0, 999, 0, 10), ENOENT);
-    assert_int_equal(rig_clone(r, 999, 0, a, 0, 10), ENOENT);
-    assert_int_equal(rig_clone(r, a, 0, a, 5, 10), EINVAL);
-    assert_int_equal(rig_clone(r, a, 5, a, 0, 10), EINVAL);
-    assert_int_equal(rig_clone(r, a, 0, b, INT64_MAX, 10), EFBIG);
-    assert_int_equal(rig_clone(r, a, 0, b, UINT64_MAX, UINT64_MAX), EFBIG);
-    assert_int_equal(rig_clone(r, a, MIB, b, 0, 10), 0); /* behind the end: nothing to do */
+    assert_int_equal(fsm_rig_clone(r, a, 0, d, 0, 10), EISDIR);
+    assert_int_equal(fsm_rig_clone(r, d, 0, a, 0, 10), EISDIR);
+    assert_int_equal(fsm_rig_clone(r, a, 0, p, 0, 10), EINVAL);
+    assert_int_equal(fsm_rig_clone(r, a, 0, 999, 0, 10), ENOENT);
+    assert_int_equal(fsm_rig_clone(r, 999, 0, a, 0, 10), ENOENT);
+    assert_int_equal(fsm_rig_clone(r, a, 0, a, 5, 10), EINVAL);
+    assert_int_equal(fsm_rig_clone(r, a, 5, a, 0, 10), EINVAL);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, INT64_MAX, 10), EFBIG);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, UINT64_MAX, UINT64_MAX), EFBIG);
+    assert_int_equal(fsm_rig_clone(r, a, MIB, b, 0, 10), 0); /* behind the end: nothing to do */
     assert_int_equal(r->res.value, 0);
     assert_int_equal(fsm_digest(r->f), digest);
-    assert_int_equal(rig_clone(r, a, MIB - 4, a, MIB, 100), 0); /* cut first, then no overlap */
+    assert_int_equal(fsm_rig_clone(r, a, MIB - 4, a, MIB, 100), 0); /* cut first, then no overlap */
     assert_int_equal(r->res.value, 4);
 }
 
 /* Who may name the bytes of a shared chunk in a commit. */
 static void test_commit_shared(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a"), b = file_new(r, "b"), c = file_new(r, "c");
-    assert_int_equal(rig_commit(r, a, 0, MIB, 10, 0), 0);
-    assert_int_equal(rig_clone(r, a, 0, b, 0, MIB), 0);
-    assert_int_equal(rig_commit(r, a, MIB, MIB, 10, MIB), 0); /* a's writer goes on */
-    assert_int_equal(rig_commit(r, b, 2 * MIB, 4096, 10, 0), 0);
-    assert_int_equal(rig_commit(r, c, 0, 4096, 10, 0), EPERM);
-    assert_int_equal(rig_truncate(r, a, 0), 0);
-    assert_int_equal(rig_commit(r, a, 0, 4096, 10, 0), EPERM); /* not a's any more */
+    assert_int_equal(fsm_rig_commit(r, a, 0, MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, 0, MIB), 0);
+    assert_int_equal(fsm_rig_commit(r, a, MIB, MIB, 10, MIB), 0); /* a's writer goes on */
+    assert_int_equal(fsm_rig_commit(r, b, 2 * MIB, 4096, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, c, 0, 4096, 10, 0), EPERM);
+    assert_int_equal(fsm_rig_truncate(r, a, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, 4096, 10, 0), EPERM); /* not a's any more */
     /* but what the writer still had on its way when somebody cut the file is taken */
-    assert_int_equal(rig_commit(r, a, 0, 4096, 10, 2 * MIB), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, 4096, 10, 2 * MIB), 0);
     assert_int_equal(fsm_chunk_files(r->f, fsm_chunk_find(r->f, 10)), 2);
-    assert_int_equal(rig_session_open(r, 8), 0);
+    assert_int_equal(fsm_rig_session_open(r, 8), 0);
     r->session = 8;
-    assert_int_equal(rig_commit(r, c, 0, 4096, 10, 3 * MIB), EPERM);
-    assert_int_equal(rig_commit(r, b, 0, 4096, 10, 3 * MIB), EPERM);
-    assert_int_equal(rig_commit(r, b, 0, 4096, 10, 4096), 0);
+    assert_int_equal(fsm_rig_commit(r, c, 0, 4096, 10, 3 * MIB), EPERM);
+    assert_int_equal(fsm_rig_commit(r, b, 0, 4096, 10, 3 * MIB), EPERM);
+    assert_int_equal(fsm_rig_commit(r, b, 0, 4096, 10, 4096), 0);
 }
 
 struct seen {
@@ -134,32 +135,32 @@ static void on_changed(void *arg, struct fsm_chunk *c)
 
 static void test_shared_goal(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     struct seen seen = {0};
     struct fsm_hooks h = {.chunk_changed = on_changed, .arg = &seen};
     uint64_t a = file_new(r, "a"), b = file_new(r, "b"), c = file_new(r, "c");
-    assert_int_equal(rig_commit(r, a, 0, MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, MIB, 10, 0), 0);
     fsm_set_hooks(r->f, &h);
-    assert_int_equal(rig_set_goal(r, b, 4, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, b, 4, 0), 0);
     assert_int_equal(seen.changed, 0);
-    assert_int_equal(rig_clone(r, a, 0, b, 0, MIB), 0);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, 0, MIB), 0);
     assert_int_equal(seen.changed, 1);
     assert_int_equal(seen.goal, 4);
-    assert_int_equal(rig_clone(r, a, 0, c, 0, MIB), 0);
-    assert_int_equal(rig_set_goal(r, a, 1, 0), 0); /* others still ask for more */
+    assert_int_equal(fsm_rig_clone(r, a, 0, c, 0, MIB), 0);
+    assert_int_equal(fsm_rig_set_goal(r, a, 1, 0), 0); /* others still ask for more */
     assert_int_equal(seen.changed, 1);
-    assert_int_equal(rig_set_goal(r, c, 3, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, c, 3, 0), 0);
     assert_int_equal(seen.changed, 1);
-    assert_int_equal(rig_truncate(r, b, 0), 0); /* the highest leaves */
+    assert_int_equal(fsm_rig_truncate(r, b, 0), 0); /* the highest leaves */
     assert_int_equal(seen.changed, 2);
     assert_int_equal(seen.goal, 3);
-    struct fsm *g = rig_reload(r->f);
+    struct fsm *g = fsm_rig_reload(r->f);
     assert_int_equal(fsm_chunk_find(g, 10)->goal, 3);
     assert_int_equal(fsm_chunk_find(g, 10)->refs, 2);
     fsm_free(g);
     unlink_reap(r, "c");
     assert_int_equal(fsm_chunk_find(r->f, 10)->goal, 1);
-    assert_int_equal(rig_set_goal(r, a, 2, 0), 0);
+    assert_int_equal(fsm_rig_set_goal(r, a, 2, 0), 0);
     assert_int_equal(fsm_chunk_find(r->f, 10)->goal, 2);
     fsm_set_hooks(r->f, &(struct fsm_hooks){0});
 }
@@ -167,11 +168,11 @@ static void test_shared_goal(void **state)
 /* More bytes named than 32 bits count, by one file and by many. */
 static void test_many_clones(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a"), len = FSM_CHUNK_MAX;
-    assert_int_equal(rig_commit(r, a, 0, FSM_CHUNK_MAX, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, FSM_CHUNK_MAX, 10, 0), 0);
     for (; len < 8 * GIB; len *= 2) {
-        assert_int_equal(rig_clone(r, a, 0, a, len, len), 0);
+        assert_int_equal(fsm_rig_clone(r, a, 0, a, len, len), 0);
         assert_int_equal(r->res.value, len);
     }
     struct fsm_chunk *k = fsm_chunk_find(r->f, 10);
@@ -182,16 +183,16 @@ static void test_many_clones(void **state)
     for (int i = 0; i < 300; i++) {
         snprintf(name, sizeof name, "f%d", i);
         uint64_t f = file_new(r, name);
-        assert_int_equal(rig_clone(r, a, 0, f, 0, FSM_CHUNK_MAX), 0);
+        assert_int_equal(fsm_rig_clone(r, a, 0, f, 0, FSM_CHUNK_MAX), 0);
     }
     assert_int_equal(fsm_chunk_files(r->f, k), 301);
-    fsm_free(rig_reload(r->f));
+    fsm_free(fsm_rig_reload(r->f));
     for (int i = 299; i >= 0; i -= 3) {
         snprintf(name, sizeof name, "f%d", i);
         unlink_reap(r, name);
     }
     assert_int_equal(fsm_chunk_files(r->f, k), 201);
-    assert_int_equal(rig_truncate(r, a, 5), 0);
+    assert_int_equal(fsm_rig_truncate(r, a, 5), 0);
     assert_int_equal(k->refs, 201);
     assert_int_equal(counts(r).bytes, 200ull * FSM_CHUNK_MAX + 5);
 }
@@ -199,58 +200,59 @@ static void test_many_clones(void **state)
 /* Stops at the 4097th stretch, wherever the maps happen to be joined. */
 static void test_clone_limit(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a"), b = file_new(r, "b");
     for (uint32_t i = 0; i < 5000; i++) { /* the middle last: it joins one side only */
         uint64_t at = i * 100ull;
-        assert_int_equal(rig_commit(r, a, at, 10, 10 + i, 0), 0);
-        assert_int_equal(rig_commit(r, a, at + 20, 10, 10 + i, 20), 0);
-        assert_int_equal(rig_commit(r, a, at + 10, 10, 10 + i, 10), 0);
+        assert_int_equal(fsm_rig_commit(r, a, at, 10, 10 + i, 0), 0);
+        assert_int_equal(fsm_rig_commit(r, a, at + 20, 10, 10 + i, 20), 0);
+        assert_int_equal(fsm_rig_commit(r, a, at + 10, 10, 10 + i, 10), 0);
     }
     assert_int_equal(extents(r, a), 10000);
-    struct rig s = *r;
-    s.f = rig_reload(r->f);
-    assert_int_equal(rig_clone(r, a, 0, b, 7, UINT64_MAX), 0);
+    struct fsm_rig s = *r;
+    s.f = fsm_rig_reload(r->f);
+    assert_int_equal(fsm_rig_clone(r, a, 0, b, 7, UINT64_MAX), 0);
     assert_int_equal(r->res.value, 409600);
-    assert_int_equal(rig_attr(r, b).size, 409607);
-    assert_int_equal(rig_clone(&s, a, 0, b, 7, UINT64_MAX), 0);
+    assert_int_equal(fsm_rig_attr(r, b).size, 409607);
+    assert_int_equal(fsm_rig_clone(&s, a, 0, b, 7, UINT64_MAX), 0);
     assert_int_equal(s.res.value, 409600);
     assert_int_equal(fsm_digest(s.f), fsm_digest(r->f));
     fsm_free(s.f);
-    assert_int_equal(rig_clone(r, a, 409600, b, 409607, UINT64_MAX), 0);
-    assert_int_equal(rig_attr(r, b).allocated, rig_attr(r, a).allocated);
+    assert_int_equal(fsm_rig_clone(r, a, 409600, b, 409607, UINT64_MAX), 0);
+    assert_int_equal(fsm_rig_attr(r, b).allocated, fsm_rig_attr(r, a).allocated);
 }
 
 /* ---- reserved ranges ---- */
 
 static void test_reserve(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a");
-    assert_int_equal(rig_commit(r, a, MIB, MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, MIB, MIB, 10, 0), 0);
     r->now = 3000;
-    assert_int_equal(rig_fallocate(r, a, KEEP, 0, 4 * MIB), 0);
+    assert_int_equal(fsm_rig_fallocate(r, a, KEEP, 0, 4 * MIB), 0);
     assert_int_equal(r->res.value, 4 * MIB);
-    Replfs__Attr x = rig_attr(r, a);
+    Replfs__Attr x = fsm_rig_attr(r, a);
     assert_int_equal(x.size, 2 * MIB);
     assert_int_equal(x.allocated, 4 * MIB);
     assert_int_equal(x.mtime_ns, 3000);
     assert_int_equal(x.ctime_ns, 3000);
     assert_int_equal(counts(r).bytes, MIB);
     assert_int_equal(counts(r).reserved, 6 * MIB); /* goal 2 */
-    fsm_free(rig_reload(r->f));
-    assert_int_equal(rig_set_goal(r, a, 3, 0), 0);
+    fsm_free(fsm_rig_reload(r->f));
+    assert_int_equal(fsm_rig_set_goal(r, a, 3, 0), 0);
     assert_int_equal(counts(r).reserved, 9 * MIB);
-    assert_int_equal(rig_commit(r, a, 0, MIB, 11, 0), 0); /* takes its place */
-    assert_int_equal(rig_attr(r, a).allocated, 4 * MIB);
+    assert_int_equal(fsm_rig_commit(r, a, 0, MIB, 11, 0), 0); /* takes its place */
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 4 * MIB);
     assert_int_equal(counts(r).reserved, 6 * MIB);
-    assert_int_equal(rig_truncate(r, a, 3 * MIB), 0); /* up, into the reservation */
-    assert_int_equal(rig_attr(r, a).allocated, 4 * MIB);
-    assert_int_equal(rig_truncate(r, a, 3 * MIB), 0); /* to the same size: what is behind goes */
-    assert_int_equal(rig_attr(r, a).allocated, 3 * MIB);
-    assert_int_equal(rig_fallocate(r, a, 0, 5 * MIB, MIB), 0);
-    assert_int_equal(rig_attr(r, a).size, 6 * MIB);
-    assert_int_equal(rig_attr(r, a).allocated, 4 * MIB);
+    assert_int_equal(fsm_rig_truncate(r, a, 3 * MIB), 0); /* up, into the reservation */
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 4 * MIB);
+    assert_int_equal(fsm_rig_truncate(r, a, 3 * MIB),
+                     0); /* to the same size: what is behind goes */
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 3 * MIB);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, 5 * MIB, MIB), 0);
+    assert_int_equal(fsm_rig_attr(r, a).size, 6 * MIB);
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 4 * MIB);
     uint64_t hole = 0;
     assert_int_equal(fsm_holes(r->f, a, 0, 10 * MIB, &hole), 0);
     assert_int_equal(hole, 6 * MIB);
@@ -260,81 +262,82 @@ static void test_reserve(void **state)
 
 static void test_reserve_long(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a");
-    assert_int_equal(rig_fallocate(r, a, 0, 7, 4 * GIB), 0);
-    assert_int_equal(rig_fallocate(r, a, 0, 0, 4 * GIB + 20), 0);
-    fsm_free(rig_reload(r->f));
-    assert_int_equal(rig_attr(r, a).allocated, 4 * GIB + 20);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, 7, 4 * GIB), 0);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, 0, 4 * GIB + 20), 0);
+    fsm_free(fsm_rig_reload(r->f));
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 4 * GIB + 20);
     assert_true(extents(r, a) <= 6);
-    assert_int_equal(rig_fallocate(r, a, KEEP, 0, INT64_MAX), 0); /* as far as one command goes */
+    assert_int_equal(fsm_rig_fallocate(r, a, KEEP, 0, INT64_MAX),
+                     0); /* as far as one command goes */
     assert_int_equal(r->res.value, 4096 * GIB);
-    assert_int_equal(rig_fallocate(r, a, PUNCH, 0, INT64_MAX), 0);
-    assert_int_equal(rig_attr(r, a).allocated, 0);
+    assert_int_equal(fsm_rig_fallocate(r, a, PUNCH, 0, INT64_MAX), 0);
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 0);
     assert_int_equal(extents(r, a), 0);
-    assert_int_equal(rig_attr(r, a).size, 4 * GIB + 20);
+    assert_int_equal(fsm_rig_attr(r, a).size, 4 * GIB + 20);
 }
 
 static void test_punch_zero(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a");
-    assert_int_equal(rig_commit(r, a, 0, 4 * MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, 4 * MIB, 10, 0), 0);
     r->now = 7000;
-    assert_int_equal(rig_fallocate(r, a, PUNCH, MIB, MIB), 0);
-    Replfs__Attr x = rig_attr(r, a);
+    assert_int_equal(fsm_rig_fallocate(r, a, PUNCH, MIB, MIB), 0);
+    Replfs__Attr x = fsm_rig_attr(r, a);
     assert_int_equal(x.allocated, 3 * MIB);
     assert_int_equal(x.size, 4 * MIB);
     assert_int_equal(x.mtime_ns, 7000);
     assert_int_equal(fsm_chunk_find(r->f, 10)->live, 3 * MIB);
-    assert_int_equal(rig_fallocate(r, a, ZERO | KEEP, 3 * MIB, 2 * MIB), 0);
-    assert_int_equal(rig_attr(r, a).allocated, 4 * MIB);
-    assert_int_equal(rig_attr(r, a).size, 4 * MIB);
+    assert_int_equal(fsm_rig_fallocate(r, a, ZERO | KEEP, 3 * MIB, 2 * MIB), 0);
+    assert_int_equal(fsm_rig_attr(r, a).allocated, 4 * MIB);
+    assert_int_equal(fsm_rig_attr(r, a).size, 4 * MIB);
     assert_int_equal(fsm_chunk_find(r->f, 10)->live, 2 * MIB);
-    assert_int_equal(rig_fallocate(r, a, ZERO, 0, 5 * MIB), 0);
-    assert_int_equal(rig_attr(r, a).size, 5 * MIB);
+    assert_int_equal(fsm_rig_fallocate(r, a, ZERO, 0, 5 * MIB), 0);
+    assert_int_equal(fsm_rig_attr(r, a).size, 5 * MIB);
     assert_null(fsm_chunk_find(r->f, 10));
     r->now = 8000;
-    assert_int_equal(rig_fallocate(r, a, PUNCH, 6 * MIB, MIB), 0); /* nothing there */
-    assert_int_equal(rig_attr(r, a).mtime_ns, 8000);
-    assert_int_equal(rig_attr(r, a).size, 5 * MIB);
+    assert_int_equal(fsm_rig_fallocate(r, a, PUNCH, 6 * MIB, MIB), 0); /* nothing there */
+    assert_int_equal(fsm_rig_attr(r, a).mtime_ns, 8000);
+    assert_int_equal(fsm_rig_attr(r, a).size, 5 * MIB);
 }
 
 static void test_fallocate_refused(void **state)
 {
-    struct rig *r = *state;
-    uint64_t a = file_new(r, "a"), d = (uint64_t)rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
-    uint64_t p = (uint64_t)rig_create(r, FSM_ROOT_INO, "p", S_IFIFO | 0600);
+    struct fsm_rig *r = *state;
+    uint64_t a = file_new(r, "a"), d = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "d", DIR_MODE);
+    uint64_t p = (uint64_t)fsm_rig_create(r, FSM_ROOT_INO, "p", S_IFIFO | 0600);
     uint64_t digest = fsm_digest(r->f);
-    assert_int_equal(rig_fallocate(r, 999, 0, 0, 10), ENOENT);
-    assert_int_equal(rig_fallocate(r, d, 0, 0, 10), EISDIR);
-    assert_int_equal(rig_fallocate(r, p, 0, 0, 10), ENODEV);
-    assert_int_equal(rig_fallocate(r, a, 0, 0, 0), EINVAL);
-    assert_int_equal(rig_fallocate(r, a, 0, INT64_MAX, 1), EFBIG);
-    assert_int_equal(rig_fallocate(r, a, 0, UINT64_MAX, UINT64_MAX), EFBIG);
+    assert_int_equal(fsm_rig_fallocate(r, 999, 0, 0, 10), ENOENT);
+    assert_int_equal(fsm_rig_fallocate(r, d, 0, 0, 10), EISDIR);
+    assert_int_equal(fsm_rig_fallocate(r, p, 0, 0, 10), ENODEV);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, 0, 0), EINVAL);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, INT64_MAX, 1), EFBIG);
+    assert_int_equal(fsm_rig_fallocate(r, a, 0, UINT64_MAX, UINT64_MAX), EFBIG);
     const uint32_t bad[] = {2, 8, 9, 18, 32, 64, 65, 1u << 31, 19};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(rig_fallocate(r, a, bad[i], 0, 10), EOPNOTSUPP);
+        assert_int_equal(fsm_rig_fallocate(r, a, bad[i], 0, 10), EOPNOTSUPP);
     assert_int_equal(fsm_digest(r->f), digest);
 }
 
 static void test_kill_suid(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t a = file_new(r, "a");
-    int64_t b = rig_create(r, FSM_ROOT_INO, "b", S_IFREG | 06755);
+    int64_t b = fsm_rig_create(r, FSM_ROOT_INO, "b", S_IFREG | 06755);
     Replfs__FallocateOp fo = REPLFS__FALLOCATE_OP__INIT;
     Replfs__CloneOp co = REPLFS__CLONE_OP__INIT;
-    assert_int_equal(rig_commit(r, a, 0, MIB, 10, 0), 0);
+    assert_int_equal(fsm_rig_commit(r, a, 0, MIB, 10, 0), 0);
     co.src = a;
     fo.ino = co.dst = (uint64_t)b;
     fo.len = co.len = MIB;
-    assert_int_equal(RIG_OP(r, CLONE, clone, &co), 0);
-    assert_int_equal(RIG_OP(r, FALLOCATE, fallocate, &fo), 0);
-    assert_int_equal(rig_attr(r, (uint64_t)b).mode, S_IFREG | 06755);
+    assert_int_equal(FSM_RIG_OP(r, CLONE, clone, &co), 0);
+    assert_int_equal(FSM_RIG_OP(r, FALLOCATE, fallocate, &fo), 0);
+    assert_int_equal(fsm_rig_attr(r, (uint64_t)b).mode, S_IFREG | 06755);
     co.kill_suid = true;
-    assert_int_equal(RIG_OP(r, CLONE, clone, &co), 0);
-    assert_int_equal(rig_attr(r, (uint64_t)b).mode, S_IFREG | 0755);
+    assert_int_equal(FSM_RIG_OP(r, CLONE, clone, &co), 0);
+    assert_int_equal(fsm_rig_attr(r, (uint64_t)b).mode, S_IFREG | 0755);
 }
 
 /* ---- the model ---- */
@@ -366,13 +369,13 @@ static void agree(struct model *m, const char *what, int got, int want)
     m->met[got != 0]++;
 }
 
-static void make_file(struct model *m, struct rig *r, unsigned k)
+static void make_file(struct model *m, struct fsm_rig *r, unsigned k)
 {
     char name[2] = {(char)('a' + k), 0};
     m->f[k] = (struct file){.ino = file_new(r, name), .goal = 2};
 }
 
-static void do_write(struct model *m, struct rig *r)
+static void do_write(struct model *m, struct fsm_rig *r)
 {
     struct file *x = &m->f[rnd(m, FILES)];
     unsigned off = rnd(m, LEN), len = 1 + rnd(m, LEN - off);
@@ -380,7 +383,7 @@ static void do_write(struct model *m, struct rig *r)
         x->chunk = m->next_chunk++;
         x->used = 2; /* so that no cell is RESERVED */
     }
-    agree(m, "write", rig_commit(r, x->ino, off, len, x->chunk, x->used), 0);
+    agree(m, "write", fsm_rig_commit(r, x->ino, off, len, x->chunk, x->used), 0);
     for (unsigned k = 0; k < len; k++)
         x->cell[off + k] = x->chunk * CELL + x->used + k;
     x->used += len;
@@ -388,14 +391,14 @@ static void do_write(struct model *m, struct rig *r)
         x->size = off + len;
 }
 
-static void do_clone(struct model *m, struct rig *r)
+static void do_clone(struct model *m, struct fsm_rig *r)
 {
     struct file *s = &m->f[rnd(m, FILES)], *d = &m->f[rnd(m, FILES)];
     unsigned so = rnd(m, LEN), off = rnd(m, LEN), len = 1 + rnd(m, LEN - off), want = 0;
     unsigned n = so >= s->size ? 0 : len < s->size - so ? len : s->size - so;
     if (s == d && n && so < off + n && off < so + n)
         want = EINVAL;
-    agree(m, "clone", rig_clone(r, s->ino, so, d->ino, off, len), (int)want);
+    agree(m, "clone", fsm_rig_clone(r, s->ino, so, d->ino, off, len), (int)want);
     if (want)
         return;
     assert_int_equal(r->res.value, n);
@@ -405,13 +408,13 @@ static void do_clone(struct model *m, struct rig *r)
         d->size = off + n;
 }
 
-static void do_fallocate(struct model *m, struct rig *r)
+static void do_fallocate(struct model *m, struct fsm_rig *r)
 {
     static const uint32_t modes[] = {0, KEEP, PUNCH, PUNCH, ZERO, ZERO | KEEP, 8};
     struct file *x = &m->f[rnd(m, FILES)];
     unsigned off = rnd(m, LEN), len = 1 + rnd(m, LEN - off);
     uint32_t mode = modes[rnd(m, 7)];
-    agree(m, "fallocate", rig_fallocate(r, x->ino, mode, off, len), mode == 8 ? EOPNOTSUPP : 0);
+    agree(m, "fallocate", fsm_rig_fallocate(r, x->ino, mode, off, len), mode == 8 ? EOPNOTSUPP : 0);
     if (mode == 8)
         return;
     for (unsigned k = off; k < off + len; k++) {
@@ -424,24 +427,24 @@ static void do_fallocate(struct model *m, struct rig *r)
         x->size = off + len;
 }
 
-static void do_truncate(struct model *m, struct rig *r)
+static void do_truncate(struct model *m, struct fsm_rig *r)
 {
     struct file *x = &m->f[rnd(m, FILES)];
     unsigned size = rnd(m, LEN);
-    agree(m, "truncate", rig_truncate(r, x->ino, size), 0);
+    agree(m, "truncate", fsm_rig_truncate(r, x->ino, size), 0);
     for (unsigned k = size; k < LEN && size <= x->size; k++)
         x->cell[k] = 0;
     x->size = size;
 }
 
-static void do_goal(struct model *m, struct rig *r)
+static void do_goal(struct model *m, struct fsm_rig *r)
 {
     struct file *x = &m->f[rnd(m, FILES)];
     x->goal = 1 + rnd(m, 8);
-    agree(m, "goal", rig_set_goal(r, x->ino, x->goal, 0), 0);
+    agree(m, "goal", fsm_rig_set_goal(r, x->ino, x->goal, 0), 0);
 }
 
-static void do_replace(struct model *m, struct rig *r)
+static void do_replace(struct model *m, struct fsm_rig *r)
 {
     unsigned k = rnd(m, FILES);
     char name[2] = {(char)('a' + k), 0};
@@ -453,7 +456,7 @@ static void do_replace(struct model *m, struct rig *r)
 
 struct sums {
     const struct model *m;
-    struct rig *r;
+    struct fsm_rig *r;
     unsigned chunks;
 };
 
@@ -485,12 +488,12 @@ static void check_chunk(void *arg, struct fsm_chunk *c)
     s->chunks++;
 }
 
-static void compare(const struct model *m, struct rig *r)
+static void compare(const struct model *m, struct fsm_rig *r)
 {
     uint64_t bytes = 0, reserved = 0, pos = 0;
     for (int k = 0; k < FILES; k++) {
         const struct file *x = &m->f[k];
-        Replfs__Attr a = rig_attr(r, x->ino);
+        Replfs__Attr a = fsm_rig_attr(r, x->ino);
         const struct extmap *map;
         uint64_t alloc = 0;
         assert_int_equal(a.size, x->size);
@@ -517,16 +520,16 @@ static void compare(const struct model *m, struct rig *r)
     assert_int_equal(n.chunks, s.chunks);
 }
 
-static void step(struct model *m, struct rig *r)
+static void step(struct model *m, struct fsm_rig *r)
 {
-    static void (*const ops[])(struct model *, struct rig *) = {
+    static void (*const ops[])(struct model *, struct fsm_rig *) = {
         do_write, do_write,     do_write,     do_clone,    do_clone, do_clone,  do_clone,
         do_clone, do_fallocate, do_fallocate, do_truncate, do_goal,  do_replace};
     r->now += 10;
     ops[rnd(m, sizeof ops / sizeof ops[0])](m, r);
 }
 
-static struct model *model_new(struct rig *r, uint64_t seed)
+static struct model *model_new(struct fsm_rig *r, uint64_t seed)
 {
     struct model *m = calloc(1, sizeof *m);
     assert_non_null(m);
@@ -542,9 +545,9 @@ static void test_model(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 4; seed++) {
-        struct rig a, b;
-        rig_open(&a);
-        rig_open(&b);
+        struct fsm_rig a, b;
+        fsm_rig_open(&a);
+        fsm_rig_open(&b);
         struct model *m = model_new(&a, seed), *n = model_new(&b, seed);
         for (unsigned k = 1; k <= OPS; k++) {
             step(m, &a);
@@ -552,7 +555,7 @@ static void test_model(void **state)
             if (k % 50 == 0)
                 compare(m, &a);
             if (k % 200 == 0) {
-                struct fsm *g = rig_reload(b.f);
+                struct fsm *g = fsm_rig_reload(b.f);
                 fsm_free(b.f);
                 b.f = g;
                 compare(n, &b);
@@ -560,8 +563,8 @@ static void test_model(void **state)
             }
         }
         assert_true(m->met[0] > OPS / 2 && m->met[1] > OPS / 100);
-        rig_close(&a);
-        rig_close(&b);
+        fsm_rig_close(&a);
+        fsm_rig_close(&b);
         free(m);
         free(n);
     }
@@ -569,7 +572,7 @@ static void test_model(void **state)
 
 int main(void)
 {
-#define T(x) cmocka_unit_test_setup_teardown(x, rig_setup, rig_teardown)
+#define T(x) cmocka_unit_test_setup_teardown(x, fsm_rig_setup, fsm_rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_clone),         T(test_clone_refused),
         T(test_commit_shared), T(test_shared_goal),

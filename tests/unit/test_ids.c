@@ -27,10 +27,10 @@ static void add_chunkd(void)
 
 static void start_again(void)
 {
-    hang_up(&me);
+    service_rig_hang_up(&me);
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
 }
 
 /* A number, as soon as one is given. */
@@ -82,9 +82,10 @@ static void test_new_cluster(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_nobody_tells, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_chunkd_tells, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_new_cluster, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_tells, service_rig_setup, service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_a_chunkd_tells, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_new_cluster, service_rig_setup, service_rig_teardown),
     };
     log_init("test_ids", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@
 #define B 2u
 #define C 3u
 
-static struct rig {
+static struct leases_rig {
     struct leases *l;
     struct asked {
         uint64_t session, ino;
@@ -31,20 +31,20 @@ struct op {
 
 static void on_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep)
 {
-    struct rig *r = arg;
+    struct leases_rig *r = arg;
     assert_true(r->nasked < 4096);
     r->asked[r->nasked++] = (struct asked){session, ino, keep};
 }
 
 static uint32_t on_silent(void *arg, uint64_t session)
 {
-    struct rig *r = arg;
+    struct leases_rig *r = arg;
     return r->silent[session];
 }
 
 static void on_fence(void *arg, uint64_t session)
 {
-    struct rig *r = arg;
+    struct leases_rig *r = arg;
     r->fenced = session;
     leases_drop_session(r->l, session);
 }

@@ -13,13 +13,14 @@ static void registration_and_refusals(void **state)
     join_all(3);
     assert_int_equal(fx->chunkd[0].id, 1);
     assert_int_equal(fx->chunkd[2].id, 3);
-    struct rpc_conn *c = dial(&fx->chunkd[3]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[3]);
     assert_int_equal(do_register(&fx->chunkd[3], "99999999-other", 0, c, detail),
                      -ERR_WRONG_CLUSTER);
     assert_non_null(strstr(detail, "99999999-other"));
-    assert_non_null(strstr(detail, UUID));
-    assert_int_equal(do_register(&fx->chunkd[3], UUID, 1, c, detail), -ERR_BUSY);
-    assert_int_equal(do_register(&fx->chunkd[3], UUID, 42, c, detail), -ERR_NOT_REGISTERED);
+    assert_non_null(strstr(detail, NODES_RIG_UUID));
+    assert_int_equal(do_register(&fx->chunkd[3], NODES_RIG_UUID, 1, c, detail), -ERR_BUSY);
+    assert_int_equal(do_register(&fx->chunkd[3], NODES_RIG_UUID, 42, c, detail),
+                     -ERR_NOT_REGISTERED);
     rpc_conn_unref(c);
     struct fsm_member m;
     fsm_rdlock(fx->mlog.fsm);
@@ -27,8 +28,8 @@ static void registration_and_refusals(void **state)
     assert_int_equal(m.chunkd, 3);
     assert_string_equal(m.host_id, "host-2");
     fsm_unlock(fx->mlog.fsm);
-    leave(&fx->chunkd[0]);
-    join(&fx->chunkd[0], UUID);
+    nodes_rig_leave(&fx->chunkd[0]);
+    nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID);
     assert_int_equal(fx->chunkd[0].id, 1);
     wait_up(3);
     uint32_t out[3], exclude[] = {2};
@@ -41,21 +42,19 @@ static void heartbeats_agree_with_commits(void **state)
 {
     (void)state;
     uint64_t ino;
-    struct chunkd *k = &fx->chunkd[0];
+    struct nodes_rig_chunkd *k = &fx->chunkd[0];
     join_all(3);
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(really_held, &w, "both copies");
-    uint64_t before = PEEK(k, reports), seq = PEEK(k, seq);
-    while (PEEK(k, seq) < seq + 10)
-        usleep(1000);
-    assert_int_equal(PEEK(k, reports), before); /* digests match: no full report asked */
+    uint64_t before = NODES_RIG_PEEK(k, reports), seq = NODES_RIG_PEEK(k, seq);
+    WAIT_UNTIL(NODES_RIG_PEEK(k, seq) >= seq + 10);
+    assert_int_equal(NODES_RIG_PEEK(k, reports), before); /* digests match: no full report asked */
     pthread_mutex_lock(&k->lock);
     k->digest ^= 12345; /* now they never match */
     pthread_mutex_unlock(&k->lock);
-    while (PEEK(k, seq) < seq + 30)
-        usleep(1000);
-    assert_true(PEEK(k, reports) > before);
-    assert_int_equal(PEEK(&fx->chunkd[2], copies), 0);
+    WAIT_UNTIL(NODES_RIG_PEEK(k, seq) >= seq + 30);
+    assert_true(NODES_RIG_PEEK(k, reports) > before);
+    assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[2], copies), 0);
 }
 
 static void dead_chunkd_is_repaired_and_surplus_dropped(void **state)
@@ -65,15 +64,13 @@ static void dead_chunkd_is_repaired_and_surplus_dropped(void **state)
     join_all(3);
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(really_held, &w, "both copies");
-    leave(&fx->chunkd[1]);
+    nodes_rig_leave(&fx->chunkd[1]);
     struct want three = {w.chunk, 2};
     wait_until(has_copies, &three, "still two");
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (held_by(w.chunk) < 3 && clock_mono() < end)
-        usleep(5000);
+    WAIT_UNTIL(held_by(w.chunk) >= 3);
     assert_int_equal(held_by(w.chunk), 3); /* copied to the third; the dead one still has its own */
     assert_true(has_problem("chunkd-dead", 1));
-    join(&fx->chunkd[1], UUID);
+    nodes_rig_join(&fx->chunkd[1], NODES_RIG_UUID);
     wait_until(really_held, &w, "surplus to be dropped");
     assert_false(has_problem("chunkd-dead", 1));
 }
@@ -93,7 +90,7 @@ static void goal_up_and_down(void **state)
     }
     uint64_t verifies = 0;
     for (unsigned i = 0; i < 3; i++)
-        verifies += PEEK(&fx->chunkd[i], verifies);
+        verifies += NODES_RIG_PEEK(&fx->chunkd[i], verifies);
     assert_true(verifies > 0);
 }
 
@@ -108,10 +105,9 @@ static void bad_copy_is_found_and_replaced(void **state)
     find_held(&fx->chunkd[1], w.chunk)->damaged = true;
     pthread_mutex_unlock(&fx->chunkd[1].lock);
     assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC), 0);
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (!PEEK(&fx->chunkd[1], copies) && clock_mono() < end)
-        usleep(2000);
-    assert_int_equal(PEEK(&fx->chunkd[1], copies), 1); /* in place: no other computer is free */
+    WAIT_UNTIL(NODES_RIG_PEEK(&fx->chunkd[1], copies));
+    assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[1], copies),
+                     1); /* in place: no other computer is free */
     wait_until(really_held, &w, "three good ones");
     pthread_mutex_lock(&fx->chunkd[1].lock);
     assert_false(find_held(&fx->chunkd[1], w.chunk)->damaged);
@@ -130,22 +126,20 @@ static void too_many_doubts_are_refused(void **state)
     for (unsigned i = 0; i < DOUBTS_PER_SESSION; i++)
         assert_true(doubts_take(&fx->nodes->doubts, 7, clock_mono() + NSEC_PER_SEC));
     lock_release(&fx->nodes->lock);
-    unsigned verified = PEEK(&fx->chunkd[1], verifies);
+    unsigned verified = NODES_RIG_PEEK(&fx->chunkd[1], verifies);
     assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC),
                      -ERR_BUSY);
-    assert_int_equal(PEEK(&fx->chunkd[1], verifies), verified);
+    assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[1], verifies), verified);
     assert_int_equal(nodes_report_bad(fx->nodes, 8, w.chunk, fx->chunkd[1].id, -ERR_CRC), 0);
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (PEEK(&fx->chunkd[1], verifies) == verified && clock_mono() < end)
-        usleep(2000);
-    assert_int_equal(PEEK(&fx->chunkd[1], verifies), verified + 1);
+    WAIT_UNTIL(NODES_RIG_PEEK(&fx->chunkd[1], verifies) != verified);
+    assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[1], verifies), verified + 1);
 }
 
 static bool whole_again(void *arg)
 {
-    struct chunkd *k = &fx->chunkd[1];
+    struct nodes_rig_chunkd *k = &fx->chunkd[1];
     pthread_mutex_lock(&k->lock);
-    const struct held *h = find_held(k, *(uint64_t *)arg);
+    const struct nodes_rig_held *h = find_held(k, *(uint64_t *)arg);
     bool whole = h && h->len == 8192;
     pthread_mutex_unlock(&k->lock);
     return whole;
@@ -161,11 +155,11 @@ static void short_copy_in_a_report_is_made_whole(void **state)
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(really_held, &w, "both");
     wait_until(all_reported, &w.chunk, "both to be reported");
-    leave(&fx->chunkd[1]);
+    nodes_rig_leave(&fx->chunkd[1]);
     pthread_mutex_lock(&fx->chunkd[1].lock);
     find_held(&fx->chunkd[1], w.chunk)->len = 8191; /* a power cut took the end */
     pthread_mutex_unlock(&fx->chunkd[1].lock);
-    join(&fx->chunkd[1], UUID);
+    nodes_rig_join(&fx->chunkd[1], NODES_RIG_UUID);
     wait_until(whole_again, &w.chunk, "the short copy to be made again");
     wait_until(really_held, &w, "both to be good");
 }
@@ -181,13 +175,13 @@ static void freed_chunk_is_deleted(void **state)
     char name[] = "gone";
     u.parent = FSM_ROOT_INO;
     u.name = (ProtobufCBinaryData){.len = 4, .data = (uint8_t *)name};
-    OP(op, UNLINK, unlink, &u);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, UNLINK, unlink, &u);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
     Replfs__ReapOp r = REPLFS__REAP_OP__INIT;
     r.ino = &ino;
     r.n_ino = 1;
-    OP(op2, REAP, reap, &r);
-    assert_int_equal(apply(&op2, 0, NULL), 0);
+    NODES_RIG_OP(op2, REAP, reap, &r);
+    assert_int_equal(nodes_rig_apply(&op2, 0, NULL), 0);
     nodes_oldest_grant(fx->nodes, 77, chunk + 1);
     wait_until(nobody_holds, &chunk, "the freed chunk to go");
 }
@@ -200,7 +194,7 @@ static void wiped_disk_is_noticed(void **state)
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(all_reported, &w.chunk, "heartbeats to name the copies");
     pthread_mutex_lock(&fx->chunkd[1].lock);
-    hold(&fx->chunkd[1], w.chunk, 0, 0); /* lost behind everybody's back */
+    nodes_rig_hold(&fx->chunkd[1], w.chunk, 0, 0); /* lost behind everybody's back */
     fx->chunkd[1].nchanges = 0;
     pthread_mutex_unlock(&fx->chunkd[1].lock);
     wait_until(really_held, &w, "the digest to tell and the copy to be made anew");
@@ -210,17 +204,17 @@ static void wiped_chunkd_takes_its_old_place(void **state)
 {
     (void)state;
     uint64_t ino;
-    struct chunkd *k = &fx->chunkd[1];
+    struct nodes_rig_chunkd *k = &fx->chunkd[1];
     join_all(2);
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(all_reported, &w.chunk, "heartbeats to name the copies");
-    leave(k);
+    nodes_rig_leave(k);
     pthread_mutex_lock(&k->lock);
     k->nheld = k->nchanges = 0;
     k->digest = k->seq = 0;
     k->id = 0;
     pthread_mutex_unlock(&k->lock);
-    join(k, "");
+    nodes_rig_join(k, "");
     assert_int_equal(k->id, 3);
     wait_until(really_held, &w, "the copy on the empty disk");
     assert_false(has_problem("chunkd-dead", 1));
@@ -235,41 +229,32 @@ static void lost_and_unavailable_show(void **state)
     struct want w = {make_chunk("a", 1, 1, &ino), 1};
     wait_until(really_held, &w, "the copy");
     assert_false(has_problem("chunks-lost", 2));
-    leave(&fx->chunkd[0]);
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (!has_problem("chunks-unavailable", 2) && clock_mono() < end)
-        usleep(10000);
-    assert_true(has_problem("chunks-unavailable", 2));
+    nodes_rig_leave(&fx->chunkd[0]);
+    WAIT_UNTIL(has_problem("chunks-unavailable", 2));
     assert_false(has_problem("chunks-lost", 2));
     fx->chunkd[0].nheld = 0; /* its disk is empty now */
     fx->chunkd[0].digest = 0;
-    join(&fx->chunkd[0], UUID);
-    end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (!has_problem("chunks-lost", 2) && clock_mono() < end)
-        usleep(10000);
-    assert_true(has_problem("chunks-lost", 2));
+    nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID);
+    WAIT_UNTIL(has_problem("chunks-lost", 2));
 }
 
 /* A power cut: they come back with so many bytes. */
 static void cut(unsigned from, unsigned to, uint64_t chunk, uint32_t len)
 {
     for (unsigned i = from; i < to; i++)
-        leave(&fx->chunkd[i]);
+        nodes_rig_leave(&fx->chunkd[i]);
     for (unsigned i = from; i < to; i++) {
         pthread_mutex_lock(&fx->chunkd[i].lock);
         find_held(&fx->chunkd[i], chunk)->len = len;
         pthread_mutex_unlock(&fx->chunkd[i].lock);
     }
     for (unsigned i = from; i < to; i++)
-        join(&fx->chunkd[i], UUID);
+        nodes_rig_join(&fx->chunkd[i], NODES_RIG_UUID);
 }
 
 static void wait_problem(const char *code, bool there)
 {
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (has_problem(code, 2) != there && clock_mono() < end)
-        usleep(10000);
-    assert_true(has_problem(code, 2) == there);
+    WAIT_UNTIL(has_problem(code, 2) == there);
 }
 
 /* The first chunk's note in what info says of the file. */
@@ -279,7 +264,7 @@ static void info_note(uint64_t ino, char out[512])
     Replfs__InfoReq q = REPLFS__INFO_REQ__INIT;
     q.ino = ino;
     RPC_ENVELOPE(env, INFO_REQ, info_req, &q);
-    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
     assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, &res), 0);
     snprintf(out, 512, "%s", res.rep->info_reply->chunks[0]->note);
     rpc_result_free(&res);
@@ -295,9 +280,9 @@ struct stored {
 static bool stores(void *arg)
 {
     const struct stored *w = arg;
-    struct chunkd *k = &fx->chunkd[w->chunkd];
+    struct nodes_rig_chunkd *k = &fx->chunkd[w->chunkd];
     pthread_mutex_lock(&k->lock);
-    const struct held *h = find_held(k, w->chunk);
+    const struct nodes_rig_held *h = find_held(k, w->chunk);
     bool yes = h && h->len == w->len;
     pthread_mutex_unlock(&k->lock);
     return yes;
@@ -320,7 +305,7 @@ static void beginning_of_a_cut_chunk_is_kept(void **state)
     wait_until(has_copies, &w, "the beginnings to count");
     info_note(ino, note);
     assert_non_null(strstr(note, "bytes 5000 to 8191 "));
-    leave(&fx->chunkd[1]); /* one of the two that have it is gone */
+    nodes_rig_leave(&fx->chunkd[1]); /* one of the two that have it is gone */
     struct stored third = {2, w.chunk, 5000};
     wait_until(stores, &third, "the beginning to be copied");
     truncate_file(ino, 5000);
@@ -338,10 +323,10 @@ static void whole_copy_that_returns_wins(void **state)
     struct want w = {make_chunk("a", 3, 3, &ino), 3};
     wait_until(really_held, &w, "three");
     wait_until(all_reported, &w.chunk, "all to be reported");
-    leave(&fx->chunkd[2]);
+    nodes_rig_leave(&fx->chunkd[2]);
     cut(0, 2, w.chunk, 5000);
     wait_problem("chunks-damaged", true); /* once the third is dead */
-    join(&fx->chunkd[2], UUID);
+    nodes_rig_join(&fx->chunkd[2], NODES_RIG_UUID);
     for (unsigned i = 0; i < 2; i++) {
         struct stored s = {i, w.chunk, 8192};
         wait_until(stores, &s, "the whole chunk to be copied");
@@ -379,13 +364,13 @@ static void info_and_converge_tell(void **state)
     q.ino = &ino;
     q.n_ino = 1;
     RPC_ENVELOPE(env, CONVERGE_REQ, converge_req, &q);
-    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
     assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, &res), 0);
     assert_int_equal(res.rep->converge_reply->chunks, 1);
     assert_int_equal(res.rep->converge_reply->pending, 1);
     rpc_result_free(&res);
     wait_until(really_held, &w, "the third copy");
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    int64_t end = clock_mono() + WAIT_LIMIT_S * NSEC_PER_SEC;
     for (uint64_t pending = 1; pending && clock_mono() < end;) {
         assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, &res), 0);
         pending = res.rep->converge_reply->pending;
@@ -408,7 +393,7 @@ static void info_and_converge_tell(void **state)
     rpc_conn_unref(c);
 }
 
-static void refuse(struct chunkd *k, bool yes)
+static void refuse(struct nodes_rig_chunkd *k, bool yes)
 {
     pthread_mutex_lock(&k->lock);
     k->refuse = yes;
@@ -424,9 +409,9 @@ static void failing_orders_are_tried_again(void **state)
     struct want w = {make_chunk("a", 2, 1, &ino), 2};
     struct rpc_result res;
     bool failed = false;
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
+    int64_t end = clock_mono() + WAIT_LIMIT_S * NSEC_PER_SEC;
     while (!failed && clock_mono() < end) {
-        Replfs__StatusReply *s = status(&res);
+        Replfs__StatusReply *s = nodes_rig_status(&res);
         for (size_t i = 0; i < s->n_jobs; i++)
             failed |= !strcmp(s->jobs[i]->name, "repair") && s->jobs[i]->failed &&
                       strstr(s->jobs[i]->last_error, "scripted");
@@ -488,10 +473,10 @@ static void space_is_what_fits(void **state)
     assert_true(space_is(&(struct space){0, 2400}));
     /* two chunkds of one computer, by mistake on one file system */
     for (unsigned i = 1; i < 3; i++) {
-        leave(&fx->chunkd[i]);
+        nodes_rig_leave(&fx->chunkd[i]);
         snprintf(fx->chunkd[i].host, sizeof fx->chunkd[i].host, "twin");
         set_disk(i, 200, 7);
-        join(&fx->chunkd[i], "");
+        nodes_rig_join(&fx->chunkd[i], "");
     }
     wait_until(space_is, &(struct space){1, 2200}, "the shared file system to count once");
     assert_true(space_is(&(struct space){2, 200}));
@@ -564,7 +549,7 @@ static void a_missing_disk_is_an_error(void **state)
 
 int main(void)
 {
-#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(states_follow_time_and_connection),
         NODES_TEST(registration_and_refusals),

@@ -10,11 +10,11 @@ static void garbage_goes_when_it_is_sure(void **state)
     uint64_t future = 200000;
     join_all(2);
     assert_false(nodes_full(fx->nodes, 2)); /* they have room, whoever wants them left out */
-    open_session(88);
-    store(&fx->chunkd[0], orphan, 100, 4242); /* a session that never was */
-    store(&fx->chunkd[0], old, 100, 88);
-    store(&fx->chunkd[0], young, 100, 88);
-    store(&fx->chunkd[0], future, 100, 4242);
+    nodes_rig_open_session(88);
+    nodes_rig_store(&fx->chunkd[0], orphan, 100, 4242); /* a session that never was */
+    nodes_rig_store(&fx->chunkd[0], old, 100, 88);
+    nodes_rig_store(&fx->chunkd[0], young, 100, 88);
+    nodes_rig_store(&fx->chunkd[0], future, 100, 4242);
     wait_until(nobody_holds, &orphan, "the dead session's chunk to go");
     assert_int_equal(held_by(old), 1);
     nodes_oldest_grant(fx->nodes, 88, young);
@@ -22,19 +22,19 @@ static void garbage_goes_when_it_is_sure(void **state)
     assert_int_equal(held_by(young), 1);
     /* one that is held keeps neither those before nor those behind it */
     uint64_t behind = fx->next_chunk++, later = fx->next_chunk++;
-    store(&fx->chunkd[0], behind, 100, 88);
-    store(&fx->chunkd[0], later, 100, 88);
+    nodes_rig_store(&fx->chunkd[0], behind, 100, 88);
+    nodes_rig_store(&fx->chunkd[0], later, 100, 88);
     nodes_held_grants(fx->nodes, 88, young, behind, &young, 1);
     wait_until(nobody_holds, &behind, "the chunk that is not held to go");
     assert_int_equal(held_by(young), 1);
     assert_int_equal(held_by(later), 1);
-    end_session(88, true); /* it may come back and commit it */
+    nodes_rig_end_session(88, true); /* it may come back and commit it */
     int64_t now = clock_mono();
     wait_until(judged_again, &now, "another look");
     now = clock_mono();
     wait_until(judged_again, &now, "and one more");
     assert_int_equal(held_by(young), 1);
-    close_session(88);
+    nodes_rig_close_session(88);
     wait_until(nobody_holds, &young, "the closed session's chunk to go");
     assert_int_equal(held_by(future), 1); /* the log never gave that number */
     assert_true(has_problem("quarantine", 1));
@@ -108,7 +108,7 @@ static void commits_are_checked_before_they_are_logged(void **state)
     uint32_t id = 1;
     size_t n;
     unsigned turn;
-    open_session(88);
+    nodes_rig_open_session(88);
     nodes_granted(fx->nodes, 77, 5000, &id, 1);
     nodes_granted(fx->nodes, 77, 5001, &id, 1);
     nodes_held_grants(fx->nodes, 77, 5001, 0, NULL, 0);
@@ -135,7 +135,8 @@ static void commits_are_checked_before_they_are_logged(void **state)
     assert_int_equal(nodes_commit_begin(fx->nodes, 88, &o, own, &n, &turn), 0);
     nodes_commit_end(fx->nodes, turn);
     assert_true(n == 1 && own[0] == 4000);
-    end_session(77, true); /* it lapses: what it gave up stays so, the rest it can prove */
+    nodes_rig_end_session(77,
+                          true); /* it lapses: what it gave up stays so, the rest it can prove */
     e.chunk = cc.chunk = 5000;
     assert_int_equal(nodes_commit_begin(fx->nodes, 77, &o, own, &n, &turn), -EPERM);
     e.chunk = cc.chunk = 5001;
@@ -167,8 +168,8 @@ static void late_commit_is_not_believed(void **state)
     join_all(2);
     uint64_t chunk = grant_chunk("a", 2, 4096, 2, &ino, ids, registrations);
     for (unsigned i = 0; i < 2; i++) {
-        leave(&fx->chunkd[i]);
-        join(&fx->chunkd[i], UUID);
+        nodes_rig_leave(&fx->chunkd[i]);
+        nodes_rig_join(&fx->chunkd[i], NODES_RIG_UUID);
     }
     wait_up(2);
     commit_chunk(ino, chunk, 8192, ids, registrations, 2);
@@ -228,7 +229,7 @@ static void lies_about_copies_are_not_believed(void **state)
 
 int main(void)
 {
-#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         NODES_TEST(garbage_goes_when_it_is_sure),
         NODES_TEST(floor_waits_for_the_log),

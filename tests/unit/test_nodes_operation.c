@@ -6,7 +6,7 @@
 static void what_of(const char *code, char out[static 512])
 {
     struct rpc_result res;
-    Replfs__StatusReply *s = status(&res);
+    Replfs__StatusReply *s = nodes_rig_status(&res);
     out[0] = '\0';
     for (size_t i = 0; i < s->n_problems && !out[0]; i++)
         if (!strcmp(s->problems[i]->code, code))
@@ -56,7 +56,7 @@ static void clients_clocks_are_named(void **state)
     expect_said("clock", NULL);
     nodes_client_clock(fx->nodes, 77, now + 7200 * 1000);
     expect_said("clock", "ahead of metad's");
-    close_session(77);
+    nodes_rig_close_session(77);
     expect_said("clock", NULL);
     nodes_client_clock(fx->nodes, 77, UINT64_MAX); /* nonsense harms nobody */
     expect_said("clock", NULL);
@@ -88,9 +88,9 @@ static void computers_of_one_image_are_named(void **state)
     snprintf(fx->chunkd[2].boot_id, sizeof fx->chunkd[2].boot_id, "boot-a");
     join_all(3);
     expect_said("same-host-id", NULL); /* two chunkds of one computer */
-    leave(&fx->chunkd[2]);
+    nodes_rig_leave(&fx->chunkd[2]);
     snprintf(fx->chunkd[2].boot_id, sizeof fx->chunkd[2].boot_id, "boot-b");
-    join(&fx->chunkd[2], UUID);
+    nodes_rig_join(&fx->chunkd[2], NODES_RIG_UUID);
     expect_said("same-host-id", "host id (machine-id) same: they count as one computer");
     expect_said("same-host-id", "chunkd 1 (same");
 }
@@ -101,12 +101,12 @@ static void a_second_daemon_is_named(void **state)
     char detail[256] = "";
     join_all(1);
     snprintf(fx->chunkd[3].host, sizeof fx->chunkd[3].host, "clone");
-    struct rpc_conn *c = dial(&fx->chunkd[3]);
-    assert_int_equal(do_register(&fx->chunkd[3], UUID, 1, c, detail), -ERR_BUSY);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[3]);
+    assert_int_equal(do_register(&fx->chunkd[3], NODES_RIG_UUID, 1, c, detail), -ERR_BUSY);
     expect_said("chunkd-twice", NULL); /* it may be the same one, coming back */
     int64_t until = clock_mono() + 400 * NSEC_PER_MSEC;
     while (clock_mono() < until) {
-        assert_int_equal(do_register(&fx->chunkd[3], UUID, 1, c, detail), -ERR_BUSY);
+        assert_int_equal(do_register(&fx->chunkd[3], NODES_RIG_UUID, 1, c, detail), -ERR_BUSY);
         usleep(20000); /* the pace at which a chunkd tries again */
     }
     expect_said("chunkd-twice", "another daemon (clone, 127.0.0.1:7103) says that it is chunkd 1");
@@ -120,7 +120,7 @@ static int remove_chunkd(uint32_t id, char detail[static 512])
     struct rpc_result res;
     r.chunkd = id;
     RPC_ENVELOPE(env, CHUNKD_REMOVE_REQ, chunkd_remove_req, &r);
-    struct rpc_conn *c = dial(&fx->chunkd[3]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[3]);
     int rc = rpc_call_wait(c, &env, NULL, 5000, &res);
     bool failed = rc && res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE;
     snprintf(detail, 512, "%s", failed ? res.rep->failure->detail : "");
@@ -141,29 +141,30 @@ static void who_left_for_good_can_be_removed(void **state)
     assert_int_equal(remove_chunkd(99, detail), -ENOENT);
     assert_int_equal(remove_chunkd(id, detail), -EBUSY);
     assert_non_null(strstr(detail, "is connected"));
-    leave(&fx->chunkd[0]);
+    nodes_rig_leave(&fx->chunkd[0]);
     assert_int_equal(remove_chunkd(id, detail), -EBUSY);
     assert_non_null(strstr(detail, "last good copy of 1 chunks"));
-    join(&fx->chunkd[0], UUID);
+    nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID);
     set_goal(ino, 2);
     w.ok = 2;
     wait_until(really_held, &w, "another copy");
-    leave(&fx->chunkd[0]);
+    nodes_rig_leave(&fx->chunkd[0]);
     expect_said("chunkd-dead", "chunkd 1");
     assert_int_equal(remove_chunkd(id, detail), 0);
     expect_said("chunkd-dead", NULL);
     expect_said("chunkd-suspect", NULL);
     struct rpc_result res;
-    Replfs__StatusReply *s = status(&res);
+    Replfs__StatusReply *s = nodes_rig_status(&res);
     assert_int_equal(s->n_chunkds, 2);
     rpc_result_free(&res);
     assert_int_equal(remove_chunkd(id, detail), -ENOENT);
     /* when it comes back, it is told so; and nobody gets its number */
-    struct rpc_conn *c = dial(&fx->chunkd[0]);
-    assert_int_equal(do_register(&fx->chunkd[0], UUID, id, c, detail), -ERR_NOT_REGISTERED);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
+    assert_int_equal(do_register(&fx->chunkd[0], NODES_RIG_UUID, id, c, detail),
+                     -ERR_NOT_REGISTERED);
     assert_non_null(strstr(detail, "was removed"));
     rpc_conn_unref(c);
-    join(&fx->chunkd[3], "");
+    nodes_rig_join(&fx->chunkd[3], "");
     assert_int_equal(fx->chunkd[3].id, 4);
 }
 
@@ -202,16 +203,16 @@ static void who_has_not_told_may_have_the_last(void **state)
     make_chunk("a", 1, 1, &ino);
     uint32_t id = fx->chunkd[1].id;
     for (unsigned i = 0; i < 2; i++)
-        leave(&fx->chunkd[i]);
+        nodes_rig_leave(&fx->chunkd[i]);
     wait_until(none_up, NULL, "metad to notice");
     lock_acquire(&fx->nodes->lock);
     nodes_find(fx->nodes, id)->reported_once = false;
     lock_release(&fx->nodes->lock);
     assert_int_equal(remove_chunkd(id, detail), -EBUSY);
     assert_non_null(strstr(detail, "last good copy"));
-    join(&fx->chunkd[1], UUID);
+    nodes_rig_join(&fx->chunkd[1], NODES_RIG_UUID);
     wait_until(has_told, &id, "its report");
-    leave(&fx->chunkd[1]); /* it has told: nothing of that chunk */
+    nodes_rig_leave(&fx->chunkd[1]); /* it has told: nothing of that chunk */
     wait_until(is_removed, &id, "its removal");
 }
 
@@ -225,7 +226,7 @@ static void who_has_left_is_no_other_copy(void **state)
     struct want w = {make_chunk("a", 2, 2, &ino), 2};
     wait_until(really_held, &w, "the copies");
     for (unsigned i = 0; i < 2; i++)
-        leave(&fx->chunkd[i]);
+        nodes_rig_leave(&fx->chunkd[i]);
     wait_until(none_up, NULL, "metad to notice");
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(remove_chunkd(fx->chunkd[i].id, detail), -EBUSY);
@@ -237,7 +238,7 @@ static void who_has_left_is_no_other_copy(void **state)
 
 int main(void)
 {
-#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         NODES_TEST(clocks_apart_are_named),         NODES_TEST(clients_clocks_are_named),
         NODES_TEST(ends_of_certificates_are_named), NODES_TEST(computers_of_one_image_are_named),

@@ -7,7 +7,7 @@
 static uint64_t ask(Replfs__Envelope *env, int want)
 {
     struct rpc_result res;
-    struct rpc_conn *c = dial(&fx->chunkd[0]);
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
     uint64_t n = 0;
     assert_int_equal(rpc_call_wait(c, env, NULL, 5000, &res), want);
     if (!want && res.rep->body_case == REPLFS__ENVELOPE__BODY_RECOVER_REPLY)
@@ -47,8 +47,8 @@ static void unlink_file(const char *name)
     Replfs__UnlinkOp o = REPLFS__UNLINK_OP__INIT;
     o.parent = FSM_ROOT_INO;
     o.name = (ProtobufCBinaryData){.len = strlen(name), .data = (uint8_t *)(uintptr_t)name};
-    OP(op, UNLINK, unlink, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, UNLINK, unlink, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
 static void reap(uint64_t ino)
@@ -56,8 +56,8 @@ static void reap(uint64_t ino)
     Replfs__ReapOp o = REPLFS__REAP_OP__INIT;
     o.ino = &ino;
     o.n_ino = 1;
-    OP(op, REAP, reap, &o);
-    assert_int_equal(apply(&op, 0, NULL), 0);
+    NODES_RIG_OP(op, REAP, reap, &o);
+    assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
 }
 
 static void a_metad_that_is_behind_deletes_nothing(void **state)
@@ -72,13 +72,13 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     join_all(2);
     assert_true(has_problem("metad-behind", 2));
     assert_true(recover(false));
-    store(&fx->chunkd[0], stranger, 100, 4242);
+    nodes_rig_store(&fx->chunkd[0], stranger, 100, 4242);
     freed = make_chunk("a", 1, 2, &ino); /* a copy too many */
     wait_until(is_listed, &stranger, "the unknown chunk to be listed");
     unlink_file("a");
     reap(ino);
-    close_session(77); /* nobody can commit it any more */
-    store(&fx->chunkd[0], later, 100, 4242);
+    nodes_rig_close_session(77); /* nobody can commit it any more */
+    nodes_rig_store(&fx->chunkd[0], later, 100, 4242);
     wait_until(is_listed, &later, "another one to be listed");
     int64_t now = clock_mono();
     wait_until(judged_again, &now, "another look");
@@ -90,8 +90,8 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     wait_until(nobody_holds, &freed, "what was deleted here to go");
     assert_int_equal(held_by(stranger), 1); /* the accepted future's chunks stay */
     assert_true(has_problem("quarantine", 1));
-    leave(&fx->chunkd[0]);
-    join(&fx->chunkd[0], UUID); /* still of that future: known now */
+    nodes_rig_leave(&fx->chunkd[0]);
+    nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID); /* still of that future: known now */
     assert_false(recover(false));
     wait_until(is_listed, &later, "the unknown chunks to be listed again");
     assert_int_equal(quarantine(later, 0), 1);
@@ -108,16 +108,14 @@ static void another_writers_chunk_is_no_copy(void **state)
     uint64_t ino;
     join_all(2);
     w.chunk = make_chunk("a", 1, 1, &ino);
-    store(&fx->chunkd[1], w.chunk, 8192, 4242);
+    nodes_rig_store(&fx->chunkd[1], w.chunk, 8192, 4242);
     wait_until(is_listed, &w.chunk, "the other chunk to be listed");
     assert_true(really_held(&(struct want){.chunk = w.chunk, .ok = 2}) == false);
     wait_until(has_copies, &w, "one copy");
     unlink_file("a");
     reap(ino);
-    close_session(77);
-    int64_t end = clock_mono() + WAIT_MS * NSEC_PER_MSEC;
-    while (held_by(w.chunk) != 1 && clock_mono() < end)
-        usleep(2000);
+    nodes_rig_close_session(77);
+    WAIT_UNTIL(held_by(w.chunk) == 1);
     assert_int_equal(held_by(w.chunk), 1); /* ours went, by its writer's name */
     pthread_mutex_lock(&fx->chunkd[1].lock);
     bool there = find_held(&fx->chunkd[1], w.chunk);
@@ -134,15 +132,15 @@ static void ids_of_chunkds_are_kept(void **state)
     seen->incarnation = ELSEWHERE;
     seen->chunkd_upto = 8;
     fx->chunkd[0].id = 7;
-    join(&fx->chunkd[0], UUID);
+    nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID);
     assert_int_equal(fx->chunkd[0].id, 7);
-    join(&fx->chunkd[1], "");
+    nodes_rig_join(&fx->chunkd[1], "");
     assert_int_equal(fx->chunkd[1].id, 8);
 }
 
 int main(void)
 {
-#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         NODES_TEST(a_metad_that_is_behind_deletes_nothing),
         NODES_TEST(another_writers_chunk_is_no_copy),

@@ -66,7 +66,8 @@ static void heartbeat(struct rpc_conn *c, uint32_t id, uint64_t seq, uint64_t ve
 
 static void chunkds_are_told_of_each_other(void **state)
 {
-    struct rpc_conn *a = dial(&fx->chunkd[0]), *b = dial(&fx->chunkd[1]), *again;
+    struct rpc_conn *a = nodes_rig_dial(&fx->chunkd[0]), *b = nodes_rig_dial(&fx->chunkd[1]),
+                    *again;
     struct told t;
     char detail[256];
     uint32_t one = 0, two = 0;
@@ -87,7 +88,7 @@ static void chunkds_are_told_of_each_other(void **state)
     uint64_t second = t.version;
     /* one comes back where it was: nothing changes; elsewhere: it does */
     rpc_conn_close(b);
-    again = dial(&fx->chunkd[1]);
+    again = nodes_rig_dial(&fx->chunkd[1]);
     while (enrol(again, &two, "h2", "10.0.0.2:7100", &t, detail) == -ERR_BUSY)
         usleep(10000); /* its former connection has not been missed yet */
     assert_int_equal(t.version, second);
@@ -113,7 +114,8 @@ static void one_address_brings_so_many(void **state)
         uint32_t id = 0;
         snprintf(host, sizeof host, "host%u", i);
         snprintf(addr, sizeof addr, "10.0.0.1:%u", 1000 + i);
-        c = dial(&fx->chunkd[0]); /* one each: that of a chunkd that is given up is closed */
+        c = nodes_rig_dial(
+            &fx->chunkd[0]); /* one each: that of a chunkd that is given up is closed */
         taken += enrol(c, &id, host, addr, &t, detail) == 0;
         rpc_conn_close(c);
         rpc_conn_unref(c);
@@ -123,7 +125,7 @@ static void one_address_brings_so_many(void **state)
     assert_int_equal(taken, NODES_PER_ORIGIN);
     assert_non_null(strstr(detail, "256 chunkds of this address"));
     /* who is a member comes back all the same; and one in the place of another is none more */
-    c = dial(&fx->chunkd[0]);
+    c = nodes_rig_dial(&fx->chunkd[0]);
     assert_int_equal(enrol(c, &first, "host0", "10.0.0.1:1000", &t, detail), 0);
     rpc_conn_unref(c);
 }
@@ -141,7 +143,7 @@ static void origins_are_addresses(void **state)
 
 int main(void)
 {
-#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         NODES_TEST(chunkds_are_told_of_each_other),
         NODES_TEST(one_address_brings_so_many),

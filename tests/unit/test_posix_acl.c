@@ -42,17 +42,17 @@ static struct acl acl_of(const char *text)
     return a;
 }
 
-static int set(struct rig *r, uint64_t ino, const char *name, const char *text)
+static int set(struct fsm_rig *r, uint64_t ino, const char *name, const char *text)
 {
     struct acl a = acl_of(text);
-    return rig_setxattr(r, ino, name, a.b, a.n, 0);
+    return fsm_rig_setxattr(r, ino, name, a.b, a.n, 0);
 }
 
 /* want NULL: there is none. */
-static void check(struct rig *r, uint64_t ino, const char *name, const char *want)
+static void check(struct fsm_rig *r, uint64_t ino, const char *name, const char *want)
 {
     const uint8_t *v;
-    int n = rig_getxattr(r, ino, name, &v);
+    int n = fsm_rig_getxattr(r, ino, name, &v);
     if (!want) {
         assert_int_equal(n, -ENODATA);
         return;
@@ -62,22 +62,23 @@ static void check(struct rig *r, uint64_t ino, const char *name, const char *wan
     assert_memory_equal(v, a.b, a.n);
 }
 
-static unsigned perm(struct rig *r, uint64_t ino)
+static unsigned perm(struct fsm_rig *r, uint64_t ino)
 {
-    return rig_attr(r, ino).mode & 07777;
+    return fsm_rig_attr(r, ino).mode & 07777;
 }
 
-static uint64_t mk(struct rig *r, uint64_t parent, const char *name, uint32_t mode, uint32_t umask)
+static uint64_t mk(struct fsm_rig *r, uint64_t parent, const char *name, uint32_t mode,
+                   uint32_t umask)
 {
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
     c.parent = parent;
-    c.name = rig_bytes(name);
+    c.name = fsm_rig_bytes(name);
     c.mode = mode;
     c.umask = umask;
     c.ino = r->next_ino;
     if (S_ISLNK(mode))
-        c.target = rig_bytes("t");
-    assert_int_equal(RIG_OP(r, CREATE, create, &c), 0);
+        c.target = fsm_rig_bytes("t");
+    assert_int_equal(FSM_RIG_OP(r, CREATE, create, &c), 0);
     return r->next_ino++;
 }
 
@@ -134,18 +135,18 @@ static void test_valid(void **state)
 
 static void test_set_access(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", S_IFREG | 06644, 0);
     r->now = 4000;
     assert_int_equal(set(r, f, ACCESS, "u::7 u:10:6 g::5 m::6 o::1"), 0);
-    Replfs__Attr a = rig_attr(r, f);
+    Replfs__Attr a = fsm_rig_attr(r, f);
     assert_int_equal(a.mode, S_IFREG | 06761); /* group shows the mask */
     assert_int_equal(a.flags, REPLFS__ATTR_FLAG__ATTR_XATTR);
     assert_int_equal(a.ctime_ns, 4000);
     check(r, f, ACCESS, "u::7 u:10:6 g::5 m::6 o::1");
     /* what is only a mode becomes one */
     assert_int_equal(set(r, f, ACCESS, "u::6 g::4 o::0"), 0);
-    a = rig_attr(r, f);
+    a = fsm_rig_attr(r, f);
     assert_int_equal(a.mode, S_IFREG | 06640);
     assert_int_equal(a.flags, 0);
     check(r, f, ACCESS, NULL);
@@ -154,82 +155,82 @@ static void test_set_access(void **state)
     assert_int_equal(perm(r, f), 06640);
     check(r, f, ACCESS, "u::6 g::7 m::4 o::0");
     /* removing leaves the mode */
-    assert_int_equal(rig_rmxattr(r, f, ACCESS), 0);
+    assert_int_equal(fsm_rig_rmxattr(r, f, ACCESS), 0);
     assert_int_equal(perm(r, f), 06640);
     check(r, f, ACCESS, NULL);
-    uint64_t change = rig_attr(r, f).change;
-    assert_int_equal(rig_rmxattr(r, f, ACCESS), 0); /* none: nothing happens */
-    assert_int_equal(rig_attr(r, f).change, change);
+    uint64_t change = fsm_rig_attr(r, f).change;
+    assert_int_equal(fsm_rig_rmxattr(r, f, ACCESS), 0); /* none: nothing happens */
+    assert_int_equal(fsm_rig_attr(r, f).change, change);
     assert_int_equal(set(r, f, ACCESS, "u::6 u:1:7 g::7 m::4 o::0"), 0);
     assert_int_equal(set(r, f, ACCESS, ""), 0); /* a list of nothing removes */
     check(r, f, ACCESS, NULL);
     assert_int_equal(set(r, f, ACCESS, "u::6 u:1:7 g::7 o::0"), EINVAL);
-    assert_int_equal(rig_setxattr(r, f, ACCESS, "abc", 3, 0), EINVAL);
-    assert_int_equal(rig_setxattr(r, f, ACCESS, "\1\0\0\0", 4, 0), EOPNOTSUPP);
+    assert_int_equal(fsm_rig_setxattr(r, f, ACCESS, "abc", 3, 0), EINVAL);
+    assert_int_equal(fsm_rig_setxattr(r, f, ACCESS, "\1\0\0\0", 4, 0), EOPNOTSUPP);
     check(r, f, ACCESS, NULL);
 }
 
 static void test_kill_sgid(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", S_IFREG | 06755, 0);
     Replfs__XattrOp o = REPLFS__XATTR_OP__INIT;
     struct acl a = acl_of("u::7 g::5 o::5");
     o.ino = f;
-    o.name = rig_bytes(ACCESS);
+    o.name = fsm_rig_bytes(ACCESS);
     o.value = (ProtobufCBinaryData){a.n, a.b};
     o.kill_sgid = true;
-    assert_int_equal(RIG_OP(r, XATTR, xattr, &o), 0);
+    assert_int_equal(FSM_RIG_OP(r, XATTR, xattr, &o), 0);
     assert_int_equal(perm(r, f), 04755);
 }
 
 static void test_kinds(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", REG_MODE, 0), d = mk(r, 1, "d", DIR_MODE, 0);
     uint64_t l = mk(r, 1, "l", S_IFLNK | 0777, 0), p = mk(r, 1, "p", S_IFIFO | 0644, 0);
     const uint8_t *v;
     assert_int_equal(set(r, f, DEFAULT, "u::7 g::5 o::0"), EACCES);
     assert_int_equal(set(r, f, DEFAULT, ""), 0);
-    assert_int_equal(rig_rmxattr(r, f, DEFAULT), 0);
+    assert_int_equal(fsm_rig_rmxattr(r, f, DEFAULT), 0);
     assert_int_equal(set(r, l, ACCESS, "u::7 g::5 o::0"), EOPNOTSUPP);
-    assert_int_equal(rig_getxattr(r, l, ACCESS, &v), -EOPNOTSUPP);
+    assert_int_equal(fsm_rig_getxattr(r, l, ACCESS, &v), -EOPNOTSUPP);
     assert_int_equal(set(r, p, ACCESS, "u::7 u:1:1 g::5 m::1 o::0"), 0);
     assert_int_equal(perm(r, p), 0710);
     assert_int_equal(set(r, d, DEFAULT, "u::7 g::5 o::0"), 0); /* minimal, but stored */
     check(r, d, DEFAULT, "u::7 g::5 o::0");
     assert_int_equal(perm(r, d), 0755);
-    assert_int_equal(rig_rmxattr(r, d, DEFAULT), 0);
+    assert_int_equal(fsm_rig_rmxattr(r, d, DEFAULT), 0);
     check(r, d, DEFAULT, NULL);
 }
 
 static void test_ids_tidied(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t d = mk(r, 1, "d", DIR_MODE, 0);
     struct acl a = acl_of("u::7 u:10:6 g::5 m::6 o::1");
     le_put32(a.b + POSIX_ACL_HEADER + 4, 77); /* the owner's entry has no id */
-    assert_int_equal(rig_setxattr(r, d, ACCESS, a.b, a.n, 0), 0);
+    assert_int_equal(fsm_rig_setxattr(r, d, ACCESS, a.b, a.n, 0), 0);
     check(r, d, ACCESS, "u::7 u:10:6 g::5 m::6 o::1");
 }
 
 static void test_chmod(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     uint64_t f = mk(r, 1, "f", REG_MODE, 0);
     assert_int_equal(set(r, f, ACCESS, "u::7 u:10:6 g::5 m::6 o::1"), 0);
-    assert_int_equal(rig_chmod(r, f, 01420), 0);
+    assert_int_equal(fsm_rig_chmod(r, f, 01420), 0);
     assert_int_equal(perm(r, f), 01420);
     check(r, f, ACCESS, "u::4 u:10:6 g::5 m::2 o::0");
     uint64_t d = mk(r, 1, "d", DIR_MODE, 0);
     assert_int_equal(set(r, d, DEFAULT, "u::7 g::5 o::0"), 0);
-    assert_int_equal(rig_chmod(r, d, 0700), 0);
+    assert_int_equal(fsm_rig_chmod(r, d, 0700), 0);
     check(r, d, DEFAULT, "u::7 g::5 o::0"); /* not the directory's own */
 }
 
 static void test_umask(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     assert_int_equal(perm(r, mk(r, 1, "f", S_IFREG | 06777, 027)), 06750);
     assert_int_equal(perm(r, mk(r, 1, "d", S_IFDIR | 0777, 07777)), 0);
     assert_int_equal(perm(r, mk(r, 1, "p", S_IFIFO | 0666, 022)), 0644);
@@ -238,7 +239,7 @@ static void test_umask(void **state)
 
 static void test_inherit(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     static const char list[] = "u::7 u:10:7 g::5 m::7 o::5";
     uint64_t d = mk(r, 1, "d", DIR_MODE, 0);
     assert_int_equal(set(r, d, DEFAULT, list), 0);
@@ -255,13 +256,13 @@ static void test_inherit(void **state)
     check(r, deep, ACCESS, "u::6 u:10:7 g::5 m::0 o::0");
     uint64_t l = mk(r, d, "l", S_IFLNK | 0777, 077);
     assert_int_equal(perm(r, l), 0777);
-    assert_int_equal(rig_attr(r, l).flags, 0);
+    assert_int_equal(fsm_rig_attr(r, l).flags, 0);
     check(r, mk(r, d, "p", S_IFIFO | 0600, 0), ACCESS, "u::6 u:10:7 g::5 m::0 o::0");
     /* a minimal default list is a mode for the files below */
     assert_int_equal(set(r, d, DEFAULT, "u::6 g::4 o::0"), 0);
     f = mk(r, d, "g", S_IFREG | 0777, 0777);
     assert_int_equal(perm(r, f), 0640);
-    assert_int_equal(rig_attr(r, f).flags, 0);
+    assert_int_equal(fsm_rig_attr(r, f).flags, 0);
     sub = mk(r, d, "sub2", S_IFDIR | 0777, 0);
     assert_int_equal(perm(r, sub), 0640);
     check(r, sub, ACCESS, NULL);
@@ -272,13 +273,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_valid),
-        cmocka_unit_test_setup_teardown(test_set_access, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_kill_sgid, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_kinds, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_ids_tidied, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_chmod, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_umask, rig_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(test_inherit, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_set_access, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_kill_sgid, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_kinds, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_ids_tidied, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_chmod, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_umask, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_inherit, fsm_rig_setup, fsm_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,81 +1,81 @@
 /* Time-outs, death of the peer, peers that are not who was expected, and everything a hostile or
  * mismatched one can send. */
-#define RIG_INSECURE true
+#define RPC_RIG_INSECURE true
 #include "rpc_rig.h"
 
 /* ---- time-outs and death ---- */
 
 static void test_timeout(void **state)
 {
-    struct pair p;
-    struct counter n = {.s = &p.cli};
+    struct rpc_rig p;
+    struct rpc_rig_counter n = {.s = &p.cli};
 
     (void)state;
-    pair_start(&p);
-    assert_int_equal(ask_code(p.c, ECHO, 5000), 0);
+    rpc_rig_start(&p);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 5000), 0);
     int64_t t0 = clock_mono();
-    assert_int_equal(ask_code(p.c, NEVER, 100), -ERR_TIMEOUT);
+    assert_int_equal(rpc_rig_ask_code(p.c, NEVER, 100), -ERR_TIMEOUT);
     int64_t ms = (clock_mono() - t0) / NSEC_PER_MSEC;
     assert_in_range(ms, 99, 5000);
     /* Short ones behind long ones end first. */
-    call_ino(p.c, NEVER, NULL, 60000, count_done, &n);
+    rpc_rig_call_ino(p.c, NEVER, NULL, 60000, rpc_rig_count_done, &n);
     for (int i = 0; i < 20; i++)
-        call_ino(p.c, NEVER, NULL, 50 + (unsigned)i, count_done, &n);
-    wait_for(&p.cli, &n.bad, 20);
+        rpc_rig_call_ino(p.c, NEVER, NULL, 50 + (unsigned)i, rpc_rig_count_done, &n);
+    rpc_rig_wait(&p.cli, &n.bad, 20);
     assert_int_equal(n.bad, 20);
     /* Late replies are dropped and the connection goes on. */
-    wait_for(&p.srv, &p.srv.nkept, 22);
+    rpc_rig_wait(&p.srv, &p.srv.nkept, 22);
     for (int i = 0; i < p.srv.nkept; i++)
-        echo_reply(p.srv.kept[i]);
+        rpc_rig_echo_reply(p.srv.kept[i]);
     p.srv.nkept = 0;
-    wait_for(&p.cli, &n.ok, 1);
-    assert_int_equal(ask_code(p.c, ECHO, 5000), 0);
+    rpc_rig_wait(&p.cli, &n.ok, 1);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 5000), 0);
     assert_int_equal(n.bad, 20);
-    pair_stop(&p);
+    rpc_rig_stop(&p);
 }
 
 static void test_peer_dies_mid_call(void **state)
 {
-    struct pair p;
-    struct counter n = {.s = &p.cli};
+    struct rpc_rig p;
+    struct rpc_rig_counter n = {.s = &p.cli};
 
     (void)state;
-    pair_start(&p);
+    rpc_rig_start(&p);
     for (int i = 0; i < 10; i++)
-        call_ino(p.c, NEVER, NULL, 60000, count_done, &n);
-    wait_for(&p.srv, &p.srv.nkept, 10);
+        rpc_rig_call_ino(p.c, NEVER, NULL, 60000, rpc_rig_count_done, &n);
+    rpc_rig_wait(&p.srv, &p.srv.nkept, 10);
     rpc_conn_close(p.srv.conn);
-    wait_for(&p.cli, &n.bad, 10);
-    wait_for(&p.cli, &p.cli.closed, 1);
+    rpc_rig_wait(&p.cli, &n.bad, 10);
+    rpc_rig_wait(&p.cli, &p.cli.closed, 1);
     assert_false(rpc_conn_alive(p.c));
     assert_non_null(strstr(rpc_conn_error(p.c), "closed by the peer"));
-    assert_int_equal(ask_code(p.c, ECHO, 1000), -ERR_PEER_GONE);
-    pair_stop(&p);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 1000), -ERR_PEER_GONE);
+    rpc_rig_stop(&p);
 }
 
 static void test_loop_free_ends_calls(void **state)
 {
-    struct pair p;
-    struct counter n;
+    struct rpc_rig p;
+    struct rpc_rig_counter n;
 
     (void)state;
-    pair_start(&p);
-    n = (struct counter){.s = &p.srv};
+    rpc_rig_start(&p);
+    n = (struct rpc_rig_counter){.s = &p.srv};
     for (int i = 0; i < 10; i++)
-        call_ino(p.c, NEVER, NULL, 60000, count_done, &n);
-    wait_for(&p.srv, &p.srv.nkept, 10);
+        rpc_rig_call_ino(p.c, NEVER, NULL, 60000, rpc_rig_count_done, &n);
+    rpc_rig_wait(&p.srv, &p.srv.nkept, 10);
     rpc_loop_free(p.cli.loop);
     assert_int_equal(n.bad, 10);
     assert_false(rpc_conn_alive(p.c));
-    assert_int_equal(ask_code(p.c, ECHO, 1000), -ERR_SHUTDOWN);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 1000), -ERR_SHUTDOWN);
     rpc_conn_unref(p.c);
     rpc_conn_unref(p.cli.conn);
-    side_stop(&p.srv);
+    rpc_rig_side_stop(&p.srv);
 }
 
 static void test_connect_refused(void **state)
 {
-    struct side cli;
+    struct rpc_rig_side cli;
     struct rpc_conn *c;
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof sa;
@@ -87,29 +87,29 @@ static void test_connect_refused(void **state)
     assert_int_equal(bind(fd, (struct sockaddr *)&sa, len), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
     snprintf(addr, sizeof addr, "localhost:%d", ntohs(sa.sin_port));
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     assert_int_equal(rpc_dial(cli.loop, addr, RPC_ROLE_ANY, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), -ECONNREFUSED);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), -ECONNREFUSED);
     assert_non_null(strstr(rpc_conn_error(c), addr));
     rpc_conn_unref(c);
     close(fd);
-    side_stop(&cli);
+    rpc_rig_side_stop(&cli);
 }
 
 static void test_wrong_expectation(void **state)
 {
-    struct side srv, cli;
+    struct rpc_rig_side srv, cli;
     struct rpc_conn *c;
 
     (void)state;
-    side_start(&srv, &server_cfg, true);
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_CHUNKD, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), -ERR_ROLE);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), -ERR_ROLE);
     assert_non_null(strstr(rpc_conn_error(c), "is a 'metad', expected chunkd"));
     rpc_conn_unref(c);
-    side_stop(&cli);
-    side_stop(&srv);
+    rpc_rig_side_stop(&cli);
+    rpc_rig_side_stop(&srv);
 }
 
 /* ---- hostile peers: raw sockets ---- */
@@ -191,13 +191,13 @@ static void raw_greet(int fd)
 
 static void test_hostile_peers(void **state)
 {
-    struct side srv;
+    struct rpc_rig_side srv;
     uint8_t b[1024];
     struct message m;
     Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
 
     (void)state;
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     body.ino = ECHO;
     RPC_ENVELOPE(req, GETATTR_REQ, getattr_req, &body);
 
@@ -257,17 +257,17 @@ static void test_hostile_peers(void **state)
     assert_int_equal(m.env->body_case, REPLFS__ENVELOPE__BODY_GETATTR_REPLY);
     message_free(&m);
     close(fd);
-    side_stop(&srv);
+    rpc_rig_side_stop(&srv);
 }
 
 static void test_oversized(void **state)
 {
-    struct side srv;
+    struct rpc_rig_side srv;
     struct message m;
     uint8_t b[FRAME_HEADER];
 
     (void)state;
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     for (int what = 0; what < 2; what++) {
         int fd = raw_connect(srv.port);
         raw_greet(fd);
@@ -278,18 +278,18 @@ static void test_oversized(void **state)
         assert_false(raw_recv(fd, &m));
         close(fd);
     }
-    side_stop(&srv);
+    rpc_rig_side_stop(&srv);
 }
 
 static void test_too_many_requests(void **state)
 {
-    static struct side srv;
+    static struct rpc_rig_side srv;
     uint8_t b[256];
     struct message m;
     Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
 
     (void)state;
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     int fd = raw_connect(srv.port);
     raw_greet(fd);
     body.ino = NEVER;
@@ -297,14 +297,14 @@ static void test_too_many_requests(void **state)
     size_t n = raw_frame(b, &req, 0);
     for (int i = 0; i < RPC_MAX_INFLIGHT; i++)
         raw_send(fd, b, n);
-    wait_for(&srv, &srv.requests, RPC_MAX_INFLIGHT);
+    rpc_rig_wait(&srv, &srv.requests, RPC_MAX_INFLIGHT);
     assert_int_equal(srv.closed, 0);
     raw_send(fd, b, n);
     assert_false(raw_recv(fd, &m));
-    wait_for(&srv, &srv.closed, 1);
+    rpc_rig_wait(&srv, &srv.closed, 1);
     assert_int_equal(srv.requests, RPC_MAX_INFLIGHT);
     close(fd);
-    side_stop(&srv);
+    rpc_rig_side_stop(&srv);
 }
 
 int main(void)

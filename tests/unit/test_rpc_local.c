@@ -34,9 +34,10 @@ static int dial_and_ask(char **words)
     struct rpc_loop *loop;
     struct rpc_conn *c;
 
-    if (rpc_loop_new(&client_cfg, &loop) || rpc_dial(loop, words[0], RPC_ROLE_ANY, NULL, &c))
+    if (rpc_loop_new(&rpc_rig_client_cfg, &loop) ||
+        rpc_dial(loop, words[0], RPC_ROLE_ANY, NULL, &c))
         return 98;
-    int code = ask_code(c, ECHO, 5000);
+    int code = rpc_rig_ask_code(c, ECHO, 5000);
     if (code == 0)
         return 0;
     bool told = strstr(rpc_conn_error(c), "without TLS only root") != NULL;
@@ -48,32 +49,32 @@ static int dial_and_ask(char **words)
 /* A user who is not us gets nothing, whatever role he claims. */
 static void test_other_user_is_refused(void **state)
 {
-    struct side srv;
+    struct rpc_rig_side srv;
 
     (void)state;
     if (geteuid())
         skip();
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     assert_int_equal(as_user(STRANGER, "dial", srv.addr, NULL), 1);
     assert_int_equal(as_user(0, "dial", srv.addr, NULL), 0);
-    wait_for(&srv, &srv.requests, 1);
-    side_stop(&srv);
+    rpc_rig_wait(&srv, &srv.requests, 1);
+    rpc_rig_side_stop(&srv);
 }
 
 /* Behind the address is no port that everybody can connect to. */
 static void test_no_port(void **state)
 {
-    struct side srv;
+    struct rpc_rig_side srv;
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 
     (void)state;
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     sa.sin_port = htons((uint16_t)srv.port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), -1);
     assert_int_equal(errno, ECONNREFUSED);
     close(fd);
-    side_stop(&srv);
+    rpc_rig_side_stop(&srv);
 }
 
 /* Takes the address of a daemon and counts the bytes that it is told: 0 is the right answer. ADDRESS READY-PIPE */
@@ -113,7 +114,7 @@ static void *run_false_daemon(void *arg)
 /* A user who listens at a daemon's address while that is down is told nothing and not believed. */
 static void test_other_user_listens(void **state)
 {
-    struct side srv, cli;
+    struct rpc_rig_side srv, cli;
     char number[16];
     struct false_daemon f = {.addr = srv.addr, .ready = number};
     struct rpc_conn *c;
@@ -125,18 +126,18 @@ static void test_other_user_listens(void **state)
     (void)state;
     if (geteuid())
         skip();
-    side_start(&srv, &server_cfg, true);
-    side_stop(&srv);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
+    rpc_rig_side_stop(&srv);
     assert_int_equal(pipe(ready), 0);
     snprintf(number, sizeof number, "%d", ready[1]);
     assert_int_equal(pthread_create(&t, NULL, run_false_daemon, &f), 0);
     assert_int_equal(read(ready[0], &byte, 1), 1);
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), -EPERM);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), -EPERM);
     assert_non_null(strstr(rpc_conn_error(c), "runs as user 65534"));
     rpc_conn_unref(c);
-    side_stop(&cli);
+    rpc_rig_side_stop(&cli);
     assert_int_equal(pthread_join(t, &told), 0);
     assert_int_equal((intptr_t)told, 0);
     close(ready[0]);
@@ -146,47 +147,47 @@ static void test_other_user_listens(void **state)
 /* Two daemons cannot have one address; it is free again when its daemon is gone. */
 static void test_address_in_use(void **state)
 {
-    struct side a, b;
+    struct rpc_rig_side a, b;
     int port;
 
     (void)state;
-    side_start(&a, &server_cfg, true);
-    side_start(&b, &server_cfg, false);
+    rpc_rig_side_start(&a, &rpc_rig_server_cfg, true);
+    rpc_rig_side_start(&b, &rpc_rig_server_cfg, false);
     assert_int_equal(rpc_listen(b.loop, a.addr, &b.svc, &port), -EADDRINUSE);
-    side_stop(&a);
+    rpc_rig_side_stop(&a);
     assert_int_equal(rpc_listen(b.loop, a.addr, &b.svc, &port), 0);
     assert_int_equal(port, a.port);
-    side_stop(&b);
+    rpc_rig_side_stop(&b);
 }
 
 /* Without insecure a daemon that serves everybody is not taken for a local one, and the way out is named. */
 static void test_insecure_daemon(void **state)
 {
-    struct rpc_config all = server_cfg, cli_all = client_cfg;
-    struct side srv, cli;
+    struct rpc_config all = rpc_rig_server_cfg, cli_all = rpc_rig_client_cfg;
+    struct rpc_rig_side srv, cli;
     struct rpc_conn *c;
 
     (void)state;
     all.insecure = cli_all.insecure = true;
-    side_start(&srv, &all, true);
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&srv, &all, true);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), -ECONNREFUSED);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), -ECONNREFUSED);
     assert_non_null(strstr(rpc_conn_error(c), "reached with insecure"));
     rpc_conn_unref(c);
-    side_stop(&cli);
-    side_start(&cli, &cli_all, false);
+    rpc_rig_side_stop(&cli);
+    rpc_rig_side_start(&cli, &cli_all, false);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), 0);
     rpc_conn_unref(c);
-    side_stop(&srv);
+    rpc_rig_side_stop(&srv);
     /* and one that trusts everybody reaches a local one, too */
-    side_start(&srv, &server_cfg, true);
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, NULL, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), 0);
     rpc_conn_unref(c);
-    side_stop(&cli);
-    side_stop(&srv);
+    rpc_rig_side_stop(&cli);
+    rpc_rig_side_stop(&srv);
 }
 
 static int stranger(char **argv)

@@ -73,7 +73,7 @@ static void test_names_without_end(void **state)
         assert_int_equal(rpc_dial(loop, name, RPC_ROLE_METAD, NULL, &c[i]), 0);
         alive += rpc_conn_alive(c[i]);
     }
-    assert_int_not_equal(ask_code(c[DIALS - 1], ECHO, 5000), 0);
+    assert_int_not_equal(rpc_rig_ask_code(c[DIALS - 1], ECHO, 5000), 0);
     assert_int_equal(alive, AT_ONCE); /* the others have failed already */
     wait_looking(AT_ONCE);
     print_message("%u names: %u looked up at once\n", DIALS, most);

@@ -1,6 +1,6 @@
 /* Strangers who connect and say nothing, or hold connections: how many they may have, and that
  * others are served meanwhile. Addresses are those of 127/8. */
-#define RIG_INSECURE true
+#define RPC_RIG_INSECURE true
 #include "rpc_rig.h"
 
 #include <arpa/inet.h>
@@ -57,30 +57,30 @@ static void close_all_of(const int *fd, int n)
  * served. */
 static void test_silent_of_one_address(void **state)
 {
-    struct pair p;
+    struct rpc_rig p;
     int fd[MANY];
 
     (void)state;
-    pair_start(&p);
-    assert_int_equal(ask_code(p.c, ECHO, 5000), 0);
+    rpc_rig_start(&p);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 5000), 0);
     for (int i = 0; i < MANY; i++)
         fd[i] = connect_from(p.srv.port, "127.0.0.2");
     int closed = closed_count(fd, MANY, MANY - 64);
     print_message("%d silent connections of one address: %d are refused\n", MANY, closed);
     assert_int_equal(closed, MANY - 64);
-    assert_int_equal(ask_code(p.c, ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 5000), 0);
     struct rpc_conn *c;
     assert_int_equal(rpc_dial(p.cli.loop, p.srv.addr, RPC_ROLE_METAD, &p.cli.svc, &c), 0);
-    assert_int_equal(ask_code(c, ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(c, ECHO, 5000), 0);
     rpc_conn_unref(c);
     /* They are forgotten with their connections. */
     close_all_of(fd, MANY);
     p.srv.opened = 0;
     for (int i = 0; i < 64; i++)
         fd[i] = connect_from(p.srv.port, "127.0.0.2");
-    assert_int_equal(ask_code(p.c, ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(p.c, ECHO, 5000), 0);
     close_all_of(fd, 64);
-    pair_stop(&p);
+    rpc_rig_stop(&p);
 }
 
 /* Of many addresses: the oldest silent ones make room, for honest ones too. */
@@ -88,13 +88,13 @@ static void test_silent_of_many_addresses(void **state)
 {
     struct rpc_config cfg = {
         .role = RPC_ROLE_METAD, .name = "srv", .threads = 2, .max_conns = 40, .insecure = true};
-    struct side srv, cli;
+    struct rpc_rig_side srv, cli;
     struct rpc_conn *c[10];
     int fd[100];
 
     (void)state;
-    side_start(&srv, &cfg, true);
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&srv, &cfg, true);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     for (int i = 0; i < 100; i++) {
         char from[24];
         snprintf(from, sizeof from, "127.0.1.%u", 1 + (unsigned)i / 10);
@@ -104,15 +104,15 @@ static void test_silent_of_many_addresses(void **state)
     assert_false(was_closed(fd[99])); /* the newest stay */
     for (int i = 0; i < 10; i++) {
         assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, &cli.svc, &c[i]), 0);
-        assert_int_equal(ask_code(c[i], ECHO, 5000), 0);
+        assert_int_equal(rpc_rig_ask_code(c[i], ECHO, 5000), 0);
     }
     for (int i = 0; i < 10; i++)
-        assert_int_equal(ask_code(c[i], ECHO, 5000), 0);
+        assert_int_equal(rpc_rig_ask_code(c[i], ECHO, 5000), 0);
     for (int i = 0; i < 10; i++)
         rpc_conn_unref(c[i]);
     close_all_of(fd, 100);
-    side_stop(&cli);
-    side_stop(&srv);
+    rpc_rig_side_stop(&cli);
+    rpc_rig_side_stop(&srv);
 }
 
 /* Connections that did say Hello count too. */
@@ -123,26 +123,26 @@ static void test_too_many_of_one_address(void **state)
                              .threads = 2,
                              .max_conns_per_addr = 5,
                              .insecure = true};
-    struct side srv, cli;
+    struct rpc_rig_side srv, cli;
     struct rpc_conn *c[6];
 
     (void)state;
-    side_start(&srv, &cfg, true);
-    side_start(&cli, &client_cfg, false);
+    rpc_rig_side_start(&srv, &cfg, true);
+    rpc_rig_side_start(&cli, &rpc_rig_client_cfg, false);
     for (int i = 0; i < 6; i++) {
         assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, &cli.svc, &c[i]), 0);
-        int rc = ask_code(c[i], ECHO, 5000);
+        int rc = rpc_rig_ask_code(c[i], ECHO, 5000);
         assert_int_equal(rc == 0, i < 5);
     }
     rpc_conn_unref(c[0]);
-    wait_for(&srv, &srv.closed, 1);
+    rpc_rig_wait(&srv, &srv.closed, 1);
     rpc_conn_unref(c[5]);
     assert_int_equal(rpc_dial(cli.loop, srv.addr, RPC_ROLE_METAD, &cli.svc, &c[5]), 0);
-    assert_int_equal(ask_code(c[5], ECHO, 5000), 0);
+    assert_int_equal(rpc_rig_ask_code(c[5], ECHO, 5000), 0);
     for (int i = 1; i < 6; i++)
         rpc_conn_unref(c[i]);
-    side_stop(&cli);
-    side_stop(&srv);
+    rpc_rig_side_stop(&cli);
+    rpc_rig_side_stop(&srv);
 }
 
 int main(void)

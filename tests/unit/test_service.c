@@ -30,7 +30,7 @@ struct outcome {
     bool has_attr, has_parent;
 };
 
-static struct outcome mutate(struct peer *p, Replfs__MetaOp *op, uint64_t seq)
+static struct outcome mutate(struct service_rig_peer *p, Replfs__MetaOp *op, uint64_t seq)
 {
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
     Replfs__Mutation m = REPLFS__MUTATION__INIT, *mp = &m;
@@ -43,7 +43,7 @@ static struct outcome mutate(struct peer *p, Replfs__MetaOp *op, uint64_t seq)
     r.ops = &mp;
     r.n_ops = 1;
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    o.code = ask(p, &env, &res);
+    o.code = service_rig_ask(p, &env, &res);
     if (o.code == 0) {
         assert_int_equal(res.rep->mutate_reply->n_results, 1);
         const Replfs__MutationResult *x = res.rep->mutate_reply->results[0];
@@ -59,7 +59,8 @@ static struct outcome mutate(struct peer *p, Replfs__MetaOp *op, uint64_t seq)
     return o;
 }
 
-static struct outcome create_seq(struct peer *p, const char *name, uint32_t mode, uint64_t seq)
+static struct outcome create_seq(struct service_rig_peer *p, const char *name, uint32_t mode,
+                                 uint64_t seq)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
@@ -100,7 +101,7 @@ static struct outcome unlink_name(const char *name)
     return mutate(&me, &op, ++me.seq);
 }
 
-static int lookup(struct peer *p, const char *name, uint64_t *ino)
+static int lookup(struct service_rig_peer *p, const char *name, uint64_t *ino)
 {
     Replfs__LookupReq r = REPLFS__LOOKUP_REQ__INIT;
     struct rpc_result res;
@@ -110,14 +111,14 @@ static int lookup(struct peer *p, const char *name, uint64_t *ino)
     r.name.data = (uint8_t *)(uintptr_t)name;
     r.name.len = strlen(name);
     RPC_ENVELOPE(env, LOOKUP_REQ, lookup_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     if (rv == 0)
         *ino = res.rep->lookup_reply->attr->ino;
     rpc_result_free(&res);
     return rv;
 }
 
-static int getattr(struct peer *p, uint64_t ino)
+static int getattr(struct service_rig_peer *p, uint64_t ino)
 {
     Replfs__GetattrReq r = REPLFS__GETATTR_REQ__INIT;
     struct rpc_result res;
@@ -125,19 +126,19 @@ static int getattr(struct peer *p, uint64_t ino)
     r.session = p->session;
     r.ino = ino;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
 
-static int keepalive(struct peer *p)
+static int keepalive(struct service_rig_peer *p)
 {
     Replfs__KeepaliveReq r = REPLFS__KEEPALIVE_REQ__INIT;
     struct rpc_result res;
 
     r.session = p->session;
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
@@ -150,7 +151,7 @@ static int open_ino(uint64_t ino)
     r.session = me.session;
     r.ino = ino;
     RPC_ENVELOPE(env, OPEN_REQ, open_req, &r);
-    int rv = ask(&me, &env, &res);
+    int rv = service_rig_ask(&me, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
@@ -164,18 +165,13 @@ static void close_ino(uint64_t ino)
     r.ino = &ino;
     r.n_ino = 1;
     RPC_ENVELOPE(env, CLOSE_REQ, close_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     rpc_result_free(&res);
 }
 
 static void wait_reaped(uint64_t ino)
 {
-    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
-
-    while (getattr(&me, ino) == 0) {
-        assert_true(clock_mono() < until);
-        nanosleep(&(struct timespec){.tv_nsec = 5 * NSEC_PER_MSEC}, NULL);
-    }
+    WAIT_UNTIL(getattr(&me, ino) != 0);
 }
 
 /* ---- tests ---- */
@@ -196,7 +192,7 @@ static void test_namespace(void **state)
     rl.session = me.session;
     rl.ino = link;
     RPC_ENVELOPE(env, READLINK_REQ, readlink_req, &rl);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     assert_int_equal(res.rep->readlink_reply->target.len, 14);
     assert_memory_equal(res.rep->readlink_reply->target.data, "target/of/link", 14);
     rpc_result_free(&res);
@@ -249,7 +245,7 @@ static void test_many_in_one_request(void **state)
     r.ops = mp;
     r.n_ops = N;
     RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     assert_int_equal(res.rep->mutate_reply->n_results, N);
     for (int i = 0; i < N; i++) {
         assert_int_equal(res.rep->mutate_reply->results[i]->seq, i + 1);
@@ -282,7 +278,7 @@ static void test_readdir_pages(void **state)
         r.max_entries = 64;
         r.plus = rounds % 2 == 0;
         RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &r);
-        assert_int_equal(ask(&me, &env, &res), 0);
+        assert_int_equal(service_rig_ask(&me, &env, &res), 0);
         const Replfs__ReaddirReply *d = res.rep->readdir_reply;
         assert_true(d->n_entries <= 64 && d->parent == FSM_ROOT_INO);
         for (size_t i = 0; i < d->n_entries; i++) {
@@ -330,11 +326,11 @@ static void test_restart_keeps_open_files(void **state)
     uint64_t named = create("named", S_IFREG | 0644);
     assert_int_equal(unlink_name("open").result, 0);
     uint64_t session = me.session;
-    hang_up(&me);
+    service_rig_hang_up(&me);
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, session, &ino, 1), 0);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, session, &ino, 1), 0);
     assert_int_equal(me.session, session);
     assert_int_equal(getattr(&me, ino), 0);
     uint64_t later = create("later", S_IFREG | 0644);
@@ -394,11 +390,11 @@ static void test_tmpfile_lives(void **state)
     assert_int_equal(tmpfile_seq(me.seq).result, ESTALE); /* a very late one */
     assert_int_equal(link_ino(named, "named").result, 0);
     uint64_t held[2] = {ino, named}, session = me.session;
-    hang_up(&me);
+    service_rig_hang_up(&me);
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, session, held, 2), 0);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, session, held, 2), 0);
     assert_int_equal(getattr(&me, ino), 0);
     close_ino(named);
     assert_int_equal(link_ino(ino, "after all").result, 0);
@@ -438,7 +434,7 @@ static int get_xattr(uint64_t ino, const char *name, uint8_t *value, size_t *len
     r.name.data = (uint8_t *)(uintptr_t)name;
     r.name.len = strlen(name);
     RPC_ENVELOPE(env, GETXATTR_REQ, getxattr_req, &r);
-    int rv = ask(&me, &env, &res);
+    int rv = service_rig_ask(&me, &env, &res);
     if (rv == 0) {
         *len = res.rep->getxattr_reply->value.len;
         if (*len > 0)
@@ -456,7 +452,7 @@ static int list_xattrs(uint64_t ino, uint8_t *names, size_t *len)
     r.session = me.session;
     r.ino = ino;
     RPC_ENVELOPE(env, LISTXATTR_REQ, listxattr_req, &r);
-    int rv = ask(&me, &env, &res);
+    int rv = service_rig_ask(&me, &env, &res);
     if (rv == 0) {
         *len = res.rep->listxattr_reply->names.len;
         if (*len > 0)
@@ -487,9 +483,9 @@ static void test_xattrs(void **state)
     stop_metad(); /* through the log */
     start_metad();
     uint64_t session = me.session;
-    hang_up(&me);
-    dial(&me, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, session, NULL, 0), 0);
+    service_rig_hang_up(&me);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, session, NULL, 0), 0);
     assert_int_equal(get_xattr(ino, "user.a", got, &len), 0);
     assert_int_equal(len, sizeof(big));
     assert_memory_equal(got, big, sizeof(big));
@@ -502,12 +498,12 @@ static void test_xattrs(void **state)
 
 static void test_silent_session_ends(void **state)
 {
-    struct peer other = {0};
+    struct service_rig_peer other = {0};
     int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
 
     (void)state;
-    dial(&other, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&other, 0, NULL, 0), 0);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&other, 0, NULL, 0), 0);
     struct outcome o = create_seq(&other, "left", S_IFREG | 0644, 1);
     assert_int_equal(o.result, 0);
     assert_int_equal(unlink_name("left").result, 0);
@@ -522,15 +518,15 @@ static void test_silent_session_ends(void **state)
     }
     wait_reaped(o.ino);
     assert_int_equal(keepalive(&other), -ERR_SESSION);
-    assert_int_equal(open_session(&other, other.session, NULL, 0), -ERR_SESSION);
+    assert_int_equal(service_rig_open_session(&other, other.session, NULL, 0), -ERR_SESSION);
     assert_int_equal(create_seq(&other, "late", S_IFREG | 0644, 2).code, -ERR_SESSION);
-    hang_up(&other);
+    service_rig_hang_up(&other);
 }
 
 static void test_refusals(void **state)
 {
     struct rpc_result res;
-    struct peer chunkd = {0};
+    struct service_rig_peer chunkd = {0};
     Replfs__ReadReq read_req = REPLFS__READ_REQ__INIT;
     Replfs__GrantReq grant = REPLFS__GRANT_REQ__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -539,26 +535,27 @@ static void test_refusals(void **state)
 
     (void)state;
     RPC_ENVELOPE(env, READ_REQ, read_req, &read_req); /* a chunkd's business */
-    assert_int_equal(ask(&me, &env, &res), -ERR_PROTOCOL);
+    assert_int_equal(service_rig_ask(&me, &env, &res), -ERR_PROTOCOL);
     rpc_result_free(&res);
     reap.ino = &root;
     reap.n_ino = 1;
     op.op_case = REPLFS__META_OP__OP_REAP;
     op.reap = &reap;
     assert_int_equal(mutate(&me, &op, ++me.seq).code, -EPERM);
-    dial(&chunkd, RPC_ROLE_CHUNKD);
+    service_rig_dial(&chunkd, RPC_ROLE_CHUNKD);
     chunkd.session = me.session;
     assert_int_equal(getattr(&chunkd, FSM_ROOT_INO), -ERR_ROLE);
-    hang_up(&chunkd);
+    service_rig_hang_up(&chunkd);
     grant.session = me.session;
     grant.goal = 3;
     grant.count = 2;
     RPC_ENVELOPE(genv, GRANT_REQ, grant_req, &grant);
-    assert_int_equal(ask(&me, &genv, &res), -ERR_FEW_COPIES); /* there is no chunkd at all */
+    assert_int_equal(service_rig_ask(&me, &genv, &res),
+                     -ERR_FEW_COPIES); /* there is no chunkd at all */
     assert_non_null(res.rep->failure->detail);
     rpc_result_free(&res);
     grant.goal = 99;
-    assert_int_equal(ask(&me, &genv, &res), -EINVAL);
+    assert_int_equal(service_rig_ask(&me, &genv, &res), -EINVAL);
     rpc_result_free(&res);
 }
 
@@ -591,7 +588,7 @@ static void test_layout_and_commit(void **state)
     r.ino = ino;
     r.max_extents = 2;
     RPC_ENVELOPE(env, LAYOUT_REQ, layout_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     const Replfs__LayoutReply *l = res.rep->layout_reply;
     assert_int_equal(l->n_extents, 2);
     assert_int_equal(l->n_chunks, 1); /* named once */
@@ -601,7 +598,7 @@ static void test_layout_and_commit(void **state)
     assert_int_equal(l->attr->size, 16384 + 4096);
     rpc_result_free(&res);
     r.off = 16384 + 100;
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     assert_int_equal(res.rep->layout_reply->n_extents, 1);
     assert_true(res.rep->layout_reply->covered_to == UINT64_MAX);
     rpc_result_free(&res);
@@ -612,7 +609,7 @@ static void test_layout_and_commit(void **state)
     many.session = me.session;
     many.ino = inos;
     many.n_ino = 4;
-    assert_int_equal(ask(&me, &many_env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &many_env, &res), 0);
     const Replfs__LayoutsReply *files = res.rep->layouts_reply;
     assert_int_equal(files->n_files, 4);
     assert_int_equal(files->files[0]->n_extents, 3);
@@ -621,11 +618,11 @@ static void test_layout_and_commit(void **state)
     assert_int_equal(files->files[3]->attr->size, 16384 + 4096);
     rpc_result_free(&res);
     many.n_ino = 65;
-    assert_int_equal(ask(&me, &many_env, &res), -EINVAL);
+    assert_int_equal(service_rig_ask(&me, &many_env, &res), -EINVAL);
     rpc_result_free(&res);
 }
 
-static int commit_new(struct peer *p, uint64_t ino, uint64_t chunk, const uint8_t *cap)
+static int commit_new(struct service_rig_peer *p, uint64_t ino, uint64_t chunk, const uint8_t *cap)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__CommitOp c = REPLFS__COMMIT_OP__INIT;
@@ -651,14 +648,14 @@ static int commit_new(struct peer *p, uint64_t ino, uint64_t chunk, const uint8_
  * from the first one, also when metad has forgotten whom it granted what. */
 static void test_grants_are_their_sessions(void **state)
 {
-    struct peer other = {0};
+    struct service_rig_peer other = {0};
     uint8_t mine[CAP_LEN], reads[CAP_LEN];
 
     (void)state;
     uint64_t a = create("a", S_IFREG | 0644), b = create("b", S_IFREG | 0644);
     uint64_t chunk = ids_chunk(md.ids), later = ids_chunk(md.ids);
-    dial(&other, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&other, 0, NULL, 0), 0);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&other, 0, NULL, 0), 0);
     nodes_granted(md.nodes, me.session, chunk, &(uint32_t){1}, 1);
     nodes_cap(md.nodes, chunk, me.session, me.session, CAP_READ | CAP_APPEND, mine);
     assert_int_equal(commit_new(&other, b, chunk, NULL), EPERM);
@@ -666,18 +663,18 @@ static void test_grants_are_their_sessions(void **state)
     assert_int_equal(commit_new(&me, a, chunk, mine), 0);
     nodes_cap(md.nodes, later, me.session, me.session, CAP_READ | CAP_APPEND, mine);
     nodes_cap(md.nodes, later, other.session, me.session, CAP_READ, reads);
-    hang_up(&me);
-    hang_up(&other);
+    service_rig_hang_up(&me);
+    service_rig_hang_up(&other);
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    dial(&other, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, me.session, NULL, 0), 0);
-    assert_int_equal(open_session(&other, other.session, NULL, 0), 0);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, me.session, NULL, 0), 0);
+    assert_int_equal(service_rig_open_session(&other, other.session, NULL, 0), 0);
     assert_int_equal(commit_new(&other, b, later, mine), EPERM);
     assert_int_equal(commit_new(&other, b, later, reads), EPERM);
     assert_int_equal(commit_new(&me, a, later, mine), 0);
-    hang_up(&other);
+    service_rig_hang_up(&other);
 }
 
 /* What a client learns of a quota: its path, what is about to be freed, and statfs cut down to it. */
@@ -696,13 +693,13 @@ static void test_quota(void **state)
     op.quota = &q;
     assert_int_equal(mutate(&me, &op, ++me.seq).result, 0);
     RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &l);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     const Replfs__QuotaListReply *rep = res.rep->quota_list_reply;
     assert_true(rep->n_quotas == 1 && rep->quotas[0]->n_path == 1 && rep->freeing == 0);
     assert_memory_equal(rep->quotas[0]->path[0].data, "dir", 3);
     rpc_result_free(&res);
     RPC_ENVELOPE(stat_env, STATFS_REQ, statfs_req, &sf);
-    assert_int_equal(ask(&me, &stat_env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &stat_env, &res), 0);
     assert_int_equal(res.rep->statfs_reply->files, 1);
     assert_int_equal(res.rep->statfs_reply->files_free, 6);
     rpc_result_free(&res);
@@ -711,19 +708,28 @@ static void test_quota(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_namespace, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_retry_is_done_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many_in_one_request, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_readdir_pages, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_open_unlinked_lives, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tmpfile_lives, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_xattrs, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_quota, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_silent_session_ends, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_layout_and_commit, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_grants_are_their_sessions, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_namespace, service_rig_setup, service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_retry_is_done_once, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_many_in_one_request, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_readdir_pages, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_open_unlinked_lives, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_tmpfile_lives, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_xattrs, service_rig_setup, service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_quota, service_rig_setup, service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_silent_session_ends, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_refusals, service_rig_setup, service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_layout_and_commit, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_grants_are_their_sessions, service_rig_setup,
+                                        service_rig_teardown),
     };
     signal(SIGPIPE, SIG_IGN);
     log_init("test_service", LOG_LVL_ERROR, getenv("TEST_LOG") != NULL ? NULL : "/dev/null");

@@ -13,7 +13,7 @@
 #define PUNCH 3u /* with KEEP_SIZE */
 
 /* Gives the file EXTENTS reserved blocks, a hole behind each. */
-static void make_holey(struct peer *p, uint64_t ino)
+static void make_holey(struct service_rig_peer *p, uint64_t ino)
 {
     static Replfs__Mutation m[BATCH], *list[BATCH];
     static Replfs__MetaOp op[BATCH];
@@ -40,7 +40,7 @@ static void make_holey(struct peer *p, uint64_t ino)
         r.n_ops = BATCH;
         r.ops = list;
         RPC_ENVELOPE(env, MUTATE_REQ, mutate_req, &r);
-        assert_int_equal(ask(p, &env, &res), 0);
+        assert_int_equal(service_rig_ask(p, &env, &res), 0);
         assert_int_equal(res.rep->mutate_reply->results[BATCH - 1]->code, 0);
         rpc_result_free(&res);
     }
@@ -95,12 +95,12 @@ static void truncate_as(uint64_t ino, uint64_t size, uint64_t seq)
 
 static void test_truncate(void **state)
 {
-    struct peer other = {0};
+    struct service_rig_peer other = {0};
     uint64_t ino = make_name(1, "f", S_IFREG | 0644).ino;
 
     (void)state;
-    dial(&other, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&other, 0, NULL, 0), 0);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&other, 0, NULL, 0), 0);
     make_holey(&other, ino);
     uint64_t seq = ++me.seq;
     truncate_as(ino, BLK, seq);
@@ -111,12 +111,12 @@ static void test_truncate(void **state)
     assert_int_equal(allocated(ino), (uint64_t)EXTENTS * BLK);
     truncate_as(ino, 0, ++me.seq);
     assert_int_equal(allocated(ino), 0);
-    hang_up(&other);
+    service_rig_hang_up(&other);
 }
 
 int main(void)
 {
-#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define T(fn) cmocka_unit_test_setup_teardown(fn, service_rig_setup, service_rig_teardown)
     const struct CMUnitTest tests[] = {T(test_punch), T(test_truncate)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,15 +13,15 @@
 #include "base/log.h"
 #include "metad/coherence/leases.h"
 
-static struct peer other;
+static struct service_rig_peer other;
 
 static int other_setup(void **state)
 {
-    int rv = setup(state);
+    int rv = service_rig_setup(state);
 
     if (rv == 0) {
-        dial(&other, RPC_ROLE_CLIENT);
-        rv = open_session(&other, 0, NULL, 0);
+        service_rig_dial(&other, RPC_ROLE_CLIENT);
+        rv = service_rig_open_session(&other, 0, NULL, 0);
     }
     return rv;
 }
@@ -30,11 +30,11 @@ static int other_teardown(void **state)
 {
     md.term_ms = 0;
     if (other.conn != NULL)
-        hang_up(&other);
-    return teardown(state);
+        service_rig_hang_up(&other);
+    return service_rig_teardown(state);
 }
 
-static int lock_root(struct peer *p, uint32_t type)
+static int lock_root(struct service_rig_peer *p, uint32_t type)
 {
     Replfs__LockReq r = REPLFS__LOCK_REQ__INIT;
     Replfs__Lock l = REPLFS__LOCK__INIT;
@@ -48,12 +48,12 @@ static int lock_root(struct peer *p, uint32_t type)
     r.session = p->session;
     r.lock = &l;
     RPC_ENVELOPE(env, LOCK_REQ, lock_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
 
-static int stat_root(struct peer *p, uint32_t *lease)
+static int stat_root(struct service_rig_peer *p, uint32_t *lease)
 {
     Replfs__GetattrReq r = REPLFS__GETATTR_REQ__INIT;
     struct rpc_result res;
@@ -62,7 +62,7 @@ static int stat_root(struct peer *p, uint32_t *lease)
     r.ino = FSM_ROOT_INO;
     r.lease = true;
     RPC_ENVELOPE(env, GETATTR_REQ, getattr_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     if (rv == 0 && lease != NULL)
         *lease = res.rep->getattr_reply->lease;
     rpc_result_free(&res);
@@ -94,14 +94,14 @@ static void restart_without_other(void)
 {
     uint64_t mine = me.session;
 
-    hang_up(&me);
+    service_rig_hang_up(&me);
     if (other.conn != NULL)
-        hang_up(&other);
+        service_rig_hang_up(&other);
     other.conn = NULL;
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, mine, NULL, 0), 0);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, mine, NULL, 0), 0);
 }
 
 /* Nobody had a lock: one is given at once. */
@@ -120,8 +120,8 @@ static void test_locks_are_waited_for(void **state)
     assert_int_equal(holds(other.session), FSM_HOLDS_ALL);
     restart_without_other();
     assert_int_equal(lock_root(&me, LOCKSET_WRITE), -ERR_BUSY);
-    dial(&other, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&other, other.session, NULL, 0), 0);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&other, other.session, NULL, 0), 0);
     assert_int_equal(lock_root(&me, LOCKSET_WRITE), 0);
 }
 
@@ -186,15 +186,15 @@ static void test_silent_with_locks(void **state)
     assert_int_equal(holds(other.session) & FSM_HOLDS_LOCKS, FSM_HOLDS_LOCKS);
 }
 
-static struct peer third;
+static struct service_rig_peer third;
 
-static void make_exclusive(struct peer *p)
+static void make_exclusive(struct service_rig_peer *p)
 {
     Replfs__CreateOp o = REPLFS__CREATE_OP__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__Mutation m = REPLFS__MUTATION__INIT, *list[1] = {&m};
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
-    struct call call;
+    struct service_rig_call call;
 
     o.parent = FSM_ROOT_INO;
     o.name = (ProtobufCBinaryData){.len = 1, .data = (uint8_t *)(uintptr_t) "f"};
@@ -217,12 +217,12 @@ static void make_exclusive(struct peer *p)
 static void test_silent_with_exclusive(void **state)
 {
     (void)state;
-    dial(&third, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&third, 0, NULL, 0), 0);
+    service_rig_dial(&third, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&third, 0, NULL, 0), 0);
     make_exclusive(&third);
     assert_true(holds_soon(0)); /* silent as long, and looked at together */
     unsigned kept = holds(third.session);
-    hang_up(&third);
+    service_rig_hang_up(&third);
     assert_int_equal(kept, FSM_HOLDS_LEASES);
 }
 

@@ -11,7 +11,7 @@
 
 #define MODE REPLFS__SETATTR_OP__VALID__MODE
 
-static struct peer other;
+static struct service_rig_peer other;
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct rpc_req *asked; /* a recall that is not answered yet */
 
@@ -26,18 +26,18 @@ static void on_recall(void *arg, struct rpc_req *req)
 static int two_setup(void **state)
 {
     static const struct rpc_service svc = {.request = on_recall};
-    int rv = setup(state);
+    int rv = service_rig_setup(state);
 
     asked = NULL;
     other.seq = 0;
-    dial_serving(&other, RPC_ROLE_CLIENT, &svc);
-    return rv == 0 ? open_session(&other, 0, NULL, 0) : rv;
+    service_rig_dial_serving(&other, RPC_ROLE_CLIENT, &svc);
+    return rv == 0 ? service_rig_open_session(&other, 0, NULL, 0) : rv;
 }
 
 static int two_teardown(void **state)
 {
-    hang_up(&other);
-    return teardown(state);
+    service_rig_hang_up(&other);
+    return service_rig_teardown(state);
 }
 
 /* Nothing is heard of `me`, and of the other all the time. */
@@ -78,7 +78,7 @@ static struct comeback come_back(bool asks, uint32_t lapses, uint64_t claim)
     RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
     do { /* ERR_BUSY: not all of metad has heard that it lapsed */
         struct rpc_result res;
-        b.code = ask(&me, &env, &res);
+        b.code = service_rig_ask(&me, &env, &res);
         if (b.code == 0) {
             assert_int_equal(res.rep->session_reply->session, me.session);
             b.lapses = res.rep->session_reply->lapses;
@@ -89,7 +89,8 @@ static struct comeback come_back(bool asks, uint32_t lapses, uint64_t claim)
     return b;
 }
 
-static void send_op(struct peer *p, struct call *k, Replfs__MetaOp *op, uint64_t seq, bool kept)
+static void send_op(struct service_rig_peer *p, struct service_rig_call *k, Replfs__MetaOp *op,
+                    uint64_t seq, bool kept)
 {
     Replfs__Mutation m = REPLFS__MUTATION__INIT, *mp = &m;
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
@@ -113,7 +114,7 @@ static uint64_t inos(void)
     r.session = me.session;
     r.count = 10;
     RPC_ENVELOPE(env, INOS_REQ, inos_req, &r);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     uint64_t first = res.rep->inos_reply->first;
     rpc_result_free(&res);
     return first;
@@ -124,7 +125,7 @@ static int create(const char *name, uint64_t ino, uint64_t seq, uint64_t *made)
 {
     Replfs__CreateOp c = REPLFS__CREATE_OP__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
-    struct call k;
+    struct service_rig_call k;
 
     c.parent = FSM_ROOT_INO;
     c.name = (ProtobufCBinaryData){strlen(name), (uint8_t *)(uintptr_t)name};
@@ -138,7 +139,8 @@ static int create(const char *name, uint64_t ino, uint64_t seq, uint64_t *made)
     return code;
 }
 
-static void chmod_start(struct peer *p, struct call *k, uint64_t ino, uint32_t mode, bool kept)
+static void chmod_start(struct service_rig_peer *p, struct service_rig_call *k, uint64_t ino,
+                        uint32_t mode, bool kept)
 {
     Replfs__SetattrOp o = REPLFS__SETATTR_OP__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -191,7 +193,7 @@ static void test_heard_of_later(void **state)
 /* Another client has the file's lease by now, and changes of its own that metad has not heard of yet. */
 static void held_elsewhere(bool changes)
 {
-    struct call late, now;
+    struct service_rig_call late, now;
     uint64_t ino = 0;
 
     assert_int_equal(create("f", 0, ++me.seq, &ino), 0);
@@ -201,7 +203,7 @@ static void held_elsewhere(bool changes)
     l.session = other.session;
     l.ino = ino;
     RPC_ENVELOPE(env, LEASE_REQ, lease_req, &l);
-    assert_int_equal(ask(&other, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&other, &env, &res), 0);
     assert_int_equal(res.rep->lease_reply->lease, LEASE_EXCLUSIVE);
     rpc_result_free(&res);
     assert_int_equal(come_back(true, 0, 0).code, 0);
@@ -242,28 +244,20 @@ static int short_setup(void **state)
     int rv = two_setup(state);
 
     stop_metad(); /* it starts again with the session that it knows */
-    hang_up(&me);
-    hang_up(&other);
+    service_rig_hang_up(&me);
+    service_rig_hang_up(&other);
     md.keep_ms = 100;
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    dial(&other, RPC_ROLE_CLIENT);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
     return rv;
 }
 
 /* Who does not come back within that time need not come at all. */
 static void test_time_is_over(void **state)
 {
-    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
-
     (void)state;
-    for (bool is = true; is;) {
-        assert_true(clock_mono() < until);
-        fsm_rdlock(md.fsm);
-        is = fsm_session_kept(md.fsm, me.session);
-        fsm_unlock(md.fsm);
-        usleep(5000);
-    }
+    WAIT_UNTIL_WITH(fsm_rdlock(md.fsm), !fsm_session_kept(md.fsm, me.session), fsm_unlock(md.fsm));
     assert_int_equal(come_back(true, 0, 0).code, -ERR_SESSION);
 }
 

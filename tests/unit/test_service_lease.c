@@ -17,7 +17,7 @@
 
 /* A session that metad may ask to give leases back. */
 static struct client {
-    struct peer p;
+    struct service_rig_peer p;
     pthread_mutex_t mu;
     bool keeps; /* recalls stay unanswered: in `asked` */
     struct rpc_req *asked[8];
@@ -56,19 +56,19 @@ static void connect_to_metad(struct client *k)
 {
     struct rpc_service svc = {.request = on_recall, .arg = k};
 
-    dial_serving(&k->p, RPC_ROLE_CLIENT, &svc);
+    service_rig_dial_serving(&k->p, RPC_ROLE_CLIENT, &svc);
 }
 
 static void client_start(struct client *k)
 {
     *k = (struct client){.mu = PTHREAD_MUTEX_INITIALIZER};
     connect_to_metad(k);
-    assert_int_equal(open_session(&k->p, 0, NULL, 0), 0);
+    assert_int_equal(service_rig_open_session(&k->p, 0, NULL, 0), 0);
 }
 
 static int clients_setup(void **state)
 {
-    int rv = setup(state);
+    int rv = service_rig_setup(state);
 
     if (rv == 0) {
         client_start(&a);
@@ -80,10 +80,10 @@ static int clients_setup(void **state)
 
 static int clients_teardown(void **state)
 {
-    hang_up(&a.p);
-    hang_up(&b.p);
-    hang_up(&c.p);
-    return teardown(state);
+    service_rig_hang_up(&a.p);
+    service_rig_hang_up(&b.p);
+    service_rig_hang_up(&c.p);
+    return service_rig_teardown(state);
 }
 
 static unsigned recalls_of(struct client *k)
@@ -106,7 +106,7 @@ static bool was_asked(struct client *k, uint64_t ino, uint32_t keep)
 /* ---- requests ---- */
 
 /* seq 0: the next; that of the first. */
-static void send_ops(struct client *k, struct call *call, Replfs__MetaOp *ops, size_t n,
+static void send_ops(struct client *k, struct service_rig_call *call, Replfs__MetaOp *ops, size_t n,
                      uint64_t seq, enum lease_mode want)
 {
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
@@ -129,12 +129,12 @@ static void send_ops(struct client *k, struct call *call, Replfs__MetaOp *ops, s
 }
 
 /* name NULL: a file without one. */
-static struct call make_as(struct client *k, const char *name, uint32_t mode, bool exclusive,
-                           uint64_t seq)
+static struct service_rig_call make_as(struct client *k, const char *name, uint32_t mode,
+                                       bool exclusive, uint64_t seq)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__CreateOp o = REPLFS__CREATE_OP__INIT;
-    struct call call;
+    struct service_rig_call call;
 
     o.parent = FSM_ROOT_INO;
     o.name.data = (uint8_t *)(uintptr_t)name;
@@ -150,7 +150,7 @@ static struct call make_as(struct client *k, const char *name, uint32_t mode, bo
 
 static uint64_t make(struct client *k, const char *name)
 {
-    struct call call = make_as(k, name, S_IFREG | 0644, true, 0);
+    struct service_rig_call call = make_as(k, name, S_IFREG | 0644, true, 0);
 
     assert_int_equal(call.lease, LEASE_EXCLUSIVE);
     return call.ino;
@@ -169,7 +169,7 @@ static Replfs__MetaOp chmod_op(Replfs__SetattrOp *o, uint64_t ino, uint32_t mode
     return op;
 }
 
-static void send_chmod(struct client *k, struct call *call, uint64_t ino, uint32_t mode)
+static void send_chmod(struct client *k, struct service_rig_call *call, uint64_t ino, uint32_t mode)
 {
     Replfs__SetattrOp o;
     Replfs__MetaOp op = chmod_op(&o, ino, mode);
@@ -177,7 +177,7 @@ static void send_chmod(struct client *k, struct call *call, uint64_t ino, uint32
     send_ops(k, call, &op, 1, 0, LEASE_SHARED);
 }
 
-static void send_getattr(struct client *k, struct call *call, uint64_t ino)
+static void send_getattr(struct client *k, struct service_rig_call *call, uint64_t ino)
 {
     Replfs__GetattrReq r = REPLFS__GETATTR_REQ__INIT;
 
@@ -191,7 +191,7 @@ static void send_getattr(struct client *k, struct call *call, uint64_t ino)
 /* The lease that came, or a negative code. */
 static int getattr(struct client *k, uint64_t ino)
 {
-    struct call call;
+    struct service_rig_call call;
 
     send_getattr(k, &call, ino);
     return finish(&call) != 0 ? call.code : (int)call.lease;
@@ -199,13 +199,13 @@ static int getattr(struct client *k, uint64_t ino)
 
 static int chmod_as(struct client *k, uint64_t ino, uint32_t mode)
 {
-    struct call call;
+    struct service_rig_call call;
 
     send_chmod(k, &call, ino, mode);
     return finish(&call) != 0 ? call.code : (int)call.lease;
 }
 
-static void send_open(struct client *k, struct call *call, uint64_t ino, bool exclusive)
+static void send_open(struct client *k, struct service_rig_call *call, uint64_t ino, bool exclusive)
 {
     Replfs__OpenReq r = REPLFS__OPEN_REQ__INIT;
 
@@ -219,7 +219,7 @@ static void send_open(struct client *k, struct call *call, uint64_t ino, bool ex
 
 static int open_as(struct client *k, uint64_t ino, bool exclusive)
 {
-    struct call call;
+    struct service_rig_call call;
 
     send_open(k, &call, ino, exclusive);
     return finish(&call) != 0 ? call.code : (int)call.lease;
@@ -228,7 +228,7 @@ static int open_as(struct client *k, uint64_t ino, bool exclusive)
 static void close_as(struct client *k, uint64_t ino)
 {
     Replfs__CloseReq r = REPLFS__CLOSE_REQ__INIT;
-    struct call call;
+    struct service_rig_call call;
 
     r.session = k->p.session;
     r.ino = &ino;
@@ -238,7 +238,7 @@ static void close_as(struct client *k, uint64_t ino)
     assert_int_equal(finish(&call), 0);
 }
 
-static void send_lease(struct client *k, struct call *call, uint64_t ino)
+static void send_lease(struct client *k, struct service_rig_call *call, uint64_t ino)
 {
     Replfs__LeaseReq r = REPLFS__LEASE_REQ__INIT;
 
@@ -250,7 +250,7 @@ static void send_lease(struct client *k, struct call *call, uint64_t ino)
 
 static int lease(struct client *k, uint64_t ino)
 {
-    struct call call;
+    struct service_rig_call call;
 
     send_lease(k, &call, ino);
     return finish(&call) != 0 ? call.code : (int)call.lease;
@@ -311,7 +311,7 @@ static void test_created_again(void **state)
 {
     (void)state;
     uint64_t ino = make_as(&a, "file", S_IFREG | 0644, true, 77).ino;
-    struct call again = make_as(&a, "file", S_IFREG | 0644, true, 77);
+    struct service_rig_call again = make_as(&a, "file", S_IFREG | 0644, true, 77);
     assert_true(again.ino == ino && again.lease == LEASE_EXCLUSIVE);
     assert_int_equal(chmod_as(&b, ino, 0600), LEASE_SHARED);
     again = make_as(&a, "file", S_IFREG | 0644, true, 77);
@@ -358,7 +358,7 @@ static void test_opened(void **state)
  * that one. */
 static void test_asked_at_once(void **state)
 {
-    static struct call one, two, look;
+    static struct service_rig_call one, two, look;
 
     (void)state;
     uint64_t ino = make(&a, "file");
@@ -383,7 +383,7 @@ static void test_asked_at_once(void **state)
 /* What others read waits for who has the file to itself. */
 static void test_readers_wait(void **state)
 {
-    struct call call;
+    struct service_rig_call call;
 
     (void)state;
     uint64_t ino = make(&a, "file");
@@ -426,13 +426,13 @@ static int resume(struct client *k, uint64_t *claims, size_t n)
     Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
     struct rpc_result res;
 
-    hang_up(&k->p);
+    service_rig_hang_up(&k->p);
     connect_to_metad(k);
     r.session = k->p.session;
     r.exclusive = claims;
     r.n_exclusive = n;
     RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
-    int rv = ask(&k->p, &env, &res);
+    int rv = service_rig_ask(&k->p, &env, &res);
     if (rv == 0) {
         rv = (int)res.rep->session_reply->n_exclusive;
         for (int i = 0; i < rv; i++)
@@ -444,7 +444,7 @@ static int resume(struct client *k, uint64_t *claims, size_t n)
 
 static void test_comes_back(void **state)
 {
-    static struct call take, look;
+    static struct service_rig_call take, look;
     uint64_t x = make_as(&a, "x", S_IFREG | 0644, true, 0).ino;
 
     (void)state;
@@ -494,7 +494,7 @@ static void test_too_many_claims(void **state)
 static int keepalive(struct client *k)
 {
     Replfs__KeepaliveReq r = REPLFS__KEEPALIVE_REQ__INIT;
-    struct call call;
+    struct service_rig_call call;
 
     r.session = k->p.session;
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &r);
@@ -513,7 +513,7 @@ static uint32_t mode_of(uint64_t ino)
 }
 
 /* One request that sets the modes of three inodes, in this order, to 0700, 0701 and 0702. */
-static void send_three(struct client *k, struct call *call, const uint64_t ino[3])
+static void send_three(struct client *k, struct service_rig_call *call, const uint64_t ino[3])
 {
     Replfs__MetaOp op[3];
     Replfs__SetattrOp o[3];
@@ -526,7 +526,7 @@ static void send_three(struct client *k, struct call *call, const uint64_t ino[3
 /* Who waits too long is told to come again, as long as nothing of its request has been done. */
 static void test_patience(void **state)
 {
-    static struct call look, change, none, some; /* failing must not hang */
+    static struct service_rig_call look, change, none, some; /* failing must not hang */
 
     (void)state;
     uint64_t x = make(&a, "x"), y = make(&b, "y");
@@ -555,7 +555,7 @@ static void test_patience(void **state)
 /* A change that waits when metad stops is not done. */
 static void test_stop(void **state)
 {
-    static struct call change, some;
+    static struct service_rig_call change, some;
 
     (void)state;
     uint64_t x = make(&a, "x"), y = make(&b, "y");
@@ -563,8 +563,7 @@ static void test_stop(void **state)
     send_chmod(&c, &change, x, 0600);
     refuse(recall_of(&a));
     send_three(&b, &some, (uint64_t[3]){y, x, y});
-    while (mode_of(y) != 0700)
-        usleep(1000);
+    WAIT_UNTIL(mode_of(y) == 0700);
     stop_metad();
     assert_int_not_equal(finish(&change), 0);
     assert_int_not_equal(finish(&some), 0);
@@ -584,7 +583,7 @@ static int goodbye(struct client *k)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__SessionCloseOp o = REPLFS__SESSION_CLOSE_OP__INIT;
-    struct call call;
+    struct service_rig_call call;
 
     o.session = &k->p.session;
     o.n_session = 1;
@@ -610,7 +609,7 @@ static void test_restart(void **state)
     (void)state;
     uint64_t x = make(&a, "x"), y = make(&a, "y"), claims[] = {x, y};
     uint64_t mine = me.session;
-    hang_up(&me);
+    service_rig_hang_up(&me);
     restart();
     assert_int_equal(resume(&a, claims, 2), 2);
     /* not even for those who are back: what others keep back is not known */
@@ -625,8 +624,8 @@ static void test_restart(void **state)
     assert_int_equal(goodbye(&b), 0);
     assert_int_equal(resume(&c, claims, 0), 0);
     assert_int_equal(getattr(&c, x), -ERR_BUSY);
-    dial(&me, RPC_ROLE_CLIENT);
-    assert_int_equal(open_session(&me, mine, NULL, 0), 0); /* the last one */
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    assert_int_equal(service_rig_open_session(&me, mine, NULL, 0), 0); /* the last one */
     assert_int_equal(getattr(&a, x), LEASE_EXCLUSIVE);
     assert_int_equal(getattr(&c, x), LEASE_SHARED);
     assert_true(was_asked(&a, x, LEASE_SHARED));

@@ -15,23 +15,23 @@
 
 /* ---- requests ---- */
 
-static struct peer other;
+static struct service_rig_peer other;
 
 static int other_setup(void **state)
 {
-    int rv = setup(state);
+    int rv = service_rig_setup(state);
 
     if (rv == 0) {
-        dial(&other, RPC_ROLE_CLIENT);
-        rv = open_session(&other, 0, NULL, 0);
+        service_rig_dial(&other, RPC_ROLE_CLIENT);
+        rv = service_rig_open_session(&other, 0, NULL, 0);
     }
     return rv;
 }
 
 static int other_teardown(void **state)
 {
-    hang_up(&other);
-    return teardown(state);
+    service_rig_hang_up(&other);
+    return service_rig_teardown(state);
 }
 
 static Replfs__Lock lock_of(uint64_t owner, uint32_t type, uint64_t start, uint64_t end)
@@ -48,8 +48,8 @@ static Replfs__Lock lock_of(uint64_t owner, uint32_t type, uint64_t start, uint6
 }
 
 /* id 0: does not wait. */
-static void start(struct peer *p, struct call *k, uint64_t id, unsigned ms, uint64_t owner,
-                  uint32_t type, uint64_t start_at, uint64_t end)
+static void start(struct service_rig_peer *p, struct service_rig_call *k, uint64_t id, unsigned ms,
+                  uint64_t owner, uint32_t type, uint64_t start_at, uint64_t end)
 {
     Replfs__LockReq r = REPLFS__LOCK_REQ__INIT;
     Replfs__Lock l = lock_of(owner, type, start_at, end);
@@ -62,15 +62,16 @@ static void start(struct peer *p, struct call *k, uint64_t id, unsigned ms, uint
     send_to(p, k, &env, ms);
 }
 
-static int lock(struct peer *p, uint64_t owner, uint32_t type, uint64_t from, uint64_t to)
+static int lock(struct service_rig_peer *p, uint64_t owner, uint32_t type, uint64_t from,
+                uint64_t to)
 {
-    struct call k;
+    struct service_rig_call k;
 
     start(p, &k, 0, PATIENCE_MS, owner, type, from, to);
     return finish(&k);
 }
 
-static int test_lock(struct peer *p, uint64_t owner, uint32_t type, Replfs__Lock *out)
+static int test_lock(struct service_rig_peer *p, uint64_t owner, uint32_t type, Replfs__Lock *out)
 {
     Replfs__LockTestReq r = REPLFS__LOCK_TEST_REQ__INIT;
     Replfs__Lock l = lock_of(owner, type, 0, 100);
@@ -79,14 +80,14 @@ static int test_lock(struct peer *p, uint64_t owner, uint32_t type, Replfs__Lock
     r.session = p->session;
     r.lock = &l;
     RPC_ENVELOPE(env, LOCK_TEST_REQ, lock_test_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     if (rv == 0)
         *out = *res.rep->lock_test_reply->lock;
     rpc_result_free(&res);
     return rv;
 }
 
-static int cancel(struct peer *p, uint64_t id)
+static int cancel(struct service_rig_peer *p, uint64_t id)
 {
     Replfs__LockCancelReq r = REPLFS__LOCK_CANCEL_REQ__INIT;
     struct rpc_result res;
@@ -94,12 +95,12 @@ static int cancel(struct peer *p, uint64_t id)
     r.session = p->session;
     r.id = id;
     RPC_ENVELOPE(env, LOCK_CANCEL_REQ, lock_cancel_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
 
-static int unlock_all(struct peer *p, uint64_t owner)
+static int unlock_all(struct service_rig_peer *p, uint64_t owner)
 {
     Replfs__UnlockAllReq r = REPLFS__UNLOCK_ALL_REQ__INIT;
     struct rpc_result res;
@@ -109,13 +110,13 @@ static int unlock_all(struct peer *p, uint64_t owner)
     r.owner = &owner;
     r.n_owner = 1;
     RPC_ENVELOPE(env, UNLOCK_ALL_REQ, unlock_all_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
 
 /* Comes back on the peer's connection, with these locks. */
-static int resume(struct peer *p, Replfs__Lock **locks, size_t n)
+static int resume(struct service_rig_peer *p, Replfs__Lock **locks, size_t n)
 {
     Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
     struct rpc_result res;
@@ -124,13 +125,13 @@ static int resume(struct peer *p, Replfs__Lock **locks, size_t n)
     r.locks = locks;
     r.n_locks = n;
     RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
-    int rv = ask(p, &env, &res);
+    int rv = service_rig_ask(p, &env, &res);
     rpc_result_free(&res);
     return rv;
 }
 
 /* Until the lock can be had: what frees it happens by itself. */
-static void lock_soon(struct peer *p, uint64_t owner, uint64_t from, uint64_t to)
+static void lock_soon(struct service_rig_peer *p, uint64_t owner, uint64_t from, uint64_t to)
 {
     int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
     int rv;
@@ -144,7 +145,7 @@ static void lock_soon(struct peer *p, uint64_t owner, uint64_t from, uint64_t to
 
 static void test_wait_and_grant(void **state)
 {
-    struct call k;
+    struct service_rig_call k;
     Replfs__Lock in_the_way;
 
     (void)state;
@@ -172,7 +173,7 @@ static void test_wait_and_grant(void **state)
 
 static void test_deadline_and_cancel(void **state)
 {
-    struct call k;
+    struct service_rig_call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), 0);
@@ -190,14 +191,14 @@ static void test_deadline_and_cancel(void **state)
 
 static void test_deadlock(void **state)
 {
-    struct call k;
+    struct service_rig_call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 0), 0);
     assert_int_equal(lock(&other, 1, LOCKSET_WRITE, 1, 1), 0);
     start(&me, &k, 5, PATIENCE_MS, 1, LOCKSET_WRITE, 1, 1);
     assert_int_equal(lock(&me, 9, LOCKSET_READ, 50, 50), 0); /* the former has arrived */
-    struct call q;
+    struct service_rig_call q;
     start(&other, &q, 6, PATIENCE_MS, 1, LOCKSET_WRITE, 0, 0);
     assert_int_equal(finish(&q), -EDEADLK);
     assert_int_equal(lock(&other, 1, LOCKSET_NONE, 0, 1), 0);
@@ -207,8 +208,8 @@ static void test_deadlock(void **state)
 /* A waiting client that goes, and comes back or does not. */
 static void test_lost_connection(void **state)
 {
-    struct call k;
-    struct peer again = {0};
+    struct service_rig_call k;
+    struct service_rig_peer again = {0};
     Replfs__Lock held = lock_of(3, LOCKSET_WRITE, 50, 59), *claims[] = {&held};
 
     (void)state;
@@ -216,7 +217,7 @@ static void test_lost_connection(void **state)
     assert_int_equal(lock(&other, 3, LOCKSET_WRITE, 50, 59), 0);
     assert_int_equal(lock(&other, 4, LOCKSET_WRITE, 60, 69), 0);
     start(&other, &k, 7, PATIENCE_MS, 1, LOCKSET_READ, 5, 5);
-    dial(&again, RPC_ROLE_CLIENT);
+    service_rig_dial(&again, RPC_ROLE_CLIENT);
     again.session = other.session;
     /* before it has said who it is, nothing of the session may be changed here */
     assert_int_equal(lock(&again, 3, LOCKSET_NONE, 50, 59), -ERR_PEER_GONE);
@@ -240,7 +241,7 @@ static void test_lost_connection(void **state)
     assert_int_equal(finish(&k), -ERR_PEER_GONE);
     assert_int_equal(unlock_all(&again, 3), 0);
     lock_soon(&again, 6, 50, 50);
-    hang_up(&again);
+    service_rig_hang_up(&again);
 }
 
 static void test_session_ends(void **state)
@@ -255,17 +256,17 @@ static void test_session_ends(void **state)
 static void test_restart(void **state)
 {
     Replfs__Lock held = lock_of(1, LOCKSET_WRITE, 0, 9), *claims[] = {&held}, found;
-    struct call k;
+    struct service_rig_call k;
     uint64_t mine = me.session, theirs = other.session;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), 0);
-    hang_up(&me);
-    hang_up(&other);
+    service_rig_hang_up(&me);
+    service_rig_hang_up(&other);
     stop_metad();
     start_metad();
-    dial(&me, RPC_ROLE_CLIENT);
-    dial(&other, RPC_ROLE_CLIENT);
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    service_rig_dial(&other, RPC_ROLE_CLIENT);
     other.session = theirs;
     assert_int_equal(resume(&other, NULL, 0), 0);
     /* not all are back: nothing new is granted, whether it looks free or not */
@@ -291,7 +292,7 @@ static void test_refusals(void **state)
     (void)state;
     r.session = me.session;
     RPC_ENVELOPE(env, LOCK_REQ, lock_req, &r);
-    assert_int_equal(ask(&me, &env, &res), -ERR_PROTOCOL);
+    assert_int_equal(service_rig_ask(&me, &env, &res), -ERR_PROTOCOL);
     rpc_result_free(&res);
     assert_int_equal(lock(&me, 1, 17, 0, 0), -EINVAL);
     assert_int_equal(lock(&me, 1, LOCKSET_READ, 2, 1), -EINVAL);
@@ -309,10 +310,10 @@ static struct {
 
 static void *contestant(void *arg)
 {
-    struct peer *p = arg;
+    struct service_rig_peer *p = arg;
 
     for (uint64_t i = 1; i <= 200; i++) {
-        struct call k;
+        struct service_rig_call k;
         start(p, &k, i, PATIENCE_MS, 1, LOCKSET_WRITE, 0, 9);
         assert_int_equal(finish(&k), 0);
         assert_int_equal(atomic_fetch_add(&contest.inside, 1), 0);
@@ -338,7 +339,7 @@ static void test_contest(void **state)
 /* metad stops while somebody waits. */
 static void test_stop(void **state)
 {
-    struct call k;
+    struct service_rig_call k;
 
     (void)state;
     assert_int_equal(lock(&me, 1, LOCKSET_WRITE, 0, 9), 0);

@@ -46,7 +46,7 @@ static bool health_says_so(void)
     bool said = false;
 
     RPC_ENVELOPE(env, STATUS_REQ, status_req, &q);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     const Replfs__StatusReply *s = res.rep->status_reply;
     for (size_t i = 0; i < s->n_problems; i++)
         said |= !strcmp(s->problems[i]->code, "metad-memory") && s->problems[i]->severity == 2;
@@ -113,7 +113,7 @@ static void test_ceiling(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_ceiling, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ceiling, service_rig_setup, service_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

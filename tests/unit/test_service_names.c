@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "metad/coherence/leases.h"
 
-static struct peer other;
+static struct service_rig_peer other;
 
 /* It gives back whatever it is asked for. */
 static void on_recall(void *arg, struct rpc_req *req)
@@ -24,22 +24,22 @@ static void on_recall(void *arg, struct rpc_req *req)
 static int two_setup(void **state)
 {
     static const struct rpc_service svc = {.request = on_recall};
-    int rv = setup(state);
+    int rv = service_rig_setup(state);
 
     if (rv == 0) {
-        dial_serving(&other, RPC_ROLE_CLIENT, &svc);
-        rv = open_session(&other, 0, NULL, 0);
+        service_rig_dial_serving(&other, RPC_ROLE_CLIENT, &svc);
+        rv = service_rig_open_session(&other, 0, NULL, 0);
     }
     return rv;
 }
 
 static int two_teardown(void **state)
 {
-    hang_up(&other);
-    return teardown(state);
+    service_rig_hang_up(&other);
+    return service_rig_teardown(state);
 }
 
-static uint64_t inos(struct peer *p, uint32_t count, uint32_t *got)
+static uint64_t inos(struct service_rig_peer *p, uint32_t count, uint32_t *got)
 {
     Replfs__InosReq r = REPLFS__INOS_REQ__INIT;
     struct rpc_result res = {0};
@@ -61,8 +61,8 @@ struct made {
 };
 
 /* Several at once, in one message. */
-static void create_list(struct peer *p, Replfs__CreateOp *const *ops, size_t n, bool parents,
-                        struct made *out)
+static void create_list(struct service_rig_peer *p, Replfs__CreateOp *const *ops, size_t n,
+                        bool parents, struct made *out)
 {
     Replfs__MutateReq r = REPLFS__MUTATE_REQ__INIT;
     Replfs__Mutation m[8], *mp[8];
@@ -108,8 +108,8 @@ static Replfs__CreateOp op_of(uint64_t parent, const char *name, uint32_t mode, 
     return o;
 }
 
-static struct made create(struct peer *p, uint64_t parent, const char *name, uint32_t mode,
-                          uint64_t ino, bool parents)
+static struct made create(struct service_rig_peer *p, uint64_t parent, const char *name,
+                          uint32_t mode, uint64_t ino, bool parents)
 {
     Replfs__CreateOp o = op_of(parent, name, mode, ino), *list[] = {&o};
     struct made made;

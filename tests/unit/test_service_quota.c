@@ -35,7 +35,7 @@ static uint64_t listed_bytes(uint64_t ino)
 
     q.ino = ino;
     RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &q);
-    assert_int_equal(ask(&me, &env, &res), 0);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
     assert_int_equal(res.rep->quota_list_reply->n_quotas, 1);
     uint64_t bytes = res.rep->quota_list_reply->quotas[0]->bytes;
     rpc_result_free(&res);
@@ -67,7 +67,8 @@ static void test_many_attributes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_many_attributes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_attributes, service_rig_setup,
+                                        service_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

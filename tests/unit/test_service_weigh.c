@@ -18,7 +18,7 @@
 #define SEQ 9
 
 static struct {
-    struct rig *rig;
+    struct fsm_rig *rig;
     bool late;
     unsigned n;
     Replfs__FallocateOp op[16];
@@ -30,7 +30,7 @@ static int apply_hole(const Replfs__FallocateOp *op)
 
     noted.rig->session = SESSION;
     noted.rig->seq = SEQ;
-    int code = RIG_OP(noted.rig, FALLOCATE, fallocate, &hole);
+    int code = FSM_RIG_OP(noted.rig, FALLOCATE, fallocate, &hole);
     noted.rig->session = noted.rig->seq = 0;
     return code;
 }
@@ -52,28 +52,28 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
 }
 
 /* A file of EXTENTS reserved blocks, a hole behind each. */
-static uint64_t holey(struct rig *r)
+static uint64_t holey(struct fsm_rig *r)
 {
-    int64_t ino = rig_create(r, FSM_ROOT_INO, "f", REG_MODE);
+    int64_t ino = fsm_rig_create(r, FSM_ROOT_INO, "f", REG_MODE);
 
     assert_true(ino > 0);
     for (uint64_t k = 0; k < EXTENTS; k++)
-        assert_int_equal(rig_fallocate(r, (uint64_t)ino, 0, 2 * BLK * k, BLK), 0);
+        assert_int_equal(fsm_rig_fallocate(r, (uint64_t)ino, 0, 2 * BLK * k, BLK), 0);
     return (uint64_t)ino;
 }
 
-static uint64_t allocated(struct rig *r, uint64_t ino)
+static uint64_t allocated(struct fsm_rig *r, uint64_t ino)
 {
-    return rig_attr(r, ino).allocated;
+    return fsm_rig_attr(r, ino).allocated;
 }
 
-static void truncate_ahead(struct rig *r, bool late)
+static void truncate_ahead(struct fsm_rig *r, bool late)
 {
     struct service s = {.cfg.fsm = r->f};
     Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
     uint64_t ino = holey(r), end = BLK;
 
-    rig_session_open(r, SESSION);
+    fsm_rig_session_open(r, SESSION);
     memset(&noted, 0, sizeof noted);
     noted.rig = r;
     noted.late = late;
@@ -100,7 +100,7 @@ static void truncate_ahead(struct rig *r, bool late)
     /* what is left for the truncation itself is no more than a slice, and nothing in front is gone */
     uint64_t left = allocated(r, ino);
     assert_true(left >= BLK && left <= (uint64_t)(SLICE + 1) * BLK);
-    assert_int_equal(rig_truncate(r, ino, BLK), 0);
+    assert_int_equal(fsm_rig_truncate(r, ino, BLK), 0);
     assert_int_equal(allocated(r, ino), BLK);
     noted.n = 0;
     op.size = 0;
@@ -120,7 +120,7 @@ static void test_truncate_late(void **state)
 
 static void test_cut_len(void **state)
 {
-    struct rig *r = *state;
+    struct fsm_rig *r = *state;
     struct service s = {.cfg.fsm = r->f};
     uint64_t ino = holey(r);
 
@@ -133,7 +133,7 @@ static void test_cut_len(void **state)
 
 int main(void)
 {
-#define T(fn) cmocka_unit_test_setup_teardown(fn, rig_setup, rig_teardown)
+#define T(fn) cmocka_unit_test_setup_teardown(fn, fsm_rig_setup, fsm_rig_teardown)
     const struct CMUnitTest tests[] = {T(test_truncate_at_once), T(test_truncate_late),
                                        T(test_cut_len)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,29 +5,29 @@
 
 static void test_append_and_read(void **state)
 {
-    struct rig *r = *state;
-    assert_int_equal(rig_append(r, 1, 0, 10000), 0);
-    assert_int_equal(rig_append(r, 1, 10000, MIB), 0);
-    assert_int_equal(rig_append(r, 1, 10000 + MIB, 1), 0);
-    assert_int_equal(rig_append(r, 2, 0, 1), 0);
-    assert_int_equal(rig_len(r, 1), 10001 + MIB);
-    assert_int_equal(rig_len(r, 2), 1);
-    assert_int_equal(rig_read(r, 1, 0, 10001 + MIB), 0);
-    assert_int_equal(rig_read(r, 1, 9999, 2), 0);
-    assert_int_equal(rig_read(r, 1, 500000, 4096), 0);
-    assert_int_equal(rig_read(r, 2, 0, 1), 0);
-    assert_int_equal(rig_read(r, 2, 0, 2), -ERR_SHORT);
-    assert_int_equal(rig_read(r, 2, UINT32_MAX, 2), -ERR_SHORT);
-    assert_int_equal(rig_read(r, 2, 0, 0), -EINVAL);
-    assert_int_equal(rig_read(r, 3, 0, 1), -ERR_NO_CHUNK);
-    assert_int_equal(rig_len(r, 3), -ERR_NO_CHUNK);
+    struct store_rig *r = *state;
+    assert_int_equal(store_rig_append(r, 1, 0, 10000), 0);
+    assert_int_equal(store_rig_append(r, 1, 10000, MIB), 0);
+    assert_int_equal(store_rig_append(r, 1, 10000 + MIB, 1), 0);
+    assert_int_equal(store_rig_append(r, 2, 0, 1), 0);
+    assert_int_equal(store_rig_len(r, 1), 10001 + MIB);
+    assert_int_equal(store_rig_len(r, 2), 1);
+    assert_int_equal(store_rig_read(r, 1, 0, 10001 + MIB), 0);
+    assert_int_equal(store_rig_read(r, 1, 9999, 2), 0);
+    assert_int_equal(store_rig_read(r, 1, 500000, 4096), 0);
+    assert_int_equal(store_rig_read(r, 2, 0, 1), 0);
+    assert_int_equal(store_rig_read(r, 2, 0, 2), -ERR_SHORT);
+    assert_int_equal(store_rig_read(r, 2, UINT32_MAX, 2), -ERR_SHORT);
+    assert_int_equal(store_rig_read(r, 2, 0, 0), -EINVAL);
+    assert_int_equal(store_rig_read(r, 3, 0, 1), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_len(r, 3), -ERR_NO_CHUNK);
 }
 
 static void test_read_gives_whole_blocks(void **state)
 {
-    struct rig *r = *state;
-    assert_int_equal(rig_append(r, 9, 0, 9000), 0);
-    assert_int_equal(rig_append(r, 9, 9000, 20000), 0);
+    struct store_rig *r = *state;
+    assert_int_equal(store_rig_append(r, 9, 0, 9000), 0);
+    assert_int_equal(store_rig_append(r, 9, 9000, 20000), 0);
     struct store_read rd;
     assert_int_equal(store_read(r->s, 9, 5000, 5000, STORE_PLAIN, &rd), 0);
     assert_int_equal(rd.n, 2);
@@ -42,72 +42,73 @@ static void test_read_gives_whole_blocks(void **state)
 
 static void test_bad_appends(void **state)
 {
-    struct rig *r = *state;
-    assert_int_equal(rig_append(r, 1, 0, 5000), 0);
-    assert_int_equal(rig_append(r, 1, 5001, 10), -ERR_OFFSET);   /* a gap */
-    assert_int_equal(rig_append(r, 1, 4000, 2000), -ERR_OFFSET); /* reaches past the end */
-    assert_int_equal(rig_append(r, 5, 1, 10), -ERR_OFFSET);      /* a chunk begins at 0 */
-    assert_int_equal(rig_len(r, 5), -ERR_NO_CHUNK);
-    assert_int_equal(rig_append(r, 0, 0, 10), -EINVAL);
+    struct store_rig *r = *state;
+    assert_int_equal(store_rig_append(r, 1, 0, 5000), 0);
+    assert_int_equal(store_rig_append(r, 1, 5001, 10), -ERR_OFFSET);   /* a gap */
+    assert_int_equal(store_rig_append(r, 1, 4000, 2000), -ERR_OFFSET); /* reaches past the end */
+    assert_int_equal(store_rig_append(r, 5, 1, 10), -ERR_OFFSET);      /* a chunk begins at 0 */
+    assert_int_equal(store_rig_len(r, 5), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_append(r, 0, 0, 10), -EINVAL);
 
     uint8_t crcs[8];
-    struct buf *b = rig_buf(6, 0, 5000, 0, crcs);
-    struct rig_wait w;
+    struct buf *b = store_rig_buf(6, 0, 5000, 0, crcs);
+    struct store_rig_waiter w;
     struct store_append a = {.chunk = 6, .session = 77, .data = b, .crcs = crcs};
     b->data[4999] ^= 1;
-    rig_wait_init(&w, 1);
-    store_append(r->s, &a, rig_done, &w);
-    assert_int_equal(rig_wait(&w), -ERR_CRC);
+    store_rig_wait_init(&w, 1);
+    store_append(r->s, &a, store_rig_done, &w);
+    assert_int_equal(store_rig_wait(&w), -ERR_CRC);
     b->data[4999] ^= 1;
     a.session = 78;
     a.chunk = 1;
     a.chunk_off = 5000;
-    rig_wait_init(&w, 1);
-    store_append(r->s, &a, rig_done, &w); /* another session's chunk */
-    assert_int_equal(rig_wait(&w), -ERR_SESSION);
+    store_rig_wait_init(&w, 1);
+    store_append(r->s, &a, store_rig_done, &w); /* another session's chunk */
+    assert_int_equal(store_rig_wait(&w), -ERR_SESSION);
     buf_unref(b);
-    assert_int_equal(rig_len(r, 6), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_len(r, 6), -ERR_NO_CHUNK);
 }
 
 static void test_repetition(void **state)
 {
-    struct rig *r = *state;
-    assert_int_equal(rig_append(r, 1, 0, 5000), 0);
-    assert_int_equal(rig_append(r, 1, 5000, 5000), 0);
-    assert_int_equal(rig_append(r, 1, 5000, 5000), 0);
-    assert_int_equal(rig_append(r, 1, 0, 10000), 0); /* cut differently, same bytes */
-    assert_int_equal(rig_append(r, 1, 4999, 3), 0);
-    assert_int_equal(rig_append_salted(r, 1, 5000, 5000, 1, false), -ERR_OFFSET);
-    assert_int_equal(rig_append_salted(r, 1, 0, 5000, 0, true), 0);
-    assert_int_equal(rig_len(r, 1), 10000);
-    assert_int_equal(rig_read(r, 1, 0, 10000), 0);
+    struct store_rig *r = *state;
+    assert_int_equal(store_rig_append(r, 1, 0, 5000), 0);
+    assert_int_equal(store_rig_append(r, 1, 5000, 5000), 0);
+    assert_int_equal(store_rig_append(r, 1, 5000, 5000), 0);
+    assert_int_equal(store_rig_append(r, 1, 0, 10000), 0); /* cut differently, same bytes */
+    assert_int_equal(store_rig_append(r, 1, 4999, 3), 0);
+    assert_int_equal(store_rig_append_salted(r, 1, 5000, 5000, 1, false), -ERR_OFFSET);
+    assert_int_equal(store_rig_append_salted(r, 1, 0, 5000, 0, true), 0);
+    assert_int_equal(store_rig_len(r, 1), 10000);
+    assert_int_equal(store_rig_read(r, 1, 0, 10000), 0);
 
     /* Repeated while the first may still be on its way to the disk. */
-    struct rig_wait w;
-    rig_wait_init(&w, 300);
+    struct store_rig_waiter w;
+    store_rig_wait_init(&w, 300);
     for (unsigned i = 0; i < 100; i++)
         for (unsigned k = 0; k < 3; k++)
-            rig_append_async(r, 0, 2, i * 3000, 3000, 0, false, &w);
-    assert_int_equal(rig_wait(&w), 0);
-    assert_int_equal(rig_read(r, 2, 0, 300000), 0);
+            store_rig_append_async(r, 0, 2, i * 3000, 3000, 0, false, &w);
+    assert_int_equal(store_rig_wait(&w), 0);
+    assert_int_equal(store_rig_read(r, 2, 0, 300000), 0);
 }
 
 static void test_many_and_restart(void **state)
 {
-    struct rig *r = *state;
-    struct rig_wait w;
+    struct store_rig *r = *state;
+    struct store_rig_waiter w;
     enum { N = 3000 };
     for (int round = 0; round < 3; round++) {
-        rig_wait_init(&w, N);
+        store_rig_wait_init(&w, N);
         for (unsigned i = 0; i < N; i++)
-            rig_append_async(r, 0, 1000 + i, (uint32_t)round * 3001, 3001, 0, i % 100 == 0, &w);
-        assert_int_equal(rig_wait(&w), 0);
-        rig_reopen(r);
+            store_rig_append_async(r, 0, 1000 + i, (uint32_t)round * 3001, 3001, 0, i % 100 == 0,
+                                   &w);
+        assert_int_equal(store_rig_wait(&w), 0);
+        store_rig_reopen(r);
     }
-    assert_true(rig_segments(r, NULL, NULL, 0) > 5);
+    assert_true(store_rig_segments(r, NULL, NULL, 0) > 5);
     for (unsigned i = 0; i < N; i++) {
-        assert_int_equal(rig_len(r, 1000 + i), 9003);
-        assert_int_equal(rig_read(r, 1000 + i, 2000, 5000), 0);
+        assert_int_equal(store_rig_len(r, 1000 + i), 9003);
+        assert_int_equal(store_rig_read(r, 1000 + i, 2000, 5000), 0);
     }
     struct store_stat st;
     store_stat(r->s, &st);
@@ -138,21 +139,21 @@ static bool see_one(void *arg, uint64_t chunk, uint32_t len, uint64_t session)
 
 static void test_walk(void **state)
 {
-    struct rig *r = *state;
-    struct rig_wait w;
+    struct store_rig *r = *state;
+    struct store_rig_waiter w;
     uint64_t sum = 0;
     enum { N = 2500 };
-    rig_wait_init(&w, N);
+    store_rig_wait_init(&w, N);
     for (unsigned i = 1; i <= N; i++) {
-        rig_append_async(r, 0, i * 11, 0, 10, 0, false, &w);
+        store_rig_append_async(r, 0, i * 11, 0, 10, 0, false, &w);
         sum ^= mix64(i * 11);
     }
-    assert_int_equal(rig_wait(&w), 0);
-    rig_reopen(r); /* now in LMDB only */
+    assert_int_equal(store_rig_wait(&w), 0);
+    store_rig_reopen(r); /* now in LMDB only */
     uint64_t gone[2] = {11, 22};
-    assert_int_equal(rig_delete(r, gone, 2), 0);
-    assert_int_equal(rig_append(r, 33, 10, 10), 0);
-    assert_int_equal(rig_append(r, 5, 0, 10), 0);
+    assert_int_equal(store_rig_delete(r, gone, 2), 0);
+    assert_int_equal(store_rig_append(r, 33, 10, 10), 0);
+    assert_int_equal(store_rig_append(r, 5, 0, 10), 0);
     sum ^= mix64(11) ^ mix64(22) ^ mix64(5);
     struct seen s = {0};
     store_walk(r->s, see, &s);
@@ -166,14 +167,14 @@ static void test_walk(void **state)
 
 static void test_delete_gives_space_back(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     struct store_stat st;
     uint64_t chunks[24];
     for (unsigned i = 0; i < 24; i++) {
         chunks[i] = 100 + i;
-        assert_int_equal(rig_append(r, chunks[i], 0, MIB), 0);
+        assert_int_equal(store_rig_append(r, chunks[i], 0, MIB), 0);
     }
-    assert_int_equal(rig_sync(r), 0);
+    assert_int_equal(store_rig_sync(r), 0);
     store_stat(r->s, &st);
     uint64_t before = st.used;
     assert_true(before > 24 * MIB);
@@ -181,132 +182,132 @@ static void test_delete_gives_space_back(void **state)
     uint64_t half[12];
     for (unsigned i = 0; i < 12; i++)
         half[i] = chunks[2 * i];
-    assert_int_equal(rig_delete(r, half, 12), 0);
-    assert_int_equal(rig_read(r, half[0], 0, 1), -ERR_NO_CHUNK);
-    RIG_UNTIL((store_stat(r->s, &st), st.used < before - 11 * MIB));
+    assert_int_equal(store_rig_delete(r, half, 12), 0);
+    assert_int_equal(store_rig_read(r, half[0], 0, 1), -ERR_NO_CHUNK);
+    WAIT_UNTIL((store_stat(r->s, &st), st.used < before - 11 * MIB));
     for (unsigned i = 0; i < 24; i += 2)
-        assert_int_equal(rig_read(r, chunks[i + 1], 0, MIB), 0);
+        assert_int_equal(store_rig_read(r, chunks[i + 1], 0, MIB), 0);
     /* All: whole segments disappear, except the one being written. */
-    assert_int_equal(rig_delete(r, chunks, 24), 0);
-    RIG_UNTIL(rig_segments(r, NULL, NULL, 0) <= 2);
-    RIG_UNTIL((store_stat(r->s, &st), st.used < 2 * MIB));
+    assert_int_equal(store_rig_delete(r, chunks, 24), 0);
+    WAIT_UNTIL(store_rig_segments(r, NULL, NULL, 0) <= 2);
+    WAIT_UNTIL((store_stat(r->s, &st), st.used < 2 * MIB));
     assert_int_equal(st.chunks, 0);
-    rig_reopen(r);
-    assert_int_equal(rig_len(r, chunks[1]), -ERR_NO_CHUNK);
-    assert_int_equal(rig_append(r, chunks[1], 0, 5000), 0); /* the same id may come again */
-    rig_reopen(r);
-    assert_int_equal(rig_read(r, chunks[1], 0, 5000), 0);
+    store_rig_reopen(r);
+    assert_int_equal(store_rig_len(r, chunks[1]), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_append(r, chunks[1], 0, 5000), 0); /* the same id may come again */
+    store_rig_reopen(r);
+    assert_int_equal(store_rig_read(r, chunks[1], 0, 5000), 0);
 }
 
 static void test_compaction_keeps_data(void **state)
 {
-    struct rig *r = *state;
-    struct rig_wait w;
+    struct store_rig *r = *state;
+    struct store_rig_waiter w;
     enum { N = 6000, KEEP = 10 };
-    rig_wait_init(&w, N);
+    store_rig_wait_init(&w, N);
     for (unsigned i = 1; i <= N; i++)
-        rig_append_async(r, 0, i, 0, 3000, 0, false, &w);
-    assert_int_equal(rig_wait(&w), 0);
-    int segments = rig_segments(r, NULL, NULL, 0);
+        store_rig_append_async(r, 0, i, 0, 3000, 0, false, &w);
+    assert_int_equal(store_rig_wait(&w), 0);
+    int segments = store_rig_segments(r, NULL, NULL, 0);
     assert_true(segments >= 4);
     uint64_t *del = malloc(N * sizeof *del);
     size_t n = 0;
     for (unsigned i = 1; i <= N; i++)
         if (i % KEEP)
             del[n++] = i;
-    assert_int_equal(rig_delete(r, del, n), 0);
-    RIG_UNTIL(rig_segments(r, NULL, NULL, 0) <= 2);
+    assert_int_equal(store_rig_delete(r, del, n), 0);
+    WAIT_UNTIL(store_rig_segments(r, NULL, NULL, 0) <= 2);
     for (unsigned i = KEEP; i <= N; i += KEEP)
-        assert_int_equal(rig_read(r, i, 0, 3000), 0);
+        assert_int_equal(store_rig_read(r, i, 0, 3000), 0);
     /* The log alone tells the same: nothing deleted comes back, nothing moved is lost. */
     r->cfg.rebuild_index = true;
-    rig_reopen(r);
+    store_rig_reopen(r);
     r->cfg.rebuild_index = false;
     struct store_stat st;
     store_stat(r->s, &st);
     assert_int_equal(st.chunks, N / KEEP);
     for (unsigned i = 1; i <= N; i++)
-        assert_int_equal(rig_len(r, i), i % KEEP ? -ERR_NO_CHUNK : 3000);
+        assert_int_equal(store_rig_len(r, i), i % KEEP ? -ERR_NO_CHUNK : 3000);
     for (unsigned i = KEEP; i <= N; i += KEEP)
-        assert_int_equal(rig_read(r, i, 0, 3000), 0);
+        assert_int_equal(store_rig_read(r, i, 0, 3000), 0);
     free(del);
 }
 
 static void test_copy(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     uint64_t token, other;
-    assert_int_equal(rig_append(r, 1, 0, 100000), 0);
+    assert_int_equal(store_rig_append(r, 1, 0, 100000), 0);
     assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 0, 60000, 1), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 0, 60000, 1), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 60001, 5, 1), -ERR_OFFSET);
-    assert_int_equal(rig_copy_append(r, token, 1, 60000, 60000, 1), 0);
-    assert_int_equal(rig_copy_append(r, token + 5, 1, 0, 5, 1), -ERR_NO_CHUNK);
-    assert_int_equal(rig_read(r, 1, 0, 100000), 0); /* untouched so far */
-    assert_int_equal(rig_finish(r, token), 0);
-    assert_int_equal(rig_len(r, 1), 120000);
-    assert_int_equal(rig_read_salted(r, 1, 0, 120000, 1), 0);
-    assert_int_equal(rig_finish(r, token), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 0, 60000, 1), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 0, 60000, 1), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 60001, 5, 1), -ERR_OFFSET);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 60000, 60000, 1), 0);
+    assert_int_equal(store_rig_copy_append(r, token + 5, 1, 0, 5, 1), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_read(r, 1, 0, 100000), 0); /* untouched so far */
+    assert_int_equal(store_rig_finish(r, token), 0);
+    assert_int_equal(store_rig_len(r, 1), 120000);
+    assert_int_equal(store_rig_read_salted(r, 1, 0, 120000, 1), 0);
+    assert_int_equal(store_rig_finish(r, token), -ERR_NO_CHUNK);
 
     assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 0, 5000, 2), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 0, 5000, 2), 0);
     store_copy_abort(r->s, token);
-    assert_int_equal(rig_copy_append(r, token, 1, 5000, 5000, 2), -ERR_NO_CHUNK);
-    assert_int_equal(rig_read_salted(r, 1, 0, 120000, 1), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 5000, 5000, 2), -ERR_NO_CHUNK);
+    assert_int_equal(store_rig_read_salted(r, 1, 0, 120000, 1), 0);
 
     /* Of two, the one begun later wins. */
     assert_int_equal(store_copy_begin(r->s, 2, 77, &token), 0);
     assert_int_equal(store_copy_begin(r->s, 2, 77, &other), 0);
-    assert_int_equal(rig_copy_append(r, token, 2, 0, 5000, 1), 0);
-    assert_int_equal(rig_copy_append(r, other, 2, 0, 5000, 2), 0);
-    assert_int_equal(rig_finish(r, other), 0);
-    assert_int_equal(rig_finish(r, token), -ERR_BUSY);
+    assert_int_equal(store_rig_copy_append(r, token, 2, 0, 5000, 1), 0);
+    assert_int_equal(store_rig_copy_append(r, other, 2, 0, 5000, 2), 0);
+    assert_int_equal(store_rig_finish(r, other), 0);
+    assert_int_equal(store_rig_finish(r, token), -ERR_BUSY);
     store_copy_abort(r->s, token);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(rig_read_salted(r, 1, 0, 120000, 1), 0);
-        assert_int_equal(rig_read_salted(r, 2, 0, 5000, 2), 0);
+        assert_int_equal(store_rig_read_salted(r, 1, 0, 120000, 1), 0);
+        assert_int_equal(store_rig_read_salted(r, 2, 0, 5000, 2), 0);
         r->cfg.rebuild_index = i == 0;
-        rig_reopen(r);
+        store_rig_reopen(r);
     }
 }
 
 /* The chunk goes on growing while a copy of it is made: nothing that was acknowledged is lost. */
 static void test_copy_of_what_grows(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     uint64_t token;
-    assert_int_equal(rig_append(r, 1, 0, 100000), 0);
+    assert_int_equal(store_rig_append(r, 1, 0, 100000), 0);
     assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 0, 100000, 0), 0);
-    assert_int_equal(rig_append(r, 1, 100000, 5000), 0);
-    assert_int_equal(rig_finish_seen(r, token, 100000), -EAGAIN);
-    assert_int_equal(rig_len(r, 1), 105000);
-    assert_int_equal(rig_copy_append(r, token, 1, 100000, 5000, 0), 0);
-    assert_int_equal(rig_finish_seen(r, token, 105000), 0);
-    assert_int_equal(rig_append(r, 1, 105000, 7), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 0, 100000, 0), 0);
+    assert_int_equal(store_rig_append(r, 1, 100000, 5000), 0);
+    assert_int_equal(store_rig_finish_seen(r, token, 100000), -EAGAIN);
+    assert_int_equal(store_rig_len(r, 1), 105000);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 100000, 5000, 0), 0);
+    assert_int_equal(store_rig_finish_seen(r, token, 105000), 0);
+    assert_int_equal(store_rig_append(r, 1, 105000, 7), 0);
     /* what was seen and cannot be saved stands in nobody's way */
     assert_int_equal(store_copy_begin(r->s, 1, 77, &token), 0);
-    assert_int_equal(rig_copy_append(r, token, 1, 0, 105000, 0), 0);
-    assert_int_equal(rig_finish_seen(r, token, 105006), -EAGAIN);
-    assert_int_equal(rig_finish_seen(r, token, 105007), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 1, 0, 105000, 0), 0);
+    assert_int_equal(store_rig_finish_seen(r, token, 105006), -EAGAIN);
+    assert_int_equal(store_rig_finish_seen(r, token, 105007), 0);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(rig_len(r, 1), 105000);
-        assert_int_equal(rig_read(r, 1, 0, 105000), 0);
-        rig_reopen(r);
+        assert_int_equal(store_rig_len(r, 1), 105000);
+        assert_int_equal(store_rig_read(r, 1, 0, 105000), 0);
+        store_rig_reopen(r);
     }
 }
 
 static void test_capacity(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     struct store_stat st;
-    rig_close(r);
+    store_rig_close(r);
     r->cfg.capacity = 8 * MIB;
-    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(store_rig_open(r), 0);
     unsigned n = 0;
     int rc;
-    while ((rc = rig_append(r, 1, n * 512 * KIB, 512 * KIB)) == 0)
+    while ((rc = store_rig_append(r, 1, n * 512 * KIB, 512 * KIB)) == 0)
         assert_true(++n < 20);
     assert_int_equal(rc, -ENOSPC);
     assert_in_range(n, 12, 16);
@@ -314,18 +315,18 @@ static void test_capacity(void **state)
     assert_true(st.used <= 8 * MIB && !st.failed);
     assert_int_equal(st.capacity, 8 * MIB);
     assert_true(st.avail < 512 * KIB + 4096);
-    assert_int_equal(rig_read(r, 1, 0, n * 512 * KIB), 0);
+    assert_int_equal(store_rig_read(r, 1, 0, n * 512 * KIB), 0);
     /* Room again: the store goes on. */
-    assert_int_equal(rig_delete(r, &(uint64_t){1}, 1), 0);
-    RIG_UNTIL((rc = rig_append(r, 2, 0, MIB)) == 0 || rc != -ENOSPC);
+    assert_int_equal(store_rig_delete(r, &(uint64_t){1}, 1), 0);
+    WAIT_UNTIL((rc = store_rig_append(r, 2, 0, MIB)) == 0 || rc != -ENOSPC);
     assert_int_equal(rc, 0);
     /* A reserve larger than the disk leaves nothing. */
-    rig_close(r);
+    store_rig_close(r);
     r->cfg.capacity = 0;
     r->cfg.reserve = 1ull << 60;
-    assert_int_equal(rig_open(r), 0);
-    assert_int_equal(rig_append(r, 3, 0, 1), -ENOSPC);
-    assert_int_equal(rig_append_salted(r, 2, 0, MIB, 0, true), 0); /* nothing new to write */
+    assert_int_equal(store_rig_open(r), 0);
+    assert_int_equal(store_rig_append(r, 3, 0, 1), -ENOSPC);
+    assert_int_equal(store_rig_append_salted(r, 2, 0, MIB, 0, true), 0); /* nothing new to write */
     store_stat(r->s, &st);
     assert_int_equal(st.avail, 0);
 }
@@ -334,21 +335,21 @@ static void test_capacity(void **state)
  * mount. */
 static void test_full_disk(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     struct store_stat st;
-    struct store_id id = {.cluster = RIG_CLUSTER, .chunkd = 3, .disk = 1};
-    rig_close(r);
+    struct store_id id = {.cluster = STORE_RIG_CLUSTER, .chunkd = 3, .disk = 1};
+    store_rig_close(r);
     if (mount("tmpfs", r->dir, "tmpfs", 0, "size=100m"))
         skip();
     assert_int_equal(store_id_write(r->dir, &id), 0);
-    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(store_rig_open(r), 0);
     unsigned n = 0;
     int rc;
-    assert_int_equal(rig_append(r, 1, 0, 4096), 0);
+    assert_int_equal(store_rig_append(r, 1, 0, 4096), 0);
     char spare[128];
     snprintf(spare, sizeof spare, "%s/spare", r->dir);
-    RIG_UNTIL(access(spare, F_OK) == 0);
-    while ((rc = rig_append(r, 100 + n, 0, MIB)) == 0)
+    WAIT_UNTIL(access(spare, F_OK) == 0);
+    while ((rc = store_rig_append(r, 100 + n, 0, MIB)) == 0)
         assert_true(++n < 100);
     assert_int_equal(rc, -ENOSPC);
     /* Somebody else takes the last bytes. */
@@ -359,25 +360,25 @@ static void test_full_disk(void **state)
     while (write(fd, page, sizeof page) > 0)
         ;
     assert_int_equal(errno, ENOSPC);
-    while ((rc = rig_append(r, 2, 0, 100000)) == 0)
-        assert_int_equal(rig_delete(r, &(uint64_t){2}, 1), 0);
+    while ((rc = store_rig_append(r, 2, 0, 100000)) == 0)
+        assert_int_equal(store_rig_delete(r, &(uint64_t){2}, 1), 0);
     assert_int_equal(rc, -ENOSPC);
     store_stat(r->s, &st);
     assert_false(st.failed);
     for (unsigned i = 0; i < n; i++)
-        assert_int_equal(rig_read(r, 100 + i, 0, MIB), 0);
+        assert_int_equal(store_rig_read(r, 100 + i, 0, MIB), 0);
     for (unsigned i = 0; i < n; i += 2)
-        assert_int_equal(rig_delete(r, &(uint64_t){100 + i}, 1), 0);
-    RIG_UNTIL((rc = rig_append(r, 50, 0, MIB)) == 0 || rc != -ENOSPC);
+        assert_int_equal(store_rig_delete(r, &(uint64_t){100 + i}, 1), 0);
+    WAIT_UNTIL((rc = store_rig_append(r, 50, 0, MIB)) == 0 || rc != -ENOSPC);
     assert_int_equal(rc, 0);
-    rig_reopen(r);
+    store_rig_reopen(r);
     for (unsigned i = 1; i < n; i += 2)
-        assert_int_equal(rig_read(r, 100 + i, 0, MIB), 0);
-    assert_int_equal(rig_read(r, 50, 0, MIB), 0);
+        assert_int_equal(store_rig_read(r, 100 + i, 0, MIB), 0);
+    assert_int_equal(store_rig_read(r, 50, 0, MIB), 0);
     close(fd);
-    rig_close(r);
+    store_rig_close(r);
     assert_int_equal(umount(r->dir), 0);
-    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(store_rig_open(r), 0);
 }
 
 struct change {
@@ -400,36 +401,36 @@ static void on_change(void *arg, uint64_t chunk, uint32_t len, uint64_t session)
 
 static void test_changes_are_told(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     struct change c = {.lock = PTHREAD_MUTEX_INITIALIZER};
-    rig_close(r);
+    store_rig_close(r);
     r->cfg.changed = on_change;
     r->cfg.arg = &c;
-    assert_int_equal(rig_open(r), 0);
-    assert_int_equal(rig_append(r, 4, 0, 100), 0);
-    assert_int_equal(rig_append(r, 4, 100, 100), 0);
+    assert_int_equal(store_rig_open(r), 0);
+    assert_int_equal(store_rig_append(r, 4, 0, 100), 0);
+    assert_int_equal(store_rig_append(r, 4, 100, 100), 0);
     assert_int_equal(c.grown, 2);
     assert_int_equal(c.len, 200);
-    assert_int_equal(rig_delete(r, (uint64_t[]){4, 4, 9}, 3), 0);
+    assert_int_equal(store_rig_delete(r, (uint64_t[]){4, 4, 9}, 3), 0);
     assert_int_equal(c.gone, 1);
-    assert_int_equal(rig_delete(r, NULL, 0), 0);
+    assert_int_equal(store_rig_delete(r, NULL, 0), 0);
     uint64_t token;
     assert_int_equal(store_copy_begin(r->s, 8, 77, &token), 0);
-    assert_int_equal(rig_copy_append(r, token, 8, 0, 50, 0), 0);
+    assert_int_equal(store_rig_copy_append(r, token, 8, 0, 50, 0), 0);
     assert_int_equal(c.grown, 2);
-    assert_int_equal(rig_finish(r, token), 0);
+    assert_int_equal(store_rig_finish(r, token), 0);
     assert_int_equal(c.grown, 3);
     assert_int_equal(c.chunk, 8);
     r->cfg.changed = NULL;
-    rig_reopen(r);
+    store_rig_reopen(r);
 }
 
 static void *reader(void *arg)
 {
-    struct rig *r = arg;
+    struct store_rig *r = arg;
     for (unsigned i = 0; i < 4000; i++) {
         uint64_t chunk = 1 + i % 40;
-        long len = rig_len(r, chunk);
+        long len = store_rig_len(r, chunk);
         if (len <= 0)
             continue;
         uint32_t off = (uint32_t)(mix64(i) % (uint64_t)len);
@@ -448,27 +449,27 @@ static void *reader(void *arg)
 /* Readers next to appends, deletions, copies, checkpoints and hole punching. */
 static void test_concurrent(void **state)
 {
-    struct rig *r = *state;
+    struct store_rig *r = *state;
     pthread_t t[2];
-    rig_close(r);
+    store_rig_close(r);
     r->cfg.checkpoint_ms = 10;
-    assert_int_equal(rig_open(r), 0);
+    assert_int_equal(store_rig_open(r), 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&t[i], NULL, reader, r), 0);
     for (unsigned round = 0; round < 30; round++) {
-        struct rig_wait w;
-        rig_wait_init(&w, 40 * 4);
+        struct store_rig_waiter w;
+        store_rig_wait_init(&w, 40 * 4);
         for (unsigned k = 0; k < 4; k++)
             for (unsigned i = 0; i < 40; i++)
-                rig_append_async(r, 0, 1 + i, k * 20000, 20000, 0, i == 7, &w);
-        assert_int_equal(rig_wait(&w), 0);
+                store_rig_append_async(r, 0, 1 + i, k * 20000, 20000, 0, i == 7, &w);
+        assert_int_equal(store_rig_wait(&w), 0);
         uint64_t token, del[20];
         assert_int_equal(store_copy_begin(r->s, 2, 77, &token), 0);
-        assert_int_equal(rig_copy_append(r, token, 2, 0, 80000, 0), 0);
-        assert_int_equal(rig_finish(r, token), 0);
+        assert_int_equal(store_rig_copy_append(r, token, 2, 0, 80000, 0), 0);
+        assert_int_equal(store_rig_finish(r, token), 0);
         for (unsigned i = 0; i < 20; i++)
             del[i] = 1 + 2 * i + round % 2;
-        assert_int_equal(rig_delete(r, del, 20), 0);
+        assert_int_equal(store_rig_delete(r, del, 20), 0);
     }
     for (int i = 0; i < 2; i++)
         pthread_join(t[i], NULL);
@@ -476,7 +477,7 @@ static void test_concurrent(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, store_rig_setup, store_rig_teardown)
     const struct CMUnitTest tests[] = {
         T(test_append_and_read),
         T(test_read_gives_whole_blocks),

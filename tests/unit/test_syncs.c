@@ -33,9 +33,9 @@ static bool holds(int fd, const uint8_t *needle, size_t len)
 static unsigned node_of(int fd, const char *path)
 {
     unsigned node;
-    const char *at = strstr(path, rig.dir);
-    if (!rig.dir[0] || !at || !strstr(path, "/seg-") ||
-        sscanf(at + strlen(rig.dir), "/%u-", &node) != 1)
+    const char *at = strstr(path, chunkd_rig.dir);
+    if (!chunkd_rig.dir[0] || !at || !strstr(path, "/seg-") ||
+        sscanf(at + strlen(chunkd_rig.dir), "/%u-", &node) != 1)
         return 0;
     return holds(fd, noted->needle, sizeof noted->needle) ? node : 0;
 }
@@ -75,21 +75,21 @@ int fdatasync(int fd)
 
 static int chunkds_setup(void **state)
 {
-    if (rig_setup(state))
+    if (chunkd_rig_setup(state))
         return -1;
-    rig_chunkd_start(1, 1);
-    rig_chunkd_start(2, 1);
+    chunkd_rig_chunkd_start(1, 1);
+    chunkd_rig_chunkd_start(2, 1);
     return 0;
 }
 
 static int append(uint64_t chunk, bool sync)
 {
     static const unsigned chain[] = {1, 2, 0};
-    const struct rig_append a = {
+    const struct chunkd_rig_append a = {
         .chunk = chunk, .len = 5000, .seed = chunk, .chain = chain, .sync = sync};
-    rig_fill(noted->needle, sizeof noted->needle, chunk);
+    chunkd_rig_fill(noted->needle, sizeof noted->needle, chunk);
     atomic_store(&noted->nodes, 0);
-    return rig_append(&a).code;
+    return chunkd_rig_append(&a).code;
 }
 
 static void synced_append(void **state)
@@ -107,7 +107,7 @@ static void sync_request(void **state)
     for (uint64_t chunk = 20; chunk < 25; chunk++) {
         assert_int_equal(append(chunk, false), 0);
         for (unsigned node = 1; node <= 2; node++) {
-            assert_int_equal(rig_sync(node, chunk, 5000), 0);
+            assert_int_equal(chunkd_rig_sync(node, chunk, 5000), 0);
             assert_true(atomic_load(&noted->nodes) >> node & 1);
         }
     }
@@ -159,7 +159,7 @@ static void checkpoint_is_synced(void **state)
     assert_int_equal(mlog_init_dir(dir, uuid), 0);
     assert_int_equal(fsm_new(&fsm), 0);
     struct mlog_config cfg = {.dir = dir, .checkpoint_bytes = 1, .fsm = fsm};
-    assert_int_equal(mlog_open(&cfg, RIG_WAIT_S * 1000, &m), 0);
+    assert_int_equal(mlog_open(&cfg, WAIT_LIMIT_S * 1000, &m), 0);
     unsigned i = 0;
     for (; i < 60 && !checkpoint(dir, &st); i++) {
         make(m, i);
@@ -178,8 +178,8 @@ int main(void)
     if (noted == MAP_FAILED)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(synced_append, chunkds_setup, rig_teardown),
-        cmocka_unit_test_setup_teardown(sync_request, chunkds_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(synced_append, chunkds_setup, chunkd_rig_teardown),
+        cmocka_unit_test_setup_teardown(sync_request, chunkds_setup, chunkd_rig_teardown),
         cmocka_unit_test(checkpoint_is_synced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
