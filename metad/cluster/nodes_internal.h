@@ -68,7 +68,7 @@ struct del {
 };
 struct report { /* a full report coming in, or being compared */
     uint64_t number;
-    struct u64map seen; /* chunk -> 1 */
+    struct u64map seen; /* a set of chunks */
     bool complete;      /* last piece is here: sweeping */
     uint64_t sweep_pos;
 };

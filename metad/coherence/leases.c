@@ -79,6 +79,7 @@ struct leases *leases_new(const struct leases_config *cfg)
     l->table = calloc(l->mask + 1, sizeof(*l->table));
     if (l->table == NULL)
         abort();
+    u64map_init(&l->barred, U64MAP_U8);
     lock_init(&l->mu, LOCK_LEASES);
     return l;
 }
@@ -443,7 +444,7 @@ void leases_leave(struct leases *l, struct lease_wait *w)
 
 static bool is_barred(const struct leases *l, uint64_t session)
 {
-    return l->barred.n > 0 && u64map_get(&l->barred, session, NULL);
+    return u64map_has(&l->barred, session);
 }
 
 /* own: so many of the changes under way are the asking request's. Mutex held. */
@@ -566,7 +567,7 @@ static void set_barred(struct leases *l, uint64_t session, bool on)
 {
     if (on)
         u64map_put(&l->barred, session, 1);
-    else if (l->barred.n > 0)
+    else
         u64map_del(&l->barred, session);
     atomic_store_explicit(&l->nbarred, l->barred.n, memory_order_relaxed);
 }
@@ -612,7 +613,7 @@ bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, ui
 
 bool leases_unbar_begin(struct leases *l, uint64_t session)
 {
-    uint32_t under_way = 1;
+    uint64_t under_way = 1;
 
     LOCK_SCOPE(&l->mu);
     if (!u64map_get(&l->barred, session, &under_way) || under_way)
