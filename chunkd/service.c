@@ -2,7 +2,7 @@
  *
  * It owns the dispatch table, the capability keys, the pools of threads for reads and orders, and
  * the count of requests under way, which shutdown waits for. Every request ends in exactly one
- * serve_reply or serve_fail. Appends are in forward.c, metad's orders in orders.c; reads and
+ * serve_reply or serve_fail. Appends are in chain.c, metad's orders in orders.c; reads and
  * syncs are here.
  *
  * A request is refused before its handler runs when the daemon stops, does not know its identity

@@ -42,7 +42,7 @@ struct serve_load {
 };
 void serve_load(struct service *s, struct serve_load *out);
 
-/* ---- for handlers (forward.c, orders.c) ---- */
+/* ---- for handlers (chain.c, orders.c) ---- */
 struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
 struct registry *serve_registry(struct service *s);

@@ -3,7 +3,7 @@
  *
  * We read the requests ourselves (loop.c), and libfuse lets a session's writes of the device be
  * replaced. Ours look at what passes, in the buffers where it lies, without a copy. Threads read in
- * turns (turns.c), at the price of a poll(2), and two changes of the thread's scheduling class, for
+ * turns (leader_follower.c), at the price of a poll(2), and two changes of the thread's scheduling class, for
  * each request that somebody waits for.
  *
  *   INIT        FUSE_HANDLE_KILLPRIV_V2, FUSE_SETXATTR_EXT and FUSE_DIRECT_IO_ALLOW_MMAP are added

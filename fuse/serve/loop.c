@@ -1,7 +1,7 @@
 /* The threads that serve the kernel's calls.
  *
  * libfuse has such a loop, but hands its reads and writes to others only where it was built to
- * (fuse_session_custom_io(3), since 3.18.3 not by default), and reading is what turns.c and kernel.c are
+ * (fuse_session_custom_io(3), since 3.18.3 not by default), and reading is what leader_follower.c and kernel.c are
  * about. So: read here, and let libfuse take the request apart (fuse_session_process_buf(3)).
  *
  * Each thread reads, serves, reads again. When the last one that was free has got something to do, another

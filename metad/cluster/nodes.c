@@ -17,8 +17,8 @@
  *
  * Failure modes: a second daemon with a live one's id is refused; a daemon of another cluster is
  * refused; a chunkd whose connection hangs is replaced by its new connection once it has been
- * silent for suspect_ms. Thread context: rpc loop threads and the driver thread (orders.c); locks
- * as in nodes_int.h. */
+ * silent for suspect_ms. Thread context: rpc loop threads and the driver thread (driver.c); locks
+ * as in nodes_internal.h. */
 #include "nodes.h"
 
 #include <assert.h>

@@ -18,7 +18,7 @@ static inline void unlock_mutexp(pthread_mutex_t **m)
 {
     pthread_mutex_unlock(*m);
 }
-#define MUTEX_SCOPE(m)                                                                              \
+#define MUTEX_SCOPE(m)                                                                             \
     CLEANUP(unlock_mutexp) pthread_mutex_t *lock_scope_once = (m);                                 \
     pthread_mutex_lock(lock_scope_once)
 #define LOCK_SCOPE(m) MUTEX_SCOPE(m)

@@ -1,4 +1,4 @@
-/* turns.c over a pipe for the device: every request is read once, and somebody always reads the next,
+/* leader_follower.c over a pipe for the device: every request is read once, and somebody always reads the next,
  * whatever the one who serves does: nothing, waits and says so, waits and does not, is cancelled. Who
  * asks and waits for the answer is soon served on the CPU where he is. */
 #include <pthread.h>
