@@ -1,6 +1,6 @@
 /* inventory: the chunkd's table of contents and the memory of what metad was told.
  *
- * It owns two sets. `have`: every chunk on a healthy disk with the disk's index (and those reserved
+ * It owns two maps. `have`: every chunk on a healthy disk with the disk's index (and those reserved
  * for bytes on their way). `changes`: chunks whose state may differ from what metad knows; its
  * value says whether metad knows the chunk (TOLD). told_digest and told_count describe metad's view
  * after everything taken has been applied, so they move when a change is taken, not when it
@@ -19,7 +19,7 @@
 
 #include "base/lock.h"
 #include "base/mix.h"
-#include "chunkset.h"
+#include "base/u64map.h"
 
 #define DISK_MASK 0x00ffu
 #define RESERVED 0x0100u /* no byte stored yet: not reported */
@@ -28,13 +28,13 @@
 
 struct inventory {
     struct lock mu;
-    struct chunkset have;    /* mu */
-    struct chunkset changes; /* mu */
-    uint64_t told_digest;    /* mu */
-    uint64_t told_count;     /* mu */
-    uint64_t highest;        /* mu: chunk id ever held */
-    size_t reserved;         /* mu: entries of have that are only reserved */
-    bool overflowed;         /* mu */
+    struct u64map have;    /* mu */
+    struct u64map changes; /* mu */
+    uint64_t told_digest;  /* mu */
+    uint64_t told_count;   /* mu */
+    uint64_t highest;      /* mu: chunk id ever held */
+    size_t reserved;       /* mu: entries of have that are only reserved */
+    bool overflowed;       /* mu */
 };
 
 struct inventory *inventory_new(void)
@@ -43,8 +43,8 @@ struct inventory *inventory_new(void)
     if (!inv)
         abort();
     lock_init(&inv->mu, LOCK_INVENTORY);
-    chunkset_init(&inv->have);
-    chunkset_init(&inv->changes);
+    u64map_init(&inv->have, U64MAP_U16);
+    u64map_init(&inv->changes, U64MAP_U8);
     return inv;
 }
 
@@ -52,8 +52,8 @@ void inventory_free(struct inventory *inv)
 {
     if (!inv)
         return;
-    chunkset_free(&inv->have);
-    chunkset_free(&inv->changes);
+    u64map_free(&inv->have);
+    u64map_free(&inv->changes);
     lock_destroy(&inv->mu);
     free(inv);
 }
@@ -61,9 +61,10 @@ void inventory_free(struct inventory *inv)
 static bool exists_locked(const struct inventory *inv, uint64_t chunk, uint32_t *disk)
 {
     lock_assert_held(&inv->mu);
-    const uint16_t *v = chunkset_find(&inv->have, chunk);
-    *disk = v ? *v & DISK_MASK : 0;
-    return v && !(*v & RESERVED);
+    uint64_t v = 0;
+    bool there = u64map_get(&inv->have, chunk, &v);
+    *disk = v & DISK_MASK;
+    return there && !(v & RESERVED);
 }
 
 /* Notes that chunk is about to change; had: whether it exists before the change. */
@@ -72,41 +73,38 @@ static void note_change(struct inventory *inv, uint64_t chunk, bool had)
     if (inv->overflowed)
         return;
     if (inv->changes.n >= MAX_CHANGES) {
-        chunkset_clear(&inv->changes);
+        u64map_free(&inv->changes);
         inv->overflowed = true;
         return;
     }
-    bool fresh;
-    uint16_t *v = chunkset_add(&inv->changes, chunk, &fresh);
-    if (fresh)
-        *v = had ? TOLD : 0;
+    if (!u64map_has(&inv->changes, chunk))
+        u64map_put(&inv->changes, chunk, had ? TOLD : 0);
 }
 
 uint32_t inventory_disk(struct inventory *inv, uint64_t chunk)
 {
     LOCK_SCOPE(&inv->mu);
-    const uint16_t *v = chunkset_find(&inv->have, chunk);
-    return v ? *v & DISK_MASK : INVENTORY_NONE;
+    uint64_t v;
+    return u64map_get(&inv->have, chunk, &v) ? v & DISK_MASK : INVENTORY_NONE;
 }
 
 uint32_t inventory_reserve(struct inventory *inv, uint64_t chunk, uint32_t disk)
 {
     LOCK_SCOPE(&inv->mu);
-    bool fresh;
-    uint16_t *v = chunkset_add(&inv->have, chunk, &fresh);
-    if (fresh) {
-        *v = (uint16_t)(disk | RESERVED);
-        inv->reserved++;
-    }
-    return *v & DISK_MASK;
+    uint64_t v;
+    if (u64map_get(&inv->have, chunk, &v))
+        return v & DISK_MASK;
+    u64map_put(&inv->have, chunk, disk | RESERVED);
+    inv->reserved++;
+    return disk;
 }
 
 void inventory_unreserve(struct inventory *inv, uint64_t chunk)
 {
     LOCK_SCOPE(&inv->mu);
-    const uint16_t *v = chunkset_find(&inv->have, chunk);
-    if (v && (*v & RESERVED)) {
-        chunkset_remove(&inv->have, chunk);
+    uint64_t v;
+    if (u64map_get(&inv->have, chunk, &v) && (v & RESERVED)) {
+        u64map_del(&inv->have, chunk);
         inv->reserved--;
     }
 }
@@ -124,37 +122,33 @@ void inventory_changed(struct inventory *inv, uint64_t chunk, uint32_t disk, boo
         return; /* an old second copy went; the one we name is elsewhere */
     note_change(inv, chunk, had);
     if (!exists) {
-        chunkset_remove(&inv->have, chunk);
+        u64map_del(&inv->have, chunk);
         return;
     }
-    bool fresh;
-    uint16_t *v = chunkset_add(&inv->have, chunk, &fresh);
-    if (!fresh && (*v & RESERVED))
+    uint64_t v;
+    if (u64map_get(&inv->have, chunk, &v) && (v & RESERVED))
         inv->reserved--;
-    *v = (uint16_t)disk;
+    u64map_put(&inv->have, chunk, disk);
 }
 
 size_t inventory_drop_disk(struct inventory *inv, uint32_t disk)
 {
     LOCK_SCOPE(&inv->mu);
-    struct chunkset keep;
-    chunkset_init(&keep);
+    struct u64map keep = {.width = U64MAP_U16};
     size_t pos = 0, dropped = 0;
-    uint64_t chunk;
-    uint16_t val;
-    while (chunkset_next(&inv->have, &pos, &chunk, &val)) {
+    uint64_t chunk, val;
+    while (u64map_next(&inv->have, &pos, &chunk, &val)) {
         if ((val & DISK_MASK) == disk) {
             dropped++;
             if (val & RESERVED)
                 inv->reserved--;
             continue;
         }
-        bool fresh;
-        *chunkset_add(&keep, chunk, &fresh) = val;
+        u64map_put(&keep, chunk, val);
     }
-    chunkset_free(&inv->have);
+    u64map_free(&inv->have);
     inv->have = keep;
-    chunkset_clear(&inv->changes);
+    u64map_free(&inv->changes);
     inv->overflowed = true;
     return dropped;
 }
@@ -163,9 +157,8 @@ size_t inventory_take(struct inventory *inv, struct inventory_item *out, size_t 
 {
     LOCK_SCOPE(&inv->mu);
     size_t n = 0, pos = 0;
-    uint64_t chunk;
-    uint16_t told;
-    while (n < max && chunkset_next(&inv->changes, &pos, &chunk, &told)) {
+    uint64_t chunk, told;
+    while (n < max && u64map_next(&inv->changes, &pos, &chunk, &told)) {
         struct inventory_item *it = &out[n++];
         it->chunk = chunk;
         it->exists = exists_locked(inv, chunk, &it->disk);
@@ -175,10 +168,10 @@ size_t inventory_take(struct inventory *inv, struct inventory_item *out, size_t 
         }
     }
     if (n == inv->changes.n)
-        chunkset_clear(&inv->changes);
+        u64map_free(&inv->changes);
     else
         for (size_t i = 0; i < n; i++)
-            chunkset_remove(&inv->changes, out[i].chunk);
+            u64map_del(&inv->changes, out[i].chunk);
     return n;
 }
 
@@ -210,16 +203,15 @@ struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n)
     *n = 0;
     inv->told_digest = 0;
     size_t pos = 0;
-    uint64_t chunk;
-    uint16_t val;
-    while (chunkset_next(&inv->have, &pos, &chunk, &val)) {
+    uint64_t chunk, val;
+    while (u64map_next(&inv->have, &pos, &chunk, &val)) {
         if (val & RESERVED)
             continue;
         out[(*n)++] = (struct inventory_item){chunk, val & DISK_MASK, true};
         inv->told_digest ^= mix64(chunk);
     }
     inv->told_count = *n;
-    chunkset_clear(&inv->changes);
+    u64map_free(&inv->changes);
     inv->overflowed = false;
     return out;
 }

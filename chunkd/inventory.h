@@ -44,6 +44,6 @@ bool inventory_overflowed(struct inventory *inv);
  * changes: what happens from now on is a change against this list. */
 struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n);
 size_t inventory_count(struct inventory *inv);
-uint64_t
-inventory_highest(struct inventory *inv); /* chunk id that was ever here, gone ones too; 0: none */
+/* The highest chunk id that was ever here, gone ones too; 0: none. */
+uint64_t inventory_highest(struct inventory *inv);
 #endif

@@ -26,12 +26,7 @@
 
 static struct index_shard *shard_of(struct index *ix, uint64_t chunk)
 {
-    return &ix->shards[mix64(chunk) % INDEX_SHARDS];
-}
-
-static size_t bucket_of(const struct index_shard *s, uint64_t chunk)
-{
-    return (size_t)(mix64(chunk) >> 32) & (s->n_buckets - 1);
+    return &ix->shards[(mix64(chunk) >> 32) % INDEX_SHARDS]; /* not the bits that the table uses */
 }
 
 static void *must(void *p)
@@ -83,8 +78,7 @@ void index_init(struct index *ix, struct index_db *db, extents_fn *extent, void 
     for (size_t i = 0; i < INDEX_SHARDS; i++) {
         struct index_shard *s = &ix->shards[i];
         lock_init(&s->lock, LOCK_INDEX_STRIPE);
-        s->n_buckets = 16;
-        s->buckets = must(calloc(s->n_buckets, sizeof *s->buckets));
+        HASH_TABLE_INIT(&s->chunks, 16, struct chunk, link, chunk);
     }
 }
 
@@ -98,52 +92,25 @@ void index_free(struct index *ix)
 {
     for (size_t i = 0; i < INDEX_SHARDS; i++) {
         struct index_shard *s = &ix->shards[i];
-        if (!s->buckets)
+        if (!s->chunks.slots)
             return; /* it was never made */
-        for (size_t b = 0; b < s->n_buckets; b++)
-            for (struct chunk *c = s->buckets[b], *next; c; c = next) {
-                next = c->hash_next;
-                chunk_free(c);
-            }
-        free(s->buckets);
+        HASH_TABLE_EACH (&s->chunks, p)
+            chunk_free(HASH_ENTRY(p, struct chunk, link));
+        hash_table_free(&s->chunks);
         lock_destroy(&s->lock);
     }
 }
 
 static struct chunk *shard_find(const struct index_shard *s, uint64_t chunk)
 {
-    struct chunk *c = s->buckets[bucket_of(s, chunk)];
-    while (c && c->chunk != chunk)
-        c = c->hash_next;
-    return c;
-}
-
-static void shard_grow(struct index_shard *s)
-{
-    struct chunk **old = s->buckets;
-    size_t n_old = s->n_buckets;
-    s->n_buckets *= 2;
-    s->buckets = must(calloc(s->n_buckets, sizeof *s->buckets));
-    for (size_t b = 0; b < n_old; b++)
-        for (struct chunk *c = old[b], *next; c; c = next) {
-            next = c->hash_next;
-            struct chunk **head = &s->buckets[bucket_of(s, c->chunk)];
-            c->hash_next = *head;
-            *head = c;
-        }
-    free(old);
+    return HASH_ENTRY(hash_table_find(&s->chunks, chunk), struct chunk, link);
 }
 
 static void shard_add(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
     lock_acquire(&s->lock);
-    if (s->n >= s->n_buckets)
-        shard_grow(s);
-    struct chunk **head = &s->buckets[bucket_of(s, c->chunk)];
-    c->hash_next = *head;
-    *head = c;
-    s->n++;
+    hash_table_add(&s->chunks, &c->link);
     lock_release(&s->lock);
 }
 
@@ -151,11 +118,7 @@ static void shard_del(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
     lock_acquire(&s->lock);
-    struct chunk **p = &s->buckets[bucket_of(s, c->chunk)];
-    while (*p != c)
-        p = &(*p)->hash_next;
-    *p = c->hash_next;
-    s->n--;
+    hash_table_remove(&s->chunks, &c->link);
     lock_release(&s->lock);
     chunk_free(c);
 }
@@ -360,12 +323,13 @@ struct walk_row {
 static bool walk_shard(struct index_shard *s, struct walk *w)
 {
     lock_acquire(&s->lock);
-    struct walk_row *rows = must(malloc((s->n + 1) * sizeof *rows));
+    struct walk_row *rows = must(malloc((s->chunks.n + 1) * sizeof *rows));
     size_t n = 0;
-    for (size_t b = 0; b < s->n_buckets; b++)
-        for (const struct chunk *c = s->buckets[b]; c; c = c->hash_next)
-            if (!c->gone)
-                rows[n++] = (struct walk_row){c->chunk, c->row.session, c->row.len};
+    HASH_TABLE_EACH (&s->chunks, p) {
+        const struct chunk *c = HASH_ENTRY(p, struct chunk, link);
+        if (!c->gone)
+            rows[n++] = (struct walk_row){c->chunk, c->row.session, c->row.len};
+    }
     lock_release(&s->lock);
     w->seen = must(delta_grow(w->seen, &w->cap, w->n + n + 1, sizeof *w->seen));
     bool more = true;

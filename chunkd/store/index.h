@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include "extents.h"
 #include "index_db.h"
+#include "base/hash_table.h"
 #include "base/lock.h"
 
 #define INDEX_SHARDS 64
@@ -28,8 +29,8 @@ struct chunk {
     uint64_t epoch;                  /* checkpoint that took its last change */
     uint32_t plan_len;               /* length once what is being written is applied */
     uint64_t plan_gen, plan_session; /* what it will be, while gone and plan_len > 0 */
-    struct chunk *hash_next;
-    struct chunk *prev, *next; /* dirty or clean list */
+    struct hash_link link;           /* in its shard */
+    struct chunk *prev, *next;       /* dirty or clean list */
 };
 struct chunk_list {
     struct chunk *head, *tail;
@@ -37,8 +38,7 @@ struct chunk_list {
 };
 struct index_shard {
     struct lock lock;
-    struct chunk **buckets;
-    size_t n, n_buckets;
+    struct hash_table chunks; /* struct chunk by id */
 };
 struct index {
     struct index_shard shards[INDEX_SHARDS];

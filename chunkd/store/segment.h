@@ -70,8 +70,8 @@ struct segments {
  * -ERR_WRONG_CLUSTER. */
 int segments_open(struct segments *t, const char *dir, const struct store_id *id, bool readonly);
 void segments_close(struct segments *t);
-/* NULL when there is none. Any thread; see the grace period in store_internal.h for how long it lives.
- */
+/* NULL when there is none. Any thread; see the grace period in store_internal.h for how long
+ * it lives. */
 struct segment *segments_find(struct segments *t, uint64_t id);
 struct segment *segments_last(struct segments *t);
 /* The segment's descriptor, which stays open until segment_drop; -errno when it cannot be opened, of which

@@ -7,7 +7,7 @@
 
 #include "transport.h"
 
-/* Exit codes, documented in man/replfsctl.1; numbers from 64 up as in sysexits.h. */
+/* Exit codes, documented in man/replfsctl.1; numbers from 64 up as in <sysexits.h>. */
 enum ctl_exit {
     CTL_OK = 0,
     CTL_PROBLEM = 1, /* health: warnings; others: something was found or left undone */

@@ -32,7 +32,7 @@
 
 static struct damage *find(const struct nodes *n, uint64_t chunk)
 {
-    uint32_t i;
+    uint64_t i;
     return n->ndamage && u64map_get(&n->damage_index, chunk, &i) ? &n->damage[i] : NULL;
 }
 
@@ -54,7 +54,7 @@ static struct damage *find_or_add(struct nodes *n, const struct fsm_chunk *c)
 void damage_forget(struct nodes *n, uint64_t chunk)
 {
     lock_assert_held(&n->lock);
-    uint32_t i;
+    uint64_t i;
     if (!n->ndamage || !u64map_get(&n->damage_index, chunk, &i))
         return;
     u64map_del(&n->damage_index, chunk);

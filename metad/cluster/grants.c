@@ -42,7 +42,7 @@
 
 static struct session_grants *find(const struct nodes *n, uint64_t session)
 {
-    uint32_t i;
+    uint64_t i;
     return u64map_get(&n->grant_index, session, &i) ? &n->grants[i] : NULL;
 }
 
@@ -70,7 +70,7 @@ static void free_one(struct session_grants *g)
 void grants_session_gone(struct nodes *n, uint64_t session)
 {
     lock_assert_held(&n->lock);
-    uint32_t i;
+    uint64_t i;
     if (!u64map_get(&n->grant_index, session, &i))
         return;
     u64map_del(&n->grant_index, session);

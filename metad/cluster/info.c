@@ -146,7 +146,7 @@ static void fill_extents(struct status_ask *a, const struct extmap *m, const Rep
         t->len = e.len;
         t->chunk = e.chunk;
         t->chunk_off = e.chunk_off;
-        if (e.chunk && u64map_put(&seen, e.chunk, 1))
+        if (e.chunk && u64map_add(&seen, e.chunk))
             r->chunks[r->n_chunks++] = fill_chunk(a, e.chunk, r->attr->ino, r->attr->goal);
         off = e.file_off + e.len;
     }
@@ -213,7 +213,7 @@ static void converge_ino(struct status_ask *a, uint64_t ino, struct u64map *seen
     if (fsm_extents(a->n->cfg.fsm, ino, &m) || !m)
         return; /* gone, or not a file: nothing to wait for */
     for (uint64_t off = 0; extmap_find(m, off, &e); off = e.file_off + e.len)
-        if (e.chunk && u64map_put(seen, e.chunk, 1))
+        if (e.chunk && u64map_add(seen, e.chunk))
             converge_chunk(a, e.chunk, r);
 }
 

@@ -17,7 +17,7 @@
  *
  * Failure modes: a second daemon with a live one's id is refused; a daemon of another cluster is
  * refused; a chunkd whose connection hangs is replaced by its new connection once it has been
- * silent for suspect_ms. Thread context: rpc loop threads and the driver thread (orders.c); locks
+ * silent for suspect_ms. Thread context: rpc loop threads and the driver thread (driver.c); locks
  * as in nodes_internal.h. */
 #include "nodes.h"
 
@@ -129,6 +129,7 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
     d = calloc(1, sizeof *d);
     if (!d)
         abort();
+    u64map_init(&d->stray_index, U64MAP_U32);
     d->id = chunkd;
     d->last_seen = clock_mono();
     d->state = REPLFS__NODE_STATE__NODE_SUSPECT;
@@ -557,6 +558,8 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     struct nodes *n = calloc(1, sizeof *n);
     if (!n)
         return -ENOMEM;
+    u64map_init(&n->grant_index, U64MAP_U32);
+    u64map_init(&n->damage_index, U64MAP_U32);
     n->cfg = *cfg;
     set_defaults(&n->cfg);
     snprintf(n->dir, sizeof n->dir, "%s", cfg->dir ? cfg->dir : "");

@@ -28,9 +28,9 @@
 
 /* soft_flags of struct fsm_chunk */
 enum {
-    SOFT_BUSY = 1,
-    /* a job has it */ SOFT_AGAIN = 2,
-    /* look again when the job ends */ SOFT_GREW = 4
+    SOFT_BUSY = 1,  /* a job has it */
+    SOFT_AGAIN = 2, /* look again when the job ends */
+    SOFT_GREW = 4,  /* it was extended meanwhile */
 };
 
 struct node_disk {
@@ -68,7 +68,7 @@ struct del {
 };
 struct report { /* a full report coming in, or being compared */
     uint64_t number;
-    struct u64map seen; /* chunk -> 1 */
+    struct u64map seen; /* a set of chunks */
     bool complete;      /* last piece is here: sweeping */
     uint64_t sweep_pos;
 };
@@ -323,8 +323,8 @@ void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto);
 enum past_step { PAST_SEEN, PAST_ASTRAY, PAST_DONE };
 void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,
                       void (*then)(struct nodes *n, struct rpc_req *req));
-uint32_t
-nodes_past_next_id(const Replfs__RegisterReq *r); /* ids below may be others'; 0: unknown */
+/* Ids below may be others'; 0: unknown. */
+uint32_t nodes_past_next_id(const Replfs__RegisterReq *r);
 /* It comes from another future, and so may have got its id there. Takes the fsm lock. */
 bool nodes_past_joined(struct nodes *n, const Replfs__RegisterReq *r);
 /* Nothing may be deleted. fsm lock and lock held. */

@@ -59,7 +59,7 @@ static void digest_flip(struct node *d, uint64_t chunk, bool now_there)
 
 static struct stray *stray_find(struct node *d, uint64_t chunk)
 {
-    uint32_t i;
+    uint64_t i;
     return u64map_get(&d->stray_index, chunk, &i) ? &d->strays[i] : NULL;
 }
 
@@ -263,7 +263,7 @@ static void apply_record(struct nodes *n, struct node *d, const Replfs__ChunkRec
     if (!d->rep)
         return;
     if (r->len)
-        u64map_put(&d->rep->seen, r->chunk, 1);
+        u64map_add(&d->rep->seen, r->chunk);
     else
         u64map_del(&d->rep->seen, r->chunk);
 }
@@ -427,7 +427,7 @@ static void sweep_chunk(void *arg, struct fsm_chunk *c)
     struct fsm_loc *l = reports_loc(c, s->d->id);
     if (!l)
         return;
-    if (u64map_get(&s->d->rep->seen, c->id, NULL)) {
+    if (u64map_has(&s->d->rep->seen, c->id)) {
         l->reported = 1;
         return;
     }
@@ -443,7 +443,7 @@ static void sweep_strays(struct node *d)
 {
     for (uint32_t i = 0; i < d->nstrays;) {
         struct stray *s = &d->strays[i];
-        s->reported = u64map_get(&d->rep->seen, s->chunk, NULL);
+        s->reported = u64map_has(&d->rep->seen, s->chunk);
         if (s->reported)
             i++;
         else

@@ -26,7 +26,7 @@
 
 #include "base/lock.h"
 #include "base/error.h"
-#include "base/mix.h"
+#include "base/hash_table.h"
 #include "base/u64.h"
 #include "base/u64map.h"
 
@@ -41,7 +41,7 @@ struct hold {
 };
 struct node {
     uint64_t ino;
-    struct node *hash_next;
+    struct hash_link link;
     struct node *hot_next, **hot_prev; /* nodes with waiters; hot_prev NULL: not on the list */
     struct hold *holds;
     struct hold inl[2];
@@ -52,8 +52,7 @@ struct node {
 struct leases {
     struct leases_config cfg;
     struct lock mu;
-    struct node **table;
-    size_t mask, count;
+    struct hash_table nodes; /* struct node by inode */
     struct node *hot;
     bool stopped, claim;
     uint32_t now;         /* of the last tick */
@@ -75,10 +74,8 @@ struct leases *leases_new(const struct leases_config *cfg)
         l->cfg.patience_ms = PATIENCE_MS;
     if (l->cfg.stubborn_ms == 0)
         l->cfg.stubborn_ms = STUBBORN_MS;
-    l->mask = 1023;
-    l->table = calloc(l->mask + 1, sizeof(*l->table));
-    if (l->table == NULL)
-        abort();
+    HASH_TABLE_INIT(&l->nodes, 1024, struct node, link, ino);
+    u64map_init(&l->barred, U64MAP_U8);
     lock_init(&l->mu, LOCK_LEASES);
     return l;
 }
@@ -87,14 +84,13 @@ void leases_free(struct leases *l)
 {
     if (l == NULL)
         return;
-    for (size_t i = 0; i <= l->mask; i++)
-        for (struct node *n = l->table[i], *next; n != NULL; n = next) {
-            next = n->hash_next;
-            if (n->holds != n->inl)
-                free(n->holds);
-            free(n);
-        }
-    free(l->table);
+    HASH_TABLE_EACH (&l->nodes, p) {
+        struct node *n = HASH_ENTRY(p, struct node, link);
+        if (n->holds != n->inl)
+            free(n->holds);
+        free(n);
+    }
+    hash_table_free(&l->nodes);
     u64map_free(&l->barred);
     lock_destroy(&l->mu);
     free(l);
@@ -102,56 +98,27 @@ void leases_free(struct leases *l)
 
 /* ---- nodes, mutex held ---- */
 
-static struct node **slot_of(struct leases *l, uint64_t ino)
+static struct node *node_find(const struct leases *l, uint64_t ino)
 {
-    struct node **p = &l->table[mix64(ino) & l->mask];
-
     lock_assert_held(&l->mu);
-    while (*p != NULL && (*p)->ino != ino)
-        p = &(*p)->hash_next;
-    return p;
-}
-
-static void grow(struct leases *l)
-{
-    size_t mask = l->mask * 2 + 1;
-    struct node **t = calloc(mask + 1, sizeof(*t));
-
-    lock_assert_held(&l->mu);
-    if (t == NULL)
-        abort();
-    for (size_t i = 0; i <= l->mask; i++)
-        for (struct node *n = l->table[i], *next; n != NULL; n = next) {
-            next = n->hash_next;
-            struct node **b = &t[mix64(n->ino) & mask];
-            n->hash_next = *b;
-            *b = n;
-        }
-    free(l->table);
-    l->table = t;
-    l->mask = mask;
+    return HASH_ENTRY(hash_table_find(&l->nodes, ino), struct node, link);
 }
 
 static struct node *node_make(struct leases *l, uint64_t ino)
 {
-    struct node **slot = slot_of(l, ino);
+    struct node *n = node_find(l, ino);
 
     lock_assert_held(&l->mu);
-    if (*slot != NULL)
-        return *slot;
-    if (l->count > l->mask) {
-        grow(l);
-        slot = slot_of(l, ino);
-    }
-    struct node *n = calloc(1, sizeof(*n));
+    if (n != NULL)
+        return n;
+    n = calloc(1, sizeof(*n));
     if (n == NULL)
         abort();
     n->ino = ino;
     n->holds = n->inl;
     n->cap = sizeof(n->inl) / sizeof(n->inl[0]);
     n->tail = &n->head;
-    *slot = n;
-    l->count++;
+    hash_table_add(&l->nodes, &n->link);
     return n;
 }
 
@@ -160,9 +127,7 @@ static void node_tidy(struct leases *l, struct node *n)
     lock_assert_held(&l->mu);
     if (n->n > 0 || n->busy > 0 || n->head != NULL)
         return;
-    struct node **slot = slot_of(l, n->ino);
-    *slot = n->hash_next;
-    l->count--;
+    hash_table_remove(&l->nodes, &n->link);
     if (n->holds != n->inl)
         free(n->holds);
     free(n);
@@ -299,7 +264,7 @@ static void begin_change(const struct leases *l, struct node *n, uint64_t sessio
 static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct todo *t)
 {
     for (unsigned i = 0; i < w->n; i++) {
-        struct node *n = *slot_of(l, w->need[i].ino);
+        struct node *n = node_find(l, w->need[i].ino);
         if (n == NULL)
             continue;
         bool in_turn = woken || n->head == NULL || holds_exclusive(n, w->session);
@@ -311,7 +276,7 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         }
         queue_up(l, n, w);
         for (unsigned k = i + 1; k < w->n; k++) { /* what it will wait for next is asked for now */
-            struct node *after = *slot_of(l, w->need[k].ino);
+            struct node *after = node_find(l, w->need[k].ino);
             if (after != NULL)
                 way_is_free(l, after, w, w->need[k].write, t);
         }
@@ -407,11 +372,11 @@ void lease_need(struct lease_wait *w, uint64_t ino, bool write)
 void leases_need_exclusive(struct leases *l, struct lease_wait *w)
 {
     LOCK_SCOPE(&l->mu);
-    for (size_t i = 0; i <= l->mask; i++)
-        for (const struct node *n = l->table[i]; n != NULL; n = n->hash_next)
-            if (n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE &&
-                n->holds[0].session != w->session)
-                need_add(w, n->ino, true);
+    HASH_TABLE_EACH (&l->nodes, p) {
+        const struct node *n = HASH_ENTRY(p, struct node, link);
+        if (n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE && n->holds[0].session != w->session)
+            need_add(w, n->ino, true);
+    }
 }
 
 bool leases_enter(struct leases *l, struct lease_wait *w)
@@ -435,7 +400,7 @@ void leases_leave(struct leases *l, struct lease_wait *w)
     for (unsigned i = 0; i < w->n; i++) {
         if (!w->need[i].write || w->code != 0)
             continue;
-        struct node *n = *slot_of(l, w->need[i].ino);
+        struct node *n = node_find(l, w->need[i].ino);
         assert(n != NULL && n->busy > 0);
         n->busy--;
         node_tidy(l, n);
@@ -449,14 +414,14 @@ void leases_leave(struct leases *l, struct lease_wait *w)
 
 static bool is_barred(const struct leases *l, uint64_t session)
 {
-    return l->barred.n > 0 && u64map_get(&l->barred, session, NULL);
+    return u64map_has(&l->barred, session);
 }
 
 /* own: so many of the changes under way are the asking request's. Mutex held. */
 static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode want,
                              uint32_t own)
 {
-    struct node *n = *slot_of(l, ino);
+    struct node *n = node_find(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
     if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE)
         return LEASE_ELSEWHERE;
@@ -496,9 +461,9 @@ void leases_grant_list(struct leases *l, uint64_t session, const uint64_t *ino, 
 {
     LOCK_SCOPE(&l->mu);
     for (size_t i = 0; i < n; i++)
-        __builtin_prefetch(&l->table[mix64(ino[i]) & l->mask]);
+        __builtin_prefetch(hash_table_slot(&l->nodes, ino[i]));
     for (size_t i = 0; i < n; i++)
-        __builtin_prefetch(l->table[mix64(ino[i]) & l->mask]);
+        __builtin_prefetch(HASH_ENTRY(*hash_table_slot(&l->nodes, ino[i]), struct node, link));
     for (size_t i = 0; i < n; i++)
         out[i] = grant(l, session, ino[i], want, 0);
 }
@@ -506,7 +471,7 @@ void leases_grant_list(struct leases *l, uint64_t session, const uint64_t *ino, 
 bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    struct node *n = *slot_of(l, ino);
+    struct node *n = node_find(l, ino);
 
     if ((n != NULL && n->n > 0) || l->st.leases >= l->cfg.max || is_barred(l, session))
         return false;
@@ -535,7 +500,7 @@ void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mod
 
     todo_init(&t);
     lock_acquire(&l->mu);
-    struct node *n = *slot_of(l, ino);
+    struct node *n = node_find(l, ino);
     struct hold *h = n != NULL ? hold_find(n, session) : NULL;
     if (h != NULL) {
         lower(l, n, h, kept, &t);
@@ -553,18 +518,18 @@ static uint64_t *held_by(struct leases *l, uint64_t session, size_t *n)
     size_t cap = 0;
 
     *n = 0;
-    for (size_t i = 0; i <= l->mask; i++)
-        for (struct node *p = l->table[i]; p != NULL; p = p->hash_next) {
-            if (hold_find(p, session) == NULL)
-                continue;
-            if (*n == cap) {
-                cap = cap == 0 ? 64 : cap * 2;
-                v = realloc(v, cap * sizeof(*v));
-                if (v == NULL)
-                    abort();
-            }
-            v[(*n)++] = p->ino;
+    HASH_TABLE_EACH (&l->nodes, link) {
+        struct node *p = HASH_ENTRY(link, struct node, link);
+        if (hold_find(p, session) == NULL)
+            continue;
+        if (*n == cap) {
+            cap = cap == 0 ? 64 : cap * 2;
+            v = realloc(v, cap * sizeof(*v));
+            if (v == NULL)
+                abort();
         }
+        v[(*n)++] = p->ino;
+    }
     return v;
 }
 
@@ -572,7 +537,7 @@ static void set_barred(struct leases *l, uint64_t session, bool on)
 {
     if (on)
         u64map_put(&l->barred, session, 1);
-    else if (l->barred.n > 0)
+    else
         u64map_del(&l->barred, session);
     atomic_store_explicit(&l->nbarred, l->barred.n, memory_order_relaxed);
 }
@@ -601,10 +566,10 @@ bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, ui
     lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++)
-        ok &= !holds_exclusive(*slot_of(l, v[i]), session);
+        ok &= !holds_exclusive(node_find(l, v[i]), session);
     ok &= !is_barred(l, session) && silent(arg, session);
     for (size_t i = 0; ok && i < n; i++) {
-        struct node *p = *slot_of(l, v[i]);
+        struct node *p = node_find(l, v[i]);
         lower(l, p, hold_find(p, session), LEASE_NONE, &t);
         node_tidy(l, p);
     }
@@ -618,7 +583,7 @@ bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, ui
 
 bool leases_unbar_begin(struct leases *l, uint64_t session)
 {
-    uint32_t under_way = 1;
+    uint64_t under_way = 1;
 
     LOCK_SCOPE(&l->mu);
     if (!u64map_get(&l->barred, session, &under_way) || under_way)
@@ -656,7 +621,7 @@ bool leases_claim(struct leases *l, bool on)
 /* The session has the inode exclusively, still or from now on. Mutex held. */
 static bool claim(struct leases *l, uint64_t session, uint64_t ino)
 {
-    struct node *n = *slot_of(l, ino);
+    struct node *n = node_find(l, ino);
 
     if (n != NULL && n->n > 0)
         return holds_exclusive(n, session);
@@ -677,7 +642,7 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     lock_acquire(&l->mu);
     uint64_t *held = held_by(l, session, &nheld);
     for (size_t i = 0; i < nheld; i++) {
-        struct node *p = *slot_of(l, held[i]);
+        struct node *p = node_find(l, held[i]);
         if (n > 0 && holds_exclusive(p, session) &&
             bsearch(&held[i], v, n, sizeof(*v), u64_cmp) != NULL)
             continue;
@@ -702,7 +667,7 @@ void leases_remind(struct leases *l, uint64_t session)
     lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++) {
-        const struct hold *h = hold_find(*slot_of(l, v[i]), session);
+        const struct hold *h = hold_find(node_find(l, v[i]), session);
         if (h->want < h->mode)
             todo_recall(&t, session, v[i], (enum lease_mode)h->want);
     }
@@ -717,7 +682,7 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
 
     todo_init(&t);
     lock_acquire(&l->mu);
-    struct node *n = *slot_of(l, ino);
+    struct node *n = node_find(l, ino);
     if (n != NULL) {
         while (n->n > 0)
             hold_drop(l, n, &n->holds[n->n - 1]);

@@ -1,4 +1,4 @@
-/* Leases: which session may cache which inode (DESIGN.md §4), and who has to wait for whom.
+/* Leases: which session may cache which inode, and who has to wait for whom.
  *
  * A lease covers an inode's attributes, a directory's entries, a file's bytes. SHARED: may be
  * cached, by any number of sessions. EXCLUSIVE: the only one; may also be changed behind metad's
@@ -36,10 +36,10 @@ struct leases_config {
     void (*stubborn)(void *arg, uint64_t session, uint64_t ino);
     void *arg;
     uint32_t term_ms;     /* holders stop using a lease when they heard nothing for so long */
-    uint32_t patience_ms; /* who waits longer is refused, default 5000 */
-    uint32_t
-        stubborn_ms; /* who is alive, and neither gives a lease back for so long nor changes the
-                           * inode (flushes), is fenced; default 90000 */
+    uint32_t patience_ms; /* a request that waits longer is refused, default 5000 */
+    /* a session that is alive, and neither gives a lease back for so long nor changes the inode (flushes), is
+     * fenced; default 90000 */
+    uint32_t stubborn_ms;
 };
 struct leases *leases_new(const struct leases_config *cfg);
 /* Nobody waits any more: all that do are refused, and so is whoever would have to. */

@@ -219,8 +219,8 @@ static void freed(struct locks *t, struct lock_file *f, int64_t now)
 
 static int set_unlock(struct locks *t, const struct lock_req *r, int64_t now)
 {
-    struct lock_file *f = *locks_file_slot(t, r->ino, r->flock);
-    struct lock_session *s = *locks_session_slot(t, r->session);
+    struct lock_file *f = locks_file_find(t, r->ino, r->flock);
+    struct lock_session *s = locks_session_find(t, r->session);
 
     const struct lock_holder *h =
         f != NULL && s != NULL ? *locks_holder_slot(f, s->id, r->owner) : NULL;
@@ -332,7 +332,7 @@ int locks_set(struct locks *t, const struct lock_req *r, void *cookie, int64_t n
 
 bool locks_test(struct locks *t, const struct lock_req *r, struct lock_req *out)
 {
-    const struct lock_file *f = *locks_file_slot(t, r->ino, r->flock);
+    const struct lock_file *f = locks_file_find(t, r->ino, r->flock);
 
     for (const struct lock_holder *h = f != NULL ? f->holders : NULL; h != NULL; h = h->next) {
         const struct lock_range *x = in_the_way(h, r);
@@ -364,7 +364,7 @@ static void give_up(struct locks *t, struct lock_wait *w, int code, int64_t now)
 
 bool locks_cancel(struct locks *t, uint64_t session, uint64_t id, int64_t now)
 {
-    struct lock_session *s = *locks_session_slot(t, session);
+    struct lock_session *s = locks_session_find(t, session);
     struct lock_wait *w = s != NULL ? locks_wait_find(s, id) : NULL;
 
     if (w == NULL)
@@ -376,8 +376,8 @@ bool locks_cancel(struct locks *t, uint64_t session, uint64_t id, int64_t now)
 void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t owner, bool flock,
                       int64_t now)
 {
-    struct lock_file *f = *locks_file_slot(t, ino, flock);
-    struct lock_session *s = *locks_session_slot(t, session);
+    struct lock_file *f = locks_file_find(t, ino, flock);
+    struct lock_session *s = locks_session_find(t, session);
 
     if (f == NULL || s == NULL)
         return;
@@ -389,13 +389,13 @@ void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t 
 void locks_detach(struct locks *t, bool (*gone)(void *cookie, const void *arg), const void *arg,
                   int64_t now)
 {
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        for (struct lock_session *s = t->sessions[i]; s != NULL; s = s->hash_next)
-            for (struct lock_wait *w = s->waits; w != NULL; w = w->s_next)
-                if (w->cookie != NULL && gone(w->cookie, arg)) {
-                    w->cookie = NULL;
-                    w->deadline = now + KEEP_NS;
-                }
+    HASH_TABLE_EACH (&t->sessions, p)
+        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w != NULL;
+             w = w->s_next)
+            if (w->cookie != NULL && gone(w->cookie, arg)) {
+                w->cookie = NULL;
+                w->deadline = now + KEEP_NS;
+            }
 }
 
 /* ---- many files at once ---- */
@@ -436,10 +436,10 @@ static void list_freed(struct locks *t, struct file_list *l, int64_t now)
 
 static void list_waited(struct locks *t, struct file_list *l)
 {
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        for (struct lock_session *s = t->sessions[i]; s != NULL; s = s->hash_next)
-            for (struct lock_wait *w = s->waits; w != NULL; w = w->s_next)
-                list_add(l, w->file);
+    HASH_TABLE_EACH (&t->sessions, p)
+        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w != NULL;
+             w = w->s_next)
+            list_add(l, w->file);
 }
 
 static void drop_holders(struct locks *t, struct lock_session *s, struct file_list *l)
@@ -453,7 +453,7 @@ static void drop_holders(struct locks *t, struct lock_session *s, struct file_li
 
 void locks_drop_session(struct locks *t, uint64_t session, int64_t now)
 {
-    struct lock_session *s = *locks_session_slot(t, session);
+    struct lock_session *s = locks_session_find(t, session);
     struct file_list l = {0};
 
     if (s == NULL)
@@ -469,7 +469,7 @@ void locks_drop_session(struct locks *t, uint64_t session, int64_t now)
 
 bool locks_has_session(struct locks *t, uint64_t session)
 {
-    const struct lock_session *s = *locks_session_slot(t, session);
+    const struct lock_session *s = locks_session_find(t, session);
     return s != NULL && (s->holders != NULL || s->waits != NULL);
 }
 

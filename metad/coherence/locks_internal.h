@@ -1,16 +1,15 @@
 /* What locks.c and locks_table.c share; nobody else includes this. */
 #ifndef REPLFS_METAD_COHERENCE_LOCKS_INTERNAL_H
 #define REPLFS_METAD_COHERENCE_LOCKS_INTERNAL_H
+#include "base/hash_table.h"
 #include "locks.h"
-
-#define SESSION_BUCKETS 256u
 
 struct lock_file {
     uint64_t ino;
     bool flock;
     bool soft;     /* somebody in the queue is held back by fairness alone */
     uint64_t seen; /* of the last walk that came here */
-    struct lock_file *hash_next;
+    struct hash_link link;
     struct lock_holder *holders;
     struct lock_wait *first, **last; /* the queue */
     size_t nholders, nwaits;
@@ -38,15 +37,14 @@ struct lock_wait {
 };
 struct lock_session {
     uint64_t id;
-    struct lock_session *hash_next;
+    struct hash_link link;
     struct lock_holder *holders;
     struct lock_wait *waits;
     size_t nranges, nwaits;
 };
 struct locks {
-    struct lock_file **files;
-    size_t nfiles, buckets;
-    struct lock_session *sessions[SESSION_BUCKETS];
+    struct hash_table files;    /* struct lock_file by inode: one of flock(2), one of fcntl(2) */
+    struct hash_table sessions; /* struct lock_session by id */
     size_t nwaits, nranges;
     uint64_t mark, seen;
     uint64_t steps; /* entries looked at, ever */
@@ -56,11 +54,11 @@ struct locks {
     size_t ndone, done_at, done_cap;
 };
 
-struct lock_session **locks_session_slot(struct locks *t, uint64_t id);
+struct lock_session *locks_session_find(const struct locks *t, uint64_t id); /* or NULL */
 struct lock_session *locks_session(struct locks *t, uint64_t id); /* made when it is not there */
 void locks_session_tidy(struct locks *t, struct lock_session *s);
-struct lock_file **locks_file_slot(struct locks *t, uint64_t ino, bool flock);
-struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock); /* likewise */
+struct lock_file *locks_file_find(const struct locks *t, uint64_t ino, bool flock); /* or NULL */
+struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock);            /* likewise */
 void locks_file_tidy(struct locks *t, struct lock_file *f);
 struct lock_holder **locks_holder_slot(struct lock_file *f, uint64_t session, uint64_t owner);
 /* Changes the owner's ranges, with the holder made or freed as needed. */

@@ -7,96 +7,68 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/mix.h"
-
 /* ---- sessions ---- */
 
-struct lock_session **locks_session_slot(struct locks *t, uint64_t id)
+struct lock_session *locks_session_find(const struct locks *t, uint64_t id)
 {
-    struct lock_session **p = &t->sessions[mix64(id) % SESSION_BUCKETS];
-
-    while (*p != NULL && (*p)->id != id)
-        p = &(*p)->hash_next;
-    return p;
+    return HASH_ENTRY(hash_table_find(&t->sessions, id), struct lock_session, link);
 }
 
 struct lock_session *locks_session(struct locks *t, uint64_t id)
 {
-    struct lock_session **slot = locks_session_slot(t, id);
+    struct lock_session *s = locks_session_find(t, id);
 
-    if (*slot == NULL) {
-        *slot = calloc(1, sizeof(**slot));
-        if (*slot == NULL)
+    if (s == NULL) {
+        s = calloc(1, sizeof(*s));
+        if (s == NULL)
             abort();
-        (*slot)->id = id;
+        s->id = id;
+        hash_table_add(&t->sessions, &s->link);
     }
-    return *slot;
+    return s;
 }
 
 void locks_session_tidy(struct locks *t, struct lock_session *s)
 {
     if (s->holders != NULL || s->waits != NULL)
         return;
-    struct lock_session **slot = locks_session_slot(t, s->id);
-    assert(*slot == s && s->nranges == 0 && s->nwaits == 0);
-    *slot = s->hash_next;
+    assert(s->nranges == 0 && s->nwaits == 0);
+    hash_table_remove(&t->sessions, &s->link);
     free(s);
 }
 
 /* ---- files ---- */
 
-struct lock_file **locks_file_slot(struct locks *t, uint64_t ino, bool flock)
+struct lock_file *locks_file_find(const struct locks *t, uint64_t ino, bool flock)
 {
-    struct lock_file **p = &t->files[mix64(ino) & (t->buckets - 1)];
+    struct hash_link *l = hash_table_find(&t->files, ino);
 
-    while (*p != NULL && ((*p)->ino != ino || (*p)->flock != flock))
-        p = &(*p)->hash_next;
-    return p;
-}
-
-static void files_grow(struct locks *t)
-{
-    size_t n = t->buckets * 2;
-    struct lock_file **v = calloc(n, sizeof(*v));
-
-    if (v == NULL)
-        abort();
-    for (size_t i = 0; i < t->buckets; i++)
-        for (struct lock_file *f = t->files[i], *next; f != NULL; f = next) {
-            next = f->hash_next;
-            struct lock_file **b = &v[mix64(f->ino) & (n - 1)];
-            f->hash_next = *b;
-            *b = f;
-        }
-    free(t->files);
-    t->files = v;
-    t->buckets = n;
+    while (l != NULL && HASH_ENTRY(l, struct lock_file, link)->flock != flock)
+        l = hash_table_next_same(&t->files, l);
+    return HASH_ENTRY(l, struct lock_file, link);
 }
 
 struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock)
 {
-    if (t->nfiles >= t->buckets)
-        files_grow(t);
-    struct lock_file **slot = locks_file_slot(t, ino, flock);
-    if (*slot == NULL) {
-        struct lock_file *f = calloc(1, sizeof(*f));
+    struct lock_file *f = locks_file_find(t, ino, flock);
+
+    if (f == NULL) {
+        f = calloc(1, sizeof(*f));
         if (f == NULL)
             abort();
         f->ino = ino;
         f->flock = flock;
         f->last = &f->first;
-        *slot = f;
-        t->nfiles++;
+        hash_table_add(&t->files, &f->link);
     }
-    return *slot;
+    return f;
 }
 
 void locks_file_tidy(struct locks *t, struct lock_file *f)
 {
     if (f->holders != NULL || f->first != NULL)
         return;
-    *locks_file_slot(t, f->ino, f->flock) = f->hash_next;
-    t->nfiles--;
+    hash_table_remove(&t->files, &f->link);
     free(f);
 }
 
@@ -237,10 +209,8 @@ struct locks *locks_new(void)
 
     if (t == NULL)
         abort();
-    t->buckets = 256;
-    t->files = calloc(t->buckets, sizeof(struct lock_file *));
-    if (t->files == NULL)
-        abort();
+    HASH_TABLE_INIT(&t->files, 256, struct lock_file, link, ino);
+    HASH_TABLE_INIT(&t->sessions, 256, struct lock_session, link, id);
     return t;
 }
 
@@ -248,11 +218,11 @@ void locks_free(struct locks *t)
 {
     if (t == NULL)
         return;
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        while (t->sessions[i] != NULL)
-            locks_drop_session(t, t->sessions[i]->id, 0);
-    assert(t->nfiles == 0 && t->nwaits == 0 && t->nranges == 0);
-    free(t->files);
+    for (struct hash_link *l; (l = hash_table_first(&t->sessions)) != NULL;)
+        locks_drop_session(t, HASH_ENTRY(l, struct lock_session, link)->id, 0);
+    assert(t->files.n == 0 && t->nwaits == 0 && t->nranges == 0);
+    hash_table_free(&t->files);
+    hash_table_free(&t->sessions);
     free(t->done);
     free(t);
 }

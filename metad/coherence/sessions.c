@@ -32,12 +32,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash_table.h"
 #include "base/thread.h"
 #include "base/lock.h"
 
 #define LOG_MODULE "opens"
-#define SESSION_BUCKETS 1024u
 #define REAP_MAX 1000u
 #define ORPHANS_LOOK 16384u
 #define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
@@ -49,11 +48,11 @@
 struct ref {
     uint64_t ino;
     struct session *session;
-    struct ref *hash_next;
+    struct hash_link link;
     struct ref *next, **prev; /* in the session's list */
 };
 struct session {
-    struct session *hash_next;
+    struct hash_link link;
     uint64_t id;
     int64_t last;  /* clock_mono of the last sign of life */
     bool resumed;  /* came back, or began, under this leader */
@@ -68,12 +67,11 @@ struct sessions {
     struct cond cond;
     pthread_t thread;
     bool running, stop;
-    struct session *sessions[SESSION_BUCKETS];
+    struct hash_table sessions;           /* struct session by id */
     size_t missing;                       /* sessions that have not come back yet */
     size_t missing_leases, missing_locks; /* of them, those that may hold such */
-    struct ref **refs;
-    size_t nrefs, buckets;
-    uint64_t *orphans; /* to be reaped when nobody has them open */
+    struct hash_table refs; /* struct ref by inode: one for each session that has it open */
+    uint64_t *orphans;      /* to be reaped when nobody has them open */
     size_t norphans, orphans_cap;
     size_t orphans_at;        /* where to look next */
     uint64_t batch[REAP_MAX]; /* being reaped */
@@ -102,14 +100,10 @@ static int64_t lease_ns(const struct sessions *o)
     return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
 }
 
-static struct session **session_slot(struct sessions *o, uint64_t id)
+static struct session *session_find(const struct sessions *o, uint64_t id)
 {
-    struct session **p = &o->sessions[mix64(id) % SESSION_BUCKETS];
-
     lock_assert_held(&o->lock);
-    while (*p != NULL && (*p)->id != id)
-        p = &(*p)->hash_next;
-    return p;
+    return HASH_ENTRY(hash_table_find(&o->sessions, id), struct session, link);
 }
 
 /* by: 1 or -1 */
@@ -123,93 +117,71 @@ static void count_missing(struct sessions *o, const struct session *s, int by)
 
 static struct session *session_make(struct sessions *o, uint64_t id, bool resumed, unsigned holds)
 {
-    struct session **slot = session_slot(o, id);
+    struct session *s = session_find(o, id);
 
     lock_assert_held(&o->lock);
-    if (*slot == NULL) {
-        struct session *s = calloc(1, sizeof(*s));
+    if (s == NULL) {
+        s = calloc(1, sizeof(*s));
         if (s == NULL)
             abort();
         s->id = id;
-        *slot = s;
+        hash_table_add(&o->sessions, &s->link);
         s->resumed = resumed;
         s->holds = (uint8_t)holds;
         if (!resumed)
             count_missing(o, s, 1);
     }
-    (*slot)->last = clock_mono();
-    return *slot;
+    s->last = clock_mono();
+    return s;
 }
 
-static void grow(struct sessions *o)
+/* A reference to this inode, of this session or (but_not) of any other; NULL: none. */
+static struct ref *ref_find(const struct sessions *o, uint64_t ino, uint64_t session, bool but_not)
 {
-    size_t n = o->buckets == 0 ? 1024 : o->buckets * 2;
-    struct ref **v = calloc(n, sizeof(*v));
+    struct hash_link *l = hash_table_find(&o->refs, ino);
 
     lock_assert_held(&o->lock);
-    if (v == NULL)
-        abort();
-    for (size_t i = 0; i < o->buckets; i++)
-        for (struct ref *r = o->refs[i], *next; r != NULL; r = next) {
-            next = r->hash_next;
-            struct ref **b = &v[mix64(r->ino) & (n - 1)];
-            r->hash_next = *b;
-            *b = r;
-        }
-    free(o->refs);
-    o->refs = v;
-    o->buckets = n;
+    while (l != NULL && (HASH_ENTRY(l, struct ref, link)->session->id == session) == but_not)
+        l = hash_table_next_same(&o->refs, l);
+    return HASH_ENTRY(l, struct ref, link);
 }
 
-/* The place of the reference, or of the end of its chain. session NULL: anybody's. */
-static struct ref **ref_slot(struct sessions *o, const struct session *s, uint64_t ino)
+static bool is_open(const struct sessions *o, uint64_t ino)
 {
-    struct ref **p = &o->refs[mix64(ino) & (o->buckets - 1)];
-
     lock_assert_held(&o->lock);
-    while (*p != NULL && ((*p)->ino != ino || (s != NULL && (*p)->session != s)))
-        p = &(*p)->hash_next;
-    return p;
+    return hash_table_find(&o->refs, ino) != NULL;
 }
 
 static void ref_add(struct sessions *o, struct session *s, uint64_t ino)
 {
     lock_assert_held(&o->lock);
-    if (*ref_slot(o, s, ino) != NULL)
+    if (ref_find(o, ino, s->id, false) != NULL)
         return;
-    if (o->nrefs >= o->buckets)
-        grow(o);
     struct ref *r = malloc(sizeof(*r));
     if (r == NULL)
         abort();
-    struct ref **bucket = &o->refs[mix64(ino) & (o->buckets - 1)];
-    *r = (struct ref){
-        .ino = ino, .session = s, .hash_next = *bucket, .next = s->refs, .prev = &s->refs};
-    *bucket = r;
+    *r = (struct ref){.ino = ino, .session = s, .next = s->refs, .prev = &s->refs};
+    hash_table_add(&o->refs, &r->link);
     if (s->refs != NULL)
         s->refs->prev = &r->next;
     s->refs = r;
-    o->nrefs++;
 }
 
-static void ref_remove(struct sessions *o, struct ref **slot)
+static void ref_remove(struct sessions *o, struct ref *r)
 {
-    struct ref *r = *slot;
-
     lock_assert_held(&o->lock);
-    *slot = r->hash_next;
+    hash_table_remove(&o->refs, &r->link);
     *r->prev = r->next;
     if (r->next != NULL)
         r->next->prev = r->prev;
     free(r);
-    o->nrefs--;
 }
 
 static void drop_refs(struct sessions *o, struct session *s)
 {
     lock_assert_held(&o->lock);
     while (s->refs != NULL)
-        ref_remove(o, ref_slot(o, s, s->refs->ino));
+        ref_remove(o, s->refs);
 }
 
 static void resumed(struct sessions *o, struct session *s)
@@ -244,9 +216,8 @@ static int session_begin(struct sessions *o, uint64_t session, uint64_t peer)
 {
     unsigned n = 0;
 
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        for (const struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
-            n += s->peer == peer;
+    HASH_TABLE_EACH (&o->sessions, p)
+        n += HASH_ENTRY(p, struct session, link)->peer == peer;
     if (n < SESSIONS_PER_PEER) {
         struct session *s = session_make(o, session, true, 0);
         s->peer = peer;
@@ -275,7 +246,7 @@ static bool is_in(const uint64_t *v, size_t n, uint64_t id)
 int sessions_return(struct sessions *o, uint64_t session, uint64_t peer)
 {
     lock_acquire(&o->lock);
-    bool early = *session_slot(o, session) != NULL || is_in(o->ended, o->nended, session) ||
+    bool early = session_find(o, session) != NULL || is_in(o->ended, o->nended, session) ||
                  is_in(o->told, o->ntold, session);
     int rv = early ? -ERR_BUSY : session_begin(o, session, peer);
     lock_release(&o->lock);
@@ -294,9 +265,9 @@ void sessions_add(struct sessions *o, uint64_t session)
 void sessions_none(struct sessions *o, uint64_t session)
 {
     lock_acquire(&o->lock);
-    struct session **slot = session_slot(o, session), *s = *slot;
+    struct session *s = session_find(o, session);
     if (s != NULL && s->closing && s->refs == NULL) {
-        *slot = s->hash_next;
+        hash_table_remove(&o->sessions, &s->link);
         free(s);
     }
     lock_release(&o->lock);
@@ -304,7 +275,7 @@ void sessions_none(struct sessions *o, uint64_t session)
 
 static struct session *find_alive(struct sessions *o, uint64_t session)
 {
-    struct session *s = *session_slot(o, session);
+    struct session *s = session_find(o, session);
 
     if (s == NULL || s->closing)
         return NULL;
@@ -355,16 +326,16 @@ void sessions_file_del(struct sessions *o, uint64_t session, uint64_t ino)
 {
     lock_acquire(&o->lock);
     struct session *s = find_alive(o, session);
-    struct ref **slot = s != NULL ? ref_slot(o, s, ino) : NULL;
-    if (slot != NULL && *slot != NULL)
-        ref_remove(o, slot);
+    struct ref *r = s != NULL ? ref_find(o, ino, session, false) : NULL;
+    if (r != NULL)
+        ref_remove(o, r);
     lock_release(&o->lock);
 }
 
 bool sessions_is_open(struct sessions *o, uint64_t ino)
 {
     lock_acquire(&o->lock);
-    bool open = *ref_slot(o, NULL, ino) != NULL;
+    bool open = is_open(o, ino);
     lock_release(&o->lock);
     return open;
 }
@@ -372,11 +343,9 @@ bool sessions_is_open(struct sessions *o, uint64_t ino)
 bool sessions_elsewhere(struct sessions *o, uint64_t session, uint64_t ino)
 {
     lock_acquire(&o->lock);
-    const struct ref *r = o->refs[mix64(ino) & (o->buckets - 1)];
-    while (r != NULL && (r->ino != ino || r->session->id == session))
-        r = r->hash_next;
+    bool open = ref_find(o, ino, session, true) != NULL;
     lock_release(&o->lock);
-    return r != NULL;
+    return open;
 }
 
 void sessions_orphaned(void *arg, uint64_t ino, uint64_t opener)
@@ -384,7 +353,7 @@ void sessions_orphaned(void *arg, uint64_t ino, uint64_t opener)
     struct sessions *o = arg;
 
     lock_acquire(&o->lock);
-    struct session *s = opener ? *session_slot(o, opener) : NULL;
+    struct session *s = opener ? session_find(o, opener) : NULL;
     if (s != NULL)
         ref_add(o, s, ino); /* in one step with the next, lest it be reaped at once */
     add_orphan(o, ino);
@@ -409,11 +378,11 @@ void sessions_closed(void *arg, uint64_t session)
     struct sessions *o = arg;
 
     lock_acquire(&o->lock);
-    struct session **slot = session_slot(o, session), *s = *slot;
+    struct session *s = session_find(o, session);
     if (s != NULL) {
         drop_refs(o, s);
         resumed(o, s);
-        *slot = s->hash_next;
+        hash_table_remove(&o->sessions, &s->link);
         free(s);
     }
     push(&o->ended, &o->nended, &o->ended_cap, session);
@@ -434,7 +403,7 @@ void sessions_on_close(struct sessions *o, void (*fn)(void *arg, uint64_t sessio
 uint32_t sessions_silent_ms(struct sessions *o, uint64_t session)
 {
     lock_acquire(&o->lock);
-    const struct session *s = *session_slot(o, session);
+    const struct session *s = session_find(o, session);
     int64_t ms = s == NULL ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
     lock_release(&o->lock);
     return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
@@ -443,7 +412,7 @@ uint32_t sessions_silent_ms(struct sessions *o, uint64_t session)
 bool sessions_is_missing(struct sessions *o, uint64_t session)
 {
     lock_acquire(&o->lock);
-    const struct session *s = *session_slot(o, session);
+    const struct session *s = session_find(o, session);
     bool missing = s != NULL && !s->resumed;
     lock_release(&o->lock);
     return missing;
@@ -467,7 +436,7 @@ size_t sessions_awaited(struct sessions *o, unsigned holds)
 void sessions_expire(struct sessions *o, uint64_t session)
 {
     lock_acquire(&o->lock);
-    struct session *s = *session_slot(o, session);
+    struct session *s = session_find(o, session);
     if (s != NULL)
         s->last = clock_mono() - lease_ns(o) - 1;
     cond_signal(&o->cond);
@@ -489,7 +458,7 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
     lock_acquire(&o->lock);
     if (code != 0 || res->code != 0) /* not closed: look again */
         for (size_t i = 0; i < o->nexpired; i++) {
-            struct session *s = *session_slot(o, o->expired[i]);
+            struct session *s = session_find(o, o->expired[i]);
             if (s != NULL)
                 s->closing = false;
         }
@@ -531,12 +500,13 @@ static bool collect_expired(struct sessions *o, int64_t now)
 {
     if (o->nexpired > 0)
         return false;
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
-            if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
-                s->closing = true;
-                o->expired[o->nexpired++] = s->id;
-            }
+    HASH_TABLE_EACH (&o->sessions, p) {
+        struct session *s = HASH_ENTRY(p, struct session, link);
+        if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
+            s->closing = true;
+            o->expired[o->nexpired++] = s->id;
+        }
+    }
     return o->nexpired > 0;
 }
 
@@ -576,7 +546,7 @@ static bool collect_orphans(struct sessions *o, int64_t now)
         if (o->orphans_at >= o->norphans)
             o->orphans_at = 0;
         uint64_t *at = &o->orphans[o->orphans_at];
-        if (*ref_slot(o, NULL, *at) != NULL) {
+        if (is_open(o, *at)) {
             o->orphans_at++;
             continue;
         }
@@ -595,9 +565,8 @@ static void forgive_pause(struct sessions *o, int64_t now)
     if (gap < PAUSE_NS)
         return;
     o->started += gap;
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        for (struct session *s = o->sessions[i]; s != NULL; s = s->hash_next)
-            s->last += gap;
+    HASH_TABLE_EACH (&o->sessions, p)
+        HASH_ENTRY(p, struct session, link)->last += gap;
 }
 
 static void propose_close(struct sessions *o)
@@ -721,10 +690,11 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
         o->cfg.tick_ms = 100;
     lock_init(&o->lock, LOCK_SESSIONS);
     cond_init(&o->cond);
+    HASH_TABLE_INIT(&o->sessions, 1024, struct session, link, id);
+    HASH_TABLE_INIT(&o->refs, 1024, struct ref, link, ino);
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);
     lock_acquire(&o->lock); /* nobody else knows it yet; what is called asks for it */
-    grow(o);
     for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
         session_make(o, id, false, fsm_session_holds(cfg->fsm, id));
     for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
@@ -760,15 +730,14 @@ void sessions_free(struct sessions *o)
         return;
     assert(!o->running);
     lock_acquire(&o->lock);
-    for (size_t i = 0; i < SESSION_BUCKETS; i++)
-        while (o->sessions[i] != NULL) {
-            struct session *s = o->sessions[i];
-            drop_refs(o, s);
-            o->sessions[i] = s->hash_next;
-            free(s);
-        }
+    HASH_TABLE_EACH (&o->sessions, p) {
+        struct session *s = HASH_ENTRY(p, struct session, link);
+        drop_refs(o, s);
+        free(s);
+    }
     lock_release(&o->lock);
-    free(o->refs);
+    hash_table_free(&o->sessions);
+    hash_table_free(&o->refs);
     free(o->orphans);
     free(o->ended);
     free(o->reaped);

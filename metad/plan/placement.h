@@ -14,8 +14,8 @@ struct placement_node {
     uint32_t host;         /* same number: same computer; 0: there is no such chunkd */
     uint8_t state;         /* Replfs__NodeState; only NODE_UP is ever picked */
     uint64_t failed_disks; /* bit set by disk index: copies there don't count */
-    uint64_t
-        ro_disks;   /* likewise: can be read, so copies there are sources, and count for nothing */
+    /* likewise: can be read, so copies there are sources, and count for nothing */
+    uint64_t ro_disks;
     uint64_t room;  /* bytes that fit on its emptiest disk */
     uint64_t avail; /* bytes that fit on all its disks */
     uint64_t capacity;

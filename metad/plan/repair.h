@@ -5,8 +5,7 @@
 #define REPLFS_METAD_PLAN_REPAIR_H
 #include "placement.h"
 
-#define REPAIR_COPIES_MAX                                                                          \
-    32 /* copies of one chunk looked at; more come into view as surplus goes */
+#define REPAIR_COPIES_MAX 32 /* of one chunk looked at; more come into view as surplus goes */
 #define REPAIR_SOURCES_MAX 4
 
 /* The values of enum copy_state in nodes.h (asserted in nodes.c); the planner knows no other
@@ -60,8 +59,8 @@ struct repair_tally {
     unsigned rescue;  /* ok on a disk that can only be read, of a chunkd that is up */
     unsigned unsure;  /* to be checked, on a chunkd that is up */
     unsigned waste;   /* bad or doomed, on a chunkd that is up */
-    unsigned
-        away; /* not bad, not to be rescued, on a chunkd that is dead, suspect with doubts, or a failed disk */
+    /* not bad, not to be rescued, on a chunkd that is dead, suspect with doubts, or a failed disk */
+    unsigned away;
     unsigned forgettable; /* on a chunkd that is dead */
 };
 void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c,
@@ -80,13 +79,13 @@ enum repair_act {
     REPAIR_COPY,   /* copy to target from sources; replaces target's own copy when it has one */
     REPAIR_VERIFY, /* have target check its copy */
     REPAIR_DROP,   /* delete target's copy */
-    REPAIR_FORGET, /* strike target's copy from the list: its chunkd is dead and the goal is reached
-                      without it */
-    REPAIR_KEEP,   /* no whole copy: make do with the first keep_len bytes, then ask again */
-    REPAIR_BUSY,   /* could go on but for the bound of running jobs */
-    REPAIR_LATER,  /* ask again in a few seconds */
-    REPAIR_WAIT,   /* until a chunkd comes, goes, or gets room: why says what for */
-    REPAIR_LOST,   /* no good copy anywhere */
+    /* strike target's copy from the list: its chunkd is dead and the goal is reached without it */
+    REPAIR_FORGET,
+    REPAIR_KEEP,  /* no whole copy: make do with the first keep_len bytes, then ask again */
+    REPAIR_BUSY,  /* could go on but for the bound of running jobs */
+    REPAIR_LATER, /* ask again in a few seconds */
+    REPAIR_WAIT,  /* until a chunkd comes, goes, or gets room: why says what for */
+    REPAIR_LOST,  /* no good copy anywhere */
 };
 struct repair_decision {
     enum repair_act act;

@@ -36,6 +36,7 @@ struct repair_queue *repair_queue_new(void)
     if (!q)
         abort();
     q->free = NONE;
+    u64map_init(&q->index, U64MAP_U32);
     for (unsigned i = 0; i < REPAIR_PRIO_MAX; i++)
         q->head[i] = q->tail[i] = NONE;
     return q;
@@ -234,18 +235,18 @@ static void update(struct repair_queue *q, uint32_t i, const struct repair_queue
 
 void repair_queue_push(struct repair_queue *q, const struct repair_queue_item *it)
 {
-    uint32_t i;
+    uint64_t i;
     if (u64map_get(&q->index, it->chunk, &i))
-        update(q, i, it);
+        update(q, (uint32_t)i, it);
     else
         add(q, it, false);
 }
 
 void repair_queue_unpop(struct repair_queue *q, const struct repair_queue_item *it)
 {
-    uint32_t i;
+    uint64_t i;
     if (u64map_get(&q->index, it->chunk, &i))
-        update(q, i, it);
+        update(q, (uint32_t)i, it);
     else
         add(q, it, true);
 }
@@ -277,18 +278,18 @@ bool repair_queue_remove(struct repair_queue *q, uint64_t chunk)
 
 bool repair_queue_take(struct repair_queue *q, uint64_t chunk, struct repair_queue_item *out)
 {
-    uint32_t i;
+    uint64_t i;
     if (!u64map_get(&q->index, chunk, &i))
         return false;
     *out = q->slab[i].it;
-    detach(q, i);
-    discard(q, i);
+    detach(q, (uint32_t)i);
+    discard(q, (uint32_t)i);
     return true;
 }
 
 bool repair_queue_has(const struct repair_queue *q, uint64_t chunk)
 {
-    return u64map_get(&q->index, chunk, NULL);
+    return u64map_has(&q->index, chunk);
 }
 
 size_t repair_queue_count(const struct repair_queue *q)

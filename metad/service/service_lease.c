@@ -15,6 +15,7 @@
  * Thread context: any. The table of connections has its own mutex; nothing is called under it. */
 #include "service_internal.h"
 #include "base/lock.h"
+#include "metaop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,39 +24,31 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
-#include "metaop.h"
+#include "base/hash_table.h"
 
 #define LOG_MODULE "lease"
-#define BUCKETS 256u
 #define TERM_MS 10000u
 #define CHILDREN_MAX 1024u
 #define RECALL_TIMEOUT_MS 30000u /* then it is asked again */
 
 struct bound {
-    struct bound *next;
+    struct hash_link link;
     uint64_t session;
     struct rpc_conn *conn;
 };
 struct lease_conns {
     struct lock mu;
-    struct bound *bucket[BUCKETS];
+    struct hash_table bound; /* struct bound by session */
 };
 
-static struct bound **slot_of(struct lease_conns *c, uint64_t session)
+static struct bound *bound_find(const struct lease_conns *c, uint64_t session)
 {
-    struct bound **p = &c->bucket[mix64(session) % BUCKETS];
-
-    while (*p != NULL && (*p)->session != session)
-        p = &(*p)->next;
-    return p;
+    return HASH_ENTRY(hash_table_find(&c->bound, session), struct bound, link);
 }
 
-static void unbind(struct bound **slot)
+static void unbind(struct lease_conns *c, struct bound *b)
 {
-    struct bound *b = *slot;
-
-    *slot = b->next;
+    hash_table_remove(&c->bound, &b->link);
     rpc_conn_unref(b->conn);
     free(b);
 }
@@ -67,11 +60,11 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
     if (b == NULL)
         abort();
     lock_acquire(&s->conns->mu);
-    struct bound **slot = slot_of(s->conns, session);
-    if (*slot != NULL)
-        unbind(slot);
-    *b = (struct bound){*slot, session, rpc_conn_ref(c)};
-    *slot = b;
+    struct bound *old = bound_find(s->conns, session);
+    if (old != NULL)
+        unbind(s->conns, old);
+    *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
+    hash_table_add(&s->conns->bound, &b->link);
     lock_release(&s->conns->mu);
 }
 
@@ -102,19 +95,17 @@ size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool
 void service_conn_closed(struct service *s, struct rpc_conn *c)
 {
     LOCK_SCOPE(&s->conns->mu);
-    for (unsigned i = 0; i < BUCKETS; i++)
-        for (struct bound **p = &s->conns->bucket[i]; *p != NULL;) {
-            if ((*p)->conn == c)
-                unbind(p);
-            else
-                p = &(*p)->next;
-        }
+    HASH_TABLE_EACH (&s->conns->bound, p) {
+        struct bound *b = HASH_ENTRY(p, struct bound, link);
+        if (b->conn == c)
+            unbind(s->conns, b);
+    }
 }
 
 static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 {
     LOCK_SCOPE(&s->conns->mu);
-    struct bound *b = *slot_of(s->conns, session);
+    const struct bound *b = bound_find(s->conns, session);
     return b != NULL ? rpc_conn_ref(b->conn) : NULL;
 }
 
@@ -211,9 +202,9 @@ static void on_session_closed(void *arg, uint64_t session)
     struct service *s = arg;
 
     lock_acquire(&s->conns->mu);
-    struct bound **slot = slot_of(s->conns, session);
-    if (*slot != NULL)
-        unbind(slot);
+    struct bound *b = bound_find(s->conns, session);
+    if (b != NULL)
+        unbind(s->conns, b);
     lock_release(&s->conns->mu);
     leases_drop_session(s->leases, session);
 }
@@ -252,6 +243,7 @@ void service_leases_init(struct service *s)
     if (s->conns == NULL)
         abort();
     lock_init(&s->conns->mu, LOCK_LEASE_CONNS);
+    HASH_TABLE_INIT(&s->conns->bound, 256, struct bound, link, session);
     s->leases = leases_new(&cfg);
     service_hold_start(s);
     service_grace_start(s);
@@ -260,9 +252,9 @@ void service_leases_init(struct service *s)
 
 void service_leases_free(struct service *s)
 {
-    for (unsigned i = 0; i < BUCKETS; i++)
-        while (s->conns->bucket[i] != NULL)
-            unbind(&s->conns->bucket[i]);
+    HASH_TABLE_EACH (&s->conns->bound, p)
+        unbind(s->conns, HASH_ENTRY(p, struct bound, link));
+    hash_table_free(&s->conns->bound);
     lock_destroy(&s->conns->mu);
     free(s->conns);
     leases_free(s->leases);

@@ -27,12 +27,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash_table.h"
 #include "metad/coherence/locks.h"
 #include "service_internal.h"
 
 #define LOG_MODULE "locks"
-#define BUCKETS 256u
 #define TICK_MS 100u
 
 struct waiting { /* a request kept unanswered; the table's cookie */
@@ -46,51 +45,48 @@ struct tie { /* a session and the connection it came on last; NULL: gone */
     struct rpc_conn *conn;
     bool logged; /* that it may hold locks (service_hold.c) */
     unsigned logging;
-    struct tie *next;
+    struct hash_link link;
 };
 struct service_locks {
     struct service *s;
     struct lock mu;
     struct locks *table;
     struct waiting *waiting;
-    struct tie *ties[BUCKETS];
+    struct hash_table ties; /* struct tie by session */
     bool ticking;
 };
 
 /* ---- mu held ---- */
 
-static struct tie **tie_slot(struct service_locks *l, uint64_t session)
+static struct tie *tie_find(const struct service_locks *l, uint64_t session)
 {
-    struct tie **p = &l->ties[mix64(session) % BUCKETS];
-
     lock_assert_held(&l->mu);
-    while (*p != NULL && (*p)->session != session)
-        p = &(*p)->next;
-    return p;
+    return HASH_ENTRY(hash_table_find(&l->ties, session), struct tie, link);
 }
 
 static struct tie *tie_set(struct service_locks *l, uint64_t session, struct rpc_conn *conn)
 {
-    struct tie **slot = tie_slot(l, session);
+    struct tie *t = tie_find(l, session);
 
     lock_assert_held(&l->mu);
-    if (*slot == NULL) {
-        *slot = calloc(1, sizeof(**slot));
-        if (*slot == NULL)
+    if (t == NULL) {
+        t = calloc(1, sizeof(*t));
+        if (t == NULL)
             abort();
-        (*slot)->session = session;
+        t->session = session;
+        hash_table_add(&l->ties, &t->link);
     }
-    (*slot)->conn = conn;
-    return *slot;
+    t->conn = conn;
+    return t;
 }
 
 static void tie_drop(struct service_locks *l, uint64_t session)
 {
-    struct tie **slot = tie_slot(l, session), *t = *slot;
+    struct tie *t = tie_find(l, session);
 
     lock_assert_held(&l->mu);
     if (t != NULL) {
-        *slot = t->next;
+        hash_table_remove(&l->ties, &t->link);
         free(t);
     }
 }
@@ -152,7 +148,7 @@ static void first_applied(void *arg, int code, const struct fsm_result *res)
 
     f->code = code != 0 ? code : -res->code;
     lock_acquire(&l->mu);
-    struct tie *t = *tie_slot(l, f->session);
+    struct tie *t = tie_find(l, f->session);
     if (t != NULL) {
         t->logging--;
         t->logged |= f->code == 0;
@@ -179,7 +175,7 @@ static bool is_first(struct service_locks *l, struct rpc_req *req)
     if (r->lock->type == LOCKSET_NONE)
         return false;
     lock_acquire(&l->mu);
-    struct tie *t = *tie_slot(l, r->session);
+    struct tie *t = tie_find(l, r->session);
     bool first = t != NULL && !t->logged;
     if (first)
         t->logging++;
@@ -209,7 +205,7 @@ void service_lock_silent(struct service *s, uint64_t session)
     struct service_locks *l = s->locks;
 
     lock_acquire(&l->mu);
-    struct tie *t = *tie_slot(l, session);
+    struct tie *t = tie_find(l, session);
     if (t != NULL && t->logging == 0 && !locks_has_session(l->table, session)) {
         t->logged = false;
         service_hold_propose(s, session, 0, FSM_HOLDS_LOCKS, NULL, NULL, NULL);
@@ -288,7 +284,7 @@ static void answer_due(void *arg)
 /* The session may change locks on this connection. false: to be refused with *code. */
 static bool tied(struct service_locks *l, uint64_t session, const struct rpc_conn *conn, int *code)
 {
-    const struct tie *t = *tie_slot(l, session);
+    const struct tie *t = tie_find(l, session);
 
     *code = t == NULL ? -ERR_SESSION : t->conn != conn ? -ERR_PEER_GONE : 0;
     return *code == 0;
@@ -496,10 +492,11 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
     struct service_locks *l = s->locks;
     int64_t now = enter(l);
 
-    for (size_t i = 0; i < BUCKETS; i++)
-        for (struct tie *t = l->ties[i]; t != NULL; t = t->next)
-            if (t->conn == conn)
-                t->conn = NULL;
+    HASH_TABLE_EACH (&l->ties, p) {
+        struct tie *t = HASH_ENTRY(p, struct tie, link);
+        if (t->conn == conn)
+            t->conn = NULL;
+    }
     locks_detach(l->table, is_of_conn, conn, now);
     for (struct waiting *w = l->waiting, *next; w != NULL; w = next) {
         next = w->next;
@@ -522,6 +519,7 @@ void service_lock_start(struct service *s)
         abort();
     l->s = s;
     lock_init(&l->mu, LOCK_FILE_LOCKS);
+    HASH_TABLE_INIT(&l->ties, 256, struct tie, link, session);
     l->table = locks_new();
     locks_hold(l->table, sessions_awaited(s->cfg.sessions, FSM_HOLDS_LOCKS) > 0, clock_mono());
     s->locks = l;
@@ -540,11 +538,9 @@ void service_lock_stop(struct service *s)
         free(w);
     }
     locks_free(l->table);
-    lock_acquire(&l->mu);
-    for (size_t i = 0; i < BUCKETS; i++)
-        while (l->ties[i] != NULL)
-            tie_drop(l, l->ties[i]->session);
-    lock_release(&l->mu);
+    HASH_TABLE_EACH (&l->ties, p)
+        free(HASH_ENTRY(p, struct tie, link));
+    hash_table_free(&l->ties);
     lock_destroy(&l->mu);
     free(l);
 }

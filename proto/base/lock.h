@@ -221,7 +221,7 @@ static inline void cond_wait_at(struct cond *c, struct lock *l, const char *wher
 /* Until the condition is signalled or clock_mono() reaches deadline (ns): whether it was signalled, or woke for
  * nothing; false: the time is over. The clock does not follow the wall clock's steps, however it was initialised. */
 static inline bool cond_sleep_until_at(struct cond *c, struct lock *l, int64_t deadline,
-                                      const char *where)
+                                       const char *where)
 {
     struct timespec ts = {.tv_sec = deadline / NSEC_PER_SEC, .tv_nsec = deadline % NSEC_PER_SEC};
     (void)where;

@@ -1,4 +1,5 @@
-/* Open-addressed hash map of chunk ids, linear probing at a load of at most 3/4.
+/* Open-addressed hash map, linear probing at a load of at most 3/4. Keys and values stand in two arrays, so that a
+ * search reads keys only.
  *
  * Invariant: between a key's home slot and the slot it occupies no slot is free; deletion keeps it
  * by shifting later members of the run back. Key 0 marks a free slot and is never stored. */
@@ -8,6 +9,8 @@
 #include <stdlib.h>
 
 #include "base/mix.h"
+
+#define MIN_SLOTS 16u
 
 static size_t home(const struct u64map *m, uint64_t key)
 {
@@ -23,32 +26,75 @@ static size_t probe(const struct u64map *m, uint64_t key)
     return i;
 }
 
+static uint64_t val_at(const struct u64map *m, size_t i)
+{
+    switch ((enum u64map_width)m->width) {
+    case U64MAP_SET:
+        return 0;
+    case U64MAP_U8:
+        return ((const uint8_t *)m->vals)[i];
+    case U64MAP_U16:
+        return ((const uint16_t *)m->vals)[i];
+    case U64MAP_U32:
+        return ((const uint32_t *)m->vals)[i];
+    case U64MAP_U64:
+        return ((const uint64_t *)m->vals)[i];
+    }
+    abort();
+}
+
+static void set_val(struct u64map *m, size_t i, uint64_t val)
+{
+    switch ((enum u64map_width)m->width) {
+    case U64MAP_SET:
+        return;
+    case U64MAP_U8:
+        ((uint8_t *)m->vals)[i] = (uint8_t)val;
+        return;
+    case U64MAP_U16:
+        ((uint16_t *)m->vals)[i] = (uint16_t)val;
+        return;
+    case U64MAP_U32:
+        ((uint32_t *)m->vals)[i] = (uint32_t)val;
+        return;
+    case U64MAP_U64:
+        ((uint64_t *)m->vals)[i] = val;
+        return;
+    }
+    abort();
+}
+
 static void grow(struct u64map *m)
 {
     struct u64map old = *m;
-    m->cap = old.cap ? old.cap * 2 : 16;
-    m->keys = calloc(m->cap, sizeof *m->keys);
-    m->vals = malloc(m->cap * sizeof *m->vals);
-    if (!m->keys || !m->vals)
+    m->cap = old.cap ? old.cap * 2 : MIN_SLOTS;
+    m->keys = calloc(m->cap, sizeof(*m->keys));
+    m->vals = m->width ? malloc(m->cap * m->width) : NULL;
+    if (!m->keys || (m->width && !m->vals))
         abort();
     for (size_t i = 0; i < old.cap; i++)
         if (old.keys[i]) {
             size_t at = probe(m, old.keys[i]);
             m->keys[at] = old.keys[i];
-            m->vals[at] = old.vals[i];
+            set_val(m, at, val_at(&old, i));
         }
     free(old.keys);
     free(old.vals);
+}
+
+void u64map_init(struct u64map *m, enum u64map_width width)
+{
+    *m = (struct u64map){.width = width};
 }
 
 void u64map_free(struct u64map *m)
 {
     free(m->keys);
     free(m->vals);
-    *m = (struct u64map){0};
+    *m = (struct u64map){.width = m->width};
 }
 
-bool u64map_get(const struct u64map *m, uint64_t key, uint32_t *val)
+bool u64map_get(const struct u64map *m, uint64_t key, uint64_t *val)
 {
     if (!m->n || !key)
         return false;
@@ -56,19 +102,19 @@ bool u64map_get(const struct u64map *m, uint64_t key, uint32_t *val)
     if (!m->keys[i])
         return false;
     if (val)
-        *val = m->vals[i];
+        *val = val_at(m, i);
     return true;
 }
 
-bool u64map_put(struct u64map *m, uint64_t key, uint32_t val)
+bool u64map_put(struct u64map *m, uint64_t key, uint64_t val)
 {
-    assert(key);
+    assert(key && (m->width == U64MAP_U64 || val >> (8 * m->width) == 0));
     if ((m->n + 1) * 4 > m->cap * 3)
         grow(m);
     size_t i = probe(m, key);
     bool fresh = !m->keys[i];
     m->keys[i] = key;
-    m->vals[i] = val;
+    set_val(m, i, val);
     m->n += fresh;
     return fresh;
 }
@@ -85,7 +131,7 @@ bool u64map_del(struct u64map *m, uint64_t key)
         if (((i - home(m, m->keys[i])) & mask) < ((i - hole) & mask))
             continue;
         m->keys[hole] = m->keys[i];
-        m->vals[hole] = m->vals[i];
+        set_val(m, hole, val_at(m, i));
         hole = i;
     }
     m->keys[hole] = 0;
@@ -93,13 +139,13 @@ bool u64map_del(struct u64map *m, uint64_t key)
     return true;
 }
 
-bool u64map_next(const struct u64map *m, size_t *pos, uint64_t *key, uint32_t *val)
+bool u64map_next(const struct u64map *m, size_t *pos, uint64_t *key, uint64_t *val)
 {
     for (; *pos < m->cap; ++*pos)
         if (m->keys[*pos]) {
             *key = m->keys[*pos];
             if (val)
-                *val = m->vals[*pos];
+                *val = val_at(m, *pos);
             ++*pos;
             return true;
         }

@@ -20,7 +20,7 @@
 #include "base/lock.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash_table.h"
 
 #define LOG_MODULE "rpc"
 #define MAX_CONNS 4096u
@@ -33,12 +33,13 @@
 struct admit_peer {
     uint64_t family, addr;
     unsigned conns, silent;
-    struct admit_peer *next;
+    struct hash_link link;
 };
 
 void admission_init(struct admission *a, const struct rpc_config *cfg)
 {
     lock_init(&a->lock, LOCK_RPC_ADMISSION);
+    HASH_TABLE_INIT(&a->peers, 256, struct admit_peer, link, addr);
     a->silent_tail = &a->silent_head;
     a->max = cfg->max_conns ? cfg->max_conns : MAX_CONNS;
     a->max_per_addr = cfg->max_conns_per_addr ? cfg->max_conns_per_addr : MAX_PER_ADDR;
@@ -50,6 +51,7 @@ void admission_init(struct admission *a, const struct rpc_config *cfg)
 
 void admission_free(struct admission *a)
 {
+    hash_table_free(&a->peers);
     lock_destroy(&a->lock);
 }
 
@@ -77,14 +79,14 @@ static void key_of(const struct addr *from, int fd, uint64_t *family, uint64_t *
 
 /* ---- lock held ---- */
 
-static struct admit_peer **slot_of(struct admission *a, uint64_t family, uint64_t addr)
+static struct admit_peer *peer_find(const struct admission *a, uint64_t family, uint64_t addr)
 {
-    struct admit_peer **p = &a->peers[mix64(addr ^ family << 48) % ADMIT_BUCKETS];
+    struct hash_link *l = hash_table_find(&a->peers, addr);
 
     lock_assert_held(&a->lock);
-    while (*p && ((*p)->family != family || (*p)->addr != addr))
-        p = &(*p)->next;
-    return p;
+    while (l && HASH_ENTRY(l, struct admit_peer, link)->family != family)
+        l = hash_table_next_same(&a->peers, l);
+    return HASH_ENTRY(l, struct admit_peer, link);
 }
 
 static void unlist_silent(struct admission *a, struct rpc_conn *c)
@@ -137,7 +139,7 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
 
     key_of(from, fd, &family, &addr);
     lock_acquire(&a->lock);
-    struct admit_peer **slot = slot_of(a, family, addr), *p = *slot;
+    struct admit_peer *p = peer_find(a, family, addr);
     const char *why = refusal(a, p ? p : &(struct admit_peer){0});
     if (why) {
         warn(a, why, from);
@@ -150,7 +152,7 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
             abort();
         p->family = family;
         p->addr = addr;
-        *slot = p;
+        hash_table_add(&a->peers, &p->link);
     }
     if (a->silent_head && (a->silent >= a->max_silent || a->conns >= a->max)) {
         oldest = a->silent_head;
@@ -202,6 +204,6 @@ void admit_gone(struct admission *a, struct rpc_conn *c)
     a->going -= c->told_to_go;
     if (--p->conns > 0)
         return;
-    *slot_of(a, p->family, p->addr) = p->next;
+    hash_table_remove(&a->peers, &p->link);
     free(p);
 }

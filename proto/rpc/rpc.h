@@ -24,13 +24,14 @@
 #define RPC_MAX_PAYLOAD ((1u << 20) + 65536u)
 #define RPC_MAX_INFLIGHT 4096 /* requests a peer may have open on one connection */
 
-enum rpc_role { /* bit set so that a set of roles fits one word */
-                RPC_ROLE_NONE = 0,
-                RPC_ROLE_METAD = 1,
-                RPC_ROLE_CHUNKD = 2,
-                RPC_ROLE_CLIENT = 4,
-                RPC_ROLE_ADMIN = 8,
-                RPC_ROLE_ANY = 15,
+/* One bit each, so that a set of roles fits one word. */
+enum rpc_role {
+    RPC_ROLE_NONE = 0,
+    RPC_ROLE_METAD = 1,
+    RPC_ROLE_CHUNKD = 2,
+    RPC_ROLE_CLIENT = 4,
+    RPC_ROLE_ADMIN = 8,
+    RPC_ROLE_ANY = 15,
 };
 
 struct rpc_config {
@@ -45,8 +46,9 @@ struct rpc_config {
 struct rpc_loop;
 struct rpc_conn;
 
-struct rpc_peer { /* what Hello said (with TLS, role and name from the certificate: OU=replfs-ROLE,
-                             * CN); valid once the connection is ready */
+/* What Hello said (with TLS, role and name from the certificate: OU=replfs-ROLE, CN); valid once the connection is
+ * ready. */
+struct rpc_peer {
     enum rpc_role role;
     uint64_t features;
     char name[128], cluster[40], software[64], addr[64];

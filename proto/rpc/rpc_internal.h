@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/hash_table.h"
 #include "base/lock.h"
 #include "rpc/addr.h"
 #include "rpc/frame.h"
@@ -37,13 +38,12 @@ struct source {
 };
 
 /* Who is connected, counted (admit.c). */
-#define ADMIT_BUCKETS 256u
 struct admit_peer;
 struct admission {
     struct lock lock;
     unsigned max, max_per_addr, max_silent, max_silent_per_addr;
-    struct admit_peer *peers[ADMIT_BUCKETS]; /* under lock, as all below */
-    unsigned going;                          /* told to go, not gone */
+    struct hash_table peers; /* struct admit_peer by address; under lock, as all below */
+    unsigned going;          /* told to go, not gone */
     unsigned conns, silent;
     struct rpc_conn *silent_head, **silent_tail; /* have not said Hello; the oldest first */
     uint64_t refused;

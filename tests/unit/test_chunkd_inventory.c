@@ -1,4 +1,4 @@
-/* The chunkd's inventory: the set against a plain model, and the digest that metad compares. */
+/* The chunkd's inventory: the digest that metad compares. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -6,7 +6,6 @@
 #include <cmocka.h>
 
 #include "base/mix.h"
-#include "chunkd/chunkset.h"
 #include "chunkd/inventory.h"
 
 #define IDS 400u
@@ -14,49 +13,6 @@
 static uint64_t rnd(uint64_t *s)
 {
     return mix64(*s += 0x9e3779b97f4a7c15ull);
-}
-
-static void set_against_model(void **state)
-{
-    (void)state;
-    struct chunkset s;
-    chunkset_init(&s);
-    uint16_t model[IDS + 1];
-    bool in[IDS + 1] = {false};
-    size_t n = 0;
-    uint64_t seed = 1;
-    for (unsigned i = 0; i < 200000; i++) {
-        uint64_t id = 1 + rnd(&seed) % IDS;
-        uint16_t val = (uint16_t)rnd(&seed);
-        if (rnd(&seed) % 2) {
-            bool fresh;
-            *chunkset_add(&s, id, &fresh) = val;
-            assert_int_equal(fresh, !in[id]);
-            n += fresh;
-            in[id] = true;
-            model[id] = val;
-        } else {
-            assert_int_equal(chunkset_remove(&s, id), in[id]);
-            n -= in[id];
-            in[id] = false;
-        }
-        assert_int_equal(s.n, n);
-        id = 1 + rnd(&seed) % IDS;
-        const uint16_t *v = chunkset_find(&s, id);
-        assert_int_equal(v != NULL, in[id]);
-        if (v)
-            assert_int_equal(*v, model[id]);
-    }
-    size_t pos = 0, seen = 0;
-    uint64_t id;
-    uint16_t val;
-    while (chunkset_next(&s, &pos, &id, &val)) {
-        assert_true(in[id]);
-        assert_int_equal(val, model[id]);
-        seen++;
-    }
-    assert_int_equal(seen, n);
-    chunkset_free(&s);
 }
 
 /* What a metad would know: applied in the order taken. */
@@ -158,7 +114,7 @@ static void a_failed_disk_takes_only_its_own_chunks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(set_against_model),
+
         cmocka_unit_test(digest_follows_what_was_told),
         cmocka_unit_test(reservations_are_not_told),
         cmocka_unit_test(a_failed_disk_takes_only_its_own_chunks),
