@@ -37,7 +37,7 @@
 #include "base/lock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 
 #define LOG_MODULE "disks"
 
@@ -450,7 +450,7 @@ static int choose(struct disks *d, uint64_t chunk, uint32_t len, struct disk **o
     }
     if (total == 0)
         return healthy ? -ENOSPC : -EIO;
-    uint64_t x = mix64(chunk) % total;
+    uint64_t x = hash_u64(chunk) % total;
     struct disk *k = d->v;
     while (x >= weight(k, len))
         x -= weight(k++, len);

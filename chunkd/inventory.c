@@ -18,7 +18,7 @@
 #include <stdlib.h>
 
 #include "base/lock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/u64map.h"
 
 #define DISK_MASK 0x00ffu
@@ -163,7 +163,7 @@ size_t inventory_take(struct inventory *inv, struct inventory_item *out, size_t 
         it->chunk = chunk;
         it->exists = exists_locked(inv, chunk, &it->disk);
         if (it->exists != (told == TOLD)) {
-            inv->told_digest ^= mix64(chunk);
+            inv->told_digest ^= hash_u64(chunk);
             inv->told_count += it->exists ? 1 : (uint64_t)-1;
         }
     }
@@ -208,7 +208,7 @@ struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n)
         if (val & RESERVED)
             continue;
         out[(*n)++] = (struct inventory_item){chunk, val & DISK_MASK, true};
-        inv->told_digest ^= mix64(chunk);
+        inv->told_digest ^= hash_u64(chunk);
     }
     inv->told_count = *n;
     u64map_free(&inv->changes);

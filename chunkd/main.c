@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/machine.h"
-#include "base/run.h"
+#include "base/daemon.h"
 #include "chunkd.h"
 
 #define LOG_MODULE "main"
@@ -152,7 +152,7 @@ static void reload(void *d)
 
 static int run(int argc, char **argv, const sigset_t *signals)
 {
-    if (default_host_id() != 0 || default_host_name() != 0 || run_pid_file(pid_file) != 0)
+    if (default_host_id() != 0 || default_host_name() != 0 || daemon_pid_file(pid_file) != 0)
         return EXIT_FAILURE;
     const char *where = listen_addr;
     if (!where)
@@ -185,18 +185,18 @@ static int run(int argc, char **argv, const sigset_t *signals)
         return EXIT_FAILURE;
     }
     log_info("listening on %s, version %s", chunkd_addr(d), REPLFS_VERSION);
-    const struct run_reload r = {.opts = options,
-                                 .program = PROGRAM,
-                                 .default_file = CONFIG_FILE,
-                                 .argc = argc,
-                                 .argv = argv,
-                                 .log_level = &log_level,
-                                 .debug = &log_debug_modules,
-                                 .log_file = log_file,
-                                 .more = tls_cert ? reload : NULL,
-                                 .arg = d};
-    log_info("stopping on %s", strsignal(run_wait(signals, &r)));
-    run_unblock_signals(signals);
+    const struct daemon_reload r = {.opts = options,
+                                    .program = PROGRAM,
+                                    .default_file = CONFIG_FILE,
+                                    .argc = argc,
+                                    .argv = argv,
+                                    .log_level = &log_level,
+                                    .debug = &log_debug_modules,
+                                    .log_file = log_file,
+                                    .more = tls_cert ? reload : NULL,
+                                    .arg = d};
+    log_info("stopping on %s", strsignal(daemon_wait(signals, &r)));
+    daemon_unblock_signals(signals);
     chunkd_stop(d);
     if (pid_file)
         unlink(pid_file);
@@ -210,7 +210,7 @@ int main(int argc, char **argv)
     int nrest;
     bool exit_now = false;
     sigset_t signals;
-    run_block_signals(&signals);
+    daemon_block_signals(&signals);
     if (config_parse(options, PROGRAM,
                      "Usage: replfs-chunkd --init --data DIR...\n"
                      "       replfs-chunkd --data DIR... --meta ADDR... [OPTIONS]\n"
@@ -220,7 +220,7 @@ int main(int argc, char **argv)
     if (exit_now)
         return EXIT_SUCCESS;
     if (check_options(nrest, rest) != 0 ||
-        run_log(PROGRAM, log_level, log_file, log_debug_modules) != 0)
+        daemon_log(PROGRAM, log_level, log_file, log_debug_modules) != 0)
         return EX_USAGE;
     if (init) {
         int status = init_disks();

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "base/lock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 
 #define SLOTS 65536u
 #define STRIPES 64u
@@ -49,7 +49,7 @@ void inode_table_free(struct inode_table *t)
 bool inode_listed(struct inode_table *t, uint64_t ino, uint64_t change, int64_t beyond,
                   int64_t until)
 {
-    unsigned i = (unsigned)(mix64(ino) % SLOTS);
+    unsigned i = (unsigned)(hash_u64(ino) % SLOTS);
     LOCK_SCOPE(&t->lock[i % STRIPES]);
     struct slot *s = &t->slot[i];
     bool same = s->ino == ino && s->change == change && s->until > beyond;

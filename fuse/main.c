@@ -35,7 +35,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/lock.h"
-#include "daemon.h"
+#include "background.h"
 #include "fuse/serve/interrupt.h"
 #include "fuse/serve/kernel.h"
 #include "fuse/serve/loop.h"
@@ -135,7 +135,7 @@ static void let_go(struct mount *m)
     if (m->o.foreground || m->let_go)
         return;
     m->let_go = true;
-    daemon_ready(m->log_fd);
+    background_ready(m->log_fd);
     log_set_level(LOG_LVL_INFO);
 }
 
@@ -436,7 +436,7 @@ int main(int argc, char **argv)
         rc = check_mountpoint(&m);
         if (!rc)
             rc = open_log(&m);
-        if (!rc && !m.o.foreground && daemon_start()) {
+        if (!rc && !m.o.foreground && background_start()) {
             fprintf(stderr, "mount.replfs: fork: %s\n", strerror(errno));
             rc = EXIT_MOUNT;
         }

@@ -15,7 +15,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/run.h"
+#include "base/daemon.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
 
@@ -228,7 +228,7 @@ static void log_failed(void *arg)
 /* Strangers may have what the limit leaves: the log without descriptors would be the end. */
 static unsigned conns_for_peers(void)
 {
-    unsigned files = run_raise_files();
+    unsigned files = daemon_raise_files();
     unsigned conns = files > 2 * OWN_FILES ? files - OWN_FILES : files / 2;
 
     return conns < CONNS_MAX ? conns : CONNS_MAX;
@@ -375,23 +375,23 @@ static void reload(void *arg)
 static int run(int argc, char **argv, const sigset_t *signals)
 {
     struct metad d = {0};
-    const struct run_reload r = {.opts = options,
-                                 .program = PROGRAM,
-                                 .default_file = CONFIG_FILE,
-                                 .argc = argc,
-                                 .argv = argv,
-                                 .log_level = &flags.log_level,
-                                 .debug = &flags.debug,
-                                 .log_file = flags.log_file,
-                                 .more = has_tls() ? reload : NULL,
-                                 .arg = &d};
+    const struct daemon_reload r = {.opts = options,
+                                    .program = PROGRAM,
+                                    .default_file = CONFIG_FILE,
+                                    .argc = argc,
+                                    .argv = argv,
+                                    .log_level = &flags.log_level,
+                                    .debug = &flags.debug,
+                                    .log_file = flags.log_file,
+                                    .more = has_tls() ? reload : NULL,
+                                    .arg = &d};
 
     signal(SIGPIPE, SIG_IGN);
     int rv = start(&d);
     if (rv == 0)
-        rv = run_pid_file(flags.pid_file);
+        rv = daemon_pid_file(flags.pid_file);
     if (rv == 0) {
-        int signal_nr = run_wait(signals, &r);
+        int signal_nr = daemon_wait(signals, &r);
         if (atomic_load(&d.failed)) {
             log_error("stopping: the log cannot go on");
             rv = -EIO;
@@ -417,7 +417,7 @@ int main(int argc, char **argv)
     bool exit_now = false;
     sigset_t signals;
 
-    run_block_signals(&signals);
+    daemon_block_signals(&signals);
     int rv =
         config_parse(options, PROGRAM, usage, CONFIG_FILE, argc, argv, &rest, &nrest, &exit_now);
     if (rv != 0 || exit_now) {
@@ -431,7 +431,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "replfs-metad: --data DIR is needed: where the metadata is kept\n");
         rv = -EINVAL;
     } else {
-        rv = run_log(PROGRAM, flags.log_level, flags.log_file, flags.debug);
+        rv = daemon_log(PROGRAM, flags.log_level, flags.log_file, flags.debug);
     }
     if (rv != 0) {
         config_free(options);

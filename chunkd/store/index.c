@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 
 #define CLEAN_MAX 8192u
@@ -26,7 +26,8 @@
 
 static struct index_shard *shard_of(struct index *ix, uint64_t chunk)
 {
-    return &ix->shards[(mix64(chunk) >> 32) % INDEX_SHARDS]; /* not the bits that the table uses */
+    return &ix->shards[(hash_u64(chunk) >> 32) %
+                       INDEX_SHARDS]; /* not the bits that the table uses */
 }
 
 static void *must(void *p)

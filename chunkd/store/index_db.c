@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/lock.h"
 #define LOG_MODULE "store"
 #include "base/log.h"

@@ -11,7 +11,7 @@
 #include <string.h>
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 uint32_t record_header_len(uint32_t len)
 {

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #define LOG_MODULE "store"
 #include "base/log.h"
 

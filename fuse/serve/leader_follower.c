@@ -7,7 +7,7 @@
  * walks a tree is on its way. The others are parked outside of the kernel.
  *
  * Its holder gives the turn up
- * - before it waits for anything (wait_begin: for a condition, for an answer of the cluster),
+ * - before it waits for anything (wait_hook_call: for a condition, for an answer of the cluster),
  * - when more requests are there already, so that those of several programs are served in parallel; but
  *   not while one program's calls come right behind each other,
  * - before what takes long by itself (leader_follower_pass: the bytes of writes),
@@ -45,7 +45,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #include "base/lock.h"
 #include "cpu_affinity.h"
 
@@ -308,7 +308,7 @@ int leader_follower_start(void)
     cond_init(&turns.watched);
     turns.stop = false;
     turns.can_be_near = cpu_affinity_start();
-    wait_set_hook(leader_follower_pass);
+    wait_hook_set(leader_follower_pass);
     return -thread_start(&turns.watch, "turns", watch, NULL);
 }
 

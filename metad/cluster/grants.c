@@ -34,7 +34,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/u64.h"
+#include "base/compare.h"
 #include "nodes_internal.h"
 
 #define LOG_MODULE "nodes"
@@ -105,7 +105,7 @@ void grants_free(struct nodes *n)
 static bool below(const struct floor *f, uint64_t chunk)
 {
     return chunk < f->oldest ||
-           (chunk <= f->newest && !bsearch(&chunk, f->held, f->nheld, sizeof chunk, u64_cmp));
+           (chunk <= f->newest && !bsearch(&chunk, f->held, f->nheld, sizeof chunk, compare_u64));
 }
 
 /* What a session gave up stays given up, so an older message that overtook a newer one says nothing
@@ -223,7 +223,7 @@ void grants_barrier(struct nodes *n)
 
 static struct granted *granted(const struct session_grants *g, uint64_t chunk)
 {
-    return g && g->n ? bsearch(&chunk, g->v, g->n, sizeof *g->v, u64_cmp)
+    return g && g->n ? bsearch(&chunk, g->v, g->n, sizeof *g->v, compare_u64)
                      : NULL; /* chunk is first */
 }
 

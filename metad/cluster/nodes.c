@@ -31,7 +31,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "nodes_internal.h"
 
 #define LOG_MODULE "nodes"
@@ -185,7 +185,7 @@ void nodes_make_ctx(struct nodes *n)
 {
     lock_assert_held(&n->lock);
     n->ctx.hosts_up = n->hosts_up = placement_hosts_up(&n->ctx.t);
-    n->ctx.seed = mix64(n->seed++);
+    n->ctx.seed = hash_u64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i] && !n->node[i]->reported_once && !nodes_gone(n->node[i])) {
@@ -344,7 +344,7 @@ unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, si
                               .headroom = GRANT_HEADROOM * goal,
                               .exclude = exclude,
                               .nexclude = nexclude,
-                              .seed = mix64(n->seed++)};
+                              .seed = hash_u64(n->seed++)};
     unsigned got = placement_pick(&t, &r, out);
     for (unsigned i = 0; i < got; i++) {
         n->node[out[i]]->granted++;

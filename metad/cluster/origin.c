@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 
 uint64_t origin_of_addr(const char *addr)
 {
@@ -34,6 +34,6 @@ uint64_t origin_of_addr(const char *addr)
         }
     }
     for (const char *p = from; *p; p++)
-        h = mix64(h ^ (uint8_t)*p);
+        h = hash_u64(h ^ (uint8_t)*p);
     return h | 1;
 }

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/u64.h"
+#include "base/compare.h"
 #include "base/lock.h"
 #include "nodes_internal.h"
 
@@ -116,7 +116,7 @@ void nodes_rpc_recover(struct nodes *n, struct rpc_req *req)
 static int by_chunk(const void *x, const void *y)
 {
     const struct stray *a = *(struct stray *const *)x, *b = *(struct stray *const *)y;
-    return u64_cmp(&a->chunk, &b->chunk);
+    return compare_u64(&a->chunk, &b->chunk);
 }
 
 /* The quarantined strays of d behind chunk `after`, ascending; malloc'ed. Lock held. */

@@ -2,7 +2,7 @@
  * when the two sides disagree.
  *
  * Each copy of a chunk the fsm knows is a loc with the bit `reported`; each copy of a chunk it
- * doesn't know is a stray of its chunkd. d->digest is the XOR of mix64(chunk) over the copies d
+ * doesn't know is a stray of its chunkd. d->digest is the XOR of hash_u64(chunk) over the copies d
  * itself named (locs and strays with `reported`), d->count their number: exactly what the chunkd
  * sums up in its heartbeats. Copies known from commits and finished copy orders are unreported
  * until the next increment names them.
@@ -29,7 +29,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 #include "nodes_internal.h"
 
@@ -53,7 +53,7 @@ struct fsm_loc *reports_loc(struct fsm_chunk *c, uint32_t chunkd)
 
 static void digest_flip(struct node *d, uint64_t chunk, bool now_there)
 {
-    d->digest ^= mix64(chunk);
+    d->digest ^= hash_u64(chunk);
     d->count += now_there ? 1 : (uint64_t)-1;
 }
 
@@ -459,7 +459,7 @@ static void sweep_finish(struct nodes *n, struct node *d)
     d->digest = 0;
     d->count = d->rep->seen.n;
     for (size_t pos = 0; u64map_next(&d->rep->seen, &pos, &chunk, NULL);)
-        d->digest ^= mix64(chunk);
+        d->digest ^= hash_u64(chunk);
     u64map_free(&d->rep->seen);
     free(d->rep);
     d->rep = NULL;

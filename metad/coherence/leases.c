@@ -27,7 +27,7 @@
 #include "base/lock.h"
 #include "base/error.h"
 #include "base/hash_table.h"
-#include "base/u64.h"
+#include "base/compare.h"
 #include "base/u64map.h"
 
 #define LEASES_MAX (4ull << 20)
@@ -637,14 +637,14 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     size_t nheld, kept = 0;
 
     if (n > 0)
-        qsort(v, n, sizeof(*v), u64_cmp);
+        qsort(v, n, sizeof(*v), compare_u64);
     todo_init(&t);
     lock_acquire(&l->mu);
     uint64_t *held = held_by(l, session, &nheld);
     for (size_t i = 0; i < nheld; i++) {
         struct node *p = node_find(l, held[i]);
         if (n > 0 && holds_exclusive(p, session) &&
-            bsearch(&held[i], v, n, sizeof(*v), u64_cmp) != NULL)
+            bsearch(&held[i], v, n, sizeof(*v), compare_u64) != NULL)
             continue;
         lower(l, p, hold_find(p, session), LEASE_NONE, &t);
         node_tidy(l, p);

@@ -15,18 +15,18 @@
 
 uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
 {
-    uint64_t h = mix64(key ^ len), w;
+    uint64_t h = hash_u64(key ^ len), w;
 
     for (; len >= 8; p += 8, len -= 8) {
         memcpy(&w, p, 8);
-        h = mix64(h ^ w) + key;
+        h = hash_u64(h ^ w) + key;
     }
     if (len) {
         w = 0;
         memcpy(&w, p, len);
-        h = mix64(h ^ w) + key;
+        h = hash_u64(h ^ w) + key;
     }
-    return mix64(h);
+    return hash_u64(h);
 }
 
 int fsm_new(struct fsm **out)

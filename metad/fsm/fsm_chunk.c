@@ -27,7 +27,7 @@ static uint32_t *htab_next(void *ctx, uint32_t h)
 
 static uint64_t htab_hash(void *ctx, uint32_t h)
 {
-    return mix64(fsm_chunk_at(ctx, h)->id);
+    return hash_u64(fsm_chunk_at(ctx, h)->id);
 }
 
 const struct fsm_htab_ops fsm_chunk_htab_ops = {htab_next, htab_hash};
@@ -36,7 +36,7 @@ static uint32_t find(const struct fsm *f, uint64_t id)
 {
     if (!id)
         return 0;
-    uint32_t h = fsm_htab_first(&f->by_chunk, mix64(id));
+    uint32_t h = fsm_htab_first(&f->by_chunk, hash_u64(id));
     while (h && fsm_chunk_at(f, h)->id != id)
         h = fsm_chunk_at(f, h)->next;
     return h;

@@ -26,7 +26,7 @@ static size_t dentry_size(size_t len)
 
 static uint64_t name_hash(const struct fsm *f, uint32_t dir, const uint8_t *name, size_t len)
 {
-    return fsm_hash_bytes(f->hash_key ^ mix64(dir), name, len);
+    return fsm_hash_bytes(f->hash_key ^ hash_u64(dir), name, len);
 }
 
 static uint32_t *htab_next(void *ctx, uint32_t d)

@@ -23,7 +23,7 @@ static uint32_t *htab_next(void *ctx, uint32_t h)
 
 static uint64_t htab_hash(void *ctx, uint32_t h)
 {
-    return mix64(fsm_inode_at(ctx, h)->ino);
+    return hash_u64(fsm_inode_at(ctx, h)->ino);
 }
 
 const struct fsm_htab_ops fsm_inode_htab_ops = {htab_next, htab_hash};
@@ -32,7 +32,7 @@ uint32_t fsm_inode_find(const struct fsm *f, uint64_t ino)
 {
     if (!ino)
         return 0;
-    uint32_t h = fsm_htab_first(&f->by_ino, mix64(ino));
+    uint32_t h = fsm_htab_first(&f->by_ino, hash_u64(ino));
     while (h && fsm_inode_at(f, h)->ino != ino)
         h = fsm_inode_at(f, h)->next;
     return h;

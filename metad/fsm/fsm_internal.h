@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include "base/error.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 #include "fsm.h"
 #include "fsm_slab.h"

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/crc32c.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 struct loader {
     struct fsm *f;

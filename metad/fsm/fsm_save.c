@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/crc32c.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 struct sink {
     int fd; /* -1: digest */
@@ -370,5 +370,5 @@ uint64_t fsm_digest(struct fsm *f)
 
     walk(f, &s);
     free(buf);
-    return mix64(s.digest + s.records);
+    return hash_u64(s.digest + s.records);
 }

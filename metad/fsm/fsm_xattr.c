@@ -42,7 +42,7 @@ static uint32_t *htab_next(void *ctx, uint32_t h)
 
 static uint64_t htab_hash(void *ctx, uint32_t h)
 {
-    return mix64(fsm_xset_at(ctx, h)->ino);
+    return hash_u64(fsm_xset_at(ctx, h)->ino);
 }
 
 static const struct fsm_htab_ops htab_ops = {htab_next, htab_hash};
@@ -54,7 +54,7 @@ static size_t attr_bytes(const struct fsm_xattr *a)
 
 static uint32_t set_find(const struct fsm *f, uint64_t ino)
 {
-    uint32_t h = fsm_htab_first(&f->by_xattr, mix64(ino));
+    uint32_t h = fsm_htab_first(&f->by_xattr, hash_u64(ino));
     while (h && fsm_xset_at(f, h)->ino != ino)
         h = fsm_xset_at(f, h)->next;
     return h;

@@ -12,7 +12,7 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 #define PREFIX 4u /* length in front of every command */
 

@@ -30,7 +30,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 #include "entry.h"
 

@@ -38,7 +38,7 @@
 #include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "entry.h"

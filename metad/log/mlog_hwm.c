@@ -18,7 +18,7 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 
 #define LOG_MODULE "mlog"

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 
 #define RATE_HALF (64.0 * (1 << 20)) /* a chunkd writing so much a second gets half the chance */
 #define LOAD_HALF 8.0                /* so does one with so many requests in flight */
@@ -56,7 +56,7 @@ unsigned placement_hosts_up(const struct placement_table *t)
 static double next_random(struct picking *k)
 {
     k->random += 0x9e3779b97f4a7c15ull;
-    return (double)(mix64(k->random) >> 11) / 9007199254740992.0;
+    return (double)(hash_u64(k->random) >> 11) / 9007199254740992.0;
 }
 
 static bool contains(const uint32_t *v, size_t n, uint32_t x)
@@ -139,7 +139,7 @@ unsigned placement_pick(const struct placement_table *t, const struct placement_
                         uint32_t *out)
 {
     assert(r->want <= PLACEMENT_PICK_MAX);
-    struct picking k = {.t = t, .r = r, .out = out, .random = mix64(r->seed ^ 0x706c616365ull)};
+    struct picking k = {.t = t, .r = r, .out = out, .random = hash_u64(r->seed ^ 0x706c616365ull)};
     while (k.n < r->want) {
         uint32_t id = pick_one(&k);
         if (!id)

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 
 #define LOG_MODULE "service"
 #define EXTENTS_MAX 4096u
@@ -83,7 +83,7 @@ struct seen {
 
 static bool first_time(struct seen *seen, uint64_t chunk)
 {
-    size_t i = mix64(chunk) & seen->mask;
+    size_t i = hash_u64(chunk) & seen->mask;
 
     while (seen->slots[i] != 0 && seen->slots[i] != chunk)
         i = (i + 1) & seen->mask;

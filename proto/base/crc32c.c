@@ -4,7 +4,7 @@
 #include "crc32c.h"
 
 #include <isa-l/crc.h>
-#include "le.h"
+#include "base/byteorder.h"
 
 #define PIECE (1u << 30) /* ISA-L takes int lengths */
 

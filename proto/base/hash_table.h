@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 
 struct hash_link {
     struct hash_link *next;
@@ -53,7 +53,7 @@ static inline uint64_t hash_table_key(const struct hash_table *t, const struct h
 /* Where the chain of key begins, e.g. to prefetch it. */
 static inline struct hash_link **hash_table_slot(const struct hash_table *t, uint64_t key)
 {
-    return &t->slots[mix64(key) & t->mask];
+    return &t->slots[hash_u64(key) & t->mask];
 }
 static inline struct hash_link *hash_table_same(const struct hash_table *t, struct hash_link *l,
                                                 uint64_t key)

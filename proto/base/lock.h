@@ -19,7 +19,7 @@
 #include <time.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #ifndef LOCK_CHECK
 #define LOCK_CHECK 0
 #endif
@@ -236,5 +236,5 @@ static inline bool cond_sleep_until_at(struct cond *c, struct lock *l, int64_t d
 #define cond_sleep_until(c, l, deadline) cond_sleep_until_at(c, l, deadline, LOCK_WHERE)
 /* The same, announced (base/wait.h), so that a thread that alone takes in requests lets another do that: for threads
  * that serve somebody. The other is for those that sleep between two rounds of work of their own. */
-#define cond_wait_until(c, l, deadline) (wait_begin(), cond_sleep_until(c, l, deadline))
+#define cond_wait_until(c, l, deadline) (wait_hook_call(), cond_sleep_until(c, l, deadline))
 #endif

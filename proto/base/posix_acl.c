@@ -10,7 +10,7 @@
 #include "base/posix_acl.h"
 #include <assert.h>
 #include <errno.h>
-#include "base/le.h"
+#include "base/byteorder.h"
 
 #define VERSION 2u
 #define NO_ID UINT32_MAX

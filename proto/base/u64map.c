@@ -8,13 +8,13 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 
 #define MIN_SLOTS 16u
 
 static size_t home(const struct u64map *m, uint64_t key)
 {
-    return (size_t)mix64(key) & (m->cap - 1);
+    return (size_t)hash_u64(key) & (m->cap - 1);
 }
 
 /* The slot holding key, or the free one where it belongs. cap > n always, so it ends. */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #include "base/lock.h"
 
 #define SLOT_BITS 20
@@ -237,7 +237,7 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     sem_init(&w.done, 0, 0);
     start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
     lock_assert_waitable("rpc_call_wait");
-    wait_begin();
+    wait_hook_call();
     while (sem_wait(&w.done) && errno == EINTR)
         ;
     sem_destroy(&w.done);

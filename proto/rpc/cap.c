@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 #define SIGNED_LEN 16u
 #define MAC_LEN 16u

@@ -15,7 +15,7 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 
 static const uint8_t magic[4] = {'R', 'P', 'F', '1'};
 

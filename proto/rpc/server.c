@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 
 #define LOG_MODULE "rpc"
@@ -83,7 +83,7 @@ uint64_t trace_new(void)
             seed = (uint64_t)clock_wall() ^ (uint64_t)getpid() << 40;
         atomic_compare_exchange_strong(&next, &t, seed | 1);
     }
-    t = mix64(atomic_fetch_add(&next, 1));
+    t = hash_u64(atomic_fetch_add(&next, 1));
     return t ? t : 1;
 }
 

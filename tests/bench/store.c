@@ -18,7 +18,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "chunkd/store/store.h"
 #include "tests/unit/tree.h"
 
@@ -107,7 +107,7 @@ static double reads(struct bench *b, uint64_t first, uint64_t chunks, uint32_t c
     int64_t t0 = clock_mono();
     for (uint64_t i = 0; i < n; i++) {
         struct store_read rd;
-        uint64_t r = mix64(i + 12345);
+        uint64_t r = hash_u64(i + 12345);
         uint32_t off = (uint32_t)((r >> 20) % (chunk_len / 4096)) * 4096;
         int rc = store_read(b->s, first + r % chunks, off, 4096, STORE_PLAIN, &rd);
         if (rc)
@@ -196,7 +196,7 @@ int main(int argc, char **argv)
         .cfg = {.dir = dir}, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     b.data = buf_new(MIB);
     for (uint32_t i = 0; i < MIB; i++)
-        b.data->data[i] = (uint8_t)mix64(i);
+        b.data->data[i] = (uint8_t)hash_u64(i);
     reopen(&b, false);
     run(&b, mib);
     store_close(b.s);

@@ -3,7 +3,7 @@
 #ifndef REPLFS_TESTS_CKPT_FIX_H
 #define REPLFS_TESTS_CKPT_FIX_H
 #include "base/crc32c.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "metad/fsm/fsm_format.h"
 
 /* Payload lengths are clipped to what is there; stops where nothing sensible follows. */

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "rpc/cap.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

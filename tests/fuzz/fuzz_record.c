@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 #include "chunkd/store/record.h"
 #include "chunkd/store/segment.h"

@@ -11,7 +11,7 @@
 #include "base/config.h"
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 #include "chunkd/seen.h"
 #include "chunkd/store/store.h"

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 #include "metad/plan/repair_queue.h"
 
 #define SEC 1000000000ll
@@ -73,7 +73,7 @@ struct world {
 static uint64_t rnd(struct world *w, uint64_t n)
 {
     w->random += 0x9e3779b97f4a7c15ull;
-    return mix64(w->random) % n;
+    return hash_u64(w->random) % n;
 }
 
 /* ---- copies ---- */

@@ -20,7 +20,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "chunkd/chunkd.h"
 #include "chunkd/store/store.h"
 #include "rpc/cap.h"
@@ -241,7 +241,7 @@ static inline bool chunkd_rig_agrees(const struct chunkd_rig_node *n)
 {
     uint64_t digest = 0;
     for (size_t i = 0; i < n->nchunks; i++)
-        digest ^= mix64(n->chunks[i].chunk);
+        digest ^= hash_u64(n->chunks[i].chunk);
     return n->beats > 0 && n->count == n->nchunks && n->digest == digest;
 }
 
@@ -351,7 +351,7 @@ static inline void chunkd_rig_fill(uint8_t *p, size_t len, uint64_t seed)
 {
     for (size_t i = 0; i < len; i++) {
         if (i % 8 == 0)
-            seed = mix64(seed + 0x9e3779b97f4a7c15ull);
+            seed = hash_u64(seed + 0x9e3779b97f4a7c15ull);
         p[i] = (uint8_t)(seed >> (i % 8 * 8));
     }
 }

@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "metad/cluster/nodes_internal.h"
 #include "wait.h"
 
@@ -195,10 +195,10 @@ static inline void nodes_rig_hold(struct nodes_rig_chunkd *k, uint64_t chunk, ui
     if (!h && len) {
         assert_true(k->nheld < HELD_MAX);
         h = &k->held[k->nheld++];
-        k->digest ^= mix64(chunk);
+        k->digest ^= hash_u64(chunk);
     } else if (h && !len) {
         *h = k->held[--k->nheld];
-        k->digest ^= mix64(chunk);
+        k->digest ^= hash_u64(chunk);
         h = NULL;
     }
     if (h)

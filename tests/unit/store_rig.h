@@ -20,7 +20,7 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "chunkd/store/store.h"
 #include "tests/unit/tree.h"
 #include "wait.h"
@@ -153,7 +153,7 @@ static inline void store_rig_fill(uint8_t *p, uint64_t chunk, uint32_t off, uint
                                   uint64_t salt)
 {
     for (uint32_t i = 0; i < len; i++) {
-        uint64_t w = mix64(chunk * 1000003 + (off + i) / 8 + salt * 7919);
+        uint64_t w = hash_u64(chunk * 1000003 + (off + i) / 8 + salt * 7919);
         p[i] = (uint8_t)(w >> (8 * ((off + i) % 8)));
     }
 }

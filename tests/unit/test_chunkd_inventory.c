@@ -5,14 +5,14 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 #include "chunkd/inventory.h"
 
 #define IDS 400u
 
 static uint64_t rnd(uint64_t *s)
 {
-    return mix64(*s += 0x9e3779b97f4a7c15ull);
+    return hash_u64(*s += 0x9e3779b97f4a7c15ull);
 }
 
 /* What a metad would know: applied in the order taken. */
@@ -25,7 +25,7 @@ static void view_check(const struct view *v, struct inventory *inv)
     uint64_t digest = 0, count = 0, told_digest, told_count;
     for (uint64_t i = 1; i <= IDS; i++)
         if (v->has[i]) {
-            digest ^= mix64(i);
+            digest ^= hash_u64(i);
             count++;
         }
     inventory_told(inv, &told_digest, &told_count);

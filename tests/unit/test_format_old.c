@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <fcntl.h>
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "metad/log/entry.h"
 #include "metad/fsm/fsm_format.h"
 #include "tests/unit/fsm_rig.h"

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <sys/xattr.h>
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "tests/unit/fsm_rig.h"
 #include "tests/unit/tree.h"
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/mix.h"
+#include "base/hash.h"
 #include "metad/fsm/fsm_slab.h"
 #include "metad/fsm/fsm_table.h"
 
@@ -26,7 +26,7 @@ static uint32_t links[N + 1];
 static uint64_t key_of(void *ctx, uint32_t h)
 {
     (void)ctx;
-    return mix64(h) >> 20;
+    return hash_u64(h) >> 20;
 }
 static uint32_t *link_of(void *ctx, uint32_t h)
 {
@@ -36,7 +36,7 @@ static uint32_t *link_of(void *ctx, uint32_t h)
 static uint64_t hash_of(void *ctx, uint32_t h)
 {
     (void)ctx;
-    return h % 7 == 0 ? 7 : mix64(h); /* some chains are long */
+    return h % 7 == 0 ? 7 : hash_u64(h); /* some chains are long */
 }
 
 static void check_set(const struct fsm_oset *s, const struct fsm_oset_ops *ops, const bool *in,
@@ -53,7 +53,7 @@ static void check_set(const struct fsm_oset *s, const struct fsm_oset_ops *ops, 
     assert_int_equal(seen, count);
     assert_int_equal(s->count, count);
     for (unsigned k = 0; k < 50; k++) { /* seek: the least key above any value */
-        uint64_t after = mix64(rnd(1u << 30)) >> 20, best = UINT64_MAX;
+        uint64_t after = hash_u64(rnd(1u << 30)) >> 20, best = UINT64_MAX;
         for (uint32_t i = 1; i <= N; i++) {
             if (in[i] && key_of(NULL, i) > after && key_of(NULL, i) < best)
                 best = key_of(NULL, i);

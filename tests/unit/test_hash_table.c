@@ -26,7 +26,7 @@ struct twin {
 
 static uint64_t rnd(uint64_t *s)
 {
-    return mix64(*s += 0x9e3779b97f4a7c15ull);
+    return hash_u64(*s += 0x9e3779b97f4a7c15ull);
 }
 
 static void check_walk(const struct hash_table *t, struct object *all, size_t n)

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/clock.h"
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #include "fuse/serve/cpu_affinity.h"
 #include "fuse/serve/leader_follower.h"
 
@@ -41,7 +41,7 @@ static void answer(enum what what)
 {
     cpu_set_t set;
     if (what == ASKS_AND_WAITS)
-        wait_begin();
+        wait_hook_call();
     assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
     uint64_t w = WHERE(sched_getcpu(), CPU_COUNT(&set));
     struct iovec v = {&w, sizeof w};
@@ -59,7 +59,7 @@ static void *server(void *arg)
         if (what == LONG)
             leader_follower_pass();
         if (what == WAITS)
-            wait_begin();
+            wait_hook_call();
         if (what >= WAITS) {
             sem_post(&rig.waiting);
             sem_wait(&rig.go);

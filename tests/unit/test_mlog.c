@@ -23,7 +23,7 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/log.h"
 #include "metad/log/mlog.h"
 #include "tests/unit/tree.h"

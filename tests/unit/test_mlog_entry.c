@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "metad/log/entry.h"
 
 static size_t make(uint8_t *buf, unsigned count, uint64_t index)

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "base/posix_acl.h"
 #include "tests/unit/fsm_rig.h"
 

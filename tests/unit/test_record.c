@@ -8,7 +8,7 @@
 #include <string.h>
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "chunkd/store/extents.h"
 #include "chunkd/store/record.h"
 

@@ -126,7 +126,7 @@ static bool see(void *arg, uint64_t chunk, uint32_t len, uint64_t session)
     struct seen *s = arg;
     assert_int_equal(session, 77);
     s->n++;
-    s->sum ^= mix64(chunk);
+    s->sum ^= hash_u64(chunk);
     s->bytes += len;
     return true;
 }
@@ -146,7 +146,7 @@ static void test_walk(void **state)
     store_rig_wait_init(&w, N);
     for (unsigned i = 1; i <= N; i++) {
         store_rig_append_async(r, 0, i * 11, 0, 10, 0, false, &w);
-        sum ^= mix64(i * 11);
+        sum ^= hash_u64(i * 11);
     }
     assert_int_equal(store_rig_wait(&w), 0);
     store_rig_reopen(r); /* now in LMDB only */
@@ -154,7 +154,7 @@ static void test_walk(void **state)
     assert_int_equal(store_rig_delete(r, gone, 2), 0);
     assert_int_equal(store_rig_append(r, 33, 10, 10), 0);
     assert_int_equal(store_rig_append(r, 5, 0, 10), 0);
-    sum ^= mix64(11) ^ mix64(22) ^ mix64(5);
+    sum ^= hash_u64(11) ^ hash_u64(22) ^ hash_u64(5);
     struct seen s = {0};
     store_walk(r->s, see, &s);
     assert_int_equal(s.n, N - 1);
@@ -433,7 +433,7 @@ static void *reader(void *arg)
         long len = store_rig_len(r, chunk);
         if (len <= 0)
             continue;
-        uint32_t off = (uint32_t)(mix64(i) % (uint64_t)len);
+        uint32_t off = (uint32_t)(hash_u64(i) % (uint64_t)len);
         uint32_t n = (uint32_t)len - off < 9000 ? (uint32_t)len - off : 9000;
         struct store_read rd;
         int rc = store_read(r->s, chunk, off, n, STORE_VERIFY, &rd);

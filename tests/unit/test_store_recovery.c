@@ -7,7 +7,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include "base/le.h"
+#include "base/byteorder.h"
 #include "chunkd/store/record.h"
 #include "chunkd/store/segment.h"
 
@@ -94,7 +94,7 @@ static void load_forever(struct store_rig *r)
         load->deleting[c] = false;
     }
     for (uint32_t i = 0;; i++) {
-        uint32_t c = 1 + (uint32_t)(mix64(i) % CHUNKS);
+        uint32_t c = 1 + (uint32_t)(hash_u64(i) % CHUNKS);
         append_load(r, c, next[c]);
         next[c] += PIECE;
         if (i % 16 == 0 && store_rig_sync(r))

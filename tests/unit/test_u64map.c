@@ -7,14 +7,14 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/u64map.h"
 
 #define IDS 400u
 
 static uint64_t rnd(uint64_t *s)
 {
-    return mix64(*s += 0x9e3779b97f4a7c15ull);
+    return hash_u64(*s += 0x9e3779b97f4a7c15ull);
 }
 
 static void against_model(enum u64map_width width, uint64_t seed)

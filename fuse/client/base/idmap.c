@@ -5,11 +5,11 @@
 #include "client/base/idmap.h"
 #include <assert.h>
 #include <stdlib.h>
-#include "base/mix.h"
+#include "base/hash.h"
 
 static size_t home(const struct idmap *m, uint64_t id)
 {
-    return (size_t)mix64(id) & (m->cap - 1);
+    return (size_t)hash_u64(id) & (m->cap - 1);
 }
 
 static struct idmap_slot *find(const struct idmap *m, uint64_t id)

@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 #include "base/lock.h"
 #include "base/clock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/thread.h"
 #include "client/base/attr.h"
 #include "client/cache/lease_cache_give.h"
@@ -155,9 +155,9 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     unsigned what = LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
         what |= LEASE_CACHE_INVAL_ENTRIES;
-    bool flush = n ? n->exclusive : l->evicting[mix64(ino) % EVICTING] > 0;
+    bool flush = n ? n->exclusive : l->evicting[hash_u64(ino) % EVICTING] > 0;
     if (n && flush && (what & LEASE_CACHE_INVAL_ENTRIES))
-        l->contested[mix64(ino) % CONTESTED] = clock_mono();
+        l->contested[hash_u64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
     l->st.recalls++;
@@ -229,7 +229,7 @@ static void job_do(struct lease_cache *l, struct ljob *j)
         cond_wait(&l->unheld, &l->mu);
     lock_release(&l->mu);
     l->forget(l->forget_arg, j->ino, j->flush);
-    l->evicting[mix64(j->ino) % EVICTING] -= j->flush && !j->done;
+    l->evicting[hash_u64(j->ino) % EVICTING] -= j->flush && !j->done;
     if (l->inval)
         lease_cache_tell(l, j->ino, j->what & ~LEASE_CACHE_INVAL_PAGES);
     if (!(j->what & LEASE_CACHE_INVAL_PAGES) || !l->inval) {

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include "base/lock.h"
 #include "base/clock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "client/base/attr.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_table.h"
@@ -220,7 +220,7 @@ bool lease_cache_crossed(struct lease_cache *l, uint64_t begun, uint64_t ino)
 bool lease_cache_contested(struct lease_cache *l, uint64_t dir)
 {
     LOCK_SCOPE(&l->mu);
-    int64_t at = l->contested[mix64(dir) % CONTESTED];
+    int64_t at = l->contested[hash_u64(dir) % CONTESTED];
     return at && clock_mono() - at < CONTESTED_NS;
 }
 

@@ -21,7 +21,7 @@
 #include <time.h>
 #include "base/lock.h"
 #include "base/clock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_table.h"
 
@@ -40,7 +40,7 @@ int64_t lease_cache_give_attr(struct lease_cache *l, const Replfs__Attr *a)
     const struct lnode *n = *lnode_slot(l, a->ino);
     if (!n || !n->has_attr || n->attr.change > a->change || !left(l, now))
         return 0;
-    l->given[mix64(a->ino) % GIVEN] = (struct lgiven){.ino = a->ino, .at = now};
+    l->given[hash_u64(a->ino) % GIVEN] = (struct lgiven){.ino = a->ino, .at = now};
     return left(l, now);
 }
 
@@ -72,7 +72,7 @@ bool lease_cache_has_name(struct lease_cache *l, uint64_t dir, const void *name,
 void lease_cache_linking(struct lease_cache *l, uint64_t dir, bool begin)
 {
     LOCK_SCOPE(&l->mu);
-    struct lgiven *g = &l->linking[mix64(dir) % LINKING];
+    struct lgiven *g = &l->linking[hash_u64(dir) % LINKING];
     if (g->ino != dir) {
         if (!begin)
             return;
@@ -100,7 +100,7 @@ static bool late(const struct lgiven *g, int64_t now)
 static bool may_be_given(struct lease_cache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    const struct lgiven *g = &l->given[mix64(ino) % GIVEN];
+    const struct lgiven *g = &l->given[hash_u64(ino) % GIVEN];
     return g->ino == ino && late(g, clock_boot());
 }
 
@@ -109,7 +109,7 @@ static bool being_linked(struct lease_cache *l, uint64_t dir, int64_t until)
 {
     int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
-    struct lgiven *g = &l->linking[mix64(dir) % LINKING];
+    struct lgiven *g = &l->linking[hash_u64(dir) % LINKING];
     if (g->ino != dir || !g->n)
         return false;
     if (now < until && now - g->at < LINKING_NS)

@@ -6,19 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/cache/lease_cache.h"
 
 uint64_t *lfence_of(struct lease_cache *l, uint64_t ino)
 {
-    return &l->fence[mix64(ino) % FENCES];
+    return &l->fence[hash_u64(ino) % FENCES];
 }
 
 struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino)
 {
-    struct lnode **p = &l->nodes[mix64(ino) & l->nodes_mask];
+    struct lnode **p = &l->nodes[hash_u64(ino) & l->nodes_mask];
     while (*p && (*p)->ino != ino)
         p = &(*p)->hash_next;
     return p;
@@ -78,7 +78,7 @@ struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        l->evicting[mix64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
+        l->evicting[hash_u64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
         ljob_add(l, l->oldest->ino, LEASE_CACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
         lnode_drop(l, l->oldest->ino);
     }
@@ -97,12 +97,12 @@ struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)
 uint64_t lname_hash(uint64_t parent, const void *name, size_t len)
 {
     const uint8_t *p = name;
-    uint64_t h = mix64(parent ^ len);
+    uint64_t h = hash_u64(parent ^ len);
     while (len) {
         uint64_t w = 0;
         size_t n = len < sizeof(w) ? len : sizeof(w);
         memcpy(&w, p, n);
-        h = mix64(h ^ w);
+        h = hash_u64(h ^ w);
         p += n;
         len -= n;
     }

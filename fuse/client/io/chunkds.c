@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "base/lock.h"
 #include "client/base/idmap.h"
 #include "client/base/limits.h"
@@ -337,7 +337,7 @@ void chunkds_order(struct client *c, uint64_t chunk, uint32_t *ids, size_t n)
     uint32_t favourite = 0;
     for (size_t i = 0; i < n; i++) /* highest random weight: the same one whatever their order */
         if (!favourite ||
-            mix64(chunk ^ (uint64_t)ids[i] << 40) > mix64(chunk ^ (uint64_t)favourite << 40))
+            hash_u64(chunk ^ (uint64_t)ids[i] << 40) > hash_u64(chunk ^ (uint64_t)favourite << 40))
             favourite = ids[i];
     uint64_t cost[COPIES_MAX];
     int64_t now = clock_mono();

@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
@@ -321,7 +321,7 @@ int cfile_read(struct cfile *f, off_t off, size_t len, struct buf **out)
     struct waited w = {0};
     sem_init(&w.over, 0, 0);
     cfile_read_async(f, off, len, wake, &w);
-    wait_begin();
+    wait_hook_call();
     while (sem_wait(&w.over)) /* EINTR; a read ends at its deadline */
         ;
     sem_destroy(&w.over);

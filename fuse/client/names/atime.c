@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mix.h"
+#include "base/hash.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
 #include "client/base/idmap.h"
@@ -117,7 +117,7 @@ void atime_overlay(struct client *c, Replfs__Attr *a)
 
 static atomic_ullong *slot_of(struct client *c, uint64_t ino)
 {
-    return &c->atime.seen[mix64(ino) % ATIME_SLOTS];
+    return &c->atime.seen[hash_u64(ino) % ATIME_SLOTS];
 }
 
 void atime_note(struct client *c, const Replfs__Attr *a)

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/u64.h"
+#include "base/compare.h"
 #include "base/lock.h"
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
@@ -108,7 +108,7 @@ static void refused_claims(struct client *c, const Replfs__SessionReq *m,
 {
     for (size_t k = 0; k < m->n_exclusive; k++)
         if (!r->n_exclusive || !bsearch(&m->exclusive[k], r->exclusive, r->n_exclusive,
-                                        sizeof(*r->exclusive), u64_cmp))
+                                        sizeof(*r->exclusive), compare_u64))
             lease_cache_regain(c->leases, m->exclusive[k], false);
 }
 

@@ -1,7 +1,7 @@
 /* A daemon's log, pid file and signals. Bad options are answered on standard error, since there is no log
  * yet; a pid file that cannot be written is for the log. SIGHUP is what logrotate(8) and administrators
  * send to make a daemon take a look at its files again: whatever is wrong with them, it goes on as before. */
-#include "run.h"
+#include "base/daemon.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,7 +13,7 @@
 
 #define LOG_MODULE "main"
 
-int run_log(const char *program, const char *level, const char *file, const char *debug)
+int daemon_log(const char *program, const char *level, const char *file, const char *debug)
 {
     enum log_level parsed = LOG_LVL_INFO;
     if (level && log_parse_level(level, &parsed) != 0) {
@@ -28,7 +28,7 @@ int run_log(const char *program, const char *level, const char *file, const char
     return rc;
 }
 
-int run_pid_file(const char *path)
+int daemon_pid_file(const char *path)
 {
     if (!path)
         return 0;
@@ -43,7 +43,7 @@ int run_pid_file(const char *path)
 
 #define FILES_MAX (1u << 20) /* as many as nobody needs: a limit may be "none" */
 
-unsigned run_raise_files(void)
+unsigned daemon_raise_files(void)
 {
     struct rlimit r;
 
@@ -61,7 +61,7 @@ unsigned run_raise_files(void)
     return r.rlim_cur < FILES_MAX ? (unsigned)r.rlim_cur : FILES_MAX;
 }
 
-void run_block_signals(sigset_t *set)
+void daemon_block_signals(sigset_t *set)
 {
     sigemptyset(set);
     sigaddset(set, SIGTERM);
@@ -70,13 +70,13 @@ void run_block_signals(sigset_t *set)
     pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
-void run_unblock_signals(const sigset_t *set)
+void daemon_unblock_signals(const sigset_t *set)
 {
     signal(SIGHUP, SIG_IGN);
     pthread_sigmask(SIG_UNBLOCK, set, NULL);
 }
 
-static void reload(const struct run_reload *r)
+static void reload(const struct daemon_reload *r)
 {
     static const char *const names[] = {"log-level", "debug", NULL};
     enum log_level level = LOG_LVL_INFO;
@@ -102,7 +102,7 @@ static void reload(const struct run_reload *r)
              r->more ? " and the certificates" : "");
 }
 
-int run_wait(const sigset_t *set, const struct run_reload *r)
+int daemon_wait(const sigset_t *set, const struct daemon_reload *r)
 {
     int sig;
     for (;;) {

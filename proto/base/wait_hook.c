@@ -1,15 +1,15 @@
 /* One hook for the process, set once. */
-#include "base/wait.h"
+#include "base/wait_hook.h"
 #include <stddef.h>
 
 static void (*hook)(void);
 
-void wait_set_hook(void (*fn)(void))
+void wait_hook_set(void (*fn)(void))
 {
     hook = fn;
 }
 
-void wait_begin(void)
+void wait_hook_call(void)
 {
     if (hook != NULL)
         hook();

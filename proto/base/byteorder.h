@@ -1,7 +1,7 @@
 /* Numbers in byte strings, at any address: little-endian in everything that is stored or sent,
  * big-endian in keys, so that they sort as the numbers do. Pure, any thread. */
-#ifndef REPLFS_BASE_LE_H
-#define REPLFS_BASE_LE_H
+#ifndef REPLFS_BASE_BYTEORDER_H
+#define REPLFS_BASE_BYTEORDER_H
 #include <endian.h>
 #include <stdint.h>
 #include <string.h>

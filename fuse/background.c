@@ -8,7 +8,7 @@
  * After that standard error is the log file, or a pipe whose other end a thread reads line by line
  * into syslog. The pipe never blocks its writers: when syslog stalls, lines are dropped rather than
  * calls. */
-#include "daemon.h"
+#include "background.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,7 +41,7 @@ static void parent_waits(int fd, pid_t child)
     _exit(32);
 }
 
-int daemon_start(void)
+int background_start(void)
 {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC))
@@ -91,7 +91,7 @@ static int syslog_fd(void)
     return fds[1];
 }
 
-void daemon_ready(int log_fd)
+void background_ready(int log_fd)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     int err = log_fd >= 0 ? log_fd : syslog_fd();
