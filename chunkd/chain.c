@@ -115,7 +115,7 @@ static void chain_part_done(void *arg, int code, const Replfs__Envelope *rep, st
             op->chain_failed = rep->failure->chunkd;
     }
     if (code != 0)
-        snprintf(op->chain_detail, sizeof op->chain_detail, "chunkd %u at %s: %s%s%s", hop->chunkd,
+        snprintf(op->chain_detail, sizeof(op->chain_detail), "chunkd %u at %s: %s%s%s", hop->chunkd,
                  hop->addr, err_str(code), *detail ? ": " : "", detail);
     op->chain_code = code;
     part_done(op);
@@ -208,7 +208,7 @@ void chain_append(struct service *s, struct rpc_req *req)
                    in->chunk_off, err_str(rc));
         return;
     }
-    struct append_op *op = calloc(1, sizeof *op);
+    struct append_op *op = calloc(1, sizeof(*op));
     if (!op)
         abort();
     op->s = s;

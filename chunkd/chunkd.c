@@ -44,15 +44,15 @@ static int listen_on(struct chunkd *c, const struct chunkd_config *cfg)
     const char *colon = strrchr(cfg->listen, ':');
     int host = colon ? (int)(colon - cfg->listen) : (int)strlen(cfg->listen);
     if (cfg->advertise && cfg->advertise[0])
-        snprintf(c->addr, sizeof c->addr, "%s", cfg->advertise);
+        snprintf(c->addr, sizeof(c->addr), "%s", cfg->advertise);
     else
-        snprintf(c->addr, sizeof c->addr, "%.*s:%d", host, cfg->listen, port);
+        snprintf(c->addr, sizeof(c->addr), "%.*s:%d", host, cfg->listen, port);
     return 0;
 }
 
 int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
 {
-    struct chunkd *c = calloc(1, sizeof *c);
+    struct chunkd *c = calloc(1, sizeof(*c));
     if (!c)
         return -ENOMEM;
     int rc = disks_new(&cfg->disks, &c->disks);

@@ -78,7 +78,7 @@ static int read_identity(struct disk *k)
 {
     int rc = store_id_read(k->dir, &k->id);
     if (rc == -ENOENT) {
-        memset(&k->id, 0, sizeof k->id);
+        memset(&k->id, 0, sizeof(k->id));
         rc = store_id_fresh(k->dir);
         k->missing = rc == -ENOENT;
         return rc;
@@ -151,7 +151,7 @@ static int check_identities(struct disks *d)
             }
     }
     if (first) {
-        snprintf(d->cluster, sizeof d->cluster, "%s", first->id.cluster);
+        snprintf(d->cluster, sizeof(d->cluster), "%s", first->id.cluster);
         d->chunkd = first->id.chunkd;
     }
     return 0;
@@ -186,7 +186,7 @@ void disk_fail(struct disk *k, const char *why, bool readable)
     bool first = !atomic_exchange(&k->failed, true);
     bool goes = !readable && !atomic_exchange(&k->gone, true);
     if (first || goes)
-        snprintf(k->error, sizeof k->error, "%s", why);
+        snprintf(k->error, sizeof(k->error), "%s", why);
     lock_release(&d->mu);
     size_t lost = goes && k->index != DISK_NO_INDEX ? inventory_drop_disk(d->inv, k->index) : 0;
     if (k->missing && first)
@@ -241,7 +241,7 @@ static int open_one(struct disks *d, struct disk *k)
 {
     if (k->id.chunkd == 0) {
         struct store_id id = {.chunkd = d->chunkd};
-        snprintf(id.cluster, sizeof id.cluster, "%s", d->cluster);
+        snprintf(id.cluster, sizeof(id.cluster), "%s", d->cluster);
         id.disk = k->index = free_index(d);
         if (id.disk >= INVENTORY_DISKS)
             return -ENOSPC;
@@ -326,7 +326,7 @@ static int open_all(struct disks *d)
 int disks_new(const struct disks_config *cfg, struct disks **out)
 {
     assert(cfg->ndirs > 0 && cfg->ndirs <= INVENTORY_DISKS);
-    struct disks *d = calloc(1, sizeof *d + cfg->ndirs * sizeof d->v[0]);
+    struct disks *d = calloc(1, sizeof(*d) + cfg->ndirs * sizeof(d->v[0]));
     if (!d)
         return -ENOMEM;
     d->cfg = *cfg;
@@ -368,7 +368,7 @@ int disks_adopt(struct disks *d, const char *cluster, uint32_t chunkd)
         return -ERR_WRONG_CLUSTER;
     }
     lock_acquire(&d->mu);
-    snprintf(d->cluster, sizeof d->cluster, "%s", cluster);
+    snprintf(d->cluster, sizeof(d->cluster), "%s", cluster);
     d->chunkd = chunkd;
     lock_release(&d->mu);
     return open_all(d);
@@ -392,7 +392,7 @@ void disks_free(struct disks *d)
 uint32_t disks_identity(struct disks *d, char *cluster)
 {
     LOCK_SCOPE(&d->mu);
-    memcpy(cluster, d->cluster, sizeof d->cluster);
+    memcpy(cluster, d->cluster, sizeof(d->cluster));
     return d->chunkd;
 }
 
@@ -545,11 +545,11 @@ static void check_present(struct disk *k)
 {
     char path[PATH_MAX];
     struct stat st;
-    snprintf(path, sizeof path, "%s/replfs.id", k->dir);
+    snprintf(path, sizeof(path), "%s/replfs.id", k->dir);
     if (stat(path, &st) == 0 || errno == EACCES || errno == ENOMEM || errno == EINTR)
         return;
     char why[256];
-    snprintf(why, sizeof why, "its replfs.id cannot be found any more: %s", strerror(errno));
+    snprintf(why, sizeof(why), "its replfs.id cannot be found any more: %s", strerror(errno));
     disk_fail(k, why, false);
 }
 
@@ -582,6 +582,6 @@ void disks_poll(struct disks *d, struct disk_info *out)
         o->chunks = gone ? 0 : st.chunks;
         LOCK_SCOPE(&d->mu);
         k->avail = o->avail;
-        memcpy(o->error, k->error, sizeof o->error);
+        memcpy(o->error, k->error, sizeof(o->error));
     }
 }

@@ -153,7 +153,7 @@ static Replfs__DiskStat **disk_stats(struct heartbeat *h)
 {
     size_t n = disks_count(h->cfg.disks);
     disks_poll(h->cfg.disks, h->infos);
-    Replfs__DiskStat **list = malloc(n * (sizeof *list + sizeof **list));
+    Replfs__DiskStat **list = malloc(n * (sizeof(*list) + sizeof(**list)));
     if (!list)
         abort();
     Replfs__DiskStat *v = (Replfs__DiskStat *)(list + n);
@@ -189,8 +189,8 @@ struct records {
 static struct records make_records(struct heartbeat *h, const struct inventory_item *items,
                                    size_t n, bool skip_gone)
 {
-    struct records r = {.list = malloc((n + 1) * sizeof *r.list),
-                        .v = malloc((n + 1) * sizeof *r.v)};
+    struct records r = {.list = malloc((n + 1) * sizeof(*r.list)),
+                        .v = malloc((n + 1) * sizeof(*r.v))};
     if (!r.list || !r.v)
         abort();
     for (size_t i = 0; i < n; i++) {
@@ -337,7 +337,7 @@ static void note_refusal(struct heartbeat *h, const char *addr, int code,
     const char *detail = detail_of(res, h->conn);
     if (code == -ERR_NOT_LEADER) {
         if (res->rep && res->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
-            snprintf(h->leader, sizeof h->leader, "%s", res->rep->failure->leader);
+            snprintf(h->leader, sizeof(h->leader), "%s", res->rep->failure->leader);
         return;
     }
     if (code == -ERR_WRONG_CLUSTER) {
@@ -408,8 +408,8 @@ static bool find_metad(struct heartbeat *h)
         for (size_t i = 0; i < h->cfg.nmetas && rc != 0 && !stopping(h); i++) {
             rc = register_at(h, h->metas[i]);
             if (rc == -ERR_NOT_LEADER && h->leader[0]) {
-                char addr[sizeof h->leader];
-                memcpy(addr, h->leader, sizeof addr);
+                char addr[sizeof(h->leader)];
+                memcpy(addr, h->leader, sizeof(addr));
                 h->leader[0] = '\0';
                 rc = register_at(h, addr);
             }
@@ -478,18 +478,18 @@ void heartbeat_free(struct heartbeat *h)
 
 int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out)
 {
-    struct heartbeat *h = calloc(1, sizeof *h);
+    struct heartbeat *h = calloc(1, sizeof(*h));
     if (!h)
         return -ENOMEM;
     h->cfg = *cfg;
     h->svc = (struct rpc_service){.request = on_request, .closed = on_closed, .arg = h};
     h->heartbeat_ms = 1000;
-    h->metas = calloc(cfg->nmetas, sizeof *h->metas);
+    h->metas = calloc(cfg->nmetas, sizeof(*h->metas));
     h->host_id = strdup(cfg->host_id);
     h->host_name = strdup(cfg->host_name);
     h->addr = strdup(cfg->addr);
-    h->batch = calloc(BATCH, sizeof *h->batch);
-    h->infos = calloc(disks_count(cfg->disks), sizeof *h->infos);
+    h->batch = calloc(BATCH, sizeof(*h->batch));
+    h->infos = calloc(disks_count(cfg->disks), sizeof(*h->infos));
     bool ok = h->metas && h->host_id && h->host_name && h->addr && h->batch && h->infos;
     for (size_t i = 0; ok && i < cfg->nmetas; i++)
         ok = (h->metas[i] = strdup(cfg->metas[i])) != NULL;

@@ -39,7 +39,7 @@ struct inventory {
 
 struct inventory *inventory_new(void)
 {
-    struct inventory *inv = calloc(1, sizeof *inv);
+    struct inventory *inv = calloc(1, sizeof(*inv));
     if (!inv)
         abort();
     lock_init(&inv->mu, LOCK_INVENTORY);
@@ -197,7 +197,7 @@ bool inventory_overflowed(struct inventory *inv)
 struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n)
 {
     LOCK_SCOPE(&inv->mu);
-    struct inventory_item *out = inv->have.n ? malloc(inv->have.n * sizeof *out) : NULL;
+    struct inventory_item *out = inv->have.n ? malloc(inv->have.n * sizeof(*out)) : NULL;
     if (inv->have.n && !out)
         abort();
     *n = 0;

@@ -101,8 +101,8 @@ static int default_host_name(void)
     char name[256] = "";
     if (host_name)
         return 0;
-    if (gethostname(name, sizeof name - 1) != 0)
-        snprintf(name, sizeof name, "unknown");
+    if (gethostname(name, sizeof(name) - 1) != 0)
+        snprintf(name, sizeof(name), "unknown");
     host_name = strdup(name);
     return host_name ? 0 : -ENOMEM;
 }

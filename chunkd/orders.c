@@ -192,7 +192,7 @@ static int copy_from(struct copy *c, const Replfs__CopySource *src, uint64_t tra
     rpc_conn_unref(conn);
     if (rc != 0) {
         c->failed = c->own_fault ? 0 : src->chunkd;
-        snprintf(c->why, sizeof c->why, "chunk %llx at %u from chunkd %u at %s: %s",
+        snprintf(c->why, sizeof(c->why), "chunk %llx at %u from chunkd %u at %s: %s",
                  (unsigned long long)c->o->chunk, c->pos, src->chunkd, src->addr, err_str(rc));
         log_warn("copy of %s", c->why);
     }
@@ -267,12 +267,12 @@ static int copy_all(struct copy *c, uint64_t trace)
     if (rc == 0)
         rc = store_copy_begin(c->store, c->o->chunk, c->o->session, &c->token);
     if (rc != 0) {
-        snprintf(c->why, sizeof c->why, "chunk %llx: beginning the copy: %s",
+        snprintf(c->why, sizeof(c->why), "chunk %llx: beginning the copy: %s",
                  (unsigned long long)c->o->chunk, err_str(rc));
         return rc;
     }
     rc = -ERR_NO_CHUNK;
-    snprintf(c->why, sizeof c->why, "chunk %llx: no source was named",
+    snprintf(c->why, sizeof(c->why), "chunk %llx: no source was named",
              (unsigned long long)c->o->chunk);
     for (size_t i = 0; i < c->o->n_sources && rc != 0 && !c->own_fault; i++)
         rc = copy_from(c, c->o->sources[i], trace);
@@ -284,7 +284,7 @@ static int copy_all(struct copy *c, uint64_t trace)
     if (rc != 0) {
         store_copy_abort(c->store, c->token);
         c->failed = 0; /* whatever sources failed before, this was our disk */
-        snprintf(c->why, sizeof c->why, "chunk %llx: completing the copy: %s",
+        snprintf(c->why, sizeof(c->why), "chunk %llx: completing the copy: %s",
                  (unsigned long long)c->o->chunk, err_str(rc));
     }
     return rc;
@@ -324,7 +324,7 @@ static void run_delete(struct service *s, struct rpc_req *req)
     const Replfs__DeleteOrder *o = req->env->order_req->delete_chunks;
     struct disks *d = serve_disks(s);
     struct waiter w = WAITER_INIT;
-    CLEANUP(free_ptr) uint64_t *mine = malloc((o->n_chunks + 1) * sizeof *mine);
+    CLEANUP(free_ptr) uint64_t *mine = malloc((o->n_chunks + 1) * sizeof(*mine));
     if (!mine)
         abort();
     for (size_t i = 0; i < disks_count(d); i++) {
@@ -453,7 +453,7 @@ void orders_request(struct service *s, struct rpc_req *req)
         serve_fail(s, req, rc, 0, "order %d is not one this chunkd knows", (int)in->order_case);
         return;
     }
-    struct order *job = malloc(sizeof *job);
+    struct order *job = malloc(sizeof(*job));
     if (!job)
         abort();
     *job = (struct order){s, req};

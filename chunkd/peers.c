@@ -38,10 +38,10 @@ struct peers {
 
 int peers_new(struct rpc_loop *loop, struct peers **out)
 {
-    struct peers *p = calloc(1, sizeof *p);
+    struct peers *p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
-    p->v = calloc(MAX_PEERS, sizeof *p->v);
+    p->v = calloc(MAX_PEERS, sizeof(*p->v));
     if (!p->v) {
         free(p);
         return -ENOMEM;
@@ -56,7 +56,7 @@ static void peer_clear(struct peer *e)
 {
     rpc_conn_unref(e->conn);
     free(e->addr);
-    memset(e, 0, sizeof *e);
+    memset(e, 0, sizeof(*e));
 }
 
 void peers_close(struct peers *p)

@@ -44,7 +44,7 @@ struct registry {
 
 struct registry *registry_new(void)
 {
-    struct registry *r = calloc(1, sizeof *r);
+    struct registry *r = calloc(1, sizeof(*r));
     if (!r)
         abort();
     lock_init(&r->mu, LOCK_CHUNKD_ADDRESSES);
@@ -133,10 +133,10 @@ static void take(struct registry *r, uint32_t chunkd, const char *addr)
         return;
     if (chunkd >= r->n) {
         uint32_t n = chunkd + 16;
-        r->addr = realloc(r->addr, n * sizeof *r->addr);
+        r->addr = realloc(r->addr, n * sizeof(*r->addr));
         if (!r->addr)
             abort();
-        memset(r->addr + r->n, 0, (n - r->n) * sizeof *r->addr);
+        memset(r->addr + r->n, 0, (n - r->n) * sizeof(*r->addr));
         r->n = n;
     }
     snprintf(r->addr[chunkd], REGISTRY_ADDR, "%s", addr);

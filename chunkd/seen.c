@@ -78,14 +78,14 @@ int seen_parse(const char *text, size_t len, struct seen *out)
     char copy[SEEN_TEXT_MAX], want[32];
     unsigned version;
     int used = 0;
-    if (len >= sizeof copy || memchr(text, 0, len))
+    if (len >= sizeof(copy) || memchr(text, 0, len))
         return -ERR_CORRUPT;
     memcpy(copy, text, len);
     copy[len] = 0;
     char *crc = strstr(copy, "\ncrc ");
     if (sscanf(copy, "replfs seen %u\n", &version) != 1 || !crc)
         return -ERR_CORRUPT;
-    snprintf(want, sizeof want, "\ncrc %08x\n", crc32c(0, copy, (size_t)(crc + 1 - copy)));
+    snprintf(want, sizeof(want), "\ncrc %08x\n", crc32c(0, copy, (size_t)(crc + 1 - copy)));
     if (strcmp(crc, want))
         return -ERR_CORRUPT;
     if (version > SEEN_VERSION)
@@ -107,12 +107,12 @@ int seen_parse(const char *text, size_t len, struct seen *out)
 static int read_file(const char *dir, struct seen *out)
 {
     char path[PATH_MAX], text[SEEN_TEXT_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/replfs.seen", dir) >= sizeof path)
+    if ((size_t)snprintf(path, sizeof(path), "%s/replfs.seen", dir) >= sizeof(path))
         return -ENAMETOOLONG;
     CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    ssize_t n = read(fd, text, sizeof text);
+    ssize_t n = read(fd, text, sizeof(text));
     return n < 0 ? -errno : seen_parse(text, (size_t)n, out);
 }
 
@@ -176,7 +176,7 @@ static bool mark_set(struct seen_mark *m, const Replfs__Standing *st)
     m->position = st->position;
     m->nbefore = st->n_before < SEEN_ANCESTORS ? (unsigned)st->n_before : SEEN_ANCESTORS;
     if (m->nbefore)
-        memcpy(m->before, st->before, m->nbefore * sizeof m->before[0]);
+        memcpy(m->before, st->before, m->nbefore * sizeof(m->before[0]));
     return other;
 }
 
@@ -193,7 +193,7 @@ void seen_told(struct seen *s, struct disks *d, const Replfs__Standing *st, bool
     s->chunk_upto = st->chunk_upto > s->chunk_upto ? st->chunk_upto : s->chunk_upto;
     s->ino_upto = st->ino_upto > s->ino_upto ? st->ino_upto : s->ino_upto;
     s->chunkd_upto = st->chunkd_upto > s->chunkd_upto ? st->chunkd_upto : s->chunkd_upto;
-    s->changed |= other || memcmp(&was, s, sizeof was) != 0;
+    s->changed |= other || memcmp(&was, s, sizeof(was)) != 0;
     seen_save(s, d, other);
 }
 

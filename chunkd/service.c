@@ -65,7 +65,7 @@ struct service {
 
 int serve_new(const struct serve_config *cfg, struct service **out)
 {
-    struct service *s = calloc(1, sizeof *s);
+    struct service *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
     s->cfg = *cfg;
@@ -102,7 +102,7 @@ void serve_free(struct service *s)
     workers_free(s->orderers);
     cond_destroy(&s->idle);
     lock_destroy(&s->mu);
-    explicit_bzero(s->keys, sizeof s->keys);
+    explicit_bzero(s->keys, sizeof(s->keys));
     free(s);
 }
 
@@ -127,7 +127,7 @@ void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t le
         else
             at--;
     }
-    memmove(&s->keys[1], &s->keys[0], at * sizeof s->keys[0]);
+    memmove(&s->keys[1], &s->keys[0], at * sizeof(s->keys[0]));
     s->keys[0].id = id;
     memcpy(s->keys[0].key, key, len);
 }
@@ -192,7 +192,7 @@ int serve_check_cap(struct service *s, const ProtobufCBinaryData *cap, uint64_t 
     struct cap_key keys[MAX_KEYS];
     lock_acquire(&s->mu);
     size_t n = s->nkeys;
-    memcpy(keys, s->keys, n * sizeof keys[0]);
+    memcpy(keys, s->keys, n * sizeof(keys[0]));
     int64_t now =
         s->cap_told ? clock_boot() / NSEC_PER_SEC + s->cap_offset : clock_wall() / NSEC_PER_SEC;
     lock_release(&s->mu);
@@ -228,7 +228,7 @@ void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunk
     char detail[512];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(detail, sizeof detail, fmt, ap);
+    vsnprintf(detail, sizeof(detail), fmt, ap);
     va_end(ap);
     Replfs__Failure f = REPLFS__FAILURE__INIT;
     f.code = (uint32_t)-code;
@@ -287,7 +287,7 @@ static void merge_spans(struct store_read *r)
 {
     uint32_t off = r->spans[0].chunk_off, len = (uint32_t)r->data->len;
     size_t n = (len + MAX_READ - 1) / MAX_READ;
-    struct store_span *merged = malloc(n * sizeof *merged + (crc_blocks(len) + n) * 4);
+    struct store_span *merged = malloc(n * sizeof(*merged) + (crc_blocks(len) + n) * 4);
     if (!merged)
         abort();
     uint8_t *crcs = (uint8_t *)(merged + n);
@@ -320,8 +320,8 @@ static int read_fitting(struct store *store, const Replfs__ReadReq *in, enum sto
 
 static void read_send(struct service *s, struct rpc_req *req, struct store_read *r)
 {
-    Replfs__Span *spans = calloc(r->n + 1, sizeof *spans);
-    Replfs__Span **list = calloc(r->n + 1, sizeof *list);
+    Replfs__Span *spans = calloc(r->n + 1, sizeof(*spans));
+    Replfs__Span **list = calloc(r->n + 1, sizeof(*list));
     if (!spans || !list)
         abort();
     for (size_t i = 0; i < r->n; i++) {
@@ -402,7 +402,7 @@ static void handle_read(struct service *s, struct rpc_req *req)
     }
     if (here && read_here(s, req))
         return;
-    struct read_job *job = malloc(sizeof *job);
+    struct read_job *job = malloc(sizeof(*job));
     if (!job)
         abort();
     *job = (struct read_job){s, req, here};
@@ -479,7 +479,7 @@ static void handle_sync(struct service *s, struct rpc_req *req)
         wanted |= 1ull << disk_index(disk);
         of[disk_index(disk)] = disk;
     }
-    struct sync_op *op = calloc(1, sizeof *op);
+    struct sync_op *op = calloc(1, sizeof(*op));
     if (!op)
         abort();
     op->s = s;
@@ -510,7 +510,7 @@ static const struct entry table[] = {
 
 static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
 {
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
         if (table[i].body == body)
             return &table[i];
     return NULL;

@@ -54,10 +54,10 @@ static void *worker_main(void *arg)
 int workers_new(const char *name, unsigned threads, size_t max_queued, struct workers **out)
 {
     assert(threads > 0 && max_queued > 0);
-    struct workers *w = calloc(1, sizeof *w + threads * sizeof w->tid[0]);
+    struct workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->tid[0]));
     if (!w)
         return -ENOMEM;
-    w->ring = calloc(max_queued, sizeof *w->ring);
+    w->ring = calloc(max_queued, sizeof(*w->ring));
     w->cap = max_queued;
     lock_init(&w->mu, LOCK_WORKERS);
     cond_init(&w->more);

@@ -5,7 +5,7 @@
  *
  *   CTL_CALL   in: struct ctl_msg {len, data = packed Envelope}; out: ino of the file, token and
  *              total length of the packed reply
- *   CTL_FETCH  in: token, offset; out: up to sizeof data bytes. The token is freed once the last
+ *   CTL_FETCH  in: token, offset; out: up to sizeof(data) bytes. The token is freed once the last
  *              byte was fetched, or after 60 s.
  *   CTL_SYNC   returns when what was written and changed through the mount is on stable storage, as
  *              after fsync of everything; out: code. For umount (umount.h). */

@@ -41,19 +41,19 @@ struct reply {
 };
 struct ctl_server {
     struct client *client;
-    struct lock lock; /* of all below */
+    struct lock mu; /* of all below */
     uint64_t next_token;
     struct reply replies[MAX_REPLIES];
 };
 
 struct ctl_server *ctl_server_new(struct client *c)
 {
-    struct ctl_server *s = calloc(1, sizeof *s);
+    struct ctl_server *s = calloc(1, sizeof(*s));
     if (!s)
         abort();
     s->client = c;
     s->next_token = 1;
-    lock_init(&s->lock, LOCK_CTL_SERVER);
+    lock_init(&s->mu, LOCK_CTL_SERVER);
     return s;
 }
 
@@ -69,7 +69,7 @@ void ctl_server_free(struct ctl_server *s)
         return;
     for (int i = 0; i < MAX_REPLIES; i++)
         reply_drop(&s->replies[i]);
-    lock_destroy(&s->lock);
+    lock_destroy(&s->mu);
     free(s);
 }
 
@@ -106,13 +106,13 @@ static void keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e, str
         abort();
     replfs__envelope__pack(e, data);
     out->total = (uint32_t)len;
-    out->len = len < sizeof out->data ? (uint32_t)len : CTL_DATA_MAX;
+    out->len = len < sizeof(out->data) ? (uint32_t)len : CTL_DATA_MAX;
     memcpy(out->data, data, out->len);
     if (out->len == len) { /* all of it came along */
         free(data);
         return;
     }
-    LOCK_SCOPE(&s->lock);
+    LOCK_SCOPE(&s->mu);
     int64_t now = clock_mono();
     struct reply *slot = &s->replies[0];
     for (int i = 0; i < MAX_REPLIES; i++) {
@@ -129,7 +129,7 @@ static void keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e, str
 
 static int fetch(struct ctl_server *s, uid_t uid, const struct ctl_msg *in, struct ctl_msg *out)
 {
-    LOCK_SCOPE(&s->lock);
+    LOCK_SCOPE(&s->mu);
     for (int i = 0; i < MAX_REPLIES; i++) {
         struct reply *r = &s->replies[i];
         if (!in->token || r->token != in->token || r->uid != uid)
@@ -137,7 +137,7 @@ static int fetch(struct ctl_server *s, uid_t uid, const struct ctl_msg *in, stru
         if (in->off >= r->len)
             return -EINVAL;
         size_t left = r->len - in->off;
-        out->len = left < sizeof out->data ? (uint32_t)left : CTL_DATA_MAX;
+        out->len = left < sizeof(out->data) ? (uint32_t)left : CTL_DATA_MAX;
         out->total = (uint32_t)r->len;
         out->token = in->token;
         out->off = in->off;
@@ -220,7 +220,8 @@ static int not_connected(struct ctl_server *s, uid_t uid, struct ctl_msg *out)
     Replfs__Failure f = REPLFS__FAILURE__INIT;
     RPC_ENVELOPE(env, FAILURE, failure, &f);
     client_stat(s->client, &st);
-    snprintf(detail, sizeof detail, "the mount has lost metad and keeps trying, last %s", st.metad);
+    snprintf(detail, sizeof(detail), "the mount has lost metad and keeps trying, last %s",
+             st.metad);
     env.is_reply = true;
     f.code = ERR_PEER_GONE;
     f.detail = detail;
@@ -251,9 +252,9 @@ int ctl_server_ioctl(struct ctl_server *s, unsigned cmd, uint64_t ino, uid_t uid
 {
     if (cmd != CTL_CALL && cmd != CTL_FETCH && cmd != CTL_SYNC)
         return -ENOTTY;
-    if (in->version != CTL_VERSION || in->len > sizeof in->data)
+    if (in->version != CTL_VERSION || in->len > sizeof(in->data))
         return -EINVAL;
-    memset(out, 0, sizeof *out);
+    memset(out, 0, sizeof(*out));
     out->version = CTL_VERSION;
     out->ino = ino;
     if (cmd == CTL_SYNC) {

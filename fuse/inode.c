@@ -29,7 +29,7 @@ struct inode_table {
 
 struct inode_table *inode_table_new(void)
 {
-    struct inode_table *t = calloc(1, sizeof *t);
+    struct inode_table *t = calloc(1, sizeof(*t));
     if (!t)
         abort();
     for (unsigned i = 0; i < STRIPES; i++)

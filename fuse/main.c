@@ -120,7 +120,7 @@ __attribute__((format(printf, 2, 0))) static void fuse_says(enum fuse_log_level 
                                                             const char *fmt, va_list ap)
 {
     char line[512];
-    vsnprintf(line, sizeof line, fmt, ap);
+    vsnprintf(line, sizeof(line), fmt, ap);
     line[strcspn(line, "\n")] = '\0';
     log_line(level <= FUSE_LOG_ERR       ? LOG_LVL_ERROR
              : level == FUSE_LOG_WARNING ? LOG_LVL_WARN
@@ -174,8 +174,8 @@ static int connect_cluster(struct mount *m)
     const struct options *o = &m->o;
     char host[128] = "localhost", name[512];
     Replfs__Attr root = REPLFS__ATTR__INIT;
-    gethostname(host, sizeof host - 1);
-    snprintf(name, sizeof name, "%s:%s", host, m->mountpoint);
+    gethostname(host, sizeof(host) - 1);
+    snprintf(name, sizeof(name), "%s:%s", host, m->mountpoint);
     struct client_config cfg = {.metads = m->o.metads,
                                 .nmetads = o->nmetads,
                                 .name = name,
@@ -220,7 +220,7 @@ static char *session_options(const struct options *o)
 {
     char *out = NULL, fsname[1024];
     size_t at = 0;
-    for (const char *p = o->spec; *p && at + 3 < sizeof fsname; p++) {
+    for (const char *p = o->spec; *p && at + 3 < sizeof(fsname); p++) {
         if (*p == ',' || *p == '\\')
             fsname[at++] = '\\';
         fsname[at++] = *p;
@@ -243,7 +243,7 @@ static int mount_session(struct mount *m)
     m->ctx.inodes = inode_table_new();
     m->ctx.ctl = ctl_server_new(m->ctx.client);
     m->ctx.readdirplus = m->o.readdirplus;
-    m->se = fuse_session_new(&args, &ops_table, sizeof ops_table, &m->ctx);
+    m->se = fuse_session_new(&args, &ops_table, sizeof(ops_table), &m->ctx);
     fuse_opt_free_args(&args);
     if (!m->se) {
         log_error("libfuse refuses the mount options '%s'", opts);
@@ -272,7 +272,7 @@ static void set_readahead(dev_t dev, uint64_t bytes)
     char path[96];
     if (geteuid())
         return;
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
+    snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
     FILE *f = fopen(path, "we");
     if (!f || fprintf(f, "%llu\n", (unsigned long long)bytes >> 10) < 0 || fflush(f))
         log_debug("%s: %s", path, strerror(errno));
@@ -291,7 +291,7 @@ static void show_flags(const struct mount *m)
     }
     if (m->o.nodiratime)
         a.attr_set |= MOUNT_ATTR_NODIRATIME;
-    if (a.attr_set && mount_setattr(AT_FDCWD, m->mountpoint, 0, &a, sizeof a))
+    if (a.attr_set && mount_setattr(AT_FDCWD, m->mountpoint, 0, &a, sizeof(a)))
         log_debug("%s: mount flags: %s", m->mountpoint, strerror(errno));
 }
 
@@ -379,7 +379,7 @@ static void block_signals(sigset_t *stop)
     static const int all[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     struct sigaction was;
     sigemptyset(stop);
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] == SIGUSR1 || all[i] == SIGHUP ||
             (!sigaction(all[i], NULL, &was) && was.sa_handler != SIG_IGN))
             sigaddset(stop, all[i]);
@@ -423,7 +423,7 @@ int main(int argc, char **argv)
     int rc = 0;
     if (umount_called(argv[0]))
         return umount_main(argc, argv);
-    if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof err)) {
+    if (options_parse(&m.o, argc, argv, geteuid() == 0, err, sizeof(err))) {
         fprintf(stderr, "mount.replfs: %s\n", err);
         rc = EXIT_USAGE;
     } else if (m.o.help) {

@@ -216,8 +216,8 @@ bool ops_loses_sgid(fuse_req_t req, const Replfs__Attr *a)
     gid_t groups[256];
     if (!odd_sgid(a->mode) || fuse_req_ctx(req)->gid == a->gid)
         return false;
-    int n = fuse_req_getgroups(req, sizeof groups / sizeof groups[0], groups);
-    for (int i = 0; i < n && i < (int)(sizeof groups / sizeof groups[0]); i++)
+    int n = fuse_req_getgroups(req, sizeof(groups) / sizeof(groups[0]), groups);
+    for (int i = 0; i < n && i < (int)(sizeof(groups) / sizeof(groups[0])); i++)
         if (groups[i] == a->gid)
             return false;
     return true;

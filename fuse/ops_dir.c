@@ -38,7 +38,7 @@ struct dirh {
     struct open_node node;
     struct client *client;
     uint64_t ino;
-    struct lock lock;
+    struct lock mu;
     uint64_t parent;       /* for "..": known with the first page */
     struct dir_page *page; /* or NULL */
     bool again;            /* it was asked for earlier */
@@ -81,7 +81,7 @@ static void dirh_free(struct open_node *n)
         client_linking(d->client, d->ino, false);
     client_dir_closed(d->client, d->ino);
     dir_page_unref(d->page);
-    lock_destroy(&d->lock);
+    lock_destroy(&d->mu);
     free(d);
 }
 
@@ -102,10 +102,10 @@ static void let_kernel_list(struct mount_ctx *m, fuse_ino_t ino, struct fuse_fil
 
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct dirh *d = calloc(1, sizeof *d);
+    struct dirh *d = calloc(1, sizeof(*d));
     if (!d)
         abort();
-    lock_init(&d->lock, LOCK_LISTING);
+    lock_init(&d->mu, LOCK_LISTING);
     d->parent = d->ino = ino;
     d->client = ops_ctx(req)->client;
     client_dir_opened(d->client, ino);
@@ -136,7 +136,7 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
     int rc = client_settle(c, ino);
     if (!rc && !datasync)
         client_flush_atime(c, ino);
-    LOCK_SCOPE(&d->lock);
+    LOCK_SCOPE(&d->mu);
     unsigned lost = client_lost(c), seen = d->lost_seen;
     d->lost_seen = lost;
     ops_reply(req, lost != seen ? -EIO : rc);
@@ -282,7 +282,7 @@ static int add_entries(struct dirh *d, struct listing *l, uint64_t after)
 
 static int list(struct dirh *d, struct listing *l, uint64_t off)
 {
-    LOCK_SCOPE(&d->lock);
+    LOCK_SCOPE(&d->mu);
     int rc = 0;
     linking(d, l, false);
     if (off < COOKIE_SHIFT) { /* from the start: with the first page comes the parent */

@@ -59,7 +59,7 @@ static void release_handle(struct open_node *n)
 
 static void set_handle(fuse_req_t req, struct fuse_file_info *fi, struct cfile *file)
 {
-    struct handle *h = calloc(1, sizeof *h);
+    struct handle *h = calloc(1, sizeof(*h));
     if (!h)
         abort();
     h->file = file;
@@ -185,7 +185,7 @@ static void read_over(void *arg, int rc, struct buf *b)
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    struct reading *r = malloc(sizeof *r);
+    struct reading *r = malloc(sizeof(*r));
     (void)ino;
     if (!r)
         abort();
@@ -245,7 +245,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *h = handle_of(fi);
     bool locked = ops_unlock_closing(req, ino, fi);
     if (h->writable && !locked) {
-        struct flushing *x = malloc(sizeof *x);
+        struct flushing *x = malloc(sizeof(*x));
         if (!x)
             abort();
         *x = (struct flushing){req, (struct handle *)ops_hold(fi)};
@@ -360,7 +360,7 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
         ops_reply(req, -ENOSYS);
         return;
     }
-    if (in_len < sizeof(struct ctl_msg) || out_len < sizeof reply) {
+    if (in_len < sizeof(struct ctl_msg) || out_len < sizeof(reply)) {
         ops_reply(req, -ENOTTY); /* not one of ours: those carry a message both ways */
         return;
     }
@@ -368,5 +368,5 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
     if (rc)
         ops_reply(req, rc);
     else
-        fuse_reply_ioctl(req, 0, &reply, sizeof reply);
+        fuse_reply_ioctl(req, 0, &reply, sizeof(reply));
 }

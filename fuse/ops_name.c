@@ -180,7 +180,7 @@ void op_readlink(fuse_req_t req, fuse_ino_t ino)
     int rc = ops_ask(req, &q, REPLFS__ENVELOPE__BODY_READLINK_REPLY, &r);
     if (!rc) {
         const ProtobufCBinaryData *t = &r.rep->readlink_reply->target;
-        if (t->len >= sizeof target) {
+        if (t->len >= sizeof(target)) {
             rc = -ENAMETOOLONG;
         } else {
             memcpy(target, t->data, t->len);

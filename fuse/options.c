@@ -71,7 +71,7 @@ static const struct opt_def own_opts[] = {
     {"debug", OPT_BOOL, OFF(debug), 0, 0, NULL, "log every call; implies -f"},
 };
 #undef OFF
-#define N_OWN (sizeof own_opts / sizeof *own_opts)
+#define N_OWN (sizeof(own_opts) / sizeof(*own_opts))
 
 /* Flags of the mount itself, understood by libfuse or by mount(2). libfuse's default is nosuid,nodev, and it is
  * ours: whoever can write to the cluster from another computer is not to become root on this one. */
@@ -180,7 +180,7 @@ static void known_names(char *out, size_t n)
     for (size_t i = 0; i < N_OWN && at < n; i++)
         at += (size_t)snprintf(out + at, n - at, "%s%s%s", i ? ", " : "", own_opts[i].name,
                                own_opts[i].kind >= OPT_STRING ? "=" : "");
-    for (size_t i = 0; i < sizeof kernel_opts / sizeof *kernel_opts && at < n; i++)
+    for (size_t i = 0; i < sizeof(kernel_opts) / sizeof(*kernel_opts) && at < n; i++)
         at += (size_t)snprintf(out + at, n - at, ", %s", kernel_opts[i]);
 }
 
@@ -245,7 +245,7 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
 {
     if (!*opt)
         return 0;
-    for (size_t i = 0; i < sizeof ignored_prefixes / sizeof *ignored_prefixes; i++)
+    for (size_t i = 0; i < sizeof(ignored_prefixes) / sizeof(*ignored_prefixes); i++)
         if (!strncmp(opt, ignored_prefixes[i], strlen(ignored_prefixes[i])))
             return 0;
     char *val = strchr(opt, '=');
@@ -254,12 +254,12 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
     for (size_t i = 0; i < N_OWN; i++)
         if (!strcmp(own_opts[i].name, opt))
             return set_value(o, &own_opts[i], val, err, n);
-    if (!val && listed(kernel_opts, sizeof kernel_opts / sizeof *kernel_opts, opt)) {
+    if (!val && listed(kernel_opts, sizeof(kernel_opts) / sizeof(*kernel_opts), opt)) {
         add_kernel(o, opt);
         o->dirsync |= !strcmp(opt, "dirsync");
         return 0;
     }
-    if (!val && listed(ignored_opts, sizeof ignored_opts / sizeof *ignored_opts, opt))
+    if (!val && listed(ignored_opts, sizeof(ignored_opts) / sizeof(*ignored_opts), opt))
         return 0;
     if (!val && !strcmp(opt, "remount")) {
         o->remount = true;
@@ -268,7 +268,7 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
     if (sloppy)
         return 0;
     char known[1024];
-    known_names(known, sizeof known);
+    known_names(known, sizeof(known));
     return fail(err, n, "unknown mount option '%s'; known are: %s", opt, known);
 }
 
@@ -432,7 +432,7 @@ const char *options_usage(void)
 {
     static char text[4096];
     size_t at = (size_t)snprintf(
-        text, sizeof text,
+        text, sizeof(text),
         "usage: mount.replfs META[:PORT][,META2...] DIR [-o OPTIONS] [-f] [-d]\n"
         "       mount -t replfs META[:PORT][,META2...] DIR [-o OPTIONS]\n\n"
         "Mounts the replfs cluster that the metads (default port " OPTIONS_DEFAULT_PORT
@@ -442,14 +442,15 @@ const char *options_usage(void)
         "  -d           debug: log every call; implies -f\n"
         "  -h, -V       this help, the version\n\n"
         "Options:\n");
-    for (size_t i = 0; i < N_OWN && at < sizeof text; i++) {
+    for (size_t i = 0; i < N_OWN && at < sizeof(text); i++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%s%s", own_opts[i].name, own_opts[i].arg ? "=" : "",
+        snprintf(left, sizeof(left), "%s%s%s", own_opts[i].name, own_opts[i].arg ? "=" : "",
                  own_opts[i].arg ? own_opts[i].arg : "");
-        at += (size_t)snprintf(text + at, sizeof text - at, "  %-16s %s\n", left, own_opts[i].help);
+        at +=
+            (size_t)snprintf(text + at, sizeof(text) - at, "  %-16s %s\n", left, own_opts[i].help);
     }
-    if (at < sizeof text)
-        snprintf(text + at, sizeof text - at,
+    if (at < sizeof(text))
+        snprintf(text + at, sizeof(text) - at,
                  "and rw, ro, [no]suid, [no]dev, [no]exec, noatime, dirsync and what fstab(5) and "
                  "mount(8) use.\n\nUnmount with umount DIR. See mount.replfs(8).\n");
     return text;

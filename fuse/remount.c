@@ -31,7 +31,7 @@ static unsigned long changed(const char *options, unsigned long ms)
 {
     for (const char *p = options; *p; p += *p == ',') {
         size_t n = strcspn(p, ",");
-        for (size_t i = 0; n && i < sizeof flags / sizeof *flags; i++) {
+        for (size_t i = 0; n && i < sizeof(flags) / sizeof(*flags); i++) {
             if (strlen(flags[i].on) == n && !memcmp(flags[i].on, p, n))
                 ms |= flags[i].ms;
             if (strlen(flags[i].off) == n && !memcmp(flags[i].off, p, n))
@@ -48,7 +48,7 @@ int remount_run(const struct options *o)
     unsigned long ms = 0;
     if (statvfs(o->mountpoint, &v))
         return fail(o->mountpoint, strerror(errno));
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+    for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
         ms |= v.f_flag & flags[i].st ? flags[i].ms : 0;
     if (!mount(NULL, o->mountpoint, NULL, changed(o->kernel, ms) | MS_REMOUNT, NULL))
         return 0;

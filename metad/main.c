@@ -184,10 +184,10 @@ struct metad {
 static int make_cluster(void)
 {
     char uuid[37];
-    int rv = mlog_init_dir(flags.data, uuid);
+    int rc = mlog_init_dir(flags.data, uuid);
 
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     printf("New cluster %s in %s.\n"
            "Start it with:   replfs-metad --data %s\n"
            "Add chunkds:     replfs-chunkd --init --data DIR\n"
@@ -201,12 +201,12 @@ static int make_cluster(void)
 
 static bool has_tls(void)
 {
-    return flags.tls_cert != NULL || flags.tls_key != NULL || flags.tls_ca != NULL;
+    return flags.tls_cert || flags.tls_key || flags.tls_ca;
 }
 
 static const char *listen_addr(void)
 {
-    if (flags.listen != NULL)
+    if (flags.listen)
         return flags.listen;
     if (has_tls() || flags.insecure)
         return ":7000";
@@ -243,21 +243,21 @@ static int start_state(struct metad *d)
     struct sessions_config sessions_cfg = {.lease_ms = (unsigned)flags.lease_ms,
                                            .keep_ms = (int64_t)flags.keep_ms};
 
-    int rv = fsm_new(&d->fsm);
-    if (rv == 0) {
+    int rc = fsm_new(&d->fsm);
+    if (rc == 0) {
         log_cfg.fsm = d->fsm;
-        rv = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
+        rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
-    if (rv == 0)
-        rv = incarnation_begin(d->mlog);
-    if (rv == 0)
-        rv = ids_new(d->fsm, d->mlog, &d->ids);
-    if (rv == 0) {
+    if (rc == 0)
+        rc = incarnation_begin(d->mlog);
+    if (rc == 0)
+        rc = ids_new(d->fsm, d->mlog, &d->ids);
+    if (rc == 0) {
         sessions_cfg.fsm = d->fsm;
         sessions_cfg.mlog = d->mlog;
-        rv = sessions_new(&sessions_cfg, &d->sessions);
+        rc = sessions_new(&sessions_cfg, &d->sessions);
     }
-    return rv;
+    return rc;
 }
 
 static void told_ids(void *arg, uint64_t chunk_upto, uint64_t ino_upto)
@@ -306,7 +306,7 @@ static int start_service(struct metad *d)
 static void bound_addr(char *out, size_t size, const char *addr, int port)
 {
     const char *colon = strrchr(addr, ':');
-    int host = colon != NULL ? (int)(colon - addr) : (int)strlen(addr);
+    int host = colon ? (int)(colon - addr) : (int)strlen(addr);
 
     snprintf(out, size, "%.*s:%d", host, addr, port);
 }
@@ -325,20 +325,20 @@ static int start(struct metad *d)
                              .tls_key = flags.tls_key,
                              .tls_ca = flags.tls_ca};
 
-    int rv = rpc_loop_new(&rpc, &d->loop);
-    if (rv == 0)
-        rv = start_state(d);
-    if (rv == 0)
-        rv = start_nodes(d, addr);
-    if (rv == 0)
-        rv = start_service(d);
-    if (rv == 0)
-        rv = sessions_start(d->sessions);
-    d->sessions_running = rv == 0;
-    if (rv == 0)
-        rv = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
-    if (rv != 0)
-        return rv;
+    int rc = rpc_loop_new(&rpc, &d->loop);
+    if (rc == 0)
+        rc = start_state(d);
+    if (rc == 0)
+        rc = start_nodes(d, addr);
+    if (rc == 0)
+        rc = start_service(d);
+    if (rc == 0)
+        rc = sessions_start(d->sessions);
+    d->sessions_running = rc == 0;
+    if (rc == 0)
+        rc = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
+    if (rc != 0)
+        return rc;
     if (flags.insecure && !has_tls())
         log_warn("--insecure: whoever reaches this port can read and change everything");
     bound_addr(bound, sizeof(bound), addr, port);
@@ -351,7 +351,7 @@ static void stop(struct metad *d)
     if (d->sessions_running)
         sessions_stop(d->sessions);
     service_stop(d->service);
-    if (d->mlog != NULL)
+    if (d->mlog)
         mlog_stop(d->mlog);
     rpc_loop_free(d->loop);
     nodes_free(d->nodes);
@@ -359,7 +359,7 @@ static void stop(struct metad *d)
     sessions_free(d->sessions);
     ids_free(d->ids);
     mlog_close(d->mlog);
-    if (d->fsm != NULL)
+    if (d->fsm)
         fsm_free(d->fsm);
 }
 
@@ -387,27 +387,27 @@ static int run(int argc, char **argv, const sigset_t *signals)
                                     .arg = &d};
 
     signal(SIGPIPE, SIG_IGN);
-    int rv = start(&d);
-    if (rv == 0)
-        rv = daemon_pid_file(flags.pid_file);
-    if (rv == 0) {
+    int rc = start(&d);
+    if (rc == 0)
+        rc = daemon_pid_file(flags.pid_file);
+    if (rc == 0) {
         int signal_nr = daemon_wait(signals, &r);
         if (atomic_load(&d.failed)) {
             log_error("stopping: the log cannot go on");
-            rv = -EIO;
+            rc = -EIO;
         } else {
             log_info("stopping on %s", strsignal(signal_nr));
         }
     } else {
-        log_error("cannot start: %s", err_str(rv));
+        log_error("cannot start: %s", err_str(rc));
     }
     stop(&d);
-    if (rv == 0) {
-        if (flags.pid_file != NULL)
+    if (rc == 0) {
+        if (flags.pid_file)
             unlink(flags.pid_file);
         log_info("stopped");
     }
-    return rv;
+    return rc;
 }
 
 int main(int argc, char **argv)
@@ -418,26 +418,26 @@ int main(int argc, char **argv)
     sigset_t signals;
 
     daemon_block_signals(&signals);
-    int rv =
+    int rc =
         config_parse(options, PROGRAM, usage, CONFIG_FILE, argc, argv, &rest, &nrest, &exit_now);
-    if (rv != 0 || exit_now) {
+    if (rc != 0 || exit_now) {
         config_free(options);
-        return rv != 0 ? EXIT_USAGE : 0;
+        return rc != 0 ? EXIT_USAGE : 0;
     }
     if (nrest > 0) {
         fprintf(stderr, "replfs-metad: '%s' is not an option; see replfs-metad --help\n", rest[0]);
-        rv = -EINVAL;
-    } else if (flags.data == NULL) {
+        rc = -EINVAL;
+    } else if (!flags.data) {
         fprintf(stderr, "replfs-metad: --data DIR is needed: where the metadata is kept\n");
-        rv = -EINVAL;
+        rc = -EINVAL;
     } else {
-        rv = daemon_log(PROGRAM, flags.log_level, flags.log_file, flags.debug);
+        rc = daemon_log(PROGRAM, flags.log_level, flags.log_file, flags.debug);
     }
-    if (rv != 0) {
+    if (rc != 0) {
         config_free(options);
         return EXIT_USAGE;
     }
-    rv = flags.init ? make_cluster() : run(argc, argv, &signals);
+    rc = flags.init ? make_cluster() : run(argc, argv, &signals);
     config_free(options);
-    return rv == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

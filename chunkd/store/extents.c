@@ -25,7 +25,7 @@ static void reserve(struct extents *x, uint32_t n)
     uint32_t cap = x->cap ? x->cap * 2 : 2;
     if (cap < n)
         cap = n;
-    struct ext *v = realloc(x->v, cap * sizeof *v);
+    struct ext *v = realloc(x->v, cap * sizeof(*v));
     if (!v)
         abort(); /* as buf_new(): no caller can go on without an index */
     x->v = v;
@@ -64,7 +64,7 @@ void extents_push(struct extents *x, const struct ext *e)
 long extents_put(struct extents *x, const struct ext *e, extents_fn *fn, void *arg)
 {
     uint32_t i = x->n && ext_end(&x->v[x->n - 1]) > e->off ? extents_find(x, e->off) : x->n;
-    if (i < x->n && !memcmp(&x->v[i], e, sizeof *e))
+    if (i < x->n && !memcmp(&x->v[i], e, sizeof(*e)))
         return -1;
     if (fn)
         fn(arg, e, true);
@@ -77,7 +77,7 @@ long extents_put(struct extents *x, const struct ext *e, extents_fn *fn, void *a
         if (fn)
             fn(arg, &x->v[j], false);
     reserve(x, x->n + 1);
-    memmove(x->v + i + 1, x->v + j, (x->n - j) * sizeof *x->v);
+    memmove(x->v + i + 1, x->v + j, (x->n - j) * sizeof(*x->v));
     x->n = x->n - (j - i) + 1;
     x->v[i] = *e;
     measure(x);

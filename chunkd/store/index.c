@@ -71,14 +71,14 @@ static void set_dirty(struct index *ix, struct chunk *c)
 
 void index_init(struct index *ix, struct index_db *db, extents_fn *extent, void *arg)
 {
-    memset(ix, 0, sizeof *ix);
+    memset(ix, 0, sizeof(*ix));
     ix->db = db;
     ix->extent = extent;
     ix->arg = arg;
     ix->chunks = index_db_chunks(db);
     for (size_t i = 0; i < INDEX_SHARDS; i++) {
         struct index_shard *s = &ix->shards[i];
-        lock_init(&s->lock, LOCK_INDEX_STRIPE);
+        lock_init(&s->mu, LOCK_INDEX_STRIPE);
         HASH_TABLE_INIT(&s->chunks, 16, struct chunk, link, chunk);
     }
 }
@@ -98,7 +98,7 @@ void index_free(struct index *ix)
         HASH_TABLE_EACH (&s->chunks, p)
             chunk_free(HASH_ENTRY(p, struct chunk, link));
         hash_table_free(&s->chunks);
-        lock_destroy(&s->lock);
+        lock_destroy(&s->mu);
     }
 }
 
@@ -110,17 +110,17 @@ static struct chunk *shard_find(const struct index_shard *s, uint64_t chunk)
 static void shard_add(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    lock_acquire(&s->lock);
+    lock_acquire(&s->mu);
     hash_table_add(&s->chunks, &c->link);
-    lock_release(&s->lock);
+    lock_release(&s->mu);
 }
 
 static void shard_del(struct index *ix, struct chunk *c)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    lock_acquire(&s->lock);
+    lock_acquire(&s->mu);
     hash_table_remove(&s->chunks, &c->link);
-    lock_release(&s->lock);
+    lock_release(&s->mu);
     chunk_free(c);
 }
 
@@ -131,7 +131,7 @@ int index_get(struct index *ix, uint64_t chunk, bool create, struct chunk **out)
     *out = shard_find(shard_of(ix, chunk), chunk);
     if (*out)
         return 0;
-    struct chunk *c = must(calloc(1, sizeof *c));
+    struct chunk *c = must(calloc(1, sizeof(*c)));
     int rc = index_db_lookup(ix->db, chunk, 0, UINT32_MAX, &c->row, &c->x);
     if (rc && (rc != -ERR_NO_CHUNK || !create)) {
         chunk_free(c);
@@ -159,7 +159,7 @@ static void replace(struct index *ix, struct chunk *c, bool gone, const struct c
 {
     struct index_shard *s = shard_of(ix, c->chunk);
     struct extents old = c->x;
-    lock_acquire(&s->lock);
+    lock_acquire(&s->mu);
     c->x = x ? *x : (struct extents){0};
     c->row = *row;
     c->row.len = c->plan_len = c->x.len;
@@ -168,7 +168,7 @@ static void replace(struct index *ix, struct chunk *c, bool gone, const struct c
     else if (!c->gone && gone)
         ix->chunks--;
     c->gone = gone;
-    lock_release(&s->lock);
+    lock_release(&s->mu);
     c->rewrite = true;
     c->saved = 0;
     set_dirty(ix, c);
@@ -191,7 +191,7 @@ void index_start(struct index *ix, struct chunk *c, uint64_t gen, uint64_t sessi
 bool index_put(struct index *ix, struct chunk *c, const struct ext *e)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
-    lock_acquire(&s->lock);
+    lock_acquire(&s->mu);
     uint32_t n = c->x.n;
     long at = extents_put(&c->x, e, ix->extent, ix->arg);
     c->row.len = c->plan_len = c->x.len;
@@ -199,7 +199,7 @@ bool index_put(struct index *ix, struct chunk *c, const struct ext *e)
         c->row.lo = e->seg;
     if (e->seg > c->row.hi)
         c->row.hi = e->seg;
-    lock_release(&s->lock);
+    lock_release(&s->mu);
     if (at < 0)
         return false;
     if (at < n)
@@ -241,7 +241,7 @@ static void collect_chunk(struct chunk *c, struct delta *d)
                                .first = d->n_exts};
     DELTA_GROW(d, exts, dc->n);
     if (dc->n)
-        memcpy(d->exts + d->n_exts, c->x.v + from, dc->n * sizeof *d->exts);
+        memcpy(d->exts + d->n_exts, c->x.v + from, dc->n * sizeof(*d->exts));
     d->n_exts += dc->n;
     c->saved = c->x.n;
     c->rewrite = c->dirty = false;
@@ -287,7 +287,7 @@ static int lookup_ram(struct index *ix, uint64_t chunk, uint32_t from, uint32_t 
                       struct chunk_row *row, struct extents *x)
 {
     struct index_shard *s = shard_of(ix, chunk);
-    lock_acquire(&s->lock);
+    lock_acquire(&s->mu);
     const struct chunk *c = shard_find(s, chunk);
     int rc = !c ? 1 : c->gone ? -ERR_NO_CHUNK : 0;
     if (!rc) {
@@ -298,7 +298,7 @@ static int lookup_ram(struct index *ix, uint64_t chunk, uint32_t from, uint32_t 
             extents_push(x, &c->x.v[i]);
         }
     }
-    lock_release(&s->lock);
+    lock_release(&s->mu);
     return rc;
 }
 
@@ -323,16 +323,16 @@ struct walk_row {
 /* One shard is copied under its lock, then shown without. */
 static bool walk_shard(struct index_shard *s, struct walk *w)
 {
-    lock_acquire(&s->lock);
-    struct walk_row *rows = must(malloc((s->chunks.n + 1) * sizeof *rows));
+    lock_acquire(&s->mu);
+    struct walk_row *rows = must(malloc((s->chunks.n + 1) * sizeof(*rows)));
     size_t n = 0;
     HASH_TABLE_EACH (&s->chunks, p) {
         const struct chunk *c = HASH_ENTRY(p, struct chunk, link);
         if (!c->gone)
             rows[n++] = (struct walk_row){c->chunk, c->row.session, c->row.len};
     }
-    lock_release(&s->lock);
-    w->seen = must(delta_grow(w->seen, &w->cap, w->n + n + 1, sizeof *w->seen));
+    lock_release(&s->mu);
+    w->seen = must(delta_grow(w->seen, &w->cap, w->n + n + 1, sizeof(*w->seen)));
     bool more = true;
     for (size_t i = 0; i < n && more; i++) {
         w->seen[w->n++] = rows[i].chunk;
@@ -352,7 +352,7 @@ static bool walk_slice(struct index *ix, struct walk *w, const uint64_t *chunks,
                        const struct chunk_row *rows, long n)
 {
     for (long i = 0; i < n; i++) {
-        if (bsearch(&chunks[i], w->seen, w->n, sizeof *w->seen, by_number))
+        if (bsearch(&chunks[i], w->seen, w->n, sizeof(*w->seen), by_number))
             continue;
         struct chunk_row row = rows[i];
         int rc = lookup_ram(ix, chunks[i], 0, 0, &row, NULL);
@@ -371,10 +371,10 @@ int index_walk(struct index *ix,
     bool more = true;
     for (size_t i = 0; i < INDEX_SHARDS && more; i++)
         more = walk_shard(&ix->shards[i], &w);
-    uint64_t *chunks = must(malloc(SLICE * sizeof *chunks));
-    struct chunk_row *rows = must(malloc(SLICE * sizeof *rows));
+    uint64_t *chunks = must(malloc(SLICE * sizeof(*chunks)));
+    struct chunk_row *rows = must(malloc(SLICE * sizeof(*rows)));
     if (w.n)
-        qsort(w.seen, w.n, sizeof *w.seen, by_number);
+        qsort(w.seen, w.n, sizeof(*w.seen), by_number);
     long n = SLICE;
     for (uint64_t after = 0; more && n == SLICE;) {
         n = index_db_slice(ix->db, after, chunks, rows, SLICE);

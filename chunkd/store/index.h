@@ -37,7 +37,7 @@ struct chunk_list {
     size_t n;
 };
 struct index_shard {
-    struct lock lock;
+    struct lock mu;
     struct hash_table chunks; /* struct chunk by id */
 };
 struct index {

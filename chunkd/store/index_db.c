@@ -83,7 +83,7 @@ void delta_free(struct delta *d)
     free(d->exts);
     free(d->segs);
     free(d->marks);
-    memset(d, 0, sizeof *d);
+    memset(d, 0, sizeof(*d));
 }
 
 /* ---- keys and rows ---- */
@@ -142,7 +142,7 @@ static int open_dbis(struct index_db *db, MDB_txn *txn)
                {"segments", &db->segments},
                {"marks", &db->marks},
                {"meta", &db->meta}};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         int rc = mdb_dbi_open(txn, all[i].name, db->readonly ? 0 : MDB_CREATE, all[i].dbi);
         if (rc)
             return db_error(rc);
@@ -257,18 +257,18 @@ int index_db_open(const char *dir, uint32_t identity, uint64_t map_size, bool re
                   struct index_db **out)
 {
     char path[4128];
-    if (snprintf(path, sizeof path, "%s/index", dir) >= (int)sizeof path)
+    if (snprintf(path, sizeof(path), "%s/index", dir) >= (int)sizeof(path))
         return -ENAMETOOLONG;
     map_guard_init();
     if (!readonly && mkdir(path, 0700) && errno != EEXIST)
         return -errno;
-    struct index_db *db = calloc(1, sizeof *db);
+    struct index_db *db = calloc(1, sizeof(*db));
     if (!db)
         return -ENOMEM;
     rwlock_init(&db->resize, LOCK_INDEX_RESIZE, false);
     db->map_size = map_size;
     db->readonly = readonly;
-    snprintf(db->data, sizeof db->data, "%s/data.mdb", path);
+    snprintf(db->data, sizeof(db->data), "%s/data.mdb", path);
     int rc = open_guarded(db, path, identity, fresh);
     if (rc) {
         index_db_close(db);
@@ -293,7 +293,7 @@ int index_db_remove(const char *dir)
     static const char *const files[] = {"index/data.mdb", "index/lock.mdb"};
     char path[4128];
     for (size_t i = 0; i < 2; i++) {
-        if (snprintf(path, sizeof path, "%s/%s", dir, files[i]) >= (int)sizeof path)
+        if (snprintf(path, sizeof(path), "%s/%s", dir, files[i]) >= (int)sizeof(path))
             return -ENAMETOOLONG;
         if (unlink(path) && errno != ENOENT)
             return -errno;
@@ -312,7 +312,7 @@ static int del_prefix(MDB_txn *txn, MDB_dbi dbi, uint64_t id)
     int rc = mdb_cursor_open(txn, dbi, &cur);
     if (rc)
         return db_error(rc);
-    MDB_val k = val(key, sizeof key), v;
+    MDB_val k = val(key, sizeof(key)), v;
     rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
     while (!rc && key_id(&k) == id) {
         rc = mdb_cursor_del(cur, 0);
@@ -351,7 +351,7 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
     le_put64(row + 16, c->row.lo);
     le_put64(row + 24, c->row.hi);
     le_put32(row + 32, c->row.len);
-    rc = put(txn, db->chunks, key, 8, row, sizeof row);
+    rc = put(txn, db->chunks, key, 8, row, sizeof(row));
     for (uint32_t i = 0; i < c->n && !rc; i++) {
         const struct ext *e = &d->exts[c->first + i];
         uint8_t v[EXT_ROW];
@@ -359,7 +359,7 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
         le_put32(v, e->len);
         le_put32(v + 4, e->seg);
         le_put32(v + 8, e->pos);
-        rc = put(txn, db->extents, key, sizeof key, v, sizeof v);
+        rc = put(txn, db->extents, key, sizeof(key), v, sizeof(v));
     }
     return rc;
 }
@@ -369,12 +369,12 @@ static int commit_segment(struct index_db *db, MDB_txn *txn, const struct segmen
     uint8_t key[8], v[SEG_ROW];
     be_put64(key, s->id);
     if (s->gone) {
-        int rc = del(txn, db->segments, key, sizeof key);
+        int rc = del(txn, db->segments, key, sizeof(key));
         return rc ? rc : del_prefix(txn, db->marks, s->id);
     }
     le_put64(v, s->size);
     le_put64(v + 8, s->live);
-    return put(txn, db->segments, key, sizeof key, v, sizeof v);
+    return put(txn, db->segments, key, sizeof(key), v, sizeof(v));
 }
 
 static int commit_mark(struct index_db *db, MDB_txn *txn, const struct mark *m)
@@ -386,7 +386,7 @@ static int commit_mark(struct index_db *db, MDB_txn *txn, const struct mark *m)
     le_put64(v + 16, m->gen);
     le_put64(v + 24, m->lo);
     le_put64(v + 32, m->hi);
-    return put(txn, db->marks, key, sizeof key, v, sizeof v);
+    return put(txn, db->marks, key, sizeof(key), v, sizeof(v));
 }
 
 static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
@@ -403,8 +403,8 @@ static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
     le_put64(pos + 8, d->pos.pos);
     le_put64(gen, d->next_gen);
     if (!rc)
-        rc = meta_put(db, txn, "position", pos, sizeof pos);
-    return rc ? rc : meta_put(db, txn, "generation", gen, sizeof gen);
+        rc = meta_put(db, txn, "position", pos, sizeof(pos));
+    return rc ? rc : meta_put(db, txn, "generation", gen, sizeof(gen));
 }
 
 static int grow(struct index_db *db)
@@ -477,8 +477,8 @@ struct position {
 static int get_position(struct index_db *db, MDB_txn *txn, void *arg)
 {
     struct position *p = arg;
-    int rc = meta_get(db, txn, "position", p->pos, sizeof p->pos);
-    return rc ? rc : meta_get(db, txn, "generation", p->gen, sizeof p->gen);
+    int rc = meta_get(db, txn, "position", p->pos, sizeof(p->pos));
+    return rc ? rc : meta_get(db, txn, "generation", p->gen, sizeof(p->gen));
 }
 
 int index_db_position(struct index_db *db, struct log_pos *pos, uint64_t *next_gen)
@@ -514,7 +514,7 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
 {
     MDB_cursor *cur;
     uint8_t key[12] = {0}; /* gcc warns without optimization */
-    MDB_val k = val(key, sizeof key), v;
+    MDB_val k = val(key, sizeof(key)), v;
     struct ext e;
     key_ext(key, chunk, from);
     int rc = db_error(mdb_cursor_open(txn, db->extents, &cur));
@@ -522,7 +522,7 @@ static int read_extents(struct index_db *db, MDB_txn *txn, uint64_t chunk, uint3
         return rc;
     rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
     /* The extent before may reach into the range. */
-    if (from > 0 && (rc || k.mv_size != 12 || memcmp(k.mv_data, key, sizeof key))) {
+    if (from > 0 && (rc || k.mv_size != 12 || memcmp(k.mv_data, key, sizeof(key)))) {
         rc = mdb_cursor_get(cur, &k, &v, rc ? MDB_LAST : MDB_PREV);
         if (!rc && (key_id(&k) != chunk || ext_decode(&k, &v, &e) || e.off + e.len <= from))
             rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
@@ -557,7 +557,7 @@ static int look_up(struct index_db *db, MDB_txn *txn, void *arg)
     const struct lookup *l = arg;
     uint8_t key[8];
     be_put64(key, l->chunk);
-    MDB_val k = val(key, sizeof key), v;
+    MDB_val k = val(key, sizeof(key)), v;
     int rc = db_error(mdb_get(txn, db->chunks, &k, &v));
     if (rc == -ENOENT)
         return -ERR_NO_CHUNK;
@@ -590,7 +590,7 @@ static int get_slice(struct index_db *db, MDB_txn *txn, void *arg)
     if (rc)
         return db_error(rc);
     be_put64(key, s->after + 1);
-    MDB_val k = val(key, sizeof key), v;
+    MDB_val k = val(key, sizeof(key)), v;
     rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
     while (!rc && s->n < s->max) {
         if (k.mv_size != 8 || row_decode(&v, &s->rows[s->n])) {
@@ -672,7 +672,7 @@ int index_db_segments(struct index_db *db, int (*fn)(void *arg, const struct seg
 {
     struct each_arg a = {.seg_fn = fn, .arg = arg};
     uint8_t key[8] = {0};
-    return each_row(db, db->segments, key, sizeof key, each_segment, &a);
+    return each_row(db, db->segments, key, sizeof(key), each_segment, &a);
 }
 
 #define EACH_STOP 1
@@ -701,6 +701,6 @@ int index_db_marks(struct index_db *db, uint64_t seg, int (*fn)(void *arg, const
     struct each_arg a = {.mark_fn = fn, .seg = seg, .arg = arg};
     uint8_t key[12];
     key_ext(key, seg, 0);
-    int rc = each_row(db, db->marks, key, sizeof key, each_mark, &a);
+    int rc = each_row(db, db->marks, key, sizeof(key), each_mark, &a);
     return rc == EACH_STOP ? 0 : rc;
 }

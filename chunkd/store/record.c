@@ -28,13 +28,13 @@ uint64_t record_size(const struct record *r)
 uint32_t record_base(const char *cluster, uint32_t chunkd, uint32_t disk)
 {
     char text[96];
-    int n = snprintf(text, sizeof text, "%.40s/%x/%x", cluster, chunkd, disk);
+    int n = snprintf(text, sizeof(text), "%.40s/%x/%x", cluster, chunkd, disk);
     return crc32c(0, text, (size_t)n);
 }
 
 uint32_t record_seed(uint32_t base, uint64_t segment, uint32_t pos)
 {
-    char text[32], *p = text + sizeof text;
+    char text[32], *p = text + sizeof(text);
     /* By hand instead of snprintf: called for every record written, read and scanned. */
     do
         *--p = "0123456789abcdef"[pos & 15];
@@ -44,7 +44,7 @@ uint32_t record_seed(uint32_t base, uint64_t segment, uint32_t pos)
         *--p = "0123456789abcdef"[segment & 15];
     while (segment >>= 4);
     *--p = '/';
-    return crc32c(base, p, (size_t)(text + sizeof text - p));
+    return crc32c(base, p, (size_t)(text + sizeof(text) - p));
 }
 
 static uint32_t header_crc(const uint8_t *p, uint32_t header_len, uint32_t seed)

@@ -68,7 +68,7 @@ static struct copy *pending(struct store *s, const struct record *r, bool create
             return cp;
     if (!create)
         return NULL;
-    struct copy *cp = calloc(1, sizeof *cp);
+    struct copy *cp = calloc(1, sizeof(*cp));
     if (!cp)
         abort();
     cp->chunk = r->chunk;

@@ -45,7 +45,7 @@ static void header_make(const struct segments *t, uint64_t id, uint8_t *h)
     le_put32(h + 12, SEGMENT_HEADER);
     le_put64(h + 16, id);
     le_put64(h + 24, (uint64_t)clock_wall());
-    memcpy(h + 32, t->id.cluster, sizeof t->id.cluster);
+    memcpy(h + 32, t->id.cluster, sizeof(t->id.cluster));
     le_put32(h + 72, t->id.chunkd);
     le_put32(h + 76, t->id.disk);
     le_put32(h + 124, crc32c(0, h, 124));
@@ -55,10 +55,10 @@ static int header_write(const struct segments *t, struct segment *sg)
 {
     uint8_t h[SEGMENT_HEADER];
     header_make(t, sg->id, h);
-    ssize_t n = pwrite(sg->fd, h, sizeof h, 0);
+    ssize_t n = pwrite(sg->fd, h, sizeof(h), 0);
     sg->wrote = true;
     sg->unsynced = true;
-    return n == (ssize_t)sizeof h ? 0 : n < 0 ? -errno : -ENOSPC;
+    return n == (ssize_t)sizeof(h) ? 0 : n < 0 ? -errno : -ENOSPC;
 }
 
 /* 0; -ERR_CORRUPT when the header is damaged; -ERR_VERSION, -ERR_WRONG_CLUSTER when it must not be
@@ -74,7 +74,7 @@ static int header_check(const struct segments *t, const struct segment *sg, cons
             t->dir, sg->name, le_get32(h + 8), SEGMENT_VERSION);
         return -ERR_VERSION;
     }
-    if (le_get64(h + 16) != sg->id || memcmp(h + 32, t->id.cluster, sizeof t->id.cluster) ||
+    if (le_get64(h + 16) != sg->id || memcmp(h + 32, t->id.cluster, sizeof(t->id.cluster)) ||
         le_get32(h + 72) != t->id.chunkd || le_get32(h + 76) != t->id.disk) {
         log_error(
             "%s/%s belongs to segment %" PRIx64 " of cluster %.40s, chunkd %u, disk %u, but the "
@@ -90,7 +90,7 @@ static int header_check(const struct segments *t, const struct segment *sg, cons
 static int header_load(struct segments *t, struct segment *sg)
 {
     uint8_t h[SEGMENT_HEADER];
-    int rc = segment_read(sg, h, sizeof h, 0);
+    int rc = segment_read(sg, h, sizeof(h), 0);
     if (!rc)
         rc = header_check(t, sg, h);
     if (rc != -ERR_CORRUPT || t->readonly)
@@ -109,7 +109,7 @@ static int table_add(struct segments *t, struct segment *sg)
 {
     if (t->n == t->cap) {
         size_t cap = t->cap ? 2 * t->cap : 16;
-        struct segment **v = realloc(t->v, cap * sizeof *v);
+        struct segment **v = realloc(t->v, cap * sizeof(*v));
         if (!v)
             return -ENOMEM;
         t->v = v;
@@ -137,14 +137,14 @@ static void segment_free(struct segment *sg)
 
 static struct segment *segment_new(struct segments *t, uint64_t id)
 {
-    struct segment *sg = calloc(1, sizeof *sg);
+    struct segment *sg = calloc(1, sizeof(*sg));
     if (!sg)
         return NULL;
     sg->id = id;
     sg->table = t;
     sg->fd = -1;
     sg->row_dirty = true;
-    snprintf(sg->name, sizeof sg->name, "seg-%016" PRIx64 ".log", id);
+    snprintf(sg->name, sizeof(sg->name), "seg-%016" PRIx64 ".log", id);
     return sg;
 }
 
@@ -275,7 +275,7 @@ static int open_one(struct segments *t, uint64_t id)
 
 int segments_open(struct segments *t, const char *dir, const struct store_id *id, bool readonly)
 {
-    memset(t, 0, sizeof *t);
+    memset(t, 0, sizeof(*t));
     t->dirfd = -1;
     t->readonly = readonly;
     rwlock_init(&t->lock, LOCK_SEGMENTS, false);
@@ -283,7 +283,7 @@ int segments_open(struct segments *t, const char *dir, const struct store_id *id
     t->id = *id;
     t->base = record_base(id->cluster, id->chunkd, id->disk);
     t->next_id = 1;
-    if (snprintf(t->dir, sizeof t->dir, "%s", dir) >= (int)sizeof t->dir)
+    if (snprintf(t->dir, sizeof(t->dir), "%s", dir) >= (int)sizeof(t->dir))
         return -ENAMETOOLONG;
     t->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->dirfd < 0)
@@ -299,7 +299,7 @@ int segments_open(struct segments *t, const char *dir, const struct store_id *id
         if (sscanf(e->d_name, "seg-%16" SCNx64 ".log%n", &n, &end) != 1 || !end || e->d_name[end])
             continue;
         char name[32];
-        snprintf(name, sizeof name, "seg-%016" PRIx64 ".log", n);
+        snprintf(name, sizeof(name), "seg-%016" PRIx64 ".log", n);
         if (!strcmp(name, e->d_name) && n > 0 && n < UINT32_MAX)
             rc = open_one(t, n);
     }
@@ -394,7 +394,7 @@ int segments_remove(struct segments *t, struct segment *sg)
     rwlock_write(&t->lock);
     size_t i = table_pos(t, sg->id);
     if (i < t->n && t->v[i] == sg) {
-        memmove(t->v + i, t->v + i + 1, (t->n - i - 1) * sizeof *t->v);
+        memmove(t->v + i, t->v + i + 1, (t->n - i - 1) * sizeof(*t->v));
         t->n--;
     }
     rwlock_release(&t->lock);
@@ -406,9 +406,9 @@ int segments_each(struct segments *t, int (*fn)(void *arg, struct segment *sg), 
 {
     rwlock_read(&t->lock);
     size_t n = t->n;
-    struct segment **v = malloc((n + 1) * sizeof *v);
+    struct segment **v = malloc((n + 1) * sizeof(*v));
     if (v && n)
-        memcpy(v, t->v, n * sizeof *v);
+        memcpy(v, t->v, n * sizeof(*v));
     rwlock_release(&t->lock);
     if (!v)
         return -ENOMEM;
@@ -453,7 +453,7 @@ void segment_zero_ahead(struct segment *sg, uint64_t end, uint64_t to)
     static uint8_t zeros[64u << 10];
     uint64_t pos = sg->zeroed > end ? sg->zeroed : end;
     while (pos < to) {
-        size_t len = to - pos < sizeof zeros ? (size_t)(to - pos) : sizeof zeros;
+        size_t len = to - pos < sizeof(zeros) ? (size_t)(to - pos) : sizeof(zeros);
         ssize_t n = pwrite(sg->fd, zeros, len, (off_t)pos);
         if (n <= 0)
             return;
@@ -521,8 +521,8 @@ int segment_punch(struct segments *t, struct segment *sg, uint32_t pos, uint32_t
     int fd = segment_hold(sg);
     if (fd < 0)
         return fd;
-    ssize_t n = pwrite(fd, h, sizeof h, pos);
-    int rc = n == (ssize_t)sizeof h ? punch_hole(t, fd, from, to) : n < 0 ? -errno : -EIO;
+    ssize_t n = pwrite(fd, h, sizeof(h), pos);
+    int rc = n == (ssize_t)sizeof(h) ? punch_hole(t, fd, from, to) : n < 0 ? -errno : -EIO;
     segment_drop(sg);
     return rc;
 }

@@ -84,7 +84,7 @@ void store_submit(struct store *s, struct op *op)
 
 struct op *op_new(enum op_kind kind, size_t words, store_done *done, void *arg)
 {
-    struct op *op = calloc(1, sizeof *op + words * sizeof op->words[0]);
+    struct op *op = calloc(1, sizeof(*op) + words * sizeof(op->words[0]));
     if (!op)
         abort();
     op->kind = kind;
@@ -159,7 +159,7 @@ void store_delete(struct store *s, const uint64_t *chunks, size_t n, store_done 
     struct op *op = op_new(OP_DELETE, n, done, arg);
     op->n = n;
     if (n)
-        memcpy(op->words, chunks, n * sizeof *chunks);
+        memcpy(op->words, chunks, n * sizeof(*chunks));
     store_submit(s, op);
 }
 
@@ -169,7 +169,7 @@ int store_copy_begin(struct store *s, uint64_t chunk, uint64_t session, uint64_t
         return -EINVAL;
     if (s->failed)
         return -EIO;
-    struct copy *cp = calloc(1, sizeof *cp);
+    struct copy *cp = calloc(1, sizeof(*cp));
     if (!cp)
         return -ENOMEM;
     cp->chunk = chunk;
@@ -208,9 +208,9 @@ void store_fail(struct store *s, const char *what, const char *name, int code)
     if (atomic_exchange(&s->failed, true))
         return;
     char why[256];
-    snprintf(why, sizeof why, "%s of %s in %.150s failed: %s", what, name, s->dir, err_str(code));
+    snprintf(why, sizeof(why), "%s of %s in %.150s failed: %s", what, name, s->dir, err_str(code));
     lock_acquire(&s->error_lock);
-    memcpy(s->error, why, sizeof why);
+    memcpy(s->error, why, sizeof(why));
     lock_release(&s->error_lock);
     log_error("%s. The disk takes no more data; what is on it is still served. Check the disk "
               "(dmesg, smartctl) and restart, or take it out of the configuration",
@@ -224,7 +224,7 @@ void store_lose_index(struct store *s, int code)
     if (atomic_exchange(&s->index_lost, true))
         return;
     char why[256];
-    snprintf(why, sizeof why, "read of the index in %.150s failed: %s", s->dir, err_str(code));
+    snprintf(why, sizeof(why), "read of the index in %.150s failed: %s", s->dir, err_str(code));
     if (!atomic_load(&s->failed))
         store_fail(s, "read", "the index", code);
     else if (s->cfg.failed)
@@ -251,7 +251,7 @@ void dead_add(struct dead_list *l, const struct dead_range *d)
             return;
         }
     }
-    l->v = delta_grow(l->v, &l->cap, l->n + 1, sizeof *l->v);
+    l->v = delta_grow(l->v, &l->cap, l->n + 1, sizeof(*l->v));
     l->v[l->n++] = *d;
 }
 
@@ -273,7 +273,7 @@ void store_extent(void *arg, const struct ext *e, bool live)
 
 void store_mark(struct store *s, const struct record *r, uint64_t seg, uint32_t pos)
 {
-    s->marks = delta_grow(s->marks, &s->cap_marks, s->n_marks + 1, sizeof *s->marks);
+    s->marks = delta_grow(s->marks, &s->cap_marks, s->n_marks + 1, sizeof(*s->marks));
     s->marks[s->n_marks++] = (struct mark){.seg = seg,
                                            .pos = pos,
                                            .type = r->type,
@@ -313,7 +313,7 @@ void grace_wait(struct grace *g)
 
 void store_stat(struct store *s, struct store_stat *out)
 {
-    memset(out, 0, sizeof *out);
+    memset(out, 0, sizeof(*out));
     struct segment *last = segments_last(&s->segs);
     if (last)
         segment_update_alloc(last);
@@ -341,7 +341,7 @@ void store_stat(struct store *s, struct store_stat *out)
     out->failed = s->failed;
     out->readable = !s->index_lost;
     lock_acquire(&s->error_lock);
-    memcpy(out->error, s->error, sizeof out->error);
+    memcpy(out->error, s->error, sizeof(out->error));
     lock_release(&s->error_lock);
     if (out->failed)
         out->avail = 0;
@@ -375,7 +375,7 @@ static void open_readonly(struct store *s, int code)
 {
     s->readonly = true;
     s->failed = true;
-    snprintf(s->error, sizeof s->error, "the disk under %.150s takes no writes: %s", s->dir,
+    snprintf(s->error, sizeof(s->error), "the disk under %.150s takes no writes: %s", s->dir,
              err_str(code));
     log_error("%s. What is on it is served, so that it can be copied from there; look at the disk "
               "(dmesg, smartctl, mount options)",
@@ -386,7 +386,7 @@ static int take_lock(struct store *s)
 {
     static const char *const names[] = {"seg-", "replfs.id", "lock", "spare", "index", NULL};
     char path[4128];
-    snprintf(path, sizeof path, "%s/lock", s->dir);
+    snprintf(path, sizeof(path), "%s/lock", s->dir);
     int why = 0;
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0 && (errno == EROFS || errno == EIO)) {
@@ -490,7 +490,7 @@ static int start_threads(struct store *s)
 
 int store_open(const struct store_config *cfg, struct store **out)
 {
-    struct store *s = calloc(1, sizeof *s);
+    struct store *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
     s->cfg = *cfg;
@@ -498,7 +498,7 @@ int store_open(const struct store_config *cfg, struct store **out)
     s->next_gen = 1;
     init_sync(s);
     int rc = 0;
-    if (snprintf(s->dir, sizeof s->dir, "%s", cfg->dir) >= (int)sizeof s->dir)
+    if (snprintf(s->dir, sizeof(s->dir), "%s", cfg->dir) >= (int)sizeof(s->dir))
         rc = -ENAMETOOLONG;
     s->cfg.dir = s->dir;
     uint64_t *size = &s->cfg.segment_size;
@@ -507,7 +507,7 @@ int store_open(const struct store_config *cfg, struct store **out)
     if (!s->cfg.checkpoint_ms)
         s->cfg.checkpoint_ms = STORE_CHECKPOINT_MSEC;
     raise_nofile();
-    s->group = calloc(1, sizeof *s->group);
+    s->group = calloc(1, sizeof(*s->group));
     if (!s->group)
         rc = -ENOMEM;
     if (!rc)

@@ -70,7 +70,7 @@ struct mark_list {
 static int note_mark(void *arg, const struct mark *m)
 {
     struct mark_list *l = arg;
-    l->v = delta_grow(l->v, &l->cap, l->n + 1, sizeof *l->v);
+    l->v = delta_grow(l->v, &l->cap, l->n + 1, sizeof(*l->v));
     l->v[l->n++] = *m;
     return 0;
 }
@@ -89,8 +89,8 @@ static void move_mark(struct store *s, struct segment *sg, const struct mark *m)
         return;
     struct op *op = op_new(OP_MARK, 0, NULL, NULL);
     uint8_t h[RECORD_FIXED];
-    if (segment_read(sg, h, sizeof h, m->pos) ||
-        record_decode(h, sizeof h, record_seed(s->segs.base, sg->id, m->pos), &op->r)) {
+    if (segment_read(sg, h, sizeof(h), m->pos) ||
+        record_decode(h, sizeof(h), record_seed(s->segs.base, sg->id, m->pos), &op->r)) {
         log_warn("%s/%s: the record at offset %u is damaged; it is written anew from the index",
                  s->dir, sg->name, m->pos);
         op->r = (struct record){.type = m->type, .chunk = m->chunk, .gen = m->gen};

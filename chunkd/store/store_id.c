@@ -54,7 +54,7 @@ static int id_parse(const char *dir, char *text, size_t len, struct store_id *ou
     if (!crc_line)
         return id_damaged(dir, "no crc line at its end");
     char want[32];
-    snprintf(want, sizeof want, "\ncrc %08x\n", crc32c(0, text, (size_t)(crc_line + 1 - text)));
+    snprintf(want, sizeof(want), "\ncrc %08x\n", crc32c(0, text, (size_t)(crc_line + 1 - text)));
     if (strcmp(crc_line, want))
         return id_damaged(dir, "the crc does not match");
     if (version > ID_VERSION) {
@@ -64,7 +64,7 @@ static int id_parse(const char *dir, char *text, size_t len, struct store_id *ou
             dir, version, ID_VERSION);
         return -ERR_VERSION;
     }
-    memset(out, 0, sizeof *out);
+    memset(out, 0, sizeof(*out));
     if (sscanf(text, "replfs disk %u cluster %39s chunkd %" SCNu32 " disk %" SCNu32, &version,
                out->cluster, &out->chunkd, &out->disk) != 4 ||
         version != ID_VERSION)
@@ -75,7 +75,7 @@ static int id_parse(const char *dir, char *text, size_t len, struct store_id *ou
 int store_id_read(const char *dir, struct store_id *out)
 {
     char path[4096], text[ID_MAX + 1];
-    if (snprintf(path, sizeof path, "%s/replfs.id", dir) >= (int)sizeof path)
+    if (snprintf(path, sizeof(path), "%s/replfs.id", dir) >= (int)sizeof(path))
         return -ENAMETOOLONG;
     CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -113,10 +113,10 @@ int store_id_write(const char *dir, const struct store_id *id)
         return -EINVAL;
 
     char text[ID_MAX];
-    int len = snprintf(text, sizeof text, "replfs disk %d\ncluster %s\nchunkd %u\ndisk %u\n",
+    int len = snprintf(text, sizeof(text), "replfs disk %d\ncluster %s\nchunkd %u\ndisk %u\n",
                        ID_VERSION, id->cluster, id->chunkd, id->disk);
-    len +=
-        snprintf(text + len, sizeof text - (size_t)len, "crc %08x\n", crc32c(0, text, (size_t)len));
+    len += snprintf(text + len, sizeof(text) - (size_t)len, "crc %08x\n",
+                    crc32c(0, text, (size_t)len));
     CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dirfd < 0)
         return -errno;
@@ -142,7 +142,7 @@ int store_id_write(const char *dir, const struct store_id *id)
 static int make_dirs(const char *dir)
 {
     char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path)
+    if ((size_t)snprintf(path, sizeof(path), "%s", dir) >= sizeof(path))
         return -ENAMETOOLONG;
     for (char *p = path + 1; *p; p++) {
         if (*p != '/')
@@ -158,7 +158,7 @@ static int make_dirs(const char *dir)
 int store_id_fresh(const char *dir)
 {
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/" NEW_NAME, dir) >= (int)sizeof path)
+    if (snprintf(path, sizeof(path), "%s/" NEW_NAME, dir) >= (int)sizeof(path))
         return -ENAMETOOLONG;
     struct stat st;
     return lstat(path, &st) ? -errno : 0;

@@ -31,7 +31,7 @@ void checkpoint_free(struct checkpoint *ck)
 {
     delta_free(&ck->delta);
     free(ck->dead.v);
-    memset(ck, 0, sizeof *ck);
+    memset(ck, 0, sizeof(*ck));
 }
 
 void store_maint_note(struct store *s)
@@ -46,7 +46,7 @@ void store_maint_note(struct store *s)
 /* ---- waiting for an op ---- */
 
 struct waiter {
-    struct lock lock;
+    struct lock mu;
     struct cond cond;
     bool done;
     int code;
@@ -55,23 +55,23 @@ struct waiter {
 static void waiter_done(void *arg, int code)
 {
     struct waiter *w = arg;
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     w->done = true;
     w->code = code;
     cond_signal(&w->cond);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 int store_submit_wait(struct store *s, struct op *op)
 {
-    struct waiter w = {.lock = LOCK_INITIALIZER(STORE_WAIT), .cond = COND_INITIALIZER};
+    struct waiter w = {.mu = LOCK_INITIALIZER(STORE_WAIT), .cond = COND_INITIALIZER};
     op->done = waiter_done;
     op->arg = &w;
     store_submit(s, op);
-    lock_acquire(&w.lock);
+    lock_acquire(&w.mu);
     while (!w.done)
-        cond_wait(&w.cond, &w.lock);
-    lock_release(&w.lock);
+        cond_wait(&w.cond, &w.mu);
+    lock_release(&w.mu);
     return w.code;
 }
 
@@ -134,8 +134,8 @@ int store_commit(struct store *s, struct checkpoint *ck)
 
 int store_checkpoint(struct store *s)
 {
-    struct checkpoint *ck = calloc(1, sizeof *ck);
-    struct op *op = calloc(1, sizeof *op);
+    struct checkpoint *ck = calloc(1, sizeof(*ck));
+    struct op *op = calloc(1, sizeof(*op));
     if (!ck || !op)
         abort();
     op->kind = OP_COLLECT;
@@ -192,7 +192,7 @@ static void punch_all(struct store *s)
     struct dead_list *l = &s->to_punch;
     if (!l->n)
         return;
-    qsort(l->v, l->n, sizeof *l->v, by_place);
+    qsort(l->v, l->n, sizeof(*l->v), by_place);
     merge(l);
     grace_wait(&s->grace);
     size_t kept = 0;
@@ -233,8 +233,8 @@ static int remove_dead(void *arg, struct segment *sg)
     gone.delta.segs = &row;
     gone.delta.n_segs = 1;
     grace_wait(&s->grace);
-    char name[sizeof sg->name];
-    memcpy(name, sg->name, sizeof name);
+    char name[sizeof(sg->name)];
+    memcpy(name, sg->name, sizeof(name));
     int rc = segments_remove(&s->segs, sg);
     if (rc) {
         log_warn("%s/%s: cannot remove the empty segment: %s", s->dir, name, err_str(rc));

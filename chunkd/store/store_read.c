@@ -139,7 +139,7 @@ static int read_layout(struct reading *rd, struct store_read *out)
         headers += record_header_len(rd->x.v[i].len);
     }
     out->n = rd->x.n;
-    out->spans = malloc(out->n * sizeof *out->spans + crcs);
+    out->spans = malloc(out->n * sizeof(*out->spans) + crcs);
     rd->headers = malloc(headers);
     if (!out->spans || !rd->headers)
         return -ENOMEM;
@@ -231,7 +231,7 @@ static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, enum
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
                struct store_read *out)
 {
-    memset(out, 0, sizeof *out);
+    memset(out, 0, sizeof(*out));
     if (len == 0)
         return -EINVAL;
     struct reading rd = {.off = off, .end = off + len};

@@ -506,7 +506,7 @@ static void do_relocate(struct store *s, struct op *op)
     int rc = chunk_get(s, op->r.chunk, false, &c);
     bool current = !rc && c && !c->gone && c->row.gen == op->r.gen;
     uint32_t i = current ? extents_find(&c->x, op->src.off) : 0;
-    current = current && i < c->x.n && !memcmp(&c->x.v[i], &op->src, sizeof op->src);
+    current = current && i < c->x.n && !memcmp(&c->x.v[i], &op->src, sizeof(op->src));
     if (current)
         rc = plan(s, &(struct item){.op = op, .r = op->r, .c = c, .last = true}, false);
     if (rc || !current)

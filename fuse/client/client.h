@@ -2,8 +2,8 @@
  * and writes. All calls block the calling thread (never a loop thread) at most `timeout`; many
  * threads may call at once. 0 or a negative code (base/error.h). mount.replfs, replfsctl and load
  * generators build on it. */
-#ifndef REPLFS_CLIENT_CLIENT_H
-#define REPLFS_CLIENT_CLIENT_H
+#ifndef REPLFS_FUSE_CLIENT_CLIENT_H
+#define REPLFS_FUSE_CLIENT_CLIENT_H
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>

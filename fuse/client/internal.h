@@ -22,8 +22,8 @@
  * before the lease cache's. No lock is held over a call that waits for a peer, nor over rpc_call (which may run
  * its completion at once). Completions run on loop threads: they take cfile.mu briefly and never wait for a
  * condition. */
-#ifndef REPLFS_CLIENT_INTERNAL_H
-#define REPLFS_CLIENT_INTERNAL_H
+#ifndef REPLFS_FUSE_CLIENT_INTERNAL_H
+#define REPLFS_FUSE_CLIENT_INTERNAL_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include "client/base/idmap.h"

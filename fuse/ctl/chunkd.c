@@ -124,9 +124,9 @@ static int remove_chunkd(const struct ctl_opts *o, const char *id)
     int rc = ctl_cluster(o, &t);
     if (rc)
         return rc;
-    snprintf(what, sizeof what, "chunkd remove %lu", v);
+    snprintf(what, sizeof(what), "chunkd remove %lu", v);
     rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REPLY, &rep, detail,
-                        sizeof detail);
+                        sizeof(detail));
     if (rc)
         rc = transport_failed(t, what, rc, detail);
     if (rep)

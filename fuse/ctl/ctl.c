@@ -54,7 +54,7 @@ int ctl_with_status(const struct ctl_opts *o,
     int rc = ctl_cluster(o, &t);
     if (rc)
         return rc;
-    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_STATUS_REPLY, &rep, detail, sizeof detail);
+    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_STATUS_REPLY, &rep, detail, sizeof(detail));
     if (rc)
         rc = transport_failed(t, "status", rc, detail);
     else

@@ -18,7 +18,7 @@ static int goal_of(const char *path, uint32_t *goal, bool *dir)
     if (rc)
         return rc;
     ask.ino = at.ino;
-    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_GETATTR_REPLY, &rep, detail, sizeof detail);
+    rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_GETATTR_REPLY, &rep, detail, sizeof(detail));
     if (rc)
         rc = transport_failed(t, path, rc, detail);
     else if (!rep->getattr_reply->attr)

@@ -47,14 +47,14 @@ static void collect_chunks(struct pages *p)
     size_t all = 0, kept = 0;
     for (size_t i = 0; i < p->n; i++)
         all += p->rep[i]->info_reply->n_chunks;
-    p->chunks = ctl_alloc((all + 1) * sizeof *p->chunks);
+    p->chunks = ctl_alloc((all + 1) * sizeof(*p->chunks));
     for (size_t i = 0; i < p->n; i++) {
         const Replfs__InfoReply *r = p->rep[i]->info_reply;
         p->nextents += r->n_extents;
         for (size_t c = 0; c < r->n_chunks; c++)
             p->chunks[p->nchunks++] = r->chunks[c];
     }
-    qsort(p->chunks, p->nchunks, sizeof *p->chunks, by_id);
+    qsort(p->chunks, p->nchunks, sizeof(*p->chunks), by_id);
     for (size_t i = 0; i < p->nchunks; i++)
         if (!kept || p->chunks[kept - 1]->chunk != p->chunks[i]->chunk)
             p->chunks[kept++] = p->chunks[i];
@@ -75,10 +75,10 @@ static int fetch(const char *path, struct pages *p)
     ask.ino = at.ino;
     while (!rc && more) {
         Replfs__Envelope *rep;
-        rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_INFO_REPLY, &rep, detail, sizeof detail);
+        rc = transport_call(t, &q, REPLFS__ENVELOPE__BODY_INFO_REPLY, &rep, detail, sizeof(detail));
         if (rc)
             break;
-        p->rep = grown(p->rep, p->n, sizeof *p->rep);
+        p->rep = grown(p->rep, p->n, sizeof(*p->rep));
         p->rep[p->n++] = rep;
         more = rep->info_reply->more;
         if (!rep->info_reply->attr || p->n > PAGES_MAX ||

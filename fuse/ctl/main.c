@@ -31,7 +31,7 @@ static const struct verb verbs[] = {
     {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
      "chunks that may have been written under another copy of metad: list or delete them"},
 };
-#define N_VERBS (sizeof verbs / sizeof *verbs)
+#define N_VERBS (sizeof(verbs) / sizeof(*verbs))
 
 static void usage(FILE *out)
 {

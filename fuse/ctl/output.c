@@ -125,7 +125,7 @@ void json_bool(struct json *j, const char *key, bool val)
 void json_id(struct json *j, const char *key, uint64_t id)
 {
     char hex[24];
-    snprintf(hex, sizeof hex, "%" PRIx64, id);
+    snprintf(hex, sizeof(hex), "%" PRIx64, id);
     json_str(j, key, hex);
 }
 
@@ -143,7 +143,7 @@ void table_row(struct table *t)
 {
     if (t->nrows == t->cap) {
         t->cap = t->cap ? 2 * t->cap : 16;
-        t->cells = grow(t->cells, t->cap * t->ncols * sizeof *t->cells);
+        t->cells = grow(t->cells, t->cap * t->ncols * sizeof(*t->cells));
     }
     for (size_t c = 0; c < t->ncols; c++)
         t->cells[t->nrows * t->ncols + c] = NULL;

@@ -53,7 +53,7 @@ static char *path_of(const char *mount, const Replfs__QuotaInfo *q)
 
 static void add(struct list *l, const char *mount, const Replfs__QuotaInfo *q)
 {
-    l->v = realloc(l->v, (l->n + 1) * sizeof *l->v);
+    l->v = realloc(l->v, (l->n + 1) * sizeof(*l->v));
     if (!l->v)
         abort();
     l->v[l->n++] = (struct entry){path_of(mount, q), *q};
@@ -154,7 +154,7 @@ static int get_one(const char *path, struct json *j)
     int rc = transport_path(path, &t, &at);
     if (rc)
         return rc;
-    rc = ask(t, at.ino, 0, &l, detail, sizeof detail);
+    rc = ask(t, at.ino, 0, &l, detail, sizeof(detail));
     if (rc) {
         rc = transport_failed(t, path, rc, detail);
     } else if (j) {
@@ -190,7 +190,7 @@ static int list(const struct ctl_opts *o)
     int rc = o->nargs == 1 && !o->meta ? transport_path(o->args[0], &t, &at) : ctl_cluster(o, &t);
     if (rc)
         return rc;
-    rc = ask(t, 0, at.ino, &l, detail, sizeof detail);
+    rc = ask(t, 0, at.ino, &l, detail, sizeof(detail));
     if (rc) {
         bool rights = rc == -EPERM || rc == -EACCES;
         rc = transport_failed(t, "quota list", rc,
@@ -201,11 +201,11 @@ static int list(const struct ctl_opts *o)
         json_begin(&j, stdout);
         json_object(&j, NULL);
         if (l.n)
-            qsort(l.v, l.n, sizeof *l.v, by_path);
+            qsort(l.v, l.n, sizeof(*l.v), by_path);
         json_quotas(&j, &l);
         json_close(&j);
     } else if (l.n) {
-        qsort(l.v, l.n, sizeof *l.v, by_path);
+        qsort(l.v, l.n, sizeof(*l.v), by_path);
         text(&l);
     } else {
         puts("no quotas");
@@ -229,7 +229,7 @@ static int change(struct transport *t, const char *path, uint64_t ino, uint64_t 
     qo.max_inodes = inodes;
     op.op_case = REPLFS__META_OP__OP_QUOTA;
     op.quota = &qo;
-    int rc = ctl_mutate(t, &op, detail, sizeof detail);
+    int rc = ctl_mutate(t, &op, detail, sizeof(detail));
     switch (-rc) {
     case 0:
         return CTL_OK;
@@ -300,7 +300,7 @@ static int parse_limits(const struct ctl_opts *o, uint64_t *bytes, uint64_t *ino
 static int own(struct transport *t, const char *path, uint64_t ino, struct list *l)
 {
     char detail[512];
-    int rc = ask(t, ino, 0, l, detail, sizeof detail);
+    int rc = ask(t, ino, 0, l, detail, sizeof(detail));
     if (rc)
         return transport_failed(t, path, rc, detail);
     size_t keep = l->n && l->v[0].q.ino == ino; /* innermost first */

@@ -19,7 +19,7 @@ static int ask(const struct ctl_opts *o, const Replfs__Envelope *q, Replfs__Enve
     int rc = ctl_cluster(o, &t);
     if (rc)
         return rc;
-    rc = transport_call(t, q, want, &rep, detail, sizeof detail);
+    rc = transport_call(t, q, want, &rep, detail, sizeof(detail));
     rc = rc ? transport_failed(t, what, rc, detail) : fn(o, rep);
     if (rep)
         replfs__envelope__free_unpacked(rep, NULL);
@@ -61,7 +61,7 @@ static int show_recover(const struct ctl_opts *o, const Replfs__Envelope *rep)
         time_t at = (time_t)(r->futures[i]->time_ns / 1000000000);
         struct tm tm;
         if (localtime_r(&at, &tm))
-            strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
+            strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
         printf("incarnation %016" PRIx64 ", reported by chunkds %s: %s\n",
                r->futures[i]->incarnation, when,
                r->futures[i]->accepted ? "settled" : "newer than this metad");

@@ -47,7 +47,7 @@ static int send_batch(struct job *j)
     sg.goal = j->goal;
     op.op_case = REPLFS__META_OP__OP_SET_GOAL;
     op.set_goal = &sg;
-    int rc = ctl_mutate(j->t, &op, detail, sizeof detail);
+    int rc = ctl_mutate(j->t, &op, detail, sizeof(detail));
     j->unsent = 0;
     return rc;
 }
@@ -65,7 +65,7 @@ static int add(struct job *j, uint64_t ino, bool dir)
 {
     if (j->n == j->cap) {
         j->cap = j->cap ? 2 * j->cap : 1024;
-        j->inos = realloc(j->inos, j->cap * sizeof *j->inos);
+        j->inos = realloc(j->inos, j->cap * sizeof(*j->inos));
         if (!j->inos)
             abort();
     }
@@ -132,7 +132,7 @@ static int ask_progress(struct job *j, struct progress *p)
         ask.n_ino = j->n - at < BATCH ? j->n - at : BATCH;
         ask.ino = j->inos + at;
         int rc = transport_call(j->t, &q, REPLFS__ENVELOPE__BODY_CONVERGE_REPLY, &rep, detail,
-                                sizeof detail);
+                                sizeof(detail));
         if (rc)
             return transport_failed(j->t, j->path, rc, detail);
         const Replfs__ConvergeReply *r = rep->converge_reply;
@@ -140,7 +140,7 @@ static int ask_progress(struct job *j, struct progress *p)
         p->pending += r->pending;
         p->bytes += r->bytes_pending;
         if (*r->waiting)
-            snprintf(p->waiting, sizeof p->waiting, "%s", r->waiting);
+            snprintf(p->waiting, sizeof(p->waiting), "%s", r->waiting);
         replfs__envelope__free_unpacked(rep, NULL);
     }
     return 0;

@@ -95,13 +95,14 @@ static int find_mounts(dev_t dev, struct found *f)
     if (!in)
         return -errno;
     while (getline(&line, &cap, in) > 0) {
-        if (!transport_parse_mount(line, &d, point, sizeof point) || (dev && d != dev) || d == last)
+        if (!transport_parse_mount(line, &d, point, sizeof(point)) || (dev && d != dev) ||
+            d == last)
             continue;
         last = d;
         if (!f->n++)
-            snprintf(f->first, sizeof f->first, "%s", point);
+            snprintf(f->first, sizeof(f->first), "%s", point);
         size_t at = strlen(f->list);
-        snprintf(f->list + at, sizeof f->list - at, " %s", point);
+        snprintf(f->list + at, sizeof(f->list) - at, " %s", point);
     }
     free(line);
     fclose(in);
@@ -149,11 +150,11 @@ static int probe(const char *path)
         err = errno;
     } else if (!pid) {
         err = stat(path, &st) ? errno : 0;
-        ssize_t n = write(fds[1], &err, sizeof err);
-        _exit(n != sizeof err);
+        ssize_t n = write(fds[1], &err, sizeof(err));
+        _exit(n != sizeof(err));
     } else {
         struct pollfd p = {.fd = fds[0], .events = POLLIN};
-        if (poll(&p, 1, PROBE_MS) == 1 && read(fds[0], &err, sizeof err) == sizeof err)
+        if (poll(&p, 1, PROBE_MS) == 1 && read(fds[0], &err, sizeof(err)) == sizeof(err))
             waitpid(pid, NULL, 0);
         else
             err = ETIMEDOUT;
@@ -206,9 +207,9 @@ int transport_path(const char *path, struct transport **out, struct transport_ta
                   path, strerror(-fd), f.first);
         return CTL_DENIED;
     }
-    struct transport *t = ctl_alloc(sizeof *t);
+    struct transport *t = ctl_alloc(sizeof(*t));
     t->fd = fd;
-    snprintf(t->where, sizeof t->where, "%s", f.first);
+    snprintf(t->where, sizeof(t->where), "%s", f.first);
     if (target)
         *target = (struct transport_target){st.st_ino, st.st_mode, st.st_dev};
     *out = t;
@@ -238,7 +239,7 @@ int transport_default(struct transport **out)
 
 static int dial(struct transport *t, const char *addr)
 {
-    snprintf(t->where, sizeof t->where, "%s", addr);
+    snprintf(t->where, sizeof(t->where), "%s", addr);
     rpc_conn_unref(t->conn);
     t->conn = NULL;
     return rpc_dial(t->loop, addr, RPC_ROLE_METAD, NULL, &t->conn);
@@ -246,7 +247,7 @@ static int dial(struct transport *t, const char *addr)
 
 int transport_meta(const char *addr, const struct transport_tls *tls, struct transport **out)
 {
-    struct transport *t = ctl_alloc(sizeof *t);
+    struct transport *t = ctl_alloc(sizeof(*t));
     struct rpc_config cfg = {.role = RPC_ROLE_ADMIN,
                              .name = "replfsctl",
                              .threads = 1,
@@ -255,11 +256,11 @@ int transport_meta(const char *addr, const struct transport_tls *tls, struct tra
                              .tls_key = tls->key,
                              .tls_ca = tls->ca};
     char full[280];
-    snprintf(full, sizeof full, "%s%s", addr,
+    snprintf(full, sizeof(full), "%s%s", addr,
              strrchr(addr, ':') > strrchr(addr, ']') ? "" : ":7000");
     t->fd = -1;
     t->timeout_ms = tls->timeout_ms;
-    snprintf(t->where, sizeof t->where, "%s", full);
+    snprintf(t->where, sizeof(t->where), "%s", full);
     int rc = rpc_loop_new(&cfg, &t->loop);
     if (!rc)
         rc = dial(t, full);
@@ -295,21 +296,21 @@ const char *transport_mount(const struct transport *t)
  * (data is then a packed Failure or NULL). */
 static int tunnel(int fd, const Replfs__Envelope *req, uint8_t **data, uint32_t *len)
 {
-    struct ctl_msg *m = ctl_alloc(sizeof *m);
+    struct ctl_msg *m = ctl_alloc(sizeof(*m));
     CLEANUP(free_ptr) void *guard = m;
     (void)guard;
     *data = NULL;
     *len = 0;
     m->version = CTL_VERSION;
     m->len = (uint32_t)replfs__envelope__get_packed_size(req);
-    if (m->len > sizeof m->data)
+    if (m->len > sizeof(m->data))
         return -E2BIG;
     replfs__envelope__pack(req, m->data);
     if (ioctl(fd, CTL_CALL, m))
         return -errno;
     int code = m->code;
     uint32_t total = m->total, got = 0;
-    if (total > REPLY_MAX || m->len > sizeof m->data || m->len > total)
+    if (total > REPLY_MAX || m->len > sizeof(m->data) || m->len > total)
         return -ERR_PROTOCOL;
     *data = ctl_alloc(total + 1);
     *len = total;
@@ -323,7 +324,7 @@ static int tunnel(int fd, const Replfs__Envelope *req, uint8_t **data, uint32_t 
         m->len = 0;
         if (ioctl(fd, CTL_FETCH, m))
             return -errno;
-        if (!m->len || m->len > sizeof m->data || m->len > total - got)
+        if (!m->len || m->len > sizeof(m->data) || m->len > total - got)
             return -ERR_PROTOCOL;
     }
 }
@@ -343,7 +344,7 @@ static int direct(struct transport *t, const Replfs__Envelope *req, uint8_t **da
             leader = r.rep->failure->leader;
         if (rc == -ERR_NOT_LEADER && *leader) {
             char addr[256];
-            snprintf(addr, sizeof addr, "%s", leader);
+            snprintf(addr, sizeof(addr), "%s", leader);
             rpc_result_free(&r);
             rc = dial(t, addr);
             if (rc)
@@ -391,7 +392,7 @@ int transport_failed(const struct transport *t, const char *what, int code, cons
 {
     char why[600]; /* the code's text, unless the detail says it already */
     bool said = *detail && strstr(detail, err_str(code));
-    snprintf(why, sizeof why, "%s%s%s", said ? "" : err_str(code), *detail && !said ? ": " : "",
+    snprintf(why, sizeof(why), "%s%s%s", said ? "" : err_str(code), *detail && !said ? ": " : "",
              detail);
     switch (-code) {
     case ERR_PEER_GONE:

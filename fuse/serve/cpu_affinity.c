@@ -61,11 +61,11 @@ static const struct sched_param no_param;
 static int cpu_of(uint32_t tid)
 {
     char name[32], line[1024], *at;
-    snprintf(name, sizeof name, "/proc/%u/stat", tid);
+    snprintf(name, sizeof(name), "/proc/%u/stat", tid);
     int fd = open(name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    ssize_t n = read(fd, line, sizeof line - 1);
+    ssize_t n = read(fd, line, sizeof(line) - 1);
     close(fd);
     line[n > 0 ? n : 0] = 0;
     at = strrchr(line, ')'); /* the second field's end: it may hold anything */
@@ -134,7 +134,7 @@ bool cpu_affinity_start(void)
 {
     pthread_t t; /* its own thread, since without CAP_SYS_NICE there is no way back */
     bool ok = false;
-    if (sched_getscheduler(0) != SCHED_OTHER || sched_getaffinity(0, sizeof anywhere, &anywhere) ||
+    if (sched_getscheduler(0) != SCHED_OTHER || sched_getaffinity(0, sizeof(anywhere), &anywhere) ||
         CPU_COUNT(&anywhere) < 2 || pthread_create(&t, NULL, try, &ok))
         return false;
     pthread_join(t, NULL);
@@ -145,7 +145,7 @@ bool cpu_affinity_start(void)
 
 void cpu_affinity_begin(void)
 {
-    sched_setaffinity(0, sizeof anywhere, &anywhere);
+    sched_setaffinity(0, sizeof(anywhere), &anywhere);
 }
 
 /* ---- class ---- */
@@ -160,19 +160,19 @@ void cpu_affinity_idle(pid_t tid, bool on)
 void cpu_affinity_leave(void)
 {
     if (self.stays)
-        sched_setaffinity(0, sizeof self.before, &self.before);
+        sched_setaffinity(0, sizeof(self.before), &self.before);
     self.stays = false;
 }
 
 static void go_to(int cpu)
 {
     cpu_set_t one;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof self.before, &self.before) ||
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(self.before), &self.before) ||
         !CPU_ISSET(cpu, &self.before))
         return;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    self.stays = !sched_setaffinity(0, sizeof one, &one);
+    self.stays = !sched_setaffinity(0, sizeof(one), &one);
 }
 
 void cpu_affinity_came(uint32_t tid, bool right_behind)

@@ -95,7 +95,7 @@ void interrupt_answered(uint64_t unique)
 static bool proc_text(uint32_t tid, const char *file, char *buf, size_t size)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%u/%s", tid, file);
+    snprintf(path, sizeof(path), "/proc/%u/%s", tid, file);
     FILE *f = fopen(path, "re");
     size_t n = f ? fread(buf, 1, size - 1, f) : 0;
     buf[n] = '\0';
@@ -129,15 +129,15 @@ static bool dying(uint32_t tid)
     char text[4096];
     if (!tid)
         return false;
-    if (!proc_text(tid, "status", text, sizeof text))
+    if (!proc_text(tid, "status", text, sizeof(text)))
         return true; /* gone */
-    return killed(text) || (proc_text(tid, "stat", text, sizeof text) && exiting(text));
+    return killed(text) || (proc_text(tid, "stat", text, sizeof(text)) && exiting(text));
 }
 
 static void let_go(int fd, uint64_t unique)
 {
-    struct fuse_out_header h = {.len = sizeof h, .error = -EINTR, .unique = unique};
-    if (write(fd, &h, sizeof h) != (ssize_t)sizeof h && errno != ENOENT)
+    struct fuse_out_header h = {.len = sizeof(h), .error = -EINTR, .unique = unique};
+    if (write(fd, &h, sizeof(h)) != (ssize_t)sizeof(h) && errno != ENOENT)
         log_debug("a caller that was killed cannot be let go: %s", strerror(errno));
 }
 

@@ -84,7 +84,7 @@ void kernel_lasting(void)
 
 static void saw_init(const struct fuse_in_header *h, const struct fuse_init_in *in, size_t len)
 {
-    if (len < sizeof *in || in->major != FUSE_KERNEL_VERSION)
+    if (len < sizeof(*in) || in->major != FUSE_KERNEL_VERSION)
         return;
     init.flags = in->flags;
     init.flags2 = in->flags & FUSE_INIT_EXT ? in->flags2 : 0;
@@ -94,13 +94,13 @@ static void saw_init(const struct fuse_in_header *h, const struct fuse_init_in *
 /* Returns how long the message is now. */
 static size_t shorten_setxattr(struct fuse_in_header *h, struct fuse_setxattr_in *in, size_t len)
 {
-    size_t cut = sizeof *in - SHORT_SETXATTR;
-    if (!(init.flags & FUSE_SETXATTR_EXT) || len < sizeof *in)
+    size_t cut = sizeof(*in) - SHORT_SETXATTR;
+    if (!(init.flags & FUSE_SETXATTR_EXT) || len < sizeof(*in))
         return len;
     now.kill_sgid = in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID;
     if (!answers_pass) /* libfuse agreed on it, and reads it */
         return len;
-    memmove((char *)in + SHORT_SETXATTR, (char *)in + sizeof *in, len - sizeof *in);
+    memmove((char *)in + SHORT_SETXATTR, (char *)in + sizeof(*in), len - sizeof(*in));
     h->len -= (uint32_t)cut;
     return len - cut;
 }
@@ -123,10 +123,10 @@ static size_t look(struct fuse_in_header *h, size_t len)
         saw_init(h, in.init, len);
         break;
     case FUSE_OPEN:
-        now.kill_suid = len >= sizeof *in.open && in.open->open_flags & FUSE_OPEN_KILL_SUIDGID;
+        now.kill_suid = len >= sizeof(*in.open) && in.open->open_flags & FUSE_OPEN_KILL_SUIDGID;
         break;
     case FUSE_INTERRUPT:
-        if (len >= sizeof *in.interrupt)
+        if (len >= sizeof(*in.interrupt))
             interrupt_came(now.fd, in.interrupt->unique);
         break;
     case FUSE_TMPFILE:
@@ -135,10 +135,10 @@ static size_t look(struct fuse_in_header *h, size_t len)
     case FUSE_WRITE:
         if (len > LONG_WRITE)
             leader_follower_pass();
-        now.kill_suid = len >= sizeof *in.write && in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
+        now.kill_suid = len >= sizeof(*in.write) && in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
         break;
     case FUSE_SETATTR:
-        now.kill_suid = len >= sizeof *in.setattr && in.setattr->valid & FATTR_KILL_SUIDGID;
+        now.kill_suid = len >= sizeof(*in.setattr) && in.setattr->valid & FATTR_KILL_SUIDGID;
         break;
     case FUSE_SETXATTR:
         return shorten_setxattr(h, in.setxattr, len);
@@ -194,8 +194,8 @@ static void add_features(struct fuse_init_out *out)
 static ssize_t write_init(int fd, const struct iovec *iov)
 {
     struct fuse_init_out out;
-    struct iovec v[2] = {iov[0], {&out, sizeof out}};
-    memcpy(&out, iov[1].iov_base, sizeof out);
+    struct iovec v[2] = {iov[0], {&out, sizeof(out)}};
+    memcpy(&out, iov[1].iov_base, sizeof(out));
     add_features(&out);
     return writev(fd, v, 2);
 }
@@ -270,7 +270,7 @@ void kernel_want(struct fuse_conn_info *conn)
 void kernel_forget_entries(struct fuse_session *se)
 {
     enum { INC_EPOCH = 8 }; /* FUSE_NOTIFY_INC_EPOCH, newer than the headers of Debian 12 */
-    struct fuse_out_header h = {.len = sizeof h, .error = INC_EPOCH};
-    if (write(fuse_session_fd(se), &h, sizeof h) != (ssize_t)sizeof h && errno != ENODEV)
+    struct fuse_out_header h = {.len = sizeof(h), .error = INC_EPOCH};
+    if (write(fuse_session_fd(se), &h, sizeof(h)) != (ssize_t)sizeof(h) && errno != ENODEV)
         log_error("the kernel does not take back the names it knows: %s", strerror(errno));
 }

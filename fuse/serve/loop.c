@@ -167,7 +167,7 @@ int loop_run(struct fuse_session *se, const struct loop_config *cfg)
     loop.se = se;
     loop.cfg = cfg;
     loop.main = pthread_self();
-    loop.threads = calloc(cfg->max_threads, sizeof *loop.threads);
+    loop.threads = calloc(cfg->max_threads, sizeof(*loop.threads));
     if (!loop.threads)
         return -ENOMEM;
     lock_acquire(&loop.mu);

@@ -52,7 +52,7 @@ static struct client_clock *find(struct nodes *n, uint64_t session)
 
 void clocks_forget(struct nodes *n, uint64_t session)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct client_clock *k = find(n, session);
     if (k)
         *k = n->clocks[--n->nclocks];
@@ -72,26 +72,26 @@ static void session_name(struct fsm *f, uint64_t session, char *out, size_t len)
 void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms)
 {
     int64_t skew = clocks_skew(wall_ms);
-    char name[sizeof n->clocks[0].name] = "";
+    char name[sizeof(n->clocks[0].name)] = "";
 
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct client_clock *k = find(n, session);
     if (k && !apart(skew))
         clocks_forget(n, session);
     else if (k)
         k->skew = skew;
     bool add = !k && apart(skew);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!add)
         return;
-    session_name(n->cfg.fsm, session, name, sizeof name);
-    lock_acquire(&n->lock);
+    session_name(n->cfg.fsm, session, name, sizeof(name));
+    lock_acquire(&n->mu);
     if (!find(n, session) && n->nclocks < CLIENTS_MAX) {
         k = &n->clocks[n->nclocks++];
         *k = (struct client_clock){.session = session, .skew = skew};
-        memcpy(k->name, name, sizeof k->name);
+        memcpy(k->name, name, sizeof(k->name));
     }
-    lock_release(&n->lock);
+    lock_release(&n->mu);
 }
 
 /* ---- health ---- */

@@ -15,7 +15,7 @@
  *   noted (keep 0) -> kept (keep > 0) -> forgotten
  *
  * Soft, as all that is known of copies: after a restart reports and verifications find it again.
- * Locks: fsm lock (any), nodes.lock. */
+ * Locks: fsm lock (any), nodes.mu. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +41,7 @@ static struct damage *find_or_add(struct nodes *n, const struct fsm_chunk *c)
     struct damage *g = find(n, c->id);
     if (g)
         return g;
-    n->damage = realloc(n->damage, (n->ndamage + 1) * sizeof *n->damage);
+    n->damage = realloc(n->damage, (n->ndamage + 1) * sizeof(*n->damage));
     if (!n->damage)
         abort();
     u64map_put(&n->damage_index, c->id, n->ndamage);
@@ -53,7 +53,7 @@ static struct damage *find_or_add(struct nodes *n, const struct fsm_chunk *c)
 
 void damage_forget(struct nodes *n, uint64_t chunk)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     uint64_t i;
     if (!n->ndamage || !u64map_get(&n->damage_index, chunk, &i))
         return;
@@ -117,7 +117,7 @@ static struct damage_copy *note_of(struct damage *g, uint32_t chunkd)
 bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t good,
                   uint32_t stored)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct damage *g = find_or_add(n, c);
     struct damage_copy *k = note_of(g, chunkd);
     if (!k && g->n < DAMAGE_COPIES_MAX)
@@ -134,7 +134,7 @@ bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_
 
 void damage_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *v)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct damage *g = find(n, c->id);
     if (!g)
         return;
@@ -169,7 +169,7 @@ static bool name_range(void *arg, uint64_t ino, const struct ext *e)
     uint64_t at = e->file_off + (from - e->chunk_off);
     char inode[40] = "";
     if (!w->only)
-        snprintf(inode, sizeof inode, "inode %llu ", (unsigned long long)ino);
+        snprintf(inode, sizeof(inode), "inode %llu ", (unsigned long long)ino);
     int k = snprintf(w->text + w->len, w->cap - w->len, "%s%sbytes %llu to %llu", w->n ? ", " : "",
                      inode, (unsigned long long)at, (unsigned long long)(at + (end - from) - 1));
     if (k < 0 || (size_t)k >= w->cap - w->len) {
@@ -183,14 +183,14 @@ static bool name_range(void *arg, uint64_t ino, const struct ext *e)
 
 bool damage_lost(const struct nodes *n, const struct fsm_chunk *c)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct damage *g = find(n, c->id);
     return g && is_lost(g);
 }
 
 bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct damage *g = find(n, c->id);
     struct naming w = {.from = g ? g->keep : 0, .text = out, .cap = cap, .only = ino};
     out[0] = 0;
@@ -202,7 +202,7 @@ bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char 
 
 void damage_keep(struct nodes *n, struct fsm_chunk *c, uint32_t len)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct damage *g = find_or_add(n, c);
     char ranges[512];
     refresh(n, g, c);
@@ -212,7 +212,7 @@ void damage_keep(struct nodes *n, struct fsm_chunk *c, uint32_t len)
         if (l && l->state == COPY_BAD && g->copy[i].good >= g->keep)
             l->state = COPY_OK;
     }
-    if (damage_text(n, c, 0, ranges, sizeof ranges))
+    if (damage_text(n, c, 0, ranges, sizeof(ranges)))
         log_error(
             "chunk %016llx is damaged: no copy in reach has more than its first %u bytes of %u; "
             "these are kept. Lost: %s",
@@ -232,7 +232,7 @@ static void look_anew(struct nodes *n, struct fsm_chunk *c)
 
 void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t len)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct damage *g = find(n, c->id);
     const struct damage_copy *k = note_of(g, chunkd);
     if (g && is_lost(g) && len > g->keep && !(k && len <= k->stored))
@@ -241,7 +241,7 @@ void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 
 void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct damage *g = find(n, c->id);
     if (g && c->len > g->len)
         damage_forget(n, c->id); /* who took more bytes has all in front of them */
@@ -249,7 +249,7 @@ void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 
 bool damage_known(struct nodes *n, uint64_t chunk)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct damage *g = find(n, chunk);
     int64_t now = clock_mono();
     if (!g || !is_lost(g) || now - g->doubted_at > DOUBTS_EVERY) {
@@ -296,7 +296,7 @@ static void look(struct nodes *n, struct damage *g)
 
 void damage_look(struct nodes *n)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     for (unsigned i = 0; i < LOOK_SLICE && n->ndamage; i++) {
         if (n->damage_pos >= n->ndamage)
             n->damage_pos = 0;

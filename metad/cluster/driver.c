@@ -70,7 +70,7 @@ static void update_rates(struct nodes *n, int64_t now)
 static bool work_slice(struct nodes *n, int64_t now)
 {
     fsm_wrlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     if (!n->settling) {
         walk_slice(n, now);
         orders_pop_slice(n, now);
@@ -80,7 +80,7 @@ static bool work_slice(struct nodes *n, int64_t now)
     struct order *o = n->to_send;
     n->to_send = NULL;
     bool more = n->walking && !n->settling;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     orders_send_all(n, o);
     return more;
@@ -149,9 +149,9 @@ static void discard_results(struct nodes *n)
 static void close_all(struct nodes *n)
 {
     for (uint32_t i = 1; i < n->nnodes; i++) {
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         struct rpc_conn *c = n->node[i] && n->node[i]->conn ? rpc_conn_ref(n->node[i]->conn) : NULL;
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         if (c)
             rpc_conn_close(c);
         rpc_conn_unref(c);

@@ -24,7 +24,7 @@
  *   NONE -> DRAIN (the turn changes) -> SENT (the last turn's commits are in the queue) -> NONE
  *
  * Failure modes: a barrier that the log could not take is tried again. All of this is soft: after a
- * new start sessions tell their floors again. Locks: nodes.lock. */
+ * new start sessions tell their floors again. Locks: nodes.mu. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -51,7 +51,7 @@ static struct session_grants *find_or_add(struct nodes *n, uint64_t session)
     struct session_grants *g = find(n, session);
     if (g)
         return g;
-    n->grants = realloc(n->grants, (n->ngrants + 1) * sizeof *n->grants);
+    n->grants = realloc(n->grants, (n->ngrants + 1) * sizeof(*n->grants));
     if (!n->grants)
         abort();
     u64map_put(&n->grant_index, session, n->ngrants);
@@ -69,7 +69,7 @@ static void free_one(struct session_grants *g)
 
 void grants_session_gone(struct nodes *n, uint64_t session)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     uint64_t i;
     if (!u64map_get(&n->grant_index, session, &i))
         return;
@@ -83,7 +83,7 @@ void grants_session_gone(struct nodes *n, uint64_t session)
 
 void grants_session_lapsed(struct nodes *n, uint64_t session)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct session_grants *g = find(n, session);
     if (!g)
         return;
@@ -105,7 +105,7 @@ void grants_free(struct nodes *n)
 static bool below(const struct floor *f, uint64_t chunk)
 {
     return chunk < f->oldest ||
-           (chunk <= f->newest && !bsearch(&chunk, f->held, f->nheld, sizeof chunk, compare_u64));
+           (chunk <= f->newest && !bsearch(&chunk, f->held, f->nheld, sizeof(chunk), compare_u64));
 }
 
 /* What a session gave up stays given up, so an older message that overtook a newer one says nothing
@@ -120,11 +120,11 @@ static void floor_raise(struct floor *f, uint64_t oldest, uint64_t newest, const
     for (size_t i = 1; i < nheld; i++)
         if (held[i] <= held[i - 1])
             return; /* a client that cannot count loses nothing but space */
-    uint64_t *copy = malloc((nheld + 1) * sizeof *copy);
+    uint64_t *copy = malloc((nheld + 1) * sizeof(*copy));
     if (!copy)
         abort();
     if (nheld)
-        memcpy(copy, held, nheld * sizeof *copy);
+        memcpy(copy, held, nheld * sizeof(*copy));
     free(f->held);
     f->held = copy;
     f->nheld = nheld;
@@ -143,7 +143,7 @@ static void forget_below(struct session_grants *g)
 void nodes_held_grants(struct nodes *n, uint64_t session, uint64_t oldest, uint64_t newest,
                        const uint64_t *held, size_t nheld)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     if (!session)
         return;
     struct session_grants *g = find_or_add(n, session);
@@ -159,7 +159,7 @@ void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest)
 
 bool grants_given_up(struct nodes *n, uint64_t session, uint64_t chunk)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct session_grants *g = find(n, session);
     if (!g)
         return false;
@@ -176,7 +176,7 @@ static void barrier_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct nodes *n = arg;
     (void)res;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     n->barrier = BARRIER_NONE;
     for (uint32_t i = 0; i < n->ngrants && !code; i++) {
         struct session_grants *g = &n->grants[i];
@@ -192,7 +192,7 @@ static void barrier_after(void *arg)
 
 static bool barrier_due(struct nodes *n)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     if (n->barrier == BARRIER_NONE && n->want_barrier) {
         n->want_barrier = false;
         n->barrier = BARRIER_DRAIN;
@@ -223,23 +223,23 @@ void grants_barrier(struct nodes *n)
 
 static struct granted *granted(const struct session_grants *g, uint64_t chunk)
 {
-    return g && g->n ? bsearch(&chunk, g->v, g->n, sizeof *g->v, compare_u64)
+    return g && g->n ? bsearch(&chunk, g->v, g->n, sizeof(*g->v), compare_u64)
                      : NULL; /* chunk is first */
 }
 
 void nodes_granted(struct nodes *n, uint64_t session, uint64_t chunk, const uint32_t *chunkds,
                    unsigned nchunkds)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     struct session_grants *g = find_or_add(n, session);
     assert(nchunkds <= FSM_GOAL_MAX);
     if (g->n >= GRANTS_KEPT) {
         g->n -= GRANTS_KEPT / 2;
-        memmove(g->v, g->v + GRANTS_KEPT / 2, g->n * sizeof *g->v);
+        memmove(g->v, g->v + GRANTS_KEPT / 2, g->n * sizeof(*g->v));
     }
     if (g->n == g->cap) {
         g->cap = g->cap ? 2 * g->cap : 64;
-        g->v = realloc(g->v, g->cap * sizeof *g->v);
+        g->v = realloc(g->v, g->cap * sizeof(*g->v));
         if (!g->v)
             abort();
     }
@@ -247,13 +247,13 @@ void nodes_granted(struct nodes *n, uint64_t session, uint64_t chunk, const uint
     for (; at > 0 && g->v[at - 1].chunk > chunk; at--) /* two requests of a session at once */
         g->v[at] = g->v[at - 1];
     g->v[at] = (struct granted){.chunk = chunk, .n = nchunkds};
-    memcpy(g->v[at].chunkds, chunkds, nchunkds * sizeof *chunkds);
+    memcpy(g->v[at].chunkds, chunkds, nchunkds * sizeof(*chunkds));
 }
 
 bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, uint32_t chunkd,
                       bool *sure)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct granted *w = granted(find(n, session), chunk);
     *sure = false;
     for (unsigned i = 0; w && i < w->n && !*sure; i++)
@@ -285,7 +285,7 @@ static bool proven(const struct nodes *n, uint64_t session, const Replfs__ChunkC
 int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp *c, uint64_t *own,
                        size_t *nown, unsigned *turn)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     const struct session_grants *g = find(n, session);
     *nown = 0;
     if (names_given_up(g, c))
@@ -303,7 +303,7 @@ int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp
 
 void nodes_commit_end(struct nodes *n, unsigned turn)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     assert(n->proposing[turn]);
     n->proposing[turn]--;
 }

@@ -1,6 +1,6 @@
 /* What is wrong and what to do about it, for `replfsctl health`. Each check is one function that
  * adds at most a few problems; codes are stable words for scripts. Severity 2: data cannot be read
- * or may be lost; 1: it is whole, but less safe than asked or soon to be. nodes.lock held
+ * or may be lost; 1: it is whole, but less safe than asked or soon to be. nodes.mu held
  * throughout. */
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ void status_problem(struct status_ask *a, unsigned severity, const char *code, c
 {
     if (a->nproblems == STATUS_PROBLEMS_MAX)
         return;
-    Replfs__Problem *p = status_alloc(a, sizeof *p);
+    Replfs__Problem *p = status_alloc(a, sizeof(*p));
     replfs__problem__init(p);
     p->severity = severity;
     p->code = status_text(a, "%s", code);
@@ -72,7 +72,7 @@ static void disk_missing(struct status_ask *a, const char *label, const struct n
     const struct had_disk *h = nodes_disk_had(d, k->path);
     char chunks[48] = "";
     if (h && h->chunks)
-        snprintf(chunks, sizeof chunks, ", which had %llu chunks,", (unsigned long long)h->chunks);
+        snprintf(chunks, sizeof(chunks), ", which had %llu chunks,", (unsigned long long)h->chunks);
     status_problem(
         a, 2, "disk-missing",
         status_text(a, "disk %s of %s%s is missing: its directory holds no replfs disk", k->path,
@@ -246,7 +246,7 @@ static void check_lost(struct status_ask *a)
             "free space when that stands still (replfsctl status)");
 }
 
-/* Another copy of metad's directory has run; nodes.lock and a->behind is known. */
+/* Another copy of metad's directory has run; nodes.mu and a->behind is known. */
 static void check_past(struct status_ask *a)
 {
     unsigned long long kept = recover_quarantined(a->n);
@@ -325,7 +325,7 @@ void nodes_note(struct nodes *n, unsigned severity, const char *code, const char
 {
     va_list ap;
 
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct nodes_noted *slot = &n->noted[0];
     for (unsigned i = 0; i < NODES_NOTES; i++) {
         struct nodes_noted *p = &n->noted[i];
@@ -338,9 +338,9 @@ void nodes_note(struct nodes *n, unsigned severity, const char *code, const char
     }
     *slot = (struct nodes_noted){severity, code, way_out, "", clock_mono()};
     va_start(ap, fmt);
-    vsnprintf(slot->what, sizeof slot->what, fmt, ap);
+    vsnprintf(slot->what, sizeof(slot->what), fmt, ap);
     va_end(ap);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
 }
 
 static void check_noted(struct status_ask *a)
@@ -369,7 +369,7 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
     clocks_problems(a);
     check_goals(a);
     check_noted(a);
-    qsort(a->problem, a->nproblems, sizeof *a->problem, by_severity);
+    qsort(a->problem, a->nproblems, sizeof(*a->problem), by_severity);
     r->problems = a->problem;
     r->n_problems = a->nproblems;
 }

@@ -1,6 +1,6 @@
 /* Answers about chunkds and single files: NodesReq (addresses for clients), InfoReq (extents,
  * chunks, copies) and ConvergeReq (how far files are from their goals). Read-only, rpc loop
- * threads, fsm read lock then nodes.lock. Replies are paged by extents, so that no frame outgrows
+ * threads, fsm read lock then nodes.mu. Replies are paged by extents, so that no frame outgrows
  * its cap. */
 #include <errno.h>
 #include <stdio.h>
@@ -22,13 +22,13 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
 {
     struct status_ask a = {.n = n};
     Replfs__NodesReply rep = REPLFS__NODES_REPLY__INIT;
-    lock_acquire(&n->lock);
-    rep.nodes = status_alloc(&a, (n->nnodes + 1) * sizeof *rep.nodes);
+    lock_acquire(&n->mu);
+    rep.nodes = status_alloc(&a, (n->nnodes + 1) * sizeof(*rep.nodes));
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
         if (!d || !d->addr[0] || nodes_gone(d))
             continue;
-        Replfs__NodeAddr *t = rep.nodes[rep.n_nodes++] = status_alloc(&a, sizeof *t);
+        Replfs__NodeAddr *t = rep.nodes[rep.n_nodes++] = status_alloc(&a, sizeof(*t));
         replfs__node_addr__init(t);
         t->chunkd = d->id;
         t->addr = status_text(&a, "%s", d->addr);
@@ -38,7 +38,7 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
         t->state = d->state;
     }
     rep.epoch = n->epoch;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     RPC_ENVELOPE(env, NODES_REPLY, nodes_reply, &rep);
     rpc_reply(req, &env, NULL);
     status_free(&a);
@@ -80,7 +80,7 @@ static const char *disk_path(const struct node *d, unsigned disk)
 static Replfs__CopyInfo *fill_copy(struct status_ask *a, struct fsm_loc l)
 {
     const struct node *d = nodes_find(a->n, l.chunkd);
-    Replfs__CopyInfo *t = status_alloc(a, sizeof *t);
+    Replfs__CopyInfo *t = status_alloc(a, sizeof(*t));
     replfs__copy_info__init(t);
     t->chunkd = l.chunkd;
     t->addr = status_text(a, "%s", d ? d->addr : "");
@@ -97,7 +97,7 @@ static const char *chunk_note(struct status_ask *a, struct fsm_chunk *c, uint64_
     struct repair_chunk v;
     struct repair_decision d;
     char lost[400];
-    if (damage_text(a->n, c, ino, lost, sizeof lost))
+    if (damage_text(a->n, c, ino, lost, sizeof(lost)))
         return status_text(a, "damaged: no copy in reach has %s of this file", lost);
     orders_view(a->n, c, &v);
     repair_decide(&a->n->ctx, &v, &d);
@@ -115,7 +115,7 @@ static Replfs__ChunkInfo *fill_chunk(struct status_ask *a, uint64_t id, uint64_t
                                      unsigned file_goal)
 {
     struct fsm_chunk *c = fsm_chunk_find(a->n->cfg.fsm, id);
-    Replfs__ChunkInfo *t = status_alloc(a, sizeof *t);
+    Replfs__ChunkInfo *t = status_alloc(a, sizeof(*t));
     replfs__chunk_info__init(t);
     t->chunk = id;
     if (!c)
@@ -123,7 +123,7 @@ static Replfs__ChunkInfo *fill_chunk(struct status_ask *a, uint64_t id, uint64_t
     t->len = c->len;
     t->goal = c->goal;
     t->refs = c->refs;
-    t->copies = status_alloc(a, (c->nloc + 1u) * sizeof *t->copies);
+    t->copies = status_alloc(a, (c->nloc + 1u) * sizeof(*t->copies));
     const struct fsm_loc *l = fsm_chunk_locs(c);
     for (unsigned i = 0; i < c->nloc; i++)
         t->copies[t->n_copies++] = fill_copy(a, l[i]);
@@ -137,10 +137,10 @@ static void fill_extents(struct status_ask *a, const struct extmap *m, const Rep
     struct u64map seen = {0};
     struct ext e;
     uint64_t off = q->cookie;
-    r->extents = status_alloc(a, INFO_EXTENTS * sizeof *r->extents);
-    r->chunks = status_alloc(a, INFO_EXTENTS * sizeof *r->chunks);
+    r->extents = status_alloc(a, INFO_EXTENTS * sizeof(*r->extents));
+    r->chunks = status_alloc(a, INFO_EXTENTS * sizeof(*r->chunks));
     while (r->n_extents < INFO_EXTENTS && extmap_find(m, off, &e)) {
-        Replfs__Extent *t = r->extents[r->n_extents++] = status_alloc(a, sizeof *t);
+        Replfs__Extent *t = r->extents[r->n_extents++] = status_alloc(a, sizeof(*t));
         replfs__extent__init(t);
         t->file_off = e.file_off;
         t->len = e.len;
@@ -163,7 +163,7 @@ void nodes_rpc_info(struct nodes *n, struct rpc_req *req)
     Replfs__Attr attr = REPLFS__ATTR__INIT;
     const struct extmap *m = NULL;
     fsm_rdlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     int rc = fsm_getattr(n->cfg.fsm, q->ino, &attr);
     rep.attr = &attr;
     if (!rc && !fsm_extents(n->cfg.fsm, q->ino, &m) && m)
@@ -171,7 +171,7 @@ void nodes_rpc_info(struct nodes *n, struct rpc_req *req)
     uint64_t parent = 0;
     if (!rc && !fsm_parent(n->cfg.fsm, q->ino, &parent))
         rep.parent = parent;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     if (rc) {
         rpc_fail(req, rc, "there is no inode %llu", (unsigned long long)q->ino);
@@ -229,9 +229,9 @@ void nodes_rpc_converge(struct nodes *n, struct rpc_req *req)
     }
     for (size_t i = 0; i < q->n_ino; i++) { /* one at a time: others get the locks in between */
         fsm_rdlock(n->cfg.fsm);
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         converge_ino(&a, q->ino[i], &seen, &rep);
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
     }
     RPC_ENVELOPE(env, CONVERGE_REPLY, converge_reply, &rep);

@@ -47,13 +47,13 @@ _Static_assert((int)COPY_OK == REPAIR_OK && (int)COPY_SHORT == REPAIR_SHORT &&
 
 struct node *nodes_find(struct nodes *n, uint32_t chunkd)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     return chunkd < n->nnodes ? n->node[chunkd] : NULL;
 }
 
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i] && n->node[i]->conn == c)
             return n->node[i];
@@ -86,7 +86,7 @@ static uint32_t intern_host(struct nodes *n, const char *host_id)
     for (uint32_t i = 0; i < n->nhosts; i++)
         if (!strcmp(n->hosts[i], host_id))
             return i + 1;
-    n->hosts = realloc(n->hosts, (n->nhosts + 1) * sizeof *n->hosts);
+    n->hosts = realloc(n->hosts, (n->nhosts + 1) * sizeof(*n->hosts));
     if (!n->hosts || !(n->hosts[n->nhosts] = strdup(host_id)))
         abort();
     return ++n->nhosts;
@@ -97,13 +97,13 @@ static void grow_slots(struct nodes *n, uint32_t chunkd)
     uint32_t want = chunkd + 1;
     if (want <= n->nnodes)
         return;
-    n->node = realloc(n->node, want * sizeof *n->node);
-    n->table = realloc(n->table, want * sizeof *n->table);
+    n->node = realloc(n->node, want * sizeof(*n->node));
+    n->table = realloc(n->table, want * sizeof(*n->table));
     if (!n->node || !n->table)
         abort();
     for (uint32_t i = n->nnodes; i < want; i++) {
         n->node[i] = NULL;
-        memset(&n->table[i], 0, sizeof n->table[i]);
+        memset(&n->table[i], 0, sizeof(n->table[i]));
     }
     n->nnodes = want;
     n->ctx.t = (struct placement_table){n->table, n->nnodes};
@@ -111,22 +111,22 @@ static void grow_slots(struct nodes *n, uint32_t chunkd)
 
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name)
 {
-    lock_assert_held(&n->lock);
-    snprintf(d->host_id, sizeof d->host_id, "%s", host_id);
-    snprintf(d->host_name, sizeof d->host_name, "%s", host_name);
+    lock_assert_held(&n->mu);
+    snprintf(d->host_id, sizeof(d->host_id), "%s", host_id);
+    snprintf(d->host_name, sizeof(d->host_name), "%s", host_name);
     d->host = intern_host(n, d->host_id);
 }
 
 struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, const char *host_name)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     if (!chunkd || chunkd > CHUNKD_ID_MAX)
         return NULL;
     struct node *d = nodes_find(n, chunkd);
     if (d)
         return d;
     grow_slots(n, chunkd);
-    d = calloc(1, sizeof *d);
+    d = calloc(1, sizeof(*d));
     if (!d)
         abort();
     u64map_init(&d->stray_index, U64MAP_U32);
@@ -156,7 +156,7 @@ static void load_members(struct nodes *n)
 
 void nodes_refresh(struct nodes *n, struct node *d)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct placement_node *p = &n->table[d->id];
     unsigned healthy = 0;
     p->host = d->host;
@@ -183,7 +183,7 @@ void nodes_refresh(struct nodes *n, struct node *d)
 
 void nodes_make_ctx(struct nodes *n)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     n->ctx.hosts_up = n->hosts_up = placement_hosts_up(&n->ctx.t);
     n->ctx.seed = hash_u64(n->seed++);
     n->ctx.incomplete = n->ctx.unreported = false;
@@ -196,17 +196,17 @@ void nodes_make_ctx(struct nodes *n)
 
 bool nodes_all_reported(struct nodes *n)
 {
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     bool all = !n->settling;
     for (uint32_t i = 1; i < n->nnodes; i++)
         all &= !n->node[i] || n->node[i]->reported_once || n->node[i]->replaced_by;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     return all;
 }
 
 void nodes_start_walk(struct nodes *n)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     if (n->walking)
         n->walk_again = true;
     n->walking = true;
@@ -244,7 +244,7 @@ static const char *state_text(Replfs__NodeState s)
 
 void nodes_drop_conn(struct nodes *n, struct node *d, struct rpc_conn **put)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     *put = d->conn;
     d->conn = NULL;
     d->reported = false;
@@ -298,7 +298,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
 {
     struct rpc_conn *close[64];
     size_t nclose = 0;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     for (uint32_t i = 1; i < n->nnodes && nclose < 64; i++) {
         struct rpc_conn *c = NULL;
         if (n->node[i])
@@ -313,7 +313,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
         nodes_start_walk(n);
     }
     nodes_make_ctx(n);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     for (size_t i = 0; i < nclose; i++) {
         rpc_conn_close(close[i]);
         rpc_conn_unref(close[i]);
@@ -323,11 +323,11 @@ void nodes_tick_states(struct nodes *n, int64_t now)
 void nodes_conn_closed(struct nodes *n, struct rpc_conn *c)
 {
     struct rpc_conn *put = NULL;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct node *d = nodes_by_conn(n, c);
     if (d)
         nodes_drop_conn(n, d, &put);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     rpc_conn_unref(put);
     if (d)
         nodes_poke(n);
@@ -338,7 +338,7 @@ void nodes_conn_closed(struct nodes *n, struct rpc_conn *c)
 unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, size_t nexclude,
                      uint32_t *out)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     struct placement_table t = {n->table, n->nnodes};
     struct placement_req r = {.want = goal < PLACEMENT_PICK_MAX ? goal : PLACEMENT_PICK_MAX,
                               .headroom = GRANT_HEADROOM * goal,
@@ -357,7 +357,7 @@ unsigned nodes_place(struct nodes *n, unsigned goal, const uint32_t *exclude, si
  * nothing; one that a client wants left out may have room all the same. */
 bool nodes_full(struct nodes *n, unsigned need)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     unsigned full = 0, hopeful = 0;
     for (uint32_t i = 1; i < n->nnodes; i++) {
         if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP)
@@ -370,7 +370,7 @@ bool nodes_full(struct nodes *n, unsigned need)
 
 uint64_t nodes_epoch(struct nodes *n)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     return n->epoch;
 }
 
@@ -378,7 +378,7 @@ bool nodes_no_room(struct nodes *n, uint64_t bytes)
 {
     uint64_t total, avail;
     nodes_space(n, 0, &total, &avail);
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     return !n->settling && total && bytes > avail;
 }
 
@@ -390,9 +390,9 @@ void nodes_cap(struct nodes *n, uint64_t chunk, uint64_t session, uint64_t write
 
 size_t nodes_missing(struct nodes *n, char ***out)
 {
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     size_t got = 0;
-    char **v = calloc(n->nnodes + 1, sizeof *v);
+    char **v = calloc(n->nnodes + 1, sizeof(*v));
     if (!v)
         abort();
     int64_t now = clock_mono();
@@ -435,7 +435,7 @@ void nodes_copies(struct nodes *n, uint64_t session, const Replfs__ChunkCopies *
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, copies->chunk);
     if (!c || c->session != session)
         return;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     size_t told = copies->n_chunkds < FSM_GOAL_MAX ? copies->n_chunkds : FSM_GOAL_MAX;
     bool grew = c->soft_flags & SOFT_GREW;
     bool all = copies->len >= c->len; /* else it is the answer to an older commit, given again */
@@ -458,7 +458,7 @@ bool nodes_damaged(struct nodes *n, struct fsm_chunk *c)
 {
     if (!atomic_load(&n->any_damage))
         return false;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     return damage_lost(n, c);
 }
 
@@ -466,7 +466,7 @@ int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t
 {
     int rc = 0;
     fsm_wrlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
     struct node *d = nodes_find(n, chunkd);
     struct fsm_loc *l = c && d ? reports_loc(c, chunkd) : NULL;
@@ -480,7 +480,7 @@ int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t
         l->state = COPY_CHECKING;
         orders_consider(n, c, 0);
     }
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     nodes_poke(n);
     return rc;
@@ -491,7 +491,7 @@ int nodes_report_bad(struct nodes *n, uint64_t session, uint64_t chunk, uint32_t
 static void on_freed(void *arg, const struct fsm_chunk *c)
 {
     struct nodes *n = arg;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     repair_queue_remove(n->queue, c->id);
     damage_forget(n, c->id);
     reports_freed(n, c);
@@ -500,7 +500,7 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
 static void on_changed(void *arg, struct fsm_chunk *c)
 {
     struct nodes *n = arg;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     c->soft_flags |= SOFT_GREW;
     damage_grew(n, c);
     orders_consider(n, c, 0);
@@ -509,10 +509,10 @@ static void on_changed(void *arg, struct fsm_chunk *c)
 static void on_session_closed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     clocks_forget(n, session);
     grants_session_gone(n, session);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
@@ -520,10 +520,10 @@ static void on_session_closed(void *arg, uint64_t session)
 static void on_session_lapsed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     clocks_forget(n, session);
     grants_session_lapsed(n, session);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (n->cfg.session_closed)
         n->cfg.session_closed(n->cfg.hook_arg, session);
 }
@@ -555,15 +555,15 @@ static void set_defaults(struct nodes_config *c)
 
 int nodes_new(const struct nodes_config *cfg, struct nodes **out)
 {
-    struct nodes *n = calloc(1, sizeof *n);
+    struct nodes *n = calloc(1, sizeof(*n));
     if (!n)
         return -ENOMEM;
     u64map_init(&n->grant_index, U64MAP_U32);
     u64map_init(&n->damage_index, U64MAP_U32);
     n->cfg = *cfg;
     set_defaults(&n->cfg);
-    snprintf(n->dir, sizeof n->dir, "%s", cfg->dir ? cfg->dir : "");
-    snprintf(n->addr, sizeof n->addr, "%s", cfg->addr ? cfg->addr : "");
+    snprintf(n->dir, sizeof(n->dir), "%s", cfg->dir ? cfg->dir : "");
+    snprintf(n->addr, sizeof(n->addr), "%s", cfg->addr ? cfg->addr : "");
     n->started = clock_mono();
     clocks_init(n);
     n->seed = (uint64_t)clock_wall();
@@ -572,16 +572,16 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->registry_version = n->epoch;
     n->next_id = 1;
     n->queue = repair_queue_new();
-    lock_init(&n->lock, LOCK_REGISTRY);
+    lock_init(&n->mu, LOCK_REGISTRY);
     lock_init(&n->done_lock, LOCK_DRIVER);
     fsm_wrlock(cfg->fsm);
-    lock_acquire(&n->lock); /* nobody else knows it yet; what is called asks for it */
+    lock_acquire(&n->mu); /* nobody else knows it yet; what is called asks for it */
     grow_slots(n, 0);
     load_members(n);
     nodes_replaced_load(n);
     nodes_disks_load(n);
     nodes_make_ctx(n);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,
                               .orphaned = on_orphaned,
@@ -630,7 +630,7 @@ void nodes_free(struct nodes *n)
     grants_free(n);
     damage_free(n);
     repair_queue_free(n->queue);
-    lock_destroy(&n->lock);
+    lock_destroy(&n->mu);
     lock_destroy(&n->done_lock);
     free(n);
 }

@@ -9,7 +9,7 @@
  *
  * Space is what can be stored at a goal, not the sum of free bytes: a copy of everything must fit beside
  * the others, on a computer of its own, and directories on one file system have its space once. Thread
- * context: under nodes.lock, but for nodes_space. */
+ * context: under nodes.mu, but for nodes_space. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ void nodes_disks_load(struct nodes *n)
     FILE *f = n->dir[0] ? fopen(path, "re") : NULL;
     if (!f)
         return;
-    while (fgets(line, sizeof line, f)) {
+    while (fgets(line, sizeof(line), f)) {
         unsigned id, disk;
         int at = 0;
         line[strcspn(line, "\n")] = '\0';
@@ -48,7 +48,7 @@ void nodes_disks_load(struct nodes *n)
             continue;
         struct had_disk *h = &d->had[d->nhad++];
         h->disk = disk;
-        snprintf(h->path, sizeof h->path, "%s", line + at);
+        snprintf(h->path, sizeof(h->path), "%s", line + at);
     }
     fclose(f);
 }
@@ -73,7 +73,7 @@ static void known_save(const struct nodes *n)
 
 static void forget(struct node *d, unsigned i)
 {
-    memmove(d->had + i, d->had + i + 1, (--d->nhad - i) * sizeof *d->had);
+    memmove(d->had + i, d->had + i + 1, (--d->nhad - i) * sizeof(*d->had));
 }
 
 /* Notes a disk that is here. True when that is news. */
@@ -96,7 +96,7 @@ static bool note_disk(struct node *d, const struct node_disk *k)
         h = &d->had[d->nhad++];
         h->disk = k->disk;
     }
-    snprintf(h->path, sizeof h->path, "%s", k->path);
+    snprintf(h->path, sizeof(h->path), "%s", k->path);
     h->chunks = k->failed ? h->chunks : k->chunks;
     return news;
 }
@@ -119,7 +119,7 @@ const struct had_disk *nodes_disk_had(const struct node *d, const char *path)
 
 void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, size_t ndisks)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     char label[256];
     unsigned k = 0;
     bool news = false;
@@ -129,8 +129,8 @@ void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, 
         uint32_t number = s->disk < NODE_DISK_UNKNOWN ? s->disk : NODE_DISK_UNKNOWN;
         bool failed_before = k < d->ndisks && t->disk == number && t->failed;
         t->disk = number;
-        snprintf(t->path, sizeof t->path, "%s", s->path ? s->path : "");
-        snprintf(t->error, sizeof t->error, "%s", s->error ? s->error : "");
+        snprintf(t->path, sizeof(t->path), "%s", s->path ? s->path : "");
+        snprintf(t->error, sizeof(t->error), "%s", s->error ? s->error : "");
         t->capacity = s->capacity;
         t->used = s->used;
         t->avail = s->avail;
@@ -182,7 +182,7 @@ static struct share *collect_shares(const struct nodes *n, size_t *count)
     size_t k = 0, max = 0;
     for (uint32_t i = 1; i < n->nnodes; i++)
         max += n->node[i] ? n->node[i]->ndisks : 0;
-    struct share *v = calloc(max + 1, sizeof *v);
+    struct share *v = calloc(max + 1, sizeof(*v));
     if (!v)
         abort();
     for (uint32_t i = 1; i < n->nnodes; i++) {
@@ -196,7 +196,7 @@ static struct share *collect_shares(const struct nodes *n, size_t *count)
                                         t->avail, t->fs_capacity, t->fs_avail};
         }
     }
-    qsort(v, k, sizeof *v, by_place);
+    qsort(v, k, sizeof(*v), by_place);
     *count = k;
     return v;
 }
@@ -234,7 +234,7 @@ uint64_t nodes_fit(uint64_t *unit, size_t n, unsigned goal)
         return 0;
     if (goal > n)
         goal = (unsigned)n;
-    qsort(unit, n, sizeof *unit, larger_first);
+    qsort(unit, n, sizeof(*unit), larger_first);
     for (size_t i = 0; i < n; i++)
         rest += unit[i];
     /* One with more than all that can be stored holds a copy of everything; the others share the rest. */
@@ -249,7 +249,7 @@ uint64_t nodes_fit(uint64_t *unit, size_t n, unsigned goal)
 static uint64_t fit_shares(const struct nodes *n, const struct share *v, size_t k, unsigned goal,
                            bool capacity)
 {
-    uint64_t *host = calloc(n->nhosts + 1, sizeof *host), *chunkd = calloc(n->nnodes + 1, 8);
+    uint64_t *host = calloc(n->nhosts + 1, sizeof(*host)), *chunkd = calloc(n->nnodes + 1, 8);
     uint64_t sum = 0;
     size_t hosts = 0, chunkds = 0;
     if (!host || !chunkd)
@@ -275,7 +275,7 @@ static uint64_t fit_shares(const struct nodes *n, const struct share *v, size_t 
 void nodes_space(struct nodes *n, unsigned goal, uint64_t *total, uint64_t *avail)
 {
     size_t k;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     struct share *v = collect_shares(n, &k);
     merge_shares(v, k);
     *total = fit_shares(n, v, k, goal, true);

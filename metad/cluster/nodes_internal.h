@@ -4,8 +4,8 @@
  * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
  * (answers for people).
  *
- * Locks, in order of acquisition: fsm lock, nodes.lock, nodes.done_lock (leaf). Nothing is sent and
- * no call made into rpc while nodes.lock is held, since a call's completion may run at once. */
+ * Locks, in order of acquisition: fsm lock, nodes.mu, nodes.done_lock (leaf). Nothing is sent and
+ * no call made into rpc while nodes.mu is held, since a call's completion may run at once. */
 #ifndef REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #define REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #include "nodes.h"
@@ -210,7 +210,7 @@ struct nodes {
     char dir[512], addr[128];
     struct cap_key cap_key;
     int64_t started; /* mono */
-    struct lock lock;
+    struct lock mu;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
     struct node **node;           /* by id, holes are NULL */

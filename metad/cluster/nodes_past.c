@@ -34,7 +34,7 @@ void nodes_past_fill(struct nodes *n, struct past_standing *out)
     out->msg.before = out->before;
     out->msg.incarnation = mark.incarnation;
     out->msg.position = mark.position;
-    LOCK_SCOPE(&n->lock);
+    LOCK_SCOPE(&n->mu);
     out->msg.chunkd_upto = n->next_id;
 }
 
@@ -68,7 +68,7 @@ static void told_applied(void *arg, int code, const struct fsm_result *res)
     const struct telling *t = arg;
 
     if (code || res->code) {
-        LOCK_SCOPE(&t->n->lock);
+        LOCK_SCOPE(&t->n->mu);
         t->n->distrust = true;
         log_error("another future of the metadata could not be logged: %s",
                   err_str(code ? code : -res->code));
@@ -90,7 +90,7 @@ static void propose(struct nodes *n, struct rpc_req *req, const Replfs__Standing
     Replfs__FutureOp op = REPLFS__FUTURE_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
-    struct telling *t = calloc(1, sizeof *t);
+    struct telling *t = calloc(1, sizeof(*t));
 
     if (!t)
         abort();

@@ -48,19 +48,19 @@ static int key_read(const char *path, struct key_file *k)
     CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    ssize_t got = read(fd, k, sizeof *k);
-    return got == (ssize_t)sizeof *k ? 0 : got < 0 ? -errno : -ERR_CORRUPT;
+    ssize_t got = read(fd, k, sizeof(*k));
+    return got == (ssize_t)sizeof(*k) ? 0 : got < 0 ? -errno : -ERR_CORRUPT;
 }
 
 static int key_write(const char *dir, const char *path, const struct key_file *k)
 {
     char tmp[560];
-    snprintf(tmp, sizeof tmp, "%s.new", path);
+    snprintf(tmp, sizeof(tmp), "%s.new", path);
     CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    ssize_t put = write(fd, k, sizeof *k);
-    if (put != (ssize_t)sizeof *k)
+    ssize_t put = write(fd, k, sizeof(*k));
+    if (put != (ssize_t)sizeof(*k))
         return put < 0 ? -errno : -ENOSPC;
     if (fsync(fd) || rename(tmp, path))
         return -errno;
@@ -72,10 +72,10 @@ int nodes_cap_key_load(struct nodes *n)
 {
     struct key_file k;
     char path[540];
-    snprintf(path, sizeof path, "%s/cap.key", n->dir);
+    snprintf(path, sizeof(path), "%s/cap.key", n->dir);
     int rc = n->dir[0] ? key_read(path, &k) : -ENOENT;
     if (rc == -ENOENT) {
-        if (RAND_bytes((unsigned char *)&k, sizeof k) != 1)
+        if (RAND_bytes((unsigned char *)&k, sizeof(k)) != 1)
             return -EIO;
         rc = n->dir[0] ? key_write(n->dir, path, &k) : 0;
     }
@@ -87,7 +87,7 @@ int nodes_cap_key_load(struct nodes *n)
         return rc;
     }
     n->cap_key.id = k.id;
-    memcpy(n->cap_key.key, k.key, sizeof k.key);
+    memcpy(n->cap_key.key, k.key, sizeof(k.key));
     return 0;
 }
 
@@ -123,7 +123,7 @@ static void replaced_save(const struct nodes *n)
 {
     char path[540], tmp[560];
     replaced_path(n, path);
-    snprintf(tmp, sizeof tmp, "%s.new", path);
+    snprintf(tmp, sizeof(tmp), "%s.new", path);
     FILE *f = n->dir[0] ? private_create(tmp) : NULL;
     if (!f)
         return;
@@ -175,22 +175,22 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
     nodes_drop_conn(n, d, old);
     nodes_set_host(n, d, r->host_id, r->host_name ? r->host_name : "");
-    char was[sizeof d->addr];
-    snprintf(was, sizeof was, "%s", d->addr);
+    char was[sizeof(d->addr)];
+    snprintf(was, sizeof(was), "%s", d->addr);
     full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->addr);
     n->registry_version += strcmp(was, d->addr) != 0;
     d->conn = rpc_conn_ref(req->conn);
     d->origin = origin_of(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
-    if (RAND_bytes((unsigned char *)&d->registration, sizeof d->registration) != 1)
+    if (RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
         abort();
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;
     d->want_report = false;
     d->skew = clocks_skew(r->wall_ms);
     d->cert_end = r->cert_end_s;
-    snprintf(d->boot_id, sizeof d->boot_id, "%s", r->boot_id ? r->boot_id : "");
+    snprintf(d->boot_id, sizeof(d->boot_id), "%s", r->boot_id ? r->boot_id : "");
     nodes_disks_set(n, d, r->disks, r->n_disks);
     find_replaced(n, d);
     n->epoch++;
@@ -205,16 +205,16 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     char uuid[40];
     struct nodes_registry others;
     nodes_past_fill(n, &standing);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     nodes_registry_fill(n, 0, &others);
-    lock_release(&n->lock);
-    snprintf(uuid, sizeof uuid, "%s", mlog_uuid(n->cfg.mlog));
-    memcpy(key, n->cap_key.key, sizeof key);
+    lock_release(&n->mu);
+    snprintf(uuid, sizeof(uuid), "%s", mlog_uuid(n->cfg.mlog));
+    memcpy(key, n->cap_key.key, sizeof(key));
     rep.cluster = uuid;
     rep.chunkd = chunkd;
     rep.registration = registration;
     rep.heartbeat_ms = n->cfg.heartbeat_ms;
-    rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
+    rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);
     rep.standing = &standing.msg;
@@ -255,7 +255,7 @@ static void note_twin(struct node *d, const struct rpc_req *req)
         d->twin_first = now;
     d->twin_last = now;
     full_addr(r->addr ? r->addr : "", peer ? peer->addr : "", d->twin_addr);
-    snprintf(d->twin_name, sizeof d->twin_name, "%s", r->host_name ? r->host_name : "");
+    snprintf(d->twin_name, sizeof(d->twin_name), "%s", r->host_name ? r->host_name : "");
 }
 
 static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
@@ -263,7 +263,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
     struct rpc_conn *old = NULL;
     uint64_t registration = 0;
     char label[256];
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct node *d = nodes_find(n, chunkd);
     if (d && d->removed)
         d = NULL;
@@ -277,7 +277,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
         registration = d->registration;
         log_info("%s registered", nodes_label(d, label));
     }
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (old && old != req->conn)
         rpc_conn_close(old);
     rpc_conn_unref(old);
@@ -332,7 +332,7 @@ static bool is_too_many(const struct nodes *n, uint64_t origin, const char *host
 
 static void adding_end(struct adding *a)
 {
-    LOCK_SCOPE(&a->n->lock);
+    LOCK_SCOPE(&a->n->mu);
     struct adding **p = &a->n->adding;
     while (*p != a)
         p = &(*p)->next;
@@ -345,7 +345,7 @@ static void add_applied(void *arg, int code, const struct fsm_result *res)
     const Replfs__RegisterReq *r = a->req->env->register_req;
     a->code = code ? code : -res->code;
     if (!a->code) { /* fsm write lock held */
-        LOCK_SCOPE(&a->n->lock);
+        LOCK_SCOPE(&a->n->mu);
         nodes_add(a->n, a->chunkd, r->host_id, r->host_name);
         /* a fresh disk holds nothing that anyone could miss */
         nodes_find(a->n, a->chunkd)->reported_once = !r->chunkd;
@@ -374,21 +374,21 @@ static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
     Replfs__ChunkdAddOp op = REPLFS__CHUNKD_ADD_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
-    struct adding *a = calloc(1, sizeof *a);
+    struct adding *a = calloc(1, sizeof(*a));
     if (!a)
         abort();
     a->n = n;
     a->req = req;
     a->origin = origin_of(req->conn);
     char why[200];
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     bool refused = is_too_many(n, a->origin, r->host_id, why);
     if (!refused) {
         a->chunkd = id ? id : n->next_id++;
         a->next = n->adding;
         n->adding = a;
     }
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (refused) {
         free(a);
         rpc_fail(
@@ -412,11 +412,11 @@ static void register_checked(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     uint32_t upto = nodes_past_next_id(r);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     if (upto > n->next_id)
         n->next_id = upto;
     bool member = nodes_find(n, r->chunkd) != NULL;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!r->chunkd)
         register_new(n, req, 0);
     else if (!member && r->chunkd < NODE_ID_TOLD_MAX && nodes_past_joined(n, r))

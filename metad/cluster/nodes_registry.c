@@ -15,11 +15,11 @@ struct entry {
 
 void nodes_registry_fill(struct nodes *n, uint64_t had, struct nodes_registry *out)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     *out = (struct nodes_registry){.version = n->registry_version};
     if (had == n->registry_version)
         return;
-    out->list = malloc(n->nnodes * (sizeof out->list[0] + sizeof(struct entry)));
+    out->list = malloc(n->nnodes * (sizeof(out->list[0]) + sizeof(struct entry)));
     if (!out->list)
         abort();
     struct entry *e = (struct entry *)(out->list + n->nnodes);
@@ -28,7 +28,7 @@ void nodes_registry_fill(struct nodes *n, uint64_t had, struct nodes_registry *o
         if (!d || !d->addr[0] || nodes_gone(d))
             continue;
         replfs__chunkd_addr__init(&e->msg);
-        snprintf(e->addr, sizeof e->addr, "%s", d->addr);
+        snprintf(e->addr, sizeof(e->addr), "%s", d->addr);
         e->msg.chunkd = d->id;
         e->msg.addr = e->addr;
         out->list[out->n++] = &e++->msg;

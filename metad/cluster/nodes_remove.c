@@ -57,9 +57,9 @@ static void count_last(struct nodes *n, struct last_copies *k)
     bool more = true;
     while (more) {
         fsm_rdlock(n->cfg.fsm);
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         more = fsm_chunk_walk(n->cfg.fsm, &pos, SLICE, look, k);
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
     }
 }
@@ -71,7 +71,7 @@ static void remove_applied(void *arg, int code, const struct fsm_result *res)
     a->code = code ? code : -res->code;
     if (a->code)
         return;
-    LOCK_SCOPE(&a->n->lock); /* fsm write lock held */
+    LOCK_SCOPE(&a->n->mu); /* fsm write lock held */
     struct node *d = nodes_find(a->n, a->chunkd);
     if (!d)
         return;
@@ -103,7 +103,7 @@ static void propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
     Replfs__ChunkdRemoveOp op = REPLFS__CHUNKD_REMOVE_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
-    struct removing *a = calloc(1, sizeof *a);
+    struct removing *a = calloc(1, sizeof(*a));
     if (!a)
         abort();
     *a = (struct removing){.n = n, .req = req, .chunkd = chunkd};
@@ -119,13 +119,13 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
 {
     struct last_copies k = {.n = n, .chunkd = req->env->chunkd_remove_req->chunkd};
     char label[256] = "";
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     const struct node *d = nodes_find(n, k.chunkd);
     bool known = d && !d->removed, there = known && d->conn, settling = n->settling;
     k.may_have = known && !d->reported_once;
     if (known)
         nodes_label(d, label);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!known) {
         rpc_fail(req, -ENOENT, "there is no chunkd %u: see replfsctl chunkd list", k.chunkd);
         return;

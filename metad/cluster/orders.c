@@ -17,7 +17,7 @@
  * Failure modes: a chunkd that goes away ends its orders with ERR_PEER_GONE; an order's outcome is
  * unknown then, which the planner handles (a doomed copy is not trusted until it was read).
  * Completions run on rpc threads and only hand the result over; all decisions are on the driver
- * thread, under the fsm write lock and nodes.lock, in short slices. */
+ * thread, under the fsm write lock and nodes.mu, in short slices. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@
 
 void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *out)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     out->len = c->len;
     out->goal = c->goal;
@@ -52,7 +52,7 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
 
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct repair_chunk v;
     struct repair_queue_item it = {.chunk = c->id};
     unsigned prio;
@@ -89,7 +89,7 @@ static void job_verified(struct job *j, uint32_t chunkd, bool proven)
 
 static struct job *job_new(const struct repair_queue_item *it, struct fsm_chunk *c)
 {
-    struct job *j = calloc(1, sizeof *j);
+    struct job *j = calloc(1, sizeof(*j));
     if (!j)
         abort();
     j->it = *it;
@@ -143,7 +143,7 @@ static void job_failed(struct nodes *n, struct job *j, struct fsm_chunk *c, cons
     struct node *d = nodes_find(n, o->chunkd);
     char label[256];
     st->failed++;
-    snprintf(st->last_error, sizeof st->last_error, "chunk %016llx, %.60s: %.40s%s%.60s",
+    snprintf(st->last_error, sizeof(st->last_error), "chunk %016llx, %.60s: %.40s%s%.60s",
              (unsigned long long)o->chunk, d ? nodes_label(d, label) : "a former chunkd",
              err_str(o->code), o->detail[0] ? ": " : "", o->detail);
     log_debug("%s failed: %s", repair_kind_name[j->kind], st->last_error);
@@ -163,7 +163,7 @@ static void job_doubted(struct job *j, uint32_t chunkd)
 
 static struct order *order_new(struct nodes *n, enum order_kind kind, struct node *d, struct job *j)
 {
-    struct order *o = calloc(1, sizeof *o);
+    struct order *o = calloc(1, sizeof(*o));
     if (!o)
         abort();
     o->n = n;
@@ -186,9 +186,9 @@ static struct order *order_deletes(struct nodes *n, struct node *d, const struct
 {
     struct order *o = order_new(n, ORDER_DELETE, d, NULL);
     o->ndels = ndels;
-    if (!(o->dels = malloc(ndels * sizeof *dels)))
+    if (!(o->dels = malloc(ndels * sizeof(*dels))))
         abort();
-    memcpy(o->dels, dels, ndels * sizeof *dels);
+    memcpy(o->dels, dels, ndels * sizeof(*dels));
     return o;
 }
 
@@ -230,7 +230,7 @@ static void start_copy(struct nodes *n, struct job *j, const struct fsm_chunk *c
     for (unsigned i = 0; i < dec->nsrc; i++) {
         const struct node *s = nodes_find(n, dec->src[i]);
         o->src[i] = s->id;
-        snprintf(o->src_addr[i], sizeof o->src_addr[i], "%s", s->addr);
+        snprintf(o->src_addr[i], sizeof(o->src_addr[i]), "%s", s->addr);
     }
     burden(n, o, 1);
 }
@@ -246,10 +246,10 @@ static void start_verify(struct nodes *n, struct job *j, const struct fsm_chunk 
 void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t session,
                    struct job *job)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     if (d->ndels == d->del_cap) {
         d->del_cap = d->del_cap ? d->del_cap * 2 : 64;
-        d->dels = realloc(d->dels, d->del_cap * sizeof *d->dels);
+        d->dels = realloc(d->dels, d->del_cap * sizeof(*d->dels));
         if (!d->dels)
             abort();
     }
@@ -268,7 +268,7 @@ static void start_drop(struct nodes *n, struct job *j, struct fsm_chunk *c, stru
 /* Every connected chunkd with deletes waiting gets the next batch. Lock held. */
 void orders_batch_deletes(struct nodes *n)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     for (uint32_t i = 1; i < n->nnodes; i++) {
         struct node *d = n->node[i];
         if (!d || !d->conn || !d->ndels || d->deleting)
@@ -277,7 +277,7 @@ void orders_batch_deletes(struct nodes *n)
         struct order *o = order_deletes(n, d, d->dels, k);
         order_send_later(n, o);
         d->ndels -= k;
-        memmove(d->dels, d->dels + o->ndels, d->ndels * sizeof *d->dels);
+        memmove(d->dels, d->dels + o->ndels, d->ndels * sizeof(*d->dels));
         d->deleting = true;
     }
 }
@@ -313,8 +313,7 @@ static bool checks_full(const struct nodes *n, const struct node *d, const struc
 /* Takes away a copy, or puts another in its place: it may be worth more to a newer metad. */
 static bool is_destructive(struct fsm_chunk *c, const struct repair_decision *dec)
 {
-    return dec->act == REPAIR_DROP ||
-           (dec->act == REPAIR_COPY && reports_loc(c, dec->target) != NULL);
+    return dec->act == REPAIR_DROP || (dec->act == REPAIR_COPY && reports_loc(c, dec->target));
 }
 
 /* Starts what was decided at the chunkd named. False: it cannot take it now. */
@@ -477,7 +476,7 @@ static void delete_result(struct nodes *n, struct order *o)
             reports_stray_settled(n, d, o->dels[i].chunk, !o->code);
     }
     if (o->code)
-        snprintf(st->last_error, sizeof st->last_error, "chunkd %u: %s", o->chunkd,
+        snprintf(st->last_error, sizeof(st->last_error), "chunkd %u: %s", o->chunkd,
                  err_str(o->code));
 }
 
@@ -494,7 +493,7 @@ void orders_answered(struct nodes *n, struct order *o)
  * reports. */
 void orders_node_gone(struct nodes *n, struct node *d)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     for (uint32_t i = 0; i < d->ndels; i++) {
         if (!d->dels[i].job) {
             n->stat[JOB_DELETE].running--;
@@ -549,7 +548,7 @@ void orders_take_results(struct nodes *n)
     lock_release(&n->done_lock);
     while (o) {
         fsm_wrlock(n->cfg.fsm);
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         for (unsigned k = 0; o && k < 64; k++) {
             struct order *next = o->next;
             take_result(n, o);
@@ -557,7 +556,7 @@ void orders_take_results(struct nodes *n)
             nodes_outstanding(n, -1);
             o = next;
         }
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
     }
 }
@@ -565,8 +564,8 @@ void orders_take_results(struct nodes *n)
 /* Starts what the bounds allow. Items blocked by them go back in their order. */
 void orders_pop_slice(struct nodes *n, int64_t now)
 {
-    lock_assert_held(&n->lock);
-    struct repair_queue_item *blocked = malloc(POP_SLICE * sizeof *blocked), it;
+    lock_assert_held(&n->mu);
+    struct repair_queue_item *blocked = malloc(POP_SLICE * sizeof(*blocked)), it;
     unsigned nblocked = 0;
     if (!blocked)
         abort();

@@ -23,7 +23,7 @@ static void order_done(void *arg, int code, const Replfs__Envelope *rep, struct 
     o->code = code;
     if (code && rep && rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {
         o->blamed = rep->failure->chunkd;
-        snprintf(o->detail, sizeof o->detail, "%s", rep->failure->detail);
+        snprintf(o->detail, sizeof(o->detail), "%s", rep->failure->detail);
     } else if (!code && rep->body_case == REPLFS__ENVELOPE__BODY_ORDER_REPLY) {
         o->bytes = rep->order_reply->bytes;
         o->good_len = rep->order_reply->len;
@@ -83,7 +83,7 @@ static void send_delete(struct order *o)
 {
     Replfs__OrderReq req = REPLFS__ORDER_REQ__INIT;
     Replfs__DeleteOrder del = REPLFS__DELETE_ORDER__INIT;
-    uint64_t *ids = malloc(2ul * o->ndels * sizeof *ids), *writers = ids + o->ndels;
+    uint64_t *ids = malloc(2ul * o->ndels * sizeof(*ids)), *writers = ids + o->ndels;
     if (!ids)
         abort();
     for (uint32_t i = 0; i < o->ndels; i++) {

@@ -17,17 +17,17 @@ uint64_t origin_of_addr(const char *addr)
     struct in6_addr in6;
     uint64_t h = 1;
 
-    snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - addr) : 127, addr);
+    snprintf(host, sizeof(host), "%.*s", colon ? (int)(colon - addr) : 127, addr);
     size_t n = strlen(host);
     const char *from = host;
     if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
         host[n - 1] = 0;
         from++;
         if (inet_pton(AF_INET6, from, &in6) == 1) {
-            if (!memcmp(&in6, mapped, sizeof mapped))
-                inet_ntop(AF_INET, (const uint8_t *)&in6 + 12, host, sizeof host);
+            if (!memcmp(&in6, mapped, sizeof(mapped)))
+                inet_ntop(AF_INET, (const uint8_t *)&in6 + 12, host, sizeof(host));
             else
-                snprintf(host, sizeof host, "%02x%02x:%02x%02x:%02x%02x:%02x%02x", in6.s6_addr[0],
+                snprintf(host, sizeof(host), "%02x%02x:%02x%02x:%02x%02x:%02x%02x", in6.s6_addr[0],
                          in6.s6_addr[1], in6.s6_addr[2], in6.s6_addr[3], in6.s6_addr[4],
                          in6.s6_addr[5], in6.s6_addr[6], in6.s6_addr[7]);
             from = host;

@@ -1,6 +1,6 @@
 /* Where a peer comes from, as one number: for counting what one stranger has. */
-#ifndef REPLFS_METAD_SERVICE_ORIGIN_H
-#define REPLFS_METAD_SERVICE_ORIGIN_H
+#ifndef REPLFS_METAD_CLUSTER_ORIGIN_H
+#define REPLFS_METAD_CLUSTER_ORIGIN_H
 #include "rpc/rpc.h"
 
 /* Of an address as rpc_peer.addr has it, "host:port": the same for all ports, and for all addresses of

@@ -23,7 +23,7 @@
 
 uint64_t recover_quarantined(const struct nodes *n)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     uint64_t sum = 0;
     for (uint32_t i = 1; i < n->nnodes; i++)
         sum += n->node[i] ? n->node[i]->nquarantine : 0;
@@ -48,10 +48,10 @@ static void recover_reply(struct nodes *n, struct rpc_req *req)
         list[i] = &info[i];
         rep.n_futures = i + 1;
     }
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     rep.behind = nodes_past_behind(n);
     rep.quarantine = recover_quarantined(n);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     rep.futures = list;
     RPC_ENVELOPE(env, RECOVER_REPLY, recover_reply, &rep);
@@ -70,7 +70,7 @@ static void accept_applied(void *arg, int code, const struct fsm_result *res)
     a->code = code ? code : -res->code;
     if (a->code)
         return;
-    LOCK_SCOPE(&a->n->lock);
+    LOCK_SCOPE(&a->n->mu);
     a->n->distrust = false;
     nodes_start_walk(a->n); /* what waited for it */
 }
@@ -100,7 +100,7 @@ void nodes_rpc_recover(struct nodes *n, struct rpc_req *req)
         recover_reply(n, req);
         return;
     }
-    struct accepting *a = calloc(1, sizeof *a);
+    struct accepting *a = calloc(1, sizeof(*a));
     if (!a)
         abort();
     *a = (struct accepting){.n = n, .req = req};
@@ -122,14 +122,14 @@ static int by_chunk(const void *x, const void *y)
 /* The quarantined strays of d behind chunk `after`, ascending; malloc'ed. Lock held. */
 static const struct stray **sorted(const struct node *d, uint64_t after, size_t *n)
 {
-    const struct stray **v = malloc((d->nquarantine + 1ul) * sizeof *v);
+    const struct stray **v = malloc((d->nquarantine + 1ul) * sizeof(*v));
     if (!v)
         abort();
     *n = 0;
     for (uint32_t i = 0; i < d->nstrays; i++)
         if (d->strays[i].quarantine && d->strays[i].chunk > after)
             v[(*n)++] = &d->strays[i];
-    qsort(v, *n, sizeof *v, by_chunk);
+    qsort(v, *n, sizeof(*v), by_chunk);
     return v;
 }
 
@@ -155,7 +155,7 @@ static void list_node(struct listing *l, const struct node *d, uint64_t after)
         it->chunkd = d->id;
         it->session = v[i]->session;
         it->len = v[i]->len;
-        memcpy(l->host[l->n], d->host_name, sizeof l->host[0]);
+        memcpy(l->host[l->n], d->host_name, sizeof(l->host[0]));
         it->host_name = l->host[l->n++];
     }
 }
@@ -164,14 +164,14 @@ static void quarantine_list(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__QuarantineReq *r = req->env->quarantine_req;
     Replfs__QuarantineReply rep = REPLFS__QUARANTINE_REPLY__INIT;
-    struct listing *l = calloc(1, sizeof *l);
+    struct listing *l = calloc(1, sizeof(*l));
     if (!l)
         abort();
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     for (uint32_t i = r->chunkd ? r->chunkd : 1; i < n->nnodes && !l->more; i++)
         if (n->node[i])
             list_node(l, n->node[i], i == r->chunkd ? r->after : 0);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     rep.items = l->list;
     rep.n_items = l->n;
     rep.more = l->more;
@@ -200,12 +200,12 @@ static void quarantine_release(struct nodes *n, struct rpc_req *req)
     const Replfs__QuarantineReq *r = req->env->quarantine_req;
     Replfs__QuarantineReply rep = REPLFS__QUARANTINE_REPLY__INIT;
     fsm_wrlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     bool behind = nodes_past_behind(n);
     for (uint32_t i = 1; i < n->nnodes && !behind; i++)
         if (n->node[i] && n->node[i]->conn)
             rep.released += release_node(n, n->node[i], r->release_all ? 0 : r->release);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     if (behind) {
         rpc_fail(

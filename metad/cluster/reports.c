@@ -20,7 +20,7 @@
  * writer (the number was given twice: not a copy of ours at all). It stays until a person releases it. A
  * metad that is behind deletes nothing.
  *
- * Locks: fsm write lock, then nodes.lock; rpc loop threads (requests) and the driver thread (sweep,
+ * Locks: fsm write lock, then nodes.mu; rpc loop threads (requests) and the driver thread (sweep,
  * judge). */
 #include <assert.h>
 #include <stdlib.h>
@@ -70,7 +70,7 @@ static struct stray *stray_add(struct node *d, uint64_t chunk, uint64_t session,
         return s;
     if (d->nstrays == d->stray_cap) {
         d->stray_cap = d->stray_cap ? d->stray_cap * 2 : 64;
-        d->strays = realloc(d->strays, d->stray_cap * sizeof *d->strays);
+        d->strays = realloc(d->strays, d->stray_cap * sizeof(*d->strays));
         if (!d->strays)
             abort();
     }
@@ -99,7 +99,7 @@ static void stray_del(struct node *d, struct stray *s)
 void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t disk,
                      enum copy_state state)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct node *d = nodes_find(n, chunkd);
     const struct fsm_loc *old = reports_loc(c, chunkd);
     struct stray *s = d ? stray_find(d, c->id) : NULL;
@@ -117,7 +117,7 @@ void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 
 void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct node *d = nodes_find(n, chunkd);
     const struct fsm_loc *l = reports_loc(c, chunkd);
     if (!l)
@@ -132,7 +132,7 @@ void reports_loc_deleted(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd)
 
 void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool deleted)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     struct stray *s = stray_find(d, chunk);
     (void)n;
     if (!s || s->state != STRAY_DELETING)
@@ -145,7 +145,7 @@ void reports_stray_settled(struct nodes *n, struct node *d, uint64_t chunk, bool
 
 void reports_freed(struct nodes *n, const struct fsm_chunk *c)
 {
-    lock_assert_held(&n->lock);
+    lock_assert_held(&n->mu);
     /* fsm_chunk_locs wants a chunk it may give write access to; we only read */
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     for (unsigned i = 0; i < c->nloc; i++) {
@@ -275,12 +275,12 @@ static bool apply_records(struct nodes *n, const struct rpc_conn *conn, uint32_t
 {
     for (size_t i = 0; i < nrecs;) {
         fsm_wrlock(n->cfg.fsm);
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         struct node *d = nodes_find(n, chunkd);
         bool ours = d && d->conn == conn;
         for (size_t end = i + SLICE; ours && i < nrecs && i < end; i++)
             apply_record(n, d, recs[i], full);
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
         if (!ours)
             return false;
@@ -335,7 +335,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     struct past_standing standing;
     struct nodes_registry others;
     uint8_t key[CAP_KEY_LEN];
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct node *d = nodes_find(n, h->chunkd);
     bool ours = d && d->conn == req->conn;
     bool fresh = ours && (!h->seq || h->seq > d->hb_seq);
@@ -343,7 +343,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
         heartbeat_facts(n, d, h);
     if (fresh)
         d->hb_seq = h->seq;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!ours ||
         (fresh && !apply_records(n, req->conn, h->chunkd, h->changes, h->n_changes, false))) {
         rpc_fail(req, -ERR_NOT_REGISTERED,
@@ -355,14 +355,14 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     nodes_past_fill(n, &standing);
     rep.standing = &standing.msg;
     rep.behind = standing.behind;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
-    memcpy(key, n->cap_key.key, sizeof key);
-    rep.cap_key = (ProtobufCBinaryData){.len = sizeof key, .data = key};
+    memcpy(key, n->cap_key.key, sizeof(key));
+    rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);
     nodes_registry_fill(n, h->registry_version, &others);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     rep.registry = others.list;
     rep.n_registry = others.n;
     rep.registry_version = others.version;
@@ -378,7 +378,7 @@ static bool report_begin(struct node *d, const Replfs__ReportReq *r)
     if (r->first) {
         if (d->rep)
             u64map_free(&d->rep->seen);
-        else if (!(d->rep = calloc(1, sizeof *d->rep)))
+        else if (!(d->rep = calloc(1, sizeof(*d->rep))))
             abort();
         *d->rep = (struct report){.number = r->report};
         d->want_report = false;
@@ -389,11 +389,11 @@ static bool report_begin(struct node *d, const Replfs__ReportReq *r)
 void reports_report(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__ReportReq *r = req->env->report_req;
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct node *d = nodes_find(n, r->chunkd);
     bool ours = d && d->conn == req->conn;
     bool right = ours && report_begin(d, r);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!ours || (right && !apply_records(n, req->conn, r->chunkd, r->chunks, r->n_chunks, true))) {
         rpc_fail(req, -ERR_NOT_REGISTERED,
                  "chunkd %u is not registered on this connection: register first", r->chunkd);
@@ -405,10 +405,10 @@ void reports_report(struct nodes *n, struct rpc_req *req)
         return;
     }
     if (r->last) {
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         if (d->conn == req->conn && d->rep)
             d->rep->complete = true;
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         nodes_poke(n);
     }
     Replfs__ReportReply rep = REPLFS__REPORT_REPLY__INIT;
@@ -480,13 +480,13 @@ static struct node *find_sweep(struct nodes *n)
 
 bool reports_sweep(struct nodes *n)
 {
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     bool any = find_sweep(n) != NULL;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     if (!any)
         return false;
     fsm_wrlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     struct node *d = find_sweep(n); /* one slice of one chunkd at a time */
     if (d) {
         struct sweeping s = {.n = n, .d = d};
@@ -494,7 +494,7 @@ bool reports_sweep(struct nodes *n)
             sweep_finish(n, d);
     }
     any = find_sweep(n) != NULL;
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     return any;
 }
@@ -570,12 +570,12 @@ void reports_judge(struct nodes *n, int64_t now)
 {
     uint64_t chunk_upto, ino_upto;
     fsm_wrlock(n->cfg.fsm);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     fsm_reserved(n->cfg.fsm, &chunk_upto, &ino_upto);
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i])
             judge_node(n, n->node[i], chunk_upto, now);
     damage_look(n);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
 }

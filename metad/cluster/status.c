@@ -1,6 +1,6 @@
 /* Answers for people: how the cluster is, what is wrong and what to do, where a file's copies are,
  * how far from its goal it is. Read-only; reads the fsm under its read lock and the registry under
- * nodes.lock, in slices.
+ * nodes.mu, in slices.
  *
  * Chunks are counted by a walk through all of them at each StatusReq; a walk of a million takes
  * some ten milliseconds, so with many chunks the last count serves for COUNT_KEEP. Vocabulary: a
@@ -30,11 +30,11 @@ static void count_damage(struct status_ask *a, const struct fsm_chunk *c)
     struct status_count *k = &a->count;
     char text[200];
     if (!damage_lost(a->n, c) || k->damaged++ >= DAMAGED_NAMED ||
-        !damage_text(a->n, c, 0, text, sizeof text))
+        !damage_text(a->n, c, 0, text, sizeof(text)))
         return;
     size_t len = strlen(k->damaged_where);
-    if (len + strlen(text) + 3 <= sizeof k->damaged_where)
-        snprintf(k->damaged_where + len, sizeof k->damaged_where - len, "%s%s", len ? ", " : "",
+    if (len + strlen(text) + 3 <= sizeof(k->damaged_where))
+        snprintf(k->damaged_where + len, sizeof(k->damaged_where) - len, "%s%s", len ? ", " : "",
                  text);
 }
 
@@ -72,9 +72,9 @@ static void count_all(struct status_ask *a)
     bool more = true;
     while (more) {
         fsm_rdlock(n->cfg.fsm);
-        lock_acquire(&n->lock);
+        lock_acquire(&n->mu);
         more = fsm_chunk_walk(n->cfg.fsm, &pos, COUNT_SLICE, count_chunk, a);
-        lock_release(&n->lock);
+        lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
     }
 }
@@ -82,32 +82,32 @@ static void count_all(struct status_ask *a)
 static void count_or_recall(struct status_ask *a)
 {
     static struct {
-        struct lock lock;
+        struct lock mu;
         const struct nodes *of;
         int64_t at;
         struct status_count count;
-    } kept = {.lock = LOCK_INITIALIZER(CONVERGE_ANSWER)};
+    } kept = {.mu = LOCK_INITIALIZER(CONVERGE_ANSWER)};
     int64_t now = clock_mono();
-    lock_acquire(&kept.lock);
+    lock_acquire(&kept.mu);
     bool good = kept.of == a->n && a->fsm.chunks > COUNT_MANY && now - kept.at < COUNT_KEEP;
     if (good)
         a->count = kept.count;
-    lock_release(&kept.lock);
+    lock_release(&kept.mu);
     if (good)
         return;
     count_all(a);
-    lock_acquire(&kept.lock);
+    lock_acquire(&kept.mu);
     kept.of = a->n;
     kept.at = now;
     kept.count = a->count;
-    lock_release(&kept.lock);
+    lock_release(&kept.mu);
 }
 
 /* ---- building replies: everything hangs on one arena, freed at once ---- */
 
 void *status_alloc(struct status_ask *a, size_t len)
 {
-    struct status_mem *m = calloc(1, sizeof *m + len);
+    struct status_mem *m = calloc(1, sizeof(*m) + len);
     if (!m)
         abort();
     m->next = a->mem;
@@ -120,7 +120,7 @@ char *status_text(struct status_ask *a, const char *fmt, ...)
     char buf[1024];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(buf, sizeof buf, fmt, ap);
+    vsnprintf(buf, sizeof(buf), fmt, ap);
     va_end(ap);
     size_t len = strlen(buf) + 1;
     return memcpy(status_alloc(a, len), buf, len);
@@ -138,10 +138,10 @@ void status_free(struct status_ask *a)
 static void fill_disks(struct status_ask *a, const struct node *d, Replfs__ChunkdStatus *s)
 {
     s->n_disks = d->ndisks;
-    s->disks = status_alloc(a, (d->ndisks + 1) * sizeof *s->disks);
+    s->disks = status_alloc(a, (d->ndisks + 1) * sizeof(*s->disks));
     for (unsigned i = 0; i < d->ndisks; i++) {
         const struct node_disk *k = &d->disks[i];
-        Replfs__DiskStat *t = s->disks[i] = status_alloc(a, sizeof *t);
+        Replfs__DiskStat *t = s->disks[i] = status_alloc(a, sizeof(*t));
         replfs__disk_stat__init(t);
         t->disk = k->disk;
         t->path = status_text(a, "%s", k->path);
@@ -162,7 +162,7 @@ static void fill_disks(struct status_ask *a, const struct node *d, Replfs__Chunk
 
 static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node *d)
 {
-    Replfs__ChunkdStatus *s = status_alloc(a, sizeof *s);
+    Replfs__ChunkdStatus *s = status_alloc(a, sizeof(*s));
     replfs__chunkd_status__init(s);
     s->chunkd = d->id;
     s->addr = status_text(a, "%s", d->addr);
@@ -181,7 +181,7 @@ static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node
 static void fill_chunkds(struct status_ask *a, Replfs__StatusReply *r)
 {
     const struct nodes *n = a->n;
-    r->chunkds = status_alloc(a, (n->nnodes + 1) * sizeof *r->chunkds);
+    r->chunkds = status_alloc(a, (n->nnodes + 1) * sizeof(*r->chunkds));
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i] && !nodes_gone(n->node[i]))
             r->chunkds[r->n_chunkds++] = fill_chunkd(a, n->node[i]);
@@ -201,7 +201,7 @@ static uint64_t resident_bytes(void)
 static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
 {
     struct mlog_status ms = {0};
-    Replfs__MetadStatus *m = status_alloc(a, sizeof *m);
+    Replfs__MetadStatus *m = status_alloc(a, sizeof(*m));
     mlog_status(a->n->cfg.mlog, &ms);
     replfs__metad_status__init(m);
     m->id = 1;
@@ -217,19 +217,19 @@ static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
         status_problem(a, 2, "metad-log",
                        status_text(a, "the metadata log has a problem: %s", ms.error),
                        "look at the metad's log and disk; keep the chunkds running");
-    r->metads = status_alloc(a, sizeof *r->metads);
+    r->metads = status_alloc(a, sizeof(*r->metads));
     r->metads[0] = m;
     r->n_metads = 1;
 }
 
 static void fill_goals(struct status_ask *a, Replfs__StatusReply *r)
 {
-    r->goals = status_alloc(a, (FSM_GOAL_MAX + 1) * STATUS_COPIES_MAX * sizeof *r->goals);
+    r->goals = status_alloc(a, (FSM_GOAL_MAX + 1) * STATUS_COPIES_MAX * sizeof(*r->goals));
     for (unsigned g = 0; g <= FSM_GOAL_MAX; g++)
         for (unsigned h = 0; h < STATUS_COPIES_MAX; h++) {
             if (!a->count.chunks[g][h])
                 continue;
-            Replfs__GoalCount *t = status_alloc(a, sizeof *t);
+            Replfs__GoalCount *t = status_alloc(a, sizeof(*t));
             replfs__goal_count__init(t);
             t->goal = g;
             t->copies = h;
@@ -243,7 +243,7 @@ static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
 {
     const struct nodes *n = a->n;
     const struct job_stat *st = &n->stat[kind];
-    Replfs__JobStatus *j = status_alloc(a, sizeof *j);
+    Replfs__JobStatus *j = status_alloc(a, sizeof(*j));
     replfs__job_status__init(j);
     j->name = status_text(a, "%s", kind < REPAIR_KINDS ? repair_kind_name[kind] : "delete");
     if (kind < REPAIR_KINDS)
@@ -266,7 +266,7 @@ static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
 
 static void fill_jobs(struct status_ask *a, Replfs__StatusReply *r)
 {
-    r->jobs = status_alloc(a, JOB_KINDS * sizeof *r->jobs);
+    r->jobs = status_alloc(a, JOB_KINDS * sizeof(*r->jobs));
     for (unsigned i = 0; i < JOB_KINDS; i++)
         r->jobs[r->n_jobs++] = fill_job(a, i);
 }
@@ -302,14 +302,14 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     count_or_recall(&a);
     fill_metad(&a, &rep);
     nodes_space(n, 0, &rep.capacity, &rep.avail);
-    lock_acquire(&n->lock);
+    lock_acquire(&n->mu);
     a.behind |= n->distrust;
     fill_counts(&a, &rep);
     fill_chunkds(&a, &rep);
     fill_goals(&a, &rep);
     fill_jobs(&a, &rep);
     status_problems(&a, &rep);
-    lock_release(&n->lock);
+    lock_release(&n->mu);
     RPC_ENVELOPE(env, STATUS_REPLY, status_reply, &rep);
     rpc_reply(req, &env, NULL);
     status_free(&a);

@@ -65,7 +65,7 @@ struct leases *leases_new(const struct leases_config *cfg)
 {
     struct leases *l = calloc(1, sizeof(*l));
 
-    if (l == NULL)
+    if (!l)
         abort();
     l->cfg = *cfg;
     if (l->cfg.max == 0)
@@ -82,7 +82,7 @@ struct leases *leases_new(const struct leases_config *cfg)
 
 void leases_free(struct leases *l)
 {
-    if (l == NULL)
+    if (!l)
         return;
     HASH_TABLE_EACH (&l->nodes, p) {
         struct node *n = HASH_ENTRY(p, struct node, link);
@@ -109,10 +109,10 @@ static struct node *node_make(struct leases *l, uint64_t ino)
     struct node *n = node_find(l, ino);
 
     lock_assert_held(&l->mu);
-    if (n != NULL)
+    if (n)
         return n;
     n = calloc(1, sizeof(*n));
-    if (n == NULL)
+    if (!n)
         abort();
     n->ino = ino;
     n->holds = n->inl;
@@ -125,7 +125,7 @@ static struct node *node_make(struct leases *l, uint64_t ino)
 static void node_tidy(struct leases *l, struct node *n)
 {
     lock_assert_held(&l->mu);
-    if (n->n > 0 || n->busy > 0 || n->head != NULL)
+    if (n->n > 0 || n->busy > 0 || n->head)
         return;
     hash_table_remove(&l->nodes, &n->link);
     if (n->holds != n->inl)
@@ -146,7 +146,7 @@ static void hold_add(struct leases *l, struct node *n, uint64_t session, enum le
     lock_assert_held(&l->mu);
     if (n->n == n->cap) {
         struct hold *v = malloc(2ul * n->cap * sizeof(*v));
-        if (v == NULL)
+        if (!v)
             abort();
         memcpy(v, n->holds, n->n * sizeof(*v));
         if (n->holds != n->inl)
@@ -188,7 +188,7 @@ static void todo_recall(struct todo *t, uint64_t session, uint64_t ino, enum lea
     if (t->n == t->cap) {
         t->cap = t->cap == 0 ? 8 : t->cap * 2;
         t->recalls = realloc(t->recalls, t->cap * sizeof(*t->recalls));
-        if (t->recalls == NULL)
+        if (!t->recalls)
             abort();
     }
     t->recalls[t->n++] = (struct recall){session, ino, keep};
@@ -199,7 +199,7 @@ static void todo_do(struct leases *l, struct todo *t)
     for (size_t i = 0; i < t->n; i++)
         l->cfg.recall(l->cfg.arg, t->recalls[i].session, t->recalls[i].ino, t->recalls[i].keep);
     free(t->recalls);
-    for (struct lease_wait *w = t->ready, *next; w != NULL; w = next) {
+    for (struct lease_wait *w = t->ready, *next; w; w = next) {
         next = w->next;
         w->ready(w);
     }
@@ -230,10 +230,10 @@ static bool way_is_free(struct leases *l, struct node *n, const struct lease_wai
 
 static void queue_up(struct leases *l, struct node *n, struct lease_wait *w)
 {
-    if (n->hot_prev == NULL) {
+    if (!n->hot_prev) {
         n->hot_next = l->hot;
         n->hot_prev = &l->hot;
-        if (l->hot != NULL)
+        if (l->hot)
             l->hot->hot_prev = &n->hot_next;
         l->hot = n;
     }
@@ -247,15 +247,15 @@ static void queue_up(struct leases *l, struct node *n, struct lease_wait *w)
 static bool holds_exclusive(struct node *n, uint64_t session)
 {
     struct hold *h = hold_find(n, session);
-    return h != NULL && h->mode == LEASE_EXCLUSIVE;
+    return h && h->mode == LEASE_EXCLUSIVE;
 }
 
 static void begin_change(const struct leases *l, struct node *n, uint64_t session)
 {
-    struct hold *h = n->head != NULL ? hold_find(n, session) : NULL;
+    struct hold *h = n->head ? hold_find(n, session) : NULL;
 
     n->busy++;
-    if (h != NULL && h->want < h->mode)
+    if (h && h->want < h->mode)
         h->asked = l->now; /* it flushes */
 }
 
@@ -265,9 +265,9 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
 {
     for (unsigned i = 0; i < w->n; i++) {
         struct node *n = node_find(l, w->need[i].ino);
-        if (n == NULL)
+        if (!n)
             continue;
-        bool in_turn = woken || n->head == NULL || holds_exclusive(n, w->session);
+        bool in_turn = woken || !n->head || holds_exclusive(n, w->session);
         if (way_is_free(l, n, w, w->need[i].write, t) && in_turn)
             continue;
         if (l->stopped) {
@@ -277,7 +277,7 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         queue_up(l, n, w);
         for (unsigned k = i + 1; k < w->n; k++) { /* what it will wait for next is asked for now */
             struct node *after = node_find(l, w->need[k].ino);
-            if (after != NULL)
+            if (after)
                 way_is_free(l, after, w, w->need[k].write, t);
         }
         return false;
@@ -300,17 +300,17 @@ static void wake(struct leases *l, struct node *n, struct todo *t)
 {
     struct lease_wait *w = n->head, *next;
 
-    if (n->hot_prev == NULL)
+    if (!n->hot_prev)
         return;
     n->head = NULL;
     n->tail = &n->head;
     *n->hot_prev = n->hot_next;
-    if (n->hot_next != NULL)
+    if (n->hot_next)
         n->hot_next->hot_prev = n->hot_prev;
     n->hot_prev = NULL;
-    for (; w != NULL; w = next) {
+    for (; w; w = next) {
         next = w->next;
-        if (try_enter(l, w, n->head == NULL, t))
+        if (try_enter(l, w, !n->head, t))
             todo_ready(t, w);
     }
 }
@@ -321,7 +321,7 @@ static void refuse_late(struct leases *l, struct node *n, int64_t now, struct to
 {
     bool gone = false;
 
-    for (struct lease_wait **p = &n->head, *w; (w = *p) != NULL;) {
+    for (struct lease_wait **p = &n->head, *w; (w = *p);) {
         if (w->since == 0)
             w->since = now;
         if (w->firm || now - w->since < l->cfg.patience_ms) {
@@ -347,7 +347,7 @@ static void need_add(struct lease_wait *w, uint64_t ino, bool write)
         w->need = w->inl;
     if (w->n >= LEASE_NEEDS_INLINE && (w->n & (w->n - 1)) == 0) { /* full at each power of two */
         struct lease_need *v = malloc(2ul * w->n * sizeof(*v));
-        if (v == NULL)
+        if (!v)
             abort();
         memcpy(v, w->need, w->n * sizeof(*v));
         if (w->need != w->inl)
@@ -401,7 +401,7 @@ void leases_leave(struct leases *l, struct lease_wait *w)
         if (!w->need[i].write || w->code != 0)
             continue;
         struct node *n = node_find(l, w->need[i].ino);
-        assert(n != NULL && n->busy > 0);
+        assert(n && n->busy > 0);
         n->busy--;
         node_tidy(l, n);
     }
@@ -422,18 +422,18 @@ static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, e
                              uint32_t own)
 {
     struct node *n = node_find(l, ino);
-    struct hold *h = n != NULL ? hold_find(n, session) : NULL;
-    if (h == NULL && n != NULL && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE)
+    struct hold *h = n ? hold_find(n, session) : NULL;
+    if (!h && n && n->n == 1 && n->holds[0].mode == LEASE_EXCLUSIVE)
         return LEASE_ELSEWHERE;
-    if (h != NULL && h->want < h->mode)
+    if (h && h->want < h->mode)
         return LEASE_NONE; /* being recalled */
-    if (h != NULL && h->mode == LEASE_EXCLUSIVE)
+    if (h && h->mode == LEASE_EXCLUSIVE)
         return LEASE_EXCLUSIVE; /* whoever changes it just now is the session itself */
-    if (n != NULL && (n->busy > own || n->head != NULL))
+    if (n && (n->busy > own || n->head))
         return LEASE_NONE;
-    if (want == LEASE_EXCLUSIVE && n != NULL && n->n > (h != NULL))
+    if (want == LEASE_EXCLUSIVE && n && n->n > (h != NULL))
         want = LEASE_SHARED;
-    if (h != NULL) {
+    if (h) {
         if (h->mode < want)
             h->mode = h->want = (uint8_t)want;
         return h->mode;
@@ -449,7 +449,7 @@ enum lease_mode leases_grant(struct leases *l, uint64_t session, uint64_t ino, e
 {
     uint32_t own = 0;
 
-    for (unsigned i = 0; in != NULL && i < in->n; i++)
+    for (unsigned i = 0; in && i < in->n; i++)
         own += in->need[i].ino == ino && in->need[i].write;
     LOCK_SCOPE(&l->mu);
     return grant(l, session, ino, want, own);
@@ -473,7 +473,7 @@ bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino)
     LOCK_SCOPE(&l->mu);
     struct node *n = node_find(l, ino);
 
-    if ((n != NULL && n->n > 0) || l->st.leases >= l->cfg.max || is_barred(l, session))
+    if ((n && n->n > 0) || l->st.leases >= l->cfg.max || is_barred(l, session))
         return false;
     hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
     return true;
@@ -501,8 +501,8 @@ void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mod
     todo_init(&t);
     lock_acquire(&l->mu);
     struct node *n = node_find(l, ino);
-    struct hold *h = n != NULL ? hold_find(n, session) : NULL;
-    if (h != NULL) {
+    struct hold *h = n ? hold_find(n, session) : NULL;
+    if (h) {
         lower(l, n, h, kept, &t);
         node_tidy(l, n);
     }
@@ -520,12 +520,12 @@ static uint64_t *held_by(struct leases *l, uint64_t session, size_t *n)
     *n = 0;
     HASH_TABLE_EACH (&l->nodes, link) {
         struct node *p = HASH_ENTRY(link, struct node, link);
-        if (hold_find(p, session) == NULL)
+        if (!hold_find(p, session))
             continue;
         if (*n == cap) {
             cap = cap == 0 ? 64 : cap * 2;
             v = realloc(v, cap * sizeof(*v));
-            if (v == NULL)
+            if (!v)
                 abort();
         }
         v[(*n)++] = p->ino;
@@ -623,9 +623,9 @@ static bool claim(struct leases *l, uint64_t session, uint64_t ino)
 {
     struct node *n = node_find(l, ino);
 
-    if (n != NULL && n->n > 0)
+    if (n && n->n > 0)
         return holds_exclusive(n, session);
-    if (!l->claim || n != NULL || l->st.leases >= l->cfg.max || is_barred(l, session))
+    if (!l->claim || n || l->st.leases >= l->cfg.max || is_barred(l, session))
         return false; /* a node without holds: somebody waits, or changes it */
     hold_add(l, node_make(l, ino), session, LEASE_EXCLUSIVE);
     return true;
@@ -644,7 +644,7 @@ size_t leases_resume(struct leases *l, uint64_t session, uint64_t *v, size_t n)
     for (size_t i = 0; i < nheld; i++) {
         struct node *p = node_find(l, held[i]);
         if (n > 0 && holds_exclusive(p, session) &&
-            bsearch(&held[i], v, n, sizeof(*v), compare_u64) != NULL)
+            bsearch(&held[i], v, n, sizeof(*v), compare_u64))
             continue;
         lower(l, p, hold_find(p, session), LEASE_NONE, &t);
         node_tidy(l, p);
@@ -683,7 +683,7 @@ void leases_drop_inode(struct leases *l, uint64_t ino)
     todo_init(&t);
     lock_acquire(&l->mu);
     struct node *n = node_find(l, ino);
-    if (n != NULL) {
+    if (n) {
         while (n->n > 0)
             hold_drop(l, n, &n->holds[n->n - 1]);
         wake(l, n, &t);
@@ -708,11 +708,11 @@ void leases_tick(struct leases *l, int64_t now)
     todo_init(&t);
     lock_acquire(&l->mu);
     l->now = (uint32_t)now;
-    for (struct node *p = l->hot, *next; p != NULL; p = next) {
+    for (struct node *p = l->hot, *next; p; p = next) {
         next = p->hot_next;
         refuse_late(l, p, now, &t);
     }
-    for (const struct node *p = l->hot; p != NULL; p = p->hot_next)
+    for (const struct node *p = l->hot; p; p = p->hot_next)
         for (uint32_t i = 0; i < p->n && n < TICK_MAX; i++)
             if (p->holds[i].want < p->holds[i].mode) {
                 late[n].session = p->holds[i].session;
@@ -727,7 +727,7 @@ void leases_tick(struct leases *l, int64_t now)
         bool stubborn = late[i].stubborn && silent < l->cfg.term_ms;
         if (silent < l->cfg.term_ms && !stubborn)
             continue;
-        if (stubborn && l->cfg.stubborn != NULL)
+        if (stubborn && l->cfg.stubborn)
             l->cfg.stubborn(l->cfg.arg, late[i].session, late[i].ino);
         if ((late[i].mode == LEASE_EXCLUSIVE || stubborn) && silent != UINT32_MAX)
             l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
@@ -747,7 +747,7 @@ void leases_stop(struct leases *l)
     todo_init(&t);
     lock_acquire(&l->mu);
     l->stopped = true;
-    while (l->hot != NULL)
+    while (l->hot)
         wake(l, l->hot, &t);
     lock_release(&l->mu);
     todo_do(l, &t);

@@ -53,10 +53,10 @@ static const struct lock_range *in_the_way(const struct lock_holder *h, const st
 /* Who is in r's way, NULL for nobody; moved to the head, since others want to know the same. */
 static struct lock_holder *blocker(struct locks *t, struct lock_file *f, const struct lock_req *r)
 {
-    for (struct lock_holder **p = &f->holders; *p != NULL; p = &(*p)->next) {
+    for (struct lock_holder **p = &f->holders; *p; p = &(*p)->next) {
         struct lock_holder *h = *p;
         t->steps++;
-        if (in_the_way(h, r) == NULL)
+        if (!in_the_way(h, r))
             continue;
         *p = h->next;
         h->next = f->holders;
@@ -69,7 +69,7 @@ static struct lock_holder *blocker(struct locks *t, struct lock_file *f, const s
 static bool wait_blocked(struct locks *t, struct lock_wait *w)
 {
     t->steps++;
-    if (w->blocker == NULL || in_the_way(w->blocker, &w->req) == NULL)
+    if (!w->blocker || !in_the_way(w->blocker, &w->req))
         w->blocker = blocker(t, w->file, &w->req);
     return w->blocker != NULL;
 }
@@ -88,7 +88,7 @@ static bool held_back(const struct lock_file *f, const struct lock_req *r,
     if (now - since >= PATIENCE_NS)
         return false;
     for (const struct lock_wait *w = f->first; w != before; w = w->next)
-        if (w->cookie != NULL && now - w->since >= STARVING_NS && requests_exclude(&w->req, r))
+        if (w->cookie && now - w->since >= STARVING_NS && requests_exclude(&w->req, r))
             return true;
     return false;
 }
@@ -106,9 +106,9 @@ static void looked(struct locks *t)
 static struct lock_wait *waits_of(struct locks *t, struct lock_session *s, uint64_t owner,
                                   struct lock_wait *list)
 {
-    for (struct lock_wait *w = s->waits; w != NULL && t->search > 0; w = w->s_next) {
+    for (struct lock_wait *w = s->waits; w && t->search > 0; w = w->s_next) {
         looked(t);
-        if (w->req.owner == owner && !w->req.flock && w->cookie != NULL && w->mark != t->mark) {
+        if (w->req.owner == owner && !w->req.flock && w->cookie && w->mark != t->mark) {
             w->mark = t->mark;
             w->todo = list;
             list = w;
@@ -125,18 +125,17 @@ static bool deadlock(struct locks *t, const struct lock_file *f, const struct lo
     if (r->flock || t->nwaits == 0)
         return false;
     t->mark++;
-    for (const struct lock_holder *h = f->holders; h != NULL && t->search > 0; h = h->next) {
+    for (const struct lock_holder *h = f->holders; h && t->search > 0; h = h->next) {
         looked(t);
-        if (in_the_way(h, r) != NULL)
+        if (in_the_way(h, r))
             todo = waits_of(t, h->session, h->owner, todo);
     }
-    while (todo != NULL) {
+    while (todo) {
         struct lock_wait *w = todo;
         todo = w->todo;
-        for (const struct lock_holder *h = w->file->holders; h != NULL && t->search > 0;
-             h = h->next) {
+        for (const struct lock_holder *h = w->file->holders; h && t->search > 0; h = h->next) {
             looked(t);
-            if (in_the_way(h, &w->req) == NULL)
+            if (!in_the_way(h, &w->req))
                 continue;
             if (is_owner(h, r))
                 return true;
@@ -148,8 +147,8 @@ static bool deadlock(struct locks *t, const struct lock_file *f, const struct lo
 
 static bool owner_waits(const struct lock_session *s, uint64_t owner)
 {
-    for (const struct lock_wait *w = s->waits; w != NULL; w = w->s_next)
-        if (w->req.owner == owner && !w->req.flock && w->cookie != NULL)
+    for (const struct lock_wait *w = s->waits; w; w = w->s_next)
+        if (w->req.owner == owner && !w->req.flock && w->cookie)
             return true;
     return false;
 }
@@ -159,11 +158,11 @@ static bool owner_waits(const struct lock_session *s, uint64_t owner)
 static void check_circles(struct locks *t, struct lock_file *f, const struct lock_session *s,
                           uint64_t owner)
 {
-    if (f->flock || f->first == NULL || !owner_waits(s, owner))
+    if (f->flock || !f->first || !owner_waits(s, owner))
         return;
-    for (struct lock_wait *w = f->first, *next; w != NULL; w = next) {
+    for (struct lock_wait *w = f->first, *next; w; w = next) {
         next = w->next;
-        if (w->cookie != NULL && deadlock(t, f, &w->req)) {
+        if (w->cookie && deadlock(t, f, &w->req)) {
             struct lock_session *ws = w->session;
             locks_wait_end(t, w, -EDEADLK);
             locks_session_tidy(t, ws);
@@ -179,9 +178,9 @@ static bool scan(struct locks *t, struct lock_file *f, int64_t now)
     bool again = false;
 
     f->soft = false;
-    for (struct lock_wait *w = f->first, *next; w != NULL; w = next) {
+    for (struct lock_wait *w = f->first, *next; w; w = next) {
         next = w->next;
-        if (w->cookie == NULL || wait_blocked(t, w))
+        if (!w->cookie || wait_blocked(t, w))
             continue;
         if (held_back(f, &w->req, w, w->since, now)) {
             f->soft = true;
@@ -203,7 +202,7 @@ static bool scan(struct locks *t, struct lock_file *f, int64_t now)
 static void rescan(struct locks *t, struct lock_file *f, int64_t now)
 {
     if (!t->held)
-        while (f->first != NULL && scan(t, f, now))
+        while (f->first && scan(t, f, now))
             ;
 }
 
@@ -222,9 +221,8 @@ static int set_unlock(struct locks *t, const struct lock_req *r, int64_t now)
     struct lock_file *f = locks_file_find(t, r->ino, r->flock);
     struct lock_session *s = locks_session_find(t, r->session);
 
-    const struct lock_holder *h =
-        f != NULL && s != NULL ? *locks_holder_slot(f, s->id, r->owner) : NULL;
-    if (h == NULL)
+    const struct lock_holder *h = f && s ? *locks_holder_slot(f, s->id, r->owner) : NULL;
+    if (!h)
         return 0;
     if (s->nranges >= LOCKS_PER_SESSION && lockset_cuts(&h->set, r->start, r->end))
         return -ENOLCK;
@@ -240,7 +238,7 @@ static bool flock_convert(struct locks *t, struct lock_file *f, struct lock_sess
 {
     const struct lock_holder *h = *locks_holder_slot(f, s->id, r->owner);
 
-    if (h == NULL)
+    if (!h)
         return false;
     if (lockset_holds(&h->set, r->type, r->start, r->end))
         return true;
@@ -259,38 +257,37 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
 {
     struct lock_wait *w = r->id != 0 ? locks_wait_find(s, r->id) : NULL;
 
-    if (w != NULL && (w->file != f || !requests_equal(&w->req, r)))
+    if (w && (w->file != f || !requests_equal(&w->req, r)))
         return -EINVAL; /* an id used twice */
-    if (t->held && cookie == NULL)
+    if (t->held && !cookie)
         return -ERR_BUSY;
     if (r->flock && s->nranges >= LOCKS_PER_SESSION)
         return -ENOLCK; /* before a lock is given up for another */
     if (r->flock && flock_convert(t, f, s, r, now)) {
-        if (w != NULL)
+        if (w)
             locks_wait_end(t, w, 0);
         return 0;
     }
-    if (w != NULL && locks_wait_find(s, r->id) != w)
+    if (w && locks_wait_find(s, r->id) != w)
         return 0; /* giving up the former lock let it through */
     struct lock_holder *in_way = blocker(t, f, r);
     bool stuck = in_way != NULL;
-    if (stuck && cookie == NULL)
+    if (stuck && !cookie)
         return -EAGAIN;
     if (s->nranges >= LOCKS_PER_SESSION)
         return -ENOLCK;
     bool full = s->nwaits >= LOCKS_WAIT_PER_SESSION || f->nwaits >= LOCKS_WAIT_PER_FILE;
-    if (stuck && w == NULL && full)
+    if (stuck && !w && full)
         return -ENOLCK; /* before any search */
     if (stuck && deadlock(t, f, r)) {
-        if (w != NULL)
+        if (w)
             locks_wait_end(t, w, -EDEADLK);
         return -EDEADLK;
     }
-    if (cookie != NULL &&
-        (stuck || t->held || held_back(f, r, w, w != NULL ? w->since : now, now))) {
-        if (w == NULL && full)
+    if (cookie && (stuck || t->held || held_back(f, r, w, w ? w->since : now, now))) {
+        if (!w && full)
             return -ENOLCK;
-        if (w == NULL) {
+        if (!w) {
             w = locks_wait_add(t, f, s, r);
             w->since = now;
         } else {
@@ -302,9 +299,9 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
         f->soft |= !stuck;
         return LOCKS_QUEUED;
     }
-    if (w != NULL)
+    if (w)
         locks_wait_end(t, w, 0);
-    else if (f->nholders >= LOCKS_OWNERS_PER_FILE && *locks_holder_slot(f, s->id, r->owner) == NULL)
+    else if (f->nholders >= LOCKS_OWNERS_PER_FILE && !*locks_holder_slot(f, s->id, r->owner))
         return -ENOLCK;
     locks_apply(t, f, s, r);
     check_circles(t, f, s, r->owner);
@@ -316,27 +313,26 @@ static int try_set(struct locks *t, struct lock_file *f, struct lock_session *s,
 int locks_set(struct locks *t, const struct lock_req *r, void *cookie, int64_t now,
               int64_t deadline)
 {
-    if (r->type > LOCKSET_NONE || r->start > r->end || r->session == 0 ||
-        (cookie != NULL && r->id == 0))
+    if (r->type > LOCKSET_NONE || r->start > r->end || r->session == 0 || (cookie && r->id == 0))
         return -EINVAL;
     if (r->type == LOCKSET_NONE)
         return set_unlock(t, r, now);
     t->search = SEARCH_MAX;
     struct lock_file *f = locks_file(t, r->ino, r->flock);
     struct lock_session *s = locks_session(t, r->session);
-    int rv = try_set(t, f, s, r, cookie, now, deadline);
+    int rc = try_set(t, f, s, r, cookie, now, deadline);
     locks_file_tidy(t, f);
     locks_session_tidy(t, s);
-    return rv;
+    return rc;
 }
 
 bool locks_test(struct locks *t, const struct lock_req *r, struct lock_req *out)
 {
     const struct lock_file *f = locks_file_find(t, r->ino, r->flock);
 
-    for (const struct lock_holder *h = f != NULL ? f->holders : NULL; h != NULL; h = h->next) {
+    for (const struct lock_holder *h = f ? f->holders : NULL; h; h = h->next) {
         const struct lock_range *x = in_the_way(h, r);
-        if (x != NULL) {
+        if (x) {
             *out = (struct lock_req){.session = h->session->id,
                                      .ino = r->ino,
                                      .owner = h->owner,
@@ -365,9 +361,9 @@ static void give_up(struct locks *t, struct lock_wait *w, int code, int64_t now)
 bool locks_cancel(struct locks *t, uint64_t session, uint64_t id, int64_t now)
 {
     struct lock_session *s = locks_session_find(t, session);
-    struct lock_wait *w = s != NULL ? locks_wait_find(s, id) : NULL;
+    struct lock_wait *w = s ? locks_wait_find(s, id) : NULL;
 
-    if (w == NULL)
+    if (!w)
         return false;
     give_up(t, w, -EINTR, now);
     return true;
@@ -379,7 +375,7 @@ void locks_unlock_all(struct locks *t, uint64_t session, uint64_t ino, uint64_t 
     struct lock_file *f = locks_file_find(t, ino, flock);
     struct lock_session *s = locks_session_find(t, session);
 
-    if (f == NULL || s == NULL)
+    if (!f || !s)
         return;
     locks_drop_holder(t, f, s, owner);
     freed(t, f, now);
@@ -390,9 +386,9 @@ void locks_detach(struct locks *t, bool (*gone)(void *cookie, const void *arg), 
                   int64_t now)
 {
     HASH_TABLE_EACH (&t->sessions, p)
-        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w != NULL;
+        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w;
              w = w->s_next)
-            if (w->cookie != NULL && gone(w->cookie, arg)) {
+            if (w->cookie && gone(w->cookie, arg)) {
                 w->cookie = NULL;
                 w->deadline = now + KEEP_NS;
             }
@@ -410,7 +406,7 @@ static void list_add(struct file_list *l, struct lock_file *f)
     if (l->n == l->cap) {
         l->cap = l->cap == 0 ? 16 : l->cap * 2;
         l->v = realloc(l->v, l->cap * sizeof(struct lock_file *));
-        if (l->v == NULL)
+        if (!l->v)
             abort();
     }
     l->v[l->n++] = f;
@@ -437,14 +433,14 @@ static void list_freed(struct locks *t, struct file_list *l, int64_t now)
 static void list_waited(struct locks *t, struct file_list *l)
 {
     HASH_TABLE_EACH (&t->sessions, p)
-        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w != NULL;
+        for (struct lock_wait *w = HASH_ENTRY(p, struct lock_session, link)->waits; w;
              w = w->s_next)
             list_add(l, w->file);
 }
 
 static void drop_holders(struct locks *t, struct lock_session *s, struct file_list *l)
 {
-    while (s->holders != NULL) {
+    while (s->holders) {
         struct lock_file *f = s->holders->file;
         list_add(l, f);
         locks_drop_holder(t, f, s, s->holders->owner);
@@ -456,9 +452,9 @@ void locks_drop_session(struct locks *t, uint64_t session, int64_t now)
     struct lock_session *s = locks_session_find(t, session);
     struct file_list l = {0};
 
-    if (s == NULL)
+    if (!s)
         return;
-    while (s->waits != NULL) {
+    while (s->waits) {
         list_add(&l, s->waits->file);
         locks_wait_end(t, s->waits, -ERR_SESSION);
     }
@@ -470,7 +466,7 @@ void locks_drop_session(struct locks *t, uint64_t session, int64_t now)
 bool locks_has_session(struct locks *t, uint64_t session)
 {
     const struct lock_session *s = locks_session_find(t, session);
-    return s != NULL && (s->holders != NULL || s->waits != NULL);
+    return s && (s->holders || s->waits);
 }
 
 size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v, size_t n,
@@ -494,9 +490,9 @@ size_t locks_resume(struct locks *t, uint64_t session, const struct lock_req *v,
             refused++; /* more than were ever granted */
             continue;
         }
-        if (blocker(t, f, &r) != NULL)
+        if (blocker(t, f, &r))
             r.type = LOCKSET_READ; /* a downgrade whose answer was lost */
-        if (blocker(t, f, &r) != NULL)
+        if (blocker(t, f, &r))
             refused++;
         else
             locks_apply(t, f, s, &r);
@@ -530,7 +526,7 @@ static void expire(struct locks *t, struct lock_wait *w, int64_t now)
 {
     struct lock_session *s = w->session;
 
-    if (w->cookie != NULL) {
+    if (w->cookie) {
         locks_done_add(t, w->cookie, -ERR_TIMEOUT);
         w->cookie = NULL;
         w->deadline = now + KEEP_NS;
@@ -553,12 +549,12 @@ void locks_tick(struct locks *t, int64_t now)
         if (f->seen == t->seen)
             continue;
         f->seen = t->seen;
-        for (struct lock_wait *w = f->first, *next; w != NULL; w = next) {
+        for (struct lock_wait *w = f->first, *next; w; w = next) {
             next = w->next;
             if (w->deadline <= now)
                 expire(t, w, now);
         }
-        if (f->soft || f->first == NULL)
+        if (f->soft || !f->first)
             list_add(&look, f);
     }
     free(l.v);

@@ -18,9 +18,9 @@ struct lock_session *locks_session(struct locks *t, uint64_t id)
 {
     struct lock_session *s = locks_session_find(t, id);
 
-    if (s == NULL) {
+    if (!s) {
         s = calloc(1, sizeof(*s));
-        if (s == NULL)
+        if (!s)
             abort();
         s->id = id;
         hash_table_add(&t->sessions, &s->link);
@@ -30,7 +30,7 @@ struct lock_session *locks_session(struct locks *t, uint64_t id)
 
 void locks_session_tidy(struct locks *t, struct lock_session *s)
 {
-    if (s->holders != NULL || s->waits != NULL)
+    if (s->holders || s->waits)
         return;
     assert(s->nranges == 0 && s->nwaits == 0);
     hash_table_remove(&t->sessions, &s->link);
@@ -43,7 +43,7 @@ struct lock_file *locks_file_find(const struct locks *t, uint64_t ino, bool floc
 {
     struct hash_link *l = hash_table_find(&t->files, ino);
 
-    while (l != NULL && HASH_ENTRY(l, struct lock_file, link)->flock != flock)
+    while (l && HASH_ENTRY(l, struct lock_file, link)->flock != flock)
         l = hash_table_next_same(&t->files, l);
     return HASH_ENTRY(l, struct lock_file, link);
 }
@@ -52,9 +52,9 @@ struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock)
 {
     struct lock_file *f = locks_file_find(t, ino, flock);
 
-    if (f == NULL) {
+    if (!f) {
         f = calloc(1, sizeof(*f));
-        if (f == NULL)
+        if (!f)
             abort();
         f->ino = ino;
         f->flock = flock;
@@ -66,7 +66,7 @@ struct lock_file *locks_file(struct locks *t, uint64_t ino, bool flock)
 
 void locks_file_tidy(struct locks *t, struct lock_file *f)
 {
-    if (f->holders != NULL || f->first != NULL)
+    if (f->holders || f->first)
         return;
     hash_table_remove(&t->files, &f->link);
     free(f);
@@ -78,7 +78,7 @@ struct lock_holder **locks_holder_slot(struct lock_file *f, uint64_t session, ui
 {
     struct lock_holder **p = &f->holders;
 
-    while (*p != NULL && ((*p)->owner != owner || (*p)->session->id != session))
+    while (*p && ((*p)->owner != owner || (*p)->session->id != session))
         p = &(*p)->next;
     return p;
 }
@@ -89,11 +89,11 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
 {
     struct lock_holder **slot = locks_holder_slot(f, s->id, r->owner), *h = *slot;
 
-    if (h == NULL) {
+    if (!h) {
         if (r->type == LOCKSET_NONE)
             return;
         h = *slot = calloc(1, sizeof(*h));
-        if (h == NULL)
+        if (!h)
             abort();
         f->nholders++;
         h->file = f;
@@ -101,7 +101,7 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
         h->owner = r->owner;
         h->s_next = s->holders;
         h->s_prev = &s->holders;
-        if (s->holders != NULL)
+        if (s->holders)
             s->holders->s_prev = &h->s_next;
         s->holders = h;
     }
@@ -115,11 +115,11 @@ void locks_apply(struct locks *t, struct lock_file *f, struct lock_session *s,
         return;
     *slot = h->next;
     f->nholders--;
-    for (struct lock_wait *w = f->first; w != NULL; w = w->next)
+    for (struct lock_wait *w = f->first; w; w = w->next)
         if (w->blocker == h)
             w->blocker = NULL;
     *h->s_prev = h->s_next;
-    if (h->s_next != NULL)
+    if (h->s_next)
         h->s_next->s_prev = h->s_prev;
     free(h);
 }
@@ -135,14 +135,14 @@ void locks_drop_holder(struct locks *t, struct lock_file *f, struct lock_session
 
 void locks_done_add(struct locks *t, void *cookie, int code)
 {
-    if (cookie == NULL)
+    if (!cookie)
         return;
     if (t->done_at == t->ndone)
         t->done_at = t->ndone = 0;
     if (t->ndone == t->done_cap) {
         t->done_cap = t->done_cap == 0 ? 64 : t->done_cap * 2;
         t->done = realloc(t->done, t->done_cap * sizeof(*t->done));
-        if (t->done == NULL)
+        if (!t->done)
             abort();
     }
     t->done[t->ndone++] = (struct locks_done){cookie, code};
@@ -152,7 +152,7 @@ struct lock_wait *locks_wait_find(struct lock_session *s, uint64_t id)
 {
     struct lock_wait *w = s->waits;
 
-    while (w != NULL && w->req.id != id)
+    while (w && w->req.id != id)
         w = w->s_next;
     return w;
 }
@@ -162,7 +162,7 @@ struct lock_wait *locks_wait_add(struct locks *t, struct lock_file *f, struct lo
 {
     struct lock_wait *w = calloc(1, sizeof(*w));
 
-    if (w == NULL)
+    if (!w)
         abort();
     w->req = *r;
     w->file = f;
@@ -171,7 +171,7 @@ struct lock_wait *locks_wait_add(struct locks *t, struct lock_file *f, struct lo
     f->last = &w->next;
     w->s_next = s->waits;
     w->s_prev = &s->waits;
-    if (s->waits != NULL)
+    if (s->waits)
         s->waits->s_prev = &w->s_next;
     s->waits = w;
     s->nwaits++;
@@ -192,7 +192,7 @@ void locks_wait_end(struct locks *t, struct lock_wait *w, int code)
     if (f->last == &w->next)
         f->last = p;
     *w->s_prev = w->s_next;
-    if (w->s_next != NULL)
+    if (w->s_next)
         w->s_next->s_prev = w->s_prev;
     w->session->nwaits--;
     f->nwaits--;
@@ -207,7 +207,7 @@ struct locks *locks_new(void)
 {
     struct locks *t = calloc(1, sizeof(*t));
 
-    if (t == NULL)
+    if (!t)
         abort();
     HASH_TABLE_INIT(&t->files, 256, struct lock_file, link, ino);
     HASH_TABLE_INIT(&t->sessions, 256, struct lock_session, link, id);
@@ -216,9 +216,9 @@ struct locks *locks_new(void)
 
 void locks_free(struct locks *t)
 {
-    if (t == NULL)
+    if (!t)
         return;
-    for (struct hash_link *l; (l = hash_table_first(&t->sessions)) != NULL;)
+    for (struct hash_link *l; (l = hash_table_first(&t->sessions));)
         locks_drop_session(t, HASH_ENTRY(l, struct lock_session, link)->id, 0);
     assert(t->files.n == 0 && t->nwaits == 0 && t->nranges == 0);
     hash_table_free(&t->files);

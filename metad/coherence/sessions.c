@@ -63,7 +63,7 @@ struct session {
 };
 struct sessions {
     struct sessions_config cfg;
-    struct lock lock;
+    struct lock mu;
     struct cond cond;
     pthread_t thread;
     bool running, stop;
@@ -96,20 +96,20 @@ struct sessions {
 
 static int64_t lease_ns(const struct sessions *o)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
 }
 
 static struct session *session_find(const struct sessions *o, uint64_t id)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     return HASH_ENTRY(hash_table_find(&o->sessions, id), struct session, link);
 }
 
 /* by: 1 or -1 */
 static void count_missing(struct sessions *o, const struct session *s, int by)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     o->missing += (size_t)by;
     o->missing_leases += s->holds & FSM_HOLDS_LEASES ? (size_t)by : 0;
     o->missing_locks += s->holds & FSM_HOLDS_LOCKS ? (size_t)by : 0;
@@ -119,10 +119,10 @@ static struct session *session_make(struct sessions *o, uint64_t id, bool resume
 {
     struct session *s = session_find(o, id);
 
-    lock_assert_held(&o->lock);
-    if (s == NULL) {
+    lock_assert_held(&o->mu);
+    if (!s) {
         s = calloc(1, sizeof(*s));
-        if (s == NULL)
+        if (!s)
             abort();
         s->id = id;
         hash_table_add(&o->sessions, &s->link);
@@ -140,53 +140,53 @@ static struct ref *ref_find(const struct sessions *o, uint64_t ino, uint64_t ses
 {
     struct hash_link *l = hash_table_find(&o->refs, ino);
 
-    lock_assert_held(&o->lock);
-    while (l != NULL && (HASH_ENTRY(l, struct ref, link)->session->id == session) == but_not)
+    lock_assert_held(&o->mu);
+    while (l && (HASH_ENTRY(l, struct ref, link)->session->id == session) == but_not)
         l = hash_table_next_same(&o->refs, l);
     return HASH_ENTRY(l, struct ref, link);
 }
 
 static bool is_open(const struct sessions *o, uint64_t ino)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     return hash_table_find(&o->refs, ino) != NULL;
 }
 
 static void ref_add(struct sessions *o, struct session *s, uint64_t ino)
 {
-    lock_assert_held(&o->lock);
-    if (ref_find(o, ino, s->id, false) != NULL)
+    lock_assert_held(&o->mu);
+    if (ref_find(o, ino, s->id, false))
         return;
     struct ref *r = malloc(sizeof(*r));
-    if (r == NULL)
+    if (!r)
         abort();
     *r = (struct ref){.ino = ino, .session = s, .next = s->refs, .prev = &s->refs};
     hash_table_add(&o->refs, &r->link);
-    if (s->refs != NULL)
+    if (s->refs)
         s->refs->prev = &r->next;
     s->refs = r;
 }
 
 static void ref_remove(struct sessions *o, struct ref *r)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     hash_table_remove(&o->refs, &r->link);
     *r->prev = r->next;
-    if (r->next != NULL)
+    if (r->next)
         r->next->prev = r->prev;
     free(r);
 }
 
 static void drop_refs(struct sessions *o, struct session *s)
 {
-    lock_assert_held(&o->lock);
-    while (s->refs != NULL)
+    lock_assert_held(&o->mu);
+    while (s->refs)
         ref_remove(o, s->refs);
 }
 
 static void resumed(struct sessions *o, struct session *s)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     if (!s->resumed)
         count_missing(o, s, -1);
     s->resumed = true;
@@ -197,7 +197,7 @@ static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
     if (*n == *cap) {
         *cap = *cap == 0 ? 256 : *cap * 2;
         *v = realloc(*v, *cap * sizeof(**v));
-        if (*v == NULL)
+        if (!*v)
             abort();
     }
     (*v)[(*n)++] = id;
@@ -205,7 +205,7 @@ static void push(uint64_t **v, size_t *n, size_t *cap, uint64_t id)
 
 static void add_orphan(struct sessions *o, uint64_t ino)
 {
-    lock_assert_held(&o->lock);
+    lock_assert_held(&o->mu);
     push(&o->orphans, &o->norphans, &o->orphans_cap, ino);
 }
 
@@ -228,10 +228,10 @@ static int session_begin(struct sessions *o, uint64_t session, uint64_t peer)
 
 int sessions_begin(struct sessions *o, uint64_t session, uint64_t peer)
 {
-    lock_acquire(&o->lock);
-    int rv = session_begin(o, session, peer);
-    lock_release(&o->lock);
-    return rv;
+    lock_acquire(&o->mu);
+    int rc = session_begin(o, session, peer);
+    lock_release(&o->mu);
+    return rc;
 }
 
 static bool is_in(const uint64_t *v, size_t n, uint64_t id)
@@ -245,39 +245,39 @@ static bool is_in(const uint64_t *v, size_t n, uint64_t id)
 
 int sessions_return(struct sessions *o, uint64_t session, uint64_t peer)
 {
-    lock_acquire(&o->lock);
-    bool early = session_find(o, session) != NULL || is_in(o->ended, o->nended, session) ||
+    lock_acquire(&o->mu);
+    bool early = session_find(o, session) || is_in(o->ended, o->nended, session) ||
                  is_in(o->told, o->ntold, session);
-    int rv = early ? -ERR_BUSY : session_begin(o, session, peer);
-    lock_release(&o->lock);
-    return rv;
+    int rc = early ? -ERR_BUSY : session_begin(o, session, peer);
+    lock_release(&o->mu);
+    return rc;
 }
 
 void sessions_add(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = session_make(o, session, true, 0);
     s->closing = false;
     resumed(o, s);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 void sessions_none(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = session_find(o, session);
-    if (s != NULL && s->closing && s->refs == NULL) {
+    if (s && s->closing && !s->refs) {
         hash_table_remove(&o->sessions, &s->link);
         free(s);
     }
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 static struct session *find_alive(struct sessions *o, uint64_t session)
 {
     struct session *s = session_find(o, session);
 
-    if (s == NULL || s->closing)
+    if (!s || s->closing)
         return NULL;
     s->last = clock_mono();
     return s;
@@ -285,66 +285,66 @@ static struct session *find_alive(struct sessions *o, uint64_t session)
 
 int sessions_touch(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
-    int rv = find_alive(o, session) != NULL ? 0 : -ERR_SESSION;
-    lock_release(&o->lock);
-    return rv;
+    lock_acquire(&o->mu);
+    int rc = find_alive(o, session) ? 0 : -ERR_SESSION;
+    lock_release(&o->mu);
+    return rc;
 }
 
 int sessions_resume(struct sessions *o, uint64_t session, const uint64_t *inos, size_t n)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = find_alive(o, session);
-    if (s != NULL) {
+    if (s) {
         drop_refs(o, s);
         for (size_t i = 0; i < n; i++)
             ref_add(o, s, inos[i]);
         resumed(o, s);
     }
-    lock_release(&o->lock);
-    return s != NULL ? 0 : -ERR_SESSION;
+    lock_release(&o->mu);
+    return s ? 0 : -ERR_SESSION;
 }
 
 int sessions_file_add(struct sessions *o, uint64_t session, uint64_t ino)
 {
-    int rv = 0;
+    int rc = 0;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = find_alive(o, session);
-    if (s == NULL)
-        rv = -ERR_SESSION;
-    for (size_t i = 0; rv == 0 && i < o->nbatch; i++)
+    if (!s)
+        rc = -ERR_SESSION;
+    for (size_t i = 0; rc == 0 && i < o->nbatch; i++)
         if (o->batch[i] == ino)
-            rv = -ESTALE;
-    if (rv == 0)
+            rc = -ESTALE;
+    if (rc == 0)
         ref_add(o, s, ino);
-    lock_release(&o->lock);
-    return rv;
+    lock_release(&o->mu);
+    return rc;
 }
 
 void sessions_file_del(struct sessions *o, uint64_t session, uint64_t ino)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = find_alive(o, session);
-    struct ref *r = s != NULL ? ref_find(o, ino, session, false) : NULL;
-    if (r != NULL)
+    struct ref *r = s ? ref_find(o, ino, session, false) : NULL;
+    if (r)
         ref_remove(o, r);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 bool sessions_is_open(struct sessions *o, uint64_t ino)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     bool open = is_open(o, ino);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     return open;
 }
 
 bool sessions_elsewhere(struct sessions *o, uint64_t session, uint64_t ino)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     bool open = ref_find(o, ino, session, true) != NULL;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     return open;
 }
 
@@ -352,34 +352,34 @@ void sessions_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = opener ? session_find(o, opener) : NULL;
-    if (s != NULL)
+    if (s)
         ref_add(o, s, ino); /* in one step with the next, lest it be reaped at once */
     add_orphan(o, ino);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 void sessions_adopted(void *arg, uint64_t ino)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     for (size_t i = o->norphans; i-- > 0;)
         if (o->orphans[i] == ino) {
             o->orphans[i] = o->orphans[--o->norphans];
             break;
         }
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 void sessions_closed(void *arg, uint64_t session)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = session_find(o, session);
-    if (s != NULL) {
+    if (s) {
         drop_refs(o, s);
         resumed(o, s);
         hash_table_remove(&o->sessions, &s->link);
@@ -387,34 +387,34 @@ void sessions_closed(void *arg, uint64_t session)
     }
     push(&o->ended, &o->nended, &o->ended_cap, session);
     cond_signal(&o->cond);
-    if (o->on_close != NULL)
+    if (o->on_close)
         o->on_close(o->on_close_arg, session);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 void sessions_on_close(struct sessions *o, void (*fn)(void *arg, uint64_t session), void *arg)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     o->on_close = fn;
     o->on_close_arg = arg;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 uint32_t sessions_silent_ms(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     const struct session *s = session_find(o, session);
-    int64_t ms = s == NULL ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
-    lock_release(&o->lock);
+    int64_t ms = !s ? UINT32_MAX : (clock_mono() - s->last) / NSEC_PER_MSEC;
+    lock_release(&o->mu);
     return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
 bool sessions_is_missing(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     const struct session *s = session_find(o, session);
-    bool missing = s != NULL && !s->resumed;
-    lock_release(&o->lock);
+    bool missing = s && !s->resumed;
+    lock_release(&o->mu);
     return missing;
 }
 
@@ -425,22 +425,22 @@ static bool settled(const struct sessions *o, int64_t now)
 
 size_t sessions_awaited(struct sessions *o, unsigned holds)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
     if (settled(o, clock_mono()))
         n = 0;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     return n;
 }
 
 void sessions_expire(struct sessions *o, uint64_t session)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     struct session *s = session_find(o, session);
-    if (s != NULL)
+    if (s)
         s->last = clock_mono() - lease_ns(o) - 1;
     cond_signal(&o->cond);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 void sessions_watch(struct sessions *o, const struct sessions_watcher *w)
@@ -455,15 +455,15 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     if (code != 0 || res->code != 0) /* not closed: look again */
         for (size_t i = 0; i < o->nexpired; i++) {
             struct session *s = session_find(o, o->expired[i]);
-            if (s != NULL)
+            if (s)
                 s->closing = false;
         }
     o->nexpired = 0;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 /* some_left: of large files a part may still be there, to be reaped by further commands. The fsm's
@@ -482,7 +482,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     if (code != 0 || res->code != 0)
         for (size_t i = 0; i < o->nbatch; i++)
             add_orphan(o, o->batch[i]);
@@ -492,7 +492,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
     if (o->nreaped > 0 || o->norphans > 0)
         cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
 }
 
 /* Fills `expired` with silent sessions. Lock held. */
@@ -612,18 +612,18 @@ static void tell_watchers(struct sessions *o)
     o->nreaped = o->reaped_cap = 0;
     o->told = ended;
     o->ntold = n;
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     for (unsigned k = 0; k < o->nwatchers; k++) {
         const struct sessions_watcher *w = &o->watchers[k];
-        for (size_t i = 0; w->closed != NULL && i < n; i++)
+        for (size_t i = 0; w->closed && i < n; i++)
             w->closed(w->arg, ended[i]);
-        for (size_t i = 0; w->reaped != NULL && i < nreaped; i++)
+        for (size_t i = 0; w->reaped && i < nreaped; i++)
             w->reaped(w->arg, reaped[i]);
-        if (w->tick != NULL)
+        if (w->tick)
             w->tick(w->arg);
     }
     free(reaped);
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     o->told = NULL;
     o->ntold = 0;
     free(ended);
@@ -646,7 +646,7 @@ static void *thread_main(void *arg)
 {
     struct sessions *o = arg;
 
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     o->looked = clock_mono();
     while (!o->stop) {
         int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
@@ -654,7 +654,7 @@ static void *thread_main(void *arg)
         bool leads = mlog_is_leader(o->cfg.mlog);
         bool close_some = leads && collect_expired(o, now);
         bool reap_some = leads && collect_orphans(o, now);
-        lock_release(&o->lock);
+        lock_release(&o->mu);
         /* batch and expired are ours until their answers come, and nobody else writes them */
         if (close_some)
             propose_close(o);
@@ -663,12 +663,12 @@ static void *thread_main(void *arg)
         if (leads)
             end_over(o, now);
         work(o);
-        lock_acquire(&o->lock);
+        lock_acquire(&o->mu);
         tell_watchers(o);
         if (!o->stop && o->nended == 0)
-            cond_sleep_until(&o->cond, &o->lock, until);
+            cond_sleep_until(&o->cond, &o->mu, until);
     }
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     return NULL;
 }
 
@@ -679,7 +679,7 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
     struct sessions *o = calloc(1, sizeof(*o));
     const char *name;
 
-    if (o == NULL)
+    if (!o)
         abort();
     o->cfg = *cfg;
     if (o->cfg.lease_ms == 0)
@@ -688,18 +688,18 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
         o->cfg.keep_ms = SESSIONS_KEEP_MS;
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
-    lock_init(&o->lock, LOCK_SESSIONS);
+    lock_init(&o->mu, LOCK_SESSIONS);
     cond_init(&o->cond);
     HASH_TABLE_INIT(&o->sessions, 1024, struct session, link, id);
     HASH_TABLE_INIT(&o->refs, 1024, struct ref, link, ino);
     o->started = clock_mono();
     fsm_rdlock(cfg->fsm);
-    lock_acquire(&o->lock); /* nobody else knows it yet; what is called asks for it */
+    lock_acquire(&o->mu); /* nobody else knows it yet; what is called asks for it */
     for (uint64_t id = 0; fsm_session_next(cfg->fsm, id, &id, &name);)
         session_make(o, id, false, fsm_session_holds(cfg->fsm, id));
     for (uint64_t ino = 0; fsm_orphan_next(cfg->fsm, ino, &ino);)
         add_orphan(o, ino);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     fsm_unlock(cfg->fsm);
     *out = o;
     return 0;
@@ -707,18 +707,18 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
 
 int sessions_start(struct sessions *o)
 {
-    int rv = thread_start(&o->thread, "opens", thread_main, o);
+    int rc = thread_start(&o->thread, "opens", thread_main, o);
 
-    o->running = rv == 0;
-    return -rv;
+    o->running = rc == 0;
+    return -rc;
 }
 
 void sessions_stop(struct sessions *o)
 {
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     o->stop = true;
     cond_signal(&o->cond);
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     if (o->running)
         pthread_join(o->thread, NULL);
     o->running = false;
@@ -726,22 +726,22 @@ void sessions_stop(struct sessions *o)
 
 void sessions_free(struct sessions *o)
 {
-    if (o == NULL)
+    if (!o)
         return;
     assert(!o->running);
-    lock_acquire(&o->lock);
+    lock_acquire(&o->mu);
     HASH_TABLE_EACH (&o->sessions, p) {
         struct session *s = HASH_ENTRY(p, struct session, link);
         drop_refs(o, s);
         free(s);
     }
-    lock_release(&o->lock);
+    lock_release(&o->mu);
     hash_table_free(&o->sessions);
     hash_table_free(&o->refs);
     free(o->orphans);
     free(o->ended);
     free(o->reaped);
-    lock_destroy(&o->lock);
+    lock_destroy(&o->mu);
     cond_destroy(&o->cond);
     free(o);
 }

@@ -31,11 +31,11 @@ uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
 
 int fsm_new(struct fsm **out)
 {
-    struct fsm *f = calloc(1, sizeof *f);
+    struct fsm *f = calloc(1, sizeof(*f));
     if (!f)
         return -ENOMEM;
     rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
-    if (getrandom(&f->hash_key, sizeof f->hash_key, GRND_NONBLOCK) < 0)
+    if (getrandom(&f->hash_key, sizeof(f->hash_key), GRND_NONBLOCK) < 0)
         f->hash_key = (uint64_t)(uintptr_t)f;
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
     fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
@@ -240,11 +240,11 @@ void fsm_counts(struct fsm *f, struct fsm_counts *out)
 
 uint64_t fsm_memory(struct fsm *f)
 {
-    uint64_t sum = sizeof *f + f->heap + fsm_slab_memory(&f->inodes) + fsm_slab_memory(&f->chunks) +
-                   fsm_arena_memory(&f->dentries) + fsm_htab_memory(&f->by_ino) +
-                   fsm_htab_memory(&f->by_name) + fsm_htab_memory(&f->by_chunk) +
-                   fsm_slab_memory(&f->xsets) + fsm_slab_memory(&f->shares) +
-                   fsm_htab_memory(&f->by_xattr);
+    uint64_t sum = sizeof(*f) + f->heap + fsm_slab_memory(&f->inodes) +
+                   fsm_slab_memory(&f->chunks) + fsm_arena_memory(&f->dentries) +
+                   fsm_htab_memory(&f->by_ino) + fsm_htab_memory(&f->by_name) +
+                   fsm_htab_memory(&f->by_chunk) + fsm_slab_memory(&f->xsets) +
+                   fsm_slab_memory(&f->shares) + fsm_htab_memory(&f->by_xattr);
 
     for (uint32_t h = 1; h <= f->inodes.used; h++) {
         const struct fsm_inode *i = fsm_inode_at(f, h);

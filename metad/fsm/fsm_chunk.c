@@ -92,7 +92,7 @@ struct fsm_loc *fsm_chunk_locs(struct fsm_chunk *c)
 /* loc_heap is the heap list's capacity, 0 while inline. */
 int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l)
 {
-    enum { INLINE = sizeof c->u.inl / sizeof c->u.inl[0] };
+    enum { INLINE = sizeof(c->u.inl) / sizeof(c->u.inl[0]) };
     struct fsm_loc *v = fsm_chunk_locs(c);
 
     for (unsigned i = 0; i < c->nloc; i++) {
@@ -105,10 +105,10 @@ int fsm_chunk_loc_add(struct fsm_chunk *c, struct fsm_loc l)
     if (c->nloc == cap) {
         if (cap >= 192)
             return -ENOSPC; /* far above any goal */
-        struct fsm_loc *n = malloc(2ul * cap * sizeof *n);
+        struct fsm_loc *n = malloc(2ul * cap * sizeof(*n));
         if (!n)
             return -ENOMEM;
-        memcpy(n, v, c->nloc * sizeof *n);
+        memcpy(n, v, c->nloc * sizeof(*n));
         if (c->loc_heap)
             free(v);
         c->u.ptr = v = n;
@@ -128,11 +128,11 @@ void fsm_chunk_loc_del(struct fsm_chunk *c, uint32_t chunkd)
             break;
         }
     }
-    if (c->loc_heap && c->nloc <= sizeof c->u.inl / sizeof c->u.inl[0]) {
-        struct fsm_loc keep[sizeof c->u.inl / sizeof c->u.inl[0]];
-        memcpy(keep, v, c->nloc * sizeof *v);
+    if (c->loc_heap && c->nloc <= sizeof(c->u.inl) / sizeof(c->u.inl[0])) {
+        struct fsm_loc keep[sizeof(c->u.inl) / sizeof(c->u.inl[0])];
+        memcpy(keep, v, c->nloc * sizeof(*v));
         free(v);
-        memcpy(c->u.inl, keep, c->nloc * sizeof *v);
+        memcpy(c->u.inl, keep, c->nloc * sizeof(*v));
         c->loc_heap = 0;
     }
 }
@@ -345,7 +345,7 @@ static int exts_add(struct exts *x, const struct ext *e)
         return -EINVAL;
     if (x->n == x->cap) {
         x->cap = x->cap ? 2 * x->cap : 64;
-        x->v = realloc(x->v, x->cap * sizeof *x->v);
+        x->v = realloc(x->v, x->cap * sizeof(*x->v));
         if (!x->v)
             fsm_oom();
     }

@@ -124,7 +124,7 @@ int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *re
     const struct extmap *m = &fsm_inode_at(f, src)->u.map;
     size_t count = extmap_count(m);
     struct ext *list =
-        fsm_xcalloc((count < CLONE_RUNS_MAX ? count : CLONE_RUNS_MAX) + 1, sizeof *list);
+        fsm_xcalloc((count < CLONE_RUNS_MAX ? count : CLONE_RUNS_MAX) + 1, sizeof(*list));
     size_t n = collect(m, op, &len, list);
     r = room(f, fsm_inode_at(f, dst), list, n, op->dst_off, op->dst_off + len);
     if (r) {

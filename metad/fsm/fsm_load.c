@@ -120,7 +120,7 @@ static const uint8_t *take(struct loader *l, size_t n)
     if ((size_t)(l->end - l->p) < n) {
         l->bad = true;
         l->p = l->end;
-        return n <= sizeof zeros ? zeros : NULL;
+        return n <= sizeof(zeros) ? zeros : NULL;
     }
     const uint8_t *p = l->p;
     l->p += n;
@@ -331,8 +331,8 @@ static void count_name(struct loader *l, uint32_t h)
 {
     if (h >= l->names_cap) {
         uint32_t cap = l->f->inodes.used + 1;
-        l->names = fsm_xrealloc(l->names, cap * sizeof *l->names);
-        memset(l->names + l->names_cap, 0, (cap - l->names_cap) * sizeof *l->names);
+        l->names = fsm_xrealloc(l->names, cap * sizeof(*l->names));
+        memset(l->names + l->names_cap, 0, (cap - l->names_cap) * sizeof(*l->names));
         l->names_cap = cap;
     }
     l->names[h]++;
@@ -594,7 +594,7 @@ static int finish(struct loader *l)
 static int load_header(struct loader *l)
 {
     uint8_t h[CKPT_HEADER];
-    int r = read_all(l, h, sizeof h, false);
+    int r = read_all(l, h, sizeof(h), false);
 
     if (r < 0) {
         if (r == -ERR_CORRUPT)
@@ -627,7 +627,7 @@ static int load_section(struct loader *l)
 
     l->p = NULL;
     l->section = l->pos;
-    int r = read_all(l, h, sizeof h, false);
+    int r = read_all(l, h, sizeof(h), false);
     if (r < 0)
         return r;
     if (le_get32(h + 16) != crc32c(0, h, 16) || le_get32(h) != CKPT_MARK)

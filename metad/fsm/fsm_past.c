@@ -33,12 +33,12 @@ static const struct fsm_incarnation *past_find(const struct fsm *f, uint64_t id)
 static void past_add(struct fsm *f, const struct fsm_incarnation *i)
 {
     if (f->past.n == FSM_INCARNATIONS_MAX) {
-        memmove(&f->past.v[0], &f->past.v[1], (f->past.n - 1) * sizeof *f->past.v);
+        memmove(&f->past.v[0], &f->past.v[1], (f->past.n - 1) * sizeof(*f->past.v));
         f->past.n--;
     } else if (f->past.n == f->past.cap) {
         uint32_t cap = f->past.cap ? 2 * f->past.cap : 8;
-        f->past.v = fsm_xrealloc(f->past.v, cap * sizeof *f->past.v);
-        f->heap += (cap - f->past.cap) * sizeof *f->past.v;
+        f->past.v = fsm_xrealloc(f->past.v, cap * sizeof(*f->past.v));
+        f->heap += (cap - f->past.cap) * sizeof(*f->past.v);
         f->past.cap = cap;
     }
     f->past.v[f->past.n++] = *i;
@@ -185,11 +185,11 @@ bool fsm_doubt_load(struct fsm *f, uint64_t session)
         return false;
     if (p->ndoubt == p->doubt_cap) {
         uint32_t cap = p->doubt_cap ? 2 * p->doubt_cap : 16;
-        p->doubt = fsm_xrealloc(p->doubt, cap * sizeof *p->doubt);
-        f->heap += (cap - p->doubt_cap) * sizeof *p->doubt;
+        p->doubt = fsm_xrealloc(p->doubt, cap * sizeof(*p->doubt));
+        f->heap += (cap - p->doubt_cap) * sizeof(*p->doubt);
         p->doubt_cap = cap;
     }
-    memmove(&p->doubt[at + 1], &p->doubt[at], (p->ndoubt - at) * sizeof *p->doubt);
+    memmove(&p->doubt[at + 1], &p->doubt[at], (p->ndoubt - at) * sizeof(*p->doubt));
     p->doubt[at] = session;
     p->ndoubt++;
     return true;
@@ -201,7 +201,8 @@ static bool future_add(struct fsm *f, const struct fsm_future *u)
 
     for (uint32_t k = 0; p->nfutures == FSM_FUTURES_MAX && k < p->nfutures; k++)
         if (p->futures[k].accepted) { /* told of once more, it is accepted once more */
-            memmove(&p->futures[k], &p->futures[k + 1], (p->nfutures - k - 1) * sizeof *p->futures);
+            memmove(&p->futures[k], &p->futures[k + 1],
+                    (p->nfutures - k - 1) * sizeof(*p->futures));
             p->nfutures--;
         }
     if (p->nfutures == FSM_FUTURES_MAX)

@@ -105,12 +105,12 @@ int fsm_quota_commit(const struct fsm *f, const struct fsm_inode *i, const Replf
 {
     if (!fsm_quota_room(f, i, sum, 0))
         return 0;
-    struct ext *v = fsm_xmalloc(op->n_extents * sizeof *v);
+    struct ext *v = fsm_xmalloc(op->n_extents * sizeof(*v));
     uint64_t grow = 0, done = 0;
     for (size_t k = 0; k < op->n_extents; k++)
         v[k] =
             (struct ext){.file_off = op->extents[k]->file_off + shift, .len = op->extents[k]->len};
-    qsort(v, op->n_extents, sizeof *v, by_off);
+    qsort(v, op->n_extents, sizeof(*v), by_off);
     for (size_t k = 0; k < op->n_extents; k++) {
         uint64_t from = v[k].file_off > done ? v[k].file_off : done;
         uint64_t end = v[k].file_off + v[k].len;
@@ -130,7 +130,7 @@ typedef void tree_fn(void *arg, uint32_t h);
 /* fn for directory `top` and all below it. Quota roots inside are shown but not entered. */
 static void tree_walk(const struct fsm *f, uint32_t top, tree_fn *fn, void *arg)
 {
-    uint32_t *stack = fsm_xmalloc(sizeof *stack), d;
+    uint32_t *stack = fsm_xmalloc(sizeof(*stack)), d;
     size_t n = 0, cap = 1;
 
     for (stack[n++] = top; n;) {
@@ -145,7 +145,7 @@ static void tree_walk(const struct fsm *f, uint32_t top, tree_fn *fn, void *arg)
                 continue;
             }
             if (n == cap)
-                stack = fsm_xrealloc(stack, (cap *= 2) * sizeof *stack);
+                stack = fsm_xrealloc(stack, (cap *= 2) * sizeof(*stack));
             stack[n++] = c;
         }
     }
@@ -202,10 +202,10 @@ static void realms_grow(struct fsm *f, unsigned realm)
 
     if (realm < f->nrealms)
         return;
-    f->realms = fsm_xrealloc(f->realms, n * sizeof *f->realms);
+    f->realms = fsm_xrealloc(f->realms, n * sizeof(*f->realms));
     for (uint32_t k = f->nrealms; k < n; k++)
         f->realms[k] = (struct fsm_realm){0};
-    f->heap += (n - f->nrealms) * sizeof *f->realms;
+    f->heap += (n - f->nrealms) * sizeof(*f->realms);
     f->nrealms = n;
 }
 
@@ -319,7 +319,7 @@ static void tally_one(void *arg, uint32_t h)
     }
     if (t->nlinks == t->cap) {
         t->cap = t->cap ? 2 * t->cap : 64;
-        t->links = fsm_xrealloc(t->links, t->cap * sizeof *t->links);
+        t->links = fsm_xrealloc(t->links, t->cap * sizeof(*t->links));
     }
     t->links[t->nlinks++] = h;
 }
@@ -353,7 +353,7 @@ static struct tally tally(const struct fsm *f, uint32_t h)
         tree_walk(f, h, tally_one, &t);
     }
     if (t.nlinks)
-        qsort(t.links, t.nlinks, sizeof *t.links, by_handle);
+        qsort(t.links, t.nlinks, sizeof(*t.links), by_handle);
     for (size_t k = 0; k < t.nlinks; k++)
         if (k == 0 || t.links[k] != t.links[k - 1])
             tally_add(&t, fsm_inode_at(f, t.links[k]));

@@ -351,7 +351,7 @@ int fsm_save(struct fsm *f, int fd)
     le_put32(head + 8, CKPT_VERSION);
     le_put64(head + 16, f->applied);
     le_put32(head + 28, crc32c(0, head, 28));
-    s.err = write_all(fd, head, sizeof head);
+    s.err = write_all(fd, head, sizeof(head));
     walk(f, &s);
     flush(&s);
     uint64_t records = s.records, sections = s.sections;

@@ -88,8 +88,8 @@ struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name
         return NULL;
     f->sessions =
         array_open(f, f->sessions, f->nsessions, &f->sessions_cap, p, sizeof(struct fsm_session *));
-    struct fsm_session *s = fsm_xcalloc(1, sizeof *s);
-    f->heap += sizeof *s;
+    struct fsm_session *s = fsm_xcalloc(1, sizeof(*s));
+    f->heap += sizeof(*s);
     s->id = id;
     s->name = keep_string(f, name);
     s->host_id = keep_string(f, host_id);
@@ -103,7 +103,7 @@ static void session_free(struct fsm *f, struct fsm_session *s)
 {
     drop_string(f, s->name);
     drop_string(f, s->host_id);
-    f->heap -= sizeof *s + s->cap * sizeof *s->answers;
+    f->heap -= sizeof(*s) + s->cap * sizeof(*s->answers);
     free(s->answers);
     free(s);
 }
@@ -116,7 +116,7 @@ static void session_end(struct fsm *f, uint32_t p)
     f->nlapsed -= f->sessions[p]->lapsed;
     session_free(f, f->sessions[p]);
     f->nsessions--;
-    memmove(&f->sessions[p], &f->sessions[p + 1], (f->nsessions - p) * sizeof *f->sessions);
+    memmove(&f->sessions[p], &f->sessions[p + 1], (f->nsessions - p) * sizeof(*f->sessions));
     if (f->hooks.session_closed)
         f->hooks.session_closed(f->hooks.arg, id);
 }
@@ -337,14 +337,14 @@ int fsm_session_remember(struct fsm *f, struct fsm_session *s, const struct fsm_
 {
     if (s->first > 0 && s->first >= (s->cap + 1) / 2) {
         /* at least half is forgotten: move the rest to the front */
-        memmove(s->answers, s->answers + s->first, (s->end - s->first) * sizeof *s->answers);
+        memmove(s->answers, s->answers + s->first, (s->end - s->first) * sizeof(*s->answers));
         s->end -= s->first;
         s->first = 0;
     }
     uint32_t p = answer_pos(s, a->seq);
     if (p < s->end && s->answers[p].seq == a->seq)
         return -EEXIST;
-    s->answers = array_open(f, s->answers, s->end, &s->cap, p, sizeof *s->answers);
+    s->answers = array_open(f, s->answers, s->end, &s->cap, p, sizeof(*s->answers));
     s->answers[p] = *a;
     s->end++;
     return 0;
@@ -371,7 +371,7 @@ int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const ch
     uint32_t p = member_pos(f, chunkd);
     if (p < f->nmembers && f->members[p].chunkd == chunkd)
         return -EEXIST;
-    f->members = array_open(f, f->members, f->nmembers, &f->members_cap, p, sizeof *f->members);
+    f->members = array_open(f, f->members, f->nmembers, &f->members_cap, p, sizeof(*f->members));
     f->members[p] = (struct fsm_member){chunkd, keep_string(f, host_id), keep_string(f, host_name)};
     f->nmembers++;
     return 0;

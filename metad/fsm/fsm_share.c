@@ -68,8 +68,8 @@ static void entry_make(struct fsm *f, struct fsm_chunk *c)
     s->id = c->id;
     s->live = c->live;
     s->cap = 2;
-    s->own = fsm_xmalloc(s->cap * sizeof *s->own);
-    f->heap += s->cap * sizeof *s->own;
+    s->own = fsm_xmalloc(s->cap * sizeof(*s->own));
+    f->heap += s->cap * sizeof(*s->own);
     s->n = 1;
     s->own[0] = (struct fsm_sharer){c->owner, c->refs};
     c->owner = e;
@@ -81,7 +81,7 @@ void fsm_share_drop(struct fsm *f, struct fsm_chunk *c)
     if (!c->shared)
         return;
     struct fsm_share *s = entry(f, c);
-    f->heap -= s->cap * sizeof *s->own;
+    f->heap -= s->cap * sizeof(*s->own);
     free(s->own);
     fsm_slab_release(&f->shares, c->owner);
     c->shared = 0;
@@ -102,9 +102,9 @@ static void entry_simplify(struct fsm *f, struct fsm_chunk *c)
 
 static void entry_grow(struct fsm *f, struct fsm_share *s)
 {
-    f->heap += s->cap * sizeof *s->own;
+    f->heap += s->cap * sizeof(*s->own);
     s->cap *= 2;
-    s->own = fsm_xrealloc(s->own, s->cap * sizeof *s->own);
+    s->own = fsm_xrealloc(s->own, s->cap * sizeof(*s->own));
 }
 
 /* Adds to h's count. True when h joined or left. */
@@ -117,13 +117,13 @@ static bool entry_count(struct fsm *f, struct fsm_share *s, uint32_t h, int refs
         if (s->own[p].refs)
             return false;
         s->n--;
-        memmove(&s->own[p], &s->own[p + 1], (s->n - p) * sizeof *s->own);
+        memmove(&s->own[p], &s->own[p + 1], (s->n - p) * sizeof(*s->own));
         return true;
     }
     assert(refs > 0);
     if (s->n == s->cap)
         entry_grow(f, s);
-    memmove(&s->own[p + 1], &s->own[p], (s->n - p) * sizeof *s->own);
+    memmove(&s->own[p + 1], &s->own[p], (s->n - p) * sizeof(*s->own));
     s->own[p] = (struct fsm_sharer){h, (uint32_t)refs};
     s->n++;
     return true;

@@ -53,7 +53,7 @@ void *fsm_xrealloc(void *p, size_t n)
 static void seg_push(uint8_t ***seg, uint32_t *nseg, size_t bytes)
 {
     if ((*nseg & (*nseg - 1)) == 0)
-        *seg = fsm_xrealloc(*seg, (*nseg ? *nseg * 2ul : 1ul) * sizeof **seg);
+        *seg = fsm_xrealloc(*seg, (*nseg ? *nseg * 2ul : 1ul) * sizeof(**seg));
     (*seg)[(*nseg)++] = fsm_xcalloc(1, bytes);
 }
 
@@ -85,7 +85,7 @@ uint32_t fsm_slab_alloc(struct fsm_slab *s)
     uint32_t h = s->free;
     if (h) {
         uint8_t *p = fsm_slab_at(s, h);
-        memcpy(&s->free, p + 8, sizeof s->free);
+        memcpy(&s->free, p + 8, sizeof(s->free));
         memset(p, 0, s->size);
     } else {
         if (s->used == UINT32_MAX)
@@ -103,7 +103,7 @@ void fsm_slab_release(struct fsm_slab *s, uint32_t h)
     assert(h && h <= s->used && s->count);
     uint8_t *p = fsm_slab_at(s, h);
     memset(p, 0, s->size);
-    memcpy(p + 8, &s->free, sizeof s->free);
+    memcpy(p + 8, &s->free, sizeof(s->free));
     s->free = h;
     s->count--;
 }
@@ -135,7 +135,7 @@ static uint32_t units_of(size_t size)
 
 static void arena_free_push(struct fsm_arena *a, uint32_t h, uint32_t units)
 {
-    memcpy(fsm_arena_at(a, h), &a->free[units], sizeof h);
+    memcpy(fsm_arena_at(a, h), &a->free[units], sizeof(h));
     a->free[units] = h;
 }
 
@@ -143,7 +143,7 @@ uint32_t fsm_arena_alloc(struct fsm_arena *a, size_t size)
 {
     uint32_t units = units_of(size), h = a->free[units];
     if (h) {
-        memcpy(&a->free[units], fsm_arena_at(a, h), sizeof h);
+        memcpy(&a->free[units], fsm_arena_at(a, h), sizeof(h));
         return h;
     }
     uint32_t left = (1u << FSM_ARENA_SHIFT) - a->top;

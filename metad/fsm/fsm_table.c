@@ -37,7 +37,7 @@ static uint32_t bucket_of(const struct fsm_htab *t, uint64_t hash)
 static void bucket_add(struct fsm_htab *t)
 {
     if (t->nbuckets >> SEG_SHIFT >= t->nseg) {
-        t->seg = fsm_xrealloc(t->seg, (t->nseg + 1ul) * sizeof *t->seg);
+        t->seg = fsm_xrealloc(t->seg, (t->nseg + 1ul) * sizeof(*t->seg));
         t->seg[t->nseg++] = fsm_xcalloc(1u << SEG_SHIFT, sizeof(uint32_t));
     }
     t->nbuckets++;
@@ -105,7 +105,7 @@ uint32_t fsm_htab_first(const struct fsm_htab *t, uint64_t hash)
 
 size_t fsm_htab_memory(const struct fsm_htab *t)
 {
-    return t->nseg * ((sizeof(uint32_t) << SEG_SHIFT) + sizeof *t->seg);
+    return t->nseg * ((sizeof(uint32_t) << SEG_SHIFT) + sizeof(*t->seg));
 }
 
 /* ---- ordered set ---- */
@@ -155,14 +155,14 @@ static void blocks_open(struct fsm_oset *s, uint32_t b, size_t *heap)
     } else {
         if (s->nblocks == 1) {
             struct fsm_oblock *one = s->b.one;
-            s->b.many = fsm_xmalloc(2 * sizeof *s->b.many);
+            s->b.many = fsm_xmalloc(2 * sizeof(*s->b.many));
             s->b.many[0] = one;
-            *heap += 2 * sizeof *s->b.many;
+            *heap += 2 * sizeof(*s->b.many);
         } else if ((s->nblocks & (s->nblocks - 1)) == 0) {
-            s->b.many = fsm_xrealloc(s->b.many, 2ul * s->nblocks * sizeof *s->b.many);
-            *heap += s->nblocks * sizeof *s->b.many;
+            s->b.many = fsm_xrealloc(s->b.many, 2ul * s->nblocks * sizeof(*s->b.many));
+            *heap += s->nblocks * sizeof(*s->b.many);
         }
-        memmove(&s->b.many[b + 1], &s->b.many[b], (s->nblocks - b) * sizeof *s->b.many);
+        memmove(&s->b.many[b + 1], &s->b.many[b], (s->nblocks - b) * sizeof(*s->b.many));
         s->b.many[b] = NULL;
     }
     s->nblocks++;
@@ -179,16 +179,16 @@ static void blocks_close(struct fsm_oset *s, uint32_t b, size_t *heap)
         s->nblocks = 0;
         return;
     }
-    memmove(&s->b.many[b], &s->b.many[b + 1], (s->nblocks - b - 1) * sizeof *s->b.many);
+    memmove(&s->b.many[b], &s->b.many[b + 1], (s->nblocks - b - 1) * sizeof(*s->b.many));
     s->nblocks--;
     if (s->nblocks == 1) {
         struct fsm_oblock *one = s->b.many[0];
         free(s->b.many);
-        *heap -= 2 * sizeof *s->b.many;
+        *heap -= 2 * sizeof(*s->b.many);
         s->b.one = one;
     } else if ((s->nblocks & (s->nblocks - 1)) == 0) {
-        s->b.many = fsm_xrealloc(s->b.many, s->nblocks * sizeof *s->b.many);
-        *heap -= s->nblocks * sizeof *s->b.many;
+        s->b.many = fsm_xrealloc(s->b.many, s->nblocks * sizeof(*s->b.many));
+        *heap -= s->nblocks * sizeof(*s->b.many);
     }
 }
 
@@ -250,7 +250,7 @@ static void split(struct fsm_oset *s, struct fsm_opos *p, size_t *heap)
     struct fsm_oblock *right = block_reserve(s, p->block + 1, n - at, heap);
     struct fsm_oblock *left = *block_slot(s, p->block);
     right->n = n - at;
-    memcpy(right->item, left->item + at, right->n * sizeof *right->item);
+    memcpy(right->item, left->item + at, right->n * sizeof(*right->item));
     left->n = at;
     if (p->idx > at || at == n) {
         p->block++;
@@ -270,7 +270,7 @@ int fsm_oset_insert(struct fsm_oset *s, const struct fsm_oset_ops *ops, uint32_t
         split(s, &p, ops->heap);
     struct fsm_oblock *b = *block_slot(s, p.block);
     b = block_reserve(s, p.block, b ? b->n + 1 : 1, ops->heap);
-    memmove(b->item + p.idx + 1, b->item + p.idx, (b->n - p.idx) * sizeof *b->item);
+    memmove(b->item + p.idx + 1, b->item + p.idx, (b->n - p.idx) * sizeof(*b->item));
     b->item[p.idx] = h;
     b->n++;
     s->count++;
@@ -282,7 +282,7 @@ static void merge(struct fsm_oset *s, uint32_t b, size_t *heap)
 {
     struct fsm_oblock *right = *block_slot(s, b + 1), *left = *block_slot(s, b);
     left = block_reserve(s, b, left->n + right->n, heap);
-    memcpy(left->item + left->n, right->item, right->n * sizeof *left->item);
+    memcpy(left->item + left->n, right->item, right->n * sizeof(*left->item));
     left->n += right->n;
     blocks_close(s, b + 1, heap);
 }
@@ -294,7 +294,7 @@ void fsm_oset_remove(struct fsm_oset *s, const struct fsm_oset_ops *ops, uint32_
     struct fsm_oblock *b = *block_slot(s, p.block);
     uint32_t at = p.idx - 1;
     assert(b->item[at] == h);
-    memmove(b->item + at, b->item + at + 1, (b->n - at - 1) * sizeof *b->item);
+    memmove(b->item + at, b->item + at + 1, (b->n - at - 1) * sizeof(*b->item));
     b->n--;
     s->count--;
     if (b->n == 0)

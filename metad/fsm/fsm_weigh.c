@@ -49,7 +49,7 @@ bool fsm_over_is_long(struct fsm *f, const Replfs__CommitOp *op, uint32_t max)
 /* Counts what is in a tree, up to max. */
 static bool tree_is_long(const struct fsm *f, uint32_t h, uint32_t max)
 {
-    uint32_t *stack = fsm_xmalloc((max + 1ul) * sizeof *stack), d, seen = 0, n = 0;
+    uint32_t *stack = fsm_xmalloc((max + 1ul) * sizeof(*stack)), d, seen = 0, n = 0;
 
     for (stack[n++] = h; n && seen <= max;) {
         h = stack[--n];

@@ -49,7 +49,7 @@ static const struct fsm_htab_ops htab_ops = {htab_next, htab_hash};
 
 static size_t attr_bytes(const struct fsm_xattr *a)
 {
-    return sizeof *a + a->name_len + a->len;
+    return sizeof(*a) + a->name_len + a->len;
 }
 
 static uint32_t set_find(const struct fsm *f, uint64_t ino)
@@ -90,7 +90,7 @@ static void set_free(struct fsm *f, struct fsm_xset *s)
         f->heap -= attr_bytes(s->v[k]);
         free(s->v[k]);
     }
-    f->heap -= s->n * sizeof *s->v;
+    f->heap -= s->n * sizeof(*s->v);
     free(s->v);
 }
 
@@ -174,7 +174,7 @@ static void store(struct fsm *f, struct fsm_inode *i, struct name name, const ui
     struct fsm_xset *s = set_make(f, i);
     uint32_t p = attr_pos(s, name);
     bool fresh = p == s->n || compare(s->v[p], name) != 0;
-    struct fsm_xattr *a = fsm_xmalloc(sizeof *a + name.n + len);
+    struct fsm_xattr *a = fsm_xmalloc(sizeof(*a) + name.n + len);
 
     a->len = (uint32_t)len;
     a->name_len = (uint8_t)name.n;
@@ -182,11 +182,11 @@ static void store(struct fsm *f, struct fsm_inode *i, struct name name, const ui
     if (len)
         memcpy(attr_value(a), value, len);
     if (fresh) {
-        s->v = fsm_xrealloc(s->v, (s->n + 1ul) * sizeof *s->v);
-        memmove(&s->v[p + 1], &s->v[p], (s->n - p) * sizeof *s->v);
+        s->v = fsm_xrealloc(s->v, (s->n + 1ul) * sizeof(*s->v));
+        memmove(&s->v[p + 1], &s->v[p], (s->n - p) * sizeof(*s->v));
         s->n++;
         s->names += (uint32_t)name.n + 1;
-        f->heap += sizeof *s->v;
+        f->heap += sizeof(*s->v);
     } else {
         f->heap -= attr_bytes(s->v[p]);
         s->values -= s->v[p]->len;
@@ -222,11 +222,11 @@ static bool drop(struct fsm *f, struct fsm_inode *i, struct name name)
     fsm_charge_attrs(f, i, -(int64_t)(a->len + a->name_len + 1u));
     s->values -= a->len;
     s->names -= a->name_len + 1u;
-    f->heap -= attr_bytes(a) + sizeof *s->v;
+    f->heap -= attr_bytes(a) + sizeof(*s->v);
     free(a);
     s->n--;
-    memmove(&s->v[p], &s->v[p + 1], (s->n - p) * sizeof *s->v);
-    s->v = fsm_xrealloc(s->v, s->n * sizeof *s->v);
+    memmove(&s->v[p], &s->v[p + 1], (s->n - p) * sizeof(*s->v));
+    s->v = fsm_xrealloc(s->v, s->n * sizeof(*s->v));
     return true;
 }
 
@@ -259,7 +259,7 @@ static int name_check(struct name name, uint16_t mode)
         return -EINVAL;
     if (is_acl(name))
         return S_ISLNK(mode) ? -EOPNOTSUPP : 0;
-    for (size_t k = 0; k < sizeof spaces / sizeof spaces[0]; k++) {
+    for (size_t k = 0; k < sizeof(spaces) / sizeof(spaces[0]); k++) {
         if (name.n < spaces[k].n || memcmp(name.p, spaces[k].p, spaces[k].n) != 0)
             continue;
         if (k == 0 && !S_ISREG(mode) && !S_ISDIR(mode))
@@ -374,7 +374,7 @@ uint64_t fsm_xattr_inherit_more(struct fsm *f, const Replfs__CreateOp *op,
         return 0; /* the last: it is there, or this is the same request once more */
     *i = fsm_inode_at(f, dir);
     const struct fsm_xattr *a = attr_find(set_of(f, *i), NAME(ACL_DEFAULT));
-    return a ? (a->len + sizeof ACL_DEFAULT) * (type == S_IFDIR ? 2 : 1) : 0;
+    return a ? (a->len + sizeof(ACL_DEFAULT)) * (type == S_IFDIR ? 2 : 1) : 0;
 }
 
 /* ---- ACLs of other operations ---- */

@@ -79,7 +79,7 @@ int entry_open(const void *buf, size_t len, struct entry *e, const char **why)
         *why = "impossible entry size";
     else if (le_get32(p) != ENTRY_MAGIC)
         *why = "wrong magic";
-    if (*why != NULL)
+    if (*why)
         return -ERR_CORRUPT;
     if (le_get16(p + 4) < ENTRY_VERSION_MIN || le_get16(p + 4) > ENTRY_VERSION) {
         *why = "entry version unknown to this program";
@@ -95,10 +95,10 @@ int entry_open(const void *buf, size_t len, struct entry *e, const char **why)
         *why = "impossible number of commands";
     else
         *why = check_commands(p + ENTRY_HEADER, length, count);
-    for (size_t i = ENTRY_HEADER + length; *why == NULL && i < len; i++)
+    for (size_t i = ENTRY_HEADER + length; !*why && i < len; i++)
         if (p[i] != 0)
             *why = "padding is not zero";
-    if (*why != NULL)
+    if (*why)
         return -ERR_CORRUPT;
     e->count = count;
     e->left = count;

@@ -39,7 +39,7 @@ struct given { /* to a client, which chooses from it */
 };
 struct ids {
     struct mlog *mlog;
-    struct lock lock;
+    struct lock mu;
     struct range ino, chunk;
     struct given *given; /* by first; 24 bytes for each run of numbers, for as long as metad runs */
     size_t ngiven, cap_given;
@@ -66,7 +66,7 @@ static void reserved(void *arg, int code, const struct fsm_result *res)
 {
     struct ids *ids = arg;
 
-    lock_acquire(&ids->lock);
+    lock_acquire(&ids->mu);
     if (code == 0 && res->code == 0) {
         range_reserved(&ids->ino, ids->asked_ino);
         range_reserved(&ids->chunk, ids->asked_chunk);
@@ -74,7 +74,7 @@ static void reserved(void *arg, int code, const struct fsm_result *res)
         log_warn("ids could not be reserved in the log; trying again");
     }
     ids->asking = false;
-    lock_release(&ids->lock);
+    lock_release(&ids->mu);
 }
 
 static void fill_op(struct ids *ids, Replfs__Command *cmd, Replfs__MetaOp *op, Replfs__ReserveOp *r)
@@ -94,7 +94,7 @@ static void fill_op(struct ids *ids, Replfs__Command *cmd, Replfs__MetaOp *op, R
  * propose. */
 static bool running_low(struct ids *ids)
 {
-    lock_assert_held(&ids->lock);
+    lock_assert_held(&ids->mu);
     if (ids->asking || (range_left(&ids->ino) > BLOCK / 2 && range_left(&ids->chunk) > BLOCK / 2))
         return false;
     ids->asked_ino = ids->ino.next + BLOCK;
@@ -109,7 +109,7 @@ static void note_given(struct ids *ids, uint64_t first, uint32_t n, uint64_t ses
     if (ids->ngiven == ids->cap_given) {
         ids->cap_given = ids->cap_given == 0 ? 64 : 2 * ids->cap_given;
         ids->given = realloc(ids->given, ids->cap_given * sizeof(*ids->given));
-        if (ids->given == NULL)
+        if (!ids->given)
             abort();
     }
     ids->given[ids->ngiven++] = (struct given){first, session, n};
@@ -146,7 +146,7 @@ static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t sess
 {
     uint64_t id = 0;
 
-    lock_acquire(&ids->lock);
+    lock_acquire(&ids->mu);
     if (!(r == &ids->ino && held(ids)) && range_left(r) >= n) {
         id = r->next;
         r->next += n;
@@ -154,7 +154,7 @@ static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t sess
             note_given(ids, id, n, session);
     }
     bool need = running_low(ids);
-    lock_release(&ids->lock);
+    lock_release(&ids->mu);
     if (need)
         ask(ids);
     return id;
@@ -168,7 +168,7 @@ void ids_told(struct ids *ids, uint64_t chunk_upto, uint64_t ino_upto)
                   (unsigned long long)chunk_upto, (unsigned long long)ino_upto);
         return;
     }
-    lock_acquire(&ids->lock);
+    lock_acquire(&ids->mu);
     /* Before the first, nobody can have heard of the ranges that this run reserved at its start. */
     if (ino_upto > (ids->told ? ids->ino.upto : ids->ino.next))
         ids->ino.next = ino_upto;
@@ -177,7 +177,7 @@ void ids_told(struct ids *ids, uint64_t chunk_upto, uint64_t ino_upto)
     ids->told = true;
     ids->hold_until = 0;
     bool need = running_low(ids);
-    lock_release(&ids->lock);
+    lock_release(&ids->mu);
     if (need)
         ask(ids);
 }
@@ -208,13 +208,13 @@ bool ids_is_given(struct ids *ids, uint64_t session, uint64_t ino)
 {
     bool yes = ino < ids->start;
 
-    lock_acquire(&ids->lock);
+    lock_acquire(&ids->mu);
     if (!yes && ids->ngiven > 0) {
         const struct given *g =
             bsearch(&ino, ids->given, ids->ngiven, sizeof(*ids->given), in_given);
-        yes = g != NULL && g->session == session;
+        yes = g && g->session == session;
     }
-    lock_release(&ids->lock);
+    lock_release(&ids->mu);
     return yes;
 }
 
@@ -229,10 +229,10 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
     uint64_t chunk, ino;
 
     *out = NULL;
-    if (ids == NULL)
+    if (!ids)
         abort();
     ids->mlog = mlog;
-    lock_init(&ids->lock, LOCK_IDS);
+    lock_init(&ids->mu, LOCK_IDS);
     fsm_rdlock(fsm);
     fsm_reserved(fsm, &chunk, &ino);
     if (fsm_member_next(fsm, 0, &member))
@@ -244,12 +244,12 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
     ids->asked_chunk = ids->chunk.next + BLOCK;
     ids->asked_ino = ids->ino.next + BLOCK;
     fill_op(ids, &cmd, &op, &reserve);
-    int rv = mlog_propose_wait(mlog, &cmd, &res);
-    if (rv == 0 && res.code != 0)
-        rv = -res.code;
-    if (rv != 0) {
+    int rc = mlog_propose_wait(mlog, &cmd, &res);
+    if (rc == 0 && res.code != 0)
+        rc = -res.code;
+    if (rc != 0) {
         ids_free(ids);
-        return rv;
+        return rc;
     }
     ids->chunk.upto = ids->asked_chunk;
     ids->ino.upto = ids->asked_ino;
@@ -259,9 +259,9 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
 
 void ids_free(struct ids *ids)
 {
-    if (ids == NULL)
+    if (!ids)
         return;
-    lock_destroy(&ids->lock);
+    lock_destroy(&ids->mu);
     free(ids->given);
     free(ids);
 }

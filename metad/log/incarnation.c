@@ -23,10 +23,10 @@ int incarnation_begin(struct mlog *mlog)
     op.op_case = REPLFS__META_OP__OP_INCARNATION;
     op.incarnation = &inc;
     cmd.op = &op;
-    int rv = mlog_propose_wait(mlog, &cmd, &res);
-    if (rv == 0 && res.code != 0)
-        rv = -res.code;
-    if (rv == 0)
+    int rc = mlog_propose_wait(mlog, &cmd, &res);
+    if (rc == 0 && res.code != 0)
+        rc = -res.code;
+    if (rc == 0)
         log_info("incarnation %016llx begins", (unsigned long long)inc.incarnation);
-    return rv;
+    return rc;
 }

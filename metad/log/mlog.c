@@ -13,7 +13,7 @@
  * replfs.id, the stored log, the high-water mark against the log's end; then libraft loads, the log
  * thread applies what is behind the checkpoint, and the metad leads.
  *
- * Proposals: any thread packs its command and queues it under m->lock; the log thread does the
+ * Proposals: any thread packs its command and queues it under m->mu; the log thread does the
  * rest. */
 #include "mlog_internal.h"
 
@@ -57,21 +57,21 @@ static int compare_with_mark(struct mlog *m)
 
 static int open_dir(struct mlog *m)
 {
-    int rv = mlog_dir_path(m->log_dir, m->dir, "log");
+    int rc = mlog_dir_path(m->log_dir, m->dir, "log");
 
-    if (rv == 0)
-        rv = mlog_dir_read_id(m->dir, m->uuid);
-    if (rv == 0)
-        rv = mlog_dir_lock(m->dir, &m->lock_fd);
-    if (rv == 0)
-        rv = mlog_check(m->dir, &m->stored);
-    if (rv == 0)
-        rv = mlog_hwm_open(&m->hwm, m->dir, false);
-    if (rv == 0)
-        rv = compare_with_mark(m);
-    if (rv == 0)
+    if (rc == 0)
+        rc = mlog_dir_read_id(m->dir, m->uuid);
+    if (rc == 0)
+        rc = mlog_dir_lock(m->dir, &m->lock_fd);
+    if (rc == 0)
+        rc = mlog_check(m->dir, &m->stored);
+    if (rc == 0)
+        rc = mlog_hwm_open(&m->hwm, m->dir, false);
+    if (rc == 0)
+        rc = compare_with_mark(m);
+    if (rc == 0)
         mlog_ckpt_clean(m->dir);
-    return rv;
+    return rc;
 }
 
 static void destroy(struct mlog *m)
@@ -79,7 +79,7 @@ static void destroy(struct mlog *m)
     mlog_hwm_close(&m->hwm);
     if (m->lock_fd >= 0)
         close(m->lock_fd);
-    lock_destroy(&m->lock);
+    lock_destroy(&m->mu);
     cond_destroy(&m->cond);
     free(m->dir);
     free(m);
@@ -89,7 +89,7 @@ static struct mlog *create(const struct mlog_config *cfg)
 {
     struct mlog *m = calloc(1, sizeof(*m));
 
-    if (m == NULL)
+    if (!m)
         return NULL;
     m->lock_fd = -1;
     m->hwm.fd = -1;
@@ -101,9 +101,9 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->role_arg = cfg->arg;
     m->tail = &m->head;
     m->dir = strdup(cfg->dir);
-    lock_init(&m->lock, LOCK_MLOG);
+    lock_init(&m->mu, LOCK_MLOG);
     cond_init(&m->cond);
-    if (m->dir == NULL) {
+    if (!m->dir) {
         destroy(m);
         return NULL;
     }
@@ -115,13 +115,13 @@ static int wait_until_leading(struct mlog *m, unsigned timeout_ms)
     int64_t until = clock_mono() + (int64_t)timeout_ms * NSEC_PER_MSEC;
     int code = 0;
 
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     while (m->phase == PHASE_STARTING && code == 0)
-        if (!cond_sleep_until(&m->cond, &m->lock, until))
+        if (!cond_sleep_until(&m->cond, &m->mu, until))
             code = -ERR_TIMEOUT;
     if (m->phase != PHASE_STARTING)
         code = m->start_code;
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     if (code == -ERR_TIMEOUT)
         log_error("%s: the log was not ready within %u ms", m->dir, timeout_ms);
     return code;
@@ -132,11 +132,11 @@ void mlog_stop(struct mlog *m)
     if (m->stopped)
         return;
     m->stopped = true;
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     atomic_store(&m->closing, true);
     if (m->phase != PHASE_FAILED)
         uv_async_send(&m->wake);
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     pthread_join(m->thread, NULL);
     uv_loop_close(&m->loop);
     mlog_fail_proposals(m->head, -ERR_SHUTDOWN);
@@ -149,22 +149,22 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
     struct mlog *m = create(cfg);
 
     *out = NULL;
-    if (m == NULL)
+    if (!m)
         return -ENOMEM;
-    int rv = open_dir(m);
-    if (rv == 0)
-        rv = mlog_loop_init(m);
-    if (rv != 0) {
+    int rc = open_dir(m);
+    if (rc == 0)
+        rc = mlog_loop_init(m);
+    if (rc != 0) {
         destroy(m);
-        return rv;
+        return rc;
     }
     if (thread_start(&m->thread, "mlog", mlog_loop_main, m) != 0)
         abort(); /* a process that cannot start its first thread cannot go on */
-    rv = wait_until_leading(m, timeout_ms);
-    if (rv != 0) {
+    rc = wait_until_leading(m, timeout_ms);
+    if (rc != 0) {
         mlog_stop(m);
         destroy(m);
-        return rv;
+        return rc;
     }
     *out = m;
     return 0;
@@ -174,7 +174,7 @@ static struct mlog *abandoned; /* one that could not be closed: the process is a
 
 void mlog_close(struct mlog *m)
 {
-    if (m == NULL)
+    if (!m)
         return;
     mlog_stop(m);
     if (m->stuck)
@@ -195,7 +195,7 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
         cmd->time_ns = clock_wall();
     size_t len = replfs__command__get_packed_size(cmd);
     struct mlog_proposal *p = malloc(sizeof(*p) + len);
-    if (p == NULL)
+    if (!p)
         abort();
     *p = (struct mlog_proposal){.fn = fn, .after = after, .arg = arg, .len = len};
     if (entry_size(1, len) > ENTRY_MAX_BYTES) {
@@ -204,9 +204,9 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     }
     replfs__command__pack(cmd, p->data);
 
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     bool closing = atomic_load(&m->closing);
-    bool first = m->head == NULL;
+    bool first = !m->head;
     if (!closing) {
         *m->tail = p;
         m->tail = &p->next;
@@ -215,13 +215,13 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
             uv_async_send(
                 &m->wake); /* under the lock: mlog_close cannot close the handle meanwhile */
     }
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     if (closing)
         mlog_fail_proposals(p, -ERR_SHUTDOWN);
 }
 
 struct waiting {
-    struct lock lock;
+    struct lock mu;
     struct cond cond;
     bool done;
     int code;
@@ -233,7 +233,7 @@ static void wait_applied(void *arg, int code, const struct fsm_result *res)
     struct waiting *w = arg;
 
     w->code = code;
-    if (res != NULL)
+    if (res)
         w->res = *res;
 }
 
@@ -241,23 +241,23 @@ static void wait_after(void *arg)
 {
     struct waiting *w = arg;
 
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     w->done = true;
     cond_signal(&w->cond);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *res)
 {
-    struct waiting w = {.lock = LOCK_INITIALIZER(MLOG_WAIT), .cond = COND_INITIALIZER};
+    struct waiting w = {.mu = LOCK_INITIALIZER(MLOG_WAIT), .cond = COND_INITIALIZER};
 
     assert(!pthread_equal(pthread_self(), m->thread));
     mlog_propose(m, cmd, wait_applied, wait_after, &w);
-    lock_acquire(&w.lock);
+    lock_acquire(&w.mu);
     while (!w.done)
-        cond_wait(&w.cond, &w.lock);
-    lock_release(&w.lock);
-    if (res != NULL)
+        cond_wait(&w.cond, &w.mu);
+    lock_release(&w.mu);
+    if (res)
         *res = w.res;
     return w.code;
 }
@@ -280,11 +280,11 @@ void mlog_status(struct mlog *m, struct mlog_status *out)
 
 int mlog_checkpoint(struct mlog *m)
 {
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     bool closing = atomic_load(&m->closing);
     atomic_store(&m->want_checkpoint, true);
     if (!closing)
         uv_async_send(&m->wake);
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     return closing ? -ERR_SHUTDOWN : 0;
 }

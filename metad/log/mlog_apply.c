@@ -28,7 +28,7 @@ static void *take(size_t size)
 {
     void *p = malloc(size);
 
-    if (p == NULL) {
+    if (!p) {
         log_error("out of memory while applying the log");
         abort();
     }
@@ -40,7 +40,7 @@ static void *arena_alloc(void *data, size_t size)
     struct mlog *m = data;
     size_t want = (size + 15u) & ~(size_t)15u;
 
-    if (m->arena == NULL)
+    if (!m->arena)
         m->arena = take(ARENA_BYTES);
     if (want > ARENA_BYTES - m->arena_pos)
         return take(size);
@@ -54,7 +54,7 @@ static void arena_free(void *data, void *p)
     struct mlog *m = data;
     uint8_t *b = p;
 
-    if (m->arena == NULL || b < m->arena || b >= m->arena + ARENA_BYTES)
+    if (!m->arena || b < m->arena || b >= m->arena + ARENA_BYTES)
         free(p);
 }
 
@@ -66,7 +66,7 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
     memset(res, 0, sizeof(*res));
     m->arena_pos = 0;
     Replfs__Command *cmd = replfs__command__unpack(&alloc, len, p);
-    if (cmd == NULL) {
+    if (!cmd) {
         res->code = ERR_PROTOCOL; /* the same on every metad: the bytes alone decide */
         return;
     }
@@ -83,34 +83,34 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
     size_t cmd_len;
     uint64_t pos = index << 8;
 
-    int rv = entry_open(buf, len, &e, &why);
-    if (rv == 0 && e.index != index) {
+    int rc = entry_open(buf, len, &e, &why);
+    if (rc == 0 && e.index != index) {
         why = "entry belongs to another place of the log";
-        rv = -ERR_CORRUPT;
+        rc = -ERR_CORRUPT;
     }
-    if (rv != 0) {
+    if (rc != 0) {
         log_error("log entry %" PRIu64 " cannot be applied: %s", index, why);
-        return rv;
+        return rc;
     }
     struct mlog_proposal *p = props;
     fsm_wrlock(m->fsm);
     while (entry_next(&e, &cmd, &cmd_len)) {
         struct fsm_result res;
         apply_command(m, pos++, cmd, cmd_len, &res);
-        if (p != NULL) {
-            if (p->fn != NULL)
+        if (p) {
+            if (p->fn)
                 p->fn(p->arg, 0, &res);
             p = p->next;
         }
     }
     fsm_unlock(m->fsm);
-    if (props != NULL && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
+    if (props && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
         log_warn("%s/hwm cannot be written: damage to the log's end might go unnoticed", m->dir);
         atomic_store(&m->error, "the high-water mark cannot be written");
     }
-    while (props != NULL) {
+    while (props) {
         struct mlog_proposal *next = props->next;
-        if (props->after != NULL)
+        if (props->after)
             props->after(props->arg);
         free(props);
         props = next;
@@ -120,11 +120,11 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
 
 void mlog_fail_proposals(struct mlog_proposal *p, int code)
 {
-    while (p != NULL) {
+    while (p) {
         struct mlog_proposal *next = p->next;
-        if (p->fn != NULL)
+        if (p->fn)
             p->fn(p->arg, code, NULL);
-        if (p->after != NULL)
+        if (p->after)
             p->after(p->arg);
         free(p);
         p = next;

@@ -100,13 +100,13 @@ static const char *walk_entries(const uint8_t *head, const uint8_t *data, uint64
         if (term < w->last_term)
             return "terms run backwards";
         if (h[8] == RAFT_COMMAND) {
-            int rv = entry_open(data, size, &e, &why);
-            if (rv == 0 && e.index != index) {
+            int rc = entry_open(data, size, &e, &why);
+            if (rc == 0 && e.index != index) {
                 why = "entry belongs to another place of the log";
-                rv = -ERR_CORRUPT;
+                rc = -ERR_CORRUPT;
             }
-            if (rv != 0) {
-                w->code = rv;
+            if (rc != 0) {
+                w->code = rc;
                 return why;
             }
         }
@@ -162,7 +162,7 @@ void mlog_check_segment(const uint8_t *p, size_t len, uint64_t first, struct mlo
     while (w->good < len) {
         size_t used = 0;
         w->why = walk_batch(p + w->good, len - w->good, first, &used, w);
-        if (w->why != NULL) {
+        if (w->why) {
             if (w->code == 0)
                 w->code = -ERR_CORRUPT;
             w->zeros = all_zero(p + w->good, len - w->good);
@@ -189,7 +189,7 @@ static void add(struct found **v, size_t *n, const struct found *f)
 {
     struct found *p = realloc(*v, (*n + 1) * sizeof(*p));
 
-    if (p == NULL)
+    if (!p)
         abort(); /* nothing can be checked without memory */
     p[*n] = *f;
     *v = p;
@@ -223,14 +223,14 @@ static int list_dir(const char *dir, struct listing *l)
 {
     DIR *d = opendir(dir);
 
-    if (d == NULL) {
+    if (!d) {
         int code = -errno;
         log_error(
             "%s: cannot be read: %s. It belongs to the metadata directory: restore both together",
             dir, err_str(code));
         return code == -ENOENT ? -ERR_CORRUPT : code;
     }
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+    for (struct dirent *e; (e = readdir(d));) {
         struct found f = {0};
         int end = 0;
         size_t len = strlen(e->d_name);
@@ -265,18 +265,18 @@ static int check_metadata(const char *dir, struct mlog_stored *s)
     uint64_t version[2] = {0, 0}, term[2] = {0, 0};
     const char *why = NULL;
 
-    for (unsigned i = 0; i < 2 && why == NULL; i++) {
+    for (unsigned i = 0; i < 2 && !why; i++) {
         char path[MLOG_PATH];
         CLEANUP(free_ptr) uint8_t *p = NULL;
         size_t len;
         int n = snprintf(path, sizeof(path), "%s/metadata%u", dir, i + 1);
         if (n < 0 || (size_t)n >= sizeof(path))
             return -ENAMETOOLONG;
-        int rv = mlog_dir_read(path, &p, &len);
-        if (rv == -ENOENT || (rv == 0 && len < 32))
+        int rc = mlog_dir_read(path, &p, &len);
+        if (rc == -ENOENT || (rc == 0 && len < 32))
             continue; /* its first writing was interrupted */
-        if (rv != 0)
-            return rv;
+        if (rc != 0)
+            return rc;
         version[i] = le_get64(p + 8);
         term[i] = le_get64(p + 16);
         if (len != 32 || le_get64(p) != RAFT_DISK_FORMAT)
@@ -284,15 +284,14 @@ static int check_metadata(const char *dir, struct mlog_stored *s)
         else if (version[i] % 2 != (i == 0 ? 1 : 0) || version[i] == 0)
             why = "impossible version";
     }
-    if (why == NULL && version[0] == 0 && version[1] == 0)
+    if (!why && version[0] == 0 && version[1] == 0)
         why = "both are missing";
     /* metadata1 is written first, at version 1, and the other one at version 2. */
-    if (why == NULL && (version[0] == 0 || (version[1] == 0 && version[0] != 1)))
+    if (!why && (version[0] == 0 || (version[1] == 0 && version[0] != 1)))
         why = "one of them is missing";
-    if (why == NULL && version[1] != 0 && version[0] + 1 != version[1] &&
-        version[1] + 1 != version[0])
+    if (!why && version[1] != 0 && version[0] + 1 != version[1] && version[1] + 1 != version[0])
         why = "versions do not follow each other";
-    if (why != NULL) {
+    if (why) {
         log_error(
             "%s/metadata1 and metadata2 (term and vote) are damaged: %s. Restore the whole data "
             "directory from a backup, or both files from the same moment as the log",
@@ -325,27 +324,27 @@ static int check_snapshot(const char *data_dir, const char *dir, const struct fo
     struct mlog_desc d;
     const char *why;
 
-    int rv = mlog_dir_path(path, dir, f->name);
-    if (rv == 0)
-        rv = mlog_dir_read(path, &meta, &meta_len);
-    if (rv != 0)
-        return rv;
+    int rc = mlog_dir_path(path, dir, f->name);
+    if (rc == 0)
+        rc = mlog_dir_read(path, &meta, &meta_len);
+    if (rc != 0)
+        return rc;
     why = meta_problem(meta, meta_len);
-    if (why == NULL) {
+    if (!why) {
         path[strlen(path) - strlen(".meta")] = 0;
-        rv = mlog_dir_read(path, &data, &len);
-        if (rv == 0)
-            rv = mlog_desc_decode(data, len, &d, &why);
+        rc = mlog_dir_read(path, &data, &len);
+        if (rc == 0)
+            rc = mlog_desc_decode(data, len, &d, &why);
     }
-    if (rv == -ERR_VERSION) {
+    if (rc == -ERR_VERSION) {
         log_error("%s: %s: start a replfs-metad at least as new as the one that wrote it", path,
                   why);
-        return rv;
+        return rc;
     }
-    if (why != NULL || rv != 0) {
+    if (why || rc != 0) {
         log_error("%s: the newest snapshot is damaged: %s. Restore the whole data directory from a "
                   "backup",
-                  path, why != NULL ? why : err_str(rv));
+                  path, why ? why : err_str(rc));
         return -ERR_CORRUPT;
     }
     s->snapshot_term = f->first;
@@ -376,12 +375,12 @@ static int read_segment(const char *dir, const struct found *f, uint64_t first, 
     CLEANUP(free_ptr) uint8_t *p = NULL;
     size_t len;
 
-    int rv = mlog_dir_path(path, dir, f->name);
-    if (rv == 0)
-        rv = mlog_dir_read(path, &p, &len);
-    if (rv != 0) {
-        log_error("%s/%s: cannot be read: %s", dir, f->name, err_str(rv));
-        return rv;
+    int rc = mlog_dir_path(path, dir, f->name);
+    if (rc == 0)
+        rc = mlog_dir_read(path, &p, &len);
+    if (rc != 0) {
+        log_error("%s/%s: cannot be read: %s", dir, f->name, err_str(rc));
+        return rc;
     }
     mlog_check_segment(p, len, first, w);
     w->zeros = w->zeros || len == 0;
@@ -427,15 +426,15 @@ static int check_order(const char *dir, const struct listing *l, struct mlog_sto
 static int check_closed(const char *dir, const struct found *f, struct mlog_stored *s,
                         struct mlog_walk *w)
 {
-    int rv = read_segment(dir, f, f->first, w);
+    int rc = read_segment(dir, f, f->first, w);
 
-    if (rv != 0)
-        return rv;
-    if (w->why == NULL && w->entries != f->last - f->first + 1) {
+    if (rc != 0)
+        return rc;
+    if (!w->why && w->entries != f->last - f->first + 1) {
         w->why = "holds another number of entries than its name says";
         w->code = -ERR_CORRUPT;
     }
-    if (w->why != NULL)
+    if (w->why)
         return bad_segment(dir, f, w);
     s->last += w->entries;
     return 0;
@@ -445,10 +444,10 @@ static int check_closed(const char *dir, const struct found *f, struct mlog_stor
 static int check_open(const char *dir, const struct found *f, struct mlog_stored *s,
                       struct mlog_walk *w)
 {
-    int rv = read_segment(dir, f, s->last + 1, w);
+    int rc = read_segment(dir, f, s->last + 1, w);
 
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     if (w->code == -ERR_VERSION)
         return bad_segment(dir, f, w);
     if (w->entries > 0 && s->tail[0] != 0) {
@@ -459,10 +458,10 @@ static int check_open(const char *dir, const struct found *f, struct mlog_stored
         return -ERR_CORRUPT;
     }
     s->last += w->entries;
-    if (w->why != NULL && !w->zeros)
+    if (w->why && !w->zeros)
         snprintf(s->tail, sizeof(s->tail), "%s/%.32s: %s at byte %zu", "log", f->name, w->why,
                  w->good);
-    else if (w->why != NULL && w->good == 0 && w->zeros)
+    else if (w->why && w->good == 0 && w->zeros)
         w->why = NULL;
     return 0;
 }
@@ -471,14 +470,14 @@ static int check_segments(const char *dir, const struct listing *l, struct mlog_
 {
     struct mlog_walk w = {.skip = s->snapshot};
     size_t start;
-    int rv = check_order(dir, l, s, &start);
+    int rc = check_order(dir, l, s, &start);
 
     s->last = s->first - 1;
-    for (size_t i = start; rv == 0 && i < l->nseg; i++)
-        rv = l->seg[i].open ? check_open(dir, &l->seg[i], s, &w)
+    for (size_t i = start; rc == 0 && i < l->nseg; i++)
+        rc = l->seg[i].open ? check_open(dir, &l->seg[i], s, &w)
                             : check_closed(dir, &l->seg[i], s, &w);
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     s->bytes = w.bytes;
     s->last_term = w.last_term > s->snapshot_term ? w.last_term : s->snapshot_term;
     if (s->last < s->snapshot && s->last >= s->first) {
@@ -504,25 +503,25 @@ int mlog_check(const char *data_dir, struct mlog_stored *s)
 {
     char dir[MLOG_PATH];
     struct listing l = {0};
-    int rv = mlog_dir_path(dir, data_dir, "log");
+    int rc = mlog_dir_path(dir, data_dir, "log");
 
     memset(s, 0, sizeof(*s));
-    if (rv == 0)
-        rv = list_dir(dir, &l);
-    if (rv == 0)
-        rv = check_metadata(dir, s);
-    if (rv == 0 && l.nsnap > 0)
-        rv = check_snapshot(data_dir, dir, &l.snap[l.nsnap - 1], s);
-    if (rv == 0)
-        rv = check_segments(dir, &l, s);
-    if (rv == 0 && (s->term < s->last_term || s->term > s->last_term + MAX_TERM_JUMP)) {
+    if (rc == 0)
+        rc = list_dir(dir, &l);
+    if (rc == 0)
+        rc = check_metadata(dir, s);
+    if (rc == 0 && l.nsnap > 0)
+        rc = check_snapshot(data_dir, dir, &l.snap[l.nsnap - 1], s);
+    if (rc == 0)
+        rc = check_segments(dir, &l, s);
+    if (rc == 0 && (s->term < s->last_term || s->term > s->last_term + MAX_TERM_JUMP)) {
         log_error("%s/metadata1 and metadata2 say term %" PRIu64 ", the log says %" PRIu64
                   ": damaged. Restore "
                   "the whole data directory from a backup",
                   dir, s->term, s->last_term);
-        rv = -ERR_CORRUPT;
+        rc = -ERR_CORRUPT;
     }
     free(l.seg);
     free(l.snap);
-    return rv;
+    return rc;
 }

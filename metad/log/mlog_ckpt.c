@@ -97,7 +97,7 @@ int mlog_desc_decode(const uint8_t *p, size_t len, struct mlog_desc *d, const ch
         *why = "checksum mismatch";
     else
         *why = tail_problem(d->tail, d->tail_len, d->index);
-    return *why == NULL ? 0 : -ERR_CORRUPT;
+    return !*why ? 0 : -ERR_CORRUPT;
 }
 
 static void desc_encode(const struct mlog_ckpt *c, uint8_t *p)
@@ -133,7 +133,7 @@ static int file_crc(const char *path, uint64_t *size, uint32_t *crc)
     *crc = 0;
     if (fd < 0)
         return -errno;
-    if (piece == NULL)
+    if (!piece)
         return -ENOMEM;
     for (;;) {
         ssize_t n = read(fd, piece, PIECE);
@@ -154,17 +154,17 @@ int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d)
     uint64_t size;
     uint32_t crc;
 
-    int rv = ckpt_path(path, dir, d->index, "");
-    if (rv != 0)
-        return rv;
-    rv = file_crc(path, &size, &crc);
-    if (rv == -ENOENT)
+    int rc = ckpt_path(path, dir, d->index, "");
+    if (rc != 0)
+        return rc;
+    rc = file_crc(path, &size, &crc);
+    if (rc == -ENOENT)
         log_error("%s is missing, and the log before it has been cut: restore the whole data "
                   "directory from "
                   "a backup",
                   path);
-    else if (rv != 0)
-        log_error("%s: cannot be read: %s", path, err_str(rv));
+    else if (rc != 0)
+        log_error("%s: cannot be read: %s", path, err_str(rc));
     else if (size != d->size)
         log_error("%s: damaged: %" PRIu64 " bytes instead of %" PRIu64
                   ". Restore the whole data directory from "
@@ -177,7 +177,7 @@ int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d)
                   path, crc, d->crc);
     else
         return 0;
-    return rv == 0 || rv == -ENOENT ? -ERR_CORRUPT : rv;
+    return rc == 0 || rc == -ENOENT ? -ERR_CORRUPT : rc;
 }
 
 /* ---- making one ---- */
@@ -199,15 +199,15 @@ static int check_in(struct mlog *m)
 {
     char tmp[MLOG_PATH], path[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
-    int rv = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
 
-    if (rv == 0)
-        rv = ckpt_path(path, m->dir, c->index, "");
-    if (rv == 0)
-        rv = file_crc(tmp, &c->size, &c->crc);
-    if (rv == 0 && rename(tmp, path) < 0)
-        rv = -errno;
-    return rv == 0 ? mlog_dir_sync(m->dir) : rv;
+    if (rc == 0)
+        rc = ckpt_path(path, m->dir, c->index, "");
+    if (rc == 0)
+        rc = file_crc(tmp, &c->size, &c->crc);
+    if (rc == 0 && rename(tmp, path) < 0)
+        rc = -errno;
+    return rc == 0 ? mlog_dir_sync(m->dir) : rc;
 }
 
 static void *waiter_main(void *arg)
@@ -255,9 +255,9 @@ static void start(struct mlog *m)
     c->tail_len = 0;
     c->code = 0;
     atomic_store(&c->finished, false);
-    int rv = ckpt_path(tmp, m->dir, c->index, ".tmp");
-    if (rv != 0) {
-        give_up(m, rv);
+    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    if (rc != 0) {
+        give_up(m, rc);
         return;
     }
     unlink(tmp);
@@ -271,15 +271,15 @@ static void start(struct mlog *m)
     c->pid = fork();
     if (c->pid == 0)
         child_main(m, fd, parent);
-    rv = c->pid < 0 ? -errno : 0;
+    rc = c->pid < 0 ? -errno : 0;
     fsm_unlock(m->fsm);
-    if (rv == 0 && thread_start(&c->waiter, "checkpoint", waiter_main, m) != 0) {
+    if (rc == 0 && thread_start(&c->waiter, "checkpoint", waiter_main, m) != 0) {
         kill(c->pid, SIGKILL);
         waitpid(c->pid, NULL, 0);
-        rv = -EAGAIN;
+        rc = -EAGAIN;
     }
-    if (rv != 0) {
-        give_up(m, rv);
+    if (rc != 0) {
+        give_up(m, rc);
         return;
     }
     c->state = CKPT_SAVING;
@@ -324,7 +324,7 @@ void mlog_ckpt_record(struct mlog *m, uint64_t index, const void *buf, size_t le
     if (need > c->tail_cap) {
         size_t cap = need * 2;
         uint8_t *p = realloc(c->tail, cap);
-        if (p == NULL)
+        if (!p)
             abort();
         c->tail = p;
         c->tail_cap = cap;
@@ -345,7 +345,7 @@ int mlog_ckpt_hand_over(struct mlog *m, struct raft_buffer *bufs[], unsigned *n)
     raft_set_snapshot_threshold(&m->raft, UINT_MAX);
     *bufs = malloc(sizeof(**bufs));
     uint8_t *p = malloc(MLOG_DESC_HEADER + c->tail_len);
-    if (*bufs == NULL || p == NULL) {
+    if (!*bufs || !p) {
         free(*bufs);
         free(p);
         give_up(m, -ENOMEM);
@@ -369,11 +369,11 @@ struct kept {
 static int referenced(const char *log_dir, struct kept *k)
 {
     DIR *d = opendir(log_dir);
-    int rv = 0;
+    int rc = 0;
 
-    if (d == NULL)
+    if (!d)
         return -errno;
-    for (struct dirent *e; rv == 0 && (e = readdir(d)) != NULL;) {
+    for (struct dirent *e; rc == 0 && (e = readdir(d));) {
         uint8_t head[MLOG_DESC_HEADER];
         size_t len = strlen(e->d_name);
         if (strncmp(e->d_name, "snapshot-", 9) != 0 ||
@@ -381,21 +381,21 @@ static int referenced(const char *log_dir, struct kept *k)
             continue;
         int fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || read(fd, head, sizeof(head)) != (ssize_t)sizeof(head) || k->n == 60)
-            rv = -EIO; /* when in doubt, remove nothing */
+            rc = -EIO; /* when in doubt, remove nothing */
         else
             k->index[k->n++] = le_get64(head + 8);
         if (fd >= 0)
             close(fd);
     }
     closedir(d);
-    return rv;
+    return rc;
 }
 
 static int list_checkpoints(DIR *d, uint64_t *out, size_t max, size_t *n)
 {
     *n = 0;
     rewinddir(d);
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+    for (struct dirent *e; (e = readdir(d));) {
         uint64_t index;
         int end = 0;
         if (sscanf(e->d_name, "checkpoint-%16" SCNu64 "%n", &index, &end) != 1 ||
@@ -422,7 +422,7 @@ static void remove_old(const char *dir, const char *log_dir)
     struct kept k = {.n = 0};
     DIR *d = opendir(dir);
 
-    if (d == NULL)
+    if (!d)
         return;
     if (list_checkpoints(d, all, 256, &n) == 0 && referenced(log_dir, &k) == 0) {
         qsort(all, n, sizeof(all[0]), descending);
@@ -442,9 +442,9 @@ void mlog_ckpt_clean(const char *dir)
 {
     DIR *d = opendir(dir);
 
-    if (d == NULL)
+    if (!d)
         return;
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+    for (struct dirent *e; (e = readdir(d));) {
         size_t len = strlen(e->d_name);
         if (strncmp(e->d_name, "checkpoint-", 11) == 0 && len > 4 &&
             strcmp(e->d_name + len - 4, ".tmp") == 0)
@@ -504,31 +504,31 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
     struct mlog_desc d;
     const char *why;
 
-    int rv = mlog_desc_decode(buf, len, &d, &why);
-    if (rv == 0)
-        rv = ckpt_path(path, m->dir, d.index, "");
-    if (rv != 0) {
-        log_error("%s: snapshot descriptor: %s", m->log_dir, why != NULL ? why : err_str(rv));
-        return rv;
+    int rc = mlog_desc_decode(buf, len, &d, &why);
+    if (rc == 0)
+        rc = ckpt_path(path, m->dir, d.index, "");
+    if (rc != 0) {
+        log_error("%s: snapshot descriptor: %s", m->log_dir, why ? why : err_str(rc));
+        return rc;
     }
     CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     fsm_wrlock(m->fsm);
-    rv = fsm_load(m->fsm, fd, why_load);
+    rc = fsm_load(m->fsm, fd, why_load);
     fsm_unlock(m->fsm);
-    if (rv == -ERR_VERSION)
+    if (rc == -ERR_VERSION)
         log_error("%s: %s: start a replfs-metad at least as new as the one that wrote it", path,
                   why_load);
-    else if (rv != 0)
+    else if (rc != 0)
         log_error("%s: damaged: %s. Restore the whole data directory from a backup", path,
                   why_load);
-    for (size_t pos = 0; rv == 0 && pos < d.tail_len;) {
+    for (size_t pos = 0; rc == 0 && pos < d.tail_len;) {
         size_t size = le_get32(d.tail + pos + 8);
-        rv = mlog_apply_entry(m, le_get64(d.tail + pos), d.tail + pos + TAIL_HEADER, size, NULL);
+        rc = mlog_apply_entry(m, le_get64(d.tail + pos), d.tail + pos + TAIL_HEADER, size, NULL);
         pos += TAIL_HEADER + size;
     }
-    if (rv == 0)
+    if (rc == 0)
         atomic_store(&m->checkpoint_index, d.index);
-    return rv;
+    return rc;
 }

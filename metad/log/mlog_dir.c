@@ -66,7 +66,7 @@ int mlog_dir_read(const char *path, uint8_t **data, size_t *len)
     if (!S_ISREG(st.st_mode))
         return -EINVAL;
     uint8_t *p = malloc((size_t)st.st_size + 1);
-    if (p == NULL)
+    if (!p)
         return -ENOMEM;
     size_t got = 0;
     while (got < (size_t)st.st_size) {
@@ -98,11 +98,11 @@ static int write_id(const char *dir, const char *uuid)
                      uuid, MLOG_SERVER_ID);
     n += snprintf(text + n, sizeof(text) - (size_t)n, "crc32c %08x\n", crc32c(0, text, (size_t)n));
 
-    int rv = mlog_dir_path(tmp, dir, "replfs.id.tmp");
-    if (rv == 0)
-        rv = mlog_dir_path(path, dir, "replfs.id");
-    if (rv != 0)
-        return rv;
+    int rc = mlog_dir_path(tmp, dir, "replfs.id.tmp");
+    if (rc == 0)
+        rc = mlog_dir_path(path, dir, "replfs.id");
+    if (rc != 0)
+        return rc;
     CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -119,19 +119,19 @@ int mlog_dir_read_id(const char *dir, char uuid[37])
     unsigned format = 0, server = 0, crc = 0;
     int end = 0;
 
-    int rv = mlog_dir_path(path, dir, "replfs.id");
-    if (rv == 0)
-        rv = mlog_dir_read(path, &data, &len);
-    if (rv == -ENOENT) {
+    int rc = mlog_dir_path(path, dir, "replfs.id");
+    if (rc == 0)
+        rc = mlog_dir_read(path, &data, &len);
+    if (rc == -ENOENT) {
         log_error(
             "%s: there is no cluster here (no replfs.id). To make a new one: replfs-metad --init "
             "--data %s",
             dir, dir);
-        return rv;
+        return rc;
     }
-    if (rv != 0) {
-        log_error("%s: cannot be read: %s", path, err_str(rv));
-        return rv;
+    if (rc != 0) {
+        log_error("%s: cannot be read: %s", path, err_str(rc));
+        return rc;
     }
     int got =
         sscanf((char *)data, "replfs-metad data directory\nformat %u\ncluster %36s\nserver %u\n%n",
@@ -160,16 +160,16 @@ int mlog_dir_lock(const char *dir, int *out)
     static const char *const names[] = {"log",     "checkpoint-", "hwm",   "replfs.id", "lock",
                                         "cap.key", "replaced",    "disks", NULL};
     char path[MLOG_PATH];
-    int rv = mlog_dir_path(path, dir, "lock");
+    int rc = mlog_dir_path(path, dir, "lock");
 
     *out = -1;
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
-        rv = -errno;
-        log_error("%s: cannot be opened: %s", path, err_str(rv));
-        return rv;
+        rc = -errno;
+        log_error("%s: cannot be opened: %s", path, err_str(rc));
+        return rc;
     }
     int64_t until = clock_mono() + LOCK_PATIENCE_NS;
     while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
@@ -183,10 +183,10 @@ int mlog_dir_lock(const char *dir, int *out)
         }
         nanosleep(&(struct timespec){.tv_nsec = 20 * NSEC_PER_MSEC}, NULL);
     }
-    rv = private_dir(dir, names);
-    if (rv != 0) {
+    rc = private_dir(dir, names);
+    if (rc != 0) {
         close(fd);
-        return rv;
+        return rc;
     }
     *out = fd;
     return 0;
@@ -266,26 +266,26 @@ static int bootstrap(const char *log_dir)
         return -ENOMEM;
     mlog_transport_init(&transport);
     raft_configuration_init(&conf);
-    int rv = raft_uv_init(&io, &loop, log_dir, &transport);
-    if (rv == 0) {
+    int rc = raft_uv_init(&io, &loop, log_dir, &transport);
+    if (rc == 0) {
         raft_uv_set_auto_recovery(&io, false);
-        rv = raft_init(&raft, &io, &fsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
-        if (rv == 0) {
-            rv = raft_configuration_add(&conf, MLOG_SERVER_ID, MLOG_SERVER_ADDR, RAFT_VOTER);
-            if (rv == 0)
-                rv = raft_bootstrap(&raft, &conf);
+        rc = raft_init(&raft, &io, &fsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
+        if (rc == 0) {
+            rc = raft_configuration_add(&conf, MLOG_SERVER_ID, MLOG_SERVER_ADDR, RAFT_VOTER);
+            if (rc == 0)
+                rc = raft_bootstrap(&raft, &conf);
             raft_close(&raft, nothing_more);
             uv_run(&loop, UV_RUN_DEFAULT);
         }
-        if (rv != 0)
+        if (rc != 0)
             log_error("%s: the log cannot be made: %s", log_dir,
-                      io.errmsg[0] != 0 ? io.errmsg : raft_strerror(rv));
+                      io.errmsg[0] != 0 ? io.errmsg : raft_strerror(rc));
         raft_uv_close(&io);
     }
     raft_configuration_close(&conf);
     uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
-    return rv == 0 ? 0 : -EIO;
+    return rc == 0 ? 0 : -EIO;
 }
 
 /* Nothing in log_dir but what an interrupted --init leaves: remove it. */
@@ -294,26 +294,26 @@ static int clear_half_made_log(const char *log_dir)
     static const char *const ours[] = {"metadata1", "metadata2",
                                        "0000000000000001-0000000000000001"};
     DIR *d = opendir(log_dir);
-    int rv = 0;
+    int rc = 0;
 
-    if (d == NULL)
+    if (!d)
         return errno == ENOENT ? 0 : -errno;
-    for (int pass = 0; pass < 2 && rv == 0; pass++) {
+    for (int pass = 0; pass < 2 && rc == 0; pass++) {
         rewinddir(d);
-        for (struct dirent *e; rv == 0 && (e = readdir(d)) != NULL;) {
+        for (struct dirent *e; rc == 0 && (e = readdir(d));) {
             bool known = false;
             if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
                 continue;
             for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
                 known = known || strcmp(e->d_name, ours[i]) == 0;
             if (pass == 0 && !known)
-                rv = -ENOTEMPTY;
+                rc = -ENOTEMPTY;
             else if (pass == 1 && unlinkat(dirfd(d), e->d_name, 0) < 0 && errno != ENOENT)
-                rv = -errno;
+                rc = -errno;
         }
     }
     closedir(d);
-    return rv;
+    return rc;
 }
 
 /* Only files that --init itself makes may be there. */
@@ -322,21 +322,21 @@ static int check_empty(const char *dir)
     static const char *const allowed[] = {".",         "..", "lock", "log", "hwm", "replfs.id.tmp",
                                           "lost+found"};
     DIR *d = opendir(dir);
-    int rv = 0;
+    int rc = 0;
 
-    if (d == NULL)
+    if (!d)
         return -errno;
-    for (struct dirent *e; rv == 0 && (e = readdir(d)) != NULL;) {
+    for (struct dirent *e; rc == 0 && (e = readdir(d));) {
         bool known = false;
         for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
             known = known || strcmp(e->d_name, allowed[i]) == 0;
         if (!known) {
             log_error("%s holds '%s': --init wants an empty or missing directory", dir, e->d_name);
-            rv = -ENOTEMPTY;
+            rc = -ENOTEMPTY;
         }
     }
     closedir(d);
-    return rv;
+    return rc;
 }
 
 static int make_uuid(char uuid[37])
@@ -357,40 +357,40 @@ static int init_locked(const char *dir, char uuid[37])
 {
     char log_dir[MLOG_PATH], id[MLOG_PATH];
     struct mlog_hwm hwm;
-    int rv = mlog_dir_path(log_dir, dir, "log");
+    int rc = mlog_dir_path(log_dir, dir, "log");
 
-    if (rv == 0)
-        rv = mlog_dir_path(id, dir, "replfs.id");
-    if (rv != 0)
-        return rv;
+    if (rc == 0)
+        rc = mlog_dir_path(id, dir, "replfs.id");
+    if (rc != 0)
+        return rc;
     if (access(id, F_OK) == 0) {
         log_error("%s holds a cluster already: start it without --init", dir);
         return -EEXIST;
     }
-    rv = check_empty(dir);
-    if (rv != 0)
-        return rv;
-    rv = clear_half_made_log(log_dir);
-    if (rv == -ENOTEMPTY)
+    rc = check_empty(dir);
+    if (rc != 0)
+        return rc;
+    rc = clear_half_made_log(log_dir);
+    if (rc == -ENOTEMPTY)
         log_error("%s holds a log although %s/replfs.id is missing: restore that file from a "
                   "backup; --init "
                   "would destroy what is there",
                   log_dir, dir);
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     if (mkdir(log_dir, 0700) < 0 && errno != EEXIST)
         return -errno;
-    rv = bootstrap(log_dir);
-    if (rv == 0)
-        rv = mlog_dir_sync(log_dir);
-    if (rv == 0)
-        rv = mlog_hwm_open(&hwm, dir, true);
-    if (rv == 0) {
+    rc = bootstrap(log_dir);
+    if (rc == 0)
+        rc = mlog_dir_sync(log_dir);
+    if (rc == 0)
+        rc = mlog_hwm_open(&hwm, dir, true);
+    if (rc == 0) {
         mlog_hwm_sync(&hwm);
         mlog_hwm_close(&hwm);
-        rv = make_uuid(uuid);
+        rc = make_uuid(uuid);
     }
-    return rv == 0 ? write_id(dir, uuid) : rv;
+    return rc == 0 ? write_id(dir, uuid) : rc;
 }
 
 int mlog_init_dir(const char *dir, char uuid[37])
@@ -402,12 +402,12 @@ int mlog_init_dir(const char *dir, char uuid[37])
         log_error("%s: cannot be made: %s", dir, err_str(code));
         return code;
     }
-    int rv = mlog_dir_lock(dir, &fd);
-    if (rv != 0)
-        return rv;
-    rv = init_locked(dir, uuid);
+    int rc = mlog_dir_lock(dir, &fd);
+    if (rc != 0)
+        return rc;
+    rc = init_locked(dir, uuid);
     close(fd);
-    if (rv != 0 && rv != -EEXIST && rv != -ENOTEMPTY)
-        log_error("%s: no cluster could be made: %s", dir, err_str(rv));
-    return rv;
+    if (rc != 0 && rc != -EEXIST && rc != -ENOTEMPTY)
+        log_error("%s: no cluster could be made: %s", dir, err_str(rc));
+    return rc;
 }

@@ -66,18 +66,18 @@ static bool read_slot(int fd, unsigned n, struct mlog_hwm *out, bool *empty, boo
 int mlog_hwm_open(struct mlog_hwm *h, const char *dir, bool create)
 {
     char path[MLOG_PATH];
-    int rv = mlog_dir_path(path, dir, "hwm");
+    int rc = mlog_dir_path(path, dir, "hwm");
 
     memset(h, 0, sizeof(*h));
     h->fd = -1;
-    if (rv != 0)
-        return rv;
+    if (rc != 0)
+        return rc;
     bool missing = access(path, F_OK) < 0;
     h->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (create ? O_TRUNC : 0), 0600);
     if (h->fd < 0) {
-        rv = -errno;
-        log_error("%s: cannot be opened: %s", path, err_str(rv));
-        return rv;
+        rc = -errno;
+        log_error("%s: cannot be opened: %s", path, err_str(rc));
+        return rc;
     }
     if (create || missing) {
         if (!create)
@@ -92,17 +92,17 @@ int mlog_hwm_open(struct mlog_hwm *h, const char *dir, bool create)
         good[i] = read_slot(h->fd, i, &slot[i], &empty[i], &newer);
     if (newer) {
         log_error("%s: written by a newer replfs-metad: start one at least as new", path);
-        rv = -ERR_VERSION;
+        rc = -ERR_VERSION;
     } else if (!good[0] && !good[1]) {
         log_error(
             "%s: damaged (neither of its two marks is whole). If the log is known to be complete, "
             "remove this file and start again",
             path);
-        rv = -ERR_CORRUPT;
+        rc = -ERR_CORRUPT;
     }
-    if (rv != 0) {
+    if (rc != 0) {
         mlog_hwm_close(h);
-        return rv;
+        return rc;
     }
     for (unsigned i = 0; i < 2; i++)
         if (!good[i] && !empty[i])

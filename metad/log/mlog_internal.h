@@ -132,7 +132,7 @@ struct mlog {
     struct mlog_stored stored;
 
     atomic_bool closing; /* no new proposals; set under lock */
-    struct lock lock;    /* guards the five below */
+    struct lock mu;      /* guards the five below */
     struct cond cond;
     struct mlog_proposal *head, **tail;
     enum mlog_phase phase;

@@ -42,13 +42,13 @@ void mlog_io_failed(struct mlog *m, const char *what, const char *why)
     atomic_store(&m->error, "the log's engine was refused what it needs: start metad again");
     atomic_store(&m->leader, false);
     uv_async_send(&m->wake); /* answers those who wait */
-    if (m->failed != NULL)
+    if (m->failed)
         m->failed(m->role_arg);
 }
 
-static const char *reason(struct mlog *m, int rv)
+static const char *reason(struct mlog *m, int rc)
 {
-    return m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rv);
+    return m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rc);
 }
 
 /* ---- requests that libraft believes to be under way ---- */
@@ -57,7 +57,7 @@ static void keep(struct mlog *m, void *req, enum mlog_kept_kind kind)
 {
     struct mlog_kept *k = malloc(sizeof(*k));
 
-    if (k == NULL)
+    if (!k)
         abort();
     *k = (struct mlog_kept){.req = req, .kind = kind, .next = m->kept};
     m->kept = k;
@@ -65,7 +65,7 @@ static void keep(struct mlog *m, void *req, enum mlog_kept_kind kind)
 
 static void unkeep(struct mlog *m, const void *req)
 {
-    for (struct mlog_kept **p = &m->kept; *p != NULL; p = &(*p)->next)
+    for (struct mlog_kept **p = &m->kept; *p; p = &(*p)->next)
         if ((*p)->req == req) {
             struct mlog_kept *k = *p;
             *p = k->next;
@@ -93,10 +93,10 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
     struct mlog *m = own;
 
     m->append_cb = cb;
-    int rv = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
-    if (rv == 0)
+    int rc = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
+    if (rc == 0)
         return 0;
-    mlog_io_failed(m, "an entry was refused", reason(m, rv));
+    mlog_io_failed(m, "an entry was refused", reason(m, rc));
     keep(m, req, MLOG_KEPT_APPEND);
     return 0;
 }
@@ -146,7 +146,7 @@ static void closed(struct raft_io *io)
 {
     struct mlog *m = own;
 
-    while (m->kept != NULL) {
+    while (m->kept) {
         struct mlog_kept k = *m->kept;
         unkeep(m, k.req);
         if (k.kind == MLOG_KEPT_APPEND)

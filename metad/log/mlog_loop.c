@@ -35,29 +35,29 @@
 
 static void set_leader(struct mlog *m, bool leader)
 {
-    if (atomic_exchange(&m->leader, leader) != leader && m->role_changed != NULL)
+    if (atomic_exchange(&m->leader, leader) != leader && m->role_changed)
         m->role_changed(m->role_arg, leader);
 }
 
 static void set_phase(struct mlog *m, enum mlog_phase phase, int code)
 {
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     if (m->phase == PHASE_STARTING) {
         m->phase = phase;
         m->start_code = code;
         cond_broadcast(&m->cond);
     }
-    lock_release(&m->lock);
+    lock_release(&m->mu);
 }
 
 static struct mlog_proposal *take_all(struct mlog *m)
 {
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     struct mlog_proposal *p = m->head;
     m->head = NULL;
     m->tail = &m->head;
     atomic_store(&m->queued, 0);
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     return p;
 }
 
@@ -66,9 +66,9 @@ static struct mlog_proposal *take_some(struct mlog *m, unsigned *count, size_t *
 {
     *count = 0;
     *bytes = 0;
-    lock_acquire(&m->lock);
+    lock_acquire(&m->mu);
     struct mlog_proposal *first = m->head, **end = &m->head;
-    while (*end != NULL && *count < ENTRY_MAX_COMMANDS &&
+    while (*end && *count < ENTRY_MAX_COMMANDS &&
            (*count == 0 || *bytes + (*end)->len <= ENTRY_SOFT_BYTES)) {
         *bytes += (*end)->len;
         ++*count;
@@ -77,11 +77,11 @@ static struct mlog_proposal *take_some(struct mlog *m, unsigned *count, size_t *
     if (*count > 0) {
         m->head = *end;
         *end = NULL;
-        if (m->head == NULL)
+        if (!m->head)
             m->tail = &m->head;
         atomic_fetch_sub(&m->queued, *count);
     }
-    lock_release(&m->lock);
+    lock_release(&m->mu);
     return *count > 0 ? first : NULL;
 }
 
@@ -91,10 +91,10 @@ static void submit(struct mlog *m);
 
 static void forget_inflight(struct mlog *m, struct mlog_batch *b)
 {
-    for (struct mlog_batch **p = &m->inflight; *p != NULL; p = &(*p)->next)
+    for (struct mlog_batch **p = &m->inflight; *p; p = &(*p)->next)
         if (*p == b) {
             *p = b->next;
-            if (b->next == NULL)
+            if (!b->next)
                 m->inflight_tail = p;
             return;
         }
@@ -122,30 +122,30 @@ static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned coun
     struct mlog_batch *b = calloc(1, sizeof(*b));
 
     buf.base = raft_malloc(buf.len);
-    if (b == NULL || buf.base == NULL)
+    if (!b || !buf.base)
         abort(); /* no memory to go on with */
     b->m = m;
     b->head = props;
     b->req.data = b;
     b->index = raft_last_index(&m->raft) + 1;
     size_t pos = ENTRY_HEADER;
-    for (struct mlog_proposal *p = props; p != NULL; p = p->next)
+    for (struct mlog_proposal *p = props; p; p = p->next)
         pos = entry_put(buf.base, pos, p->data, p->len);
     size_t size = entry_finish(buf.base, pos, count, b->index);
     assert(size == buf.len);
     *m->inflight_tail = b;
     m->inflight_tail = &b->next;
-    int rv = raft_apply(&m->raft, &b->req, &buf, 1, apply_cb);
-    if (rv != 0) {
+    int rc = raft_apply(&m->raft, &b->req, &buf, 1, apply_cb);
+    if (rc != 0) {
         forget_inflight(m, b);
         /* Only these two come before libraft touches anything: the buffer is still ours. After all
          * others nobody can tell, and libraft is not to be relied on. */
-        if (rv == RAFT_NOTLEADER || rv == RAFT_NOSPACE)
+        if (rc == RAFT_NOTLEADER || rc == RAFT_NOSPACE)
             raft_free(buf.base);
         else
-            mlog_io_failed(m, "an entry was refused", raft_strerror(rv));
+            mlog_io_failed(m, "an entry was refused", raft_strerror(rc));
         free(b);
-        return rv;
+        return rc;
     }
     m->ninflight++;
     return 0;
@@ -162,11 +162,11 @@ static void submit(struct mlog *m)
     }
     while (m->ninflight < MAX_INFLIGHT) {
         struct mlog_proposal *p = take_some(m, &count, &bytes);
-        if (p == NULL)
+        if (!p)
             return;
-        int rv = submit_one(m, p, count, bytes);
-        if (rv != 0) {
-            log_warn("the log refuses new entries: %s", raft_strerror(rv));
+        int rc = submit_one(m, p, count, bytes);
+        if (rc != 0) {
+            log_warn("the log refuses new entries: %s", raft_strerror(rc));
             mlog_fail_proposals(p, m->broken ? -EIO : -ERR_NOT_LEADER);
             return;
         }
@@ -178,7 +178,7 @@ static void submit(struct mlog *m)
 /* The batches stay with libraft until it is closed. */
 static void fail_inflight(struct mlog *m)
 {
-    for (struct mlog_batch *b = m->inflight; b != NULL; b = b->next) {
+    for (struct mlog_batch *b = m->inflight; b; b = b->next) {
         mlog_fail_proposals(b->head, -EIO);
         b->head = NULL;
     }
@@ -196,17 +196,17 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
     *result = NULL;
     if (m->broken)
         return RAFT_CORRUPT;
-    if (b != NULL && b->index == index) {
+    if (b && b->index == index) {
         props = b->head;
         b->head = NULL;
         forget_inflight(m, b);
     }
     mlog_ckpt_record(m, index, buf->base, buf->len);
     m->bytes_since += buf->len;
-    int rv = mlog_apply_entry(m, index, buf->base, buf->len, props);
-    if (rv != 0) {
+    int rc = mlog_apply_entry(m, index, buf->base, buf->len, props);
+    if (rc != 0) {
         m->broken = true;
-        m->load_code = rv;
+        m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
         mlog_fail_proposals(props, -EIO);
@@ -231,10 +231,10 @@ static int on_snapshot_done(struct raft_fsm *fsm, struct raft_buffer *bufs[], un
 static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 {
     struct mlog *m = fsm->data;
-    int rv = mlog_ckpt_restore(m, buf->base, buf->len);
+    int rc = mlog_ckpt_restore(m, buf->base, buf->len);
 
-    if (rv != 0) {
-        m->load_code = rv;
+    if (rc != 0) {
+        m->load_code = rc;
         return RAFT_CORRUPT;
     }
     raft_free(buf->base);
@@ -275,10 +275,10 @@ static void poll_role(struct mlog *m)
             lead(m);
         } else {
             m->barrier.data = m;
-            int rv = raft_barrier(&m->raft, &m->barrier, barrier_cb);
-            m->barrier_sent = rv == 0;
-            if (rv != 0 && rv != RAFT_NOTLEADER)
-                mlog_io_failed(m, "a barrier was refused", raft_strerror(rv));
+            int rc = raft_barrier(&m->raft, &m->barrier, barrier_cb);
+            m->barrier_sent = rc == 0;
+            if (rc != 0 && rc != RAFT_NOTLEADER)
+                mlog_io_failed(m, "a barrier was refused", raft_strerror(rc));
         }
     }
 }
@@ -352,9 +352,9 @@ static int open_raft(struct mlog *m)
 {
     mlog_transport_init(&m->transport);
     m->io.version = 1;
-    int rv = raft_uv_init(&m->io, &m->loop, m->log_dir, &m->transport);
-    if (rv != 0)
-        return rv;
+    int rc = raft_uv_init(&m->io, &m->loop, m->log_dir, &m->transport);
+    if (rc != 0)
+        return rc;
     mlog_io_guard(m);
     raft_uv_set_segment_size(&m->io, MLOG_SEGMENT_BYTES);
     raft_uv_set_auto_recovery(&m->io, false);
@@ -364,10 +364,10 @@ static int open_raft(struct mlog *m)
                                 .snapshot = on_snapshot,
                                 .restore = on_restore,
                                 .snapshot_finalize = on_snapshot_done};
-    rv = raft_init(&m->raft, &m->io, &m->rfsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
-    if (rv != 0) {
+    rc = raft_init(&m->raft, &m->io, &m->rfsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
+    if (rc != 0) {
         raft_uv_close(&m->io);
-        return rv;
+        return rc;
     }
     m->raft_open = true;
     m->raft.data = m;
@@ -385,8 +385,8 @@ int mlog_loop_init(struct mlog *m)
     m->inflight_tail = &m->inflight;
     if (uv_loop_init(&m->loop) != 0)
         return -ENOMEM;
-    int rv = uv_async_init(&m->loop, &m->wake, on_wake);
-    assert(rv == 0);
+    int rc = uv_async_init(&m->loop, &m->wake, on_wake);
+    assert(rc == 0);
     uv_timer_init(&m->loop, &m->timer);
     uv_check_init(&m->loop, &m->poll);
     m->wake.data = m->timer.data = m->poll.data = m;
@@ -394,13 +394,13 @@ int mlog_loop_init(struct mlog *m)
 }
 
 /* libraft could not load: say why once, put everything away. */
-static void loading_failed(struct mlog *m, int rv)
+static void loading_failed(struct mlog *m, int rc)
 {
-    int code = m->load_code != 0 ? m->load_code : rv == RAFT_CORRUPT ? -ERR_CORRUPT : -EIO;
+    int code = m->load_code != 0 ? m->load_code : rc == RAFT_CORRUPT ? -ERR_CORRUPT : -EIO;
 
     if (m->load_code == 0)
         log_error("%s: the log cannot be opened: %s", m->log_dir,
-                  m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rv));
+                  m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rc));
     m->stopping = true;
     set_phase(m, PHASE_FAILED, code); /* from here on nobody sends to `wake` */
     if (m->raft_open)
@@ -413,10 +413,10 @@ static void loading_failed(struct mlog *m, int rv)
 void *mlog_loop_main(void *arg)
 {
     struct mlog *m = arg;
-    int rv = open_raft(m);
+    int rc = open_raft(m);
 
-    if (rv != 0) {
-        loading_failed(m, rv);
+    if (rc != 0) {
+        loading_failed(m, rc);
     } else {
         poll_role(m);
         uv_timer_start(&m->timer, on_timer, TIMER_MS, TIMER_MS);
@@ -428,7 +428,7 @@ void *mlog_loop_main(void *arg)
         return NULL;
     if (m->raft_open)
         raft_uv_close(&m->io);
-    assert(m->kept == NULL);
+    assert(!m->kept);
     free(m->arena);
     m->arena = NULL;
     return NULL;

@@ -116,7 +116,7 @@ void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, stru
 {
     uint32_t hosts[REPAIR_COPIES_MAX];
     assert(c->n <= REPAIR_COPIES_MAX);
-    memset(t, 0, sizeof *t);
+    memset(t, 0, sizeof(*t));
     t->hosts = good_hosts(x, c, hosts);
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
@@ -470,7 +470,7 @@ void repair_decide(const struct repair_ctx *x, const struct repair_chunk *c,
                    struct repair_decision *d)
 {
     struct repair_tally t;
-    memset(d, 0, sizeof *d);
+    memset(d, 0, sizeof(*d));
     decide(d, REPAIR_NONE, "");
     repair_tally(x, c, &t);
     if (c->writing) {

@@ -32,7 +32,7 @@ struct repair_queue {
 
 struct repair_queue *repair_queue_new(void)
 {
-    struct repair_queue *q = calloc(1, sizeof *q);
+    struct repair_queue *q = calloc(1, sizeof(*q));
     if (!q)
         abort();
     q->free = NONE;
@@ -96,7 +96,7 @@ static void heap_add(struct repair_queue *q, uint32_t i)
 {
     if (q->nheap == q->heap_cap) {
         q->heap_cap = q->heap_cap ? q->heap_cap * 2 : 64;
-        q->heap = realloc(q->heap, q->heap_cap * sizeof *q->heap);
+        q->heap = realloc(q->heap, q->heap_cap * sizeof(*q->heap));
         if (!q->heap)
             abort();
     }
@@ -143,7 +143,7 @@ static uint32_t slab_take(struct repair_queue *q)
     if (q->free == NONE) {
         uint32_t old = q->cap;
         q->cap = old ? old * 2 : 64;
-        q->slab = realloc(q->slab, q->cap * sizeof *q->slab);
+        q->slab = realloc(q->slab, q->cap * sizeof(*q->slab));
         if (!q->slab)
             abort();
         for (uint32_t i = q->cap; i-- > old;) {
@@ -205,7 +205,7 @@ static struct repair_queue_item merge(const struct repair_queue_item *old,
     m.fails = old->fails > it->fails ? old->fails : it->fails;
     if (old->proven_at > it->proven_at) {
         m.proven_at = old->proven_at;
-        memcpy(m.proven, old->proven, sizeof m.proven);
+        memcpy(m.proven, old->proven, sizeof(m.proven));
     }
     return m;
 }

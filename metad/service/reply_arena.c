@@ -18,10 +18,10 @@ void *reply_arena_alloc(struct reply_arena *p, size_t size)
 {
     size_t want = (size + 15u) & ~(size_t)15u;
 
-    if (p->head == NULL || p->head->size - p->head->used < want) {
+    if (!p->head || p->head->size - p->head->used < want) {
         size_t room = want > BLOCK ? want : BLOCK;
         struct reply_arena_block *b = malloc(sizeof(*b) + room);
-        if (b == NULL)
+        if (!b)
             abort();
         b->next = p->head;
         b->used = 0;
@@ -51,7 +51,7 @@ char *reply_arena_string(struct reply_arena *p, const void *text, size_t len)
 
 void reply_arena_free(struct reply_arena *p)
 {
-    while (p->head != NULL) {
+    while (p->head) {
         struct reply_arena_block *b = p->head;
         p->head = b->next;
         free(b);

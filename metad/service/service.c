@@ -140,7 +140,7 @@ static void on_request(void *arg, struct rpc_req *req)
     enum request r = request_of(req->env);
     handler *handle = handler_of(r);
 
-    if (handle == NULL) {
+    if (!handle) {
         rpc_fail(req, ERR_PROTOCOL, "metad does not serve request %d", (int)req->env->body_case);
     } else if ((request_senders(r) & (unsigned)peer->role) == 0) {
         log_warn("%s (%s): request %d refused: its role may not send it", peer->name, peer->addr,
@@ -168,7 +168,7 @@ int service_new(const struct service_config *cfg, struct service **out)
 {
     struct service *s = calloc(1, sizeof(*s));
 
-    if (s == NULL)
+    if (!s)
         abort();
     s->cfg = *cfg;
     if (s->cfg.min_copies == 0)
@@ -183,13 +183,13 @@ int service_new(const struct service_config *cfg, struct service **out)
 
 void service_stop(struct service *s)
 {
-    if (s != NULL)
+    if (s)
         leases_stop(s->leases);
 }
 
 void service_free(struct service *s)
 {
-    if (s == NULL)
+    if (!s)
         return;
     service_lock_stop(s);
     service_leases_free(s);

@@ -135,7 +135,7 @@ void service_hold_heard(struct service *s, uint64_t session)
     if (!leases_unbar_begin(s->leases, session))
         return;
     struct setting *t = malloc(sizeof(*t));
-    if (t == NULL)
+    if (!t)
         abort();
     *t = (struct setting){s, session};
     service_hold_propose(s, session, FSM_HOLDS_LEASES, 0, set_applied, free, t);

@@ -54,9 +54,9 @@ static Replfs__ChunkLoc *chunk_loc(struct service *s, struct reply_arena *arena,
 
     replfs__chunk_loc__init(out);
     out->chunk = chunk;
-    put_cap(s, arena, out, session, c != NULL ? c->session : session, CAP_READ);
-    if (c == NULL || c->nloc == 0) {
-        out->len = c != NULL ? c->len : 0;
+    put_cap(s, arena, out, session, c ? c->session : session, CAP_READ);
+    if (!c || c->nloc == 0) {
+        out->len = c ? c->len : 0;
         out->lost = nodes_all_reported(s->cfg.nodes);
         return out;
     }
@@ -131,15 +131,15 @@ static int build_layout(struct service *s, struct reply_arena *arena, uint64_t s
     struct ext e;
 
     replfs__attr__init(attr);
-    int rv = fsm_getattr(s->cfg.fsm, r->ino, attr);
-    if (rv != 0)
-        return rv;
+    int rc = fsm_getattr(s->cfg.fsm, r->ino, attr);
+    if (rc != 0)
+        return rc;
     rep->attr = attr;
     rep->nodes_epoch = nodes_epoch(s->cfg.nodes);
     rep->covered_to = UINT64_MAX;
-    rv = fsm_extents(s->cfg.fsm, r->ino, &map);
-    if (rv != 0)
-        return rv;
+    rc = fsm_extents(s->cfg.fsm, r->ino, &map);
+    if (rc != 0)
+        return rc;
     size_t max = room_for(map, r->max_extents);
     uint64_t end = r->len == 0 || r->len > UINT64_MAX - r->off ? UINT64_MAX : r->off + r->len;
     struct seen seen = {.mask = table_size(max) - 1};
@@ -168,14 +168,14 @@ void service_layout(struct service *s, struct rpc_req *req)
         return;
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
-    int rv = on == LEASE_ELSEWHERE ? 0 : build_layout(s, &arena, r->session, r, &rep);
+    int rc = on == LEASE_ELSEWHERE ? 0 : build_layout(s, &arena, r->session, r, &rep);
     fsm_unlock(s->cfg.fsm);
     if (on == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_layout);
         return;
     }
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, LAYOUT_REPLY, layout_reply, &rep);
@@ -247,7 +247,7 @@ static bool open_fill(struct service *s, struct reply_arena *arena, const Replfs
     rep->attr = layout->attr;
     if (*code == 0)
         rep->layout = layout;
-    else if (layout->attr != NULL)
+    else if (layout->attr)
         *code = 0; /* a directory or the like: attributes only */
     return true;
 }
@@ -260,17 +260,17 @@ static void open_now(struct service *s, struct rpc_req *req, const struct lease_
 
     /* First the mark, then the look: an inode that is still there now stays. And of two sessions
      * that open it at once, at least one sees the other. */
-    int rv = sessions_file_add(s->cfg.sessions, r->session, r->ino);
-    if (rv == 0) {
-        if (!open_fill(s, &arena, r, in, &rep, &rv)) {
+    int rc = sessions_file_add(s->cfg.sessions, r->session, r->ino);
+    if (rc == 0) {
+        if (!open_fill(s, &arena, r, in, &rep, &rc)) {
             service_again(s, req, r->session, r->ino, service_open);
             return;
         }
-        if (rv != 0)
+        if (rc != 0)
             sessions_file_del(s->cfg.sessions, r->session, r->ino);
     }
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, OPEN_REPLY, open_reply, &rep);
@@ -382,7 +382,7 @@ void service_grant(struct service *s, struct rpc_req *req)
     rep.grants = reply_arena_alloc(&arena, count * sizeof(*rep.grants));
     while (rep.n_grants < count) {
         Replfs__ChunkLoc *loc = grant_one(s, &arena, r, r->goal, need, &found);
-        if (loc == NULL)
+        if (!loc)
             break;
         least = found < least ? found : least;
         rep.grants[rep.n_grants++] = loc;

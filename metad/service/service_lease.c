@@ -57,11 +57,11 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
 {
     struct bound *b = malloc(sizeof(*b));
 
-    if (b == NULL)
+    if (!b)
         abort();
     lock_acquire(&s->conns->mu);
     struct bound *old = bound_find(s->conns, session);
-    if (old != NULL)
+    if (old)
         unbind(s->conns, old);
     *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
     hash_table_add(&s->conns->bound, &b->link);
@@ -81,7 +81,7 @@ size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool
     uint64_t *v = malloc((r->n_exclusive + 1) * sizeof(*v));
     size_t n = 0;
 
-    if (v == NULL)
+    if (!v)
         abort();
     fsm_rdlock(s->cfg.fsm);
     for (size_t i = 0; holds && i < r->n_exclusive; i++)
@@ -106,7 +106,7 @@ static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 {
     LOCK_SCOPE(&s->conns->mu);
     const struct bound *b = bound_find(s->conns, session);
-    return b != NULL ? rpc_conn_ref(b->conn) : NULL;
+    return b ? rpc_conn_ref(b->conn) : NULL;
 }
 
 /* ---- recalls ---- */
@@ -148,10 +148,10 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct service *s = arg;
     struct rpc_conn *c = conn_of(s, session);
 
-    if (c == NULL)
+    if (!c)
         return; /* it comes back and is reminded, or its time runs out */
     struct recall *r = malloc(sizeof(*r));
-    if (r == NULL)
+    if (!r)
         abort();
     *r = (struct recall){s, rpc_conn_ref(c), session, ino, keep};
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
@@ -185,7 +185,7 @@ static void stubborn(void *arg, uint64_t session, uint64_t ino)
     fsm_rdlock(s->cfg.fsm);
     if (!fsm_session_next(s->cfg.fsm, session - 1, &id, &name) || id != session)
         name = NULL;
-    snprintf(who, sizeof(who), "%s", name != NULL ? name : "?");
+    snprintf(who, sizeof(who), "%s", name ? name : "?");
     fsm_unlock(s->cfg.fsm);
     log_error("session %016llx (%s) is alive and does not give back its lease on inode %llu: it is "
               "closed, others wait for it",
@@ -203,7 +203,7 @@ static void on_session_closed(void *arg, uint64_t session)
 
     lock_acquire(&s->conns->mu);
     struct bound *b = bound_find(s->conns, session);
-    if (b != NULL)
+    if (b)
         unbind(s->conns, b);
     lock_release(&s->conns->mu);
     leases_drop_session(s->leases, session);
@@ -240,7 +240,7 @@ void service_leases_init(struct service *s)
         .closed = on_session_closed, .reaped = on_reaped, .tick = on_tick, .arg = s};
 
     s->conns = calloc(1, sizeof(*s->conns));
-    if (s->conns == NULL)
+    if (!s->conns)
         abort();
     lock_init(&s->conns->mu, LOCK_LEASE_CONNS);
     HASH_TABLE_INIT(&s->conns->bound, 256, struct bound, link, session);
@@ -276,7 +276,7 @@ static void gate_ready(struct lease_wait *w)
 
     if (w->code != 0)
         rpc_fail(g->req, w->code, "another client has not given its lease back yet");
-    else if (g->alone != NULL)
+    else if (g->alone)
         g->alone(g->s, g->req, w);
     else
         g->again(g->s, g->req);
@@ -288,7 +288,7 @@ static void gate_enter(const struct gate *how, uint64_t session, uint64_t ino)
 {
     struct gate *g = malloc(sizeof(*g));
 
-    if (g == NULL)
+    if (!g)
         abort();
     *g = *how;
     g->w = (struct lease_wait){.session = session, .ready = gate_ready, .firm = how->w.firm};
@@ -333,13 +333,13 @@ static void lease_alone(struct service *s, struct rpc_req *req, const struct lea
     enum lease_mode on = LEASE_NONE;
 
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
-    if (rv == 0)
+    int rc = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (rc == 0)
         on = leases_grant(s->leases, r->session, r->ino,
                           service_is_file(s, r->ino) ? LEASE_EXCLUSIVE : LEASE_SHARED, in);
     fsm_unlock(s->cfg.fsm);
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     rep.attr = &attr;
@@ -381,14 +381,14 @@ static void lease_children(struct service *s, struct rpc_req *req)
     enum lease_mode on = LEASE_NONE;
 
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
-    if (rv == 0)
+    int rc = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    if (rc == 0)
         on = leases_grant(s->leases, r->session, r->ino, LEASE_EXCLUSIVE, NULL);
     if (on == LEASE_EXCLUSIVE)
-        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, children_alone, &c);
+        rc = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, children_alone, &c);
     fsm_unlock(s->cfg.fsm);
-    if (rv != 0) {
-        rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "directory %llu", (unsigned long long)r->ino);
         return;
     }
     rep.attr = &attr;

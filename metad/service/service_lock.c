@@ -69,9 +69,9 @@ static struct tie *tie_set(struct service_locks *l, uint64_t session, struct rpc
     struct tie *t = tie_find(l, session);
 
     lock_assert_held(&l->mu);
-    if (t == NULL) {
+    if (!t) {
         t = calloc(1, sizeof(*t));
-        if (t == NULL)
+        if (!t)
             abort();
         t->session = session;
         hash_table_add(&l->ties, &t->link);
@@ -85,7 +85,7 @@ static void tie_drop(struct service_locks *l, uint64_t session)
     struct tie *t = tie_find(l, session);
 
     lock_assert_held(&l->mu);
-    if (t != NULL) {
+    if (t) {
         hash_table_remove(&l->ties, &t->link);
         free(t);
     }
@@ -94,7 +94,7 @@ static void tie_drop(struct service_locks *l, uint64_t session)
 static void waiting_unlist(struct waiting *w)
 {
     *w->prev = w->next;
-    if (w->next != NULL)
+    if (w->next)
         w->next->prev = w->prev;
 }
 
@@ -149,7 +149,7 @@ static void first_applied(void *arg, int code, const struct fsm_result *res)
     f->code = code != 0 ? code : -res->code;
     lock_acquire(&l->mu);
     struct tie *t = tie_find(l, f->session);
-    if (t != NULL) {
+    if (t) {
         t->logging--;
         t->logged |= f->code == 0;
     }
@@ -176,14 +176,14 @@ static bool is_first(struct service_locks *l, struct rpc_req *req)
         return false;
     lock_acquire(&l->mu);
     struct tie *t = tie_find(l, r->session);
-    bool first = t != NULL && !t->logged;
+    bool first = t && !t->logged;
     if (first)
         t->logging++;
     lock_release(&l->mu);
     if (!first)
         return false;
     struct first_lock *f = malloc(sizeof(*f));
-    if (f == NULL)
+    if (!f)
         abort();
     *f = (struct first_lock){l->s, req, r->session, 0};
     service_hold_propose(l->s, r->session, FSM_HOLDS_LOCKS, 0, first_applied, first_after, f);
@@ -206,7 +206,7 @@ void service_lock_silent(struct service *s, uint64_t session)
 
     lock_acquire(&l->mu);
     struct tie *t = tie_find(l, session);
-    if (t != NULL && t->logging == 0 && !locks_has_session(l->table, session)) {
+    if (t && t->logging == 0 && !locks_has_session(l->table, session)) {
         t->logged = false;
         service_hold_propose(s, session, 0, FSM_HOLDS_LOCKS, NULL, NULL, NULL);
     }
@@ -229,7 +229,7 @@ static struct waiting *drain(struct service_locks *l)
         *last = w;
         last = &w->next;
     }
-    if (!l->ticking && locks_waiting(l->table) > 0 && l->s->cfg.loop != NULL) {
+    if (!l->ticking && locks_waiting(l->table) > 0 && l->s->cfg.loop) {
         l->ticking = true;
         rpc_loop_defer(l->s->cfg.loop, TICK_MS, tick, l);
     }
@@ -255,7 +255,7 @@ static void leave(struct service_locks *l)
     struct waiting *due = drain(l);
 
     lock_release(&l->mu);
-    while (due != NULL) {
+    while (due) {
         struct waiting *w = due;
         due = w->next;
         answer(l, w->req, w->code);
@@ -286,7 +286,7 @@ static bool tied(struct service_locks *l, uint64_t session, const struct rpc_con
 {
     const struct tie *t = tie_find(l, session);
 
-    *code = t == NULL ? -ERR_SESSION : t->conn != conn ? -ERR_PEER_GONE : 0;
+    *code = !t ? -ERR_SESSION : t->conn != conn ? -ERR_PEER_GONE : 0;
     return *code == 0;
 }
 
@@ -294,7 +294,7 @@ static bool tied(struct service_locks *l, uint64_t session, const struct rpc_con
 
 static bool decode(struct lock_req *out, const Replfs__Lock *m, uint64_t session)
 {
-    if (m == NULL)
+    if (!m)
         return false;
     *out = (struct lock_req){.session = session,
                              .ino = m->ino,
@@ -315,28 +315,28 @@ static int set(struct service_locks *l, struct rpc_req *req, const struct lock_r
 
     if (req->env->lock_req->wait) {
         w = calloc(1, sizeof(*w));
-        if (w == NULL)
+        if (!w)
             abort();
         w->req = req;
         w->next = l->waiting;
         w->prev = &l->waiting;
-        if (w->next != NULL)
+        if (w->next)
             w->next->prev = &w->next;
         l->waiting = w;
     }
-    int rv = locks_set(l->table, r, w, now, now + (patience > 0 ? patience : 0));
-    if (rv != LOCKS_QUEUED && w != NULL) {
+    int rc = locks_set(l->table, r, w, now, now + (patience > 0 ? patience : 0));
+    if (rc != LOCKS_QUEUED && w) {
         waiting_unlist(w);
         free(w);
     }
-    return rv;
+    return rc;
 }
 
 void service_lock(struct service *s, struct rpc_req *req)
 {
     const Replfs__LockReq *m = req->env->lock_req;
     struct lock_req r;
-    int rv;
+    int rc;
 
     if (!service_session_ok(s, req, m->session, false))
         return;
@@ -346,11 +346,11 @@ void service_lock(struct service *s, struct rpc_req *req)
     }
     r.id = m->id;
     int64_t now = enter(s->locks);
-    if (tied(s->locks, m->session, req->conn, &rv))
-        rv = set(s->locks, req, &r, now);
+    if (tied(s->locks, m->session, req->conn, &rc))
+        rc = set(s->locks, req, &r, now);
     leave(s->locks);
-    if (rv != LOCKS_QUEUED)
-        answer(s->locks, req, rv);
+    if (rc != LOCKS_QUEUED)
+        answer(s->locks, req, rc);
 }
 
 void service_lock_test(struct service *s, struct rpc_req *req)
@@ -393,16 +393,16 @@ void service_lock_cancel(struct service *s, struct rpc_req *req)
 {
     const Replfs__LockCancelReq *m = req->env->lock_cancel_req;
     Replfs__LockCancelReply rep = REPLFS__LOCK_CANCEL_REPLY__INIT;
-    int rv;
+    int rc;
 
     if (!service_session_ok(s, req, m->session, false))
         return;
     int64_t now = enter(s->locks);
-    if (tied(s->locks, m->session, req->conn, &rv))
+    if (tied(s->locks, m->session, req->conn, &rc))
         locks_cancel(s->locks->table, m->session, m->id, now);
     leave(s->locks);
-    if (rv != 0) {
-        rpc_fail(req, rv, "%s", err_str(rv));
+    if (rc != 0) {
+        rpc_fail(req, rc, "%s", err_str(rc));
         return;
     }
     RPC_ENVELOPE(env, LOCK_CANCEL_REPLY, lock_cancel_reply, &rep);
@@ -413,17 +413,17 @@ void service_unlock_all(struct service *s, struct rpc_req *req)
 {
     const Replfs__UnlockAllReq *m = req->env->unlock_all_req;
     Replfs__UnlockAllReply rep = REPLFS__UNLOCK_ALL_REPLY__INIT;
-    int rv;
+    int rc;
 
     if (!service_session_ok(s, req, m->session, false))
         return;
     int64_t now = enter(s->locks);
-    if (tied(s->locks, m->session, req->conn, &rv))
+    if (tied(s->locks, m->session, req->conn, &rc))
         for (size_t i = 0; i < m->n_owner; i++)
             locks_unlock_all(s->locks->table, m->session, m->ino, m->owner[i], m->flock, now);
     leave(s->locks);
-    if (rv != 0) {
-        rpc_fail(req, rv, "%s", err_str(rv));
+    if (rc != 0) {
+        rpc_fail(req, rc, "%s", err_str(rc));
         return;
     }
     RPC_ENVELOPE(env, UNLOCK_ALL_REPLY, unlock_all_reply, &rep);
@@ -445,7 +445,7 @@ void service_lock_resume(struct service *s, struct rpc_req *req, bool holds)
     size_t n = holds ? m->n_locks : 0;
     struct lock_req *v = calloc(n + 1, sizeof(*v));
 
-    if (v == NULL)
+    if (!v)
         abort();
     for (size_t i = 0; i < n; i++)
         decode(&v[i], m->locks[i], m->session);
@@ -469,7 +469,7 @@ void service_lock_forget(struct service *s, uint64_t session)
     lock_acquire(&l->mu);
     tie_drop(l, session);
     locks_drop_session(l->table, session, clock_mono());
-    if (l->s->cfg.loop != NULL) /* not here: the caller has the fsm lock */
+    if (l->s->cfg.loop) /* not here: the caller has the fsm lock */
         rpc_loop_defer(l->s->cfg.loop, 0, answer_due, l);
     lock_release(&l->mu);
 }
@@ -498,7 +498,7 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn)
             t->conn = NULL;
     }
     locks_detach(l->table, is_of_conn, conn, now);
-    for (struct waiting *w = l->waiting, *next; w != NULL; w = next) {
+    for (struct waiting *w = l->waiting, *next; w; w = next) {
         next = w->next;
         if (!w->detached)
             continue; /* another's, or its answer is due: see leave() */
@@ -515,7 +515,7 @@ void service_lock_start(struct service *s)
 {
     struct service_locks *l = calloc(1, sizeof(*l));
 
-    if (l == NULL)
+    if (!l)
         abort();
     l->s = s;
     lock_init(&l->mu, LOCK_FILE_LOCKS);
@@ -531,7 +531,7 @@ void service_lock_stop(struct service *s)
     struct service_locks *l = s->locks;
 
     sessions_on_close(s->cfg.sessions, NULL, NULL);
-    while (l->waiting != NULL) {
+    while (l->waiting) {
         struct waiting *w = l->waiting;
         waiting_unlist(w);
         rpc_fail(w->req, ERR_SHUTDOWN, "metad stops");

@@ -26,7 +26,7 @@ static uint64_t resident(void)
     unsigned long long total = 0, pages = 0;
     FILE *f = fopen("/proc/self/statm", "re");
 
-    if (f == NULL)
+    if (!f)
         return 0;
     if (fscanf(f, "%llu %llu", &total, &pages) != 2)
         pages = 0;

@@ -98,8 +98,7 @@ static void created(struct step *st, uint64_t ino)
 {
     uint64_t session = st->m->req->env->mutate_req->session;
 
-    if (st->result.attr != NULL &&
-        sessions_file_add(st->m->s->cfg.sessions, session, ino) != -ESTALE)
+    if (st->result.attr && sessions_file_add(st->m->s->cfg.sessions, session, ino) != -ESTALE)
         return;
     if (st->op->create->tmpfile) { /* reaped, or about to be */
         st->result.attr = NULL;
@@ -134,12 +133,12 @@ static void give_leases(struct step *st, bool repeated)
 
     if (!r->lease)
         return;
-    enum lease_mode want = st->result.attr != NULL ? deserved(st, repeated) : LEASE_NONE;
+    enum lease_mode want = st->result.attr ? deserved(st, repeated) : LEASE_NONE;
     if (want == LEASE_EXCLUSIVE && !repeated && leases_grant_new(l, r->session, st->attr.ino))
         st->result.lease = LEASE_EXCLUSIVE;
     else if (want != LEASE_NONE)
         st->result.lease = give(l, st, st->attr.ino, want);
-    if (st->result.parent != NULL)
+    if (st->result.parent)
         st->result.parent_lease =
             give(l, st, st->parent.ino, r->parents ? LEASE_EXCLUSIVE : LEASE_SHARED);
 }
@@ -173,18 +172,18 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
 /* About the session itself and no other: unmount. */
 static bool is_own(const Replfs__MetaOp *op, uint64_t session)
 {
-    return op->op_case == REPLFS__META_OP__OP_SESSION_CLOSE && op->session_close != NULL &&
+    return op->op_case == REPLFS__META_OP__OP_SESSION_CLOSE && op->session_close &&
            op->session_close->n_session == 1 && op->session_close->session[0] == session;
 }
 
 /* 0, or why a client may not propose this. */
 static int check_op(const Replfs__MetaOp *op, uint64_t session)
 {
-    if (op == NULL)
+    if (!op)
         return -ERR_PROTOCOL;
     switch (metaop_sender(metaop_of(op))) {
     case METAOP_BY_CLIENT:
-        return op->create != NULL ? 0 : -ERR_PROTOCOL; /* any member of the union */
+        return op->create ? 0 : -ERR_PROTOCOL; /* any member of the union */
     case METAOP_BY_OWNER:
         return is_own(op, session) ? 0 : -EPERM;
     case METAOP_BY_LEADER:
@@ -261,19 +260,19 @@ static void propose_commit(struct step *st, Replfs__MetaOp *op, uint64_t seq)
 
     if (most > sizeof(few) / sizeof(few[0]))
         own = malloc(most * sizeof(*own));
-    if (own == NULL)
+    if (!own)
         abort();
     commit.checked = true;
     commit.own = own;
-    int rv = nodes_commit_begin(nodes, st->gate.session, &commit, own, &commit.n_own, &turn);
-    if (rv == 0) {
+    int rc = nodes_commit_begin(nodes, st->gate.session, &commit, own, &commit.n_own, &turn);
+    if (rc == 0) {
         commit.n_copies = 0;
         commit.copies = NULL;
         op->commit = &commit;
         put(st, op, seq);
         nodes_commit_end(nodes, turn);
     } else {
-        st->result.code = (uint32_t)-rv;
+        st->result.code = (uint32_t)-rc;
         on_after(st);
     }
     if (own != few)
@@ -289,9 +288,9 @@ static uint64_t change_now(struct service *s, const struct step *st)
     if (ino == 0)
         return 0;
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_getattr(s->cfg.fsm, ino, &a);
+    int rc = fsm_getattr(s->cfg.fsm, ino, &a);
     fsm_unlock(s->cfg.fsm);
-    return rv == 0 ? a.change : 0;
+    return rc == 0 ? a.change : 0;
 }
 
 static void propose(struct step *st, uint64_t seq)
@@ -436,10 +435,10 @@ void service_mutate(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, false) || !request_ok(req, r))
         return;
     struct mutate *m = calloc(1, sizeof(*m) + r->n_ops * sizeof(m->steps[0]));
-    if (m == NULL)
+    if (!m)
         abort();
     m->results = calloc(r->n_ops, sizeof(*m->results));
-    if (m->results == NULL)
+    if (!m->results)
         abort();
     m->s = s;
     m->req = req;

@@ -126,7 +126,7 @@ static int list_of(struct quotas *l, uint64_t ino)
     struct fsm_quota q;
 
     fsm_rdlock(f);
-    int rv = fsm_getattr(f, ino, &attr);
+    int rc = fsm_getattr(f, ino, &attr);
     for (unsigned r = fsm_quota_realm(f, ino); fsm_quota_get(f, r, &q); r = q.outer) {
         outermost = r;
         if (l->bytes <= SERVICE_REPLY_SOFT_MAX) /* else hundreds, with long names */
@@ -135,7 +135,7 @@ static int list_of(struct quotas *l, uint64_t ino)
     if (outermost != 0)
         l->rep.freeing = count_freeing(l->s, outermost);
     fsm_unlock(f);
-    return rv;
+    return rc;
 }
 
 static bool is_below(struct fsm *f, uint64_t ino, uint64_t below)
@@ -179,15 +179,15 @@ void service_quota_list(struct service *s, struct rpc_req *req)
 {
     const Replfs__QuotaListReq *r = req->env->quota_list_req;
     CLEANUP(quotas_free) struct quotas l = {.s = s, .rep = REPLFS__QUOTA_LIST_REPLY__INIT};
-    int rv = 0;
+    int rc = 0;
 
     l.rep.quotas = reply_arena_alloc(&l.arena, FSM_QUOTAS_MAX * sizeof(*l.rep.quotas));
     if (r->ino != 0)
-        rv = list_of(&l, r->ino);
+        rc = list_of(&l, r->ino);
     else
         list_all(&l, r);
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, QUOTA_LIST_REPLY, quota_list_reply, &l.rep);

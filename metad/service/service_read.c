@@ -27,13 +27,13 @@ void service_lookup(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, true))
         return;
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_lookup(s->cfg.fsm, r->parent, r->name.data, r->name.len, &ino);
-    if (rv == 0)
-        rv = fsm_getattr(s->cfg.fsm, ino, &attr);
+    int rc = fsm_lookup(s->cfg.fsm, r->parent, r->name.data, r->name.len, &ino);
+    if (rc == 0)
+        rc = fsm_getattr(s->cfg.fsm, ino, &attr);
     enum lease_mode want = r->lease ? LEASE_SHARED : LEASE_NONE, dir = LEASE_NONE, on = LEASE_NONE;
-    if (rv == 0 || rv == -ENOENT)
+    if (rc == 0 || rc == -ENOENT)
         dir = leases_grant(s->leases, r->session, r->parent, want, NULL);
-    if (rv == 0 && dir != LEASE_ELSEWHERE)
+    if (rc == 0 && dir != LEASE_ELSEWHERE)
         on = leases_grant(s->leases, r->session, ino, want, NULL);
     fsm_unlock(s->cfg.fsm);
     if (dir == LEASE_ELSEWHERE || on == LEASE_ELSEWHERE) {
@@ -42,9 +42,9 @@ void service_lookup(struct service *s, struct rpc_req *req)
     }
     rep.dir_lease = (uint32_t)dir;
     rep.lease = (uint32_t)on;
-    bool nothing = rv == -ENOENT && rep.dir_lease != LEASE_NONE;
-    if (rv != 0 && !nothing) {
-        rpc_fail(req, rv, "lookup in directory %llu", (unsigned long long)r->parent);
+    bool nothing = rc == -ENOENT && rep.dir_lease != LEASE_NONE;
+    if (rc != 0 && !nothing) {
+        rpc_fail(req, rc, "lookup in directory %llu", (unsigned long long)r->parent);
         return;
     }
     rep.attr = nothing ? NULL : &attr;
@@ -61,9 +61,9 @@ void service_getattr(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, true))
         return;
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_getattr(s->cfg.fsm, r->ino, &attr);
+    int rc = fsm_getattr(s->cfg.fsm, r->ino, &attr);
     enum lease_mode on = LEASE_NONE;
-    if (rv == 0)
+    if (rc == 0)
         on =
             leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
     fsm_unlock(s->cfg.fsm);
@@ -72,8 +72,8 @@ void service_getattr(struct service *s, struct rpc_req *req)
         return;
     }
     rep.lease = (uint32_t)on;
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     rep.attr = &attr;
@@ -109,14 +109,14 @@ void service_readlink(struct service *s, struct rpc_req *req)
     if (!service_session_ok(s, req, r->session, true))
         return;
     fsm_rdlock(s->cfg.fsm);
-    int rv = fsm_readlink(s->cfg.fsm, r->ino, &target, &len);
-    if (rv == 0) {
+    int rc = fsm_readlink(s->cfg.fsm, r->ino, &target, &len);
+    if (rc == 0) {
         rep.target.data = reply_arena_copy(&arena, target, len);
         rep.target.len = len;
     }
     fsm_unlock(s->cfg.fsm);
-    if (rv != 0) {
-        rpc_fail(req, rv, "inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, READLINK_REPLY, readlink_reply, &rep);
@@ -214,20 +214,20 @@ void service_readdir(struct service *s, struct rpc_req *req)
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode dir = LEASE_NONE;
     uint64_t parent = 0;
-    int rv = fsm_parent(s->cfg.fsm, r->ino, &parent);
-    if (rv == 0)
+    int rc = fsm_parent(s->cfg.fsm, r->ino, &parent);
+    if (rc == 0)
         dir =
             leases_grant(s->leases, r->session, r->ino, r->lease ? LEASE_SHARED : LEASE_NONE, NULL);
-    if (rv == 0 && dir != LEASE_ELSEWHERE)
-        rv = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_some, &l);
+    if (rc == 0 && dir != LEASE_ELSEWHERE)
+        rc = fsm_readdir(s->cfg.fsm, r->ino, r->cookie, list_some, &l);
     rep.end = fsm_dir_end(s->cfg.fsm, r->ino);
     fsm_unlock(s->cfg.fsm);
     if (dir == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_readdir);
         return;
     }
-    if (rv != 0) {
-        rpc_fail(req, rv, "directory %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "directory %llu", (unsigned long long)r->ino);
         return;
     }
     rep.entries = l.entries;

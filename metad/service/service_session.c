@@ -116,7 +116,7 @@ static void propose_open(struct service *s, struct rpc_req *req, uint64_t sessio
     Replfs__SessionOpenOp open_op = REPLFS__SESSION_OPEN_OP__INIT;
     struct opening *op = calloc(1, sizeof(*op));
 
-    if (op == NULL)
+    if (!op)
         abort();
     *op = (struct opening){.s = s, .req = req, .session = session, .back = back};
     open_op.session = session;
@@ -128,7 +128,7 @@ static void propose_open(struct service *s, struct rpc_req *req, uint64_t sessio
     meta.session_open = &open_op;
     cmd.op = &meta;
     log_info("session %016llx %s %s (%s)", (unsigned long long)session,
-             back ? "had lapsed, and goes on:" : "for", r->name != NULL ? r->name : "?",
+             back ? "had lapsed, and goes on:" : "for", r->name ? r->name : "?",
              rpc_conn_peer(req->conn)->addr);
     mlog_propose(s->cfg.mlog, &cmd, open_applied, open_after, op);
 }
@@ -164,23 +164,23 @@ static void unknown(struct rpc_req *req)
 static void come_back(struct service *s, struct rpc_req *req)
 {
     const Replfs__SessionReq *r = req->env->session_req;
-    int rv = -ERR_SESSION;
+    int rc = -ERR_SESSION;
 
     if (r->comes_back) {
-        rv = sessions_return(s->cfg.sessions, r->session, origin_of(req->conn));
+        rc = sessions_return(s->cfg.sessions, r->session, origin_of(req->conn));
         fsm_rdlock(s->cfg.fsm);
         bool lapsed = fsm_session_lapsed(s->cfg.fsm, r->session);
         fsm_unlock(s->cfg.fsm);
-        if (rv == 0 && !lapsed) {
+        if (rc == 0 && !lapsed) {
             sessions_none(s->cfg.sessions, r->session);
-            rv = -ERR_SESSION;
+            rc = -ERR_SESSION;
         }
     }
-    if (rv == 0)
+    if (rc == 0)
         propose_open(s, req, r->session, true);
-    else if (rv == -EDQUOT)
+    else if (rc == -EDQUOT)
         refuse_peer(req);
-    else if (rv == -ERR_BUSY)
+    else if (rc == -ERR_BUSY)
         rpc_fail(req, ERR_BUSY, "the session is just being closed");
     else
         unknown(req);
@@ -243,9 +243,8 @@ static void refuse(struct service *s, struct rpc_req *req)
     log_warn(
         "session %016llx (%s, %s) is refused: it was told of incarnation %016llx up to position "
         "%llu, which this metad does not have in its past",
-        (unsigned long long)r->session, r->name != NULL ? r->name : "?",
-        rpc_conn_peer(req->conn)->addr, (unsigned long long)r->seen_incarnation,
-        (unsigned long long)r->seen_position);
+        (unsigned long long)r->session, r->name ? r->name : "?", rpc_conn_peer(req->conn)->addr,
+        (unsigned long long)r->seen_incarnation, (unsigned long long)r->seen_position);
     rpc_fail(req, ERR_SESSION,
              "session %016llx belongs to another state of the metadata than this metad has: open a "
              "new one",

@@ -76,9 +76,9 @@ int service_weigh(struct service *s, const Replfs__MetaOp *op)
         if (!fsm_has_quotas(s->cfg.fsm))
             return 0;
         fsm_rdlock(s->cfg.fsm);
-        int rv = fsm_quota_attrs_fit(s->cfg.fsm, op);
+        int rc = fsm_quota_attrs_fit(s->cfg.fsm, op);
         fsm_unlock(s->cfg.fsm);
-        return -rv;
+        return -rc;
     case METAOP_WEIGHT_NONE:
         break;
     }

@@ -19,8 +19,8 @@ void service_getxattr(struct service *s, struct rpc_req *req)
         return;
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
-    int rv = fsm_getxattr(s->cfg.fsm, r->ino, r->name.data, r->name.len, &value, &len);
-    if (rv == 0) {
+    int rc = fsm_getxattr(s->cfg.fsm, r->ino, r->name.data, r->name.len, &value, &len);
+    if (rc == 0) {
         rep.value.data = reply_arena_copy(&arena, value, len);
         rep.value.len = len;
     }
@@ -29,8 +29,8 @@ void service_getxattr(struct service *s, struct rpc_req *req)
         service_again(s, req, r->session, r->ino, service_getxattr);
         return;
     }
-    if (rv != 0) {
-        rpc_fail(req, rv, "extended attribute of inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "extended attribute of inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, GETXATTR_REPLY, getxattr_reply, &rep);
@@ -48,19 +48,19 @@ void service_listxattr(struct service *s, struct rpc_req *req)
         return;
     fsm_rdlock(s->cfg.fsm);
     enum lease_mode on = leases_grant(s->leases, r->session, r->ino, LEASE_NONE, NULL);
-    int rv = fsm_listxattr(s->cfg.fsm, r->ino, NULL, &len);
-    if (rv == 0 && len > 0) {
+    int rc = fsm_listxattr(s->cfg.fsm, r->ino, NULL, &len);
+    if (rc == 0 && len > 0) {
         rep.names.data = reply_arena_alloc(&arena, len);
         rep.names.len = len;
-        rv = fsm_listxattr(s->cfg.fsm, r->ino, rep.names.data, &len);
+        rc = fsm_listxattr(s->cfg.fsm, r->ino, rep.names.data, &len);
     }
     fsm_unlock(s->cfg.fsm);
     if (on == LEASE_ELSEWHERE) {
         service_again(s, req, r->session, r->ino, service_listxattr);
         return;
     }
-    if (rv != 0) {
-        rpc_fail(req, rv, "extended attributes of inode %llu", (unsigned long long)r->ino);
+    if (rc != 0) {
+        rpc_fail(req, rc, "extended attributes of inode %llu", (unsigned long long)r->ino);
         return;
     }
     RPC_ENVELOPE(env, LISTXATTR_REPLY, listxattr_reply, &rep);

@@ -20,7 +20,7 @@ struct class
 {
     size_t size;
     unsigned max_free;
-    struct lock lock;
+    struct lock mu;
     struct buf *free; /* under lock, linked by ->pool */
     unsigned nfree;   /* under lock */
 };
@@ -51,7 +51,7 @@ static _Noreturn void die(size_t size)
 
 static struct class *class_of(size_t size)
 {
-    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
         if (size <= classes[i].size)
             return &classes[i];
     }
@@ -60,13 +60,13 @@ static struct class *class_of(size_t size)
 
 static struct buf *take_pooled(struct class *c)
 {
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     struct buf *b = c->free;
     if (b) {
         c->free = b->pool;
         c->nfree--;
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     return b;
 }
 
@@ -74,20 +74,20 @@ static bool give_back(struct class *c, struct buf *b)
 {
     bool kept = false;
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->nfree < c->max_free) {
         b->pool = c->free;
         c->free = b;
         c->nfree++;
         kept = true;
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     return kept;
 }
 
 static struct buf *alloc_fresh(size_t size)
 {
-    struct buf *b = malloc(sizeof *b);
+    struct buf *b = malloc(sizeof(*b));
     size_t cap = (size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 
     if (cap < size)

@@ -161,7 +161,7 @@ static void list_add(struct config_list *l, const char *s, size_t n)
         n--;
     if (n == 0)
         return;
-    char **items = realloc(l->items, (l->n + 1) * sizeof *items);
+    char **items = realloc(l->items, (l->n + 1) * sizeof(*items));
     if (!items)
         abort();
     l->items = items;
@@ -338,7 +338,7 @@ static void print_help(const struct config_opt *opts, const char *usage, const c
     fputs("\nOptions:\n", stdout);
     for (const struct config_opt *o = opts; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->type == CONFIG_BOOL ? "" : " ",
+        snprintf(left, sizeof(left), "--%s%s%s", o->name, o->type == CONFIG_BOOL ? "" : " ",
                  o->type == CONFIG_BOOL ? ""
                  : o->arg               ? o->arg
                                         : "VALUE");

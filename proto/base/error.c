@@ -37,7 +37,7 @@ static const struct err_entry {
 
 static const struct err_entry *lookup(int code)
 {
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (table[i].code == code)
             return &table[i];
     }
@@ -73,9 +73,9 @@ const char *err_str(int code)
     if (e)
         return e->text;
     if (code >= 4096) {
-        snprintf(text, sizeof text, "unknown error code %d", code);
+        snprintf(text, sizeof(text), "unknown error code %d", code);
         return text;
     }
-    snprintf(text, sizeof text, "%s", strerror_r(code, tmp, sizeof tmp));
+    snprintf(text, sizeof(text), "%s", strerror_r(code, tmp, sizeof(tmp)));
     return text;
 }

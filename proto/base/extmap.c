@@ -96,7 +96,7 @@ static void inline_set(struct extmap *m, const struct ext *e)
 
 void extmap_init(struct extmap *m)
 {
-    memset(m, 0, sizeof *m);
+    memset(m, 0, sizeof(*m));
 }
 
 static void tree_free(struct tree *t)
@@ -126,7 +126,7 @@ size_t extmap_memory(const struct extmap *m)
     if (!is_tree(m))
         return 0;
     const struct tree *t = tree_of(m);
-    size_t sum = sizeof *t + t->cap * sizeof t->slots[0];
+    size_t sum = sizeof(*t) + t->cap * sizeof(t->slots[0]);
     for (size_t i = 0; i < t->n; i++)
         sum += sizeof(struct leaf) + t->slots[i].leaf->cap * sizeof(struct ext);
     return sum;
@@ -322,7 +322,7 @@ static bool plan_finish(struct plan *p, const struct ext *e, struct ext *prev, s
 
 static struct leaf *leaf_resize(struct leaf *l, unsigned cap)
 {
-    struct leaf *n = realloc(l, sizeof *l + cap * sizeof l->e[0]);
+    struct leaf *n = realloc(l, sizeof(*l) + cap * sizeof(l->e[0]));
 
     if (n) {
         n->cap = cap;
@@ -342,7 +342,7 @@ static int reserve(struct tree *t, size_t s, unsigned more, struct leaf **spare)
     if (need > LEAF_MAX) {
         if (t->n == t->cap) {
             size_t cap = t->cap * 2;
-            struct slot *slots = realloc(t->slots, cap * sizeof *slots);
+            struct slot *slots = realloc(t->slots, cap * sizeof(*slots));
             if (!slots)
                 return -ENOMEM;
             t->slots = slots;
@@ -368,8 +368,8 @@ static int reserve(struct tree *t, size_t s, unsigned more, struct leaf **spare)
 
 static struct tree *tree_new(const struct ext *e, unsigned n)
 {
-    struct tree *t = calloc(1, sizeof *t);
-    struct slot *slots = malloc(sizeof *slots);
+    struct tree *t = calloc(1, sizeof(*t));
+    struct slot *slots = malloc(sizeof(*slots));
     struct leaf *l = leaf_resize(NULL, n < 4 ? 4 : n);
 
     if (!t || !slots || !l) {
@@ -378,7 +378,7 @@ static struct tree *tree_new(const struct ext *e, unsigned n)
         free(l);
         return NULL;
     }
-    memcpy(l->e, e, n * sizeof *e);
+    memcpy(l->e, e, n * sizeof(*e));
     l->n = n;
     slots[0] = (struct slot){e[0].file_off, l};
     *t = (struct tree){1, 1, slots};
@@ -391,7 +391,7 @@ static void slots_drop(struct tree *t, size_t from, size_t n)
 {
     for (size_t i = from; i < from + n; i++)
         free(t->slots[i].leaf);
-    memmove(t->slots + from, t->slots + from + n, (t->n - from - n) * sizeof t->slots[0]);
+    memmove(t->slots + from, t->slots + from + n, (t->n - from - n) * sizeof(t->slots[0]));
     t->n -= n;
 }
 
@@ -408,7 +408,7 @@ static void drop_front(struct tree *t, size_t s, size_t k)
     if (k == 0)
         return;
     struct leaf *l = t->slots[s].leaf;
-    memmove(l->e, l->e + k, (l->n - k) * sizeof l->e[0]);
+    memmove(l->e, l->e + k, (l->n - k) * sizeof(l->e[0]));
     l->n -= (unsigned)k;
     t->slots[s].first = l->e[0].file_off;
 }
@@ -416,8 +416,8 @@ static void drop_front(struct tree *t, size_t s, size_t k)
 static void leaf_splice(struct leaf *l, unsigned i, unsigned del, const struct ext *rep,
                         unsigned nrep)
 {
-    memmove(l->e + i + nrep, l->e + i + del, (l->n - i - del) * sizeof l->e[0]);
-    memcpy(l->e + i, rep, nrep * sizeof *rep);
+    memmove(l->e + i + nrep, l->e + i + del, (l->n - i - del) * sizeof(l->e[0]));
+    memcpy(l->e + i, rep, nrep * sizeof(*rep));
     l->n = l->n - del + nrep;
 }
 
@@ -430,11 +430,12 @@ static void split_splice(struct tree *t, struct pos p, unsigned del, const struc
     bool at_end = p.i + del == l->n && p.slot + 1 == t->n;
     unsigned keep = at_end ? p.i : l->n / 2;
 
-    memmove(t->slots + p.slot + 2, t->slots + p.slot + 1, (t->n - p.slot - 1) * sizeof t->slots[0]);
+    memmove(t->slots + p.slot + 2, t->slots + p.slot + 1,
+            (t->n - p.slot - 1) * sizeof(t->slots[0]));
     t->n++;
     if (!at_end && p.i < keep && p.i + del > keep)
         keep = p.i + del; /* the run stays in one leaf */
-    memcpy(spare->e, l->e + keep, (l->n - keep) * sizeof l->e[0]);
+    memcpy(spare->e, l->e + keep, (l->n - keep) * sizeof(l->e[0]));
     spare->n = l->n - keep;
     l->n = keep;
     t->slots[p.slot + 1].leaf = spare;
@@ -461,7 +462,7 @@ static void try_join(struct tree *t, size_t s)
             return;
         t->slots[s].leaf = a;
     }
-    memcpy(a->e + a->n, b->e, b->n * sizeof b->e[0]);
+    memcpy(a->e + a->n, b->e, b->n * sizeof(b->e[0]));
     a->n = sum;
     slots_drop(t, s + 1, 1);
 }
@@ -518,7 +519,7 @@ static int tree_replace(struct extmap *m, struct plan *p, const struct ext *e, e
 
     if (extmap_count(m) >= COUNT_MAX || reserve(t, start.slot, 3, &spare) < 0)
         return -ENOMEM;
-    for (q = start; (x = at(t, q)) != NULL && x->file_off < p->end; q = next(t, q), k++)
+    for (q = start; (x = at(t, q)) && x->file_off < p->end; q = next(t, q), k++)
         plan_cut(p, x, fn, arg);
     uint64_t succ_was = x ? x->file_off : 0;
     *merged = plan_finish(p, e, before(t, start), x);

@@ -47,13 +47,13 @@ static const struct lock_class_info {
 
 static struct held_list *list(void)
 {
-    return swapped != NULL ? swapped : &own;
+    return swapped ? swapped : &own;
 }
 
 static _Noreturn void violation(const char *what, enum lock_class class, const char *where,
                                 const struct held *h)
 {
-    if (h != NULL)
+    if (h)
         fprintf(
             stderr,
             "lock: %s: %s at %s, while %s is held since %s (the order: proto/base/lock_order.h)\n",

@@ -170,18 +170,18 @@ static inline void rwlock_read_at(struct rwlock *l, const char *where)
 {
     (void)where;
     lock_note_wanted(l, LOCK_CLASS_OF(l), where);
-    int rv = pthread_rwlock_rdlock(&l->rwlock);
-    assert(rv == 0); /* EDEADLK: this thread has it */
-    (void)rv;
+    int rc = pthread_rwlock_rdlock(&l->rwlock);
+    assert(rc == 0); /* EDEADLK: this thread has it */
+    (void)rc;
     lock_note_taken(l, LOCK_CLASS_OF(l), where);
 }
 static inline void rwlock_write_at(struct rwlock *l, const char *where)
 {
     (void)where;
     lock_note_wanted(l, LOCK_CLASS_OF(l), where);
-    int rv = pthread_rwlock_wrlock(&l->rwlock);
-    assert(rv == 0); /* EDEADLK: this thread has it */
-    (void)rv;
+    int rc = pthread_rwlock_wrlock(&l->rwlock);
+    assert(rc == 0); /* EDEADLK: this thread has it */
+    (void)rc;
     lock_note_taken(l, LOCK_CLASS_OF(l), where);
 }
 static inline void rwlock_release_at(struct rwlock *l, const char *where)
@@ -225,12 +225,12 @@ static inline bool cond_sleep_until_at(struct cond *c, struct lock *l, int64_t d
 {
     struct timespec ts = {.tv_sec = deadline / NSEC_PER_SEC, .tv_nsec = deadline % NSEC_PER_SEC};
     (void)where;
-    int rv;
+    int rc;
     lock_note_wait(l, LOCK_CLASS_OF(l), where);
     LOCK_TAKEN_WHEN_CANCELLED(l, where)
-    rv = pthread_cond_clockwait(&c->cond, &l->mutex, CLOCK_MONOTONIC, &ts);
+    rc = pthread_cond_clockwait(&c->cond, &l->mutex, CLOCK_MONOTONIC, &ts);
     LOCK_TAKEN_AFTER_WAIT(l, where)
-    return rv == 0;
+    return rc == 0;
 }
 #define cond_wait(c, l) cond_wait_at(c, l, LOCK_WHERE)
 #define cond_sleep_until(c, l, deadline) cond_sleep_until_at(c, l, deadline, LOCK_WHERE)

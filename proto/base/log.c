@@ -36,7 +36,7 @@ static int open_file(const char *file)
 
 int log_init(const char *program, enum log_level level, const char *file)
 {
-    snprintf(state.program, sizeof state.program, "%s", program ? program : "");
+    snprintf(state.program, sizeof(state.program), "%s", program ? program : "");
     state.level = level;
     if (!file)
         return 0;
@@ -78,7 +78,7 @@ int log_parse_level(const char *s, enum log_level *out)
 void log_set_debug(const char *modules)
 {
     char *unused = state.debug == state.lists[0] ? state.lists[1] : state.lists[0];
-    snprintf(unused, sizeof state.lists[0], ",%s,", modules ? modules : "");
+    snprintf(unused, sizeof(state.lists[0]), ",%s,", modules ? modules : "");
     state.debug = unused;
 }
 
@@ -93,7 +93,7 @@ bool log_enabled(enum log_level level, const char *module)
         return false;
     if (strstr(debug, ",all,"))
         return true;
-    snprintf(key, sizeof key, ",%s,", module);
+    snprintf(key, sizeof(key), ",%s,", module);
     return strstr(debug, key) != NULL;
 }
 
@@ -117,10 +117,10 @@ void log_line(enum log_level level, const char *module, const char *fmt, ...)
 
     if (!log_enabled(level, module))
         return;
-    size_t n = put_prefix(line, sizeof line / 2, level, module);
-    if (n > sizeof line / 2)
-        n = sizeof line / 2 - 1;
-    size_t room = sizeof line - 1 - n; /* one byte is for the newline */
+    size_t n = put_prefix(line, sizeof(line) / 2, level, module);
+    if (n > sizeof(line) / 2)
+        n = sizeof(line) / 2 - 1;
+    size_t room = sizeof(line) - 1 - n; /* one byte is for the newline */
     va_list ap;
     va_start(ap, fmt);
     int m = vsnprintf(line + n, room, fmt, ap);

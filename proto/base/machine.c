@@ -55,15 +55,15 @@ uint64_t machine_memory_from(const char *own, const char *root)
     if (!f)
         return lowest;
     path[0] = '\0';
-    while (fgets(line, sizeof line, f))
+    while (fgets(line, sizeof(line), f))
         if (!strncmp(line, "0::/", 4))
-            snprintf(path, sizeof path, "%s", line + 3);
+            snprintf(path, sizeof(path), "%s", line + 3);
     fclose(f);
     path[strcspn(path, "\n")] = '\0';
     /* from the process's own group up to the root, where a container sees its own limit */
     for (char *end = path + strlen(path); path[0]; end = strrchr(path, '/')) {
         *end = '\0';
-        snprintf(file, sizeof file, "%s%s/memory.max", root, path);
+        snprintf(file, sizeof(file), "%s%s/memory.max", root, path);
         f = fopen(file, "re");
         if (f && fscanf(f, "%llu", &limit) == 1 && limit < lowest) /* "max" is no number */
             lowest = limit;

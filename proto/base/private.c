@@ -62,7 +62,7 @@ static int mend_files(int dirfd, const char *dir, const char *const *names, unsi
         return rc;
     }
     rewinddir(d);
-    while (rc >= 0 && (e = readdir(d)) != NULL) {
+    while (rc >= 0 && (e = readdir(d))) {
         if (e->d_name[0] == '.' || (names && !ours(e->d_name, names)))
             continue;
         CLEANUP(close_fdp)

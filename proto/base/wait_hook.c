@@ -11,6 +11,6 @@ void wait_hook_set(void (*fn)(void))
 
 void wait_hook_call(void)
 {
-    if (hook != NULL)
+    if (hook)
         hook();
 }

@@ -45,7 +45,7 @@ int addr_resolve(const char *text, bool numeric, bool passive, struct addr out[A
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
     int n = 0;
 
-    if (split(text, host, sizeof host, &port) < 0 || (!host[0] && !passive)) {
+    if (split(text, host, sizeof(host), &port) < 0 || (!host[0] && !passive)) {
         snprintf(why, why_len, "'%s' is not an address; write host:port, [IPv6]:port%s", text,
                  passive ? " or :port" : "");
         return -EINVAL;
@@ -57,7 +57,7 @@ int addr_resolve(const char *text, bool numeric, bool passive, struct addr out[A
         return numeric ? -EINVAL : -EHOSTUNREACH;
     }
     for (struct addrinfo *a = list; a && n < ADDR_MAX; a = a->ai_next) {
-        if (a->ai_addrlen > sizeof out[n].sa)
+        if (a->ai_addrlen > sizeof(out[n].sa))
             continue;
         memcpy(&out[n].sa, a->ai_addr, a->ai_addrlen);
         out[n++].len = a->ai_addrlen;
@@ -95,7 +95,7 @@ void addr_format(const struct addr *a, char *out, size_t len)
             snprintf(out, len, "(this computer)");
         return;
     }
-    if (getnameinfo((const struct sockaddr *)&a->sa, a->len, host, sizeof host, port, sizeof port,
+    if (getnameinfo((const struct sockaddr *)&a->sa, a->len, host, sizeof(host), port, sizeof(port),
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         snprintf(out, len, "(unknown address)");
     else
@@ -109,7 +109,7 @@ int addr_port(const struct addr *a)
 
     if (a->sa.ss_family == AF_UNIX) {
         char text[128];
-        addr_format(a, text, sizeof text);
+        addr_format(a, text, sizeof(text));
         const char *colon = strrchr(text, ':');
         return colon ? (int)strtol(colon + 1, NULL, 10) : 0;
     }

@@ -38,7 +38,7 @@ struct admit_peer {
 
 void admission_init(struct admission *a, const struct rpc_config *cfg)
 {
-    lock_init(&a->lock, LOCK_RPC_ADMISSION);
+    lock_init(&a->mu, LOCK_RPC_ADMISSION);
     HASH_TABLE_INIT(&a->peers, 256, struct admit_peer, link, addr);
     a->silent_tail = &a->silent_head;
     a->max = cfg->max_conns ? cfg->max_conns : MAX_CONNS;
@@ -52,7 +52,7 @@ void admission_init(struct admission *a, const struct rpc_config *cfg)
 void admission_free(struct admission *a)
 {
     hash_table_free(&a->peers);
-    lock_destroy(&a->lock);
+    lock_destroy(&a->mu);
 }
 
 static void key_of(const struct addr *from, int fd, uint64_t *family, uint64_t *addr)
@@ -61,17 +61,17 @@ static void key_of(const struct addr *from, int fd, uint64_t *family, uint64_t *
     const struct sockaddr_in *in = (const void *)&from->sa;
     const struct sockaddr_in6 *in6 = (const void *)&from->sa;
     struct ucred cred = {0};
-    socklen_t len = sizeof cred;
+    socklen_t len = sizeof(cred);
 
     *family = from->sa.ss_family;
     *addr = 0;
     if (*family == AF_INET) {
         *addr = in->sin_addr.s_addr;
-    } else if (*family == AF_INET6 && memcmp(&in6->sin6_addr, mapped, sizeof mapped) == 0) {
+    } else if (*family == AF_INET6 && memcmp(&in6->sin6_addr, mapped, sizeof(mapped)) == 0) {
         *family = AF_INET;
         memcpy(addr, in6->sin6_addr.s6_addr + 12, 4);
     } else if (*family == AF_INET6) {
-        memcpy(addr, in6->sin6_addr.s6_addr, sizeof *addr);
+        memcpy(addr, in6->sin6_addr.s6_addr, sizeof(*addr));
     } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
         *addr = cred.uid;
     }
@@ -83,7 +83,7 @@ static struct admit_peer *peer_find(const struct admission *a, uint64_t family, 
 {
     struct hash_link *l = hash_table_find(&a->peers, addr);
 
-    lock_assert_held(&a->lock);
+    lock_assert_held(&a->mu);
     while (l && HASH_ENTRY(l, struct admit_peer, link)->family != family)
         l = hash_table_next_same(&a->peers, l);
     return HASH_ENTRY(l, struct admit_peer, link);
@@ -91,7 +91,7 @@ static struct admit_peer *peer_find(const struct admission *a, uint64_t family, 
 
 static void unlist_silent(struct admission *a, struct rpc_conn *c)
 {
-    lock_assert_held(&a->lock);
+    lock_assert_held(&a->mu);
     if (!c->silent_prev)
         return;
     *c->silent_prev = c->silent_next;
@@ -126,7 +126,7 @@ static void warn(struct admission *a, const char *why, const struct addr *from)
     a->refused++;
     if (a->warned != INT64_MIN && now - a->warned < WARN_EVERY)
         return;
-    addr_format(from, text, sizeof text);
+    addr_format(from, text, sizeof(text));
     log_warn("%s: connection refused: %s (%llu refused since the start)", text, why,
              (unsigned long long)a->refused);
     a->warned = now;
@@ -138,16 +138,16 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
     uint64_t family, addr;
 
     key_of(from, fd, &family, &addr);
-    lock_acquire(&a->lock);
+    lock_acquire(&a->mu);
     struct admit_peer *p = peer_find(a, family, addr);
     const char *why = refusal(a, p ? p : &(struct admit_peer){0});
     if (why) {
         warn(a, why, from);
-        lock_release(&a->lock);
+        lock_release(&a->mu);
         return false;
     }
     if (!p) {
-        p = calloc(1, sizeof *p);
+        p = calloc(1, sizeof(*p));
         if (!p)
             abort();
         p->family = family;
@@ -170,7 +170,7 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
     c->silent_prev = a->silent_tail;
     *a->silent_tail = c;
     a->silent_tail = &c->silent_next;
-    lock_release(&a->lock);
+    lock_release(&a->mu);
     if (oldest) {
         conn_die(oldest, -ERR_BUSY,
                  "%s: too many connections wait for a Hello: this one has longest", oldest->target);
@@ -181,20 +181,20 @@ bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int
 
 bool admit_crowded(struct admission *a)
 {
-    LOCK_SCOPE(&a->lock);
+    LOCK_SCOPE(&a->mu);
     return a->going >= SLACK / 2;
 }
 
 void admit_ready(struct admission *a, struct rpc_conn *c)
 {
-    LOCK_SCOPE(&a->lock);
+    LOCK_SCOPE(&a->mu);
     if (c->admitted)
         unlist_silent(a, c);
 }
 
 void admit_gone(struct admission *a, struct rpc_conn *c)
 {
-    LOCK_SCOPE(&a->lock);
+    LOCK_SCOPE(&a->mu);
     struct admit_peer *p = c->admitted;
     if (!p)
         return;

@@ -33,7 +33,7 @@ static int table_grow(struct calls *cs)
     if (n > SLOT_MAX)
         return -ERR_BUSY;
     struct call **slots = realloc(cs->slots, n * sizeof(struct call *));
-    uint32_t *free_slots = realloc(cs->free_slots, n * sizeof *free_slots);
+    uint32_t *free_slots = realloc(cs->free_slots, n * sizeof(*free_slots));
     if (!slots || !free_slots)
         abort();
     cs->slots = slots;
@@ -88,7 +88,7 @@ void calls_free(struct calls *cs)
 
 bool call_exists_locked(const struct rpc_conn *c, uint64_t id)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     return table_find(&c->calls, id) != NULL;
 }
 
@@ -97,8 +97,8 @@ struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now)
     struct call *list = NULL, **last = &list;
     struct timer *t;
 
-    lock_assert_held(&c->lock);
-    while ((t = timers_first(&c->calls.deadlines)) != NULL && t->when <= now) {
+    lock_assert_held(&c->mu);
+    while ((t = timers_first(&c->calls.deadlines)) && t->when <= now) {
         struct call *k = (struct call *)t; /* first member */
         table_remove(&c->calls, k);
         k->next = NULL;
@@ -154,7 +154,7 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
 {
     struct call *k = NULL;
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->outstanding == 0) {
         conn_die_locked(c, -ERR_PROTOCOL, "%s: sent a reply to no request", c->target);
     } else {
@@ -165,7 +165,7 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
         if (c->backlog.first)
             conn_release_backlog_locked(c);
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (k) {
         call_end(k, reply_code(msg->env), msg, payload);
         return;
@@ -186,14 +186,14 @@ static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     req->deadline_ms = timeout_ms;
     if (!req->trace)
         req->trace = trace_new();
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->state >= CONN_LINGER) {
         rc = c->code;
     } else {
         rc = table_add(&c->calls, k);
     }
     if (rc < 0) {
-        lock_release(&c->lock);
+        lock_release(&c->mu);
         buf_unref(payload);
         call_end(k, rc, NULL, NULL);
         return;
@@ -205,14 +205,14 @@ static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
         table_remove(&c->calls, k);
     else
         conn_arm_locked(c, deadline);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (rc < 0)
         call_end(k, rc, NULL, NULL);
 }
 
 static struct call *call_new(rpc_done *done, void *arg, struct waiter *w)
 {
-    struct call *k = calloc(1, sizeof *k);
+    struct call *k = calloc(1, sizeof(*k));
 
     if (!k)
         abort();

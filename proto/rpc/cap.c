@@ -26,7 +26,7 @@ static void sign(const struct cap_key *k, const uint8_t head[SIGNED_LEN], uint64
     le_put64(text + SIGNED_LEN, chunk);
     le_put64(text + SIGNED_LEN + 8, session);
     le_put64(text + SIGNED_LEN + 16, writer);
-    if (!HMAC(EVP_sha256(), k->key, CAP_KEY_LEN, text, sizeof text, full, &len) || len < MAC_LEN)
+    if (!HMAC(EVP_sha256(), k->key, CAP_KEY_LEN, text, sizeof(text), full, &len) || len < MAC_LEN)
         abort(); /* only without memory or SHA-256: nothing could be granted or checked */
     memcpy(mac, full, MAC_LEN);
 }

@@ -44,7 +44,7 @@ static bool next_addr(struct rpc_conn *c, int *err)
         c->iaddr++;
         if (l->use_tls || l->cfg.insecure)
             return true;
-        addr_format(&c->to, text, sizeof text);
+        addr_format(&c->to, text, sizeof(text));
         log_debug("%s: skipping %s: no plaintext beyond this computer", c->target, text);
         *err = EPERM;
     }
@@ -55,10 +55,10 @@ static bool next_addr(struct rpc_conn *c, int *err)
 void conn_connect_next(struct rpc_conn *c, int err)
 {
     for (;;) {
-        lock_acquire(&c->lock);
+        lock_acquire(&c->mu);
         int old = c->fd;
         c->fd = -1;
-        lock_release(&c->lock);
+        lock_release(&c->mu);
         if (old >= 0)
             close(old);
         if (!next_addr(c, &err)) {
@@ -94,22 +94,22 @@ static void *resolver_main(void *arg)
     struct rpc_loop *l = c->loop;
     struct addr addrs[ADDR_MAX];
     char why[256];
-    int n = addr_resolve(c->target, false, false, addrs, why, sizeof why);
+    int n = addr_resolve(c->target, false, false, addrs, why, sizeof(why));
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (n < 0) {
         conn_die_locked(c, n, "%s", why);
     } else if (c->state == CONN_RESOLVING) {
-        memcpy(c->addrs, addrs, sizeof addrs);
+        memcpy(c->addrs, addrs, sizeof(addrs));
         c->naddrs = n;
         worker_post(c);
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     conn_unref_internal(c);
-    lock_acquire(&l->lock);
+    lock_acquire(&l->mu);
     l->resolving--;
     cond_broadcast(&l->resolved);
-    lock_release(&l->lock);
+    lock_release(&l->mu);
     return NULL;
 }
 
@@ -117,10 +117,10 @@ static int resolve_later(struct rpc_conn *c)
 {
     pthread_t t;
 
-    lock_acquire(&c->loop->lock);
+    lock_acquire(&c->loop->mu);
     bool busy = c->loop->resolving >= RESOLVERS_MAX;
     c->loop->resolving += !busy;
-    lock_release(&c->loop->lock);
+    lock_release(&c->loop->mu);
     if (busy)
         return -EAGAIN; /* a peer may have given us the names */
     conn_ref_internal(c);
@@ -129,9 +129,9 @@ static int resolve_later(struct rpc_conn *c)
         pthread_detach(t);
         return 0;
     }
-    lock_acquire(&c->loop->lock);
+    lock_acquire(&c->loop->mu);
     c->loop->resolving--;
-    lock_release(&c->loop->lock);
+    lock_release(&c->loop->mu);
     conn_unref_internal(c);
     return -rc;
 }
@@ -142,7 +142,7 @@ static int resolve_now(struct rpc_loop *l, const char *addr, struct addr addrs[A
 {
     char why[256];
     bool local = !strncmp(addr, "localhost:", 10);
-    int n = addr_resolve(addr, !local, false, addrs, why, sizeof why);
+    int n = addr_resolve(addr, !local, false, addrs, why, sizeof(why));
 
     if (n > 0 && !l->use_tls && !l->cfg.insecure && !addr_is_loopback(&addrs[0])) {
         log_error(
@@ -177,16 +177,16 @@ int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct
         return n;
     struct rpc_conn *c = conn_new(l, svc, false);
     c->expect = expect;
-    snprintf(c->target, sizeof c->target, "%s", addr);
+    snprintf(c->target, sizeof(c->target), "%s", addr);
     if (n > 0) {
-        memcpy(c->addrs, addrs, sizeof c->addrs);
+        memcpy(c->addrs, addrs, sizeof(c->addrs));
         c->naddrs = n;
     }
     conn_register(c);
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (n > 0)
         worker_post(c);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (n == 0)
         rc = resolve_later(c);
     if (rc < 0)

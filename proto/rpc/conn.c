@@ -41,7 +41,7 @@ static void conn_on_timer(void *arg);
 
 struct rpc_conn *conn_new(struct rpc_loop *l, const struct rpc_service *svc, bool accepted)
 {
-    struct rpc_conn *c = calloc(1, sizeof *c);
+    struct rpc_conn *c = calloc(1, sizeof(*c));
 
     if (!c)
         abort();
@@ -59,7 +59,7 @@ struct rpc_conn *conn_new(struct rpc_loop *l, const struct rpc_service *svc, boo
         c->svc = *svc;
         c->has_svc = true;
     }
-    lock_init(&c->lock, LOCK_RPC_CONN);
+    lock_init(&c->mu, LOCK_RPC_CONN);
     c->state = CONN_RESOLVING;
     c->fd = -1;
     c->ready_by = clock_mono() + READY_MS * NSEC_PER_MSEC;
@@ -85,7 +85,7 @@ void conn_unref_internal(struct rpc_conn *c)
         return;
     assert(c->state == CONN_DEAD);
     calls_free(&c->calls);
-    lock_destroy(&c->lock);
+    lock_destroy(&c->mu);
     free(c->rbuf);
     free(c);
 }
@@ -151,16 +151,16 @@ void conn_register(struct rpc_conn *c)
     struct worker *w = c->worker;
 
     conn_ref_internal(c);
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     c->next = w->conns;
     c->prev = &w->conns;
     if (c->next)
         c->next->prev = &c->next;
     w->conns = c;
-    lock_release(&w->lock);
-    lock_acquire(&c->lock);
+    lock_release(&w->mu);
+    lock_acquire(&c->mu);
     conn_arm_locked(c, c->ready_by);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
 }
 
 /* ---- the socket ---- */
@@ -175,17 +175,17 @@ void conn_set_sockopts(int fd)
         {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 10000},
     };
     /* Best effort: without them a dead peer is only noticed by the time-outs of calls. */
-    for (size_t i = 0; i < sizeof opts / sizeof opts[0]; i++)
-        (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof opts[i].value);
+    for (size_t i = 0; i < sizeof(opts) / sizeof(opts[0]); i++)
+        (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(opts[i].value));
 }
 
 int conn_adopt_fd(struct rpc_conn *c, int fd, enum conn_state state)
 {
     int rc = 0;
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->state >= CONN_DYING) {
-        lock_release(&c->lock);
+        lock_release(&c->mu);
         close(fd);
         return 0;
     }
@@ -196,7 +196,7 @@ int conn_adopt_fd(struct rpc_conn *c, int fd, enum conn_state state)
         rc = tls_attach(c);
     if (rc == 0)
         rc = worker_watch(c->worker, fd, c->events, &c->source);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     return rc;
 }
 
@@ -217,7 +217,7 @@ static void pause_or_resume(struct rpc_conn *c)
 
 void conn_update_events_locked(struct rpc_conn *c)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     if (c->fd < 0 || c->state >= CONN_DYING)
         return;
     pause_or_resume(c);
@@ -244,13 +244,13 @@ static void set_error(struct rpc_conn *c, int code, const char *fmt, va_list ap)
 {
     if (c->code)
         return; /* the first cause wins */
-    vsnprintf(c->error, sizeof c->error, fmt, ap);
+    vsnprintf(c->error, sizeof(c->error), fmt, ap);
     c->code = code;
 }
 
 void conn_die_locked(struct rpc_conn *c, int code, const char *fmt, ...)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     va_list ap;
 
     if (c->state >= CONN_DYING)
@@ -268,18 +268,18 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     conn_die_locked(c, code, "%s", text);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
 }
 
 static void unlist(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -291,7 +291,7 @@ static void unlist(struct rpc_conn *c)
         c->posted = false;
     }
     timers_clear(&w->timers, &c->timer.t);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 /* Refusals and broken peers are worth a line on the accepting side, where nobody else sees them;
@@ -309,9 +309,9 @@ static void log_end(const struct rpc_conn *c)
 void conn_teardown(struct rpc_conn *c)
 {
     assert(worker_is_self(c->worker));
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->state == CONN_DEAD) {
-        lock_release(&c->lock);
+        lock_release(&c->mu);
         return;
     }
     c->state = CONN_DEAD;
@@ -323,7 +323,7 @@ void conn_teardown(struct rpc_conn *c)
     struct call *ended = calls_take_due_locked(c, INT64_MAX);
     out_clear(&c->out);
     out_clear(&c->backlog);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     unlist(c);
     admit_gone(&c->loop->admission, c);
     log_end(c);
@@ -344,7 +344,7 @@ void conn_teardown(struct rpc_conn *c)
 
 void conn_arm_locked(struct rpc_conn *c, int64_t when)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     if (when >= c->timer_at || c->state >= CONN_DYING)
         return;
     c->timer_at = when;
@@ -356,7 +356,7 @@ static void conn_on_timer(void *arg)
     struct rpc_conn *c = arg;
     int64_t now = clock_mono();
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     c->timer_at = INT64_MAX;
     if (c->state != CONN_READY && now >= c->ready_by)
         conn_die_locked(c, -ERR_TIMEOUT, "%s: no answer within %d s (%s)", c->target,
@@ -370,7 +370,7 @@ static void conn_on_timer(void *arg)
         conn_arm_locked(c, first->when);
     if (c->state != CONN_READY)
         conn_arm_locked(c, c->ready_by);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     call_end_list(ended, -ERR_TIMEOUT);
 }
 
@@ -379,11 +379,11 @@ static void conn_on_timer(void *arg)
 static void send_hello_locked(struct rpc_conn *c, bool is_reply)
 {
     Replfs__Hello h = REPLFS__HELLO__INIT;
-    char cluster[sizeof c->peer.cluster] = "";
+    char cluster[sizeof(c->peer.cluster)] = "";
 
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     if (c->has_svc && c->svc.cluster)
-        snprintf(cluster, sizeof cluster, "%s", c->svc.cluster);
+        snprintf(cluster, sizeof(cluster), "%s", c->svc.cluster);
     h.version = RPC_PROTO_VERSION;
     h.min_version = RPC_PROTO_VERSION;
     h.role = (char *)(uintptr_t)role_name(c->loop->cfg.role);
@@ -400,7 +400,7 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
  * until the peer closes or LINGER_MS have passed. */
 static void linger_locked(struct rpc_conn *c)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     c->state = CONN_LINGER;
     c->ready_by = clock_mono() + LINGER_MS * NSEC_PER_MSEC;
     conn_arm_locked(c, c->ready_by);
@@ -415,7 +415,7 @@ static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
 {
     va_list ap;
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     va_start(ap, fmt);
     set_error(c, -code, fmt, ap);
     va_end(ap);
@@ -431,7 +431,7 @@ static void refuse(struct rpc_conn *c, int code, const char *fmt, ...)
     } else {
         conn_die_locked(c, -code, "refused");
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
 }
 
 /* Whether the peer may talk to us; fills c->peer. False after refusing. */
@@ -464,7 +464,7 @@ static bool judge_hello(struct rpc_conn *c, const Replfs__Hello *h)
         return false;
     }
     if (role == RPC_ROLE_NONE || !(role & c->expect)) {
-        role_set_format(c->expect, want, sizeof want);
+        role_set_format(c->expect, want, sizeof(want));
         refuse(c, ERR_ROLE, "%s: is a '%s', expected %s; check the address%s", c->target, h->role,
                want, c->ssl ? " and the certificate" : "");
         return false;
@@ -472,9 +472,9 @@ static bool judge_hello(struct rpc_conn *c, const Replfs__Hello *h)
     c->peer.role = role;
     c->peer.features = h->features;
     if (!c->ssl)
-        snprintf(c->peer.name, sizeof c->peer.name, "%s", h->name);
-    snprintf(c->peer.cluster, sizeof c->peer.cluster, "%s", h->cluster);
-    snprintf(c->peer.software, sizeof c->peer.software, "%s", h->software);
+        snprintf(c->peer.name, sizeof(c->peer.name), "%s", h->name);
+    snprintf(c->peer.cluster, sizeof(c->peer.cluster), "%s", h->cluster);
+    snprintf(c->peer.software, sizeof(c->peer.software), "%s", h->software);
     return true;
 }
 
@@ -493,7 +493,7 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
     if (!judge_hello(c, env->hello))
         return;
     bool ready = false;
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->state == CONN_HELLO) {
         if (c->accepted)
             send_hello_locked(c, true);
@@ -502,16 +502,16 @@ void conn_hello_received(struct rpc_conn *c, const Replfs__Envelope *env)
             c->opened = ready = true;
         }
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (!ready)
         return;
     admit_ready(&c->loop->admission, c);
     log_debug("%s: ready, role %s, name %s", c->target, role_name(c->peer.role), c->peer.name);
     if (c->svc.opened)
         c->svc.opened(c->svc.arg, c);
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     conn_release_backlog_locked(c);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
 }
 
 /* ---- events ---- */
@@ -520,15 +520,15 @@ static void tls_step(struct rpc_conn *c)
 {
     char why[320] = "";
 
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     if (c->state == CONN_TLS) {
-        int rc = tls_handshake(c, why, sizeof why);
+        int rc = tls_handshake(c, why, sizeof(why));
         if (rc == 0) {
             c->state = CONN_HELLO;
             if (!c->accepted)
                 send_hello_locked(c, false);
         } else if (rc != -EAGAIN && c->accepted) {
-            snprintf(c->error, sizeof c->error, "%s: %s", c->target, why);
+            snprintf(c->error, sizeof(c->error), "%s: %s", c->target, why);
             c->code = rc;
             linger_locked(c); /* OpenSSL has sent its alert */
         } else if (rc != -EAGAIN) {
@@ -536,7 +536,7 @@ static void tls_step(struct rpc_conn *c)
         }
         conn_update_events_locked(c);
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
 }
 
 /* Whoever listens on a UNIX socket must be one of us before it hears a word. */
@@ -559,7 +559,7 @@ static bool judge_listener(struct rpc_conn *c)
 static void connect_step(struct rpc_conn *c)
 {
     int err = 0;
-    socklen_t len = sizeof err;
+    socklen_t len = sizeof(err);
 
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
         err = errno;
@@ -569,8 +569,8 @@ static void connect_step(struct rpc_conn *c)
     }
     if (!judge_listener(c))
         return;
-    addr_format(&c->to, c->peer.addr, sizeof c->peer.addr);
-    lock_acquire(&c->lock);
+    addr_format(&c->to, c->peer.addr, sizeof(c->peer.addr));
+    lock_acquire(&c->mu);
     if (c->state == CONN_CONNECTING) {
         if (!c->loop->use_tls) {
             c->state = CONN_HELLO;
@@ -582,7 +582,7 @@ static void connect_step(struct rpc_conn *c)
         }
         conn_update_events_locked(c);
     }
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (c->state == CONN_TLS)
         tls_step(c);
 }
@@ -602,11 +602,11 @@ static void conn_event(struct source *s, uint32_t events)
         events |= EPOLLIN; /* the handshake may have read more than its own */
     }
     if (events & EPOLLOUT) {
-        lock_acquire(&c->lock);
+        lock_acquire(&c->mu);
         if (c->ssl_wants_write)
             events |= EPOLLIN;
         conn_flush_locked(c);
-        lock_release(&c->lock);
+        lock_release(&c->mu);
     }
     if (events & (EPOLLERR | EPOLLHUP) && c->paused)
         conn_die(c, -ERR_PEER_GONE, "%s: connection lost", c->target);
@@ -616,11 +616,11 @@ static void conn_event(struct source *s, uint32_t events)
 
 void conn_posted(struct rpc_conn *c)
 {
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     int state = c->state;
     bool read_on = c->posted_read;
     c->posted_read = false;
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (state == CONN_DYING)
         conn_teardown(c);
     else if (state == CONN_RESOLVING && c->naddrs > 0)

@@ -21,7 +21,7 @@ static const uint8_t magic[4] = {'R', 'P', 'F', '1'};
 
 const char *frame_bad_start(const uint8_t *p, size_t n)
 {
-    if (memcmp(p, magic, n < sizeof magic ? n : sizeof magic) == 0)
+    if (memcmp(p, magic, n < sizeof(magic) ? n : sizeof(magic)) == 0)
         return NULL;
     /* A TLS record starts with a type of 20..23 and version 3.x. */
     if (n >= 2 && p[0] >= 20 && p[0] <= 23 && p[1] == 3)
@@ -61,7 +61,7 @@ int frame_check(const uint8_t h[FRAME_HEADER], const uint8_t *env, size_t env_le
 void frame_encode(uint8_t h[FRAME_HEADER], const uint8_t *env, uint32_t env_len,
                   uint32_t payload_len)
 {
-    memcpy(h, magic, sizeof magic);
+    memcpy(h, magic, sizeof(magic));
     le_put32(h + 4, env_len);
     le_put32(h + 8, payload_len);
     le_put32(h + 12, frame_crc(h, env, env_len));
@@ -88,7 +88,7 @@ struct arena {
 static struct arena *arena_new(size_t hint)
 {
     size_t room = hint < ARENA_MIN ? ARENA_MIN : hint > ARENA_BLOCK ? ARENA_BLOCK : hint;
-    struct arena *a = malloc(sizeof *a + room);
+    struct arena *a = malloc(sizeof(*a) + room);
 
     if (a) {
         a->extra = NULL;
@@ -111,7 +111,7 @@ static void *arena_alloc(void *data, size_t size)
         size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
         if (a->total + room > ARENA_LIMIT)
             return NULL;
-        struct block *b = malloc(sizeof *b + room);
+        struct block *b = malloc(sizeof(*b) + room);
         if (!b)
             return NULL;
         b->next = a->extra;
@@ -197,7 +197,7 @@ int message_unpack(struct message *m, const uint8_t *data, size_t len)
 
 size_t message_bytes(const struct message *m)
 {
-    return m->arena ? sizeof *m->arena + m->arena->total : 0;
+    return m->arena ? sizeof(*m->arena) + m->arena->total : 0;
 }
 
 void message_free(struct message *m)

@@ -46,17 +46,17 @@ void local_name(const struct addr *tcp, struct addr *out)
     struct addr a = *tcp; /* may be out */
     char text[64];
 
-    addr_format(&a, text, sizeof text);
-    memset(out, 0, sizeof *out);
+    addr_format(&a, text, sizeof(text));
+    memset(out, 0, sizeof(*out));
     un->sun_family = AF_UNIX;
-    int n = snprintf(un->sun_path + 1, sizeof un->sun_path - 1, PREFIX "%s", text);
+    int n = snprintf(un->sun_path + 1, sizeof(un->sun_path) - 1, PREFIX "%s", text);
     out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
 /* A port that is free for TCP now: names are as little in others' way as ports would be. */
 static int free_port(struct addr *a)
 {
-    struct addr bound = {.len = sizeof bound.sa};
+    struct addr bound = {.len = sizeof(bound.sa)};
     int rc = 0;
     int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -108,13 +108,13 @@ void local_sockopts(int fd)
     int size = SOCKET_BUFFER;
 
     /* Beyond what the system lets everybody have only for root: best effort. */
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
 bool local_trusted(const struct rpc_loop *l, int fd, struct ucred *who)
 {
-    socklen_t len = sizeof *who;
+    socklen_t len = sizeof(*who);
 
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, who, &len) < 0) {
         *who = (struct ucred){.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};

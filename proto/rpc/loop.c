@@ -55,12 +55,12 @@ int worker_watch(struct worker *w, int fd, uint32_t events, struct source *s)
 /* Under w->lock: makes a sleeping worker look at its lists, unless it will in time by itself. */
 static void wake_locked(struct worker *w, int64_t needed_at)
 {
-    lock_assert_held(&w->lock);
+    lock_assert_held(&w->mu);
     if (self == w || needed_at >= w->sleeps_until)
         return;
     w->sleeps_until = INT64_MIN;
     uint64_t one = 1;
-    ssize_t rc = write(w->wakefd, &one, sizeof one);
+    ssize_t rc = write(w->wakefd, &one, sizeof(one));
     (void)rc; /* a full counter wakes as well */
 }
 
@@ -70,37 +70,37 @@ static void on_wake(struct source *s, uint32_t events)
     uint64_t n;
 
     (void)events;
-    ssize_t rc = read(w->wakefd, &n, sizeof n);
+    ssize_t rc = read(w->wakefd, &n, sizeof(n));
     (void)rc;
 }
 
 void worker_timer_set(struct worker *w, struct worker_timer *t, int64_t when)
 {
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     timers_set(&w->timers, &t->t, when);
     wake_locked(w, when);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 void worker_timer_clear(struct worker *w, struct worker_timer *t)
 {
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     timers_clear(&w->timers, &t->t);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 void worker_post(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     if (!c->posted) {
         c->posted = true;
         c->posted_next = w->posted;
         w->posted = c;
         wake_locked(w, INT64_MIN + 1);
     }
-    lock_release(&w->lock);
+    lock_release(&w->mu);
 }
 
 static void run_timers(struct worker *w)
@@ -108,14 +108,14 @@ static void run_timers(struct worker *w)
     int64_t now = clock_mono();
 
     for (;;) {
-        lock_acquire(&w->lock);
+        lock_acquire(&w->mu);
         struct timer *t = timers_first(&w->timers);
         if (!t || t->when > now) {
-            lock_release(&w->lock);
+            lock_release(&w->mu);
             return;
         }
         timers_clear(&w->timers, t);
-        lock_release(&w->lock);
+        lock_release(&w->mu);
         struct worker_timer *wt = (struct worker_timer *)t;
         void (*fn)(void *) = wt->fn;
         void *arg = wt->arg;
@@ -128,13 +128,13 @@ static void run_timers(struct worker *w)
 static void run_posted(struct worker *w)
 {
     for (;;) {
-        lock_acquire(&w->lock);
+        lock_acquire(&w->mu);
         struct rpc_conn *c = w->posted;
         if (c) {
             w->posted = c->posted_next;
             c->posted = false;
         }
-        lock_release(&w->lock);
+        lock_release(&w->mu);
         if (!c)
             return;
         conn_posted(c);
@@ -146,7 +146,7 @@ static int sleep_ms(struct worker *w)
 {
     int ms = -1;
 
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     struct timer *t = timers_first(&w->timers);
     w->sleeps_until = t ? t->when : INT64_MAX;
     if (w->posted || w->stop) {
@@ -158,25 +158,25 @@ static int sleep_ms(struct worker *w)
     }
     if (ms == 0)
         w->sleeps_until = INT64_MIN;
-    lock_release(&w->lock);
+    lock_release(&w->mu);
     return ms;
 }
 
 static bool woke_to_stop(struct worker *w)
 {
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     w->sleeps_until = INT64_MIN;
     bool stop = w->stop;
-    lock_release(&w->lock);
+    lock_release(&w->mu);
     return stop;
 }
 
 static void close_all(struct worker *w)
 {
     for (;;) {
-        lock_acquire(&w->lock);
+        lock_acquire(&w->mu);
         struct rpc_conn *c = w->conns;
-        lock_release(&w->lock);
+        lock_release(&w->mu);
         if (!c)
             return;
         conn_die(c, -ERR_SHUTDOWN, "we are shutting down");
@@ -209,7 +209,7 @@ static int worker_init(struct worker *w, struct rpc_loop *l)
 {
     w->loop = l;
     w->sleeps_until = INT64_MIN;
-    lock_init(&w->lock, LOCK_RPC_WORKER);
+    lock_init(&w->mu, LOCK_RPC_WORKER);
     w->wake_source.event = on_wake;
     w->epfd = epoll_create1(EPOLL_CLOEXEC);
     w->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -221,10 +221,10 @@ static int worker_init(struct worker *w, struct rpc_loop *l)
 
 static void worker_stop(struct worker *w)
 {
-    lock_acquire(&w->lock);
+    lock_acquire(&w->mu);
     w->stop = true;
     wake_locked(w, INT64_MIN + 1);
-    lock_release(&w->lock);
+    lock_release(&w->mu);
     pthread_join(w->thread, NULL);
 }
 
@@ -236,7 +236,7 @@ static void worker_destroy(struct worker *w)
     self = w;
     close_all(w);
     self = NULL;
-    while ((t = timers_first(&w->timers)) != NULL) {
+    while ((t = timers_first(&w->timers))) {
         timers_clear(&w->timers, t);
         if (((struct worker_timer *)t)->heap_owned)
             free(t);
@@ -246,7 +246,7 @@ static void worker_destroy(struct worker *w)
         close(w->epfd);
     if (w->wakefd >= 0)
         close(w->wakefd);
-    lock_destroy(&w->lock);
+    lock_destroy(&w->mu);
 }
 
 static void stop_workers(struct rpc_loop *l)
@@ -276,20 +276,20 @@ static void loop_release(struct rpc_loop *l)
     free(l->workers);
     cond_destroy(&l->resolved);
     admission_free(&l->admission);
-    lock_destroy(&l->lock);
+    lock_destroy(&l->mu);
     free(l);
 }
 
 int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
 {
-    struct rpc_loop *l = calloc(1, sizeof *l);
+    struct rpc_loop *l = calloc(1, sizeof(*l));
     int rc = 0;
 
     *out = NULL;
     if (!l)
         return -ENOMEM;
     signal(SIGPIPE, SIG_IGN);
-    lock_init(&l->lock, LOCK_RPC_LOOP);
+    lock_init(&l->mu, LOCK_RPC_LOOP);
     cond_init(&l->resolved);
     admission_init(&l->admission, cfg);
     l->cfg = *cfg;
@@ -302,7 +302,7 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     if (l->use_tls)
         rc = tls_ctx_new(cfg, &l->tls);
     unsigned want = cfg->threads ? cfg->threads : 1;
-    l->workers = calloc(want, sizeof *l->workers);
+    l->workers = calloc(want, sizeof(*l->workers));
     if (!l->workers)
         abort();
     for (unsigned i = 0; i < want && rc == 0; i++) {
@@ -329,10 +329,10 @@ void rpc_loop_free(struct rpc_loop *l)
     if (!l)
         return;
     assert(!worker_any_self() || self->loop != l);
-    lock_acquire(&l->lock);
+    lock_acquire(&l->mu);
     while (l->resolving > 0)
-        cond_wait(&l->resolved, &l->lock);
-    lock_release(&l->lock);
+        cond_wait(&l->resolved, &l->mu);
+    lock_release(&l->mu);
     stop_workers(l);
     listeners_free(l);
     loop_release(l);
@@ -340,7 +340,7 @@ void rpc_loop_free(struct rpc_loop *l)
 
 void rpc_loop_defer(struct rpc_loop *l, unsigned delay_ms, void (*fn)(void *arg), void *arg)
 {
-    struct worker_timer *t = calloc(1, sizeof *t);
+    struct worker_timer *t = calloc(1, sizeof(*t));
 
     if (!t)
         abort();

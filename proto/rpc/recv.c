@@ -33,7 +33,7 @@ static bool take_header(struct rpc_conn *c)
 
     if (buffered(c) < FRAME_HEADER) {
         /* A wrong peer may never send a whole header. */
-        if (buffered(c) >= 4 && (why = frame_bad_start(c->rbuf + c->rpos, buffered(c))) != NULL)
+        if (buffered(c) >= 4 && (why = frame_bad_start(c->rbuf + c->rpos, buffered(c))))
             conn_die(c, -ERR_PROTOCOL, "%s: %s", c->target, why);
         return false;
     }
@@ -131,9 +131,9 @@ static bool handle_buffered(struct rpc_conn *c)
         int state = c->state;
         if (state >= CONN_LINGER)
             return false;
-        lock_acquire(&c->lock);
+        lock_acquire(&c->mu);
         bool paused = c->paused;
-        lock_release(&c->lock);
+        lock_release(&c->mu);
         if (paused)
             return false;
         if (!c->have_frame && !take_header(c))
@@ -210,11 +210,11 @@ static ssize_t read_some(struct rpc_conn *c, bool *drained)
 
     *drained = false;
     if (c->ssl) {
-        lock_acquire(&c->lock);
-        rc = tls_read(c, iov[0].iov_base, iov[0].iov_len, why, sizeof why);
+        lock_acquire(&c->mu);
+        rc = tls_read(c, iov[0].iov_base, iov[0].iov_len, why, sizeof(why));
         if (c->ssl_wants_write)
             conn_update_events_locked(c);
-        lock_release(&c->lock);
+        lock_release(&c->mu);
     } else {
         size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
         rc = readv(c->fd, iov, n);
@@ -237,9 +237,9 @@ static bool tls_has_more(struct rpc_conn *c)
     bool more = false;
 
     if (c->ssl) {
-        lock_acquire(&c->lock);
+        lock_acquire(&c->mu);
         more = SSL_has_pending(c->ssl) != 0;
-        lock_release(&c->lock);
+        lock_release(&c->mu);
     }
     return more;
 }

@@ -1,10 +1,10 @@
 /* What the files of rpc share. Nothing outside proto/rpc includes this.
  *
  * Locks, in the order of taking them:
- *   1. rpc_conn.lock   send queue, SSL object, state, calls of one connection
- *   2. worker.lock     timers, posted connections, connection list of one epoll thread
- *   3. rpc_loop.lock   listeners, resolver threads, the TLS context
- * admission.lock (who is connected) is not held together with others.
+ *   1. rpc_conn.mu   send queue, SSL object, state, calls of one connection
+ *   2. worker.mu     timers, posted connections, connection list of one epoll thread
+ *   3. rpc_loop.mu   listeners, resolver threads, the TLS context
+ * admission.mu (who is connected) is not held together with others.
  * Neither is held while a callback runs. Fields marked [worker] belong to the connection's own
  * thread. */
 #ifndef REPLFS_RPC_RPC_INTERNAL_H
@@ -40,7 +40,7 @@ struct source {
 /* Who is connected, counted (admit.c). */
 struct admit_peer;
 struct admission {
-    struct lock lock;
+    struct lock mu;
     unsigned max, max_per_addr, max_silent, max_silent_per_addr;
     struct hash_table peers; /* struct admit_peer by address; under lock, as all below */
     unsigned going;          /* told to go, not gone */
@@ -61,7 +61,7 @@ struct rpc_loop {
     atomic_bool stopping;       /* dial no more */
     uid_t own_uid, account_uid; /* whom local peers may run as, besides root */
     struct admission admission;
-    struct lock lock; /* the last one to be taken */
+    struct lock mu; /* the last one to be taken */
     struct cond resolved;
     unsigned resolving;         /* under lock: resolver threads alive */
     struct listener *listeners; /* under lock */
@@ -79,7 +79,7 @@ struct worker {
     pthread_t thread;
     struct source wake_source;
     int epfd, wakefd;
-    struct lock lock;
+    struct lock mu;
     struct timers timers;    /* under lock; of worker_timer.t */
     struct rpc_conn *posted; /* under lock; list by posted_next */
     struct rpc_conn *conns;  /* under lock; list by next */
@@ -142,7 +142,7 @@ struct rpc_conn {
     struct rpc_peer peer;
     _Atomic(void *) data;
 
-    struct lock lock;
+    struct lock mu;
     _Atomic int state; /* enum conn_state; written under lock */
     int fd;
     SSL *ssl;
@@ -176,13 +176,13 @@ struct rpc_conn {
     struct message msg; /* [worker] decoded; waits for its payload */
     struct buf *payload;
 
-    struct rpc_conn *next, **prev; /* in worker.conns, under worker.lock */
-    struct rpc_conn *posted_next;  /* in worker.posted, under worker.lock */
+    struct rpc_conn *next, **prev; /* in worker.conns, under worker.mu */
+    struct rpc_conn *posted_next;  /* in worker.posted, under worker.mu */
     bool posted;
 
-    struct admit_peer *admitted; /* under admission.lock, as the list; NULL: not counted */
+    struct admit_peer *admitted; /* under admission.mu, as the list; NULL: not counted */
     struct rpc_conn *silent_next, **silent_prev;
-    bool told_to_go; /* under admission.lock */
+    bool told_to_go; /* under admission.mu */
 };
 
 /* A received request; struct rpc_req is its public part. */

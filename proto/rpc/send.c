@@ -56,13 +56,13 @@ void out_clear(struct out_queue *q)
 {
     struct out *o;
 
-    while ((o = out_pop(q)) != NULL)
+    while ((o = out_pop(q)))
         out_free(o);
 }
 
 static struct out *out_new(const uint8_t *head, size_t head_len, struct buf *payload, uint64_t call)
 {
-    struct out *o = malloc(sizeof *o + head_len);
+    struct out *o = malloc(sizeof(*o) + head_len);
 
     if (!o)
         abort();
@@ -82,7 +82,7 @@ static ssize_t write_pieces(struct rpc_conn *c, const struct iovec *iov, int n)
     ssize_t rc;
 
     if (c->ssl) {
-        rc = tls_write(c, iov[0].iov_base, iov[0].iov_len, why, sizeof why);
+        rc = tls_write(c, iov[0].iov_base, iov[0].iov_len, why, sizeof(why));
     } else {
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
         do {
@@ -91,7 +91,7 @@ static ssize_t write_pieces(struct rpc_conn *c, const struct iovec *iov, int n)
         if (rc < 0)
             rc = -errno;
         if (rc < 0 && rc != -EAGAIN)
-            snprintf(why, sizeof why, "%s", strerror((int)-rc));
+            snprintf(why, sizeof(why), "%s", strerror((int)-rc));
     }
     if (rc > 0)
         return rc;
@@ -140,7 +140,7 @@ void conn_flush_locked(struct rpc_conn *c)
 {
     struct iovec iov[IOV_MAX_USED];
 
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     while (c->out.first && c->state < CONN_DYING) {
         int n = 0;
         for (struct out *o = c->out.first; o && n + 2 <= IOV_MAX_USED; o = o->next)
@@ -213,13 +213,13 @@ int conn_send_locked(struct rpc_conn *c, const Replfs__Envelope *env, struct buf
     uint8_t stack[STACK_FRAME], *head = stack;
     size_t len = replfs__envelope__get_packed_size(env);
 
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     if (c->state >= CONN_LINGER || len > RPC_MAX_ENVELOPE ||
         payload_len(payload) > RPC_MAX_PAYLOAD) {
         buf_unref(payload);
         return c->state >= CONN_LINGER ? -ERR_PEER_GONE : -ERR_PROTOCOL;
     }
-    if (len + FRAME_HEADER > sizeof stack) {
+    if (len + FRAME_HEADER > sizeof(stack)) {
         head = malloc(len + FRAME_HEADER);
         if (!head)
             abort();
@@ -234,7 +234,7 @@ int conn_send_locked(struct rpc_conn *c, const Replfs__Envelope *env, struct buf
 
 void conn_release_backlog_locked(struct rpc_conn *c)
 {
-    lock_assert_held(&c->lock);
+    lock_assert_held(&c->mu);
     while (c->backlog.first && may_send_request(c)) {
         struct out *o = out_pop(&c->backlog);
         if (!call_exists_locked(c, o->call)) {

@@ -43,7 +43,7 @@ static const struct {
     {RPC_ROLE_CLIENT, "client"},
     {RPC_ROLE_ADMIN, "admin"},
 };
-#define NROLES (sizeof roles / sizeof roles[0])
+#define NROLES (sizeof(roles) / sizeof(roles[0]))
 
 const char *role_name(enum rpc_role r)
 {
@@ -79,7 +79,7 @@ uint64_t trace_new(void)
 
     if (t == 0) {
         uint64_t seed = 0;
-        if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
             seed = (uint64_t)clock_wall() ^ (uint64_t)getpid() << 40;
         atomic_compare_exchange_strong(&next, &t, seed | 1);
     }
@@ -121,13 +121,13 @@ static void accepted(struct listener *li, int fd, const struct addr *from)
     if (from->sa.ss_family == AF_UNIX) {
         struct ucred who;
         c->stranger = !local_trusted(li->loop, fd, &who);
-        snprintf(c->peer.addr, sizeof c->peer.addr, "pid %d of user %u", (int)who.pid,
+        snprintf(c->peer.addr, sizeof(c->peer.addr), "pid %d of user %u", (int)who.pid,
                  (unsigned)who.uid);
         local_sockopts(fd);
     } else {
-        addr_format(from, c->peer.addr, sizeof c->peer.addr);
+        addr_format(from, c->peer.addr, sizeof(c->peer.addr));
     }
-    snprintf(c->target, sizeof c->target, "%s", c->peer.addr);
+    snprintf(c->target, sizeof(c->target), "%s", c->peer.addr);
     if (!admit(&li->loop->admission, c, from, fd)) {
         close(fd);
         conn_discard(c);
@@ -152,7 +152,7 @@ static void listener_event(struct source *s, uint32_t events)
             listener_pause(li, CROWDED_PAUSE_MS);
             return;
         }
-        struct addr from = {.len = sizeof from.sa};
+        struct addr from = {.len = sizeof(from.sa)};
         int fd =
             accept4(li->fd, (struct sockaddr *)&from.sa, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
@@ -173,9 +173,9 @@ static int bind_one(const struct addr *a)
 
     if (fd < 0)
         return -errno;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (a->sa.ss_family == AF_INET6)
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     if (bind(fd, (const struct sockaddr *)&a->sa, a->len) < 0 || listen(fd, RPC_BACKLOG) < 0) {
         int rc = -errno;
         close(fd);
@@ -204,9 +204,9 @@ static int bind_any(const struct rpc_loop *l, const struct addr *addrs, int n, b
 
 int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *svc, int *port)
 {
-    struct addr addrs[ADDR_MAX], bound = {.len = sizeof bound.sa};
+    struct addr addrs[ADDR_MAX], bound = {.len = sizeof(bound.sa)};
     char why[256];
-    int n = addr_resolve(addr, false, true, addrs, why, sizeof why);
+    int n = addr_resolve(addr, false, true, addrs, why, sizeof(why));
 
     if (n < 0) {
         log_error("%s", why);
@@ -228,7 +228,7 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
         log_error("cannot listen on %s: %s", addr, err_str(fd));
         return fd;
     }
-    struct listener *li = calloc(1, sizeof *li);
+    struct listener *li = calloc(1, sizeof(*li));
     if (!li)
         abort();
     li->source.event = listener_event;
@@ -238,10 +238,10 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
     li->fd = fd;
     if (port && getsockname(fd, (struct sockaddr *)&bound.sa, &bound.len) == 0)
         *port = addr_port(&bound);
-    lock_acquire(&l->lock);
+    lock_acquire(&l->mu);
     li->next = l->listeners;
     l->listeners = li;
-    lock_release(&l->lock);
+    lock_release(&l->mu);
     return worker_watch(li->worker, fd, EPOLLIN, &li->source);
 }
 
@@ -259,7 +259,7 @@ void listeners_free(struct rpc_loop *l)
 
 void server_request(struct rpc_conn *c, struct message *msg, struct buf *payload)
 {
-    struct request *r = calloc(1, sizeof *r);
+    struct request *r = calloc(1, sizeof(*r));
     uint32_t ms = msg->env->deadline_ms ? msg->env->deadline_ms : DEFAULT_DEADLINE_MS;
     if (ms > MAX_DEADLINE_MS)
         ms = MAX_DEADLINE_MS; /* what waits for ever stays for ever */
@@ -275,14 +275,14 @@ void server_request(struct rpc_conn *c, struct message *msg, struct buf *payload
     r->pub.deadline = clock_mono() + ms * NSEC_PER_MSEC;
     r->pub.trace = msg->env->trace;
     conn_ref_internal(c);
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     c->in_bytes += r->bytes;
     bool too_many = c->inflight++ >= RPC_MAX_INFLIGHT;
     if (too_many)
         conn_die_locked(c, -ERR_PROTOCOL, "%s: has more than %d requests open", c->target,
                         RPC_MAX_INFLIGHT);
     conn_update_events_locked(c);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     if (too_many)
         rpc_fail(&r->pub, ERR_PROTOCOL, "too many requests open");
     else if (msg->env->body_case == REPLFS__ENVELOPE__BODY__NOT_SET || !c->has_svc)
@@ -310,7 +310,7 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
     rep->id = r->id;
     rep->is_reply = true;
     rep->trace = req->trace;
-    lock_acquire(&c->lock);
+    lock_acquire(&c->mu);
     c->inflight--;
     c->in_bytes -= r->bytes;
     if (conn_send_locked(c, rep, payload, 0) == -ERR_PROTOCOL) {
@@ -322,7 +322,7 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
         conn_send_locked(c, &env, NULL, 0);
     }
     conn_update_events_locked(c);
-    lock_release(&c->lock);
+    lock_release(&c->mu);
     message_free(&r->msg);
     buf_unref(req->payload);
     free(r);
@@ -345,7 +345,7 @@ void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(detail, sizeof detail, fmt, ap);
+    vsnprintf(detail, sizeof(detail), fmt, ap);
     va_end(ap);
     failure_envelope(&env, &f, code, detail);
     rpc_reply(req, &env, NULL);

@@ -66,7 +66,7 @@ static enum rpc_role cert_identity(X509 *cert, char *name, size_t len)
 
     name[0] = '\0';
     X509_NAME_get_text_by_NID(subject, NID_commonName, name, (int)len);
-    int n = X509_NAME_get_text_by_NID(subject, NID_organizationalUnitName, ou, sizeof ou);
+    int n = X509_NAME_get_text_by_NID(subject, NID_organizationalUnitName, ou, sizeof(ou));
     /* all of it: what stands behind a zero byte, or did not fit, belongs to another name */
     if (n <= 0 || (size_t)n != strlen(ou) || strncmp(ou, "replfs-", 7) != 0)
         return RPC_ROLE_NONE;
@@ -77,7 +77,7 @@ static enum rpc_role cert_identity(X509 *cert, char *name, size_t len)
 static int check_own_role(SSL_CTX *ctx, const struct rpc_config *cfg)
 {
     char name[128];
-    enum rpc_role r = cert_identity(SSL_CTX_get0_certificate(ctx), name, sizeof name);
+    enum rpc_role r = cert_identity(SSL_CTX_get0_certificate(ctx), name, sizeof(name));
 
     if (r == cfg->role)
         return 0;
@@ -139,7 +139,7 @@ static void watch(void *arg)
 
     char when[64] = "has ended";
     if (left >= 0)
-        snprintf(when, sizeof when, "ends in %lld days", (long long)left / 86400);
+        snprintf(when, sizeof(when), "ends in %lld days", (long long)left / 86400);
     if (atomic_load(&l->cert_end) && left < RPC_CERT_WARN_S)
         log_warn("our certificate %s %s: make a new one (scripts/mkpki), put it in its place and "
                  "send SIGHUP; "
@@ -170,20 +170,20 @@ int rpc_loop_reload_tls(struct rpc_loop *l)
     int rc = tls_ctx_new(&l->cfg, &fresh);
     if (rc < 0)
         return rc;
-    lock_acquire(&l->lock);
+    lock_acquire(&l->mu);
     SSL_CTX *old = l->tls;
     l->tls = fresh;
     atomic_store(&l->cert_end, end_of(fresh));
-    lock_release(&l->lock);
+    lock_release(&l->mu);
     SSL_CTX_free(old);
     return 0;
 }
 
 int tls_attach(struct rpc_conn *c)
 {
-    lock_acquire(&c->loop->lock);
+    lock_acquire(&c->loop->mu);
     c->ssl = SSL_new(c->loop->tls); /* keeps its context when that is replaced */
-    lock_release(&c->loop->lock);
+    lock_release(&c->loop->mu);
     if (!c->ssl || SSL_set_fd(c->ssl, c->fd) != 1) {
         ERR_clear_error();
         return -ENOMEM;
@@ -277,7 +277,7 @@ int tls_handshake(struct rpc_conn *c, char *why, size_t why_len)
         snprintf(why, why_len, "the peer showed no certificate" WAY_OUT);
         return -EACCES;
     }
-    c->peer.role = cert_identity(cert, c->peer.name, sizeof c->peer.name);
+    c->peer.role = cert_identity(cert, c->peer.name, sizeof(c->peer.name));
     if (c->peer.role == RPC_ROLE_NONE) {
         snprintf(why, why_len,
                  "the certificate CN=%s names no replfs role in OU; make it with scripts/mkpki",

@@ -601,9 +601,9 @@ static inline uint64_t make_chunk(const char *name, unsigned goal, unsigned n, u
 /* arg: an int64_t of clock_mono; all strays have been looked at since. */
 static inline bool judged_again(void *arg)
 {
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     bool yes = fx->nodes->judged_at > *(int64_t *)arg;
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     return yes;
 }
 
@@ -662,11 +662,11 @@ static inline bool nobody_holds(void *arg)
 static inline bool all_up(void *arg)
 {
     unsigned up = 0;
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
         up += fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
     bool ok = up == *(unsigned *)arg && !fx->nodes->settling;
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     return ok;
 }
 

@@ -122,10 +122,10 @@ static void too_many_doubts_are_refused(void **state)
     join_all(3);
     struct want w = {make_chunk("a", 3, 3, &ino), 3};
     wait_until(really_held, &w, "three");
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     for (unsigned i = 0; i < DOUBTS_PER_SESSION; i++)
         assert_true(doubts_take(&fx->nodes->doubts, 7, clock_mono() + NSEC_PER_SEC));
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     unsigned verified = NODES_RIG_PEEK(&fx->chunkd[1], verifies);
     assert_int_equal(nodes_report_bad(fx->nodes, 7, w.chunk, fx->chunkd[1].id, -ERR_CRC),
                      -ERR_BUSY);

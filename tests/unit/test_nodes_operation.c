@@ -172,10 +172,10 @@ static bool none_up(void *arg)
 {
     bool up = false;
     (void)arg;
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     for (uint32_t i = 1; i < fx->nodes->nnodes; i++)
         up |= fx->nodes->node[i] && fx->nodes->node[i]->state == REPLFS__NODE_STATE__NODE_UP;
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     return !up;
 }
 
@@ -187,9 +187,9 @@ static bool is_removed(void *arg)
 
 static bool has_told(void *arg)
 {
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     bool told = nodes_find(fx->nodes, *(uint32_t *)arg)->reported_once;
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     return told;
 }
 
@@ -205,9 +205,9 @@ static void who_has_not_told_may_have_the_last(void **state)
     for (unsigned i = 0; i < 2; i++)
         nodes_rig_leave(&fx->chunkd[i]);
     wait_until(none_up, NULL, "metad to notice");
-    lock_acquire(&fx->nodes->lock);
+    lock_acquire(&fx->nodes->mu);
     nodes_find(fx->nodes, id)->reported_once = false;
-    lock_release(&fx->nodes->lock);
+    lock_release(&fx->nodes->mu);
     assert_int_equal(remove_chunkd(id, detail), -EBUSY);
     assert_non_null(strstr(detail, "last good copy"));
     nodes_rig_join(&fx->chunkd[1], NODES_RIG_UUID);

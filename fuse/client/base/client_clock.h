@@ -1,6 +1,6 @@
 /* The times that a client reckons with. Any thread; no lock is taken or needed. */
-#ifndef REPLFS_CLIENT_CLIENT_CLOCK_H
-#define REPLFS_CLIENT_CLIENT_CLOCK_H
+#ifndef REPLFS_FUSE_CLIENT_BASE_CLIENT_CLOCK_H
+#define REPLFS_FUSE_CLIENT_BASE_CLIENT_CLOCK_H
 #include <stdint.h>
 
 struct client;

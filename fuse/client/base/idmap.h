@@ -1,7 +1,7 @@
 /* Hash table from 64-bit ids to pointers. No lock of its own: the owner's protects it. Values are never NULL,
  * and stay the owner's. */
-#ifndef REPLFS_CLIENT_IDMAP_H
-#define REPLFS_CLIENT_IDMAP_H
+#ifndef REPLFS_FUSE_CLIENT_BASE_IDMAP_H
+#define REPLFS_FUSE_CLIENT_BASE_IDMAP_H
 #include <stddef.h>
 #include <stdint.h>
 

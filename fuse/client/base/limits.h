@@ -1,6 +1,6 @@
 /* Sizes and times that several files of the client agree on. */
-#ifndef REPLFS_CLIENT_LIMITS_H
-#define REPLFS_CLIENT_LIMITS_H
+#ifndef REPLFS_FUSE_CLIENT_BASE_LIMITS_H
+#define REPLFS_FUSE_CLIENT_BASE_LIMITS_H
 
 #define APPEND_MAX (1u << 20)         /* bytes of one append */
 #define CHUNK_MAX (64u << 20)         /* bytes of one chunk */

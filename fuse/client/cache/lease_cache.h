@@ -11,8 +11,8 @@
  * the answer.
  *
  * Thread-safe, own mutex, taken last. */
-#ifndef REPLFS_CLIENT_LEASE_CACHE_H
-#define REPLFS_CLIENT_LEASE_CACHE_H
+#ifndef REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_H
+#define REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* The lease cache and our own changes: what a change that metad answered leaves known, and directories that are
  * ours alone, which are changed here first. Thread-safe, the cache's own mutex; a file's mu may be held. */
-#ifndef REPLFS_CLIENT_LEASE_CACHE_CHANGE_H
-#define REPLFS_CLIENT_LEASE_CACHE_CHANGE_H
+#ifndef REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_CHANGE_H
+#define REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_CHANGE_H
 #include "client/cache/lease_cache.h"
 
 bool lease_cache_hold(struct lease_cache *l, struct lease_request *h, uint64_t begun, uint64_t ino);

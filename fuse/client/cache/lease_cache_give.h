@@ -3,8 +3,8 @@
  * What an answer says may be older than what is known by now, and the kernel takes it in some time after it
  * was given: so lifetimes come from here, for what is known to be so at this moment, and a recall waits
  * until the kernel has what it was given before. Thread-safe, the cache's own mutex. */
-#ifndef REPLFS_CLIENT_LEASE_CACHE_GIVE_H
-#define REPLFS_CLIENT_LEASE_CACHE_GIVE_H
+#ifndef REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_GIVE_H
+#define REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_GIVE_H
 #include "client/cache/lease_cache.h"
 
 /* How long, in ns, the kernel may keep the attributes of a, which are about to be given to it; 0: not,

@@ -1,6 +1,6 @@
 /* What the files of the lease cache share (lease_cache.c, lease_cache_change.c); the mutex is held. */
-#ifndef REPLFS_CLIENT_LEASE_CACHE_IMPL_H
-#define REPLFS_CLIENT_LEASE_CACHE_IMPL_H
+#ifndef REPLFS_FUSE_CLIENT_CACHE_LEASE_TABLE_H
+#define REPLFS_FUSE_CLIENT_CACHE_LEASE_TABLE_H
 #include <pthread.h>
 #include <stdatomic.h>
 #include "client/cache/lease_cache.h"

@@ -1,6 +1,6 @@
 /* What metad asks of a client: leases back. */
-#ifndef REPLFS_CLIENT_RECALL_H
-#define REPLFS_CLIENT_RECALL_H
+#ifndef REPLFS_FUSE_CLIENT_CALLS_RECALL_H
+#define REPLFS_FUSE_CLIENT_CALLS_RECALL_H
 #include "rpc/rpc.h"
 
 /* session_events.request. On a loop thread, does not wait. */

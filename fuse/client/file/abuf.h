@@ -1,6 +1,6 @@
 /* Append buffers: bytes of a file on their way to a chunk. */
-#ifndef REPLFS_CLIENT_ABUF_H
-#define REPLFS_CLIENT_ABUF_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_ABUF_H
+#define REPLFS_FUSE_CLIENT_FILE_ABUF_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

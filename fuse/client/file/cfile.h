@@ -1,6 +1,6 @@
 /* An open file: what is known of it, and the bytes of it that are on their way. */
-#ifndef REPLFS_CLIENT_CFILE_H
-#define REPLFS_CLIENT_CFILE_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_CFILE_H
+#define REPLFS_FUSE_CLIENT_FILE_CFILE_H
 #include <stdatomic.h>
 #include "base/extmap.h"
 #include "client/base/idmap.h"

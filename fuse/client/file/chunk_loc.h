@@ -1,6 +1,6 @@
 /* Where the copies of a chunk are, and the capability to use them, as metad said. A value. */
-#ifndef REPLFS_CLIENT_CHUNK_LOC_H
-#define REPLFS_CLIENT_CHUNK_LOC_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_CHUNK_LOC_H
+#define REPLFS_FUSE_CLIENT_FILE_CHUNK_LOC_H
 #include <stdbool.h>
 #include <stdint.h>
 #include "client/base/limits.h"

@@ -1,6 +1,6 @@
 /* The committed extents of an open file and where their chunks are. All of these: f->mu held; nothing waits. */
-#ifndef REPLFS_CLIENT_COMMITTED_MAP_H
-#define REPLFS_CLIENT_COMMITTED_MAP_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_COMMITTED_MAP_H
+#define REPLFS_FUSE_CLIENT_FILE_COMMITTED_MAP_H
 #include "client/file/cfile.h"
 
 /* Forgets the map, and what was read ahead by it; where chunks being written are stays known. Raises map_gen. */

@@ -1,6 +1,6 @@
 /* Bytes buffered for writing, all files together, against the mount's limit; and the flusher's bell. */
-#ifndef REPLFS_CLIENT_DIRTY_H
-#define REPLFS_CLIENT_DIRTY_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_DIRTY_H
+#define REPLFS_FUSE_CLIENT_FILE_DIRTY_H
 #include "client/file/cfile.h"
 
 /* Waits until len more bytes fit, which are the caller's to give back then: 0. -EIO: nothing moved for the mount's

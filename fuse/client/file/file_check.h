@@ -1,7 +1,7 @@
 /* Invariants of an open file, checked after each change where REPLFS_CHECKS is defined (Debug and sanitizer
  * builds). */
-#ifndef REPLFS_CLIENT_FILE_CHECK_H
-#define REPLFS_CLIENT_FILE_CHECK_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_FILE_CHECK_H
+#define REPLFS_FUSE_CLIENT_FILE_FILE_CHECK_H
 #include "client/file/cfile.h"
 
 /* Aborts when f is in no state of the table in file_check.c. f->mu held, at a point where it may be dropped. */

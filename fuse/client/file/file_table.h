@@ -1,6 +1,6 @@
 /* Open files by inode, and the list of those with bytes not committed. */
-#ifndef REPLFS_CLIENT_FILE_TABLE_H
-#define REPLFS_CLIENT_FILE_TABLE_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_FILE_TABLE_H
+#define REPLFS_FUSE_CLIENT_FILE_FILE_TABLE_H
 #include "client/file/cfile.h"
 
 /* These take files.mu; a file's mu may be held. */

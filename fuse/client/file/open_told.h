@@ -1,7 +1,7 @@
 /* Which opens metad has been told of: files that were opened under a lease, and directories, are told of only
  * when somebody may take them away. Sends without waiting. All take files.mu; none may hold it. */
-#ifndef REPLFS_CLIENT_OPEN_TOLD_H
-#define REPLFS_CLIENT_OPEN_TOLD_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_OPEN_TOLD_H
+#define REPLFS_FUSE_CLIENT_FILE_OPEN_TOLD_H
 #include "client/file/cfile.h"
 
 struct open_dir {

@@ -1,6 +1,6 @@
 /* Pure: bytes not yet committed over the committed map. The maps' owner holds the file's mu. */
-#ifndef REPLFS_CLIENT_OVERLAY_H
-#define REPLFS_CLIENT_OVERLAY_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_OVERLAY_H
+#define REPLFS_FUSE_CLIENT_FILE_OVERLAY_H
 #include "base/extmap.h"
 #include "client/file/abuf.h"
 

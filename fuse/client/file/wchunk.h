@@ -2,8 +2,8 @@
  *
  * One that metad granted is on the client's list of held chunks, in order of id, from the grant to the last
  * reference: the keepalive tells metad of that list, so that no chunk in use is taken for garbage. */
-#ifndef REPLFS_CLIENT_WCHUNK_H
-#define REPLFS_CLIENT_WCHUNK_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_WCHUNK_H
+#define REPLFS_FUSE_CLIENT_FILE_WCHUNK_H
 #include "client/file/chunk_loc.h"
 
 struct client;

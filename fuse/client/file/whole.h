@@ -1,6 +1,6 @@
 /* All bytes of a small open file, read ahead: they count while nobody changed the file. */
-#ifndef REPLFS_CLIENT_WHOLE_H
-#define REPLFS_CLIENT_WHOLE_H
+#ifndef REPLFS_FUSE_CLIENT_FILE_WHOLE_H
+#define REPLFS_FUSE_CLIENT_FILE_WHOLE_H
 #include "client/file/cfile.h"
 
 /* f->mu held: */

@@ -1,7 +1,7 @@
 /* Reads and closes that nobody waits for: the thread that hears of the last byte answers. async_replies.mu is a leaf
  * but for what `hold` takes. */
-#ifndef REPLFS_CLIENT_ASYNC_REPLY_H
-#define REPLFS_CLIENT_ASYNC_REPLY_H
+#ifndef REPLFS_FUSE_CLIENT_IO_ASYNC_REPLY_H
+#define REPLFS_FUSE_CLIENT_IO_ASYNC_REPLY_H
 #include <stdbool.h>
 
 struct client;

@@ -1,7 +1,7 @@
 /* The chunkds as this client knows them, and one connection to each. chunkds.mu is a leaf: a file's mu may be held,
  * grants.mu may not. Nothing waits but chunkds_refresh. Ids that are unknown are fine everywhere. */
-#ifndef REPLFS_CLIENT_CHUNKDS_H
-#define REPLFS_CLIENT_CHUNKDS_H
+#ifndef REPLFS_FUSE_CLIENT_IO_CHUNKDS_H
+#define REPLFS_FUSE_CLIENT_IO_CHUNKDS_H
 #include "client/file/chunk_loc.h"
 #include "rpc/rpc.h"
 

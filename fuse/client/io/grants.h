@@ -1,6 +1,6 @@
 /* Chunks that metad granted and that may be written. grants.mu is taken inside a file's mu. */
-#ifndef REPLFS_CLIENT_GRANTS_H
-#define REPLFS_CLIENT_GRANTS_H
+#ifndef REPLFS_FUSE_CLIENT_IO_GRANTS_H
+#define REPLFS_FUSE_CLIENT_IO_GRANTS_H
 #include "client/file/cfile.h"
 
 /* What happens to a file that waited for a chunk. The grants thread; f->mu held, which may be dropped meanwhile. */

@@ -1,7 +1,7 @@
 /* Reading what was asked for, until it succeeds or cannot: cfile_read and cfile_read_async of client.h, and what
  * other files of the client read for themselves. No lock held; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_READ_H
-#define REPLFS_CLIENT_READ_H
+#ifndef REPLFS_FUSE_CLIENT_IO_READ_H
+#define REPLFS_FUSE_CLIENT_IO_READ_H
 #include "client/io/read_round.h"
 
 /* As cfile_read, of what is committed and buffered, without a look at leases. */

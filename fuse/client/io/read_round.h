@@ -1,6 +1,6 @@
 /* Private to reading: one round of a read, cut into segments that are asked for at once. */
-#ifndef REPLFS_CLIENT_READ_ROUND_H
-#define REPLFS_CLIENT_READ_ROUND_H
+#ifndef REPLFS_FUSE_CLIENT_IO_READ_ROUND_H
+#define REPLFS_FUSE_CLIENT_IO_READ_ROUND_H
 #include "client/client.h"
 #include "client/file/cfile.h"
 #include "client/io/async_reply.h"

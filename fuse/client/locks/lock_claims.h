@@ -1,6 +1,6 @@
 /* The file locks' begin and end, and what a session says of them. locks.mu is taken; no lock of the client held. */
-#ifndef REPLFS_CLIENT_LOCK_CLAIMS_H
-#define REPLFS_CLIENT_LOCK_CLAIMS_H
+#ifndef REPLFS_FUSE_CLIENT_LOCKS_LOCK_CLAIMS_H
+#define REPLFS_FUSE_CLIENT_LOCKS_LOCK_CLAIMS_H
 #include "client/client.h"
 
 void client_locks_start(struct client *c);

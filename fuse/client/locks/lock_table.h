@@ -1,6 +1,6 @@
 /* File locks that this client holds. All of these: locks.mu held; nothing waits. */
-#ifndef REPLFS_CLIENT_LOCK_TABLE_H
-#define REPLFS_CLIENT_LOCK_TABLE_H
+#ifndef REPLFS_FUSE_CLIENT_LOCKS_LOCK_TABLE_H
+#define REPLFS_FUSE_CLIENT_LOCKS_LOCK_TABLE_H
 #include <stdatomic.h>
 #include "base/lockset.h"
 #include "client/base/idmap.h"

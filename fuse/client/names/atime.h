@@ -1,6 +1,6 @@
 /* Access times. atime.mu is taken inside a file's mu, and queue.mu inside it. */
-#ifndef REPLFS_CLIENT_ATIME_H
-#define REPLFS_CLIENT_ATIME_H
+#ifndef REPLFS_FUSE_CLIENT_NAMES_ATIME_H
+#define REPLFS_FUSE_CLIENT_NAMES_ATIME_H
 #include "client/client.h"
 
 #define ATIME_ENTRIES_MAX 4096u

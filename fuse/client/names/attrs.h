@@ -1,7 +1,7 @@
 /* Attributes and names as they are to be shown: metad's answers, the lease cache, and over both what this client
  * changed. Most of it is promised in client.h. No file's mu held, unless said otherwise. */
-#ifndef REPLFS_CLIENT_ATTRS_H
-#define REPLFS_CLIENT_ATTRS_H
+#ifndef REPLFS_FUSE_CLIENT_NAMES_ATTRS_H
+#define REPLFS_FUSE_CLIENT_NAMES_ATTRS_H
 #include "client/client.h"
 
 /* A number for "now" in the lease cache: answers to requests from before count less. Takes its mutex only. */

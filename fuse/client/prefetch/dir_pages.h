@@ -1,6 +1,6 @@
 /* Pages of directories: client_list of client.h. dirs.mu is taken before the lease cache's. */
-#ifndef REPLFS_CLIENT_DIR_PAGES_H
-#define REPLFS_CLIENT_DIR_PAGES_H
+#ifndef REPLFS_FUSE_CLIENT_PREFETCH_DIR_PAGES_H
+#define REPLFS_FUSE_CLIENT_PREFETCH_DIR_PAGES_H
 #include "client/client.h"
 
 int dirs_start(struct client *c); /* 0 or a code */

@@ -1,6 +1,6 @@
 /* Small files, read before they are opened. prefetch.mu is a leaf, taken inside a file's. */
-#ifndef REPLFS_CLIENT_PREFETCH_H
-#define REPLFS_CLIENT_PREFETCH_H
+#ifndef REPLFS_FUSE_CLIENT_PREFETCH_PREFETCH_H
+#define REPLFS_FUSE_CLIENT_PREFETCH_PREFETCH_H
 #include "client/file/cfile.h"
 
 int prefetch_start(struct client *c); /* 0 or a code */

@@ -1,7 +1,7 @@
 /* One change that its caller waits for, behind what is queued of its inodes. Any thread but a loop thread and the
  * queue's sender; no lock held. */
-#ifndef REPLFS_CLIENT_MUTATE_H
-#define REPLFS_CLIENT_MUTATE_H
+#ifndef REPLFS_FUSE_CLIENT_QUEUE_MUTATE_H
+#define REPLFS_FUSE_CLIENT_QUEUE_MUTATE_H
 #include <stdint.h>
 #include "meta.pb-c.h"
 

@@ -2,8 +2,8 @@
  *
  * queue.mu is a leaf: those that only put, look or lay over take it with a file's mu held. Those that wait do so
  * without locks, on any thread but a loop thread and the sender's own (mutation.done). */
-#ifndef REPLFS_CLIENT_QUEUE_H
-#define REPLFS_CLIENT_QUEUE_H
+#ifndef REPLFS_FUSE_CLIENT_QUEUE_QUEUE_H
+#define REPLFS_FUSE_CLIENT_QUEUE_QUEUE_H
 #include "client/session/mutation.h"
 #include "envelope.pb-c.h"
 

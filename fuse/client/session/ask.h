@@ -1,6 +1,6 @@
 /* Questions to metad, repeated over reconnects, and what it is told without an answer. */
-#ifndef REPLFS_CLIENT_ASK_H
-#define REPLFS_CLIENT_ASK_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_ASK_H
+#define REPLFS_FUSE_CLIENT_SESSION_ASK_H
 #include "client/session/session.h"
 
 /* Asks, once the changes that the answer depends on are with metad (session_events.before_ask). 0 or a code; out:

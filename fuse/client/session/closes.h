@@ -1,6 +1,6 @@
 /* Files that are not open any more: metad is told in batches. The lists are under session.mu, which these take. */
-#ifndef REPLFS_CLIENT_CLOSES_H
-#define REPLFS_CLIENT_CLOSES_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_CLOSES_H
+#define REPLFS_FUSE_CLIENT_SESSION_CLOSES_H
 #include <stdbool.h>
 #include <stdint.h>
 

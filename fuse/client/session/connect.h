@@ -1,6 +1,6 @@
 /* A connection to metad, made when there is none. */
-#ifndef REPLFS_CLIENT_CONNECT_H
-#define REPLFS_CLIENT_CONNECT_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_CONNECT_H
+#define REPLFS_FUSE_CLIENT_SESSION_CONNECT_H
 #include "client/session/session.h"
 
 /* A reference to a live connection with our session on it, or NULL at the deadline. Any thread but a loop thread, no

@@ -1,6 +1,6 @@
 /* The session thread: keepalives, reconnects, closes; and the session's begin and end. */
-#ifndef REPLFS_CLIENT_KEEPALIVE_H
-#define REPLFS_CLIENT_KEEPALIVE_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_KEEPALIVE_H
+#define REPLFS_FUSE_CLIENT_SESSION_KEEPALIVE_H
 #include "client/session/session.h"
 
 /* Connects, opens a session and starts the thread. c->session.events is set before. 0 or a code, which is logged. */

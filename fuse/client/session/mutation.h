@@ -1,6 +1,6 @@
 /* Changes of the namespace on their way to metad, each executed once. */
-#ifndef REPLFS_CLIENT_MUTATION_H
-#define REPLFS_CLIENT_MUTATION_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_MUTATION_H
+#define REPLFS_FUSE_CLIENT_SESSION_MUTATION_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

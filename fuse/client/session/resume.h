@@ -1,6 +1,6 @@
 /* The first words on a new connection: which session goes on, and what it holds. */
-#ifndef REPLFS_CLIENT_RESUME_H
-#define REPLFS_CLIENT_RESUME_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_RESUME_H
+#define REPLFS_FUSE_CLIENT_SESSION_RESUME_H
 #include <stddef.h>
 #include "client/session/session.h"
 

@@ -3,8 +3,8 @@
  * The session is the ground floor of the client: it calls nobody above it, but tells its news through one table
  * of events, which lifecycle/events.c fills. All functions may be called by any thread and take session.mu, a
  * leaf; a file's mu, files.mu or locks.mu may be held. */
-#ifndef REPLFS_CLIENT_SESSION_H
-#define REPLFS_CLIENT_SESSION_H
+#ifndef REPLFS_FUSE_CLIENT_SESSION_SESSION_H
+#define REPLFS_FUSE_CLIENT_SESSION_SESSION_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

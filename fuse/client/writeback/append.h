@@ -1,6 +1,6 @@
 /* Writes with O_APPEND. f->mu held; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_APPEND_H
-#define REPLFS_CLIENT_APPEND_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_APPEND_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_APPEND_H
 #include "client/file/cfile.h"
 
 /* Must an append wait until metad has given it its place? */

@@ -1,6 +1,6 @@
 /* Bytes into the append buffers of a file. f->mu held; nothing waits. */
-#ifndef REPLFS_CLIENT_BUFFER_H
-#define REPLFS_CLIENT_BUFFER_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_BUFFER_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_BUFFER_H
 #include "client/file/cfile.h"
 
 /* Buffers len bytes at off, whose share of the dirty bytes the caller has taken (dirty_wait_room); what cannot be

@@ -1,6 +1,6 @@
 /* Acknowledged bytes into metad's map of the file. f->mu held by these. */
-#ifndef REPLFS_CLIENT_COMMIT_H
-#define REPLFS_CLIENT_COMMIT_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_COMMIT_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_COMMIT_H
 #include "client/file/cfile.h"
 
 /* One commit of what is acknowledged at the head of the list; none may be under way (f->committing). mu is dropped

@@ -1,6 +1,6 @@
 /* Buffers on their way, waited for. f->mu held, dropped while waiting; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_DRAIN_H
-#define REPLFS_CLIENT_DRAIN_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_DRAIN_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_DRAIN_H
 #include "client/file/cfile.h"
 
 /* Is a buffer with an id below target left; unacked_only: that not all copies have? Does not wait. */

@@ -1,6 +1,6 @@
 /* Files that take another's place: their bytes are on a disk first. No lock held; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_DURABLE_H
-#define REPLFS_CLIENT_DURABLE_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_DURABLE_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_DURABLE_H
 #include "client/file/cfile.h"
 
 /* All that f shows is on a disk: 0, or a code. */

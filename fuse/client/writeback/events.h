@@ -1,7 +1,7 @@
 /* How the lower files of the write path tell the upper ones that something may go on. Set before the client works
  * (lifecycle/events.c). */
-#ifndef REPLFS_CLIENT_WRITEBACK_EVENTS_H
-#define REPLFS_CLIENT_WRITEBACK_EVENTS_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_EVENTS_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_EVENTS_H
 #include "client/file/cfile.h"
 
 struct writeback_events {

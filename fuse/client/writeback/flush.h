@@ -1,7 +1,7 @@
 /* flush and fsync of one file: cfile_flush, cfile_fsync and client_flush_ino of client.h, and what others need. No
  * lock held unless said otherwise; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_FLUSH_H
-#define REPLFS_CLIENT_FLUSH_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_FLUSH_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_FLUSH_H
 #include "client/file/cfile.h"
 
 /* ACCEPTED: every copy has the bytes, and metad knows or will before anybody else can look. COMMIT:

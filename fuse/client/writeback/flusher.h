@@ -1,6 +1,6 @@
 /* The flusher thread: looks after dirty files a few times per flush_ms, and sends access times. */
-#ifndef REPLFS_CLIENT_FLUSHER_H
-#define REPLFS_CLIENT_FLUSHER_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_FLUSHER_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_FLUSHER_H
 
 struct client;
 int flusher_start(struct client *c); /* 0 or a code */

@@ -1,6 +1,6 @@
 /* What quotas have to say to a change. */
-#ifndef REPLFS_CLIENT_QUOTA_H
-#define REPLFS_CLIENT_QUOTA_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_QUOTA_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_QUOTA_H
 #include "client/file/cfile.h"
 
 /* The file is in a tree with a quota. f->mu held. */

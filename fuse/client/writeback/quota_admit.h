@@ -1,6 +1,6 @@
 /* Whether a write still fits into the quotas. */
-#ifndef REPLFS_CLIENT_QUOTA_ADMIT_H
-#define REPLFS_CLIENT_QUOTA_ADMIT_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_QUOTA_ADMIT_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_QUOTA_ADMIT_H
 #include "client/file/cfile.h"
 
 /* May [off, off+len) be written? 0 or a code. With *asked unset it may flush and ask metad anew,

@@ -1,7 +1,7 @@
 /* Bytes that too few copies could sync, written once more. f->mu held, dropped while waiting; any thread but a loop
  * thread. */
-#ifndef REPLFS_CLIENT_REWRITE_H
-#define REPLFS_CLIENT_REWRITE_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_REWRITE_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_REWRITE_H
 #include "client/file/cfile.h"
 
 /* Puts the live bytes of chunks whose copies could not be synced into new append buffers. 0, or a code: not possible

@@ -1,6 +1,6 @@
 /* Append buffers on their way to the chunkds. f->mu held by all of these. */
-#ifndef REPLFS_CLIENT_SEND_H
-#define REPLFS_CLIENT_SEND_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_SEND_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_SEND_H
 #include "client/file/cfile.h"
 
 /* Sends what is queued, as far as it may just now; mu is dropped while sending. Does not wait. */

@@ -1,6 +1,6 @@
 /* Chunks to stable storage. f->mu held by all of these, dropped while waiting; any thread but a loop thread. */
-#ifndef REPLFS_CLIENT_SYNC_H
-#define REPLFS_CLIENT_SYNC_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_SYNC_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_SYNC_H
 #include "client/file/cfile.h"
 
 struct syncop;

@@ -1,5 +1,5 @@
 /* write(2): cfile_write of client.h, and nothing else. */
-#ifndef REPLFS_CLIENT_WRITE_H
-#define REPLFS_CLIENT_WRITE_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_WRITE_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_WRITE_H
 #include "client/client.h"
 #endif

@@ -1,6 +1,6 @@
 /* Which commits have to wait until their bytes are on a disk. f->mu held by all of these. */
-#ifndef REPLFS_CLIENT_WRITE_ORDER_H
-#define REPLFS_CLIENT_WRITE_ORDER_H
+#ifndef REPLFS_FUSE_CLIENT_WRITEBACK_WRITE_ORDER_H
+#define REPLFS_FUSE_CLIENT_WRITEBACK_WRITE_ORDER_H
 #include "client/file/cfile.h"
 
 #define ORDER_RETRY_MS 200 /* no copy could sync: asked again after that */
