@@ -129,22 +129,36 @@ struct client_rig {
 static struct client_rig client_rig;
 static bool client_rig_patient; /* the next client waits long */
 
+static __thread unsigned client_rig_depth; /* how often this thread holds client_rig.mu */
+
+static inline void client_rig_lock(void)
+{
+    pthread_mutex_lock(&client_rig.mu);
+    client_rig_depth++;
+}
+
+static inline void client_rig_unlock(void)
+{
+    client_rig_depth--;
+    pthread_mutex_unlock(&client_rig.mu);
+}
+
 /* client_rig.mu is held for looking at cond. */
-#define client_rig_wait(cond) WAIT_LOCKED(&client_rig.mu, cond)
+#define client_rig_wait(cond) WAIT_UNTIL_WITH(client_rig_lock(), cond, client_rig_unlock())
 
 /* A field of client_rig; nobody else has it meanwhile. */
 #define client_rig_set(field, value)                                                               \
     do {                                                                                           \
-        pthread_mutex_lock(&client_rig.mu);                                                        \
+        client_rig_lock();                                                                         \
         client_rig.field = (value);                                                                \
-        pthread_mutex_unlock(&client_rig.mu);                                                      \
+        client_rig_unlock();                                                                       \
     } while (0)
 
 #define client_rig_get(field)                                                                      \
     ({                                                                                             \
-        pthread_mutex_lock(&client_rig.mu);                                                        \
+        client_rig_lock();                                                                         \
         uint64_t client_rig_v = client_rig.field;                                                  \
-        pthread_mutex_unlock(&client_rig.mu);                                                      \
+        client_rig_unlock();                                                                       \
         client_rig_v;                                                                              \
     })
 
@@ -222,12 +236,12 @@ static inline const struct client_rig_cap *client_rig_granted(uint64_t chunk)
 /* What was held is done, in order, and what comes next is done at once. */
 static inline void client_rig_release(void)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.hold = false;
     for (size_t i = 0; i < client_rig.nheld; i++)
         client_rig_mutate(client_rig.held[i]);
     client_rig.nheld = 0;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* The session lapses: metad has not heard of the client for too long. */
@@ -301,11 +315,11 @@ static inline void client_rig_on_recalled(void *arg, int code, const Replfs__Env
                                           struct buf *payload)
 {
     (void)arg, (void)rep, (void)payload;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.recalled = code == 0;
     client_rig.commits_then = client_rig.commits;
     client_rig.setattrs_then = client_rig.setattrs;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* Somebody else asks for the inode, so that metad recalls what the client has of it: client_rig.recalled when
@@ -322,9 +336,9 @@ static inline void client_rig_recall(uint64_t ino)
 /* The client's connection breaks. */
 static inline void client_rig_cut(void)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     rpc_conn_close(client_rig.client);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* A new directory in the root, made by the client: its own alone, when it gets leases. */
@@ -434,16 +448,15 @@ static inline struct cfile *client_rig_open_file(void)
 
 static inline int client_rig_teardown(void **st)
 {
-    (void)pthread_mutex_lock(&client_rig.mu);
-    while (!pthread_mutex_unlock(&client_rig.mu))
-        ; /* an assertion that failed may have left it locked */
+    while (client_rig_depth) /* an assertion that failed has left it locked */
+        client_rig_unlock();
     client_close(client_rig.cl);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     for (size_t i = 0; i < client_rig.nheld; i++)
         rpc_fail(client_rig.held[i], -ERR_SHUTDOWN, "the end");
     for (size_t i = 0; i < client_rig.nmuted; i++)
         rpc_fail(client_rig.muted[i], -ERR_SHUTDOWN, "the end");
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     rpc_loop_free(client_rig.back);
     rpc_loop_free(client_rig.front);
     client_rig_links_free();

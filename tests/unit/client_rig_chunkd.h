@@ -147,7 +147,7 @@ static void client_rig_order(struct rpc_req *req);
 static void client_rig_chunkd(void *arg, struct rpc_req *req)
 {
     uint32_t self = (uint32_t)(uintptr_t)arg;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_APPEND_REQ) {
         client_rig_append(self, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_READ_REQ) {
@@ -159,7 +159,7 @@ static void client_rig_chunkd(void *arg, struct rpc_req *req)
     } else {
         rpc_fail(req, -ERR_PROTOCOL, "not in the script");
     }
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* ---- metad's side of a chunkd ---- */

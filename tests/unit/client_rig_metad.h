@@ -350,7 +350,7 @@ static void client_rig_answered(void *arg, int code, const Replfs__Envelope *rep
                                 struct buf *payload)
 {
     struct client_rig_pass *p = arg;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     if (!rep) {
         rpc_fail(p->req, code ? code : -ERR_PEER_GONE, "no answer of metad");
     } else {
@@ -359,7 +359,7 @@ static void client_rig_answered(void *arg, int code, const Replfs__Envelope *rep
         if (!client_rig_shape_reply(p, shaped))
             rpc_reply(p->req, &out, buf_ref(payload));
     }
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     client_rig_pass_free(p);
 }
 
@@ -438,7 +438,7 @@ static void client_rig_metad(void *arg, struct rpc_req *req)
 {
     Replfs__Envelope__BodyCase body = req->env->body_case;
     (void)arg;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     if ((size_t)req->env->body_case < CLIENT_RIG_BODIES)
         client_rig.asked[req->env->body_case]++;
     if (body == REPLFS__ENVELOPE__BODY_MUTATE_REQ) {
@@ -457,7 +457,7 @@ static void client_rig_metad(void *arg, struct rpc_req *req)
         if (body == REPLFS__ENVELOPE__BODY_GETATTR_REQ)
             client_rig.keep_getattr = false;
     }
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* ---- what metad asks ---- */
@@ -477,9 +477,9 @@ static void client_rig_asked_by_metad(void *arg, struct rpc_req *req)
     struct client_rig_link *l = arg;
     Replfs__Envelope env = *req->env;
     int64_t left = (req->deadline - clock_mono()) / NSEC_PER_MSEC;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.recalls++;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     rpc_call(l->down, &env, buf_ref(req->payload), left > 1 ? (unsigned)left : 1, client_rig_told,
              req);
 }
@@ -503,12 +503,12 @@ static void client_rig_opened(void *arg, struct rpc_conn *c)
     snprintf(addr, sizeof addr, "127.0.0.1:%d", md.port);
     if (rpc_dial(client_rig.back, addr, RPC_ROLE_METAD, svc, &l->up))
         l->up = NULL;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     l->next = client_rig.links;
     client_rig.links = l;
     client_rig.client = c;
     rpc_conn_set_data(c, l);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 static void client_rig_closed(void *arg, struct rpc_conn *c)

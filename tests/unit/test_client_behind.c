@@ -187,10 +187,10 @@ static struct cfile *lost_on_the_way(void)
     struct cfile *f = written(5000);
     assert_int_equal(cfile_flush(f), 0);
     client_rig_wait(client_rig.nheld == 1);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.hold = false;
     rpc_fail(client_rig.held[--client_rig.nheld], -ERR_NOT_LEADER, "scripted");
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     return f;
 }
 
@@ -317,10 +317,10 @@ static void doubled(int code)
 {
     pthread_t t;
     int rc = 0;
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.fail_code = code;
     client_rig.fail_done = true;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     assert_int_equal(pthread_create(&t, NULL, unlinker, &rc), 0);
     client_rig_wait(client_rig.unlinks == 1);
     usleep(20000); /* for the answer; whatever it meets, the outcome is the same */
@@ -428,9 +428,9 @@ static void *renamer(void *arg)
 
 static unsigned number(const unsigned *field)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     unsigned v = *field;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     return v;
 }
 
@@ -443,9 +443,9 @@ static void comes_after(void *(*change)(void *), unsigned *seen)
     made_one();
     assert_int_equal(pthread_create(&t, NULL, change, &rc), 0);
     usleep(100000); /* it could come too early, but never does */
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     size_t sent = client_rig.nheld;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     unsigned early = number(seen);
     client_rig_release();
     pthread_join(t, NULL);
@@ -511,9 +511,9 @@ static void test_recall_waits_for_names(void **st)
     client_rig_recall(dir);
     client_rig_wait(client_rig.recalls > 0);
     usleep(100000); /* it could be answered too early, but never is */
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     bool early = client_rig.recalled;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     assert_false(early);
     client_rig_release();
     client_rig_wait(client_rig.recalled);

@@ -102,10 +102,10 @@ static void test_append_elsewhere(void **st)
     setup_model(2);
     struct cfile *f = client_rig_open_file();
     put(f, 0, 1000, true);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.foreign = 500;
     client_rig.drop_replies = 1; /* and the first answer is lost */
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     assert_int_equal(put(f, 0, 200, true), 1500);
     assert_int_equal(client_rig.commits, 2);
     check(f, 0, 2000);
@@ -147,16 +147,16 @@ static void test_append_fails(void **st)
     off_t off = 0;
     client_rig_set(commit_code, -ENOSPC);
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -ENOSPC);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.commit_code = 0;
     for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
         client_rig.node[i].append_code = -EIO;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     assert_int_equal(cfile_write(f, "lost", 4, &off, CFILE_APPEND), -EIO);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
         client_rig.node[i].append_code = 0;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     assert_int_equal(cfile_flush(f), 0);
     cfile_close(f);
 }

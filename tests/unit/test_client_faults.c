@@ -66,12 +66,12 @@ static void test_failed_append_moves_on(void **st)
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
     expect(f, 0, SIZE);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     assert_int_equal(client_rig.node[2].nrecs, 0);
     assert_true(client_rig.node[3].nrecs > 0);
     assert_int_equal(client_rig.nexclude, 1);
     assert_int_equal(client_rig.last_exclude[0], 2);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     struct client_stat s;
     client_stat(client_rig.cl, &s);
     assert_true(s.sealed_early >= 1);
@@ -190,7 +190,7 @@ static void test_commit_dates_its_copies(void **st)
     assert_int_equal(put(f, 0, 5000), 0);
     assert_int_equal(cfile_flush(f),
                      -ERR_TIMEOUT); /* whoever waits; the commit does not end with that */
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     assert_true(client_rig.nheld > 0);
     const Replfs__MutateReq *m = client_rig.held[0]->env->mutate_req;
     assert_int_equal(m->ops[0]->op->op_case, REPLFS__META_OP__OP_COMMIT);
@@ -203,7 +203,7 @@ static void test_commit_dates_its_copies(void **st)
     assert_non_null(granted);
     assert_int_equal(copies->cap.len, sizeof(granted->cap));
     assert_memory_equal(copies->cap.data, granted->cap, sizeof(granted->cap));
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     client_rig_set(hold, false);
     cfile_close(f);
 }
@@ -217,7 +217,7 @@ static void test_unsynced_written_again(void **st)
     assert_int_equal(cfile_flush(f), 0);
     client_rig_set(node[1].sync_code, -EIO);
     assert_int_equal(cfile_fsync(f), 0);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     assert_true(client_rig.node[3].nrecs > 0);
     assert_true(client_rig.commits >= 2);
     struct ext e;
@@ -227,7 +227,7 @@ static void test_unsynced_written_again(void **st)
     for (size_t i = 0; i < client_rig.node[1].nrecs; i++)
         on_one |= client_rig.node[1].recs[i].chunk == chunk;
     assert_false(on_one);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     expect(f, 0, SIZE);
     cfile_close(f);
 }
@@ -240,19 +240,19 @@ static void test_written_again_spares_others(void **st)
     struct cfile *f = open_file();
     assert_int_equal(put(f, 0, SIZE), 0);
     assert_int_equal(cfile_flush(f), 0);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.node[1].sync_code = -EIO;
     assert_true(client_rig_ext(0, &e));
     uint64_t before = e.chunk;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     uint64_t theirs = client_rig_foreign_write(8192, 4096);
     assert_int_equal(cfile_fsync(f), 0);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     assert_true(client_rig_ext(8192, &e) && e.file_off == 8192);
     assert_true(e.chunk == theirs && e.len == 4096);
     assert_true(client_rig_ext(0, &e) && e.chunk != before);
     assert_true(client_rig_ext(SIZE - 1, &e) && e.chunk != before);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     cfile_close(f);
 }
 

@@ -15,11 +15,11 @@ static void put(struct cfile *f, size_t len)
 /* What metad tells of the chunkds is another. */
 static void news(bool third_down, uint32_t copies_known)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.third_down = third_down;
     client_rig.copies_known = copies_known;
     client_rig.epoch++;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 static int one_host_setup(void **st)
@@ -132,10 +132,10 @@ static void test_chunk_is_left_after_a_failure(void **st)
     put(f, 100);
     assert_int_equal(cfile_flush(f), 0);
     assert_int_equal(client_rig_get(node[3].appends), 1);
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     struct client_rig_node *n = &client_rig.node[1];
     assert_int_not_equal(n->recs[n->nrecs - 1].chunk, n->recs[0].chunk);
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     cfile_close(f);
 }
 

@@ -15,10 +15,10 @@ static void put(struct cfile *f, size_t off, size_t len)
 
 static void mute_syncs(bool on)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     for (size_t i = 1; i <= CLIENT_RIG_NODES; i++)
         client_rig.node[i].mute_syncs = on;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* A file whose bytes are safe. */

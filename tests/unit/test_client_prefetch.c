@@ -72,9 +72,9 @@ static void expect(unsigned i, size_t len)
 
 static unsigned reads_now(void)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     unsigned n = reads();
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
     return n;
 }
 

@@ -9,12 +9,12 @@ static uint8_t data[8192];
 /* metad has seen nothing of what it holds, and knows the session no more. */
 static void lose_held(void)
 {
-    pthread_mutex_lock(&client_rig.mu);
+    client_rig_lock();
     client_rig.hold = false;
     for (size_t i = 0; i < client_rig.nheld; i++)
         rpc_fail(client_rig.held[i], -ERR_SESSION, "scripted");
     client_rig.nheld = 0;
-    pthread_mutex_unlock(&client_rig.mu);
+    client_rig_unlock();
 }
 
 /* The session has lapsed when the client is heard of again. */
