@@ -98,7 +98,7 @@ struct lnode *lnode_make(struct lcache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        l->evicting[mix64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
+        l->unflushed[mix64(l->oldest->ino) % UNFLUSHED] += l->oldest->exclusive;
         job_add(l, l->oldest->ino, LCACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
         lnode_drop(l, l->oldest->ino);
     }
@@ -337,15 +337,17 @@ void lcache_recall(struct lcache *l, uint64_t ino, void (*done)(void *arg), void
     unsigned what = LCACHE_INVAL_ATTR | LCACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
         what |= LCACHE_INVAL_ENTRIES;
-    bool flush = n ? n->exclusive : l->evicting[mix64(ino) % EVICTING] > 0;
+    bool flush = n ? n->exclusive : l->unflushed[mix64(ino) % UNFLUSHED] > 0;
     if (n && flush && (what & LCACHE_INVAL_ENTRIES))
         l->contested[mix64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
-    if (later)
+    if (later) { /* a second recall, to come down further, waits for the same flush */
+        l->unflushed[mix64(ino) % UNFLUSHED] += flush;
         job_add(l, ino, what, flush, done, arg);
+    }
     pthread_mutex_unlock(&l->mu);
     if (!later)
         done(arg);
@@ -416,7 +418,7 @@ static void job_do(struct lcache *l, struct ljob *j)
         pthread_cond_wait(&l->unheld, &l->mu);
     pthread_mutex_unlock(&l->mu);
     l->forget(l->forget_arg, j->ino, j->flush);
-    l->evicting[mix64(j->ino) % EVICTING] -= j->flush && !j->done;
+    l->unflushed[mix64(j->ino) % UNFLUSHED] -= j->flush;
     if (l->inval)
         lcache_tell(l, j->ino, j->what & ~LCACHE_INVAL_PAGES);
     if (!(j->what & LCACHE_INVAL_PAGES) || !l->inval) {

@@ -35,7 +35,9 @@
 #define CHILD_SECONDS 60u /* of processor time: a run that never ends */
 
 /* Found something once. */
-static const uint64_t regressions[] = {1};
+static const uint64_t regressions[] = {
+    32, 39, 155, 560, /* a second recall was answered before the flush for the first */
+};
 
 struct totals {
     uint64_t runs, found, calls, reads, messages, commands, appends, steps;
