@@ -9,6 +9,7 @@
  * Exit: 0 when all were well; the seeds that were not are named. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,7 @@ static void configure(uint64_t seed, const char *dir)
                              .term_ms = 6000 + (unsigned)vt_below(4000),
                              .timeout_ms = 40000,
                              .flush_ms = 200 + (unsigned)vt_below(1000),
+                             .cache_max = vt_chance(5) ? 8 : 1000,
                              .async_close = vt_chance(4),
                              .dirsync = vt_chance(6)};
     w.dir = dir;
@@ -135,7 +137,8 @@ static void configure(uint64_t seed, const char *dir)
                                     .locks = vt_chance(2),
                                     .trace = traced});
     nemesis_init(&(struct nemesis_config){.kinds = faults ? (unsigned)vt_below(128) : 0,
-                                          .pause_max = vt_between(50, 3000) * NSEC_PER_MSEC});
+                                          .pause_max = vt_between(50, 3000) * NSEC_PER_MSEC,
+                                          .acts = 2 + (unsigned)vt_below(20)});
     world_init(&w);
 }
 
@@ -156,6 +159,8 @@ static int run_seed(uint64_t seed, const char *dir)
     setrlimit(RLIMIT_CPU, &cpu);
     if (traced)
         log_init("", LOG_LVL_DEBUG, NULL);
+    mallopt(M_MMAP_THRESHOLD, 1 << 30); /* fewer system calls */
+    mallopt(M_TOP_PAD, 4 << 20);
     configure(seed, dir);
     vt_spawn(&world.self, "run", run_main, NULL);
     if (!vt_run(RUN_NS) || !run.over) {

@@ -83,11 +83,15 @@ void model_end(struct model_reg *r, uint64_t op, enum model_outcome o, bool soft
 /* ---- reading ---- */
 
 /* Some write that surely came after w had surely counted at t. */
-static bool overwritten(const struct model_reg *r, const struct model_write *w, int64_t t)
+static bool overwritten(const struct model_reg *r, const struct model_write *w, unsigned client,
+                        int64_t t)
 {
-    for (size_t i = 0; i < r->n; i++)
-        if (r->v[i].sure && &r->v[i] != w && r->v[i].start > w->end && r->v[i].end < t)
+    for (size_t i = 0; i < r->n; i++) {
+        const struct model_write *x = &r->v[i];
+        if (x->sure && x != w && x->start > w->end && x->end < t &&
+            (x->done ? x->client != client || x->done < t || !x->op : x->client != client))
             return true;
+    }
     return false;
 }
 
@@ -102,19 +106,20 @@ static void seen(struct model_write *w, unsigned client)
         w->end = vt_now();
 }
 
-static bool may_be(const struct model_reg *r, const struct model_write *w, uint64_t op, int64_t t0)
+static bool may_be(const struct model_reg *r, const struct model_write *w, uint64_t op,
+                   unsigned client, int64_t t0)
 {
-    return w->op != op && w->start <= vt_now() && !overwritten(r, w, t0);
+    return w->op != op && w->start <= vt_now() && !overwritten(r, w, client, t0);
 }
 
-static struct model_write *find(struct model_reg *r, uint64_t op, uint64_t value, int64_t t0,
-                                unsigned *n)
+static struct model_write *find(struct model_reg *r, uint64_t op, unsigned client, uint64_t value,
+                                int64_t t0, unsigned *n)
 {
     struct model_write *found = NULL;
     *n = 0;
     for (size_t i = 0; i < r->n; i++) {
         struct model_write *w = &r->v[i];
-        if (w->value != value || !may_be(r, w, op, t0))
+        if (w->value != value || !may_be(r, w, op, client, t0))
             continue;
         found = w;
         ++*n;
@@ -127,8 +132,8 @@ bool model_read(struct model_reg *r, uint64_t op, unsigned client, uint64_t valu
 {
     unsigned n;
     all.reads++;
-    struct model_write *w = find(r, op, value, t0, &n);
-    if (!w && value && (w = find(r, op, MODEL_ANY, t0, &n)) != NULL) {
+    struct model_write *w = find(r, op, client, value, t0, &n);
+    if (!w && value && (w = find(r, op, client, MODEL_ANY, t0, &n)) != NULL) {
         if (n > 1)
             return true; /* one of these; which is not known */
         w->value = value;
@@ -146,14 +151,25 @@ bool model_read(struct model_reg *r, uint64_t op, unsigned client, uint64_t valu
 bool model_read_some(struct model_reg *r, uint64_t op, unsigned client, int64_t t0,
                      char why[static 400])
 {
-    (void)client;
     all.reads++;
     for (size_t i = 0; i < r->n; i++)
-        if (r->v[i].value && may_be(r, &r->v[i], op, t0))
+        if (r->v[i].value && may_be(r, &r->v[i], op, client, t0))
             return true;
     snprintf(why, 400, "%s: something seen between %.6f and %.6f", r->name, (double)t0 / 1e9,
              (double)vt_now() / 1e9);
     return false;
+}
+
+bool model_surely(const struct model_reg *r, uint64_t value, int64_t t)
+{
+    const struct model_write *w = NULL;
+    for (size_t i = 0; i < r->n && !w; i++)
+        if (r->v[i].value == value && r->v[i].sure && r->v[i].end <= t)
+            w = &r->v[i];
+    for (size_t i = 0; w && i < r->n; i++)
+        if (&r->v[i] != w && r->v[i].start <= t && r->v[i].end >= w->start)
+            return false;
+    return w != NULL;
 }
 
 /* ---- what becomes of soft writes ---- */

@@ -44,7 +44,8 @@ enum model_outcome { MODEL_DONE, MODEL_NOT_DONE, MODEL_UNKNOWN };
 /* All writes of the call; value: of those whose value was not known, 0: still not. */
 void model_end(struct model_reg *r, uint64_t op, enum model_outcome o, bool soft, uint64_t value);
 /* `value` was read between t0 and now by a call (whose own writes do not explain it). False: a local file system
- * could not have said so; why is filled in. */
+ * could not have said so; why is filled in. A change that the client still waits for does not count for its own reads:
+ * what it caches is older until it is answered, even when others have seen the change. */
 bool model_read(struct model_reg *r, uint64_t op, unsigned client, uint64_t value, int64_t t0,
                 char why[static 400]);
 /* Something else than 0 was there. */
@@ -59,6 +60,8 @@ void model_dead(unsigned client);
 /* Leases of the client may run out until it is back: what is soft, or becomes so meanwhile, may be lost, or count
  * whenever. */
 void model_cut_off(unsigned client, bool cut);
+/* The value was there at t, and nothing can have changed that by then. */
+bool model_surely(const struct model_reg *r, uint64_t value, int64_t t);
 void model_print(const struct model_reg *r);
 uint64_t model_reads(void);
 #endif

@@ -142,12 +142,14 @@ void *nemesis_main(void *arg)
     const unsigned n = sizeof acts / sizeof acts[0];
     (void)arg;
     while (!nem.end && nem.cfg.kinds) {
-        vt_sleep_until(vt_now() + vt_between(0, nem.cfg.pause_max));
+        vt_sleep_until(vt_now() + vt_between(NSEC_PER_MSEC, nem.cfg.pause_max));
         unsigned i = (unsigned)vt_below(n);
         while (!(acts[i].kind & nem.cfg.kinds))
             i = (i + 1) % n;
-        if (!nem.end)
-            acts[i].fn();
+        if (nem.end || !nem.cfg.acts)
+            continue;
+        nem.cfg.acts--;
+        acts[i].fn();
     }
     net_heal_all();
     return NULL;

@@ -16,6 +16,7 @@ enum {
 struct nemesis_config {
     unsigned kinds;
     int64_t pause_max; /* ns between two */
+    unsigned acts;     /* so many in all */
 };
 void nemesis_init(const struct nemesis_config *cfg);
 /* A fiber's function: goes on until nemesis_end(), then leaves everything running and connected. */

@@ -473,11 +473,15 @@ int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct
 
 int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *svc, int *port)
 {
-    if (net.nlisteners == LISTENERS)
+    unsigned i = 0;
+    while (i < net.nlisteners && strcmp(net.listener[i].addr, addr) != 0)
+        i++;
+    if (i == LISTENERS)
         vt_fail("too many listeners");
-    snprintf(net.listener[net.nlisteners].addr, sizeof net.listener[0].addr, "%s", addr);
-    net.listener[net.nlisteners].loop = l;
-    net.listener[net.nlisteners++].svc = *svc;
+    net.nlisteners += i == net.nlisteners;
+    snprintf(net.listener[i].addr, sizeof net.listener[i].addr, "%s", addr);
+    net.listener[i].loop = l; /* the former one's process is dead */
+    net.listener[i].svc = *svc;
     *port = atoi(strrchr(addr, ':') + 1);
     return 0;
 }

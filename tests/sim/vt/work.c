@@ -49,6 +49,18 @@ void work_wrong(const struct program *p, const struct model_reg *r, const char *
     vt_fail("client %u, call %llu (%s): %s", p->client, (unsigned long long)p->op, p->what, why);
 }
 
+void work_gone(struct program *p, const struct work_handle *h, int rc)
+{
+    if ((rc != -ENOENT && rc != -ESTALE) || work.cfg.faults)
+        return;
+    for (unsigned d = 0; d < work.cfg.dirs; d++)
+        for (unsigned n = 0; n < WORK_NAMES; n++)
+            if (model_surely(work.dir[d].name[n], h->file->ino, h->opened))
+                vt_fail("client %u, call %llu: file %llx is gone, and was %u/%s as it was opened",
+                        p->client, (unsigned long long)p->op, (unsigned long long)h->file->ino, d,
+                        work_name(n));
+}
+
 uint64_t work_calls(void)
 {
     return work.calls;

@@ -19,7 +19,7 @@ void work_opened(struct program *p, struct cfile *f, uint64_t ino, bool writable
         h = &p->open[i];
     if (h->f)
         work_close(p, h);
-    *h = (struct work_handle){f, work_file(ino), writable};
+    *h = (struct work_handle){f, work_file(ino), writable, vt_now()};
 }
 
 void work_open(struct program *p, uint64_t ino)
@@ -39,8 +39,9 @@ void work_close(struct program *p, struct work_handle *h)
     uint64_t ino = h->file->ino;
     work_call(p, "close", "%llx", (unsigned long long)ino);
     int rc = h->writable ? cfile_flush(f) : 0;
-    if (!work_over_with(p, rc, 0))
+    if (!work_over_with(p, rc, ENOENT, ESTALE, 0))
         model_broken(p->client, ino);
+    work_gone(p, h, rc);
     cfile_close(f);
     h->f = NULL;
 }
@@ -61,7 +62,8 @@ static void write_blocks(struct program *p, struct work_handle *h)
         model_begin(h->file->block[i], p->op, p->client, h->file->ino, stamp);
     off_t off = (off_t)b * size;
     int rc = cfile_write(h->f, data, (size_t)n * size, &off, 0);
-    bool ok = work_over_with(p, rc, 0);
+    bool ok = work_over_with(p, rc, ENOENT, ESTALE, 0);
+    work_gone(p, h, rc);
     for (unsigned i = b; i < b + n; i++)
         model_end(h->file->block[i], p->op, ok ? MODEL_DONE : MODEL_UNKNOWN, true, 0);
     if (!ok)
@@ -77,7 +79,8 @@ static void truncate(struct program *p, struct work_handle *h)
     for (unsigned i = b; i < WORK_BLOCKS; i++)
         model_begin(h->file->block[i], p->op, p->client, h->file->ino, 0);
     int rc = cfile_truncate(h->f, (uint64_t)b * work.cfg.block, &a);
-    bool ok = work_over_with(p, rc, 0);
+    bool ok = work_over_with(p, rc, ENOENT, ESTALE, 0);
+    work_gone(p, h, rc);
     for (unsigned i = b; i < WORK_BLOCKS; i++)
         model_end(h->file->block[i], p->op, ok ? MODEL_DONE : MODEL_UNKNOWN, false, 0);
     if (!ok)
@@ -89,10 +92,11 @@ static void sync_file(struct program *p, struct work_handle *h, bool to_disk)
     int64_t t0 = vt_now();
     work_call(p, to_disk ? "fsync" : "flush", "%llx", (unsigned long long)h->file->ino);
     int rc = to_disk ? cfile_fsync(h->f) : cfile_flush(h->f);
-    if (!work_over_with(p, rc, 0))
+    if (!work_over_with(p, rc, ENOENT, ESTALE, 0))
         model_broken(p->client, h->file->ino);
     else if (to_disk)
         model_hard(p->client, h->file->ino, t0);
+    work_gone(p, h, rc);
 }
 
 /* The stamp that fills the block, and nothing else does. */
@@ -127,7 +131,9 @@ static void read_blocks(struct program *p, struct work_handle *h, unsigned b, un
     uint32_t size = work.cfg.block;
     work_call(p, "read", "%llx blocks %u+%u", (unsigned long long)h->file->ino, b, n);
     int rc = cfile_read(h->f, (off_t)b * size, (size_t)n * size, &data);
-    if (work_over_with(p, rc, 0))
+    if (!work_over_with(p, rc, ENOENT, ESTALE, 0))
+        work_gone(p, h, rc);
+    else
         for (unsigned i = 0; i < n; i++) {
             uint64_t v = stamp_of(p, h->file, b + i, data, (size_t)i * size);
             if (!model_read(h->file->block[b + i], p->op, p->client, v, p->t0, why))

@@ -24,6 +24,7 @@ struct work_handle {
     struct cfile *f;
     struct work_file *file;
     bool writable;
+    int64_t opened; /* when that was answered */
 };
 struct program { /* a fiber of a client */
     unsigned client, number;
@@ -52,6 +53,8 @@ void work_call(struct program *p, const char *what, const char *fmt, ...)
  * a run without faults. */
 bool work_over_with(struct program *p, int rc, ...);
 struct work_file *work_file(uint64_t ino);
+/* rc says that the open file is not there: right only when it may have had no name as it was opened. */
+void work_gone(struct program *p, const struct work_handle *h, int rc);
 void work_wrong(const struct program *p, const struct model_reg *r, const char *why);
 const char *work_name(unsigned i);
 /* work_files.c */

@@ -203,6 +203,7 @@ static void *client_main(void *arg)
     struct client_config cfg = {.metads = metads,
                                 .nmetads = 1,
                                 .name = name,
+                                .cache_max = world.cfg.cache_max,
                                 .timeout_ms = world.cfg.timeout_ms,
                                 .connect_ms = 120000,
                                 .flush_ms = world.cfg.flush_ms,
