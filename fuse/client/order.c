@@ -33,6 +33,7 @@
 #define RETRY_MS 200
 #define NOREPLACE 1u /* of renameat2(2) */
 #define EXCHANGE 2u
+#define NAMED_TRIES 16 /* others rename the same names all the time */
 
 /* ---- commits (mu held) ---- */
 
@@ -139,7 +140,8 @@ static bool lookup(struct client *c, uint64_t dir, const ProtobufCBinaryData *na
     return !client_lookup(c, dir, s, a) && S_ISREG(a->mode);
 }
 
-int order_rename(struct client *c, const Replfs__RenameOp *op)
+/* -ENOENT or -ESTALE: the file has lost its name to another meanwhile. */
+static int order_named(struct client *c, const Replfs__RenameOp *op)
 {
     Replfs__Attr old = REPLFS__ATTR__INIT, a = REPLFS__ATTR__INIT;
     if (op->flags & (NOREPLACE | EXCHANGE) || !lookup(c, op->new_parent, &op->new_name, &old) ||
@@ -153,5 +155,13 @@ int order_rename(struct client *c, const Replfs__RenameOp *op)
         return -ENOMEM;
     rc = rc ? rc : order_bytes(f);
     cfile_unref(f);
+    return rc;
+}
+
+int order_rename(struct client *c, const Replfs__RenameOp *op)
+{
+    int rc = -ENOENT;
+    for (int tries = 0; (rc == -ENOENT || rc == -ESTALE) && tries < NAMED_TRIES; tries++)
+        rc = order_named(c, op);
     return rc;
 }

@@ -39,6 +39,8 @@ struct work_file *work_file(uint64_t ino)
         snprintf(name, sizeof name, "file %llx block %u", (unsigned long long)ino, b);
         f->block[b] = model_reg_new(name, 0);
     }
+    snprintf(name, sizeof name, "file %llx mode", (unsigned long long)ino);
+    f->mode = model_reg_new(name, WORK_MODE);
     f->next = work.files;
     return work.files = f;
 }

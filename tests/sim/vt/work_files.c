@@ -147,18 +147,49 @@ void work_read_all(struct program *p, struct work_handle *h)
     read_blocks(p, h, 0, WORK_BLOCKS);
 }
 
-static void getattr(struct program *p, struct work_file *f)
+void work_saw_attr(struct program *p, const Replfs__Attr *a)
 {
     char why[400];
+    struct work_file *f = work_file(a->ino);
+    for (unsigned i = 0; i < WORK_BLOCKS; i++)
+        if (a->size <= (uint64_t)i * work.cfg.block &&
+            !model_read(f->block[i], p->op, p->client, 0, p->t0, why))
+            work_wrong(p, f->block[i], why);
+    if (!model_read(f->mode, p->op, p->client, a->mode & 0777, p->t0, why))
+        work_wrong(p, f->mode, why);
+}
+
+static void chmod_file(struct program *p, struct work_handle *h)
+{
+    Replfs__SetattrOp op = REPLFS__SETATTR_OP__INIT;
+    Replfs__MetaOp meta = REPLFS__META_OP__INIT;
+    Replfs__Attr a = REPLFS__ATTR__INIT;
+    uint64_t ino = h->file->ino;
+    meta.op_case = REPLFS__META_OP__OP_SETATTR;
+    meta.setattr = &op;
+    op.ino = ino;
+    op.valid = REPLFS__SETATTR_OP__VALID__MODE;
+    op.mode = (uint32_t)(++work.stamp % 0777);
+    work_call(p, "chmod", "%llx %x", (unsigned long long)ino, op.mode);
+    model_begin(h->file->mode, p->op, p->client, ino, op.mode);
+    bool soft = client_setattr_later(p->c, &op, &a);
+    int rc = soft ? 0 : client_flush_ino(p->c, ino);
+    if (rc)
+        model_broken(p->client, ino);
+    if (!rc && !soft)
+        rc = client_mutate(p->c, &meta, &a, NULL);
+    bool ok = work_over_with(p, rc, ENOENT, ESTALE, 0);
+    work_gone(p, h, rc);
+    model_end(h->file->mode, p->op, ok ? MODEL_DONE : MODEL_UNKNOWN, soft, 0);
+}
+
+static void getattr(struct program *p, struct work_file *f)
+{
     Replfs__Attr a = REPLFS__ATTR__INIT;
     work_call(p, "getattr", "%llx", (unsigned long long)f->ino);
     int rc = client_getattr(p->c, f->ino, &a);
-    if (!work_over_with(p, rc, ENOENT, ESTALE, 0))
-        return;
-    for (unsigned i = 0; i < WORK_BLOCKS; i++)
-        if (a.size <= (uint64_t)i * work.cfg.block &&
-            !model_read(f->block[i], p->op, p->client, 0, p->t0, why))
-            work_wrong(p, f->block[i], why);
+    if (work_over_with(p, rc, ENOENT, ESTALE, 0))
+        work_saw_attr(p, &a);
 }
 
 void work_on_file(struct program *p)
@@ -173,8 +204,10 @@ void work_on_file(struct program *p)
         truncate(p, h);
     else if (what < 15 && (h = any_handle(p, true)) != NULL)
         sync_file(p, h, what == 13);
-    else if (what < 17 && (h = any_handle(p, false)) != NULL)
+    else if (what < 16 && (h = any_handle(p, false)) != NULL)
         work_close(p, h);
+    else if (what == 16 && (h = any_handle(p, false)) != NULL)
+        chmod_file(p, h);
     else if ((h = any_handle(p, false)) != NULL)
         getattr(p, h->file);
 }

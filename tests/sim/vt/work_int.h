@@ -10,10 +10,11 @@
 #define WORK_NAMES 8u
 #define WORK_DIRS 2u
 #define WORK_HANDLES 2u
+#define WORK_MODE 0644u /* of a new file */
 
 struct work_file {
     uint64_t ino;
-    struct model_reg *block[WORK_BLOCKS];
+    struct model_reg *block[WORK_BLOCKS], *mode;
     struct work_file *next;
 };
 struct work_dir {
@@ -63,6 +64,8 @@ void work_opened(struct program *p, struct cfile *f, uint64_t ino, bool writable
 void work_close(struct program *p, struct work_handle *h);
 void work_on_file(struct program *p);
 void work_read_all(struct program *p, struct work_handle *h);
+/* What attributes of a file say, that were asked for since p->t0. */
+void work_saw_attr(struct program *p, const Replfs__Attr *a);
 /* work_names.c */
 void work_on_names(struct program *p);
 uint64_t work_lookup(struct program *p, unsigned d, unsigned n);

@@ -51,6 +51,8 @@ uint64_t work_lookup(struct program *p, unsigned d, unsigned n)
     if (!work_over_with(p, rc, ENOENT, 0) && rc != -ENOENT)
         return 0;
     saw(p, work.dir[d].name[n], rc ? 0 : a.ino);
+    if (!rc)
+        work_saw_attr(p, &a);
     return rc ? 0 : a.ino;
 }
 
@@ -63,7 +65,7 @@ static void create(struct program *p, unsigned d, unsigned n)
     meta.create = &op;
     op.parent = work.dir[d].ino;
     op.name = bytes(n);
-    op.mode = 0100644;
+    op.mode = 0100000 | WORK_MODE;
     work_call(p, "create", "%u/%s", d, names[n]);
     model_begin(r, p->op, p->client, op.parent, MODEL_ANY);
     bool soft = client_create_later(p->c, &op, &a);
