@@ -137,7 +137,7 @@ static void configure(uint64_t seed, const char *dir)
                                     .faults = faults,
                                     .locks = vt_chance(2),
                                     .trace = traced});
-    nemesis_init(&(struct nemesis_config){.kinds = faults ? (unsigned)vt_below(128) : 0,
+    nemesis_init(&(struct nemesis_config){.kinds = faults ? (unsigned)vt_below(256) : 0,
                                           .pause_max = vt_between(50, 3000) * NSEC_PER_MSEC,
                                           .acts = 2 + (unsigned)vt_below(20)});
     world_init(&w);

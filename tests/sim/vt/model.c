@@ -11,7 +11,7 @@ static struct {
     struct model_reg **v;
     size_t n;
     uint64_t ops, reads;
-    bool cut[16];
+    bool cut[16], power_cut;
 } all;
 
 struct model_reg *model_reg_new(const char *name, uint64_t value)
@@ -71,6 +71,7 @@ void model_end(struct model_reg *r, uint64_t op, enum model_outcome o, bool soft
             w->done = vt_now();
             w->soft = soft && !w->broken; /* while it ran, its client may have been cut off */
             w->sure = !w->broken && !(soft && all.cut[w->client]);
+            w->synced = !soft;
             if (w->sure && w->end == MODEL_NEVER)
                 w->end = vt_now();
         } else {
@@ -182,8 +183,11 @@ void model_hard(unsigned client, uint64_t group, int64_t t0)
 {
     EACH_WRITE(w)
     {
-        if (w->client != client || (group && w->group != group) || w->broken || !w->soft ||
+        if (w->client != client || (group && w->group != group) || w->broken || !w->done ||
             w->done > t0)
+            continue;
+        w->synced = true;
+        if (!w->soft)
             continue;
         w->soft = false;
         w->sure = true;
@@ -216,6 +220,30 @@ void model_dead(unsigned client)
         /* what was on its way may still arrive, and be executed, for a while */
         w->end = MODEL_NEVER;
     }
+}
+
+void model_power_cut(void)
+{
+    for (size_t i = 0; i < all.n; i++) {
+        struct model_reg *r = all.v[i];
+        for (struct model_write *w = r->v; r->bytes && w < r->v + r->n; w++) {
+            if (w->synced)
+                continue;
+            w->soft = w->sure = false;
+            w->broken = true;
+            w->end = MODEL_NEVER;
+        }
+    }
+    all.power_cut = true;
+}
+
+bool model_must_be_there(const struct model_reg *r)
+{
+    const struct model_write *w = NULL;
+    for (size_t i = 0; i < r->n; i++)
+        if (!w || r->v[i].start > w->start)
+            w = &r->v[i];
+    return !all.power_cut || (w && w->synced && !w->broken);
 }
 
 void model_cut_off(unsigned client, bool cut)

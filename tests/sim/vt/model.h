@@ -24,12 +24,14 @@ struct model_write {
     uint64_t value;
     int64_t start, end;      /* counts from .. by; end MODEL_NEVER: perhaps never */
     int64_t done;            /* its call returned; 0: not yet */
+    bool synced;             /* a power cut does not matter */
     bool sure, soft, broken; /* broken: may be lost for good, whatever is said later */
     unsigned client;
     uint64_t op;    /* the call that made it */
     uint64_t group; /* what an fsync covers: the inode, or the directory */
 };
 struct model_reg {
+    bool bytes; /* of a file: on chunkds, the rest is in metad's log */
     char name[32];
     struct model_write *v;
     size_t n, cap;
@@ -51,12 +53,17 @@ bool model_read(struct model_reg *r, uint64_t op, unsigned client, uint64_t valu
 /* Something else than 0 was there. */
 bool model_read_some(struct model_reg *r, uint64_t op, unsigned client, int64_t t0,
                      char why[static 400]);
-/* The client's writes of the group (0: all) that were answered before t0 are where its death does not matter. */
+/* The client's writes of the group (0: all) that were answered before t0 are where neither its death nor a power cut
+ * matters. */
 void model_hard(unsigned client, uint64_t group, int64_t t0);
 /* They may be lost: an error was told. */
 void model_broken(unsigned client, uint64_t group);
 /* The client is dead: what is soft counts by now, or never. */
 void model_dead(unsigned client);
+/* The power of all computers fails: bytes that were not synced may be gone, and cannot be read then. */
+void model_power_cut(void);
+/* An error cannot be the answer to a read: what is there was synced. */
+bool model_must_be_there(const struct model_reg *r);
 /* Leases of the client may run out until it is back: what is soft, or becomes so meanwhile, may be lost, or count
  * whenever. */
 void model_cut_off(unsigned client, bool cut);

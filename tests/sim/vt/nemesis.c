@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "model.h"
 #include "net.h"
+#include "simdisk.h"
+#include "simlog.h"
 #include "work.h"
 #include "world.h"
 
@@ -130,6 +132,33 @@ static void set_clock(void)
         p->wall_off += vt_between(-7200, 7200) * NSEC_PER_SEC;
 }
 
+static void power_cut(void)
+{
+    char dir[200];
+    for (unsigned i = 0; i < world.cfg.nclients; i++)
+        if (world.client[i].starting || !world.client[i].c)
+            return;
+    for (unsigned i = 0; i < world.cfg.nclients; i++) {
+        model_dead(i);
+        work_client_dead(i);
+        world_kill_client(i);
+    }
+    model_power_cut();
+    world_kill_metad();
+    simlog_power_cut();
+    for (unsigned i = 0; i < world.cfg.nchunkds; i++) {
+        world_kill_chunkd(i);
+        snprintf(dir, sizeof dir, "%s/d%u", world.cfg.dir, i);
+        simdisk_power_cut(dir);
+    }
+    pause_ms(0, 2000);
+    world_start_metad();
+    for (unsigned i = 0; i < world.cfg.nchunkds; i++)
+        world_start_chunkd(i);
+    for (unsigned i = 0; i < world.cfg.nclients; i++)
+        world_start_client(i);
+}
+
 void *nemesis_main(void *arg)
 {
     static const struct {
@@ -138,7 +167,7 @@ void *nemesis_main(void *arg)
     } acts[] = {{NEMESIS_RESET, reset},           {NEMESIS_METAD, restart_metad},
                 {NEMESIS_CHUNKD, restart_chunkd}, {NEMESIS_CLIENT, restart_client},
                 {NEMESIS_BLINK, blink},           {NEMESIS_CUT, cut_off},
-                {NEMESIS_CLOCK, set_clock}};
+                {NEMESIS_CLOCK, set_clock},       {NEMESIS_POWER, power_cut}};
     const unsigned n = sizeof acts / sizeof acts[0];
     (void)arg;
     while (!nem.end && nem.cfg.kinds) {

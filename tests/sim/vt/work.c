@@ -38,6 +38,7 @@ struct work_file *work_file(uint64_t ino)
     for (unsigned b = 0; b < WORK_BLOCKS; b++) {
         snprintf(name, sizeof name, "file %llx block %u", (unsigned long long)ino, b);
         f->block[b] = model_reg_new(name, 0);
+        f->block[b]->bytes = true;
     }
     snprintf(name, sizeof name, "file %llx mode", (unsigned long long)ino);
     f->mode = model_reg_new(name, WORK_MODE);
@@ -242,7 +243,7 @@ static void verify_files(struct program *p)
         work_opened(p, c, f->ino, false);
         for (unsigned i = 0; i < WORK_HANDLES; i++)
             if (p->open[i].f == c)
-                work_read_all(p, &p->open[i]);
+                work_verify_blocks(p, &p->open[i]);
     }
 }
 

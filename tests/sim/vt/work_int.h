@@ -63,7 +63,8 @@ void work_open(struct program *p, uint64_t ino);
 void work_opened(struct program *p, struct cfile *f, uint64_t ino, bool writable);
 void work_close(struct program *p, struct work_handle *h);
 void work_on_file(struct program *p);
-void work_read_all(struct program *p, struct work_handle *h);
+/* Reads each block: all must be readable. */
+void work_verify_blocks(struct program *p, struct work_handle *h);
 /* What attributes of a file say, that were asked for since p->t0. */
 void work_saw_attr(struct program *p, const Replfs__Attr *a);
 /* work_names.c */
