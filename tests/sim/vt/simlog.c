@@ -42,6 +42,7 @@ static struct {
     struct simlog_config cfg;
     struct record *v;
     size_t n, cap, synced;
+    size_t applied; /* by the metad that runs */
     uint64_t index;
     int checkpoint; /* a memory file; 0: none */
     size_t checkpoint_n;
@@ -122,7 +123,7 @@ void simlog_check(struct fsm *fsm)
     if (fsm_new(&again))
         abort();
     fsm_wrlock(again);
-    for (size_t i = 0; i < disk.n; i++)
+    for (size_t i = 0; i < disk.applied; i++)
         execute(again, &disk.v[i], &res);
     uint64_t a = fsm_digest(again), b = fsm_digest(fsm);
     fsm_unlock(again);
@@ -180,6 +181,7 @@ static void run_batch(struct mlog *m, struct proposal *first)
         if (p->fn)
             p->fn(p->arg, 0, &res);
     }
+    disk.applied = from;
     fsm_unlock(m->cfg.fsm);
     m->applied = index;
     complete(first, 0);
@@ -217,7 +219,7 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
     for (size_t i = restore(cfg->fsm); i < disk.n; i++)
         execute(cfg->fsm, &disk.v[i], &res);
     fsm_unlock(cfg->fsm);
-    disk.synced = disk.n;
+    disk.synced = disk.applied = disk.n;
     disk.index++;
     m->thread = (pthread_t)vt_spawn(vt_proc(), "mlog", log_main, m);
     *out = m;
