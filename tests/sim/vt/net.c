@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "net_trace.h"
 #include "rpc/rpc.h"
 
 #define READY_NS (10 * NSEC_PER_SEC)
@@ -262,26 +263,8 @@ static struct msg *msg_new(enum what what, const Replfs__Envelope *env, const st
 
 static void trace(const char *dir, const struct rpc_conn *c, const Replfs__Envelope *env)
 {
-    if (!net.cfg.trace)
-        return;
-    const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(
-        &replfs__envelope__descriptor, (unsigned)env->body_case);
-    fprintf(stderr, "%12.6f %-8s %s %-8s %s id %llx%s", (double)vt_now() / 1e9, c->loop->proc->name,
-            dir, c->other ? c->other->loop->proc->name : "?", f ? f->name : "nothing",
-            (unsigned long long)env->id, env->is_reply ? " reply" : "");
-    if (env->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
-        fprintf(stderr, " %s (%s)", err_str(-(int)env->failure->code), env->failure->detail);
-    if (env->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REQ)
-        for (size_t i = 0; i < env->mutate_req->n_ops; i++)
-            fprintf(stderr, " %llu:op%d", (unsigned long long)env->mutate_req->ops[i]->seq,
-                    env->mutate_req->ops[i]->op ? (int)env->mutate_req->ops[i]->op->op_case : 0);
-    if (env->body_case == REPLFS__ENVELOPE__BODY_MUTATE_REPLY)
-        for (size_t i = 0; i < env->mutate_reply->n_results; i++)
-            fprintf(stderr, " %llu:code%u", (unsigned long long)env->mutate_reply->results[i]->seq,
-                    env->mutate_reply->results[i]->code);
-    if (env->body_case == REPLFS__ENVELOPE__BODY_RECALL_REQ)
-        fprintf(stderr, " ino %llx", (unsigned long long)env->recall_req->ino);
-    fputc('\n', stderr);
+    if (net.cfg.trace)
+        net_trace(c->loop->proc->name, dir, c->other ? c->other->loop->proc->name : "?", env);
 }
 
 static void send_frame(struct rpc_conn *c, const Replfs__Envelope *env, struct buf *payload)
