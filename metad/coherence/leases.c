@@ -36,6 +36,7 @@
 
 struct hold {
     uint64_t session;
+    uint64_t recall;    /* the last recall of it, 0: none yet */
     uint8_t mode, want; /* want < mode: recall under way */
     uint32_t asked;     /* then: since when, or since it last changed the inode; ms, cut off */
 };
@@ -55,6 +56,7 @@ struct leases {
     struct hash_table nodes; /* struct node by inode */
     struct node *hot;
     bool stopped, claim;
+    uint64_t recall;      /* number of the last one */
     uint32_t now;         /* of the last tick */
     struct u64map barred; /* 1: is being barred or let in again */
     atomic_size_t nbarred;
@@ -154,7 +156,8 @@ static void hold_add(struct leases *l, struct node *n, uint64_t session, enum le
         n->holds = v;
         n->cap *= 2;
     }
-    n->holds[n->n++] = (struct hold){session, (uint8_t)mode, (uint8_t)mode, 0};
+    n->holds[n->n++] =
+        (struct hold){.session = session, .mode = (uint8_t)mode, .want = (uint8_t)mode};
     l->st.leases++;
 }
 
@@ -170,7 +173,7 @@ static void hold_drop(struct leases *l, struct node *n, struct hold *h)
 /* What to do once the mutex is free: recalls to send, requests to wake. */
 struct todo {
     struct recall {
-        uint64_t session, ino;
+        uint64_t session, ino, nr;
         enum lease_mode keep;
     } * recalls;
     size_t n, cap;
@@ -183,7 +186,7 @@ static void todo_init(struct todo *t)
     t->ready_tail = &t->ready;
 }
 
-static void todo_recall(struct todo *t, uint64_t session, uint64_t ino, enum lease_mode keep)
+static void todo_recall(struct leases *l, struct todo *t, struct hold *h, uint64_t ino)
 {
     if (t->n == t->cap) {
         t->cap = t->cap == 0 ? 8 : t->cap * 2;
@@ -191,13 +194,14 @@ static void todo_recall(struct todo *t, uint64_t session, uint64_t ino, enum lea
         if (!t->recalls)
             abort();
     }
-    t->recalls[t->n++] = (struct recall){session, ino, keep};
+    t->recalls[t->n++] = (struct recall){
+        .session = h->session, .ino = ino, .nr = h->recall = ++l->recall, .keep = h->want};
 }
 
 static void todo_do(struct leases *l, struct todo *t)
 {
-    for (size_t i = 0; i < t->n; i++)
-        l->cfg.recall(l->cfg.arg, t->recalls[i].session, t->recalls[i].ino, t->recalls[i].keep);
+    for (const struct recall *r = t->recalls; r < t->recalls + t->n; r++)
+        l->cfg.recall(l->cfg.arg, r->session, r->ino, r->keep, r->nr);
     free(t->recalls);
     for (struct lease_wait *w = t->ready, *next; w; w = next) {
         next = w->next;
@@ -223,7 +227,7 @@ static bool way_is_free(struct leases *l, struct node *n, const struct lease_wai
             h->asked = l->now;
         h->want = (uint8_t)keep;
         l->st.recalls++;
-        todo_recall(t, h->session, n->ino, keep);
+        todo_recall(l, t, h, n->ino);
     }
     return is_free;
 }
@@ -494,7 +498,7 @@ static void lower(struct leases *l, struct node *n, struct hold *h, enum lease_m
     wake(l, n, t);
 }
 
-void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept)
+void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept, uint64_t nr)
 {
     struct todo t;
 
@@ -502,7 +506,7 @@ void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mod
     lock_acquire(&l->mu);
     struct node *n = node_find(l, ino);
     struct hold *h = n ? hold_find(n, session) : NULL;
-    if (h) {
+    if (h && (nr == 0 || nr == h->recall)) {
         lower(l, n, h, kept, &t);
         node_tidy(l, n);
     }
@@ -551,7 +555,7 @@ void leases_drop_session(struct leases *l, uint64_t session)
     set_barred(l, session, false);
     lock_release(&l->mu);
     for (size_t i = 0; i < n; i++)
-        leases_ack(l, session, v[i], LEASE_NONE);
+        leases_ack(l, session, v[i], LEASE_NONE, 0);
     free(v);
 }
 
@@ -667,9 +671,9 @@ void leases_remind(struct leases *l, uint64_t session)
     lock_acquire(&l->mu);
     uint64_t *v = held_by(l, session, &n);
     for (size_t i = 0; i < n; i++) {
-        const struct hold *h = hold_find(node_find(l, v[i]), session);
+        struct hold *h = hold_find(node_find(l, v[i]), session);
         if (h->want < h->mode)
-            todo_recall(&t, session, v[i], (enum lease_mode)h->want);
+            todo_recall(l, &t, h, v[i]);
     }
     lock_release(&l->mu);
     free(v);
@@ -732,7 +736,7 @@ void leases_tick(struct leases *l, int64_t now)
         if ((late[i].mode == LEASE_EXCLUSIVE || stubborn) && silent != UINT32_MAX)
             l->cfg.fence(l->cfg.arg, late[i].session); /* its end drops its leases */
         else
-            leases_ack(l, late[i].session, late[i].ino, LEASE_NONE);
+            leases_ack(l, late[i].session, late[i].ino, LEASE_NONE, 0);
         lock_acquire(&l->mu);
         l->st.expired++;
         l->st.stubborn += stubborn;

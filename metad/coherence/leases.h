@@ -25,8 +25,8 @@ enum lease_mode { LEASE_ELSEWHERE = -1, LEASE_NONE, LEASE_SHARED, LEASE_EXCLUSIV
 struct leases;
 struct leases_config {
     uint64_t max; /* leases in all, default 4 million; beyond it none is given */
-    /* Ask the session to come down to `keep` on the inode; leases_ack when it has. Any thread. */
-    void (*recall)(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep);
+    /* Ask the session to come down to `keep` on the inode; leases_ack with the same nr when it has. Any thread. */
+    void (*recall)(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep, uint64_t nr);
     /* How long the session has been silent, in ms; UINT32_MAX: it is gone. */
     uint32_t (*silent_ms)(void *arg, uint64_t session);
     /* An exclusive lease ran out while its holder was silent: what it has not sent yet must not arrive
@@ -83,7 +83,10 @@ void leases_grant_list(struct leases *l, uint64_t session, const uint64_t *ino, 
 /* Of an inode that the session has just created: exclusively, whatever it does with it already (who
  * changes it just now can only be the session itself). False: no more leases are given. */
 bool leases_grant_new(struct leases *l, uint64_t session, uint64_t ino);
-void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept);
+/* The recall nr was answered; it counts when it is the last that the hold was asked by. An earlier one may be
+ * answered later, when the session has another lease. nr 0: whatever was asked. */
+void leases_ack(struct leases *l, uint64_t session, uint64_t ino, enum lease_mode kept,
+                uint64_t nr);
 void leases_drop_session(struct leases *l, uint64_t session);
 /* A session came back over a new connection and still keeps changes of these inodes back: what it
  * holds of them exclusively stays, everything else that it holds goes, in one step. While

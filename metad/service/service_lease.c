@@ -114,11 +114,12 @@ static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 struct recall {
     struct service *s;
     struct rpc_conn *conn; /* a reference */
-    uint64_t session, ino;
+    uint64_t session, ino, nr;
     enum lease_mode keep;
 };
 
-static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep);
+static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
+                        uint64_t nr);
 
 static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
@@ -132,18 +133,19 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
     } else if (code == 0 && rep->body_case == REPLFS__ENVELOPE__BODY_RECALL_REPLY) {
         uint32_t kept = rep->recall_reply->kept;
         leases_ack(r->s->leases, r->session, r->ino,
-                   kept <= (uint32_t)r->keep ? (enum lease_mode)kept : r->keep);
+                   kept <= (uint32_t)r->keep ? (enum lease_mode)kept : r->keep, r->nr);
     } else if (code == -ERR_TIMEOUT) {
         log_warn("session %016llx takes long to give back its lease on inode %llu; asking again",
                  (unsigned long long)r->session, (unsigned long long)r->ino);
-        send_recall(r->s, r->session, r->ino, r->keep);
+        send_recall(r->s, r->session, r->ino, r->keep, r->nr);
     }
     rpc_conn_unref(now);
     rpc_conn_unref(r->conn);
     free(r);
 }
 
-static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep)
+static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
+                        uint64_t nr)
 {
     struct service *s = arg;
     struct rpc_conn *c = conn_of(s, session);
@@ -153,7 +155,7 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct recall *r = malloc(sizeof(*r));
     if (!r)
         abort();
-    *r = (struct recall){s, rpc_conn_ref(c), session, ino, keep};
+    *r = (struct recall){s, rpc_conn_ref(c), session, ino, nr, keep};
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
     q.ino = ino;
     q.keep = (uint32_t)keep;

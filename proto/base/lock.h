@@ -234,7 +234,7 @@ static inline bool cond_sleep_until_at(struct cond *c, struct lock *l, int64_t d
 }
 #define cond_wait(c, l) cond_wait_at(c, l, LOCK_WHERE)
 #define cond_sleep_until(c, l, deadline) cond_sleep_until_at(c, l, deadline, LOCK_WHERE)
-/* The same, announced (base/wait.h), so that a thread that alone takes in requests lets another do that: for threads
+/* The same, announced (base/wait_hook.h), so that a thread that alone takes in requests lets another do that: for threads
  * that serve somebody. The other is for those that sleep between two rounds of work of their own. */
 #define cond_wait_until(c, l, deadline) (wait_hook_call(), cond_sleep_until(c, l, deadline))
 #endif

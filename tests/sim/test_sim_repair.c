@@ -198,7 +198,7 @@ static void start(struct world *w, struct chunk *c, const struct repair_decision
 {
     if (w->njobs == w->job_cap) {
         w->job_cap = w->job_cap ? w->job_cap * 2 : 256;
-        w->job = realloc(w->job, w->job_cap * sizeof *w->job);
+        w->job = realloc(w->job, w->job_cap * sizeof(*w->job));
         assert_non_null(w->job);
     }
     struct job *j = &w->job[w->njobs++];
@@ -383,8 +383,8 @@ static uint32_t add_node(struct world *w, uint32_t host)
 {
     if (w->nnodes == w->node_cap) {
         w->node_cap = w->node_cap ? w->node_cap * 2 : 64;
-        w->node = realloc(w->node, w->node_cap * sizeof *w->node);
-        w->down_at = realloc(w->down_at, w->node_cap * sizeof *w->down_at);
+        w->node = realloc(w->node, w->node_cap * sizeof(*w->node));
+        w->down_at = realloc(w->down_at, w->node_cap * sizeof(*w->down_at));
         assert_true(w->node && w->down_at);
     }
     uint64_t size = (20 + rnd(w, 200)) * GIB;
@@ -552,7 +552,7 @@ static void free_world(struct world *w)
 
 static void populate(struct world *w, uint32_t nchunks, unsigned goal_max)
 {
-    w->chunk = calloc(nchunks, sizeof *w->chunk);
+    w->chunk = calloc(nchunks, sizeof(*w->chunk));
     assert_non_null(w->chunk);
     for (w->nchunks = 0; w->nchunks < nchunks; w->nchunks++) {
         struct chunk *c = &w->chunk[w->nchunks];

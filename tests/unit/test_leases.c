@@ -19,6 +19,7 @@ static struct leases_rig {
     struct asked {
         uint64_t session, ino;
         enum lease_mode keep;
+        uint64_t nr;
     } asked[4096];
     unsigned nasked;
     uint32_t silent[8];
@@ -29,11 +30,11 @@ struct op {
     bool ready;
 };
 
-static void on_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep)
+static void on_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep, uint64_t nr)
 {
     struct leases_rig *r = arg;
     assert_true(r->nasked < 4096);
-    r->asked[r->nasked++] = (struct asked){session, ino, keep};
+    r->asked[r->nasked++] = (struct asked){session, ino, keep, nr};
 }
 
 static uint32_t on_silent(void *arg, uint64_t session)
@@ -148,7 +149,7 @@ static void test_stubborn_or_busy(void **state)
         leases_tick(rig.l, now);
         assert_int_equal(rig.fenced, 0);
     }
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_true(o.ready);
     leases_leave(rig.l, &o.w);
 }
@@ -167,7 +168,7 @@ static void test_many_needs(void **state)
     assert_int_equal(rig.nasked, 500); /* all at once, not one after the other */
     for (uint64_t ino = 100; ino < 600; ino++) {
         assert_false(o.ready);
-        leases_ack(rig.l, A, ino, LEASE_NONE);
+        leases_ack(rig.l, A, ino, LEASE_NONE, 0);
     }
     assert_true(o.ready);
     assert_int_equal(grant(A, 350, LEASE_SHARED), LEASE_NONE); /* about to change */
@@ -197,9 +198,9 @@ static void test_writer_recalls_readers(void **state)
     assert_int_equal(rig.nasked, 2); /* not the writer itself */
     assert_int_equal(rig.asked[0].keep, LEASE_NONE);
     assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_NONE); /* none while one waits to write */
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_false(o.ready);
-    leases_ack(rig.l, B, 10, LEASE_NONE);
+    leases_ack(rig.l, B, 10, LEASE_NONE, 0);
     assert_true(o.ready);
     assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_NONE); /* nor while it writes */
     leases_leave(rig.l, &o.w);
@@ -215,10 +216,32 @@ static void test_reader_lowers_exclusive(void **state)
     assert_int_equal(rig.asked[0].keep, LEASE_SHARED);
     assert_true(enter(&flush, A, 10, true)); /* what the reader waits for must pass it */
     leases_leave(rig.l, &flush.w);
-    leases_ack(rig.l, A, 10, LEASE_SHARED);
+    leases_ack(rig.l, A, 10, LEASE_SHARED, 0);
     assert_true(r.ready);
     leases_leave(rig.l, &r.w);
     assert_int_equal(grant(B, 10, LEASE_SHARED), LEASE_SHARED);
+}
+
+/* A reader, then a writer want what A has; A's answer for the reader comes when A has another lease. */
+static void test_late_answer(void **state)
+{
+    (void)state;
+    struct op r, w, w2;
+    grant(A, 10, LEASE_EXCLUSIVE);
+    assert_false(enter(&r, B, 10, false));
+    assert_false(enter(&w, C, 10, true));
+    assert_int_equal(rig.nasked, 2);
+    leases_ack(rig.l, A, 10, LEASE_NONE, rig.asked[1].nr);
+    assert_true(r.ready && w.ready);
+    leases_leave(rig.l, &r.w);
+    leases_leave(rig.l, &w.w);
+    assert_int_equal(grant(A, 10, LEASE_SHARED), LEASE_SHARED);
+    leases_ack(rig.l, A, 10, LEASE_NONE, rig.asked[0].nr);
+    assert_false(enter(&w2, B, 10, true)); /* A still has it */
+    assert_int_equal(rig.nasked, 3);
+    leases_ack(rig.l, A, 10, LEASE_NONE, rig.asked[2].nr);
+    assert_true(w2.ready);
+    leases_leave(rig.l, &w2.w);
 }
 
 static void test_first_come_first_served(void **state)
@@ -228,11 +251,11 @@ static void test_first_come_first_served(void **state)
     grant(A, 10, LEASE_EXCLUSIVE);
     assert_false(enter(&w, B, 10, true));
     assert_false(enter(&r1, C, 10, false));
-    leases_ack(rig.l, A, 10,
-               LEASE_SHARED); /* enough for the reader, not for the writer before it */
+    leases_ack(rig.l, A, 10, LEASE_SHARED,
+               0); /* enough for the reader, not for the writer before it */
     assert_false(w.ready);
     assert_false(r1.ready);
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_true(w.ready && r1.ready);
     leases_leave(rig.l, &w.w);
     leases_leave(rig.l, &r1.w);
@@ -251,9 +274,9 @@ static void test_two_inodes(void **state)
     lease_need(&o.w, 10, false); /* counts once, the stronger */
     assert_int_equal(o.w.n, 2);
     assert_false(leases_enter(rig.l, &o.w));
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_false(o.ready);
-    leases_ack(rig.l, B, 11, LEASE_NONE);
+    leases_ack(rig.l, B, 11, LEASE_NONE, 0);
     assert_true(o.ready);
     leases_leave(rig.l, &o.w);
 }
@@ -324,7 +347,7 @@ static void test_patience(void **state)
     assert_false(leases_enter(rig.l, &firm.w));
     leases_tick(rig.l, 7499);
     assert_false(w.ready || r.ready);
-    leases_ack(rig.l, A, 10, LEASE_SHARED); /* enough for the reader, who is not the first */
+    leases_ack(rig.l, A, 10, LEASE_SHARED, 0); /* enough for the reader, who is not the first */
     assert_false(w.ready || r.ready);
     leases_tick(rig.l, 7500);
     assert_true(w.ready && w.w.code == -ERR_BUSY);
@@ -336,7 +359,7 @@ static void test_patience(void **state)
     assert_false(enter(&again, B, 10, true));
     assert_int_equal(rig.nasked, 1); /* that was never taken back */
     leases_tick(rig.l, 80100);
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_true(firm.ready && firm.w.code == 0 && again.ready && again.w.code == 0);
     leases_leave(rig.l, &firm.w);
     leases_leave(rig.l, &again.w);
@@ -386,7 +409,7 @@ static void test_resume(void **state)
     leases_remind(rig.l, A);
     assert_int_equal(rig.nasked, 4);
     assert_true(rig.asked[3].ino == 10 && rig.asked[3].keep == LEASE_NONE);
-    leases_ack(rig.l, A, 10, LEASE_NONE);
+    leases_ack(rig.l, A, 10, LEASE_NONE, 0);
     assert_true(x.ready);
     leases_leave(rig.l, &x.w);
     leases_leave(rig.l, &y.w);
@@ -449,7 +472,7 @@ static void test_random(void **state)
             struct asked q = rig.asked[--rig.nasked];
             if (held[q.session][q.ino] > q.keep)
                 held[q.session][q.ino] = (uint8_t)q.keep;
-            leases_ack(rig.l, q.session, q.ino, q.keep);
+            leases_ack(rig.l, q.session, q.ino, q.keep, 0);
         }
         if (step % 8 == 0)
             leases_tick(rig.l, 1 + (int64_t)step * 50);
@@ -457,7 +480,7 @@ static void test_random(void **state)
     for (unsigned round = 0; round < OPS; round++) {
         while (rig.nasked > 0) {
             struct asked q = rig.asked[--rig.nasked];
-            leases_ack(rig.l, q.session, q.ino, q.keep);
+            leases_ack(rig.l, q.session, q.ino, q.keep, 0);
         }
         for (unsigned k = 0; k < OPS; k++)
             if (used[k] && ops[k].ready) {
@@ -480,6 +503,7 @@ int main(void)
         T(test_own_lease_is_no_obstacle),
         T(test_writer_recalls_readers),
         T(test_reader_lowers_exclusive),
+        T(test_late_answer),
         T(test_first_come_first_served),
         T(test_two_inodes),
         T(test_silent_holder),

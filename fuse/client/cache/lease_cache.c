@@ -155,15 +155,17 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     unsigned what = LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_PAGES;
     if (!n || !n->has_attr || S_ISDIR(n->attr.mode))
         what |= LEASE_CACHE_INVAL_ENTRIES;
-    bool flush = n ? n->exclusive : l->evicting[hash_u64(ino) % EVICTING] > 0;
+    bool flush = n ? n->exclusive : l->unflushed[hash_u64(ino) % UNFLUSHED] > 0;
     if (n && flush && (what & LEASE_CACHE_INVAL_ENTRIES))
         l->contested[hash_u64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
     l->st.recalls++;
     bool later = !l->stop && l->nworkers;
-    if (later)
+    if (later) { /* a second recall, to come down further, waits for the same flush */
+        l->unflushed[hash_u64(ino) % UNFLUSHED] += flush;
         ljob_add(l, ino, what, flush, done, arg);
+    }
     lock_release(&l->mu);
     if (!later)
         done(arg);
@@ -229,7 +231,7 @@ static void job_do(struct lease_cache *l, struct ljob *j)
         cond_wait(&l->unheld, &l->mu);
     lock_release(&l->mu);
     l->forget(l->forget_arg, j->ino, j->flush);
-    l->evicting[hash_u64(j->ino) % EVICTING] -= j->flush && !j->done;
+    l->unflushed[hash_u64(j->ino) % UNFLUSHED] -= j->flush;
     if (l->inval)
         lease_cache_tell(l, j->ino, j->what & ~LEASE_CACHE_INVAL_PAGES);
     if (!(j->what & LEASE_CACHE_INVAL_PAGES) || !l->inval) {

@@ -78,7 +78,7 @@ struct lnode *lnode_make(struct lease_cache *l, uint64_t ino)
     if (n)
         return n;
     if (l->nnodes >= l->max_nodes) { /* the kernel may still have it, under this very lease */
-        l->evicting[hash_u64(l->oldest->ino) % EVICTING] += l->oldest->exclusive;
+        l->unflushed[hash_u64(l->oldest->ino) % UNFLUSHED] += l->oldest->exclusive;
         ljob_add(l, l->oldest->ino, LEASE_CACHE_INVAL_ATTR, l->oldest->exclusive, NULL, NULL);
         lnode_drop(l, l->oldest->ino);
     }

@@ -9,7 +9,7 @@
 #define FENCES 16384u
 #define LEASE_CACHE_WORKERS 8u
 #define CONTESTED 256u
-#define EVICTING 1024u
+#define UNFLUSHED 1024u
 #define GIVEN 16384u
 #define LINKING 1024u
 struct lnode {
@@ -69,8 +69,8 @@ struct lease_cache {
     struct cond cv;
     struct ljob *head, **tail;
     struct ljob *paging; /* those that wait for pages, by next */
-    /* how many exclusive nodes that had no room are not flushed yet, by inode */
-    atomic_uint evicting[EVICTING];
+    /* how many exclusive nodes that were recalled, or had no room, are not flushed yet, by inode */
+    atomic_uint unflushed[UNFLUSHED];
     struct lease_request *askers, *holders;
     struct cond unheld;
     pthread_t workers[LEASE_CACHE_WORKERS];

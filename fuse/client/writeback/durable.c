@@ -22,7 +22,8 @@
 #include "client/writeback/write_order.h"
 
 #define LOG_MODULE "order"
-#define NOREPLACE 1u /* of renameat2(2) */
+#define NAMED_TRIES 16 /* others rename the same names all the time */
+#define NOREPLACE 1u   /* of renameat2(2) */
 #define EXCHANGE 2u
 
 /* Everything that f shows is on a disk. mu held, dropped while waiting. */
@@ -69,7 +70,8 @@ static bool lookup(struct client *c, uint64_t dir, const ProtobufCBinaryData *na
     return !client_lookup(c, dir, s, a) && S_ISREG(a->mode);
 }
 
-int durable_rename(struct client *c, const Replfs__RenameOp *op)
+/* -ENOENT or -ESTALE: the file has lost its name to another meanwhile. */
+static int durable_named(struct client *c, const Replfs__RenameOp *op)
 {
     Replfs__Attr old = REPLFS__ATTR__INIT, a = REPLFS__ATTR__INIT;
     if (op->flags & (NOREPLACE | EXCHANGE) || !lookup(c, op->new_parent, &op->new_name, &old) ||
@@ -83,5 +85,13 @@ int durable_rename(struct client *c, const Replfs__RenameOp *op)
         return -ENOMEM;
     rc = rc ? rc : durable_bytes(f);
     cfile_unref(f);
+    return rc;
+}
+
+int durable_rename(struct client *c, const Replfs__RenameOp *op)
+{
+    int rc = -ENOENT;
+    for (int tries = 0; (rc == -ENOENT || rc == -ESTALE) && tries < NAMED_TRIES; tries++)
+        rc = durable_named(c, op);
     return rc;
 }
