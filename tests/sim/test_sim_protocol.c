@@ -5,6 +5,8 @@
  *   sim_test_sim_protocol --seed N [--trace]   one, with all that happens
  *   sim_test_sim_protocol --seeds A..B
  *   sim_test_sim_protocol --minutes M [--from A]
+ *   ... --keep-on       after something was found
+ *   ... --drift PPM     the clients' clocks run that much slower than the others'
  *
  * Exit: 0 when all were well; the seeds that were not are named. */
 #include <errno.h>
@@ -35,10 +37,12 @@
 #define RUN_NS (900 * NSEC_PER_SEC)
 #define CHILD_SECONDS 60u /* of processor time: a run that never ends */
 
-/* Found something once. */
+/* Found bugs that are mended since; the first finds its bug again when the mending is taken out, the others did with
+ * an earlier choice of calls (what a seed does changes with the calls that programs choose from). */
 static const uint64_t regressions[] = {
-    3520,               /* an answer to an earlier recall took away a later lease */
-    32,   39, 155, 560, /* a second recall was answered before the flush for the first */
+    40, /* a second recall of an inode was answered before the flush for the first (client, lcache.c) */
+    3166, /* the answer to an earlier recall took away a later lease (metad, leases.c; also test_leases.c) */
+    585, /* a rename whose file lost its name to another one meanwhile failed with ENOENT (client, order.c) */
 };
 
 struct totals {
@@ -47,6 +51,7 @@ struct totals {
 };
 static struct totals *sum; /* shared with the children */
 static bool traced;
+static int64_t drift_ppm;
 static struct {
     struct fiber *nemesis;
     bool over;
@@ -127,6 +132,7 @@ static void configure(uint64_t seed, const char *dir)
                              .async_close = vt_chance(4),
                              .dirsync = vt_chance(6)};
     w.dir = dir;
+    w.client_drift_ppm = -drift_ppm;
     world.mounted = work_mounted;
     work_init(&(struct work_config){.fibers = 1 + (unsigned)vt_below(3),
                                     .ops = 20 + (unsigned)vt_below(40),
@@ -161,8 +167,7 @@ static int run_seed(uint64_t seed, const char *dir)
     if (traced)
         log_init("", LOG_LVL_DEBUG, NULL);
     mallopt(M_MMAP_THRESHOLD,
-            60000); /* large tables come empty from the system: nothing to clear */
-    mallopt(M_TOP_PAD, 4 << 20);
+            20000); /* large tables come empty from the system: nothing to clear */
     configure(seed, dir);
     vt_spawn(&world.self, "run", run_main, NULL);
     if (!vt_run(RUN_NS) || !run.over) {
@@ -260,6 +265,8 @@ int main(int argc, char **argv)
             from = to = strtoull(argv[++i], NULL, 0);
         else if (i + 1 < argc && !strcmp(argv[i], "--from"))
             from = strtoull(argv[++i], NULL, 0);
+        else if (i + 1 < argc && !strcmp(argv[i], "--drift"))
+            drift_ppm = strtol(argv[++i], NULL, 0);
         else if (i + 1 < argc && !strcmp(argv[i], "--minutes"))
             minutes = strtod(argv[++i], NULL);
         else if (i + 1 >= argc || strcmp(argv[i], "--seeds") ||

@@ -184,7 +184,7 @@ void model_hard(unsigned client, uint64_t group, int64_t t0)
     EACH_WRITE(w)
     {
         if (w->client != client || (group && w->group != group) || w->broken || !w->done ||
-            w->done > t0)
+            w->done > t0 || !w->sure)
             continue;
         w->synced = true;
         if (!w->soft)

@@ -54,7 +54,8 @@ bool model_read(struct model_reg *r, uint64_t op, unsigned client, uint64_t valu
 bool model_read_some(struct model_reg *r, uint64_t op, unsigned client, int64_t t0,
                      char why[static 400]);
 /* The client's writes of the group (0: all) that were answered before t0 are where neither its death nor a power cut
- * matters. */
+ * matters. Not those of a time when its leases may have run out: their loss may have been told to whoever asked first,
+ * or, when nobody had the file open, to the log alone. */
 void model_hard(unsigned client, uint64_t group, int64_t t0);
 /* They may be lost: an error was told. */
 void model_broken(unsigned client, uint64_t group);

@@ -170,6 +170,7 @@ void work_mounted(unsigned client)
 {
     char name[24];
     struct program *first = program_new(client, 0);
+    memset(work.lock[client], 0, sizeof(work.lock[client])); /* of a former run */
     if (work.cfg.dirs > 1)
         make_dir(first);
     for (unsigned i = 0; i < work.cfg.fibers; i++) {

@@ -10,6 +10,7 @@
 #define WORK_NAMES 8u
 #define WORK_DIRS 2u
 #define WORK_HANDLES 2u
+#define WORK_CLIENTS_MAX WORLD_CLIENTS
 #define WORK_MODE 0644u /* of a new file */
 
 struct work_file {
@@ -37,7 +38,12 @@ struct program { /* a fiber of a client */
     int64_t t0;
     struct program *next;
 };
+struct work_lock { /* as the kernel's of a directory: names in it change one after the other */
+    struct vt_queue q;
+    bool held;
+};
 struct work {
+    struct work_lock lock[WORK_CLIENTS_MAX][WORK_DIRS];
     struct work_config cfg;
     struct work_dir dir[WORK_DIRS];
     struct work_file *files;

@@ -43,6 +43,21 @@ static void saw_some(struct program *p, struct model_reg *r)
         work_wrong(p, r, why);
 }
 
+/* What a mount's kernel does around changes of names. */
+static void lock_dir(struct program *p, unsigned d)
+{
+    struct work_lock *l = &work.lock[p->client][d];
+    while (l->held)
+        vt_wait(&l->q, INT64_MAX, "a directory");
+    l->held = true;
+}
+
+static void unlock_dir(struct program *p, unsigned d)
+{
+    work.lock[p->client][d].held = false;
+    vt_wake_one(&work.lock[p->client][d].q);
+}
+
 uint64_t work_lookup(struct program *p, unsigned d, unsigned n)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
@@ -212,20 +227,42 @@ static void settle(struct program *p, unsigned d)
         model_broken(p->client, work.dir[d].ino);
 }
 
+static void change_one(struct program *p, unsigned d, unsigned n,
+                       void (*change)(struct program *p, unsigned d, unsigned n))
+{
+    lock_dir(p, d);
+    change(p, d, n);
+    unlock_dir(p, d);
+}
+
+static void change_two(struct program *p, unsigned d, unsigned n, unsigned d2, unsigned n2)
+{
+    lock_dir(p, d < d2 ? d : d2);
+    if (d != d2)
+        lock_dir(p, d < d2 ? d2 : d);
+    rename_name(p, d, n, d2, n2);
+    unlock_dir(p, d);
+    if (d != d2)
+        unlock_dir(p, d2);
+}
+
 void work_on_names(struct program *p)
 {
     unsigned d = (unsigned)vt_below(work.cfg.dirs), d2 = (unsigned)vt_below(work.cfg.dirs);
     unsigned what = (unsigned)vt_below(24), n = any_name(what > 8);
     uint64_t ino;
     if (what < 6) {
-        create(p, d, any_name(false));
+        change_one(p, d, any_name(false), create);
     } else if (what < 9) {
-        rename_name(p, d, n, d2, any_name(false));
+        change_two(p, d, n, d2, any_name(false));
     } else if (what < 11) {
-        unlink_name(p, d, n);
+        change_one(p, d, n, unlink_name);
     } else if (what == 11) {
-        if ((ino = work_lookup(p, d, any_name(false))) != 0)
+        if ((ino = work_lookup(p, d, any_name(false))) != 0) {
+            lock_dir(p, d2);
             link_name(p, ino, d2, WORK_NAMES - 1 - (unsigned)vt_below(2));
+            unlock_dir(p, d2);
+        }
     } else if (what < 19) {
         if ((ino = work_lookup(p, d, n)) != 0)
             work_open(p, ino);

@@ -233,6 +233,7 @@ void world_start_client(unsigned i)
     char name[16];
     snprintf(name, sizeof(name), "client%u.%u", i, w->run++);
     w->proc = world_proc_new(name, HOST_CLIENT + i);
+    w->proc->drift_ppm = world.cfg.client_drift_ppm;
     w->c = NULL;
     w->starting = true;
     vt_spawn(w->proc, "main", client_main, (void *)(uintptr_t)i);

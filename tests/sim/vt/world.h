@@ -16,6 +16,7 @@ struct world_config {
     const char *dir; /* for the few small files that the programs keep */
     unsigned nclients, nchunkds;
     unsigned lease_ms, term_ms, timeout_ms, flush_ms;
+    int64_t client_drift_ppm;
     size_t cache_max; /* inodes that a client caches */
     bool async_close, dirsync;
 };
