@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include "base/lock.h"
 
 #define STACK_BYTES (256u << 10)
 #define GUARD_BYTES 4096u
@@ -30,6 +31,7 @@ struct fiber {
     struct vt_queue *queue; /* WAITING in it, or NULL */
     struct fiber *next;     /* in the queue, or parked */
     struct fiber *all_next;
+    void *held;     /* the locks that it holds, for base/lock.h */
     uint64_t timer; /* the one that counts */
     const char *what;
     struct vt_queue joiners;
@@ -390,6 +392,11 @@ uint64_t vt_steps(void)
 static void enter(struct fiber *f)
 {
     vt.running = f;
+#if LOCK_CHECK
+    if (!f->held)
+        f->held = lock_note_list_new();
+    lock_note_swap(f->held);
+#endif
     if (_setjmp(vt.jump))
         return;
     if (f->started)
