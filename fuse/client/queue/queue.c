@@ -28,6 +28,7 @@
  * Threads: one sender; any other may put and wait. What the sender calls back (mutation.done) must not: it
  * would wait for itself (quota_refused asks with session_ask_now). */
 #include "client/queue/queue.h"
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -382,6 +383,8 @@ static int wait_upto(struct client *c, uint64_t upto)
         until = until > least ? until : least;
         if (clock_mono() >= until)
             return -ERR_TIMEOUT;
+        /* a completion (mutation.done) that asks metad would wait for the thread that runs it */
+        assert(!pthread_equal(pthread_self(), c->queue.thread));
         cond_wait_until(&c->queue.done_cv, &c->queue.mu, until);
     }
     return 0;
