@@ -311,7 +311,7 @@ static void bound_addr(char *out, size_t size, const char *addr, int port)
     snprintf(out, size, "%.*s:%d", host, addr, port);
 }
 
-static int start(struct metad *d)
+static int metad_start(struct metad *d)
 {
     const char *addr = listen_addr();
     char bound[256];
@@ -365,14 +365,14 @@ static void stop(struct metad *d)
 
 /* ---- main ---- */
 
-static void reload(void *arg)
+static void metad_reload(void *arg)
 {
     struct metad *d = arg;
 
     rpc_loop_reload_tls(d->loop);
 }
 
-static int run(int argc, char **argv, const sigset_t *signals)
+static int metad_run(int argc, char **argv, const sigset_t *signals)
 {
     struct metad d = {0};
     const struct daemon_reload r = {.opts = options,
@@ -383,11 +383,11 @@ static int run(int argc, char **argv, const sigset_t *signals)
                                     .log_level = &flags.log_level,
                                     .debug = &flags.debug,
                                     .log_file = flags.log_file,
-                                    .more = has_tls() ? reload : NULL,
+                                    .more = has_tls() ? metad_reload : NULL,
                                     .arg = &d};
 
     signal(SIGPIPE, SIG_IGN);
-    int rc = start(&d);
+    int rc = metad_start(&d);
     if (rc == 0)
         rc = daemon_pid_file(flags.pid_file);
     if (rc == 0) {
@@ -437,7 +437,7 @@ int main(int argc, char **argv)
         config_free(options);
         return EXIT_USAGE;
     }
-    rc = flags.init ? make_cluster() : run(argc, argv, &signals);
+    rc = flags.init ? make_cluster() : metad_run(argc, argv, &signals);
     config_free(options);
     return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -197,7 +197,7 @@ static void *look_after(void *arg)
     return arg;
 }
 
-static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
+static void interrupt_watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
 {
     LOCK_SCOPE(&look.mu);
     if (look.n == WATCHED)
@@ -245,12 +245,12 @@ void interrupt_came(int fd, uint64_t unique)
     if (atomic_load(&s->unique) != unique ||
         opcode == FUSE_SETLKW) /* locks have a way of their own */
         return;
-    watch(fd, unique, tid, is_change(opcode) ? CHANGE_MS : LOOK_MS / 2);
+    interrupt_watch(fd, unique, tid, is_change(opcode) ? CHANGE_MS : LOOK_MS / 2);
 }
 
 void interrupt_lasting(int fd, uint64_t unique, uint32_t tid)
 {
-    watch(fd, unique, tid, LATE_MS);
+    interrupt_watch(fd, unique, tid, LATE_MS);
 }
 
 void interrupt_stop(void)

@@ -275,7 +275,7 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     lock_release(&c->mu);
 }
 
-static void unlist(struct rpc_conn *c)
+static void conn_unlist(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
@@ -324,7 +324,7 @@ void conn_teardown(struct rpc_conn *c)
     out_clear(&c->out);
     out_clear(&c->backlog);
     lock_release(&c->mu);
-    unlist(c);
+    conn_unlist(c);
     admit_gone(&c->loop->admission, c);
     log_end(c);
     message_free(&c->msg);

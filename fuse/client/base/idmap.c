@@ -12,7 +12,7 @@ static size_t home(const struct idmap *m, uint64_t id)
     return (size_t)hash_u64(id) & (m->cap - 1);
 }
 
-static struct idmap_slot *find(const struct idmap *m, uint64_t id)
+static struct idmap_slot *idmap_find(const struct idmap *m, uint64_t id)
 {
     if (!m->cap)
         return NULL;
@@ -26,7 +26,7 @@ static struct idmap_slot *find(const struct idmap *m, uint64_t id)
 
 void *idmap_get(const struct idmap *m, uint64_t id)
 {
-    struct idmap_slot *s = find(m, id);
+    struct idmap_slot *s = idmap_find(m, id);
     return s ? s->val : NULL;
 }
 
@@ -38,7 +38,7 @@ static void place(struct idmap *m, uint64_t id, void *val)
     m->slots[i] = (struct idmap_slot){id, val};
 }
 
-static void grow(struct idmap *m)
+static void idmap_grow(struct idmap *m)
 {
     struct idmap old = *m;
     m->cap = old.cap ? old.cap * 2 : 8;
@@ -55,20 +55,20 @@ static void grow(struct idmap *m)
 void idmap_put(struct idmap *m, uint64_t id, void *val)
 {
     assert(val);
-    struct idmap_slot *s = find(m, id);
+    struct idmap_slot *s = idmap_find(m, id);
     if (s) {
         s->val = val;
         return;
     }
     if ((m->n + 1) * 3 > m->cap * 2)
-        grow(m);
+        idmap_grow(m);
     place(m, id, val);
     m->n++;
 }
 
 void *idmap_del(struct idmap *m, uint64_t id)
 {
-    struct idmap_slot *s = find(m, id);
+    struct idmap_slot *s = idmap_find(m, id);
     if (!s)
         return NULL;
     void *val = s->val;

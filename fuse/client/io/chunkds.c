@@ -229,7 +229,7 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
 }
 
 /* n->probing is set. */
-static void probe(struct client *c, uint32_t id)
+static void chunkd_probe(struct client *c, uint32_t id)
 {
     struct probe *p = malloc(sizeof(*p));
     if (!p)
@@ -256,7 +256,7 @@ void chunkds_probe(struct client *c, uint32_t id)
         n->probing = true;
     lock_release(&c->chunkds.mu);
     if (go)
-        probe(c, id);
+        chunkd_probe(c, id);
 }
 
 bool chunkds_silent(struct client *c, uint32_t id)

@@ -120,7 +120,7 @@ static void make_room(struct dirs *d, struct dir_page *p)
 }
 
 /* walk: the one it was fetched for; 0: it was asked for. */
-static void keep(struct dirs *d, struct dir_page *p, unsigned walk)
+static void dir_pages_keep(struct dirs *d, struct dir_page *p, unsigned walk)
 {
     struct dir_page *old = idmap_get(&d->kept, p->ino);
     if (old)
@@ -219,8 +219,8 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool fro
     prefetch_listed(c, dir, r, from_start);
 }
 
-static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
-               int64_t deadline, struct dir_page **out)
+static int dir_pages_ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
+                         int64_t deadline, struct dir_page **out)
 {
     Replfs__ReaddirReq m = REPLFS__READDIR_REQ__INIT;
     RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &m);
@@ -269,7 +269,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
 {
     struct dir_page *p = after ? NULL : at_hand(c, ino);
     *again = p;
-    int rc = p ? 0 : ask(c, ino, after, plus, max, client_deadline(c), &p);
+    int rc = p ? 0 : dir_pages_ask(c, ino, after, plus, max, client_deadline(c), &p);
     if (rc)
         return rc;
     *out = p;
@@ -278,7 +278,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
         return 0;
     LOCK_SCOPE(&c->dirs.mu);
     if (!after && dir_page_entries(p)->eof)
-        keep(c->dirs.d, p, 0);
+        dir_pages_keep(c->dirs.d, p, 0);
     go_on(c, p);
     return 0;
 }
@@ -319,10 +319,10 @@ static uint64_t next_named(struct dirs *d)
     return 0;
 }
 
-static struct dir_page *fetch(struct client *c, uint64_t ino)
+static struct dir_page *dir_pages_fetch(struct client *c, uint64_t ino)
 {
     struct dir_page *p;
-    if (ask(c, ino, 0, true, 0, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
+    if (dir_pages_ask(c, ino, 0, true, 0, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
         return NULL;
     const Replfs__ReaddirReply *r = dir_page_entries(p);
     if (r->eof) {
@@ -350,13 +350,13 @@ static void *fetcher(void *arg)
             cond_signal(&c->dirs.cv);
         bool soon = d->since++ < SOON;
         lock_release(&c->dirs.mu);
-        struct dir_page *p = fetch(c, ino);
+        struct dir_page *p = dir_pages_fetch(c, ino);
         if (soon)
             prefetch_soon(c, ino);
         lock_acquire(&c->dirs.mu);
         idmap_del(&d->busy, ino);
         if (p)
-            keep(d, p, walk);
+            dir_pages_keep(d, p, walk);
         dir_page_unref(p);
         cond_broadcast(&c->dirs.came);
     }

@@ -239,7 +239,7 @@ static void drop_oldest(struct prefetch *a)
     buf_unref(f.data);
 }
 
-static void keep(struct client *c, const struct fetched *got)
+static void prefetch_keep(struct client *c, const struct fetched *got)
 {
     struct prefetch *a = c->prefetch.a;
     struct member *m;
@@ -364,12 +364,12 @@ static void fetch_files(struct client *c, const Replfs__LayoutsReply *r, uint64_
         struct fetched got = {.ino = files[i]->ino, .change = files[i]->attr.change};
         got.begun = begun;
         if (ops[i] && !read_wait(ops[i], &got.data))
-            keep(c, &got);
+            prefetch_keep(c, &got);
         cfile_unref(files[i]);
     }
 }
 
-static void fetch(struct client *c, uint64_t *inos, size_t n)
+static void prefetch_fetch(struct client *c, uint64_t *inos, size_t n)
 {
     Replfs__LayoutsReq m = REPLFS__LAYOUTS_REQ__INIT;
     struct rpc_result res;
@@ -418,7 +418,7 @@ static void *fetcher(void *arg)
             cond_signal(&c->prefetch.cv);
         lock_release(&c->prefetch.mu);
         if (n)
-            fetch(c, batch, n);
+            prefetch_fetch(c, batch, n);
         lock_acquire(&c->prefetch.mu);
         while (n)
             idmap_del(&a->busy, batch[--n]);

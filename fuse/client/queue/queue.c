@@ -132,7 +132,7 @@ static void uncount(struct client *c, uint64_t ino, bool naming)
     ino_tidy(c, b);
 }
 
-static void put(struct client *c, struct queue_op *o)
+static void change_put(struct client *c, struct queue_op *o)
 {
     if (c->queue.put++ == c->queue.done)
         c->queue.moved = clock_mono();
@@ -287,7 +287,7 @@ bool queue_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *
         b->open = job_new(c, op->ino);
         b->held = held;
         if (!held)
-            put(c, &b->open->o);
+            change_put(c, &b->open->o);
     }
     set_merge(&b->open->set, &s);
     set_merge(&b->view, &s);
@@ -305,7 +305,7 @@ void queue_release(struct client *c, uint64_t ino)
     if (!b || !b->open || !b->held)
         return;
     b->held = false;
-    put(c, &b->open->o);
+    change_put(c, &b->open->o);
 }
 
 void queue_accessed(struct client *c, uint64_t ino)
@@ -336,7 +336,7 @@ void queue_wrote(struct client *c, uint64_t ino)
 void queue_put(struct client *c, struct queue_op *o)
 {
     LOCK_SCOPE(&c->queue.mu);
-    put(c, o);
+    change_put(c, o);
 }
 
 bool queue_queued(struct client *c, uint64_t ino)
