@@ -39,7 +39,7 @@
 #include "base/thread.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/file/cfile.h"
 #include "client/file/file_table.h"
@@ -84,7 +84,7 @@ struct queue_ino {
 
 static struct queue_ino *ino_get(struct client *c, uint64_t ino)
 {
-    return idmap_get(&c->queue.inos, ino);
+    return u64map_get_ptr(&c->queue.inos, ino);
 }
 
 static struct queue_ino *ino_make(struct client *c, uint64_t ino)
@@ -97,7 +97,7 @@ static struct queue_ino *ino_make(struct client *c, uint64_t ino)
         abort();
     b->ino = ino;
     replfs__setattr_op__init(&b->view);
-    idmap_put(&c->queue.inos, ino, b);
+    u64map_put_ptr(&c->queue.inos, ino, b);
     atomic_fetch_add(&c->queue.ninos, 1);
     return b;
 }
@@ -106,7 +106,7 @@ static void ino_tidy(struct client *c, struct queue_ino *b)
 {
     if (b->queued || b->open)
         return;
-    idmap_del(&c->queue.inos, b->ino);
+    u64map_del_ptr(&c->queue.inos, b->ino);
     atomic_fetch_sub(&c->queue.ninos, 1);
     free(b);
 }
@@ -501,7 +501,7 @@ void queue_inos(struct client *c, uint64_t **inos, size_t *n)
     if (!v)
         abort();
     *inos = v;
-    for (struct queue_ino *b; (b = idmap_next(&c->queue.inos, &pos));)
+    for (struct queue_ino *b; (b = u64map_next_ptr(&c->queue.inos, &pos));)
         v[(*n)++] = b->ino;
 }
 
