@@ -2,10 +2,10 @@
  *
  * A client says in an append through which chunkds it goes on, by number and address. The number is
  * what counts; the address is metad's, told at registration and in the heartbeats after a change.
- * Otherwise whoever has a capability could have us connect to anything. An address differs, or a
+ * Otherwise anyone who has a capability could have us connect to anything. An address differs, or a
  * number is unknown, for a moment after a chunkd has joined or moved: then the next heartbeat is
  * sent at once and the append waits for its answer, which decides. Nobody is forgotten: a metad that
- * has just started knows only who has come back so far.
+ * has just started knows only the chunkds that have come back so far.
  *
  * Who waits is in `first`.., in the order of arrival. Appends of one connection must not overtake each
  * other, so one stays behind another of its line that waits, though its own address is known. A

@@ -345,7 +345,7 @@ static void read_send(struct service *s, struct rpc_req *req, struct store_read 
 }
 
 /* A small Read of what is in the page cache is answered where it arrives, without a second thread's
- * wake-up. False: it has to go to the disk, or to who tells what is wrong. */
+ * wake-up. False: it has to go to the disk, or to the code that tells what is wrong. */
 static bool read_here(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReadReq *in = req->env->read_req;

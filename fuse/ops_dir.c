@@ -11,7 +11,7 @@
  * attributes only as far as it is known to be so still (client_entry_attr). When the directory's lease
  * went since, that is not known of any: what follows is asked for anew, not more than one answer takes.
  *
- * A listing ends where the directory ended as it began (opendir, rewinddir): whoever replaces what it lists
+ * A listing ends where the directory ended as it began (opendir, rewinddir): a program that replaces what it lists
  * as it goes would otherwise meet the replacements, for ever.
  *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */

@@ -74,7 +74,7 @@ static const struct opt_def own_opts[] = {
 #define N_OWN (sizeof(own_opts) / sizeof(*own_opts))
 
 /* Flags of the mount itself, understood by libfuse or by mount(2). libfuse's default is nosuid,nodev, and it is
- * ours: whoever can write to the cluster from another computer is not to become root on this one. */
+ * ours: anyone who can write to the cluster from another computer is not to become root on this one. */
 static const char *const kernel_opts[] = {"rw",    "ro",   "suid",   "nosuid", "dev",
                                           "nodev", "exec", "noexec", "dirsync"};
 /* Nothing to do: handled by mount(8), or the way it is anyway. */

@@ -1,6 +1,6 @@
 /* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
  * checkpoint and log), ids, opens, rpc loop, nodes, service, listener. They stop in an order that
- * leaves no thread with a part that is gone: whoever proposes (opens), the log (completes and
+ * leaves no thread with a part that is gone: what proposes (sessions), the log (completes and
  * answers what is under way), connections, then the rest. SIGTERM, SIGINT and SIGHUP (which reopens the
  * log file, and ends nothing) are blocked everywhere and waited for here. */
 #include <errno.h>
@@ -137,7 +137,7 @@ static const struct config_opt options[] = {
     {.name = "insecure",
      .type = CONFIG_BOOL,
      .value = &flags.insecure,
-     .help = "serve other computers without TLS: whoever reaches the port can read and change "
+     .help = "serve other computers without TLS: anyone who reaches the port can read and change "
              "everything"},
     {.name = "log-level",
      .type = CONFIG_STRING,
@@ -340,7 +340,7 @@ static int metad_start(struct metad *d)
     if (rc != 0)
         return rc;
     if (flags.insecure && !has_tls())
-        log_warn("--insecure: whoever reaches this port can read and change everything");
+        log_warn("--insecure: anyone who reaches this port can read and change everything");
     bound_addr(bound, sizeof(bound), addr, port);
     log_info("ready on %s, cluster %s", bound, mlog_uuid(d->mlog));
     return 0;

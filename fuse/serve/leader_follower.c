@@ -25,8 +25,8 @@
  * the ordinary way for a while.
  *
  * States: `owner` (a thread's id) has the turn, 0: nobody; `reading` threads are about to read or in
- * read(2). Whoever returns with a request and finds no owner becomes it. Whoever gives up the turn first
- * clears owner, then looks at reading; whoever returns first leaves reading, then looks at owner: so one
+ * read(2). The one that returns with a request and finds no owner becomes it. The one that gives up the turn first
+ * clears owner, then looks at reading; the one that returns first leaves reading, then looks at owner: so one
  * of the two sees to it that somebody reads.
  *
  * Context: the threads of loop.c, which are cancelled while they read or are parked; the watch. */

@@ -73,7 +73,7 @@ static void begin_work(void)
     told = told || rc;
 }
 
-/* rc: of the last read. The first one counts: whoever sees the session's end comes behind it. */
+/* rc: of the last read. The first one counts: the one that sees the session's end comes behind it. */
 static void over(int rc)
 {
     LOCK_SCOPE(&loop.mu);

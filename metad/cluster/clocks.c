@@ -1,8 +1,8 @@
 /* What has a date: the clocks of chunkds and clients beside ours, and the ends of certificates.
  *
  * Nothing depends on clocks agreeing: capabilities are judged by metad's time, which chunkds are told with each
- * heartbeat (nodes_cap_now), and clients are told lifetimes. But who sets a file's time from a clock that is
- * hours away confuses people and programs, so what is further away than CLOCKS_APART is said in health. Our own
+ * heartbeat (nodes_cap_now), and clients are told lifetimes. But a client that sets a file's time from a clock that
+ * is hours away confuses people and programs, so what is further away than CLOCKS_APART is said in health. Our own
  * clock may be the wrong one: that is where several agree against us.
  *
  * Clients whose clock is right are not remembered. Thread context: as said at each function. */

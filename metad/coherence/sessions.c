@@ -36,7 +36,7 @@
 #include "base/thread.h"
 #include "base/lock.h"
 
-#define LOG_MODULE "opens"
+#define LOG_MODULE "sessions"
 #define REAP_MAX 1000u
 #define ORPHANS_LOOK 16384u
 #define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
@@ -707,7 +707,7 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
 
 int sessions_start(struct sessions *o)
 {
-    int rc = thread_start(&o->thread, "opens", thread_main, o);
+    int rc = thread_start(&o->thread, "sessions", thread_main, o);
 
     o->running = rc == 0;
     return -rc;

@@ -447,7 +447,7 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
             pin(f, session, file, &x.v[k]);
         for (size_t k = 0; k < x.n; k++)
             insert(f, file, &x.v[k]);
-        if (op->over) /* the bytes are the same: only whoever knows the map must learn it */
+        if (op->over) /* the bytes are the same: only the one that knows the map must learn it */
             fsm_inode_at(f, file)->change = ++f->change;
         else
             written(f, fsm_inode_at(f, file), op);

@@ -7,7 +7,7 @@
  * file descriptors, no memory, no AIO contexts.
  *
  * So libraft is not told. A request that is refused or fails stays under way for it, for ever;
- * nothing new is accepted (m->broken), what waits is answered with -EIO, and whoever opened the
+ * nothing new is accepted (m->broken), what waits is answered with -EIO, and the one that opened the
  * log is told to end the process: all that was acknowledged is on the disk, and a new start begins
  * from there. When the log is closed, raft_uv first ends what it has, then the requests that are
  * kept here are cancelled, as if raft_uv had done it: libraft expects nothing else.

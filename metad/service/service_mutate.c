@@ -19,7 +19,7 @@
  *
  * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
  * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
- * gone. `left` counts down; whoever takes it to zero replies. */
+ * gone. `left` counts down; the one that takes it to zero replies. */
 #include "service_internal.h"
 
 #include <assert.h>
@@ -307,7 +307,7 @@ static void mutate_propose(struct step *st, uint64_t seq)
         service_memory_refuses(s, st->op) ? ENOSPC : (uint32_t)service_weigh(s, st->op);
     if (st->gate.waited && change_now(s, st) != st->seen)
         st->result.code =
-            ESTALE; /* by whoever kept changes back under the lease that was in the way */
+            ESTALE; /* by the one that kept changes back under the lease that was in the way */
     if (st->result.code != 0) {
         on_after(st);
         return;

@@ -1,7 +1,7 @@
 /* Calls: requests of ours that wait for a reply. The id of a request holds its slot in the table,
  * so a reply finds its call without a search; the rest of the id is a sequence number that makes a
  * late reply to an ended call recognisable. A call is in the table until exactly one of reply,
- * deadline and teardown takes it out, under the lock; whoever took it calls its callback, without
+ * deadline and teardown takes it out, under the lock; the one that took it calls its callback, without
  * the lock. */
 #include "rpc/rpc_internal.h"
 

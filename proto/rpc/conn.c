@@ -295,7 +295,7 @@ static void conn_unlist(struct rpc_conn *c)
 }
 
 /* Refusals and broken peers are worth a line on the accepting side, where nobody else sees them;
- * what a dialled connection died of is reported by whoever dialled. */
+ * what a dialled connection died of is reported by the one that dialled. */
 static void log_end(const struct rpc_conn *c)
 {
     bool odd = c->code != -ERR_PEER_GONE && c->code != -ERR_SHUTDOWN;
@@ -539,7 +539,7 @@ static void tls_step(struct rpc_conn *c)
     lock_release(&c->mu);
 }
 
-/* Whoever listens on a UNIX socket must be one of us before it hears a word. */
+/* A process that listens on a UNIX socket must be one of us before it hears a word. */
 static bool judge_listener(struct rpc_conn *c)
 {
     struct ucred who;

@@ -427,7 +427,7 @@ int queue_before_ask(struct client *c, const Replfs__Envelope *req)
     case REQUEST_AFTER_ALL:
         return queue_wait(c, 0);
     case REQUEST_AFTER_CHANGES:
-        c->queue.events->flush_ino(c, ino); /* its error belongs to whoever writes the file */
+        c->queue.events->flush_ino(c, ino); /* its error belongs to the one that writes the file */
         return ino ? queue_settle(c, ino) : 0;
     case REQUEST_AFTER_NAMES:
         return ino && !nothing(c) ? wait_naming(c, ino) : 0;
