@@ -31,7 +31,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     log_init("fuzz_record", LOG_LVL_ERROR, "/dev/null");
     table.base = record_base("0f8fad5b-d9cb-469f-a165-70867728950e", 1, 0);
-    pthread_rwlock_init(&table.lock, NULL);
+    rwlock_init(&table.lock, LOCK_SEGMENTS, false);
     snprintf(table.dir, sizeof table.dir, "memory");
     segment.fd = memfd_create("segment", MFD_CLOEXEC);
     return segment.fd < 0;
