@@ -1,7 +1,7 @@
 /* heartbeat: registers the chunkd at the leading metad and keeps it informed.
  *
  * One thread, which may block. States: looking (dials metads in turn, pausing 0.2 s, doubling up to
- * 2 s, after each round without success; a metad that does not lead may name who does, that one is
+ * 2 s, after each round without success; a metad that does not lead may name the one that does, that one is
  * tried next), registered (a full report after each registration, then a heartbeat every
  * heartbeat_ms). Any failure of a heartbeat leads back to looking. Clients are served all the
  * while; what they change is kept in the inventory. Losing metad is logged once, finding it again

@@ -145,12 +145,12 @@ static int init_disks(void)
     return status;
 }
 
-static void reload(void *d)
+static void chunkd_reload(void *d)
 {
     chunkd_reload_tls(d);
 }
 
-static int run(int argc, char **argv, const sigset_t *signals)
+static int chunkd_run(int argc, char **argv, const sigset_t *signals)
 {
     if (default_host_id() != 0 || default_host_name() != 0 || daemon_pid_file(pid_file) != 0)
         return EXIT_FAILURE;
@@ -193,7 +193,7 @@ static int run(int argc, char **argv, const sigset_t *signals)
                                     .log_level = &log_level,
                                     .debug = &log_debug_modules,
                                     .log_file = log_file,
-                                    .more = tls_cert ? reload : NULL,
+                                    .more = tls_cert ? chunkd_reload : NULL,
                                     .arg = d};
     log_info("stopping on %s", strsignal(daemon_wait(signals, &r)));
     daemon_unblock_signals(signals);
@@ -227,7 +227,7 @@ int main(int argc, char **argv)
         config_free(options);
         return status;
     }
-    int status = run(argc, argv, &signals);
+    int status = chunkd_run(argc, argv, &signals);
     config_free(options);
     return status;
 }

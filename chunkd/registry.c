@@ -2,10 +2,10 @@
  *
  * A client says in an append through which chunkds it goes on, by number and address. The number is
  * what counts; the address is metad's, told at registration and in the heartbeats after a change.
- * Otherwise whoever has a capability could have us connect to anything. An address differs, or a
+ * Otherwise anyone who has a capability could have us connect to anything. An address differs, or a
  * number is unknown, for a moment after a chunkd has joined or moved: then the next heartbeat is
  * sent at once and the append waits for its answer, which decides. Nobody is forgotten: a metad that
- * has just started knows only who has come back so far.
+ * has just started knows only the chunkds that have come back so far.
  *
  * Who waits is in `first`.., in the order of arrival. Appends of one connection must not overtake each
  * other, so one stays behind another of its line that waits, though its own address is known. A
@@ -126,7 +126,7 @@ int registry_find(struct registry *r, struct registry_wait *w, const char *told,
     return REGISTRY_LATER;
 }
 
-static void take(struct registry *r, uint32_t chunkd, const char *addr)
+static void registry_take(struct registry *r, uint32_t chunkd, const char *addr)
 {
     lock_assert_held(&r->mu);
     if (chunkd >= ID_MAX || strlen(addr) >= REGISTRY_ADDR)
@@ -146,7 +146,7 @@ static void take(struct registry *r, uint32_t chunkd, const char *addr)
 
 /* Serves whom the last answer, or its absence, serves. code: 0, or what all are told. An entry stays in
  * the list until its done() has returned, so that none of its line overtakes it. */
-static void serve(struct registry *r, int code)
+static void registry_serve(struct registry *r, int code)
 {
     struct registry_wait **p = &r->first;
     char addr[REGISTRY_ADDR];
@@ -189,7 +189,7 @@ void registry_told(struct registry *r, uint64_t version, Replfs__ChunkdAddr *con
 {
     lock_acquire(&r->mu);
     for (size_t i = 0; i < n; i++)
-        take(r, v[i]->chunkd, v[i]->addr);
+        registry_take(r, v[i]->chunkd, v[i]->addr);
     if (version)
         r->version = version;
     r->answered = r->begun;
@@ -197,7 +197,7 @@ void registry_told(struct registry *r, uint64_t version, Replfs__ChunkdAddr *con
     bool any = r->first != NULL;
     lock_release(&r->mu);
     if (any)
-        serve(r, 0);
+        registry_serve(r, 0);
 }
 
 void registry_lost(struct registry *r)
@@ -206,7 +206,7 @@ void registry_lost(struct registry *r)
     r->answered = r->begun;
     r->reachable = false;
     lock_release(&r->mu);
-    serve(r, 0);
+    registry_serve(r, 0);
 }
 
 void registry_close(struct registry *r)
@@ -215,5 +215,5 @@ void registry_close(struct registry *r)
     r->closed = true;
     r->ask = NULL;
     lock_release(&r->mu);
-    serve(r, -ERR_SHUTDOWN);
+    registry_serve(r, -ERR_SHUTDOWN);
 }

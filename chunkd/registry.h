@@ -27,7 +27,7 @@ struct registry_wait {
 struct registry *registry_new(void);    /* aborts without memory */
 void registry_free(struct registry *r); /* after registry_close; NULL is fine */
 void registry_close(
-    struct registry *r); /* who waits is told -ERR_SHUTDOWN, as is who comes later */
+    struct registry *r); /* requests that wait are told -ERR_SHUTDOWN, as are later ones */
 /* The address of w->chunkd, to be used at once. told: what the sender of the bytes says; it is
  * believed only while no metad has told a registry. When the registry does not know the chunkd, or
  * at another address, metad is asked first. 0 with out filled; REGISTRY_LATER: w->done() comes;
@@ -42,7 +42,7 @@ int registry_find(struct registry *r, struct registry_wait *w, const char *told,
 void registry_on_ask(struct registry *r, void (*ask)(void *arg), void *arg);
 uint64_t registry_version(struct registry *r); /* that we have; 0: none */
 /* A request to metad begins; what it answers; or it failed, and metad is lost. Each begin is followed
- * by one of the others, from which who waits is served. */
+ * by one of the others, from which requests that wait are served. */
 void registry_begin(struct registry *r);
 void registry_told(struct registry *r, uint64_t version, Replfs__ChunkdAddr *const *v, size_t n);
 void registry_lost(struct registry *r);

@@ -345,7 +345,7 @@ static void read_send(struct service *s, struct rpc_req *req, struct store_read 
 }
 
 /* A small Read of what is in the page cache is answered where it arrives, without a second thread's
- * wake-up. False: it has to go to the disk, or to who tells what is wrong. */
+ * wake-up. False: it has to go to the disk, or to the code that tells what is wrong. */
 static bool read_here(struct service *s, struct rpc_req *req)
 {
     const Replfs__ReadReq *in = req->env->read_req;
@@ -516,7 +516,7 @@ static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
     return NULL;
 }
 
-static void serve(struct service *s, struct rpc_req *req, const struct entry *e)
+static void service_serve(struct service *s, struct rpc_req *req, const struct entry *e)
 {
     lock_acquire(&s->mu);
     s->inflight++; /* before looking at stopping: serve_stop then waits for us */
@@ -540,12 +540,12 @@ static void serve(struct service *s, struct rpc_req *req, const struct entry *e)
 
 void serve_request(void *arg, struct rpc_req *req)
 {
-    serve(arg, req, find_entry(req->env->body_case));
+    service_serve(arg, req, find_entry(req->env->body_case));
 }
 
 void serve_metad(struct service *s, struct rpc_req *req)
 {
     static const struct entry order = {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_METAD,
                                        orders_request};
-    serve(s, req, req->env->body_case == order.body ? &order : NULL);
+    service_serve(s, req, req->env->body_case == order.body ? &order : NULL);
 }

@@ -98,7 +98,8 @@ int ctl_server_allows(const Replfs__Envelope *req)
 }
 
 /* The envelope `e` packed into a fresh slot; out gets token, length and the first piece. */
-static void keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e, struct ctl_msg *out)
+static void ctl_keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e,
+                     struct ctl_msg *out)
 {
     size_t len = replfs__envelope__get_packed_size(e);
     uint8_t *data = malloc(len ? len : 1);
@@ -127,7 +128,7 @@ static void keep(struct ctl_server *s, uid_t uid, const Replfs__Envelope *e, str
     out->token = slot->token;
 }
 
-static int fetch(struct ctl_server *s, uid_t uid, const struct ctl_msg *in, struct ctl_msg *out)
+static int ctl_fetch(struct ctl_server *s, uid_t uid, const struct ctl_msg *in, struct ctl_msg *out)
 {
     LOCK_SCOPE(&s->mu);
     for (int i = 0; i < MAX_REPLIES; i++) {
@@ -181,7 +182,7 @@ static int run_mutation(struct ctl_server *s, uid_t uid, Replfs__Envelope *req, 
     env.is_reply = true;
     rep.n_results = 1;
     rep.results = list;
-    keep(s, uid, &env, out);
+    ctl_keep(s, uid, &env, out);
     return 0;
 }
 
@@ -208,7 +209,7 @@ static int run_question(struct ctl_server *s, uint64_t ino, uid_t uid, Replfs__E
                  (unsigned long long)flush);
     int rc = client_ask(s->client, req, &r);
     if (r.rep)
-        keep(s, uid, r.rep, out);
+        ctl_keep(s, uid, r.rep, out);
     rpc_result_free(&r);
     return rc;
 }
@@ -225,7 +226,7 @@ static int not_connected(struct ctl_server *s, uid_t uid, struct ctl_msg *out)
     env.is_reply = true;
     f.code = ERR_PEER_GONE;
     f.detail = detail;
-    keep(s, uid, &env, out);
+    ctl_keep(s, uid, &env, out);
     return -ERR_PEER_GONE;
 }
 
@@ -261,5 +262,5 @@ int ctl_server_ioctl(struct ctl_server *s, unsigned cmd, uint64_t ino, uid_t uid
         out->code = -client_sync(s->client);
         return 0;
     }
-    return cmd == CTL_CALL ? call(s, ino, uid, in, out) : fetch(s, uid, in, out);
+    return cmd == CTL_CALL ? call(s, ino, uid, in, out) : ctl_fetch(s, uid, in, out);
 }

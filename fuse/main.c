@@ -329,7 +329,7 @@ static void cut(void *arg)
 }
 
 /* SIGHUP: what logrotate(8) sends. Standard error is the log file by now; in the foreground log_init has it. */
-static void reload(void *arg)
+static void mount_reload(void *arg)
 {
     struct mount *m = arg;
     int rc = m->log_path ? log_reopen(m->log_path) : 0;
@@ -342,7 +342,7 @@ static void reload(void *arg)
              m->o.tls_cert ? " and the certificates" : "");
 }
 
-static int serve(struct mount *m, const sigset_t *stop)
+static int mount_serve(struct mount *m, const sigset_t *stop)
 {
     pthread_t t;
     if (thread_start(&t, "announce", announce, m)) {
@@ -354,7 +354,7 @@ static int serve(struct mount *m, const sigset_t *stop)
                                     .patience_s = (unsigned)(m->o.timeout_ms / 1000) + 5,
                                     .signals = *stop,
                                     .cut = cut,
-                                    .reload = reload,
+                                    .reload = mount_reload,
                                     .arg = m};
     int rc = leader_follower_start();
     if (!rc) {
@@ -386,7 +386,7 @@ static void block_signals(sigset_t *stop)
     pthread_sigmask(SIG_BLOCK, stop, NULL);
 }
 
-static int run(struct mount *m)
+static int mount_run(struct mount *m)
 {
     sigset_t stop;
     block_signals(&stop);
@@ -401,7 +401,7 @@ static int run(struct mount *m)
     if (!rc)
         rc = mount_session(m);
     if (!rc)
-        rc = serve(m, &stop);
+        rc = mount_serve(m, &stop);
     ops_release_all(&m->ctx);
     if (m->ctx.client)
         client_close(m->ctx.client);
@@ -441,7 +441,7 @@ int main(int argc, char **argv)
             rc = EXIT_MOUNT;
         }
         if (!rc)
-            rc = run(&m);
+            rc = mount_run(&m);
     }
     options_free(&m.o);
     free(m.mountpoint);

@@ -11,7 +11,7 @@
  * attributes only as far as it is known to be so still (client_entry_attr). When the directory's lease
  * went since, that is not known of any: what follows is asked for anew, not more than one answer takes.
  *
- * A listing ends where the directory ended as it began (opendir, rewinddir): whoever replaces what it lists
+ * A listing ends where the directory ended as it began (opendir, rewinddir): a program that replaces what it lists
  * as it goes would otherwise meet the replacements, for ever.
  *
  * The kernel may read one handle from several threads (PARALLEL_DIROPS): a lock per handle. */
@@ -182,8 +182,8 @@ static int fetch_page(struct dirh *d, struct listing *l, uint64_t after, unsigne
 
 /* False when the buffer is full. cookie: where to go on behind this entry, as the kernel sees it.
  */
-static bool add(struct listing *l, const char *name, const struct fuse_entry_param *e,
-                uint64_t cookie)
+static bool listing_add(struct listing *l, const char *name, const struct fuse_entry_param *e,
+                        uint64_t cookie)
 {
     size_t room = l->size - l->used, need;
     char *at = l->buf + l->used;
@@ -201,7 +201,7 @@ static bool add_dot(struct listing *l, const char *name, uint64_t ino, uint64_t 
 {
     /* ino 0 outside attr: the kernel takes no reference for "." and ".." */
     struct fuse_entry_param e = {.attr = {.st_ino = ino, .st_mode = S_IFDIR}};
-    return add(l, name, &e, cookie);
+    return listing_add(l, name, &e, cookie);
 }
 
 /* False when the buffer is full. Entries that no directory can hold are passed over, not trusted.
@@ -226,7 +226,7 @@ static bool add_entry(struct listing *l, const struct dir_page *page, const Repl
         e.attr.st_ino = de->ino;
         e.attr.st_mode = (mode_t)DTTOIF(de->type);
     }
-    return add(l, name, &e, de->cookie + COOKIE_SHIFT);
+    return listing_add(l, name, &e, de->cookie + COOKIE_SHIFT);
 }
 
 /* The page has what follows, as far as it is still known. *max: how much to ask for, if not. */
@@ -280,7 +280,7 @@ static int add_entries(struct dirh *d, struct listing *l, uint64_t after)
     }
 }
 
-static int list(struct dirh *d, struct listing *l, uint64_t off)
+static int listing_read(struct dirh *d, struct listing *l, uint64_t off)
 {
     LOCK_SCOPE(&d->mu);
     int rc = 0;
@@ -304,7 +304,7 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     struct listing l = {.req = req, .dir = ino, .size = size, .plus = plus, .buf = malloc(size)};
     if (!l.buf)
         abort();
-    int rc = off < 0 ? -EINVAL : list(dirh_of(fi), &l, (uint64_t)off);
+    int rc = off < 0 ? -EINVAL : listing_read(dirh_of(fi), &l, (uint64_t)off);
     if (!rc && l.used)
         client_accessed(ops_ctx(req)->client, ino, true);
     if (rc && !l.used) /* else: give what there is, the next call meets the error */

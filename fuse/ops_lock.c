@@ -71,7 +71,7 @@ static void interrupted(fuse_req_t req, void *id)
     client_lock_cancel(ops_ctx(req)->client, (uintptr_t)id);
 }
 
-static void set(fuse_req_t req, const struct client_lock *l, bool wait)
+static void lock_op_set(fuse_req_t req, const struct client_lock *l, bool wait)
 {
     struct client *c = ops_ctx(req)->client;
     if (l->type == LOCKSET_NONE) {
@@ -90,7 +90,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 {
     struct client_lock l;
     if (from_flock(&l, ino, fi, lock))
-        set(req, &l, sleep);
+        lock_op_set(req, &l, sleep);
     else
         ops_reply(req, -EINVAL);
 }
@@ -105,7 +105,7 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
                             .type = op & LOCK_UN   ? LOCKSET_NONE
                                     : op & LOCK_EX ? LOCKSET_WRITE
                                                    : LOCKSET_READ};
-    set(req, &l, !(op & LOCK_NB));
+    lock_op_set(req, &l, !(op & LOCK_NB));
 }
 
 bool ops_unlock_closing(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)

@@ -74,7 +74,7 @@ static const struct opt_def own_opts[] = {
 #define N_OWN (sizeof(own_opts) / sizeof(*own_opts))
 
 /* Flags of the mount itself, understood by libfuse or by mount(2). libfuse's default is nosuid,nodev, and it is
- * ours: whoever can write to the cluster from another computer is not to become root on this one. */
+ * ours: anyone who can write to the cluster from another computer is not to become root on this one. */
 static const char *const kernel_opts[] = {"rw",    "ro",   "suid",   "nosuid", "dev",
                                           "nodev", "exec", "noexec", "dirsync"};
 /* Nothing to do: handled by mount(8), or the way it is anyway. */
@@ -102,8 +102,9 @@ static const char *const ignored_prefixes[] = {
     "x-",          "X-",       "comment=",  "uhelper=", "helper=",   "context=",  "fscontext=",
     "defcontext=", "user_id=", "group_id=", "fd=",      "rootmode=", "max_read=", "blksize="};
 
-static int fail(char *err, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int fail(char *err, size_t n, const char *fmt, ...)
+static int options_fail(char *err, size_t n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static int options_fail(char *err, size_t n, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -160,13 +161,13 @@ static int parse_spec(struct options *o, const char *spec, char *err, size_t n)
     for (const char *p = spec;; p++) {
         size_t len = strcspn(p, ",");
         if (o->nmetads == OPTIONS_MAX_METADS)
-            return fail(err, n, "%s: more than %d metads", spec, OPTIONS_MAX_METADS);
+            return options_fail(err, n, "%s: more than %d metads", spec, OPTIONS_MAX_METADS);
         char *a = options_addr(p, len);
         if (!a)
-            return fail(err, n,
-                        "'%.*s' is not the address of a metad: give HOST or HOST:PORT, "
-                        "several with commas between",
-                        (int)len, p);
+            return options_fail(err, n,
+                                "'%.*s' is not the address of a metad: give HOST or HOST:PORT, "
+                                "several with commas between",
+                                (int)len, p);
         o->metads[o->nmetads++] = a;
         p += len;
         if (!*p)
@@ -192,14 +193,14 @@ static int set_value(struct options *o, const struct opt_def *d, const char *val
     int rc = 0;
     if (d->kind == OPT_BOOL || d->kind == OPT_NOT) {
         if (val)
-            return fail(err, n, "option '%s' takes no value ('%s' given)", d->name, val);
+            return options_fail(err, n, "option '%s' takes no value ('%s' given)", d->name, val);
         *(bool *)base = d->kind == OPT_BOOL;
         if (base == (char *)&o->allow_other)
             o->allow_other_set = true;
         return 0;
     }
     if (!val || !*val)
-        return fail(err, n, "option '%s' needs a value: %s=%s", d->name, d->name, d->arg);
+        return options_fail(err, n, "option '%s' needs a value: %s=%s", d->name, d->name, d->arg);
     if (d->kind == OPT_STRING) {
         free(*(char **)base);
         *(char **)base = dup_or_abort(val, strlen(val));
@@ -216,16 +217,16 @@ static int set_value(struct options *o, const struct opt_def *d, const char *val
         rc = *end || errno || val[0] == '-' ? -EINVAL : 0;
     }
     if (rc)
-        return fail(err, n, "option '%s': '%s' is not a %s", d->name, val,
-                    d->kind == OPT_MSEC   ? "time such as 500ms, 30s or 2m"
-                    : d->kind == OPT_SIZE ? "size such as 512K, 64M or 1G"
-                                          : "number");
+        return options_fail(err, n, "option '%s': '%s' is not a %s", d->name, val,
+                            d->kind == OPT_MSEC   ? "time such as 500ms, 30s or 2m"
+                            : d->kind == OPT_SIZE ? "size such as 512K, 64M or 1G"
+                                                  : "number");
     if (v < d->min || v > d->max)
-        return fail(err, n, "option '%s': %s is out of range (%llu to %llu%s)", d->name, val,
-                    (unsigned long long)d->min, (unsigned long long)d->max,
-                    d->kind == OPT_MSEC   ? " ms"
-                    : d->kind == OPT_SIZE ? " bytes"
-                                          : "");
+        return options_fail(err, n, "option '%s': %s is out of range (%llu to %llu%s)", d->name,
+                            val, (unsigned long long)d->min, (unsigned long long)d->max,
+                            d->kind == OPT_MSEC   ? " ms"
+                            : d->kind == OPT_SIZE ? " bytes"
+                                                  : "");
     *(uint64_t *)base = v;
     return 0;
 }
@@ -269,7 +270,7 @@ static int one_option(struct options *o, char *opt, bool sloppy, char *err, size
         return 0;
     char known[1024];
     known_names(known, sizeof(known));
-    return fail(err, n, "unknown mount option '%s'; known are: %s", opt, known);
+    return options_fail(err, n, "unknown mount option '%s'; known are: %s", opt, known);
 }
 
 static int option_list(struct options *o, const char *list, bool sloppy, char *err, size_t n)
@@ -288,21 +289,21 @@ static int option_list(struct options *o, const char *list, bool sloppy, char *e
 }
 
 /* What depends on several options at once. */
-static int finish(struct options *o, bool as_root, char *err, size_t n)
+static int options_finish(struct options *o, bool as_root, char *err, size_t n)
 {
     if (!o->spec)
-        return fail(err, n,
-                    "which cluster? usage: mount.replfs META[:PORT][,META2...] DIR [-o OPTIONS]");
+        return options_fail(
+            err, n, "which cluster? usage: mount.replfs META[:PORT][,META2...] DIR [-o OPTIONS]");
     if (!o->mountpoint)
-        return fail(err, n,
-                    "mount '%s' where? usage: mount.replfs META[:PORT][,META2...] DIR "
-                    "[-o OPTIONS]",
-                    o->spec);
+        return options_fail(err, n,
+                            "mount '%s' where? usage: mount.replfs META[:PORT][,META2...] DIR "
+                            "[-o OPTIONS]",
+                            o->spec);
     int tls = !!o->tls_cert + !!o->tls_key + !!o->tls_ca;
     if (tls != 0 && tls != 3)
-        return fail(err, n, "tls_cert, tls_key and tls_ca go together; missing:%s%s%s",
-                    o->tls_cert ? "" : " tls_cert", o->tls_key ? "" : " tls_key",
-                    o->tls_ca ? "" : " tls_ca");
+        return options_fail(err, n, "tls_cert, tls_key and tls_ca go together; missing:%s%s%s",
+                            o->tls_cert ? "" : " tls_cert", o->tls_key ? "" : " tls_key",
+                            o->tls_ca ? "" : " tls_ca");
     if (o->remount) { /* only what is said changes */
         if (o->noatime)
             add_kernel(o, "noatime");
@@ -324,8 +325,9 @@ static int positional(struct options *o, const char *arg, char *err, size_t n)
     if (!o->spec)
         return parse_spec(o, arg, err, n);
     if (o->mountpoint)
-        return fail(err, n, "'%s' is one argument too many: after %s %s only options may follow",
-                    arg, o->spec, o->mountpoint);
+        return options_fail(err, n,
+                            "'%s' is one argument too many: after %s %s only options may follow",
+                            arg, o->spec, o->mountpoint);
     o->mountpoint = dup_or_abort(arg, strlen(arg));
     return 0;
 }
@@ -339,9 +341,9 @@ static int letter(struct options *o, int argc, char **argv, int *i, bool *sloppy
         if (strchr("oNt", *c)) {
             const char *val = c[1] ? c + 1 : *i + 1 < argc ? argv[++*i] : NULL;
             if (!val)
-                return fail(err, n, "-%c needs a value", *c);
+                return options_fail(err, n, "-%c needs a value", *c);
             if (*c == 'N')
-                return fail(err, n, "-N (another mount namespace) is not supported");
+                return options_fail(err, n, "-N (another mount namespace) is not supported");
             return *c == 'o' ? option_list(o, val, *sloppy, err, n) : 0;
         }
         switch (*c) {
@@ -370,7 +372,7 @@ static int letter(struct options *o, int argc, char **argv, int *i, bool *sloppy
         case 'v':
             break;
         default:
-            return fail(err, n, "unknown option '-%c'; see mount.replfs --help", *c);
+            return options_fail(err, n, "unknown option '-%c'; see mount.replfs --help", *c);
         }
     }
     return 0;
@@ -402,7 +404,7 @@ int options_parse(struct options *o, int argc, char **argv, bool as_root, char *
         else if (!strcmp(a, "--foreground"))
             o->foreground = true;
         else if (a[1] == '-')
-            rc = fail(err, err_len, "unknown option '%s'; see mount.replfs --help", a);
+            rc = options_fail(err, err_len, "unknown option '%s'; see mount.replfs --help", a);
         else
             rc = letter(o, argc, argv, &i, &sloppy, err, err_len);
         if (rc)
@@ -410,7 +412,7 @@ int options_parse(struct options *o, int argc, char **argv, bool as_root, char *
     }
     if (o->help || o->version)
         return 0;
-    return finish(o, as_root, err, err_len);
+    return options_finish(o, as_root, err, err_len);
 }
 
 void options_free(struct options *o)

@@ -21,13 +21,13 @@ static const struct flag {
     {"", "", MS_SYNCHRONOUS, ST_SYNCHRONOUS},
 };
 
-static int fail(const char *dir, const char *why)
+static int remount_fail(const char *dir, const char *why)
 {
     fprintf(stderr, "mount.replfs: %s: not remounted: %s\n", dir, why);
     return EXIT_MOUNT;
 }
 
-static unsigned long changed(const char *options, unsigned long ms)
+static unsigned long remount_changed(const char *options, unsigned long ms)
 {
     for (const char *p = options; *p; p += *p == ',') {
         size_t n = strcspn(p, ",");
@@ -47,19 +47,20 @@ int remount_run(const struct options *o)
     struct statvfs v;
     unsigned long ms = 0;
     if (statvfs(o->mountpoint, &v))
-        return fail(o->mountpoint, strerror(errno));
+        return remount_fail(o->mountpoint, strerror(errno));
     for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
         ms |= v.f_flag & flags[i].st ? flags[i].ms : 0;
-    if (!mount(NULL, o->mountpoint, NULL, changed(o->kernel, ms) | MS_REMOUNT, NULL))
+    if (!mount(NULL, o->mountpoint, NULL, remount_changed(o->kernel, ms) | MS_REMOUNT, NULL))
         return 0;
     switch (errno) {
     case EBUSY:
-        return fail(o->mountpoint, "files are open for writing: fuser -vm names their programs");
+        return remount_fail(o->mountpoint,
+                            "files are open for writing: fuser -vm names their programs");
     case EINVAL:
-        return fail(o->mountpoint,
-                    "nothing is mounted there, or the kernel does not change it; umount "
-                    "and mount again");
+        return remount_fail(o->mountpoint,
+                            "nothing is mounted there, or the kernel does not change it; umount "
+                            "and mount again");
     default:
-        return fail(o->mountpoint, strerror(errno));
+        return remount_fail(o->mountpoint, strerror(errno));
     }
 }

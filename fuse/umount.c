@@ -52,7 +52,7 @@ void umount_register(const char *source, const char *dir)
     mnt_free_update(u);
 }
 
-static int fail(const char *dir, const char *why, const char *hint)
+static int umount_fail(const char *dir, const char *why, const char *hint)
 {
     fprintf(stderr, "umount.replfs: %s: %s%s\n", dir, why, hint);
     return EXIT_UMOUNT;
@@ -118,13 +118,13 @@ static int bring_home(const char *dir)
     case -ENOTTY:   /* a mount.replfs that does not know this yet */
         return 0;
     case -EACCES: /* another user's, without allow_other */
-        fail(dir, err_str(rc), ": what was written follows in the background");
+        umount_fail(dir, err_str(rc), ": what was written follows in the background");
         return 0;
     case -ENOENT:
     case -ENOTDIR:
-        return fail(dir, err_str(rc), "");
+        return umount_fail(dir, err_str(rc), "");
     default:
-        return fail(
+        return umount_fail(
             dir, err_str(rc),
             ": not all that was written is with the cluster, so it stays mounted; umount -f gives "
             "that up");
@@ -148,14 +148,14 @@ static int unmount(const char *dir, int flags)
         return 0;
     switch (errno) {
     case EBUSY:
-        return fail(dir, "target is busy", ": fuser -vm names the programs that use it");
+        return umount_fail(dir, "target is busy", ": fuser -vm names the programs that use it");
     case EINVAL:
-        return fail(dir, "not mounted", "");
+        return umount_fail(dir, "not mounted", "");
     case EPERM:
-        return fail(dir, strerror(errno),
-                    ": only root may; what a user mounted, fusermount3 -u unmounts");
+        return umount_fail(dir, strerror(errno),
+                           ": only root may; what a user mounted, fusermount3 -u unmounts");
     default:
-        return fail(dir, strerror(errno), "");
+        return umount_fail(dir, strerror(errno), "");
     }
 }
 

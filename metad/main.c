@@ -1,6 +1,6 @@
 /* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
  * checkpoint and log), ids, opens, rpc loop, nodes, service, listener. They stop in an order that
- * leaves no thread with a part that is gone: whoever proposes (opens), the log (completes and
+ * leaves no thread with a part that is gone: what proposes (sessions), the log (completes and
  * answers what is under way), connections, then the rest. SIGTERM, SIGINT and SIGHUP (which reopens the
  * log file, and ends nothing) are blocked everywhere and waited for here. */
 #include <errno.h>
@@ -137,7 +137,7 @@ static const struct config_opt options[] = {
     {.name = "insecure",
      .type = CONFIG_BOOL,
      .value = &flags.insecure,
-     .help = "serve other computers without TLS: whoever reaches the port can read and change "
+     .help = "serve other computers without TLS: anyone who reaches the port can read and change "
              "everything"},
     {.name = "log-level",
      .type = CONFIG_STRING,
@@ -311,7 +311,7 @@ static void bound_addr(char *out, size_t size, const char *addr, int port)
     snprintf(out, size, "%.*s:%d", host, addr, port);
 }
 
-static int start(struct metad *d)
+static int metad_start(struct metad *d)
 {
     const char *addr = listen_addr();
     char bound[256];
@@ -340,7 +340,7 @@ static int start(struct metad *d)
     if (rc != 0)
         return rc;
     if (flags.insecure && !has_tls())
-        log_warn("--insecure: whoever reaches this port can read and change everything");
+        log_warn("--insecure: anyone who reaches this port can read and change everything");
     bound_addr(bound, sizeof(bound), addr, port);
     log_info("ready on %s, cluster %s", bound, mlog_uuid(d->mlog));
     return 0;
@@ -365,14 +365,14 @@ static void stop(struct metad *d)
 
 /* ---- main ---- */
 
-static void reload(void *arg)
+static void metad_reload(void *arg)
 {
     struct metad *d = arg;
 
     rpc_loop_reload_tls(d->loop);
 }
 
-static int run(int argc, char **argv, const sigset_t *signals)
+static int metad_run(int argc, char **argv, const sigset_t *signals)
 {
     struct metad d = {0};
     const struct daemon_reload r = {.opts = options,
@@ -383,11 +383,11 @@ static int run(int argc, char **argv, const sigset_t *signals)
                                     .log_level = &flags.log_level,
                                     .debug = &flags.debug,
                                     .log_file = flags.log_file,
-                                    .more = has_tls() ? reload : NULL,
+                                    .more = has_tls() ? metad_reload : NULL,
                                     .arg = &d};
 
     signal(SIGPIPE, SIG_IGN);
-    int rc = start(&d);
+    int rc = metad_start(&d);
     if (rc == 0)
         rc = daemon_pid_file(flags.pid_file);
     if (rc == 0) {
@@ -437,7 +437,7 @@ int main(int argc, char **argv)
         config_free(options);
         return EXIT_USAGE;
     }
-    rc = flags.init ? make_cluster() : run(argc, argv, &signals);
+    rc = flags.init ? make_cluster() : metad_run(argc, argv, &signals);
     config_free(options);
     return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

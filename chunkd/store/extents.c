@@ -18,7 +18,7 @@ static uint32_t ext_end(const struct ext *e)
     return e->off + e->len; /* fits: record_decode checks, and so does append */
 }
 
-static void reserve(struct extents *x, uint32_t n)
+static void extents_reserve(struct extents *x, uint32_t n)
 {
     if (n <= x->cap)
         return;
@@ -55,7 +55,7 @@ static void measure(struct extents *x)
 void extents_push(struct extents *x, const struct ext *e)
 {
     assert(!x->n || ext_end(&x->v[x->n - 1]) <= e->off);
-    reserve(x, x->n + 1);
+    extents_reserve(x, x->n + 1);
     if (e->off == x->len)
         x->len = ext_end(e);
     x->v[x->n++] = *e;
@@ -76,7 +76,7 @@ long extents_put(struct extents *x, const struct ext *e, extents_fn *fn, void *a
     for (; j < x->n && x->v[j].off < ext_end(e); j++)
         if (fn)
             fn(arg, &x->v[j], false);
-    reserve(x, x->n + 1);
+    extents_reserve(x, x->n + 1);
     memmove(x->v + i + 1, x->v + j, (x->n - j) * sizeof(*x->v));
     x->n = x->n - (j - i) + 1;
     x->v[i] = *e;

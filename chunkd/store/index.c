@@ -154,8 +154,8 @@ static void live_note(struct index *ix, const struct extents *x)
 }
 
 /* Replaces what c is; x (may be NULL for empty) moves in. */
-static void replace(struct index *ix, struct chunk *c, bool gone, const struct chunk_row *row,
-                    struct extents *x)
+static void index_replace(struct index *ix, struct chunk *c, bool gone, const struct chunk_row *row,
+                          struct extents *x)
 {
     struct index_shard *s = shard_of(ix, c->chunk);
     struct extents old = c->x;
@@ -185,7 +185,7 @@ void index_start(struct index *ix, struct chunk *c, uint64_t gen, uint64_t sessi
         row.lo = c->row.lo;
         row.hi = c->row.hi;
     }
-    replace(ix, c, false, &row, NULL);
+    index_replace(ix, c, false, &row, NULL);
 }
 
 bool index_put(struct index *ix, struct chunk *c, const struct ext *e)
@@ -216,14 +216,14 @@ void index_swap(struct index *ix, struct chunk *c, uint64_t gen, uint64_t sessio
         row.lo = c->row.lo < lo ? c->row.lo : lo;
         row.hi = c->row.hi > hi ? c->row.hi : hi;
     }
-    replace(ix, c, false, &row, x);
+    index_replace(ix, c, false, &row, x);
 }
 
 void index_remove(struct index *ix, struct chunk *c)
 {
     if (c->gone)
         return;
-    replace(ix, c, true, &c->row, NULL);
+    index_replace(ix, c, true, &c->row, NULL);
 }
 
 /* ---- checkpoints ---- */

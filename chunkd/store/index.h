@@ -1,7 +1,7 @@
 /* The index: where each chunk's bytes are. What changed recently is in RAM, whole chunks at a time;
  * the rest is in LMDB (index_db.h), where checkpoints put it.
  *
- * One thread changes it: the writer (or whoever recovers, before there is a writer). Functions
+ * One thread changes it: the writer (or the one that recovers, before there is a writer). Functions
  * marked "any thread" may run at the same time. */
 #ifndef REPLFS_CHUNKD_STORE_INDEX_H
 #define REPLFS_CHUNKD_STORE_INDEX_H

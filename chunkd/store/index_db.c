@@ -323,7 +323,8 @@ static int del_prefix(MDB_txn *txn, MDB_dbi dbi, uint64_t id)
     return rc == MDB_NOTFOUND ? 0 : db_error(rc);
 }
 
-static int put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t klen, const void *p, size_t len)
+static int db_put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t klen, const void *p,
+                  size_t len)
 {
     MDB_val k = val(key, klen), v = val(p, len);
     return db_error(mdb_put(txn, dbi, &k, &v, 0));
@@ -351,7 +352,7 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
     le_put64(row + 16, c->row.lo);
     le_put64(row + 24, c->row.hi);
     le_put32(row + 32, c->row.len);
-    rc = put(txn, db->chunks, key, 8, row, sizeof(row));
+    rc = db_put(txn, db->chunks, key, 8, row, sizeof(row));
     for (uint32_t i = 0; i < c->n && !rc; i++) {
         const struct ext *e = &d->exts[c->first + i];
         uint8_t v[EXT_ROW];
@@ -359,7 +360,7 @@ static int commit_chunk(struct index_db *db, MDB_txn *txn, const struct delta *d
         le_put32(v, e->len);
         le_put32(v + 4, e->seg);
         le_put32(v + 8, e->pos);
-        rc = put(txn, db->extents, key, sizeof(key), v, sizeof(v));
+        rc = db_put(txn, db->extents, key, sizeof(key), v, sizeof(v));
     }
     return rc;
 }
@@ -374,7 +375,7 @@ static int commit_segment(struct index_db *db, MDB_txn *txn, const struct segmen
     }
     le_put64(v, s->size);
     le_put64(v + 8, s->live);
-    return put(txn, db->segments, key, sizeof(key), v, sizeof(v));
+    return db_put(txn, db->segments, key, sizeof(key), v, sizeof(v));
 }
 
 static int commit_mark(struct index_db *db, MDB_txn *txn, const struct mark *m)
@@ -386,7 +387,7 @@ static int commit_mark(struct index_db *db, MDB_txn *txn, const struct mark *m)
     le_put64(v + 16, m->gen);
     le_put64(v + 24, m->lo);
     le_put64(v + 32, m->hi);
-    return put(txn, db->marks, key, sizeof(key), v, sizeof(v));
+    return db_put(txn, db->marks, key, sizeof(key), v, sizeof(v));
 }
 
 static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
@@ -407,7 +408,7 @@ static int commit_all(struct index_db *db, MDB_txn *txn, const struct delta *d)
     return rc ? rc : meta_put(db, txn, "generation", gen, sizeof(gen));
 }
 
-static int grow(struct index_db *db)
+static int db_grow(struct index_db *db)
 {
     if (db->broken)
         return -EIO;
@@ -444,7 +445,7 @@ int index_db_commit(struct index_db *db, const struct delta *d)
 {
     int rc;
     while ((rc = commit_once(db, d)) == -EFBIG)
-        if ((rc = grow(db)))
+        if ((rc = db_grow(db)))
             break;
     return rc;
 }

@@ -7,8 +7,8 @@
  *
  * Descriptors: a disk of 10 TB has 40,000 segments, the process perhaps 1,024 descriptors. A segment is
  * open while somebody holds it (pins) or until its descriptor is wanted for another, least recently used
- * first. Holding an open one is two atomic steps: who closes takes the descriptor out first, and puts it
- * back when it sees a pin; who holds sets the pin first, and opens it, under fd_lock, when there is none.
+ * first. Holding an open one is two atomic steps: a thread that closes takes the descriptor out first, and puts it
+ * back when it sees a pin; one that holds sets the pin first, and opens it, under fd_lock, when there is none.
  * One that this process has written to stays open until it is synced, since a write error is told to the
  * descriptors that were open then.
  *

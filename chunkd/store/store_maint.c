@@ -166,7 +166,7 @@ static int by_place(const void *a, const void *b)
 }
 
 /* Merges neighbours of a sorted list in place. */
-static void merge(struct dead_list *l)
+static void maint_merge(struct dead_list *l)
 {
     size_t n = 0;
     for (size_t i = 0; i < l->n; i++) {
@@ -193,7 +193,7 @@ static void punch_all(struct store *s)
     if (!l->n)
         return;
     qsort(l->v, l->n, sizeof(*l->v), by_place);
-    merge(l);
+    maint_merge(l);
     grace_wait(&s->grace);
     size_t kept = 0;
     struct segment *sg = NULL;

@@ -201,7 +201,7 @@ static uint64_t write_group(struct store *s, int *code)
     return done;
 }
 
-static void changed(struct store *s, uint64_t chunk, uint32_t len, uint64_t session)
+static void writer_changed(struct store *s, uint64_t chunk, uint32_t len, uint64_t session)
 {
     if (s->cfg.changed)
         s->cfg.changed(s->cfg.arg, chunk, len, session);
@@ -228,7 +228,7 @@ static void apply(struct store *s, const struct item *it, uint64_t seg)
         index_put(&s->ix, it->c, &e);
         s->appends++;
         s->append_bytes += e.len;
-        changed(s, it->r.chunk, it->c->row.len, session);
+        writer_changed(s, it->r.chunk, it->c->row.len, session);
         break;
     case OP_RELOCATE:
         index_put(&s->ix, it->c, &e);
@@ -241,14 +241,14 @@ static void apply(struct store *s, const struct item *it, uint64_t seg)
     case OP_COPY_FINISH:
         store_mark(s, &it->r, seg, it->pos);
         index_swap(&s->ix, it->c, it->cp->gen, it->cp->session, &it->cp->x, it->cp->lo, it->cp->hi);
-        changed(s, it->r.chunk, it->c->row.len, session);
+        writer_changed(s, it->r.chunk, it->c->row.len, session);
         store_copy_drop(s, it->cp);
         break;
     case OP_DELETE:
         store_mark(s, &it->r, seg, it->pos);
         if (!it->c->gone) {
             index_remove(&s->ix, it->c);
-            changed(s, it->r.chunk, 0, session);
+            writer_changed(s, it->r.chunk, 0, session);
         }
         break;
     case OP_MARK:

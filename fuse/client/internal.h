@@ -26,7 +26,7 @@
 #define REPLFS_FUSE_CLIENT_INTERNAL_H
 #include <pthread.h>
 #include <stdatomic.h>
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/client.h"
 #include "base/lock.h"
@@ -79,7 +79,7 @@ struct client {
     } session;
     struct {
         struct lock mu;
-        struct idmap map;
+        struct u64map map;
         uint64_t epoch;
         bool stale;
     } chunkds;
@@ -121,8 +121,8 @@ struct client {
     } async_replies;
     struct {
         struct lock mu;
-        struct idmap map;
-        struct idmap dirs; /* ino -> struct open_dir */
+        struct u64map map;
+        struct u64map dirs; /* ino -> struct open_dir */
         struct cfile *dirty;
         atomic_size_t untold;                    /* open, unknown to metad */
         _Atomic(struct cfile_telling *) refused; /* opens that metad would not hear of yet */
@@ -139,12 +139,12 @@ struct client {
         uint64_t bytes;
     } dirty;
     struct {
-        struct lock mu;   /* map, since, sending */
-        struct cond sent; /* a batch was answered, or sending taken back */
-        bool sending;     /* one thread tells metad, one batch after the other */
-        struct idmap map; /* ino -> struct atime_entry */
-        int64_t since;    /* work waits since; 0: none */
-        atomic_size_t n;  /* of map, to look without the lock */
+        struct lock mu;    /* map, since, sending */
+        struct cond sent;  /* a batch was answered, or sending taken back */
+        bool sending;      /* one thread tells metad, one batch after the other */
+        struct u64map map; /* ino -> struct atime_entry */
+        int64_t since;     /* work waits since; 0: none */
+        atomic_size_t n;   /* of map, to look without the lock */
         atomic_ullong seen[ATIME_SLOTS];
     } atime;
     struct {
@@ -155,7 +155,7 @@ struct client {
         uint64_t put, done;  /* so many ops */
         int64_t moved;       /* when it last went forward */
         uint64_t hurry;      /* up to here somebody waits */
-        struct idmap inos;   /* ino -> struct queue_ino */
+        struct u64map inos;  /* ino -> struct queue_ino */
         atomic_size_t ninos; /* to look without the lock */
         pthread_t thread;
         bool started, stop;

@@ -15,7 +15,7 @@ static bool shares_fs(const Replfs__ChunkdStatus *k, size_t d)
     return false;
 }
 
-static void text(const Replfs__StatusReply *s)
+static void chunkd_text(const Replfs__StatusReply *s)
 {
     struct table t;
     char a[16], b[16], c[32];
@@ -98,12 +98,12 @@ static void print_json(const Replfs__StatusReply *s)
     json_close(&j);
 }
 
-static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+static int chunkd_show(const struct ctl_opts *o, const Replfs__StatusReply *s)
 {
     if (o->json)
         print_json(s);
     else
-        text(s);
+        chunkd_text(s);
     return CTL_OK;
 }
 
@@ -148,5 +148,5 @@ int verb_chunkd(const struct ctl_opts *o)
     }
     rest.args += list ? 1 : 2;
     rest.nargs -= list ? 1 : 2;
-    return list ? ctl_with_status(&rest, show) : remove_chunkd(&rest, o->args[1]);
+    return list ? ctl_with_status(&rest, chunkd_show) : remove_chunkd(&rest, o->args[1]);
 }

@@ -32,7 +32,7 @@ static int goal_of(const char *path, uint32_t *goal, bool *dir)
     return rc;
 }
 
-static int show(const char *path, struct json *j)
+static int getrepl_show(const char *path, struct json *j)
 {
     uint32_t goal = 0;
     bool dir = false;
@@ -55,5 +55,5 @@ static int show(const char *path, struct json *j)
 
 int verb_getrepl(const struct ctl_opts *o)
 {
-    return ctl_each_path(o, "getrepl PATH...", "files", show);
+    return ctl_each_path(o, "getrepl PATH...", "files", getrepl_show);
 }

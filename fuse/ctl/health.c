@@ -18,7 +18,7 @@ static int worst(const Replfs__StatusReply *s)
 static const char *const verdicts[] = {
     [CTL_OK] = "ok", [CTL_PROBLEM] = "warning", [CTL_ERROR] = "error"};
 
-static void text(const Replfs__StatusReply *s, int verdict)
+static void health_text(const Replfs__StatusReply *s, int verdict)
 {
     if (verdict == CTL_OK)
         puts(s->settling ? "ok so far: metad has just started and still collects reports"
@@ -55,17 +55,17 @@ static void print_json(const Replfs__StatusReply *s, int verdict)
     json_close(&j);
 }
 
-static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+static int health_show(const struct ctl_opts *o, const Replfs__StatusReply *s)
 {
     int verdict = worst(s);
     if (o->json)
         print_json(s, verdict);
     else
-        text(s, verdict);
+        health_text(s, verdict);
     return verdict;
 }
 
 int verb_health(const struct ctl_opts *o)
 {
-    return ctl_with_status(o, show);
+    return ctl_with_status(o, health_show);
 }

@@ -61,7 +61,7 @@ static void collect_chunks(struct pages *p)
     p->nchunks = kept;
 }
 
-static int fetch(const char *path, struct pages *p)
+static int info_fetch(const char *path, struct pages *p)
 {
     struct transport *t = NULL;
     struct transport_target at;
@@ -150,7 +150,7 @@ static void text_chunk(const Replfs__ChunkInfo *c, uint32_t file_goal)
     table_print(&t, "    ", stdout);
 }
 
-static void text(const char *path, const struct pages *p)
+static void info_text(const char *path, const struct pages *p)
 {
     const Replfs__Attr *a = p->rep[0]->info_reply->attr;
     char size[16];
@@ -233,11 +233,11 @@ static void print_json(struct json *j, const char *path, const struct pages *p)
 static int info_of(const char *path, struct json *j)
 {
     struct pages p = {0};
-    int rc = fetch(path, &p);
+    int rc = info_fetch(path, &p);
     if (!rc && j)
         print_json(j, path, &p);
     else if (!rc)
-        text(path, &p);
+        info_text(path, &p);
     pages_free(&p);
     return rc;
 }

@@ -142,7 +142,7 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
     return -1;
 }
 
-static int check(const struct ctl_opts *o, const struct verb *v)
+static int ctl_check(const struct ctl_opts *o, const struct verb *v)
 {
     bool setrepl = v->run == verb_setrepl;
     if (!setrepl && (o->recursive || o->wait || o->timeout_ms)) {
@@ -186,7 +186,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < N_VERBS; i++) {
         if (strcmp(verbs[i].name, name))
             continue;
-        rc = check(&o, &verbs[i]);
+        rc = ctl_check(&o, &verbs[i]);
         if (!rc)
             rc = verbs[i].run(&o);
         if (fflush(stdout) || ferror(stdout)) {

@@ -131,7 +131,7 @@ void json_id(struct json *j, const char *key, uint64_t id)
 
 /* ---- tables ---- */
 
-static void *grow(void *p, size_t n)
+static void *output_grow(void *p, size_t n)
 {
     p = realloc(p, n);
     if (!p)
@@ -143,7 +143,7 @@ void table_row(struct table *t)
 {
     if (t->nrows == t->cap) {
         t->cap = t->cap ? 2 * t->cap : 16;
-        t->cells = grow(t->cells, t->cap * t->ncols * sizeof(*t->cells));
+        t->cells = output_grow(t->cells, t->cap * t->ncols * sizeof(*t->cells));
     }
     for (size_t c = 0; c < t->ncols; c++)
         t->cells[t->nrows * t->ncols + c] = NULL;

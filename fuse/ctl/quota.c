@@ -51,7 +51,7 @@ static char *path_of(const char *mount, const Replfs__QuotaInfo *q)
     return text;
 }
 
-static void add(struct list *l, const char *mount, const Replfs__QuotaInfo *q)
+static void quota_add(struct list *l, const char *mount, const Replfs__QuotaInfo *q)
 {
     l->v = realloc(l->v, (l->n + 1) * sizeof(*l->v));
     if (!l->v)
@@ -60,8 +60,8 @@ static void add(struct list *l, const char *mount, const Replfs__QuotaInfo *q)
 }
 
 /* Those of inode ino, or, with ino 0, all below `below` (0: all). 0 or a negative code. */
-static int ask(struct transport *t, uint64_t ino, uint64_t below, struct list *l, char *detail,
-               size_t n)
+static int quota_ask(struct transport *t, uint64_t ino, uint64_t below, struct list *l,
+                     char *detail, size_t n)
 {
     Replfs__QuotaListReq m = REPLFS__QUOTA_LIST_REQ__INIT;
     RPC_ENVELOPE(q, QUOTA_LIST_REQ, quota_list_req, &m);
@@ -76,7 +76,7 @@ static int ask(struct transport *t, uint64_t ino, uint64_t below, struct list *l
             break;
         const Replfs__QuotaListReply *r = rep->quota_list_reply;
         for (size_t i = 0; i < r->n_quotas; i++)
-            add(l, transport_mount(t), r->quotas[i]);
+            quota_add(l, transport_mount(t), r->quotas[i]);
         more = r->more && !ino;
         if (more && (!r->n_quotas || r->quotas[r->n_quotas - 1]->realm <= m.after))
             rc = -ERR_PROTOCOL; /* else we might ask for ever */
@@ -100,7 +100,7 @@ static void limit_cell(struct table *t, size_t col, uint64_t max, bool size)
         table_cell(t, col, "%llu", (unsigned long long)max);
 }
 
-static void text(const struct list *l)
+static void quota_text(const struct list *l)
 {
     struct table t;
     char a[16];
@@ -154,7 +154,7 @@ static int get_one(const char *path, struct json *j)
     int rc = transport_path(path, &t, &at);
     if (rc)
         return rc;
-    rc = ask(t, at.ino, 0, &l, detail, sizeof(detail));
+    rc = quota_ask(t, at.ino, 0, &l, detail, sizeof(detail));
     if (rc) {
         rc = transport_failed(t, path, rc, detail);
     } else if (j) {
@@ -163,7 +163,7 @@ static int get_one(const char *path, struct json *j)
         json_quotas(j, &l);
         json_close(j);
     } else if (l.n) {
-        text(&l);
+        quota_text(&l);
     } else {
         output_name(path, stdout);
         puts(": no quota");
@@ -180,7 +180,7 @@ static int by_path(const void *a, const void *b)
     return strcmp(((const struct entry *)a)->path, ((const struct entry *)b)->path);
 }
 
-static int list(const struct ctl_opts *o)
+static int quota_show(const struct ctl_opts *o)
 {
     struct transport *t = NULL;
     struct transport_target at = {0};
@@ -190,7 +190,7 @@ static int list(const struct ctl_opts *o)
     int rc = o->nargs == 1 && !o->meta ? transport_path(o->args[0], &t, &at) : ctl_cluster(o, &t);
     if (rc)
         return rc;
-    rc = ask(t, 0, at.ino, &l, detail, sizeof(detail));
+    rc = quota_ask(t, 0, at.ino, &l, detail, sizeof(detail));
     if (rc) {
         bool rights = rc == -EPERM || rc == -EACCES;
         rc = transport_failed(t, "quota list", rc,
@@ -206,7 +206,7 @@ static int list(const struct ctl_opts *o)
         json_close(&j);
     } else if (l.n) {
         qsort(l.v, l.n, sizeof(*l.v), by_path);
-        text(&l);
+        quota_text(&l);
     } else {
         puts("no quotas");
     }
@@ -300,7 +300,7 @@ static int parse_limits(const struct ctl_opts *o, uint64_t *bytes, uint64_t *ino
 static int own(struct transport *t, const char *path, uint64_t ino, struct list *l)
 {
     char detail[512];
-    int rc = ask(t, ino, 0, l, detail, sizeof(detail));
+    int rc = quota_ask(t, ino, 0, l, detail, sizeof(detail));
     if (rc)
         return transport_failed(t, path, rc, detail);
     size_t keep = l->n && l->v[0].q.ino == ino; /* innermost first */
@@ -337,7 +337,7 @@ static int set_limits(struct transport *t, const char *path, uint64_t ino, const
         json_close(&j);
     } else if (!rc && is.n) {
         const Replfs__QuotaInfo *q = &is.v[0].q;
-        text(&is);
+        quota_text(&is);
         if ((q->max_bytes && q->bytes > q->max_bytes) ||
             (q->max_inodes && q->inodes > q->max_inodes))
             puts("More is in use than that: nothing can be added until enough is deleted.");
@@ -347,7 +347,7 @@ static int set_limits(struct transport *t, const char *path, uint64_t ino, const
     return rc;
 }
 
-static int set(const struct ctl_opts *o)
+static int quota_set(const struct ctl_opts *o)
 {
     struct transport *t = NULL;
     struct transport_target at;
@@ -376,11 +376,11 @@ int verb_quota(const struct ctl_opts *o)
     rest.args++;
     rest.nargs--;
     if (is_set)
-        return set(&rest);
+        return quota_set(&rest);
     if (!strcmp(what, "get"))
         return ctl_each_path(&rest, "quota get PATH...", "paths", get_one);
     if (!strcmp(what, "list"))
-        return list(&rest);
+        return quota_show(&rest);
     if (!strcmp(what, "remove"))
         return ctl_each_path(&rest, "quota remove DIR...", "removed", remove_one);
     ctl_error("%s", USAGE);

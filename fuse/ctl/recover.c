@@ -10,8 +10,9 @@
 #include "output.h"
 
 /* One question about the cluster, answered by fn(o, reply). */
-static int ask(const struct ctl_opts *o, const Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
-               const char *what, int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep))
+static int recover_ask(const struct ctl_opts *o, const Replfs__Envelope *q,
+                       Replfs__Envelope__BodyCase want, const char *what,
+                       int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep))
 {
     struct transport *t = NULL;
     Replfs__Envelope *rep = NULL;
@@ -83,7 +84,7 @@ int verb_recover(const struct ctl_opts *o)
     Replfs__RecoverReq ask_req = REPLFS__RECOVER_REQ__INIT;
     RPC_ENVELOPE(q, RECOVER_REQ, recover_req, &ask_req);
     ask_req.accept = o->accept;
-    return ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
+    return recover_ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
 }
 
 /* ---- quarantine ---- */
@@ -135,7 +136,7 @@ static int list_all(const struct ctl_opts *o)
         RPC_ENVELOPE(q, QUARANTINE_REQ, quarantine_req, &m);
         m.chunkd = list.chunkd;
         m.after = list.after;
-        rc = ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
+        rc = recover_ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
     } while (!rc && list.more);
     if (o->json) {
         json_close(&list.j);
@@ -177,7 +178,8 @@ static int release(const struct ctl_opts *o)
             "it");
         return CTL_USAGE;
     }
-    return ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release", released);
+    return recover_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release",
+                       released);
 }
 
 int verb_quarantine(const struct ctl_opts *o)

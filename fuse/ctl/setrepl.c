@@ -61,7 +61,7 @@ static int failed(struct job *j, int rc)
                                    : "");
 }
 
-static int add(struct job *j, uint64_t ino, bool dir)
+static int setrepl_add(struct job *j, uint64_t ino, bool dir)
 {
     if (j->n == j->cap) {
         j->cap = j->cap ? 2 * j->cap : 1024;
@@ -91,10 +91,10 @@ static int walk(struct job *j)
     for (FTSENT *e; !rc && (errno = 0, e = fts_read(fts));) {
         switch (e->fts_info) {
         case FTS_D:
-            rc = add(j, e->fts_statp->st_ino, true);
+            rc = setrepl_add(j, e->fts_statp->st_ino, true);
             break;
         case FTS_F:
-            rc = add(j, e->fts_statp->st_ino, false);
+            rc = setrepl_add(j, e->fts_statp->st_ino, false);
             break;
         case FTS_DNR:
         case FTS_ERR:
@@ -146,7 +146,7 @@ static int ask_progress(struct job *j, struct progress *p)
     return 0;
 }
 
-static void show(const struct progress *p, bool tty)
+static void setrepl_show(const struct progress *p, bool tty)
 {
     char a[16];
     fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " chunks to go, %s%s%s%s", tty ? "\r\033[K" : "",
@@ -174,7 +174,7 @@ static int wait_converged(struct job *j, uint64_t timeout_ms, struct progress *p
         last_pending = p->pending;
         last_bytes = p->bytes;
         if (tty || now - line >= LINE_MS * NSEC_PER_MSEC) {
-            show(p, tty);
+            setrepl_show(p, tty);
             shown = true;
             line = now;
         }
@@ -260,7 +260,7 @@ int verb_setrepl(const struct ctl_opts *o)
     if (o->recursive && S_ISDIR(at.mode)) {
         rc = walk(&j);
     } else {
-        rc = add(&j, at.ino, S_ISDIR(at.mode));
+        rc = setrepl_add(&j, at.ino, S_ISDIR(at.mode));
         if (!rc)
             rc = send_batch(&j);
         if (rc)

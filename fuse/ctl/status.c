@@ -93,7 +93,7 @@ static void text_jobs(const Replfs__StatusReply *s)
     }
 }
 
-static void text(const Replfs__StatusReply *s)
+static void status_line(const Replfs__StatusReply *s)
 {
     struct space sp = add_up(s);
     char a[16], b[16], c[16];
@@ -237,16 +237,16 @@ static void print_json(const Replfs__StatusReply *s)
     json_close(&j);
 }
 
-static int show(const struct ctl_opts *o, const Replfs__StatusReply *s)
+static int status_show(const struct ctl_opts *o, const Replfs__StatusReply *s)
 {
     if (o->json)
         print_json(s);
     else
-        text(s);
+        status_line(s);
     return CTL_OK;
 }
 
 int verb_status(const struct ctl_opts *o)
 {
-    return ctl_with_status(o, show);
+    return ctl_with_status(o, status_show);
 }

@@ -138,7 +138,7 @@ static int open_any(const char *path, const struct stat *st, const char *root)
 
 /* stat in a child, since a mount without its metad answers only after its own time-out, and a process
  * cannot give up meanwhile. 0, or the errno; ETIMEDOUT after PROBE_MS, the child is left to end by itself. */
-static int probe(const char *path)
+static int transport_probe(const char *path)
 {
     struct stat st;
     int fds[2], err = ETIMEDOUT;
@@ -190,7 +190,7 @@ int transport_path(const char *path, struct transport **out, struct transport_ta
 {
     struct stat st;
     struct found f;
-    int err = probe(path);
+    int err = transport_probe(path);
     if (!err && stat(path, &st))
         err = errno;
     if (err)

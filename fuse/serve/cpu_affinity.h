@@ -7,7 +7,7 @@
 
 /* Whether this process may do what follows, and has CPUs to choose from. Before other threads start. */
 bool cpu_affinity_start(void);
-/* This thread begins to serve: it may run wherever the process could at cpu_affinity_start, whoever made it. */
+/* This thread begins to serve: it may run wherever the process could at cpu_affinity_start, the one that made it. */
 void cpu_affinity_begin(void);
 /* A call of thread tid (0: not known) came, right behind the answer to the one before or not: after some
  * that did not, this thread goes to where that one runs, and stays. */

@@ -1,24 +1,23 @@
-/* Whoever is killed while it waits for us must not wait on: the kernel lets nobody go before the answer.
+/* A program that is killed while it waits for us must not wait on: the kernel lets nobody go before the answer.
  *
- * It tells once (FUSE_INTERRUPT) that a signal came for the caller. If that kills it, nobody will see an
- * answer, so it gets EINTR within LOOK_MS, past whoever serves the request; that goes on, and when it answers, the
- * kernel knows no such request any more, as if the caller had gone before (ENOENT, which libfuse keeps to
- * itself; an open or create that was not taken is closed). What it does in the end is what a call can do whose
- * caller died: all, or nothing. But what is done when a program has gone surprises who cleans up after it (rm -r:
- * "Directory not empty"), so a change of names or attributes is waited for CHANGE_MS: mostly it is answered
- * by then. A signal that does not kill is not told: no local file system ends a
- * stat(2) or a rename(2) for one, and programs know no EINTR there. But a later one may kill, of which the
- * kernel does not tell: such callers are looked after every LOOK_MS. A file may then be released while one
- * of its calls is still served: each holds its handle (ops_hold).
+ * It tells once (FUSE_INTERRUPT) that a signal came for the caller. If that kills it, nobody will see an answer, so
+ * it gets EINTR within LOOK_MS, past the one that serves the request; that goes on, and when it answers, the kernel
+ * knows no such request any more, as if the caller had gone before (ENOENT, which libfuse keeps to itself; an open or
+ * create that was not taken is closed). What it does in the end is what a call can do whose caller died: all, or
+ * nothing. But what is done when a program has gone surprises a program that cleans up after it (rm -r: "Directory
+ * not empty"), so a change of names or attributes is waited for CHANGE_MS: mostly it is answered by then. A signal
+ * that does not kill is not told: no local file system ends a stat(2) or a rename(2) for one, and programs know no
+ * EINTR there. But a later one may kill, of which the kernel does not tell: such callers are looked after every
+ * LOOK_MS. A file may then be released while one of its calls is still served: each holds its handle (ops_hold).
  *
- * A process that ends closes its files (FLUSH), and waits for that without any interrupt, so the same is done
- * for it once it has waited LATE_MS: what was written is then sent in the background. And what it read
- * ahead (READ, which nobody waits for) keeps pages locked that others wait for in ways that no signal ends,
- * to open the file for one: they read them anew, if they want them.
+ * A process that ends closes its files (FLUSH), and waits for that without any interrupt, so the same is done for it
+ * once it has waited LATE_MS: what was written is then sent in the background. And what it read ahead (READ, which
+ * nobody waits for) keeps pages locked that others wait for in ways that no signal ends, to open the file for one:
+ * they read them anew, if they want them.
  *
- * A thread is being killed when SIGKILL is pending for it (a signal whose default is to end the process
- * becomes that for each of its threads), or it is exiting already. /proc tells, if the caller's pid means
- * something here: of a container's it does not, and its callers wait.
+ * A thread is being killed when SIGKILL is pending for it (a signal whose default is to end the process becomes that
+ * for each of its threads), or it is exiting already. /proc tells, if the caller's pid means something here: of a
+ * container's it does not, and its callers wait.
  *
  * The table is direct-mapped by the request's number: one that is overwritten is waited for.
  *
@@ -197,7 +196,7 @@ static void *look_after(void *arg)
     return arg;
 }
 
-static void watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
+static void interrupt_watch(int fd, uint64_t unique, uint32_t tid, int64_t ms)
 {
     LOCK_SCOPE(&look.mu);
     if (look.n == WATCHED)
@@ -245,12 +244,12 @@ void interrupt_came(int fd, uint64_t unique)
     if (atomic_load(&s->unique) != unique ||
         opcode == FUSE_SETLKW) /* locks have a way of their own */
         return;
-    watch(fd, unique, tid, is_change(opcode) ? CHANGE_MS : LOOK_MS / 2);
+    interrupt_watch(fd, unique, tid, is_change(opcode) ? CHANGE_MS : LOOK_MS / 2);
 }
 
 void interrupt_lasting(int fd, uint64_t unique, uint32_t tid)
 {
-    watch(fd, unique, tid, LATE_MS);
+    interrupt_watch(fd, unique, tid, LATE_MS);
 }
 
 void interrupt_stop(void)

@@ -106,7 +106,7 @@ static size_t shorten_setxattr(struct fuse_in_header *h, struct fuse_setxattr_in
 }
 
 /* len: of what follows the header. Returns what it is afterwards. */
-static size_t look(struct fuse_in_header *h, size_t len)
+static size_t kernel_look(struct fuse_in_header *h, size_t len)
 {
     union {
         void *p;
@@ -174,7 +174,7 @@ ssize_t kernel_read(struct fuse_session *se, void *buf, size_t size)
         leader_follower_stream();
     else if (awaited(h))
         leader_follower_share(fd, h->pid);
-    return (ssize_t)(sizeof(struct fuse_in_header) + look(buf, rest));
+    return (ssize_t)(sizeof(struct fuse_in_header) + kernel_look(buf, rest));
 }
 
 /* ---- answers ---- */

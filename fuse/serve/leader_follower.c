@@ -25,8 +25,8 @@
  * the ordinary way for a while.
  *
  * States: `owner` (a thread's id) has the turn, 0: nobody; `reading` threads are about to read or in
- * read(2). Whoever returns with a request and finds no owner becomes it. Whoever gives up the turn first
- * clears owner, then looks at reading; whoever returns first leaves reading, then looks at owner: so one
+ * read(2). The one that returns with a request and finds no owner becomes it. The one that gives up the turn first
+ * clears owner, then looks at reading; the one that returns first leaves reading, then looks at owner: so one
  * of the two sees to it that somebody reads.
  *
  * Context: the threads of loop.c, which are cancelled while they read or are parked; the watch. */
@@ -96,7 +96,7 @@ static bool mine(void)
 }
 
 /* Parked until nobody reads and nobody is about to. */
-static void take(void)
+static void turn_take(void)
 {
     lock_acquire(&turns.mu);
     pthread_cleanup_push(unlock, NULL);
@@ -212,7 +212,7 @@ static ssize_t read_in_turn(int fd, void *buf, size_t size)
     if (!mine())
         cpu_affinity_leave();
     if (!mine() && !self.waited)
-        take();
+        turn_take();
     self.waited = false;
     self.right_behind = self.quick && there(fd);
     if (!self.right_behind && mine() && turns.lively && !atomic_load(&turns.shy))
@@ -274,7 +274,7 @@ static void is_kept(unsigned id)
     atomic_store(&turns.shy, shy);
 }
 
-static void *watch(void *arg)
+static void *turn_watch(void *arg)
 {
     unsigned long before = 0;
     (void)arg;
@@ -309,7 +309,7 @@ int leader_follower_start(void)
     turns.stop = false;
     turns.can_be_near = cpu_affinity_start();
     wait_hook_set(leader_follower_pass);
-    return -thread_start(&turns.watch, "turns", watch, NULL);
+    return -thread_start(&turns.watch, "turns", turn_watch, NULL);
 }
 
 void leader_follower_stop(void)

@@ -45,15 +45,15 @@ static struct {
     int rc;    /* -errno: what reading failed with */
 } loop = {.mu = LOCK_INITIALIZER(SERVE_LOOP)};
 
-static void *serve(void *arg);
+static void *loop_serve(void *arg);
 
 /* One more thread. loop.mu held. 0 or an errno. */
-static int grow(void)
+static int loop_grow(void)
 {
     lock_assert_held(&loop.mu);
     if (loop.ending || loop.n == loop.cfg->max_threads)
         return 0;
-    int rc = thread_start(&loop.threads[loop.n], "serve", serve, NULL);
+    int rc = thread_start(&loop.threads[loop.n], "serve", loop_serve, NULL);
     if (rc)
         return rc;
     loop.n++;
@@ -67,13 +67,13 @@ static void begin_work(void)
     if (atomic_fetch_sub(&loop.free, 1) > 1)
         return;
     LOCK_SCOPE(&loop.mu);
-    int rc = grow();
+    int rc = loop_grow();
     if (rc && !told)
         log_warn("no more than %u threads: %s", loop.n, strerror(rc));
     told = told || rc;
 }
 
-/* rc: of the last read. The first one counts: whoever sees the session's end comes behind it. */
+/* rc: of the last read. The first one counts: the one that sees the session's end comes behind it. */
 static void over(int rc)
 {
     LOCK_SCOPE(&loop.mu);
@@ -116,7 +116,7 @@ static void serve_all(void *mem)
     }
 }
 
-static void *serve(void *arg)
+static void *loop_serve(void *arg)
 {
     (void)arg;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
@@ -171,7 +171,7 @@ int loop_run(struct fuse_session *se, const struct loop_config *cfg)
     if (!loop.threads)
         return -ENOMEM;
     lock_acquire(&loop.mu);
-    int rc = -grow();
+    int rc = -loop_grow();
     lock_release(&loop.mu);
     int sig = rc ? 0 : wait_for_end();
     lock_acquire(&loop.mu);

@@ -1,8 +1,8 @@
 /* What has a date: the clocks of chunkds and clients beside ours, and the ends of certificates.
  *
  * Nothing depends on clocks agreeing: capabilities are judged by metad's time, which chunkds are told with each
- * heartbeat (nodes_cap_now), and clients are told lifetimes. But who sets a file's time from a clock that is
- * hours away confuses people and programs, so what is further away than CLOCKS_APART is said in health. Our own
+ * heartbeat (nodes_cap_now), and clients are told lifetimes. But a client that sets a file's time from a clock that
+ * is hours away confuses people and programs, so what is further away than CLOCKS_APART is said in health. Our own
  * clock may be the wrong one: that is where several agree against us.
  *
  * Clients whose clock is right are not remembered. Thread context: as said at each function. */
@@ -42,7 +42,7 @@ static bool apart(int64_t skew)
     return skew > CLOCKS_APART || skew < -CLOCKS_APART;
 }
 
-static struct client_clock *find(struct nodes *n, uint64_t session)
+static struct client_clock *clocks_find(struct nodes *n, uint64_t session)
 {
     for (unsigned i = 0; i < n->nclocks; i++)
         if (n->clocks[i].session == session)
@@ -53,7 +53,7 @@ static struct client_clock *find(struct nodes *n, uint64_t session)
 void clocks_forget(struct nodes *n, uint64_t session)
 {
     lock_assert_held(&n->mu);
-    struct client_clock *k = find(n, session);
+    struct client_clock *k = clocks_find(n, session);
     if (k)
         *k = n->clocks[--n->nclocks];
 }
@@ -75,7 +75,7 @@ void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms)
     char name[sizeof(n->clocks[0].name)] = "";
 
     lock_acquire(&n->mu);
-    struct client_clock *k = find(n, session);
+    struct client_clock *k = clocks_find(n, session);
     if (k && !apart(skew))
         clocks_forget(n, session);
     else if (k)
@@ -86,7 +86,7 @@ void nodes_client_clock(struct nodes *n, uint64_t session, uint64_t wall_ms)
         return;
     session_name(n->cfg.fsm, session, name, sizeof(name));
     lock_acquire(&n->mu);
-    if (!find(n, session) && n->nclocks < CLIENTS_MAX) {
+    if (!clocks_find(n, session) && n->nclocks < CLIENTS_MAX) {
         k = &n->clocks[n->nclocks++];
         *k = (struct client_clock){.session = session, .skew = skew};
         memcpy(k->name, name, sizeof(k->name));

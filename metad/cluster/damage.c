@@ -30,7 +30,7 @@
 #define LOOK_SLICE 64u
 #define DOUBTS_EVERY (60 * NSEC_PER_SEC)
 
-static struct damage *find(const struct nodes *n, uint64_t chunk)
+static struct damage *damage_find(const struct nodes *n, uint64_t chunk)
 {
     uint64_t i;
     return n->ndamage && u64map_get(&n->damage_index, chunk, &i) ? &n->damage[i] : NULL;
@@ -38,7 +38,7 @@ static struct damage *find(const struct nodes *n, uint64_t chunk)
 
 static struct damage *find_or_add(struct nodes *n, const struct fsm_chunk *c)
 {
-    struct damage *g = find(n, c->id);
+    struct damage *g = damage_find(n, c->id);
     if (g)
         return g;
     n->damage = realloc(n->damage, (n->ndamage + 1) * sizeof(*n->damage));
@@ -95,7 +95,7 @@ static void refresh(struct nodes *n, struct damage *g, const struct fsm_chunk *c
 
 uint32_t damage_len(const struct nodes *n, const struct fsm_chunk *c)
 {
-    const struct damage *g = find(n, c->id);
+    const struct damage *g = damage_find(n, c->id);
     return g && g->keep ? g->keep : c->len;
 }
 
@@ -135,7 +135,7 @@ bool damage_found(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_
 void damage_view(const struct nodes *n, const struct fsm_chunk *c, struct repair_chunk *v)
 {
     lock_assert_held(&n->mu);
-    struct damage *g = find(n, c->id);
+    struct damage *g = damage_find(n, c->id);
     if (!g)
         return;
     v->len = g->keep ? g->keep : c->len;
@@ -184,14 +184,14 @@ static bool name_range(void *arg, uint64_t ino, const struct ext *e)
 bool damage_lost(const struct nodes *n, const struct fsm_chunk *c)
 {
     lock_assert_held(&n->mu);
-    const struct damage *g = find(n, c->id);
+    const struct damage *g = damage_find(n, c->id);
     return g && is_lost(g);
 }
 
 bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap)
 {
     lock_assert_held(&n->mu);
-    const struct damage *g = find(n, c->id);
+    const struct damage *g = damage_find(n, c->id);
     struct naming w = {.from = g ? g->keep : 0, .text = out, .cap = cap, .only = ino};
     out[0] = 0;
     if (!g || !is_lost(g))
@@ -233,7 +233,7 @@ static void look_anew(struct nodes *n, struct fsm_chunk *c)
 void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t len)
 {
     lock_assert_held(&n->mu);
-    struct damage *g = find(n, c->id);
+    struct damage *g = damage_find(n, c->id);
     const struct damage_copy *k = note_of(g, chunkd);
     if (g && is_lost(g) && len > g->keep && !(k && len <= k->stored))
         look_anew(n, c);
@@ -242,7 +242,7 @@ void damage_reported(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint
 void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 {
     lock_assert_held(&n->mu);
-    const struct damage *g = find(n, c->id);
+    const struct damage *g = damage_find(n, c->id);
     if (g && c->len > g->len)
         damage_forget(n, c->id); /* who took more bytes has all in front of them */
 }
@@ -250,7 +250,7 @@ void damage_grew(struct nodes *n, const struct fsm_chunk *c)
 bool damage_known(struct nodes *n, uint64_t chunk)
 {
     lock_assert_held(&n->mu);
-    struct damage *g = find(n, chunk);
+    struct damage *g = damage_find(n, chunk);
     int64_t now = clock_mono();
     if (!g || !is_lost(g) || now - g->doubted_at > DOUBTS_EVERY) {
         if (g)
@@ -275,7 +275,7 @@ static bool tidy(struct damage *g, struct fsm_chunk *c)
     return !g->n && !g->keep;
 }
 
-static void look(struct nodes *n, struct damage *g)
+static void damage_look_at(struct nodes *n, struct damage *g)
 {
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, g->chunk);
     if (!c || tidy(g, c)) {
@@ -300,7 +300,7 @@ void damage_look(struct nodes *n)
     for (unsigned i = 0; i < LOOK_SLICE && n->ndamage; i++) {
         if (n->damage_pos >= n->ndamage)
             n->damage_pos = 0;
-        look(n, &n->damage[n->damage_pos++]);
+        damage_look_at(n, &n->damage[n->damage_pos++]);
         if (i + 1 >= n->ndamage)
             break;
     }

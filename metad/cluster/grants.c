@@ -40,7 +40,7 @@
 #define LOG_MODULE "nodes"
 #define GRANTS_KEPT 65536u /* of one session; older ones need their capability */
 
-static struct session_grants *find(const struct nodes *n, uint64_t session)
+static struct session_grants *grants_find(const struct nodes *n, uint64_t session)
 {
     uint64_t i;
     return u64map_get(&n->grant_index, session, &i) ? &n->grants[i] : NULL;
@@ -48,7 +48,7 @@ static struct session_grants *find(const struct nodes *n, uint64_t session)
 
 static struct session_grants *find_or_add(struct nodes *n, uint64_t session)
 {
-    struct session_grants *g = find(n, session);
+    struct session_grants *g = grants_find(n, session);
     if (g)
         return g;
     n->grants = realloc(n->grants, (n->ngrants + 1) * sizeof(*n->grants));
@@ -84,7 +84,7 @@ void grants_session_gone(struct nodes *n, uint64_t session)
 void grants_session_lapsed(struct nodes *n, uint64_t session)
 {
     lock_assert_held(&n->mu);
-    struct session_grants *g = find(n, session);
+    struct session_grants *g = grants_find(n, session);
     if (!g)
         return;
     free(g->v);
@@ -160,7 +160,7 @@ void nodes_oldest_grant(struct nodes *n, uint64_t session, uint64_t oldest)
 bool grants_given_up(struct nodes *n, uint64_t session, uint64_t chunk)
 {
     lock_assert_held(&n->mu);
-    const struct session_grants *g = find(n, session);
+    const struct session_grants *g = grants_find(n, session);
     if (!g)
         return false;
     if (below(&g->sure, chunk))
@@ -254,7 +254,7 @@ bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, u
                       bool *sure)
 {
     lock_assert_held(&n->mu);
-    const struct granted *w = granted(find(n, session), chunk);
+    const struct granted *w = granted(grants_find(n, session), chunk);
     *sure = false;
     for (unsigned i = 0; w && i < w->n && !*sure; i++)
         *sure = w->chunkds[i] == chunkd;
@@ -286,7 +286,7 @@ int nodes_commit_begin(struct nodes *n, uint64_t session, const Replfs__CommitOp
                        size_t *nown, unsigned *turn)
 {
     LOCK_SCOPE(&n->mu);
-    const struct session_grants *g = find(n, session);
+    const struct session_grants *g = grants_find(n, session);
     *nown = 0;
     if (names_given_up(g, c))
         return -EPERM;

@@ -266,7 +266,7 @@ static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, 
     nodes_start_walk(n);
 }
 
-static bool settled(const struct nodes *n, int64_t now)
+static bool nodes_settled(const struct nodes *n, int64_t now)
 {
     if (now - n->started > 2 * (int64_t)n->cfg.suspect_ms * NSEC_PER_MSEC)
         return true;
@@ -306,7 +306,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
         if (c)
             close[nclose++] = c;
     }
-    if (n->settling && settled(n, now)) {
+    if (n->settling && nodes_settled(n, now)) {
         n->settling = false;
         log_info("settled %lld ms after start: repair and clean-up may begin",
                  (long long)((now - n->started) / NSEC_PER_MSEC));

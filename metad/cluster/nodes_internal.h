@@ -123,7 +123,7 @@ struct order {
     enum order_kind kind;
     enum repair_kind stat; /* where it is counted */
     struct job *job;       /* NULL: delete */
-    uint32_t chunkd;       /* who carries it out */
+    uint32_t chunkd;       /* which one carries it out */
     struct rpc_conn *conn; /* a reference, for sending */
     uint64_t chunk, session;
     uint32_t len;

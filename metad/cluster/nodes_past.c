@@ -84,8 +84,8 @@ static void told_after(void *arg)
     free(t);
 }
 
-static void propose(struct nodes *n, struct rpc_req *req, const Replfs__Standing *s, bool astray,
-                    void (*then)(struct nodes *n, struct rpc_req *req))
+static void past_propose(struct nodes *n, struct rpc_req *req, const Replfs__Standing *s,
+                         bool astray, void (*then)(struct nodes *n, struct rpc_req *req))
 {
     Replfs__FutureOp op = REPLFS__FUTURE_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
@@ -122,13 +122,13 @@ void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,
 
     if (step == PAST_SEEN) {
         if (r->seen && is_news(n, r->seen)) {
-            propose(n, req, r->seen, false, then);
+            past_propose(n, req, r->seen, false, then);
             return;
         }
         step = PAST_ASTRAY;
     }
     if (step == PAST_ASTRAY && r->astray && is_news(n, r->astray)) {
-        propose(n, req, r->astray, true, then);
+        past_propose(n, req, r->astray, true, then);
         return;
     }
     if (r->seen)

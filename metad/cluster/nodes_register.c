@@ -3,7 +3,7 @@
  *
  * A chunkd without an id gets one through the log; the answer is sent when that is applied, so an id told
  * is an id kept. One with an id must be a member, of this cluster, and the only live daemon with that id.
- * Ids are given to so many of one address and in all: whoever may say that it is a chunkd would fill the
+ * Ids are given to so many of one address and in all: anyone who may say that it is a chunkd would fill the
  * state with them otherwise. Members come back whatever the limits say. The key lives in the file cap.key
  * of the metad's directory, so that capabilities outlive a restart. Thread context: rpc loop threads, and
  * the log thread for the completion of a proposal. */

@@ -33,7 +33,7 @@ struct last_copies {
 };
 
 /* fsm lock and lock held. */
-static void look(void *arg, struct fsm_chunk *c)
+static void remove_look(void *arg, struct fsm_chunk *c)
 {
     struct last_copies *k = arg;
     const struct fsm_loc *l = fsm_chunk_locs(c);
@@ -58,7 +58,7 @@ static void count_last(struct nodes *n, struct last_copies *k)
     while (more) {
         fsm_rdlock(n->cfg.fsm);
         lock_acquire(&n->mu);
-        more = fsm_chunk_walk(n->cfg.fsm, &pos, SLICE, look, k);
+        more = fsm_chunk_walk(n->cfg.fsm, &pos, SLICE, remove_look, k);
         lock_release(&n->mu);
         fsm_unlock(n->cfg.fsm);
     }
@@ -98,7 +98,7 @@ static void remove_after(void *arg)
     free(a);
 }
 
-static void propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+static void remove_propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
 {
     Replfs__ChunkdRemoveOp op = REPLFS__CHUNKD_REMOVE_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
@@ -151,5 +151,5 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
             label, (unsigned long long)k.found, (unsigned long long)k.example);
         return;
     }
-    propose(n, req, k.chunkd);
+    remove_propose(n, req, k.chunkd);
 }

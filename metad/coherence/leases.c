@@ -4,7 +4,7 @@
  * (busy), or a request waits for it. Holders are few: a small array. A hold that is being recalled
  * keeps counting until it is acknowledged; `want` is what it was asked to come down to.
  *
- * Waiting is first come, first served per inode: who finds others waiting queues behind them,
+ * Waiting is first come, first served per inode: a request that finds others waiting queues behind them,
  * unless it holds the inode exclusively, for it may be flushing what the others wait for. A request
  * waits for one inode at a time and looks at all of them again when woken.
  *
@@ -432,7 +432,7 @@ static enum lease_mode grant(struct leases *l, uint64_t session, uint64_t ino, e
     if (h && h->want < h->mode)
         return LEASE_NONE; /* being recalled */
     if (h && h->mode == LEASE_EXCLUSIVE)
-        return LEASE_EXCLUSIVE; /* whoever changes it just now is the session itself */
+        return LEASE_EXCLUSIVE; /* the one that changes it just now is the session itself */
     if (n && (n->busy > own || n->head))
         return LEASE_NONE;
     if (want == LEASE_EXCLUSIVE && n && n->n > (h != NULL))

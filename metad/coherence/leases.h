@@ -42,7 +42,7 @@ struct leases_config {
     uint32_t stubborn_ms;
 };
 struct leases *leases_new(const struct leases_config *cfg);
-/* Nobody waits any more: all that do are refused, and so is whoever would have to. */
+/* Nobody waits any more: all that do are refused, and so is the one that would have to. */
 void leases_stop(struct leases *l);
 void leases_free(struct leases *l); /* nobody may be waiting */
 
@@ -105,13 +105,13 @@ bool leases_claim(struct leases *l, bool on);
 bool leases_bar(struct leases *l, uint64_t session, bool (*silent)(void *arg, uint64_t session),
                 void *arg);
 void leases_bar_settle(struct leases *l, uint64_t session);
-/* A barred session shall be let in again. True for the first who asks: it calls leases_unbar when
+/* A barred session shall be let in again. True for the first caller that asks: it calls leases_unbar when
  * that is done, or leases_bar_settle when it could not be. */
 bool leases_unbar_begin(struct leases *l, uint64_t session);
 void leases_unbar(struct leases *l, uint64_t session);
 bool leases_has_barred(const struct leases *l);         /* any */
 void leases_drop_inode(struct leases *l, uint64_t ino); /* it is no more */
-/* Takes recalled leases from sessions that are silent, and refuses who has waited long enough. Call
+/* Takes recalled leases from sessions that are silent, and refuses requests that have waited long enough. Call
  * a few times a second; now (ms, never 0) only goes forward. */
 void leases_tick(struct leases *l, int64_t now);
 struct leases_stat {

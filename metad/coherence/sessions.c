@@ -36,7 +36,7 @@
 #include "base/thread.h"
 #include "base/lock.h"
 
-#define LOG_MODULE "opens"
+#define LOG_MODULE "sessions"
 #define REAP_MAX 1000u
 #define ORPHANS_LOOK 16384u
 #define WORK_STEPS 4096u /* extents, a millisecond or so of others' waiting */
@@ -418,7 +418,7 @@ bool sessions_is_missing(struct sessions *o, uint64_t session)
     return missing;
 }
 
-static bool settled(const struct sessions *o, int64_t now)
+static bool sessions_settled(const struct sessions *o, int64_t now)
 {
     return o->missing == 0 || now - o->started >= 2 * lease_ns(o);
 }
@@ -427,7 +427,7 @@ size_t sessions_awaited(struct sessions *o, unsigned holds)
 {
     lock_acquire(&o->mu);
     size_t n = holds == FSM_HOLDS_LEASES ? o->missing_leases : o->missing_locks;
-    if (settled(o, clock_mono()))
+    if (sessions_settled(o, clock_mono()))
         n = 0;
     lock_release(&o->mu);
     return n;
@@ -539,7 +539,7 @@ static void end_over(struct sessions *o, int64_t now)
  * goes on from there the next time: requests wait for the lock. Lock held. */
 static bool collect_orphans(struct sessions *o, int64_t now)
 {
-    if (o->nbatch > 0 || !settled(o, now))
+    if (o->nbatch > 0 || !sessions_settled(o, now))
         return false;
     size_t look = o->norphans < ORPHANS_LOOK ? o->norphans : ORPHANS_LOOK;
     for (; look > 0 && o->nbatch < REAP_MAX; look--) {
@@ -707,7 +707,7 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
 
 int sessions_start(struct sessions *o)
 {
-    int rc = thread_start(&o->thread, "opens", thread_main, o);
+    int rc = thread_start(&o->thread, "sessions", thread_main, o);
 
     o->running = rc == 0;
     return -rc;

@@ -114,7 +114,7 @@ void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h)
     f->hooks = h ? *h : (struct fsm_hooks){0};
 }
 
-static int run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
+static int fsm_run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result *res)
 {
     const Replfs__MetaOp *op = cmd->op;
     enum metaop m = metaop_of(op);
@@ -205,7 +205,7 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
         if (cmd->seq && fsm_session_recall(f, s, cmd->seq, cmd->acked_seq, res))
             return;
     }
-    int code = s && cmd->kept && fsm_session_late(f, s, cmd->op) ? -ESTALE : run(f, cmd, res);
+    int code = s && cmd->kept && fsm_session_late(f, s, cmd->op) ? -ESTALE : fsm_run(f, cmd, res);
     if (code)
         *res = (struct fsm_result){.code = -code};
     if (is_part(cmd->op))

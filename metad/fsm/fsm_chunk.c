@@ -32,7 +32,7 @@ static uint64_t htab_hash(void *ctx, uint32_t h)
 
 const struct fsm_htab_ops fsm_chunk_htab_ops = {htab_next, htab_hash};
 
-static uint32_t find(const struct fsm *f, uint64_t id)
+static uint32_t chunk_find(const struct fsm *f, uint64_t id)
 {
     if (!id)
         return 0;
@@ -44,7 +44,7 @@ static uint32_t find(const struct fsm *f, uint64_t id)
 
 struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id)
 {
-    uint32_t h = find(f, id);
+    uint32_t h = chunk_find(f, id);
     return h ? fsm_chunk_at(f, h) : NULL;
 }
 
@@ -184,7 +184,7 @@ static void on_gone(void *arg, const struct ext *gone, int refs)
     fsm_charge(x->f, fsm_inode_at(x->f, x->file), -(int64_t)gone->len, 0);
     if (!gone->chunk)
         return;
-    uint32_t h = find(x->f, gone->chunk);
+    uint32_t h = chunk_find(x->f, gone->chunk);
     assert(h);
     struct fsm_chunk *c = fsm_chunk_at(x->f, h);
     fsm_share_count(x->f, c, x->file, refs, -(int64_t)gone->len);
@@ -278,7 +278,7 @@ static int extent_check(const struct fsm *f, uint64_t session, uint32_t file, ui
         return -EFBIG;
     if (e->chunk == 0 || e->chunk >= f->chunk_upto)
         return -EINVAL; /* was never granted */
-    uint32_t h = find(f, e->chunk);
+    uint32_t h = chunk_find(f, e->chunk);
     if (!h)
         return may_begin(op, e->chunk) ? 0 : -EPERM;
     const struct fsm_chunk *c = fsm_chunk_at(f, h);
@@ -333,7 +333,7 @@ struct exts {
     size_t n, cap;
 };
 
-static bool continues(const struct ext *a, const struct ext *b)
+static bool chunk_continues(const struct ext *a, const struct ext *b)
 {
     return a->file_off + a->len == b->file_off && a->chunk == b->chunk &&
            (uint64_t)a->chunk_off + a->len == b->chunk_off && a->len <= FSM_CHUNK_MAX - b->len;
@@ -371,7 +371,7 @@ static int exts_add_over(struct exts *x, const struct extmap *map, const Replfs_
                            (uint32_t)(to - from)};
         bool same = old.chunk == op->over &&
                     (uint64_t)old.chunk_off - old.file_off == (uint64_t)op->over_shift;
-        if (same && x->n > first && continues(&x->v[x->n - 1], &part))
+        if (same && x->n > first && chunk_continues(&x->v[x->n - 1], &part))
             x->v[x->n - 1].len += part.len;
         else if (same)
             r = exts_add(x, &part);
@@ -400,7 +400,7 @@ static int exts_collect(const struct fsm *f, uint32_t file, const Replfs__Commit
 /* Counts one extent before it is in the map. */
 static void pin(struct fsm *f, uint64_t session, uint32_t file, const struct ext *e)
 {
-    uint32_t h = find(f, e->chunk);
+    uint32_t h = chunk_find(f, e->chunk);
 
     if (!h)
         h = fsm_chunk_new(f, e->chunk, session);
@@ -447,7 +447,7 @@ int fsm_op_commit(struct fsm *f, uint64_t session, const Replfs__CommitOp *op,
             pin(f, session, file, &x.v[k]);
         for (size_t k = 0; k < x.n; k++)
             insert(f, file, &x.v[k]);
-        if (op->over) /* the bytes are the same: only whoever knows the map must learn it */
+        if (op->over) /* the bytes are the same: only the one that knows the map must learn it */
             fsm_inode_at(f, file)->change = ++f->change;
         else
             written(f, fsm_inode_at(f, file), op);

@@ -60,7 +60,8 @@ static int find_file(const struct fsm *f, uint64_t ino, uint32_t *h)
 }
 
 /* How many bytes there are to clone; 0: none, or -errno. */
-static int64_t check(const struct fsm *f, const Replfs__CloneOp *op, uint32_t *src, uint32_t *dst)
+static int64_t clone_check(const struct fsm *f, const Replfs__CloneOp *op, uint32_t *src,
+                           uint32_t *dst)
 {
     int r = find_file(f, op->src, src);
     if (!r)
@@ -101,8 +102,8 @@ static size_t collect(const struct extmap *m, const Replfs__CloneOp *op, uint64_
 }
 
 /* 0, or -EDQUOT when the n extents of list are too many more bytes than dst has in [off, end). */
-static int room(const struct fsm *f, const struct fsm_inode *dst, const struct ext *list, size_t n,
-                uint64_t off, uint64_t end)
+static int clone_room(const struct fsm *f, const struct fsm_inode *dst, const struct ext *list,
+                      size_t n, uint64_t off, uint64_t end)
 {
     if (!dst->realm)
         return 0;
@@ -115,7 +116,7 @@ static int room(const struct fsm *f, const struct fsm_inode *dst, const struct e
 int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *res)
 {
     uint32_t src, dst;
-    int64_t r = check(f, op, &src, &dst);
+    int64_t r = clone_check(f, op, &src, &dst);
 
     res->ino = op->dst;
     if (r <= 0)
@@ -126,7 +127,7 @@ int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *re
     struct ext *list =
         fsm_xcalloc((count < CLONE_RUNS_MAX ? count : CLONE_RUNS_MAX) + 1, sizeof(*list));
     size_t n = collect(m, op, &len, list);
-    r = room(f, fsm_inode_at(f, dst), list, n, op->dst_off, op->dst_off + len);
+    r = clone_room(f, fsm_inode_at(f, dst), list, n, op->dst_off, op->dst_off + len);
     if (r) {
         free(list);
         return (int)r;

@@ -215,7 +215,7 @@ int fsm_dir_name(struct fsm *f, uint64_t ino, uint64_t *parent, const uint8_t **
  * after the other. So the processor is told of many of them at a time: the time of one for all. */
 #define CACHE_LINE 64u
 
-static void fetch(const void *p, size_t len)
+static void dir_fetch(const void *p, size_t len)
 {
     for (size_t at = 0; at < len; at += CACHE_LINE)
         __builtin_prefetch((const uint8_t *)p + at);
@@ -229,9 +229,9 @@ static size_t next_entries(struct fsm *f, const struct fsm_oset *set, struct fsm
     uint32_t d[FSM_DIRENTS_MAX];
     size_t n = 0;
     while (n < FSM_DIRENTS_MAX && (d[n] = fsm_oset_next(set, pos)))
-        fetch(fsm_dentry_at(f, d[n++]), dentry_size(16));
+        dir_fetch(fsm_dentry_at(f, d[n++]), dentry_size(16));
     for (size_t i = 0; i < n; i++)
-        fetch(fsm_inode_at(f, fsm_dentry_at(f, d[i])->child), sizeof(struct fsm_inode));
+        dir_fetch(fsm_inode_at(f, fsm_dentry_at(f, d[i])->child), sizeof(struct fsm_inode));
     for (size_t i = 0; i < n; i++) {
         const struct fsm_dentry *e = fsm_dentry_at(f, d[i]);
         const struct fsm_inode *in = fsm_inode_at(f, e->child);

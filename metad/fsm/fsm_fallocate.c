@@ -14,7 +14,7 @@
 
 enum { KEEP_SIZE = 1, PUNCH_HOLE = 2, ZERO_RANGE = 16 };
 
-static int check(const struct fsm *f, const Replfs__FallocateOp *op, uint32_t *h)
+static int fallocate_check(const struct fsm *f, const Replfs__FallocateOp *op, uint32_t *h)
 {
     *h = fsm_inode_find(f, op->ino);
     if (!*h)
@@ -55,7 +55,7 @@ static bool next_hole(const struct extmap *m, uint64_t *from, uint64_t *to, uint
 }
 
 /* Fills the holes of [off, end). Returns how far it came. */
-static uint64_t reserve(struct fsm *f, uint32_t h, uint64_t off, uint64_t end)
+static uint64_t fallocate_reserve(struct fsm *f, uint32_t h, uint64_t off, uint64_t end)
 {
     const struct extmap *m = &fsm_inode_at(f, h)->u.map;
     uint64_t to;
@@ -88,7 +88,7 @@ static void punch(struct fsm *f, uint32_t h, const Replfs__FallocateOp *op)
 int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_result *res)
 {
     uint32_t h;
-    int r = check(f, op, &h);
+    int r = fallocate_check(f, op, &h);
 
     if (r)
         return r;
@@ -105,7 +105,7 @@ int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_re
         return r;
     if (op->mode & ZERO_RANGE)
         fsm_file_punch(f, h, op->off, end - op->off);
-    end = reserve(f, h, op->off, end);
+    end = fallocate_reserve(f, h, op->off, end);
     if (!(op->mode & KEEP_SIZE) && i->size < end)
         i->size = end;
     fsm_inode_strip(f, i, op->kill_suid);

@@ -1,7 +1,7 @@
 /* Inodes: making, finding and freeing them, attributes, and the orphans.
  *
  * States of an inode: named (nlink > 0), orphan (no name left; listed in f->orphans, still readable
- * and writable by whoever has it open) and freed (by ReapOp, once nobody has it open). Directories
+ * and writable by each session that has it open) and freed (by ReapOp, once nobody has it open). Directories
  * become orphans as well, so that a process whose working directory was removed can still stat it.
  * A file made by O_TMPFILE begins as an orphan, open by the session that made it, and carries the
  * flag FSM_INODE_TMPFILE until it gets its first name: no other orphan can get one.

@@ -3,7 +3,7 @@
  * Each section's checksums are verified before its records are looked at; each record is decoded
  * with explicit bounds and refused when it names something that is not there, twice there, or out
  * of range. What the file does not store is computed on the way: reference counts and live bytes
- * from extents, parents and subdirectory counts from entries. finish() then checks what only the
+ * from extents, parents and subdirectory counts from entries. load_finish() then checks what only the
  * whole can show: names against nlink, every directory connected to the root, no chunk without a
  * reference.
  *
@@ -113,7 +113,7 @@ static int read_all(struct loader *l, uint8_t *p, size_t n, bool eof_ok)
 
 /* ---- fields ---- */
 
-static const uint8_t *take(struct loader *l, size_t n)
+static const uint8_t *load_take(struct loader *l, size_t n)
 {
     static const uint8_t zeros[8];
 
@@ -129,29 +129,29 @@ static const uint8_t *take(struct loader *l, size_t n)
 
 static uint8_t get8(struct loader *l)
 {
-    return *take(l, 1);
+    return *load_take(l, 1);
 }
 
 static uint16_t get16(struct loader *l)
 {
-    return le_get16(take(l, 2));
+    return le_get16(load_take(l, 2));
 }
 
 static uint32_t get32(struct loader *l)
 {
-    return le_get32(take(l, 4));
+    return le_get32(load_take(l, 4));
 }
 
 static uint64_t get64(struct loader *l)
 {
-    return le_get64(take(l, 8));
+    return le_get64(load_take(l, 8));
 }
 
 /* A string for a person, as a C string. */
 static void get_str8(struct loader *l, char out[FSM_STRING_MAX + 1])
 {
     size_t n = get8(l);
-    const uint8_t *p = take(l, n);
+    const uint8_t *p = load_take(l, n);
     if (l->bad)
         n = 0;
     if (n)
@@ -299,7 +299,7 @@ static int load_inode(struct loader *l)
 
     read_inode(l, &in);
     size_t n = get16(l);
-    const uint8_t *target = take(l, n);
+    const uint8_t *target = load_take(l, n);
     if (l->bad || !inode_ok(f, &in, n))
         return corrupt(l, "malformed inode");
     bool root = in.ino == FSM_ROOT_INO;
@@ -343,7 +343,7 @@ static int load_dentry(struct loader *l)
     struct fsm *f = l->f;
     uint64_t parent = get64(l), child = get64(l), cookie = get64(l);
     size_t n = get8(l);
-    const uint8_t *name = take(l, n);
+    const uint8_t *name = load_take(l, n);
 
     if (l->bad || fsm_name_check(name, n) != 0)
         return corrupt(l, "malformed name");
@@ -431,9 +431,9 @@ static int load_xattr(struct loader *l)
 {
     uint64_t ino = get64(l);
     size_t n = get8(l);
-    const uint8_t *name = take(l, n);
+    const uint8_t *name = load_take(l, n);
     size_t len = get32(l);
-    const uint8_t *value = take(l, len);
+    const uint8_t *value = load_take(l, len);
     uint32_t h = fsm_inode_find(l->f, ino);
 
     if (l->bad)
@@ -560,7 +560,7 @@ static bool connected(struct fsm *f)
     return ok;
 }
 
-static int finish(struct loader *l)
+static int load_finish(struct loader *l)
 {
     struct fsm *f = l->f;
 
@@ -687,7 +687,7 @@ int fsm_load(struct fsm *f, int fd, char why[256])
     if (r == 0)
         r = load_sections(&l);
     if (r == 0)
-        r = finish(&l);
+        r = load_finish(&l);
     free(l.names);
     free(l.buf);
     return r;

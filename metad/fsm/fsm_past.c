@@ -2,7 +2,7 @@
  *
  * A metad logs a random number before it serves anybody; what is logged from there to the next such
  * number is of that incarnation. Two copies of a metad's directory that were both started have the
- * same past up to where the copy was made, and different incarnations from there on. So whoever
+ * same past up to where the copy was made, and different incarnations from there on. So the one that
  * remembers an incarnation and a position in it can be told from the state alone to come from its
  * past (the incarnation is there, and lasted that long) or not: then this state is the older copy.
  *

@@ -51,7 +51,7 @@ static int resolve(const struct fsm *f, const Replfs__RenameOp *op, struct move 
     return 0;
 }
 
-static int check(const struct fsm *f, const struct move *m, bool exchange)
+static int rename_check(const struct fsm *f, const struct move *m, bool exchange)
 {
     if (is_dir(f, m->moved) && fsm_dir_is_within(f, m->to_dir, m->moved))
         return -EINVAL;
@@ -78,7 +78,7 @@ static void reparent(struct fsm *f, uint32_t h, uint32_t from_dir, uint32_t to_d
     fsm_inode_at(f, h)->u.dir.parent = to_dir;
 }
 
-static void replace(struct fsm *f, const struct move *m, const Replfs__RenameOp *op)
+static void rename_replace(struct fsm *f, const struct move *m, const Replfs__RenameOp *op)
 {
     if (m->to) {
         if (is_dir(f, m->other))
@@ -99,7 +99,7 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
     bool exchange = op->flags & EXCHANGE;
     int r = resolve(f, op, &m);
     if (!r)
-        r = check(f, &m, exchange);
+        r = rename_check(f, &m, exchange);
     if (r)
         return r;
     struct fsm_inode *moved = fsm_inode_at(f, m.moved);
@@ -120,7 +120,7 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
         reparent(f, m.other, m.to_dir, m.from_dir);
         fsm_inode_touch(f, fsm_inode_at(f, m.other), false);
     } else {
-        replace(f, &m, op);
+        rename_replace(f, &m, op);
     }
     fsm_inode_touch(f, moved, false);
     fsm_inode_touch(f, fsm_inode_at(f, m.from_dir), true);

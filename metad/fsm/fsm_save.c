@@ -82,7 +82,7 @@ static void end(struct sink *s)
     }
 }
 
-static uint8_t *room(struct sink *s, size_t n)
+static uint8_t *save_room(struct sink *s, size_t n)
 {
     uint8_t *p = s->buf + CKPT_SECTION + s->used;
     s->used += n;
@@ -91,29 +91,29 @@ static uint8_t *room(struct sink *s, size_t n)
 
 static void put8(struct sink *s, uint8_t v)
 {
-    *room(s, 1) = v;
+    *save_room(s, 1) = v;
 }
 
 static void put16(struct sink *s, uint16_t v)
 {
-    le_put16(room(s, 2), v);
+    le_put16(save_room(s, 2), v);
 }
 
 static void put32(struct sink *s, uint32_t v)
 {
-    le_put32(room(s, 4), v);
+    le_put32(save_room(s, 4), v);
 }
 
 static void put64(struct sink *s, uint64_t v)
 {
-    le_put64(room(s, 8), v);
+    le_put64(save_room(s, 8), v);
 }
 
 static void put_str8(struct sink *s, const void *p, size_t n)
 {
     assert(n <= 255);
     put8(s, (uint8_t)n);
-    memcpy(room(s, n), p, n);
+    memcpy(save_room(s, n), p, n);
 }
 
 /* ---- the walk ---- */
@@ -180,7 +180,7 @@ static void put_inode(struct sink *s, const struct fsm_inode *i)
     put16(s, i->realm);
     put16(s, (uint16_t)n);
     if (n)
-        memcpy(room(s, n), i->u.target, n);
+        memcpy(save_room(s, n), i->u.target, n);
     end(s);
 }
 
@@ -211,7 +211,7 @@ static void put_extent(struct sink *s, uint64_t ino, const struct ext *e)
     end(s);
 }
 
-static bool continues(const struct ext *run, const struct ext *e)
+static bool save_continues(const struct ext *run, const struct ext *e)
 {
     return run->len && run->chunk == e->chunk && run->file_off + run->len == e->file_off &&
            (!e->chunk || run->chunk_off + run->len == e->chunk_off);
@@ -226,7 +226,7 @@ static void put_extents(struct sink *s, const struct fsm_inode *i)
 
     for (uint64_t off = 0; extmap_find(&i->u.map, off, &e); off = e.file_off + e.len) {
         uint64_t len = e.len;
-        if (continues(&run, &e)) {
+        if (save_continues(&run, &e)) {
             len += run.len;
         } else {
             if (run.len)
@@ -269,7 +269,7 @@ static void walk_xattrs(const struct fsm *f, struct sink *s)
             put64(s, x->ino);
             put_str8(s, a->bytes, a->name_len);
             put32(s, a->len);
-            memcpy(room(s, a->len), a->bytes + a->name_len, a->len);
+            memcpy(save_room(s, a->len), a->bytes + a->name_len, a->len);
             end(s);
         }
     }

@@ -146,7 +146,7 @@ void fsm_share_goal(struct fsm *f, struct fsm_chunk *c, unsigned now)
         return;
     bool fresh = c->goal == 0;
     c->goal = (uint8_t)(goal & 15);
-    if (!fresh) /* whoever makes a chunk tells of it when it has bytes */
+    if (!fresh) /* the one that makes a chunk tells of it when it has bytes */
         fsm_chunk_changed(f, c);
 }
 

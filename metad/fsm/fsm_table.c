@@ -58,7 +58,7 @@ void fsm_htab_fini(struct fsm_htab *t)
     *t = (struct fsm_htab){0};
 }
 
-static void grow(struct fsm_htab *t, const struct fsm_htab_ops *ops, void *ctx)
+static void htab_grow(struct fsm_htab *t, const struct fsm_htab_ops *ops, void *ctx)
 {
     uint32_t fresh = t->nbuckets, from = fresh - (1u << (31 - __builtin_clz(fresh)));
     bucket_add(t);
@@ -78,7 +78,7 @@ static void grow(struct fsm_htab *t, const struct fsm_htab_ops *ops, void *ctx)
 void fsm_htab_insert(struct fsm_htab *t, const struct fsm_htab_ops *ops, void *ctx, uint32_t h)
 {
     if (t->count / LOAD >= t->nbuckets && t->nbuckets < 1u << 31)
-        grow(t, ops, ctx);
+        htab_grow(t, ops, ctx);
     uint32_t *head = bucket_at(t, bucket_of(t, ops->hash(ctx, h)));
     *ops->next(ctx, h) = *head;
     *head = h;
@@ -278,7 +278,7 @@ int fsm_oset_insert(struct fsm_oset *s, const struct fsm_oset_ops *ops, uint32_t
 }
 
 /* Moves everything of block b + 1 into block b. */
-static void merge(struct fsm_oset *s, uint32_t b, size_t *heap)
+static void table_merge(struct fsm_oset *s, uint32_t b, size_t *heap)
 {
     struct fsm_oblock *right = *block_slot(s, b + 1), *left = *block_slot(s, b);
     left = block_reserve(s, b, left->n + right->n, heap);
@@ -301,8 +301,8 @@ void fsm_oset_remove(struct fsm_oset *s, const struct fsm_oset_ops *ops, uint32_
         blocks_close(s, p.block, ops->heap);
     else if (b->n < MERGE_BELOW && p.block + 1 < s->nblocks &&
              b->n + (*block_slot(s, p.block + 1))->n <= MERGE_SUM)
-        merge(s, p.block, ops->heap);
+        table_merge(s, p.block, ops->heap);
     else if (b->n < MERGE_BELOW && p.block > 0 &&
              b->n + (*block_slot(s, p.block - 1))->n <= MERGE_SUM)
-        merge(s, p.block - 1, ops->heap);
+        table_merge(s, p.block - 1, ops->heap);
 }

@@ -197,8 +197,8 @@ static void store(struct fsm *f, struct fsm_inode *i, struct name name, const ui
     f->heap += attr_bytes(a);
 }
 
-static void put(struct fsm *f, struct fsm_inode *i, struct name name, const uint8_t *value,
-                size_t len)
+static void xattr_put(struct fsm *f, struct fsm_inode *i, struct name name, const uint8_t *value,
+                      size_t len)
 {
     int64_t before = fsm_xattr_bytes(f, i);
 
@@ -296,7 +296,7 @@ static int set_acl(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *op
         int r = room_for(set_of(f, i), name, op->value.len);
         if (r)
             return r;
-        put(f, i, name, op->value.data, op->value.len);
+        xattr_put(f, i, name, op->value.data, op->value.len);
         struct fsm_xattr *a = attr_find(set_of(f, i), name);
         posix_acl_tidy(attr_value(a), a->len);
     }
@@ -322,7 +322,7 @@ static int set_plain(struct fsm *f, struct fsm_inode *i, const Replfs__XattrOp *
         int r = room_for(set_of(f, i), name, op->value.len);
         if (r)
             return r;
-        put(f, i, name, op->value.data, op->value.len);
+        xattr_put(f, i, name, op->value.data, op->value.len);
     }
     fsm_inode_touch(f, i, false);
     return 0;
@@ -405,8 +405,8 @@ void fsm_xattr_inherit(struct fsm *f, const struct fsm_inode *dir, struct fsm_in
         return;
     }
     if (S_ISDIR(i->mode))
-        put(f, i, NAME(ACL_DEFAULT), attr_value(a), a->len);
-    put(f, i, NAME(ACL_ACCESS), attr_value(a), a->len);
+        xattr_put(f, i, NAME(ACL_DEFAULT), attr_value(a), a->len);
+    xattr_put(f, i, NAME(ACL_ACCESS), attr_value(a), a->len);
     uint16_t mode = i->mode;
     struct fsm_xattr *own = attr_find(set_of(f, i), NAME(ACL_ACCESS));
     if (posix_acl_inherit(attr_value(own), own->len, &mode))

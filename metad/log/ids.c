@@ -115,7 +115,7 @@ static void note_given(struct ids *ids, uint64_t first, uint32_t n, uint64_t ses
     ids->given[ids->ngiven++] = (struct given){first, session, n};
 }
 
-static void ask(struct ids *ids)
+static void ids_ask(struct ids *ids)
 {
     Replfs__Command cmd;
     Replfs__MetaOp op;
@@ -142,7 +142,7 @@ static bool held(struct ids *ids)
 }
 
 /* n in a row, told to be the session's unless that is 0. */
-static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t session)
+static uint64_t ids_take(struct ids *ids, struct range *r, uint32_t n, uint64_t session)
 {
     uint64_t id = 0;
 
@@ -156,7 +156,7 @@ static uint64_t take(struct ids *ids, struct range *r, uint32_t n, uint64_t sess
     bool need = running_low(ids);
     lock_release(&ids->mu);
     if (need)
-        ask(ids);
+        ids_ask(ids);
     return id;
 }
 
@@ -179,22 +179,22 @@ void ids_told(struct ids *ids, uint64_t chunk_upto, uint64_t ino_upto)
     bool need = running_low(ids);
     lock_release(&ids->mu);
     if (need)
-        ask(ids);
+        ids_ask(ids);
 }
 
 uint64_t ids_ino(struct ids *ids)
 {
-    return take(ids, &ids->ino, 1, 0);
+    return ids_take(ids, &ids->ino, 1, 0);
 }
 
 uint64_t ids_chunk(struct ids *ids)
 {
-    return take(ids, &ids->chunk, 1, 0);
+    return ids_take(ids, &ids->chunk, 1, 0);
 }
 
 uint64_t ids_inos(struct ids *ids, uint64_t session, uint32_t n)
 {
-    return take(ids, &ids->ino, n, session);
+    return ids_take(ids, &ids->ino, n, session);
 }
 
 static int in_given(const void *key, const void *elem)

@@ -24,7 +24,7 @@
  * Without memory the process ends: were it told to protobuf-c, a command that all other metads
  * execute would look malformed here, and this one's state would be another from then on. */
 
-static void *take(size_t size)
+static void *apply_take(size_t size)
 {
     void *p = malloc(size);
 
@@ -41,9 +41,9 @@ static void *arena_alloc(void *data, size_t size)
     size_t want = (size + 15u) & ~(size_t)15u;
 
     if (!m->arena)
-        m->arena = take(ARENA_BYTES);
+        m->arena = apply_take(ARENA_BYTES);
     if (want > ARENA_BYTES - m->arena_pos)
-        return take(size);
+        return apply_take(size);
     void *p = m->arena + m->arena_pos;
     m->arena_pos += want;
     return p;

@@ -185,7 +185,7 @@ struct listing {
     size_t nseg, nsnap;
 };
 
-static void add(struct found **v, size_t *n, const struct found *f)
+static void check_add(struct found **v, size_t *n, const struct found *f)
 {
     struct found *p = realloc(*v, (*n + 1) * sizeof(*p));
 
@@ -239,15 +239,15 @@ static int list_dir(const char *dir, struct listing *l)
         memcpy(f.name, e->d_name, len + 1);
         if (sscanf(f.name, "%16" SCNu64 "-%16" SCNu64 "%n", &f.first, &f.last, &end) == 2 &&
             (size_t)end == len) {
-            add(&l->seg, &l->nseg, &f);
+            check_add(&l->seg, &l->nseg, &f);
         } else if (sscanf(f.name, "open-%" SCNu64 "%n", &f.first, &end) == 1 &&
                    (size_t)end == len) {
             f.open = true;
-            add(&l->seg, &l->nseg, &f);
+            check_add(&l->seg, &l->nseg, &f);
         } else if (sscanf(f.name, "snapshot-%" SCNu64 "-%" SCNu64 "-%" SCNu64 ".meta%n", &f.first,
                           &f.last, &f.stamp, &end) == 3 &&
                    (size_t)end == len && snapshot_complete(dir, f.name)) {
-            add(&l->snap, &l->nsnap, &f);
+            check_add(&l->snap, &l->nsnap, &f);
         }
     }
     closedir(d);

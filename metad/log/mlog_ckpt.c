@@ -245,7 +245,7 @@ static void give_up(struct mlog *m, int code)
     c->state = CKPT_IDLE;
 }
 
-static void start(struct mlog *m)
+static void ckpt_start(struct mlog *m)
 {
     char tmp[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
@@ -296,7 +296,7 @@ void mlog_ckpt_maybe_start(struct mlog *m)
     if (atomic_exchange(&m->want_checkpoint, false))
         due = m->raft.last_applied > atomic_load(&m->checkpoint_index);
     if (due)
-        start(m);
+        ckpt_start(m);
 }
 
 void mlog_ckpt_poll(struct mlog *m)

@@ -178,7 +178,7 @@ struct mlog {
 
 /* mlog_io.c, log thread */
 void mlog_io_guard(struct mlog *m); /* after raft_uv_init */
-/* The engine cannot go on: nothing is accepted any more, whoever waits is answered with -EIO. */
+/* The engine cannot go on: nothing is accepted any more, every waiter is answered with -EIO. */
 void mlog_io_failed(struct mlog *m, const char *what, const char *why);
 /* mlog_apply.c */
 int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,

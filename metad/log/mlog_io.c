@@ -7,7 +7,7 @@
  * file descriptors, no memory, no AIO contexts.
  *
  * So libraft is not told. A request that is refused or fails stays under way for it, for ever;
- * nothing new is accepted (m->broken), what waits is answered with -EIO, and whoever opened the
+ * nothing new is accepted (m->broken), what waits is answered with -EIO, and the one that opened the
  * log is told to end the process: all that was acknowledged is on the disk, and a new start begins
  * from there. When the log is closed, raft_uv first ends what it has, then the requests that are
  * kept here are cancelled, as if raft_uv had done it: libraft expects nothing else.
@@ -53,7 +53,7 @@ static const char *reason(struct mlog *m, int rc)
 
 /* ---- requests that libraft believes to be under way ---- */
 
-static void keep(struct mlog *m, void *req, enum mlog_kept_kind kind)
+static void io_keep(struct mlog *m, void *req, enum mlog_kept_kind kind)
 {
     struct mlog_kept *k = malloc(sizeof(*k));
 
@@ -80,7 +80,7 @@ static void append_done(struct raft_io_append *req, int status)
 
     if (status != 0 && !m->io_closing) {
         mlog_io_failed(m, "an entry could not be written", reason(m, status));
-        keep(m, req, MLOG_KEPT_APPEND);
+        io_keep(m, req, MLOG_KEPT_APPEND);
         return;
     }
     unkeep(m, req);
@@ -97,7 +97,7 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
     if (rc == 0)
         return 0;
     mlog_io_failed(m, "an entry was refused", reason(m, rc));
-    keep(m, req, MLOG_KEPT_APPEND);
+    io_keep(m, req, MLOG_KEPT_APPEND);
     return 0;
 }
 
@@ -107,7 +107,7 @@ static void snapshot_done(struct raft_io_snapshot_put *req, int status)
 
     if (status != 0 && !m->io_closing) {
         mlog_io_failed(m, "a snapshot could not be written", reason(m, status));
-        keep(m, req, MLOG_KEPT_SNAPSHOT);
+        io_keep(m, req, MLOG_KEPT_SNAPSHOT);
         return;
     }
     unkeep(m, req);

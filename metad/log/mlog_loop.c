@@ -11,7 +11,7 @@
  *
  * `broken`: an entry could not be applied, so that state and log no longer agree, and the process
  * stays to say so; or the engine was refused something (mlog_io.c), and the process shall end.
- * Nothing is accepted any more, nobody leads, and whoever waits is answered with -EIO. */
+ * Nothing is accepted any more, nobody leads, and every waiter is answered with -EIO. */
 #include "mlog_internal.h"
 
 #include <assert.h>

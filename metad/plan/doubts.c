@@ -1,6 +1,6 @@
 /* Each copy that a client doubts is read in full by its chunkd, up to 64 MiB, and until then it does not
  * count as good. So a session may doubt so many at once, and then so many a second; all sessions
- * together, too. What is refused is met again by the next who reads it.
+ * together, too. What is refused is met again by the next reader.
  *
  * Who doubts moves its `due` on by one interval; due is how far it is ahead of what is always allowed.
  * A session whose due has passed needs no entry. Pure. */

@@ -196,8 +196,8 @@ static void discard(struct repair_queue *q, uint32_t i)
 
 /* What stays of the one in the queue when a newer finding comes. One that asks for no delay (due
  * when it was found) changes nothing about when and in which order. */
-static struct repair_queue_item merge(const struct repair_queue_item *old,
-                                      const struct repair_queue_item *it)
+static struct repair_queue_item repair_queue_merge(const struct repair_queue_item *old,
+                                                   const struct repair_queue_item *it)
 {
     struct repair_queue_item m = *it;
     m.since = old->since;
@@ -210,7 +210,7 @@ static struct repair_queue_item merge(const struct repair_queue_item *old,
     return m;
 }
 
-static void add(struct repair_queue *q, const struct repair_queue_item *it, bool front)
+static void repair_queue_add(struct repair_queue *q, const struct repair_queue_item *it, bool front)
 {
     uint32_t i = slab_take(q);
     u64map_put(&q->index, it->chunk, i);
@@ -221,7 +221,7 @@ static void add(struct repair_queue *q, const struct repair_queue_item *it, bool
 static void update(struct repair_queue *q, uint32_t i, const struct repair_queue_item *it)
 {
     struct node *n = &q->slab[i];
-    struct repair_queue_item m = merge(&n->it, it);
+    struct repair_queue_item m = repair_queue_merge(&n->it, it);
     if (n->where == LISTED && m.prio == n->it.prio && m.due == n->it.due) {
         account(q, &n->it, -1); /* keeps its place */
         n->it = m;
@@ -239,7 +239,7 @@ void repair_queue_push(struct repair_queue *q, const struct repair_queue_item *i
     if (u64map_get(&q->index, it->chunk, &i))
         update(q, (uint32_t)i, it);
     else
-        add(q, it, false);
+        repair_queue_add(q, it, false);
 }
 
 void repair_queue_unpop(struct repair_queue *q, const struct repair_queue_item *it)
@@ -248,7 +248,7 @@ void repair_queue_unpop(struct repair_queue *q, const struct repair_queue_item *
     if (u64map_get(&q->index, it->chunk, &i))
         update(q, (uint32_t)i, it);
     else
-        add(q, it, true);
+        repair_queue_add(q, it, true);
 }
 
 bool repair_queue_pop(struct repair_queue *q, int64_t now, struct repair_queue_item *out)

@@ -1,5 +1,5 @@
 /* Blocks of at least 16 KiB, the newest first; an allocation is carved from the newest block or
- * opens a new one. A pile lives on one thread's stack for the time of one request. */
+ * opens a new one. An arena lives on one thread's stack for the time of one request. */
 #include "reply_arena.h"
 
 #include <stdint.h>

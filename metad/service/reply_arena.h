@@ -8,7 +8,7 @@ struct reply_arena_block;
 struct reply_arena {
     struct reply_arena_block *head;
 };
-/* All zero is an empty pile. */
+/* All zero is an empty arena. */
 void *reply_arena_alloc(struct reply_arena *p, size_t size);
 void *reply_arena_copy(struct reply_arena *p, const void *data, size_t size);
 char *reply_arena_string(struct reply_arena *p, const void *text, size_t len); /* with NUL behind */

@@ -4,7 +4,7 @@
  * back is not in its state. So nothing that reads or changes inodes is served (ERR_BUSY: ask again) until
  * every session that may hold leases, as the state machine knows (service_hold.c), has come back and
  * claimed what it has (SessionReq) or was closed, or until leases have run out by themselves: term_ms, for
- * whoever has not reached us by then has not heard of us either, and has stopped using them.
+ * a peer that has not reached us by then has not heard of us either, and has stopped using them.
  *
  * Who is still awaited is counted by opens, for file locks too: these wait for those that may hold
  * locks, and longer, since a lock lives as long as its session and a lease no longer than its term.

@@ -1,6 +1,6 @@
 /* What sessions may hold, told to the log, so that a new start waits only for those that matter.
  *
- * Leases and file locks are soft. A metad that has just started waits until whoever may hold some has
+ * Leases and file locks are soft. A metad that has just started waits until each session that may hold some has
  * come back; it must not wait for a client that was switched off days ago with nothing in its hands.
  * So the replicated state has two bits for each session (FSM_HOLDS_*).
  *
@@ -87,7 +87,7 @@ static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])
     return n;
 }
 
-/* Whether it is silent is asked again in leases_bar: who was heard of since may have been given a lease. */
+/* Whether it is silent is asked again in leases_bar: a session that was heard of since may have been given a lease. */
 static void clear_bits(struct service *s, const struct silent *v)
 {
     if (v->holds & FSM_HOLDS_LEASES && leases_bar(s->leases, v->session, is_silent, s)) {

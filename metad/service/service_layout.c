@@ -182,7 +182,7 @@ void service_layout(struct service *s, struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
-/* What cannot be told is left empty: who reads ahead can do without. */
+/* What cannot be told is left empty: a client that reads ahead can do without. */
 void service_layouts(struct service *s, struct rpc_req *req)
 {
     const Replfs__LayoutsReq *r = req->env->layouts_req;
@@ -215,7 +215,7 @@ void service_layouts(struct service *s, struct rpc_req *req)
 
 /* ---- open, close ---- */
 
-/* What may be given to who opens ino for writing and asks for it alone, if nobody else has a lease:
+/* What may be given to a session that opens ino for writing and asks for it alone, if nobody else has a lease:
  * while others have it open, each would only take it from the other. fsm read lock held. */
 static enum lease_mode open_wish(struct service *s, const Replfs__OpenReq *r)
 {

@@ -445,7 +445,7 @@ void service_needs(struct service *s, const Replfs__MetaOp *op, struct lease_wai
 {
     struct needs n = {s, w, false};
 
-    /* who works behind metad's back in the tree must hear of it; what is in it is not known without
+    /* a client that works behind metad's back in the tree must hear of it; what is in it is not known without
      * a walk, and such operations are seldom */
     if (metaop_below(op) == METAOP_BELOW_ALL)
         leases_need_exclusive(s->leases, w);

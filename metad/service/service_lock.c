@@ -308,7 +308,8 @@ static bool decode(struct lock_req *out, const Replfs__Lock *m, uint64_t session
 }
 
 /* One that may wait gets a place on the list first: its answer may be due at once. */
-static int set(struct service_locks *l, struct rpc_req *req, const struct lock_req *r, int64_t now)
+static int lock_service_set(struct service_locks *l, struct rpc_req *req, const struct lock_req *r,
+                            int64_t now)
 {
     struct waiting *w = NULL;
     int64_t patience = (req->deadline - now) / 4 * 3;
@@ -347,7 +348,7 @@ void service_lock(struct service *s, struct rpc_req *req)
     r.id = m->id;
     int64_t now = enter(s->locks);
     if (tied(s->locks, m->session, req->conn, &rc))
-        rc = set(s->locks, req, &r, now);
+        rc = lock_service_set(s->locks, req, &r, now);
     leave(s->locks);
     if (rc != LOCKS_QUEUED)
         answer(s->locks, req, rc);

@@ -19,7 +19,7 @@
  *
  * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
  * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
- * gone. `left` counts down; whoever takes it to zero replies. */
+ * gone. `left` counts down; the one that takes it to zero replies. */
 #include "service_internal.h"
 
 #include <assert.h>
@@ -236,7 +236,7 @@ static void refuse_rest(struct step *st)
         reply(m);
 }
 
-static void put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
+static void mutate_put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
 {
     const Replfs__MutateReq *r = st->m->req->env->mutate_req;
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
@@ -269,7 +269,7 @@ static void propose_commit(struct step *st, Replfs__MetaOp *op, uint64_t seq)
         commit.n_copies = 0;
         commit.copies = NULL;
         op->commit = &commit;
-        put(st, op, seq);
+        mutate_put(st, op, seq);
         nodes_commit_end(nodes, turn);
     } else {
         st->result.code = (uint32_t)-rc;
@@ -293,7 +293,7 @@ static uint64_t change_now(struct service *s, const struct step *st)
     return rc == 0 ? a.change : 0;
 }
 
-static void propose(struct step *st, uint64_t seq)
+static void mutate_propose(struct step *st, uint64_t seq)
 {
     struct service *s = st->m->s;
     const Replfs__MutateReq *r = st->m->req->env->mutate_req;
@@ -307,7 +307,7 @@ static void propose(struct step *st, uint64_t seq)
         service_memory_refuses(s, st->op) ? ENOSPC : (uint32_t)service_weigh(s, st->op);
     if (st->gate.waited && change_now(s, st) != st->seen)
         st->result.code =
-            ESTALE; /* by whoever kept changes back under the lease that was in the way */
+            ESTALE; /* by the one that kept changes back under the lease that was in the way */
     if (st->result.code != 0) {
         on_after(st);
         return;
@@ -365,7 +365,7 @@ static void propose(struct step *st, uint64_t seq)
         METAOP_CASES_LEADER
         break;
     }
-    put(st, &op, seq);
+    mutate_put(st, &op, seq);
 }
 
 /* Proposes the operations from m->next on, in their order, until one has to wait for others'
@@ -388,7 +388,7 @@ static void advance(struct mutate *m)
             refuse_rest(st);
             return;
         }
-        propose(st, st->result.seq);
+        mutate_propose(st, st->result.seq);
     }
 }
 
@@ -402,7 +402,7 @@ static void on_ready(struct lease_wait *w)
         refuse_rest(st);
         return;
     }
-    propose(st, st->result.seq);
+    mutate_propose(st, st->result.seq);
     if (!last)
         advance(m);
 }

@@ -181,7 +181,7 @@ static bool list_some(void *arg, const struct fsm_dirent *list, size_t n)
     for (size_t i = 0; i < fit; i++) {
         Replfs__Dirent *d = dirent(l, &list[i]);
         l->entries[l->n++] = d;
-        /* who keeps bytes back is not waited for: the reader asks when it wants to know */
+        /* a client that keeps bytes back is not waited for: the reader asks when it wants to know */
         if (!l->plus || on[i] == LEASE_ELSEWHERE)
             continue;
         d->attr = reply_arena_alloc(l->arena, sizeof(*d->attr));

@@ -76,7 +76,7 @@ void daemon_unblock_signals(const sigset_t *set)
     pthread_sigmask(SIG_UNBLOCK, set, NULL);
 }
 
-static void reload(const struct daemon_reload *r)
+static void reload_config(const struct daemon_reload *r)
 {
     static const char *const names[] = {"log-level", "debug", NULL};
     enum log_level level = LOG_LVL_INFO;
@@ -110,6 +110,6 @@ int daemon_wait(const sigset_t *set, const struct daemon_reload *r)
             continue;
         if (sig != SIGHUP)
             return sig;
-        reload(r);
+        reload_config(r);
     }
 }

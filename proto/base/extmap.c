@@ -7,7 +7,7 @@
  *
  * A tree that shrinks to something inlinable becomes inline again.
  *
- * Every change is one `replace(off, end, new extent or none)`: the extents that overlap [off, end)
+ * Every change is one `extmap_replace(off, end, new extent or none)`: the extents that overlap [off, end)
  * are a run of neighbours; the run is replaced by at most three extents (what is left before, the
  * new one, what is left behind). A new extent that continues its predecessor or is continued by its
  * successor is merged with one of them, never both: so each insert changes the number of extents by
@@ -255,7 +255,7 @@ static void plan_cut(struct plan *p, const struct ext *x, extmap_fn *fn, void *a
 }
 
 /* True when b continues a in the file and in the chunk, and both fit one extent. */
-static bool continues(const struct ext *a, const struct ext *b)
+static bool extmap_continues(const struct ext *a, const struct ext *b)
 {
     if (a->chunk != b->chunk || ext_end(a) != b->file_off)
         return false;
@@ -272,24 +272,24 @@ static bool plan_merge(struct plan *p, struct ext *e, struct ext *prev, struct e
                        bool *used)
 {
     *used = true;
-    if (p->has_left && continues(&p->left, e)) {
+    if (p->has_left && extmap_continues(&p->left, e)) {
         p->left.len += e->len;
         *used = false;
         return true;
     }
-    if (!p->has_left && prev && continues(prev, e)) {
+    if (!p->has_left && prev && extmap_continues(prev, e)) {
         prev->len += e->len;
         *used = false;
         return true;
     }
     if (p->has_right) {
-        if (!continues(e, &p->right))
+        if (!extmap_continues(e, &p->right))
             return false;
         e->len += p->right.len;
         p->has_right = false;
         return true;
     }
-    if (succ && continues(e, succ)) {
+    if (succ && extmap_continues(e, succ)) {
         succ->file_off = e->file_off;
         succ->chunk_off = e->chunk_off;
         succ->len += e->len;
@@ -333,7 +333,7 @@ static struct leaf *leaf_resize(struct leaf *l, unsigned cap)
 }
 
 /* Leaf of slot s can take `more` further extents, if need be with the help of *spare. */
-static int reserve(struct tree *t, size_t s, unsigned more, struct leaf **spare)
+static int extmap_reserve(struct tree *t, size_t s, unsigned more, struct leaf **spare)
 {
     struct leaf *l = t->slots[s].leaf;
     unsigned need = l->n + more;
@@ -517,7 +517,7 @@ static int tree_replace(struct extmap *m, struct plan *p, const struct ext *e, e
     size_t k = 0;
     struct ext *x;
 
-    if (extmap_count(m) >= COUNT_MAX || reserve(t, start.slot, 3, &spare) < 0)
+    if (extmap_count(m) >= COUNT_MAX || extmap_reserve(t, start.slot, 3, &spare) < 0)
         return -ENOMEM;
     for (q = start; (x = at(t, q)) && x->file_off < p->end; q = next(t, q), k++)
         plan_cut(p, x, fn, arg);
@@ -571,8 +571,8 @@ static int inline_replace(struct extmap *m, struct plan *p, const struct ext *e,
     return 0;
 }
 
-static int replace(struct extmap *m, uint64_t off, uint64_t end, const struct ext *e, extmap_fn *fn,
-                   void *arg, bool *merged)
+static int extmap_replace(struct extmap *m, uint64_t off, uint64_t end, const struct ext *e,
+                          extmap_fn *fn, void *arg, bool *merged)
 {
     struct plan p = {.off = off, .end = end};
 
@@ -588,7 +588,7 @@ int extmap_insert(struct extmap *m, const struct ext *e, extmap_fn *fn, void *ar
         return -EINVAL;
     if (!e->chunk && (e->chunk_off || e->len > EXTMAP_RESERVED_MAX))
         return -EINVAL;
-    return replace(m, e->file_off, ext_end(e), e, fn, arg, merged ? merged : &dummy);
+    return extmap_replace(m, e->file_off, ext_end(e), e, fn, arg, merged ? merged : &dummy);
 }
 
 int extmap_remove(struct extmap *m, uint64_t off, uint64_t len, extmap_fn *fn, void *arg)
@@ -599,5 +599,5 @@ int extmap_remove(struct extmap *m, uint64_t off, uint64_t len, extmap_fn *fn, v
         return 0;
     if (len > UINT64_MAX - off)
         return -EINVAL;
-    return replace(m, off, off + len, NULL, fn, arg, &merged);
+    return extmap_replace(m, off, off + len, NULL, fn, arg, &merged);
 }

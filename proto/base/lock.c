@@ -45,7 +45,7 @@ static const struct lock_class_info {
 #undef LOCK_CLASS
 };
 
-static struct held_list *list(void)
+static struct held_list *held_list_own(void)
 {
     return swapped ? swapped : &own;
 }
@@ -65,7 +65,7 @@ static _Noreturn void violation(const char *what, enum lock_class class, const c
 
 void lock_note_wanted(const void *l, enum lock_class class, const char *where)
 {
-    const struct held_list *held = list();
+    const struct held_list *held = held_list_own();
 
     for (unsigned i = 0; i < held->n; i++) {
         if (held->v[i].lock == l)
@@ -77,14 +77,14 @@ void lock_note_wanted(const void *l, enum lock_class class, const char *where)
 
 void lock_note_taken(const void *l, enum lock_class class, const char *where)
 {
-    struct held_list *held = list();
+    struct held_list *held = held_list_own();
 
     if (held->n == HELD_MAX)
         violation("too many locks held", class, where, &held->v[0]);
     held->v[held->n++] = (struct held){l, class, where};
 }
 
-static unsigned find(const struct held_list *held, const void *l)
+static unsigned held_find(const struct held_list *held, const void *l)
 {
     unsigned i = held->n;
 
@@ -95,8 +95,8 @@ static unsigned find(const struct held_list *held, const void *l)
 
 void lock_note_released(const void *l, enum lock_class class, const char *where)
 {
-    struct held_list *held = list();
-    unsigned i = find(held, l);
+    struct held_list *held = held_list_own();
+    unsigned i = held_find(held, l);
 
     if (i == 0)
         violation("released, but not held by this thread", class, where, NULL);
@@ -107,7 +107,7 @@ void lock_note_released(const void *l, enum lock_class class, const char *where)
 
 void lock_note_wait(const void *l, enum lock_class class, const char *where)
 {
-    const struct held_list *held = list();
+    const struct held_list *held = held_list_own();
 
     for (unsigned i = 0; i < held->n; i++)
         if (held->v[i].lock != l && !classes[held->v[i].class].may_wait)
@@ -125,13 +125,13 @@ void lock_note_wait_over(void *wait)
 
 void lock_note_held(const void *l, enum lock_class class, const char *where)
 {
-    if (find(list(), l) == 0)
+    if (held_find(held_list_own(), l) == 0)
         violation("should be held by this thread and is not", class, where, NULL);
 }
 
 void lock_note_waitable(const char *what, const char *where)
 {
-    const struct held_list *held = list();
+    const struct held_list *held = held_list_own();
 
     for (unsigned i = 0; i < held->n; i++)
         if (!classes[held->v[i].class].may_wait) {

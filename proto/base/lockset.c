@@ -49,7 +49,7 @@ void lockset_set(struct lockset *s, uint32_t type, uint64_t start, uint64_t end)
 }
 
 /* The first range that does not end before `at`. */
-static uint32_t find(const struct lockset *s, uint64_t at)
+static uint32_t lockset_find(const struct lockset *s, uint64_t at)
 {
     uint32_t lo = 0, hi = s->n;
 
@@ -68,7 +68,7 @@ const struct lock_range *lockset_conflict(const struct lockset *s, uint32_t type
 {
     if (type == LOCKSET_NONE)
         return NULL;
-    for (uint32_t i = find(s, start); i < s->n && s->v[i].start <= end; i++)
+    for (uint32_t i = lockset_find(s, start); i < s->n && s->v[i].start <= end; i++)
         if (type == LOCKSET_WRITE || s->v[i].type == LOCKSET_WRITE)
             return &s->v[i];
     return NULL;
@@ -76,14 +76,14 @@ const struct lock_range *lockset_conflict(const struct lockset *s, uint32_t type
 
 bool lockset_holds(const struct lockset *s, uint32_t type, uint64_t start, uint64_t end)
 {
-    uint32_t i = find(s, start);
+    uint32_t i = lockset_find(s, start);
 
     return i < s->n && s->v[i].type == type && s->v[i].start <= start && s->v[i].end >= end;
 }
 
 bool lockset_cuts(const struct lockset *s, uint64_t start, uint64_t end)
 {
-    uint32_t i = find(s, start);
+    uint32_t i = lockset_find(s, start);
 
     return i < s->n && s->v[i].start < start && s->v[i].end > end;
 }

@@ -13,7 +13,7 @@ int machine_boot_id(char out[static MACHINE_ID_MAX]);
 /* Bytes of memory this process may use: those of the computer, or less when its cgroup or one above that has a lower
  * memory.max (Linux Documentation/admin-guide/cgroup-v2.rst). */
 uint64_t machine_memory(void);
-/* The lowest memory.max for who stands in the file own (as /proc/self/cgroup), in the tree at root; UINT64_MAX: none. For
- * tests. */
+/* The lowest memory.max for a process that stands in the file own (as /proc/self/cgroup), in the tree at root;
+ * UINT64_MAX: none. For tests. */
 uint64_t machine_memory_from(const char *own, const char *root);
 #endif

@@ -101,7 +101,7 @@ void posix_acl_tidy(uint8_t *acl, size_t len)
 }
 
 /* The entry with a tag that occurs at most once; NULL when it does not. */
-static const uint8_t *find(const uint8_t *acl, size_t len, unsigned tag)
+static const uint8_t *acl_find(const uint8_t *acl, size_t len, unsigned tag)
 {
     for (const uint8_t *e = acl + POSIX_ACL_HEADER; e < acl + len; e += POSIX_ACL_ENTRY) {
         if (tag_of(e) == tag)
@@ -113,11 +113,11 @@ static const uint8_t *find(const uint8_t *acl, size_t len, unsigned tag)
 /* The three entries that a mode's three digits stand for. */
 static void classes(const uint8_t *acl, size_t len, const uint8_t *e[3])
 {
-    e[0] = find(acl, len, USER_OBJ);
-    e[1] = find(acl, len, MASK);
+    e[0] = acl_find(acl, len, USER_OBJ);
+    e[1] = acl_find(acl, len, MASK);
     if (!e[1])
-        e[1] = find(acl, len, GROUP_OBJ);
-    e[2] = find(acl, len, OTHER);
+        e[1] = acl_find(acl, len, GROUP_OBJ);
+    e[2] = acl_find(acl, len, OTHER);
     assert(e[0] && e[1] && e[2]);
 }
 

@@ -1,5 +1,5 @@
-/* Keeping a data directory to its owner. Whoever reads chunks from a data directory has been asked for no
- * permission, and whoever writes there owns the cluster: so directories are 0700 and files 0600, whatever the
+/* Keeping a data directory to its owner. Anyone who reads chunks from a data directory has been asked for no
+ * permission, and anyone who writes there owns the cluster: so directories are 0700 and files 0600, whatever the
  * umask, an installer or a restored backup made of them. What is wider is mended, and said; what cannot be
  * mended is refused. On a file system that is read-only nothing is mended, and nobody can write. */
 #include "private.h"
@@ -69,7 +69,7 @@ static int mend_files(int dirfd, const char *dir, const char *const *names, unsi
         int fd = openat(dirfd, e->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         struct stat st;
         if (fd < 0 || fstat(fd, &st) < 0)
-            continue; /* whoever needs the file says so */
+            continue; /* the one that needs the file says so */
         if (S_ISDIR(st.st_mode) && names)
             rc = mend_files(fd, dir, NULL, mended);
         if (rc >= 0 && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))

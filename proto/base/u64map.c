@@ -18,7 +18,7 @@ static size_t home(const struct u64map *m, uint64_t key)
 }
 
 /* The slot holding key, or the free one where it belongs. cap > n always, so it ends. */
-static size_t probe(const struct u64map *m, uint64_t key)
+static size_t u64map_probe(const struct u64map *m, uint64_t key)
 {
     size_t i = home(m, key);
     while (m->keys[i] && m->keys[i] != key)
@@ -64,7 +64,7 @@ static void set_val(struct u64map *m, size_t i, uint64_t val)
     abort();
 }
 
-static void grow(struct u64map *m)
+static void u64map_grow(struct u64map *m)
 {
     struct u64map old = *m;
     m->cap = old.cap ? old.cap * 2 : MIN_SLOTS;
@@ -74,7 +74,7 @@ static void grow(struct u64map *m)
         abort();
     for (size_t i = 0; i < old.cap; i++)
         if (old.keys[i]) {
-            size_t at = probe(m, old.keys[i]);
+            size_t at = u64map_probe(m, old.keys[i]);
             m->keys[at] = old.keys[i];
             set_val(m, at, val_at(&old, i));
         }
@@ -98,7 +98,7 @@ bool u64map_get(const struct u64map *m, uint64_t key, uint64_t *val)
 {
     if (!m->n || !key)
         return false;
-    size_t i = probe(m, key);
+    size_t i = u64map_probe(m, key);
     if (!m->keys[i])
         return false;
     if (val)
@@ -110,8 +110,8 @@ bool u64map_put(struct u64map *m, uint64_t key, uint64_t val)
 {
     assert(key && (m->width == U64MAP_U64 || val >> (8 * m->width) == 0));
     if ((m->n + 1) * 4 > m->cap * 3)
-        grow(m);
-    size_t i = probe(m, key);
+        u64map_grow(m);
+    size_t i = u64map_probe(m, key);
     bool fresh = !m->keys[i];
     m->keys[i] = key;
     set_val(m, i, val);
@@ -123,7 +123,7 @@ bool u64map_del(struct u64map *m, uint64_t key)
 {
     if (!m->n || !key)
         return false;
-    size_t mask = m->cap - 1, hole = probe(m, key);
+    size_t mask = m->cap - 1, hole = u64map_probe(m, key);
     if (!m->keys[hole])
         return false;
     for (size_t i = (hole + 1) & mask; m->keys[i]; i = (i + 1) & mask) {

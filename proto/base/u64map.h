@@ -43,7 +43,7 @@ static inline bool u64map_add(struct u64map *m, uint64_t key) /* true when key i
     return u64map_put(m, key, 0);
 }
 
-/* A map to pointers (U64MAP_U64): NULL is absent, and no value. */
+/* A map to pointers; all zero is an empty one, too. NULL is absent, and no value. */
 static inline void *u64map_get_ptr(const struct u64map *m, uint64_t key)
 {
     uint64_t v = 0;
@@ -52,6 +52,8 @@ static inline void *u64map_get_ptr(const struct u64map *m, uint64_t key)
 }
 static inline void u64map_put_ptr(struct u64map *m, uint64_t key, void *val)
 {
+    if (!m->cap)
+        m->width = U64MAP_U64;
     u64map_put(m, key, (uintptr_t)val);
 }
 static inline void *u64map_del_ptr(struct u64map *m, uint64_t key) /* the value that was there */

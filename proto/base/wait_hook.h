@@ -1,4 +1,4 @@
-/* A word from who is about to wait for another thread or machine, for whoever has to go on meanwhile:
+/* A word from a thread that is about to wait for another thread or machine, for the one that has to go on meanwhile:
  * a thread that alone takes in requests lets another do that. Any thread. */
 #ifndef REPLFS_BASE_WAIT_HOOK_H
 #define REPLFS_BASE_WAIT_HOOK_H

@@ -1,7 +1,7 @@
 /* Calls: requests of ours that wait for a reply. The id of a request holds its slot in the table,
  * so a reply finds its call without a search; the rest of the id is a sequence number that makes a
  * late reply to an ended call recognisable. A call is in the table until exactly one of reply,
- * deadline and teardown takes it out, under the lock; whoever took it calls its callback, without
+ * deadline and teardown takes it out, under the lock; the one that took it calls its callback, without
  * the lock. */
 #include "rpc/rpc_internal.h"
 
@@ -176,8 +176,8 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
 
 /* ---- calling ---- */
 
-static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
-                  unsigned timeout_ms, struct call *k)
+static void call_start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
+                       unsigned timeout_ms, struct call *k)
 {
     int64_t deadline = clock_mono() + timeout_ms * NSEC_PER_MSEC;
     int rc;
@@ -225,7 +225,7 @@ static struct call *call_new(rpc_done *done, void *arg, struct waiter *w)
 void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
               rpc_done *done, void *arg)
 {
-    start(c, req, payload, timeout_ms, call_new(done, arg, NULL));
+    call_start(c, req, payload, timeout_ms, call_new(done, arg, NULL));
 }
 
 int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
@@ -235,7 +235,7 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
 
     assert(!worker_any_self()); /* it would wait for itself */
     sem_init(&w.done, 0, 0);
-    start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
+    call_start(c, req, payload, timeout_ms, call_new(NULL, NULL, &w));
     lock_assert_waitable("rpc_call_wait");
     wait_hook_call();
     while (sem_wait(&w.done) && errno == EINTR)

@@ -275,7 +275,7 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     lock_release(&c->mu);
 }
 
-static void unlist(struct rpc_conn *c)
+static void conn_unlist(struct rpc_conn *c)
 {
     struct worker *w = c->worker;
 
@@ -295,7 +295,7 @@ static void unlist(struct rpc_conn *c)
 }
 
 /* Refusals and broken peers are worth a line on the accepting side, where nobody else sees them;
- * what a dialled connection died of is reported by whoever dialled. */
+ * what a dialled connection died of is reported by the one that dialled. */
 static void log_end(const struct rpc_conn *c)
 {
     bool odd = c->code != -ERR_PEER_GONE && c->code != -ERR_SHUTDOWN;
@@ -324,7 +324,7 @@ void conn_teardown(struct rpc_conn *c)
     out_clear(&c->out);
     out_clear(&c->backlog);
     lock_release(&c->mu);
-    unlist(c);
+    conn_unlist(c);
     admit_gone(&c->loop->admission, c);
     log_end(c);
     message_free(&c->msg);
@@ -539,7 +539,7 @@ static void tls_step(struct rpc_conn *c)
     lock_release(&c->mu);
 }
 
-/* Whoever listens on a UNIX socket must be one of us before it hears a word. */
+/* A process that listens on a UNIX socket must be one of us before it hears a word. */
 static bool judge_listener(struct rpc_conn *c)
 {
     struct ucred who;

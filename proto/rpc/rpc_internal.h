@@ -277,7 +277,7 @@ void admission_init(struct admission *a, const struct rpc_config *cfg);
 void admission_free(struct admission *a);
 /* Counts c, which just came from this address on fd; false: it shall not be served. */
 bool admit(struct admission *a, struct rpc_conn *c, const struct addr *from, int fd);
-/* Many who were told to go have not gone yet: who comes now would be refused in their stead. */
+/* Many who were told to go have not gone yet: a peer that comes now would be refused in their stead. */
 bool admit_crowded(struct admission *a);
 void admit_ready(struct admission *a, struct rpc_conn *c); /* it said Hello */
 void admit_gone(struct admission *a, struct rpc_conn *c);  /* once; not counted is fine */

@@ -9,7 +9,7 @@ static bool earlier(const struct timer *a, const struct timer *b)
     return a->when != b->when ? a->when < b->when : a->seq < b->seq;
 }
 
-static void put(struct timers *h, size_t i, struct timer *t)
+static void timers_put(struct timers *h, size_t i, struct timer *t)
 {
     h->heap[i] = t;
     t->at = i + 1;
@@ -19,7 +19,7 @@ static void put(struct timers *h, size_t i, struct timer *t)
 static void settle(struct timers *h, size_t i, struct timer *t)
 {
     while (i > 0 && earlier(t, h->heap[(i - 1) / 2])) {
-        put(h, i, h->heap[(i - 1) / 2]);
+        timers_put(h, i, h->heap[(i - 1) / 2]);
         i = (i - 1) / 2;
     }
     for (;;) {
@@ -28,10 +28,10 @@ static void settle(struct timers *h, size_t i, struct timer *t)
             kid++;
         if (kid >= h->n || !earlier(h->heap[kid], t))
             break;
-        put(h, i, h->heap[kid]);
+        timers_put(h, i, h->heap[kid]);
         i = kid;
     }
-    put(h, i, t);
+    timers_put(h, i, t);
 }
 
 void timers_set(struct timers *h, struct timer *t, int64_t when)

@@ -132,7 +132,7 @@ static int64_t end_of(SSL_CTX *ctx)
     return timegm(&tm);
 }
 
-static void watch(void *arg)
+static void tls_watch(void *arg)
 {
     struct rpc_loop *l = arg;
     int64_t left = atomic_load(&l->cert_end) - clock_wall() / NSEC_PER_SEC;
@@ -145,7 +145,7 @@ static void watch(void *arg)
                  "send SIGHUP; "
                  "without one nobody talks to us",
                  l->cfg.tls_cert, when);
-    rpc_loop_defer(l, WATCH_MS, watch, l);
+    rpc_loop_defer(l, WATCH_MS, tls_watch, l);
 }
 
 void tls_watch_end(struct rpc_loop *l)
@@ -153,7 +153,7 @@ void tls_watch_end(struct rpc_loop *l)
     if (!l->use_tls)
         return;
     atomic_store(&l->cert_end, end_of(l->tls));
-    watch(l);
+    tls_watch(l);
 }
 
 int64_t rpc_cert_end(struct rpc_loop *l)

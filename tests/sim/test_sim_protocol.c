@@ -40,7 +40,7 @@
 /* Found bugs that are mended since; the first finds its bug again when the mending is taken out, the others did with
  * an earlier choice of calls (what a seed does changes with the calls that programs choose from). */
 static const uint64_t regressions[] = {
-    40, /* a second recall of an inode was answered before the flush for the first (client, lcache.c) */
+    40, /* a second recall of an inode was answered before the flush for the first (client, lease_cache.c) */
     3166, /* the answer to an earlier recall took away a later lease (metad, leases.c; also test_leases.c) */
     585, /* a rename whose file lost its name to another one meanwhile failed with ENOENT (client, order.c) */
 };

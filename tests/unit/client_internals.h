@@ -2,7 +2,7 @@
 #ifndef REPLFS_TESTS_CLIENT_INTERNALS_H
 #define REPLFS_TESTS_CLIENT_INTERNALS_H
 #include "fuse/client/base/client_clock.h"
-#include "fuse/client/base/idmap.h"
+#include "base/u64map.h"
 #include "fuse/client/base/limits.h"
 #include "fuse/client/cache/lease_cache_change.h"
 #include "fuse/client/cache/lease_cache_give.h"

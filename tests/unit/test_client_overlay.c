@@ -204,47 +204,12 @@ static void test_drop_keeps_newer(void **st)
     extmap_free(&base);
 }
 
-/* ---- idmap ---- */
-
-static void test_idmap(void **st)
-{
-    (void)st;
-    struct idmap map = {0};
-    static char vals[512];
-    bool in[512] = {0};
-    size_t count = 0;
-    for (int i = 0; i < 20000; i++) {
-        size_t k = rnd() % 512;
-        uint64_t id = k * 0x100000000ull + 1;
-        if (rnd() % 2) {
-            idmap_put(&map, id, &vals[k]);
-            count += !in[k];
-            in[k] = true;
-        } else {
-            void *v = idmap_del(&map, id);
-            assert_ptr_equal(v, in[k] ? &vals[k] : NULL);
-            count -= in[k];
-            in[k] = false;
-        }
-        assert_int_equal(map.n, count);
-        size_t probe = rnd() % 512;
-        assert_ptr_equal(idmap_get(&map, probe * 0x100000000ull + 1),
-                         in[probe] ? &vals[probe] : NULL);
-    }
-    size_t pos = 0, seen = 0;
-    while (idmap_next(&map, &pos))
-        seen++;
-    assert_int_equal(seen, count);
-    idmap_clear(&map);
-    assert_null(idmap_get(&map, 1));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces_merge),     cmocka_unit_test(test_limit_aligns),
         cmocka_unit_test(test_extents_merge),    cmocka_unit_test(test_overlay_model),
-        cmocka_unit_test(test_drop_keeps_newer), cmocka_unit_test(test_idmap),
+        cmocka_unit_test(test_drop_keeps_newer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,8 +56,8 @@ bool lease_cache_getattr(struct lease_cache *l, uint64_t ino, Replfs__Attr *out)
     return hit;
 }
 
-static enum lease_cache_found find(struct lease_cache *l, uint64_t parent, const void *name,
-                                   size_t len, Replfs__Attr *out)
+static enum lease_cache_found lease_find(struct lease_cache *l, uint64_t parent, const void *name,
+                                         size_t len, Replfs__Attr *out)
 {
     struct lnode *dir = lease_cache_in_term(l) ? lnode_find(l, parent) : NULL;
     if (!dir)
@@ -74,7 +74,7 @@ enum lease_cache_found lease_cache_lookup(struct lease_cache *l, uint64_t parent
                                           size_t len, Replfs__Attr *out)
 {
     LOCK_SCOPE(&l->mu);
-    enum lease_cache_found r = find(l, parent, name, len, out);
+    enum lease_cache_found r = lease_find(l, parent, name, len, out);
     l->st.hits += r != LEASE_CACHE_MISS;
     l->st.misses += r == LEASE_CACHE_MISS;
     return r;

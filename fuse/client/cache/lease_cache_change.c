@@ -34,8 +34,8 @@ static void node_unknown(struct lease_cache *l, uint64_t ino)
 }
 
 /* An inode that was changed: attributes when the answer has them, else nothing is known of it. */
-static bool changed(struct lease_cache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
-                    uint32_t lease)
+static bool attr_changed(struct lease_cache *l, uint64_t begun, uint64_t ino, const Replfs__Attr *a,
+                         uint32_t lease)
 {
     if (!ino)
         return false;
@@ -81,18 +81,18 @@ static void renamed(struct lease_cache *l, uint64_t begun, const Replfs__RenameO
     uint64_t moved = res && res->attr ? res->attr->ino : name_ino(l, r->parent, &r->name);
     uint64_t gone = res && res->value ? res->value : name_ino(l, r->new_parent, &r->new_name);
     bool known = res && res->attr && !r->flags;
-    changed(l, begun, gone, NULL, 0);
+    attr_changed(l, begun, gone, NULL, 0);
     if (r->parent != r->new_parent)
-        changed(l, begun, r->parent, NULL, 0);
-    bool crossed =
-        changed(l, begun, r->new_parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
+        attr_changed(l, begun, r->parent, NULL, 0);
+    bool crossed = attr_changed(l, begun, r->new_parent, res ? res->parent : NULL,
+                                res ? res->parent_lease : 0);
     if (!known) { /* exchanged, or nobody knows */
-        changed(l, begun, moved, NULL, 0);
+        attr_changed(l, begun, moved, NULL, 0);
         lnode_drop(l, r->parent);
         lnode_drop(l, r->new_parent);
         return;
     }
-    changed(l, begun, res->attr->ino, res->attr, res->lease);
+    attr_changed(l, begun, res->attr->ino, res->attr, res->lease);
     name_changed(l, r->parent, &r->name, 0, crossed);
     name_changed(l, r->new_parent, &r->new_name, res->attr->ino, crossed);
 }
@@ -102,8 +102,9 @@ static void named(struct lease_cache *l, uint64_t begun, uint64_t parent,
                   const Replfs__MutationResult *res)
 {
     const Replfs__Attr *a = res ? res->attr : NULL;
-    bool crossed = changed(l, begun, parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
-    changed(l, begun, a ? a->ino : ino, a, res ? res->lease : 0);
+    bool crossed =
+        attr_changed(l, begun, parent, res ? res->parent : NULL, res ? res->parent_lease : 0);
+    attr_changed(l, begun, a ? a->ino : ino, a, res ? res->lease : 0);
     if (!res)
         lnode_drop(l, parent);
     else if (!there || a)
@@ -146,7 +147,7 @@ static void touched(void *arg, const struct metaop_touch *t)
     switch (t->how) {
     case METAOP_CHANGES:
     case METAOP_COMMITS:
-        changed(x->l, x->begun, t->ino, x->a, x->lease);
+        attr_changed(x->l, x->begun, t->ino, x->a, x->lease);
         break;
     case METAOP_SEES:
         fence(x->l, x->begun, t->ino);
@@ -339,7 +340,7 @@ void lease_cache_removed(struct lease_cache *l, const ProtobufCBinaryData *name,
         lentry_put(l, put_own(l, dir, false), name->data, name->len, 0);
 }
 
-static void settled(struct lease_cache *l, const Replfs__Attr *a, uint32_t lease)
+static void name_settled(struct lease_cache *l, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = *lnode_slot(l, a->ino);
     *lfence_of(l, a->ino) = ++l->gen; /* answers under way may be from before */
@@ -361,9 +362,9 @@ void lease_cache_settled(struct lease_cache *l, const Replfs__MutationResult *r)
 {
     LOCK_SCOPE(&l->mu);
     if (r->attr)
-        settled(l, r->attr, r->lease);
+        name_settled(l, r->attr, r->lease);
     if (r->parent)
-        settled(l, r->parent, r->parent_lease);
+        name_settled(l, r->parent, r->parent_lease);
 }
 
 bool lease_cache_overlay(struct lease_cache *l, Replfs__Attr *a)

@@ -13,7 +13,7 @@
 #include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
@@ -172,9 +172,9 @@ void open_files_free(struct client *c)
         lock_release(&f->mu);
         cfile_unref(f);
     }
-    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)
+    for (struct cfile *f; (f = u64map_next_ptr(&c->files.map, &pos));)
         cfile_unref(f);
-    idmap_clear(&c->files.map);
+    u64map_free(&c->files.map);
     cfile_take_refused(c);
     cfile_dirs_free(c);
 }

@@ -17,7 +17,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/file/cfile.h"
 #include "client/file/dirty.h"
@@ -63,7 +63,7 @@ void abuf_drop_buf(struct cfile *f, struct abuf *a)
 
 void abuf_free(struct cfile *f, struct abuf *a)
 {
-    idmap_del(&f->abufs, a->id);
+    u64map_del_ptr(&f->abufs, a->id);
     abuf_drop_buf(f, a);
     abuf_answer(a, -EIO, 0); /* unless somebody knew better */
     f->growing -= a->grows;
@@ -83,7 +83,7 @@ struct abuf *abuf_new(struct cfile *f, uint64_t off, size_t len)
     a->buf = buf_new(size < BUF_MIN ? BUF_MIN : size);
     a->born = clock_mono();
     a->life = atomic_load(&f->c->life);
-    idmap_put(&f->abufs, a->id, a);
+    u64map_put_ptr(&f->abufs, a->id, a);
     *(f->tail ? &f->tail->next : &f->head) = a;
     f->tail = a;
     return a;

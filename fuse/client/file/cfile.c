@@ -12,7 +12,7 @@
 #include "base/extmap.h"
 #include "base/lock.h"
 #include "client/base/attr.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache.h"
 #include "client/client.h"
 #include "client/file/abuf.h"
@@ -41,8 +41,8 @@ static void cfile_destroy(struct cfile *f)
     wchunk_unref(c, f->wcur);
     f->wcur = NULL;
     map_drop(f);
-    idmap_clear(&f->locs);
-    idmap_clear(&f->abufs);
+    u64map_free(&f->locs);
+    u64map_free(&f->abufs);
     extmap_free(&f->base);
     extmap_free(&f->over);
     cond_destroy(&f->cv);

@@ -3,7 +3,7 @@
 #define REPLFS_FUSE_CLIENT_FILE_CFILE_H
 #include <stdatomic.h>
 #include "base/extmap.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/abuf.h"
 #include "client/file/wchunk.h"
 #include "base/lock.h"
@@ -45,16 +45,16 @@ struct cfile {
     bool kill_suid; /* some of what is not committed clears setuid */
     /* committed map */
     struct extmap base;
-    uint64_t base_to;  /* known up to here; UINT64_MAX: wholly */
-    uint64_t map_gen;  /* changes with every commit or truncate: older layouts are refused */
-    struct idmap locs; /* chunk -> struct cloc */
-    struct buf *whole; /* its bytes, read ahead; they count while map_gen is whole_gen and no bytes
+    uint64_t base_to;   /* known up to here; UINT64_MAX: wholly */
+    uint64_t map_gen;   /* changes with every commit or truncate: older layouts are refused */
+    struct u64map locs; /* chunk -> struct cloc */
+    struct buf *whole;  /* its bytes, read ahead; they count while map_gen is whole_gen and no bytes
                         * are uncommitted */
     uint64_t whole_gen, whole_begun;
     /* bytes not committed */
     struct extmap over;
     struct abuf *head, *tail;
-    struct idmap abufs;
+    struct u64map abufs;
     uint64_t next_abuf;
     bool streaming; /* the last buffer was filled up: take a big one at once */
     struct wchunk *wcur, *unsynced;

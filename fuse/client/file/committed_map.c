@@ -6,7 +6,7 @@
 #include "client/file/committed_map.h"
 #include <stdlib.h>
 #include "base/extmap.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/chunk_loc.h"
@@ -14,12 +14,12 @@
 
 void map_add_loc(struct cfile *f, const struct cloc *l)
 {
-    struct cloc *have = idmap_get(&f->locs, l->chunk);
+    struct cloc *have = u64map_get_ptr(&f->locs, l->chunk);
     if (!have) {
         have = malloc(sizeof(*have));
         if (!have)
             return; /* found missing later, and asked for again */
-        idmap_put(&f->locs, l->chunk, have);
+        u64map_put_ptr(&f->locs, l->chunk, have);
     }
     *have = *l;
 }
@@ -27,9 +27,9 @@ void map_add_loc(struct cfile *f, const struct cloc *l)
 void map_drop(struct cfile *f)
 {
     size_t pos = 0;
-    for (struct cloc *l; (l = idmap_next(&f->locs, &pos));)
+    for (struct cloc *l; (l = u64map_next_ptr(&f->locs, &pos));)
         free(l);
-    idmap_clear(&f->locs);
+    u64map_free(&f->locs);
     extmap_free(&f->base);
     extmap_init(&f->base);
     whole_drop(f);

@@ -34,7 +34,7 @@ static void check_buffer(const struct cfile *f, const struct abuf *a, bool first
     assert(a->len || a->state == ABUF_FILLING);
     assert(a->state != ABUF_FILLING || !a->next);
     assert(a->state != ABUF_COMMITTING || !first_waiting);
-    assert(idmap_get(&f->abufs, a->id) == a);
+    assert(u64map_get_ptr(&f->abufs, a->id) == a);
 }
 
 static void check_clean(const struct cfile *f)

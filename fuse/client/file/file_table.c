@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/cfile.h"
 #include "client/file/committed_map.h"
 #include "client/internal.h"
@@ -21,7 +21,7 @@
 struct cfile *cfile_get(struct client *c, uint64_t ino)
 {
     lock_acquire(&c->files.mu);
-    struct cfile *f = idmap_get(&c->files.map, ino);
+    struct cfile *f = u64map_get_ptr(&c->files.map, ino);
     if (f)
         cfile_ref(f);
     lock_release(&c->files.mu);
@@ -32,11 +32,11 @@ struct cfile *cfile_get(struct client *c, uint64_t ino)
 struct cfile *cfile_table_open(struct client *c, uint64_t ino)
 {
     lock_acquire(&c->files.mu);
-    struct cfile *f = idmap_get(&c->files.map, ino);
+    struct cfile *f = u64map_get_ptr(&c->files.map, ino);
     if (!f) {
         f = cfile_new(c, ino);
         if (f)
-            idmap_put(&c->files.map, ino, f);
+            u64map_put_ptr(&c->files.map, ino, f);
     }
     if (f)
         f->opens++;
@@ -59,7 +59,7 @@ bool cfile_table_close(struct cfile *f)
     assert(f->opens);
     bool last = --f->opens == 0;
     if (last) {
-        idmap_del(&c->files.map, f->ino);
+        u64map_del_ptr(&c->files.map, f->ino);
         /* Before anybody can open it anew: the open then finds the pending close and cancels it. */
         if (!f->untold)
             closes_add(c, f->ino);
@@ -138,7 +138,7 @@ void cfile_forget_maps(struct client *c)
     struct cfile **list = malloc((c->files.map.n + 1) * sizeof(*list));
     if (!list)
         abort();
-    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));) {
+    for (struct cfile *f; (f = u64map_next_ptr(&c->files.map, &pos));) {
         cfile_ref(f);
         list[n++] = f;
     }

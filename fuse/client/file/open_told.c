@@ -13,7 +13,7 @@
 #include "base/lock.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
 #include "client/file/file_table.h"
@@ -52,7 +52,7 @@ void cfile_take_refused(struct client *c)
     for (; t; t = next) {
         next = t->next;
         lock_acquire(&c->files.mu);
-        struct cfile *f = idmap_get(&c->files.map, t->ino);
+        struct cfile *f = u64map_get_ptr(&c->files.map, t->ino);
         if (f && !f->untold) {
             f->untold = true;
             f->opened_at = clock_mono();
@@ -100,12 +100,12 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
     lock_acquire(&c->files.mu);
     *n = 0;
     uint64_t *out = malloc((c->files.map.n + c->files.dirs.n + 1) * sizeof(*out));
-    for (struct cfile *f; out && (f = idmap_next(&c->files.map, &pos));) {
+    for (struct cfile *f; out && (f = u64map_next_ptr(&c->files.map, &pos));) {
         out[(*n)++] = f->ino;
         cfile_mark_told(f);
     }
     pos = 0;
-    for (struct open_dir *d; out && (d = idmap_next(&c->files.dirs, &pos));)
+    for (struct open_dir *d; out && (d = u64map_next_ptr(&c->files.dirs, &pos));)
         if (d->told)
             out[(*n)++] = d->ino;
     lock_release(&c->files.mu);
@@ -115,10 +115,10 @@ uint64_t *cfile_open_inos(struct client *c, size_t *n)
 void cfile_tell_open(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->files.mu);
-    struct cfile *f = idmap_get(&c->files.map, ino);
+    struct cfile *f = u64map_get_ptr(&c->files.map, ino);
     if (f && f->untold)
         tell(c, f);
-    tell_dir(c, idmap_get(&c->files.dirs, ino));
+    tell_dir(c, u64map_get_ptr(&c->files.dirs, ino));
 }
 
 void cfile_tell_opens(struct client *c, int64_t before)
@@ -127,7 +127,7 @@ void cfile_tell_opens(struct client *c, int64_t before)
     if (!atomic_load(&c->files.untold))
         return;
     LOCK_SCOPE(&c->files.mu);
-    for (struct cfile *f; (f = idmap_next(&c->files.map, &pos));)
+    for (struct cfile *f; (f = u64map_next_ptr(&c->files.map, &pos));)
         if (f->untold && f->opened_at < before)
             tell(c, f);
 }
@@ -163,13 +163,13 @@ void cfile_now_told(struct cfile *f)
 void client_dir_opened(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->files.mu);
-    struct open_dir *d = idmap_get(&c->files.dirs, ino);
+    struct open_dir *d = u64map_get_ptr(&c->files.dirs, ino);
     if (!d) {
         d = calloc(1, sizeof(*d));
         if (!d)
             abort();
         d->ino = ino;
-        idmap_put(&c->files.dirs, ino, d);
+        u64map_put_ptr(&c->files.dirs, ino, d);
     }
     d->opens++;
 }
@@ -177,10 +177,10 @@ void client_dir_opened(struct client *c, uint64_t ino)
 void client_dir_closed(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->files.mu);
-    struct open_dir *d = idmap_get(&c->files.dirs, ino);
+    struct open_dir *d = u64map_get_ptr(&c->files.dirs, ino);
     if (!d || --d->opens)
         return;
-    idmap_del(&c->files.dirs, ino);
+    u64map_del_ptr(&c->files.dirs, ino);
     if (d->told)
         closes_add(c, ino);
     free(d);
@@ -189,21 +189,21 @@ void client_dir_closed(struct client *c, uint64_t ino)
 bool cfile_dir_open(struct client *c, uint64_t ino)
 {
     LOCK_SCOPE(&c->files.mu);
-    return idmap_get(&c->files.dirs, ino) != NULL;
+    return u64map_get_ptr(&c->files.dirs, ino) != NULL;
 }
 
 void cfile_tell_dirs(struct client *c)
 {
     size_t pos = 0;
     LOCK_SCOPE(&c->files.mu);
-    for (struct open_dir *d; (d = idmap_next(&c->files.dirs, &pos));)
+    for (struct open_dir *d; (d = u64map_next_ptr(&c->files.dirs, &pos));)
         tell_dir(c, d);
 }
 
 void cfile_dirs_free(struct client *c)
 {
     size_t pos = 0;
-    for (struct open_dir *d; (pos = 0, d = idmap_next(&c->files.dirs, &pos));)
-        free(idmap_del(&c->files.dirs, d->ino));
-    idmap_clear(&c->files.dirs);
+    for (struct open_dir *d; (pos = 0, d = u64map_next_ptr(&c->files.dirs, &pos));)
+        free(u64map_del_ptr(&c->files.dirs, d->ino));
+    u64map_free(&c->files.dirs);
 }

@@ -18,7 +18,7 @@ void wchunk_hold(struct client *c, struct wchunk *wc)
     *(at ? &at->next : &c->grants.oldest) = wc;
 }
 
-static void unlist(struct client *c, struct wchunk *wc)
+static void wchunk_unlist(struct client *c, struct wchunk *wc)
 {
     *(wc->prev ? &wc->prev->next : &c->grants.oldest) = wc->next;
     *(wc->next ? &wc->next->prev : &c->grants.newest) = wc->prev;
@@ -26,7 +26,7 @@ static void unlist(struct client *c, struct wchunk *wc)
 
 void wchunk_drop(struct client *c, struct wchunk *wc)
 {
-    unlist(c, wc);
+    wchunk_unlist(c, wc);
     free(wc);
 }
 
@@ -39,7 +39,7 @@ void wchunk_unref(struct client *c, struct wchunk *wc)
         return;
     if (!wc->borrowed) {
         lock_acquire(&c->grants.mu);
-        unlist(c, wc);
+        wchunk_unlist(c, wc);
         lock_release(&c->grants.mu);
     }
     free(wc);

@@ -66,7 +66,7 @@ void async_reply_begin(struct client *c, struct async_reply *l, const struct asy
 }
 
 /* async_replies.mu held. */
-static void unlist(struct client *c, struct async_reply *l)
+static void async_reply_unlist(struct client *c, struct async_reply *l)
 {
     *(l->prev ? &l->prev->next : &c->async_replies.first) = l->next;
     if (l->next)
@@ -83,7 +83,7 @@ static void one_less(struct client *c)
 void async_reply_leave(struct client *c, struct async_reply *l)
 {
     LOCK_SCOPE(&c->async_replies.mu);
-    unlist(c, l);
+    async_reply_unlist(c, l);
 }
 
 void async_reply_left(struct client *c)
@@ -95,7 +95,7 @@ void async_reply_left(struct client *c)
 void async_reply_done(struct client *c, struct async_reply *l)
 {
     LOCK_SCOPE(&c->async_replies.mu);
-    unlist(c, l);
+    async_reply_unlist(c, l);
     one_less(c);
 }
 

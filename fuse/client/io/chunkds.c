@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "base/hash.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/file/chunk_loc.h"
 #include "client/internal.h"
@@ -54,17 +54,17 @@ void chunkds_init(struct client *c)
 void chunkds_free(struct client *c)
 {
     size_t pos = 0;
-    for (struct chunkd_peer *n; (n = idmap_next(&c->chunkds.map, &pos));) {
+    for (struct chunkd_peer *n; (n = u64map_next_ptr(&c->chunkds.map, &pos));) {
         rpc_conn_unref(n->conn);
         free(n);
     }
-    idmap_clear(&c->chunkds.map);
+    u64map_free(&c->chunkds.map);
     lock_destroy(&c->chunkds.mu);
 }
 
 static struct chunkd_peer *node_get(struct client *c, uint32_t id)
 {
-    return idmap_get(&c->chunkds.map, id);
+    return u64map_get_ptr(&c->chunkds.map, id);
 }
 
 static void node_update(struct client *c, const Replfs__NodeAddr *a)
@@ -75,7 +75,7 @@ static void node_update(struct client *c, const Replfs__NodeAddr *a)
         if (!n)
             return;
         n->id = a->chunkd;
-        idmap_put(&c->chunkds.map, n->id, n);
+        u64map_put_ptr(&c->chunkds.map, n->id, n);
     }
     snprintf(n->addr, sizeof(n->addr), "%s", a->addr ? a->addr : "");
     snprintf(n->host_id, sizeof(n->host_id), "%s", a->host_id ? a->host_id : "");
@@ -229,7 +229,7 @@ static void probe_done(void *arg, int code, const Replfs__Envelope *rep, struct 
 }
 
 /* n->probing is set. */
-static void probe(struct client *c, uint32_t id)
+static void chunkd_probe(struct client *c, uint32_t id)
 {
     struct probe *p = malloc(sizeof(*p));
     if (!p)
@@ -256,7 +256,7 @@ void chunkds_probe(struct client *c, uint32_t id)
         n->probing = true;
     lock_release(&c->chunkds.mu);
     if (go)
-        probe(c, id);
+        chunkd_probe(c, id);
 }
 
 bool chunkds_silent(struct client *c, uint32_t id)
@@ -275,7 +275,7 @@ void chunkds_tick(struct client *c)
     int64_t now = clock_mono();
     lock_acquire(&c->chunkds.mu);
     bool stale = c->chunkds.stale;
-    for (struct chunkd_peer *n; count < 64 && (n = idmap_next(&c->chunkds.map, &pos));) {
+    for (struct chunkd_peer *n; count < 64 && (n = u64map_next_ptr(&c->chunkds.map, &pos));) {
         if (n->bad_until > now && !n->bad_hard && !n->probing && now >= n->probe_at)
             ids[count++] = n->id;
     }
@@ -307,7 +307,7 @@ size_t chunkds_bad(struct client *c, uint32_t *out, size_t max)
     size_t count = 0, pos = 0;
     int64_t now = clock_mono();
     lock_acquire(&c->chunkds.mu);
-    for (struct chunkd_peer *n; count < max && (n = idmap_next(&c->chunkds.map, &pos));) {
+    for (struct chunkd_peer *n; count < max && (n = u64map_next_ptr(&c->chunkds.map, &pos));) {
         if (node_bad(n, now))
             out[count++] = n->id;
     }
@@ -396,7 +396,7 @@ static unsigned hosts_of_all(struct client *c, bool usable, unsigned *chunkds)
     const struct chunkd_peer **list = calloc(c->chunkds.map.n + 1, sizeof(*list));
     if (!list)
         abort();
-    for (const struct chunkd_peer *k; (k = idmap_next(&c->chunkds.map, &pos));) {
+    for (const struct chunkd_peer *k; (k = u64map_next_ptr(&c->chunkds.map, &pos));) {
         if (usable && (k->state != REPLFS__NODE_STATE__NODE_UP || node_bad(k, now)))
             continue;
         list[n] = k;
@@ -438,7 +438,7 @@ void chunkds_down(struct client *c, char *out, size_t cap)
     size_t pos = 0, at = 0;
     lock_acquire(&c->chunkds.mu);
     out[0] = '\0';
-    for (const struct chunkd_peer *n; at < cap && (n = idmap_next(&c->chunkds.map, &pos));)
+    for (const struct chunkd_peer *n; at < cap && (n = u64map_next_ptr(&c->chunkds.map, &pos));)
         if (n->state != REPLFS__NODE_STATE__NODE_UP)
             at += (size_t)snprintf(out + at, cap - at, "%schunkd %u (host %s, %s)", at ? ", " : "",
                                    n->id, n->host_name, n->addr);

@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/chunk_loc.h"
@@ -356,7 +356,7 @@ static int add_seg(struct read_round *op, const struct cloc *l, uint32_t off, ui
 
 static int add_piece(struct cfile *f, struct read_round *op, const struct seg *s, size_t dest)
 {
-    struct abuf *a = s->kind == SEG_BUFFER ? idmap_get(&f->abufs, s->id) : NULL;
+    struct abuf *a = s->kind == SEG_BUFFER ? u64map_get_ptr(&f->abufs, s->id) : NULL;
     assert(s->kind != SEG_BUFFER || a);
     if (s->kind == SEG_HOLE || s->kind == SEG_RESERVED) {
         memset(op->out->data + dest, 0, s->len);
@@ -368,7 +368,7 @@ static int add_piece(struct cfile *f, struct read_round *op, const struct seg *s
     }
     if (a)
         return add_seg(op, &a->wc->loc, a->chunk_off + s->at, (uint32_t)s->len, dest);
-    struct cloc *l = idmap_get(&f->locs, s->id);
+    struct cloc *l = u64map_get_ptr(&f->locs, s->id);
     if (!l || !l->n) {
         op->stale = true;
         op->unsure |= !l || !l->lost;

@@ -16,7 +16,7 @@
 #include "base/machine.h"
 #include "base/lock.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/cache/lease_cache.h"
 #include "client/calls/opens.h"
@@ -97,7 +97,7 @@ static void client_free(struct client *c)
     if (c->loop)
         rpc_loop_free(c->loop); /* completes all calls */
     open_files_free(c);
-    idmap_clear(&c->queue.inos);
+    u64map_free(&c->queue.inos);
     chunkds_free(c);
     atime_free(c);
     client_locks_free(c);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 #include "client/internal.h"
 #include "client/locks/lock_table.h"
@@ -18,7 +18,7 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
     size_t n = 0, pos = 0;
     lock_acquire(&k->mu);
     k->gen++;
-    for (struct lock_file *f; (f = idmap_next(&k->files, &pos));)
+    for (struct lock_file *f; (f = u64map_next_ptr(&k->files, &pos));)
         for (struct lock_hold *h = f->holds; h; h = h->next)
             n += h->set.n;
     struct locks_claims *x = malloc(sizeof(*x) + (n + 1) * sizeof(Replfs__Lock *));
@@ -27,7 +27,7 @@ struct locks_claims *client_locks_claims(struct client *c, Replfs__SessionReq *m
         abort();
     x->locks = v;
     n = pos = 0;
-    for (struct lock_file *f; (f = idmap_next(&k->files, &pos));) {
+    for (struct lock_file *f; (f = u64map_next_ptr(&k->files, &pos));) {
         for (struct lock_hold *h = f->holds; h; h = h->next) {
             for (uint32_t i = 0; i < h->set.n; i++) {
                 struct client_lock l = {.ino = f->ino,
@@ -62,7 +62,7 @@ void client_locks_lost(struct client *c)
     size_t pos = 0, n = 0, at = 0;
     lock_acquire(&k->mu);
     k->gen++;
-    for (struct lock_file *f; (f = idmap_next(&k->files, &pos)); n++)
+    for (struct lock_file *f; (f = u64map_next_ptr(&k->files, &pos)); n++)
         if (at + 24 < sizeof(text))
             at +=
                 (size_t)snprintf(text + at, sizeof(text) - at, " %llu", (unsigned long long)f->ino);
@@ -89,8 +89,8 @@ void client_locks_free(struct client *c)
 {
     struct client_locks *k = c->locks;
     lock_hold_free_all(k);
-    idmap_clear(&k->files);
-    idmap_clear(&k->ids);
+    u64map_free(&k->files);
+    u64map_free(&k->ids);
     lock_destroy(&k->mu);
     cond_destroy(&k->unlocked);
     free(k);

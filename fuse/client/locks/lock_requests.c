@@ -34,7 +34,7 @@
 #include "base/lock.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 #include "client/internal.h"
 #include "client/locks/lock_table.h"
@@ -78,7 +78,7 @@ static void req_tell(struct client_locks *k, struct lock_request *w, int code)
 {
     assert(!w->told);
     w->told = w->telling = true;
-    idmap_del(&k->ids, w->id);
+    u64map_del_ptr(&k->ids, w->id);
     *(w->prev ? &w->prev->next : &k->reqs) = w->next;
     if (w->next)
         w->next->prev = w->prev;
@@ -306,7 +306,7 @@ uint64_t client_lock_prepare(struct client *c, const struct client_lock *l, bool
     if (w->next)
         w->next->prev = w;
     k->reqs = w;
-    idmap_put(&k->ids, w->id, w);
+    u64map_put_ptr(&k->ids, w->id, w);
     uint64_t id = w->id;
     lock_release(&k->mu);
     return id;
@@ -316,7 +316,7 @@ void client_lock_start(struct client *c, uint64_t id)
 {
     struct client_locks *k = c->locks;
     lock_acquire(&k->mu);
-    struct lock_request *w = idmap_get(&k->ids, id);
+    struct lock_request *w = u64map_get_ptr(&k->ids, id);
     if (w && (w->cancelled || k->stopping)) {
         req_tell(k, w, w->cancelled ? -EINTR : -EIO);
         req_free(w);
@@ -332,7 +332,7 @@ void client_lock_cancel(struct client *c, uint64_t id)
     struct client_locks *k = c->locks;
     uint64_t session;
     lock_acquire(&k->mu);
-    struct lock_request *w = idmap_get(&k->ids, id);
+    struct lock_request *w = u64map_get_ptr(&k->ids, id);
     if (!w || w->cancelled) {
         lock_release(&k->mu);
         return;

@@ -4,7 +4,7 @@
 #include "client/locks/lock_table.h"
 #include <stdlib.h>
 #include "base/lockset.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 
 static struct lock_hold **lock_slot(struct lock_file *f, uint64_t owner, bool flock)
@@ -17,7 +17,7 @@ static struct lock_hold **lock_slot(struct lock_file *f, uint64_t owner, bool fl
 
 struct lock_hold *lock_hold_get(struct client_locks *k, uint64_t ino, uint64_t owner, bool flock)
 {
-    struct lock_file *f = idmap_get(&k->files, ino);
+    struct lock_file *f = u64map_get_ptr(&k->files, ino);
     return f ? *lock_slot(f, owner, flock) : NULL;
 }
 
@@ -31,7 +31,7 @@ void lock_hold_free(struct client_locks *k, struct lock_file *f, struct lock_hol
     atomic_fetch_sub(&k->nholds, 1);
     if (f->holds)
         return;
-    idmap_del(&k->files, f->ino);
+    u64map_del_ptr(&k->files, f->ino);
     free(f);
 }
 
@@ -57,13 +57,13 @@ static void hold_handle(struct lock_hold *h, uint64_t handle)
 
 void lock_hold_set(struct client_locks *k, const struct client_lock *l)
 {
-    struct lock_file *f = idmap_get(&k->files, l->ino);
+    struct lock_file *f = u64map_get_ptr(&k->files, l->ino);
     if (!f) {
         f = calloc(1, sizeof(*f));
         if (!f)
             abort();
         f->ino = l->ino;
-        idmap_put(&k->files, l->ino, f);
+        u64map_put_ptr(&k->files, l->ino, f);
     }
     struct lock_hold **slot = lock_slot(f, l->owner, l->flock), *h = *slot;
     if (!h) {
@@ -82,7 +82,7 @@ void lock_hold_set(struct client_locks *k, const struct client_lock *l)
 /* False: nothing of it is held. */
 bool lock_hold_clear(struct client_locks *k, const struct client_lock *l)
 {
-    struct lock_file *f = idmap_get(&k->files, l->ino);
+    struct lock_file *f = u64map_get_ptr(&k->files, l->ino);
     struct lock_hold **slot = f ? lock_slot(f, l->owner, l->flock) : NULL, *h = slot ? *slot : NULL;
     if (!h || !lockset_conflict(&h->set, LOCKSET_WRITE, l->start, l->end))
         return false;
@@ -95,7 +95,7 @@ bool lock_hold_clear(struct client_locks *k, const struct client_lock *l)
 /* Somebody else on this mount has flocked the file: perhaps one whose RELEASE is on its way. */
 bool lock_flocked_here(struct client_locks *k, const struct client_lock *l)
 {
-    struct lock_file *f = l->flock ? idmap_get(&k->files, l->ino) : NULL;
+    struct lock_file *f = l->flock ? u64map_get_ptr(&k->files, l->ino) : NULL;
     for (struct lock_hold *h = f ? f->holds : NULL; h; h = h->next)
         if (h->flock && h->owner != l->owner)
             return true;
@@ -122,7 +122,7 @@ void lock_fill(Replfs__Lock *m, const struct client_lock *l)
 void lock_hold_free_all(struct client_locks *k)
 {
     size_t pos;
-    for (struct lock_file *f; pos = 0, (f = idmap_next(&k->files, &pos));) {
+    for (struct lock_file *f; pos = 0, (f = u64map_next_ptr(&k->files, &pos));) {
         while (f->holds->next)
             lock_hold_free(k, f, &f->holds);
         lock_hold_free(k, f, &f->holds);

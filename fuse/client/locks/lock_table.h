@@ -3,7 +3,7 @@
 #define REPLFS_FUSE_CLIENT_LOCKS_LOCK_TABLE_H
 #include <stdatomic.h>
 #include "base/lockset.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 #include "base/lock.h"
 
@@ -26,9 +26,9 @@ struct lock_file {
 };
 struct lock_request;
 struct client_locks {
-    struct lock mu;     /* a leaf, but session.mu is taken inside it */
-    struct idmap files; /* ino -> struct lock_file */
-    struct idmap ids;   /* id -> struct lock_request */
+    struct lock mu;      /* a leaf, but session.mu is taken inside it */
+    struct u64map files; /* ino -> struct lock_file */
+    struct u64map ids;   /* id -> struct lock_request */
     struct lock_request *reqs;
     uint64_t next_id, gen;
     uint64_t seq[LOCK_SEQS];       /* unlocks begun, by inode */

@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "base/lock.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/client.h"
 #include "client/internal.h"
 #include "client/locks/lock_table.h"
@@ -106,7 +106,7 @@ bool client_locks_handle(struct client *c, uint64_t ino, uint64_t handle)
     if (!atomic_load(&k->nholds))
         return false;
     lock_acquire(&k->mu);
-    struct lock_file *f = idmap_get(&k->files, ino);
+    struct lock_file *f = u64map_get_ptr(&k->files, ino);
     for (struct lock_hold *h = f ? f->holds : NULL; h && !some; h = h->next)
         some = lock_by_handle(h, handle) != NULL;
     if (some) /* seen before the bytes are flushed: see ask_again */
@@ -123,7 +123,7 @@ void client_unlock_handle(struct client *c, uint64_t ino, uint64_t handle)
         bool flock = false;
         more = false;
         lock_acquire(&k->mu);
-        struct lock_file *f = idmap_get(&k->files, ino);
+        struct lock_file *f = u64map_get_ptr(&k->files, ino);
         for (struct lock_hold **p = f ? &f->holds : NULL; p && *p; p = &(*p)->next) {
             if (!lock_by_handle(*p, handle))
                 continue;
@@ -148,7 +148,7 @@ void client_locks_closing(struct client *c, uint64_t ino, uint64_t handle)
     if (!atomic_load(&k->nholds))
         return;
     lock_acquire(&k->mu);
-    struct lock_file *f = idmap_get(&k->files, ino);
+    struct lock_file *f = u64map_get_ptr(&k->files, ino);
     for (struct lock_hold *h = f ? f->holds : NULL; h; h = h->next) {
         struct lock_by *b = lock_by_handle(h, handle);
         if (b)

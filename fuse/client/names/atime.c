@@ -28,7 +28,7 @@
 #include "base/hash.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/client.h"
 #include "client/file/cfile.h"
@@ -59,9 +59,9 @@ void atime_init(struct client *c)
 void atime_free(struct client *c)
 {
     size_t pos = 0;
-    for (struct atime_entry *e; (e = idmap_next(&c->atime.map, &pos));)
+    for (struct atime_entry *e; (e = u64map_next_ptr(&c->atime.map, &pos));)
         free(e);
-    idmap_clear(&c->atime.map);
+    u64map_free(&c->atime.map);
     lock_destroy(&c->atime.mu);
     cond_destroy(&c->atime.sent);
 }
@@ -87,10 +87,10 @@ bool client_atime_counts(struct client *c, const Replfs__Attr *a)
 static void record(struct client *c, uint64_t ino, int64_t now)
 {
     lock_acquire(&c->atime.mu);
-    struct atime_entry *e = idmap_get(&c->atime.map, ino);
+    struct atime_entry *e = u64map_get_ptr(&c->atime.map, ino);
     if (!e && c->atime.map.n < ATIME_ENTRIES_MAX && (e = calloc(1, sizeof(*e)))) {
         e->ino = ino;
-        idmap_put(&c->atime.map, ino, e);
+        u64map_put_ptr(&c->atime.map, ino, e);
     }
     if (e) {
         e->atime = now;
@@ -107,7 +107,7 @@ void atime_overlay(struct client *c, Replfs__Attr *a)
     if (!c->atime.n)
         return;
     lock_acquire(&c->atime.mu);
-    const struct atime_entry *e = idmap_get(&c->atime.map, a->ino);
+    const struct atime_entry *e = u64map_get_ptr(&c->atime.map, a->ino);
     if (e && e->atime > a->atime_ns)
         a->atime_ns = e->atime;
     lock_release(&c->atime.mu);
@@ -178,7 +178,7 @@ static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
     size_t pos = 0, n = 0;
     bool left = false;
     lock_acquire(&c->atime.mu);
-    while (op->n_ino < BATCH_MAX && n < BATCH_MAX && (e = idmap_next(&c->atime.map, &pos))) {
+    while (op->n_ino < BATCH_MAX && n < BATCH_MAX && (e = u64map_next_ptr(&c->atime.map, &pos))) {
         if (e->state == ATIME_SETTLED) {
             settled[n++] = e;
         } else if (e->state == ATIME_NEW && free_only && queue_queued(c, e->ino)) {
@@ -191,7 +191,7 @@ static void batch_take(struct client *c, bool free_only, Replfs__AtimeOp *op)
     }
     c->atime.since = left ? clock_mono() : 0;
     while (n) {
-        idmap_del(&c->atime.map, settled[--n]->ino);
+        u64map_del_ptr(&c->atime.map, settled[--n]->ino);
         free(settled[n]);
     }
     c->atime.n = c->atime.map.n;
@@ -204,7 +204,7 @@ static void batch_end(struct client *c, const Replfs__AtimeOp *op, int rc)
     bool lost = rc == -ERR_TIMEOUT || rc == -ETIMEDOUT || rc == -EIO || rc == -ERR_SESSION;
     lock_acquire(&c->atime.mu);
     for (size_t i = 0; i < op->n_ino; i++) {
-        struct atime_entry *e = idmap_get(&c->atime.map, op->ino[i]);
+        struct atime_entry *e = u64map_get_ptr(&c->atime.map, op->ino[i]);
         if (e && e->state == ATIME_SENDING)
             e->state = lost ? ATIME_NEW : ATIME_SETTLED;
     }
@@ -284,7 +284,7 @@ void client_flush_atime(struct client *c, uint64_t ino)
     if (!c->atime.n)
         return;
     lock_acquire(&c->atime.mu);
-    const struct atime_entry *e = ino ? idmap_get(&c->atime.map, ino) : NULL;
+    const struct atime_entry *e = ino ? u64map_get_ptr(&c->atime.map, ino) : NULL;
     bool wanted = !ino || (e && e->state != ATIME_SETTLED);
     lock_release(&c->atime.mu);
     if (wanted)
@@ -296,9 +296,9 @@ void client_forget_atime(struct client *c, uint64_t ino)
     if (!c->atime.n)
         return;
     LOCK_SCOPE(&c->atime.mu);
-    for (const struct atime_entry *e;
-         (e = idmap_get(&c->atime.map, ino)) && e->state == ATIME_SENDING;) /* until it is over */
+    for (const struct atime_entry *e; (e = u64map_get_ptr(&c->atime.map, ino)) &&
+                                      e->state == ATIME_SENDING;) /* until it is over */
         cond_wait_until(&c->atime.sent, &c->atime.mu, clock_mono() + NSEC_PER_SEC);
-    free(idmap_del(&c->atime.map, ino));
+    free(u64map_del_ptr(&c->atime.map, ino));
     c->atime.n = c->atime.map.n;
 }

@@ -209,7 +209,7 @@ static bool sure(const Replfs__CreateOp *op, const Replfs__Attr *dir)
     return dir->nlink && !(dir->flags & undecided) && op->target.len <= TARGET_MAX;
 }
 
-static void put(struct client *c, struct name_job *j)
+static void deferred_names_put(struct client *c, struct name_job *j)
 {
     queue_wrote(c, j->o.dir); /* a time set before is over */
     queue_put(c, &j->o);
@@ -244,7 +244,7 @@ bool client_create_deferred(struct client *c, const Replfs__CreateOp *op, Replfs
         j->op.create = &j->create;
         inherit(&j->create, j->create.time_ns, &dir, a);
         lease_cache_created(c->leases, &op->name, &dir, a);
-        put(c, j);
+        deferred_names_put(c, j);
         if (S_ISREG(a->mode))
             closes_add(c, ino); /* unless cfile_open_new follows */
     }
@@ -312,7 +312,7 @@ bool client_remove_deferred(struct client *c, const Replfs__UnlinkOp *op)
         dir.nlink -= op->dir;
         lease_cache_removed(c->leases, &op->name, &dir, ino);
         cfile_tell_open(c, ino); /* by another thread that was just faster */
-        put(c, j);
+        deferred_names_put(c, j);
     }
     lease_cache_unhold(c->leases, &hold);
     return can;

@@ -29,7 +29,7 @@
 #include "base/thread.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/cache/lease_cache_give.h"
@@ -52,18 +52,18 @@
 #define WAIT_NS (50 * NSEC_PER_MSEC) /* for one that is being fetched when it is asked for */
 
 struct dirs {
-    struct idmap kept;             /* ino -> page */
+    struct u64map kept;            /* ino -> page */
     TAILQ_HEAD(, dir_page) by_use; /* of these, the one used longest ago first */
     size_t entries;                /* of these, PAGE_ENTRIES_OWN each besides */
     size_t unread;                 /* of these, fetched for this walk and not asked for yet */
     uint64_t stack[NAMED_MAX];     /* directories named in a walk, the next on top */
     size_t nstack;
-    struct idmap named; /* those of the stack that still are to be fetched; ino -> itself */
-    struct idmap busy;  /* being fetched */
-    int64_t last;       /* when a directory was listed */
-    unsigned walk;      /* its number, from 1 */
-    size_t window;      /* of it */
-    size_t since;       /* so many fetched since a directory was listed */
+    struct u64map named; /* those of the stack that still are to be fetched; ino -> itself */
+    struct u64map busy;  /* being fetched */
+    int64_t last;        /* when a directory was listed */
+    unsigned walk;       /* its number, from 1 */
+    size_t window;       /* of it */
+    size_t since;        /* so many fetched since a directory was listed */
     bool walking, stop;
     pthread_t threads[FETCHERS];
     unsigned nthreads;
@@ -98,7 +98,7 @@ static void drop(struct dirs *d, struct dir_page *p)
 {
     d->entries -= charge(p);
     d->unread -= unread(d, p);
-    idmap_del(&d->kept, p->ino);
+    u64map_del_ptr(&d->kept, p->ino);
     TAILQ_REMOVE(&d->by_use, p, by_use);
     dir_page_unref(p);
 }
@@ -109,7 +109,7 @@ static void end_walk(struct dirs *d)
     d->window = 0;
     d->unread = 0;
     d->nstack = 0;
-    idmap_clear(&d->named);
+    u64map_free(&d->named);
 }
 
 static void make_room(struct dirs *d, struct dir_page *p)
@@ -120,16 +120,16 @@ static void make_room(struct dirs *d, struct dir_page *p)
 }
 
 /* walk: the one it was fetched for; 0: it was asked for. */
-static void keep(struct dirs *d, struct dir_page *p, unsigned walk)
+static void dir_pages_keep(struct dirs *d, struct dir_page *p, unsigned walk)
 {
-    struct dir_page *old = idmap_get(&d->kept, p->ino);
+    struct dir_page *old = u64map_get_ptr(&d->kept, p->ino);
     if (old)
         drop(d, old);
     atomic_fetch_add(&p->refs, 1);
     p->walk = walk;
     d->unread += unread(d, p);
     d->entries += charge(p);
-    idmap_put(&d->kept, p->ino, p);
+    u64map_put_ptr(&d->kept, p->ino, p);
     TAILQ_INSERT_TAIL(&d->by_use, p, by_use);
     while (d->entries > KEPT_ENTRIES)
         make_room(d, TAILQ_FIRST(&d->by_use));
@@ -139,7 +139,7 @@ static void keep(struct dirs *d, struct dir_page *p, unsigned walk)
 static struct dir_page *at(struct client *c, uint64_t ino)
 {
     struct dirs *d = c->dirs.d;
-    struct dir_page *p = idmap_get(&d->kept, ino);
+    struct dir_page *p = u64map_get_ptr(&d->kept, ino);
     if (p && !client_dir_same(c, p->begun, ino)) {
         drop(d, p);
         p = NULL;
@@ -167,7 +167,8 @@ static struct dir_page *page_take(struct client *c, uint64_t ino)
 static void come_to(struct dirs *d, uint64_t ino)
 {
     int64_t now = clock_mono();
-    bool named = idmap_del(&d->named, ino) || idmap_get(&d->busy, ino) || idmap_get(&d->kept, ino);
+    bool named = u64map_del_ptr(&d->named, ino) || u64map_get_ptr(&d->busy, ino) ||
+                 u64map_get_ptr(&d->kept, ino);
     if (!named)
         end_walk(d);
     d->walking = named && now - d->last < WALK_NS;
@@ -188,9 +189,10 @@ static void go_on(struct client *c, const struct dir_page *p)
     const Replfs__ReaddirReply *r = dir_page_entries(p);
     for (size_t i = r->n_entries; i-- > 0 && d->nstack < NAMED_MAX;) {
         const Replfs__Dirent *e = r->entries[i];
-        if (!e->attr || !S_ISDIR(e->attr->mode) || idmap_get(&d->named, e->ino) || at(c, e->ino))
+        if (!e->attr || !S_ISDIR(e->attr->mode) || u64map_get_ptr(&d->named, e->ino) ||
+            at(c, e->ino))
             continue;
-        idmap_put(&d->named, e->ino, d);
+        u64map_put_ptr(&d->named, e->ino, d);
         d->stack[d->nstack++] = e->ino;
     }
     d->since = 0;
@@ -219,8 +221,8 @@ void client_saw_entries(struct client *c, uint64_t begun, uint64_t dir, bool fro
     prefetch_listed(c, dir, r, from_start);
 }
 
-static int ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
-               int64_t deadline, struct dir_page **out)
+static int dir_pages_ask(struct client *c, uint64_t ino, uint64_t after, bool plus, unsigned max,
+                         int64_t deadline, struct dir_page **out)
 {
     Replfs__ReaddirReq m = REPLFS__READDIR_REQ__INIT;
     RPC_ENVELOPE(env, READDIR_REQ, readdir_req, &m);
@@ -256,7 +258,7 @@ static struct dir_page *at_hand(struct client *c, uint64_t ino)
     int64_t deadline = clock_mono() + WAIT_NS;
     LOCK_SCOPE(&c->dirs.mu);
     come_to(d, ino);
-    while (idmap_get(&d->busy, ino) && clock_mono() < deadline)
+    while (u64map_get_ptr(&d->busy, ino) && clock_mono() < deadline)
         cond_wait_until(&c->dirs.came, &c->dirs.mu, deadline);
     struct dir_page *p = page_take(c, ino);
     if (p)
@@ -269,7 +271,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
 {
     struct dir_page *p = after ? NULL : at_hand(c, ino);
     *again = p;
-    int rc = p ? 0 : ask(c, ino, after, plus, max, client_deadline(c), &p);
+    int rc = p ? 0 : dir_pages_ask(c, ino, after, plus, max, client_deadline(c), &p);
     if (rc)
         return rc;
     *out = p;
@@ -278,7 +280,7 @@ int client_list(struct client *c, uint64_t ino, uint64_t after, bool plus, unsig
         return 0;
     LOCK_SCOPE(&c->dirs.mu);
     if (!after && dir_page_entries(p)->eof)
-        keep(c->dirs.d, p, 0);
+        dir_pages_keep(c->dirs.d, p, 0);
     go_on(c, p);
     return 0;
 }
@@ -313,16 +315,16 @@ static uint64_t next_named(struct dirs *d)
 {
     while (may_fetch(d)) {
         uint64_t ino = d->stack[--d->nstack];
-        if (idmap_del(&d->named, ino))
+        if (u64map_del_ptr(&d->named, ino))
             return ino;
     }
     return 0;
 }
 
-static struct dir_page *fetch(struct client *c, uint64_t ino)
+static struct dir_page *dir_pages_fetch(struct client *c, uint64_t ino)
 {
     struct dir_page *p;
-    if (ask(c, ino, 0, true, 0, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
+    if (dir_pages_ask(c, ino, 0, true, 0, clock_mono() + FETCH_MS * NSEC_PER_MSEC, &p))
         return NULL;
     const Replfs__ReaddirReply *r = dir_page_entries(p);
     if (r->eof) {
@@ -345,18 +347,18 @@ static void *fetcher(void *arg)
             continue;
         }
         unsigned walk = d->walk;
-        idmap_put(&d->busy, ino, d);
+        u64map_put_ptr(&d->busy, ino, d);
         if (may_fetch(d))
             cond_signal(&c->dirs.cv);
         bool soon = d->since++ < SOON;
         lock_release(&c->dirs.mu);
-        struct dir_page *p = fetch(c, ino);
+        struct dir_page *p = dir_pages_fetch(c, ino);
         if (soon)
             prefetch_soon(c, ino);
         lock_acquire(&c->dirs.mu);
-        idmap_del(&d->busy, ino);
+        u64map_del_ptr(&d->busy, ino);
         if (p)
-            keep(d, p, walk);
+            dir_pages_keep(d, p, walk);
         dir_page_unref(p);
         cond_broadcast(&c->dirs.came);
     }
@@ -389,9 +391,9 @@ void dirs_stop(struct client *c)
     threads_join(d->threads, d->nthreads);
     while (!TAILQ_EMPTY(&d->by_use))
         drop(d, TAILQ_FIRST(&d->by_use));
-    idmap_clear(&d->kept);
-    idmap_clear(&d->named);
-    idmap_clear(&d->busy);
+    u64map_free(&d->kept);
+    u64map_free(&d->named);
+    u64map_free(&d->busy);
     free(d);
     c->dirs.d = NULL;
 }

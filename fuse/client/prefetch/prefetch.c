@@ -30,7 +30,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "client/base/attr.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/client.h"
@@ -77,9 +77,9 @@ struct fetched {
 
 struct prefetch {
     struct list lists[LISTS];
-    struct idmap where; /* ino -> its place, see place_of */
-    struct idmap files; /* ino -> struct fetched */
-    struct idmap busy;  /* ino -> itself: being fetched */
+    struct u64map where; /* ino -> its place, see place_of */
+    struct u64map files; /* ino -> struct fetched */
+    struct u64map busy;  /* ino -> itself: being fetched */
     struct fetched *oldest, *newest;
     uint64_t queue[WINDOW]; /* to be fetched */
     size_t nqueue;
@@ -100,7 +100,7 @@ static void *place_of(size_t list, size_t member)
 
 static struct list *find_place(struct prefetch *a, uint64_t ino, struct member **member)
 {
-    uintptr_t at = (uintptr_t)idmap_get(&a->where, ino);
+    uintptr_t at = (uintptr_t)u64map_get_ptr(&a->where, ino);
     struct list *l = at ? &a->lists[(at - 1) / LIST_MAX] : NULL;
     if (l)
         *member = &l->v[(at - 1) % LIST_MAX];
@@ -112,7 +112,7 @@ static void list_empty(struct prefetch *a, struct list *l)
     for (uint32_t i = 0; i < l->n; i++) {
         struct member *m;
         if (find_place(a, l->v[i].ino, &m) == l)
-            idmap_del(&a->where, l->v[i].ino);
+            u64map_del_ptr(&a->where, l->v[i].ino);
     }
     free(l->v);
     *l = (struct list){0};
@@ -165,7 +165,7 @@ static void list_add(struct prefetch *a, struct list *l, const Replfs__Attr *at)
         if (!l->v)
             abort();
     }
-    idmap_put(&a->where, at->ino, place_of((size_t)(l - a->lists), l->n));
+    u64map_put_ptr(&a->where, at->ino, place_of((size_t)(l - a->lists), l->n));
     l->v[l->n++] = (struct member){.ino = at->ino};
 }
 
@@ -176,7 +176,7 @@ static void fill(struct client *c, struct list *l)
     bool more = false;
     while (l->next < l->n && a->nqueue + a->busy.n + a->files.n < WINDOW) {
         const struct member *m = &l->v[l->next++];
-        if (m->opened || idmap_get(&a->files, m->ino) || idmap_get(&a->busy, m->ino))
+        if (m->opened || u64map_get_ptr(&a->files, m->ino) || u64map_get_ptr(&a->busy, m->ino))
             continue;
         a->queue[a->nqueue++] = m->ino;
         more = true;
@@ -215,7 +215,7 @@ void prefetch_soon(struct client *c, uint64_t dir)
 /* Of ino, as it was fetched; the caller has its data. False: nothing. */
 static bool fetched_take(struct prefetch *a, uint64_t ino, struct fetched *out)
 {
-    struct fetched *f = idmap_del(&a->files, ino);
+    struct fetched *f = u64map_del_ptr(&a->files, ino);
     if (!f)
         return false;
     *(f->newer ? &f->newer->older : &a->newest) = f->older;
@@ -239,12 +239,12 @@ static void drop_oldest(struct prefetch *a)
     buf_unref(f.data);
 }
 
-static void keep(struct client *c, const struct fetched *got)
+static void prefetch_keep(struct client *c, const struct fetched *got)
 {
     struct prefetch *a = c->prefetch.a;
     struct member *m;
     LOCK_SCOPE(&c->prefetch.mu);
-    if (!find_place(a, got->ino, &m) || m->opened || idmap_get(&a->files, got->ino)) {
+    if (!find_place(a, got->ino, &m) || m->opened || u64map_get_ptr(&a->files, got->ino)) {
         buf_unref(got->data);
         return;
     }
@@ -255,7 +255,7 @@ static void keep(struct client *c, const struct fetched *got)
     f->older = a->newest;
     *(f->older ? &f->older->newer : &a->oldest) = f;
     a->newest = f;
-    idmap_put(&a->files, f->ino, f);
+    u64map_put_ptr(&a->files, f->ino, f);
 }
 
 /* A file of a list is being opened: what may come next is fetched. */
@@ -284,7 +284,7 @@ void prefetch_wait(struct client *c, uint64_t ino)
     if (!a)
         return;
     LOCK_SCOPE(&c->prefetch.mu);
-    while (idmap_get(&a->busy, ino) && clock_mono() < deadline)
+    while (u64map_get_ptr(&a->busy, ino) && clock_mono() < deadline)
         cond_wait_until(&c->prefetch.fetched, &c->prefetch.mu, deadline);
 }
 
@@ -364,12 +364,12 @@ static void fetch_files(struct client *c, const Replfs__LayoutsReply *r, uint64_
         struct fetched got = {.ino = files[i]->ino, .change = files[i]->attr.change};
         got.begun = begun;
         if (ops[i] && !read_wait(ops[i], &got.data))
-            keep(c, &got);
+            prefetch_keep(c, &got);
         cfile_unref(files[i]);
     }
 }
 
-static void fetch(struct client *c, uint64_t *inos, size_t n)
+static void prefetch_fetch(struct client *c, uint64_t *inos, size_t n)
 {
     Replfs__LayoutsReq m = REPLFS__LAYOUTS_REQ__INIT;
     struct rpc_result res;
@@ -395,7 +395,7 @@ static size_t batch_take(struct prefetch *a, uint64_t *batch)
         if (find_place(a, a->queue[i], &m) && m->opened)
             continue;
         batch[n++] = a->queue[i];
-        idmap_put(&a->busy, a->queue[i], a);
+        u64map_put_ptr(&a->busy, a->queue[i], a);
     }
     memmove(a->queue, a->queue + i, (a->nqueue - i) * sizeof(*a->queue));
     a->nqueue -= i;
@@ -418,10 +418,10 @@ static void *fetcher(void *arg)
             cond_signal(&c->prefetch.cv);
         lock_release(&c->prefetch.mu);
         if (n)
-            fetch(c, batch, n);
+            prefetch_fetch(c, batch, n);
         lock_acquire(&c->prefetch.mu);
         while (n)
-            idmap_del(&a->busy, batch[--n]);
+            u64map_del_ptr(&a->busy, batch[--n]);
         cond_broadcast(&c->prefetch.fetched);
     }
     lock_release(&c->prefetch.mu);
@@ -454,9 +454,9 @@ void prefetch_stop(struct client *c)
         drop_oldest(a);
     for (size_t i = 0; i < LISTS; i++)
         free(a->lists[i].v);
-    idmap_clear(&a->where);
-    idmap_clear(&a->files);
-    idmap_clear(&a->busy);
+    u64map_free(&a->where);
+    u64map_free(&a->files);
+    u64map_free(&a->busy);
     free(a);
     c->prefetch.a = NULL;
 }

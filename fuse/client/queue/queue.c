@@ -39,7 +39,7 @@
 #include "base/thread.h"
 #include "client/base/attr.h"
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/file/cfile.h"
 #include "client/file/file_table.h"
@@ -84,7 +84,7 @@ struct queue_ino {
 
 static struct queue_ino *ino_get(struct client *c, uint64_t ino)
 {
-    return idmap_get(&c->queue.inos, ino);
+    return u64map_get_ptr(&c->queue.inos, ino);
 }
 
 static struct queue_ino *ino_make(struct client *c, uint64_t ino)
@@ -97,7 +97,7 @@ static struct queue_ino *ino_make(struct client *c, uint64_t ino)
         abort();
     b->ino = ino;
     replfs__setattr_op__init(&b->view);
-    idmap_put(&c->queue.inos, ino, b);
+    u64map_put_ptr(&c->queue.inos, ino, b);
     atomic_fetch_add(&c->queue.ninos, 1);
     return b;
 }
@@ -106,7 +106,7 @@ static void ino_tidy(struct client *c, struct queue_ino *b)
 {
     if (b->queued || b->open)
         return;
-    idmap_del(&c->queue.inos, b->ino);
+    u64map_del_ptr(&c->queue.inos, b->ino);
     atomic_fetch_sub(&c->queue.ninos, 1);
     free(b);
 }
@@ -132,7 +132,7 @@ static void uncount(struct client *c, uint64_t ino, bool naming)
     ino_tidy(c, b);
 }
 
-static void put(struct client *c, struct queue_op *o)
+static void change_put(struct client *c, struct queue_op *o)
 {
     if (c->queue.put++ == c->queue.done)
         c->queue.moved = clock_mono();
@@ -287,7 +287,7 @@ bool queue_setattr(struct client *c, const Replfs__SetattrOp *op, Replfs__Attr *
         b->open = job_new(c, op->ino);
         b->held = held;
         if (!held)
-            put(c, &b->open->o);
+            change_put(c, &b->open->o);
     }
     set_merge(&b->open->set, &s);
     set_merge(&b->view, &s);
@@ -305,7 +305,7 @@ void queue_release(struct client *c, uint64_t ino)
     if (!b || !b->open || !b->held)
         return;
     b->held = false;
-    put(c, &b->open->o);
+    change_put(c, &b->open->o);
 }
 
 void queue_accessed(struct client *c, uint64_t ino)
@@ -336,7 +336,7 @@ void queue_wrote(struct client *c, uint64_t ino)
 void queue_put(struct client *c, struct queue_op *o)
 {
     LOCK_SCOPE(&c->queue.mu);
-    put(c, o);
+    change_put(c, o);
 }
 
 bool queue_queued(struct client *c, uint64_t ino)
@@ -427,7 +427,7 @@ int queue_before_ask(struct client *c, const Replfs__Envelope *req)
     case REQUEST_AFTER_ALL:
         return queue_wait(c, 0);
     case REQUEST_AFTER_CHANGES:
-        c->queue.events->flush_ino(c, ino); /* its error belongs to whoever writes the file */
+        c->queue.events->flush_ino(c, ino); /* its error belongs to the one that writes the file */
         return ino ? queue_settle(c, ino) : 0;
     case REQUEST_AFTER_NAMES:
         return ino && !nothing(c) ? wait_naming(c, ino) : 0;
@@ -501,7 +501,7 @@ void queue_inos(struct client *c, uint64_t **inos, size_t *n)
     if (!v)
         abort();
     *inos = v;
-    for (struct queue_ino *b; (b = idmap_next(&c->queue.inos, &pos));)
+    for (struct queue_ino *b; (b = u64map_next_ptr(&c->queue.inos, &pos));)
         v[(*n)++] = b->ino;
 }
 

@@ -124,7 +124,7 @@ static bool ambiguous(int code)
 }
 
 /* r NULL: nothing is known of what happened unless code says so. */
-static void finish(struct sending *s, size_t i, int code, const Replfs__MutationResult *r)
+static void mutation_finish(struct sending *s, size_t i, int code, const Replfs__MutationResult *r)
 {
     struct mutation *m = s->todo[i];
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
@@ -141,7 +141,7 @@ static void give_up(struct sending *s, int code)
         if (s->todo[i]->late)
             s->todo[i]->late(s->todo[i]);
         else
-            finish(s, i, code, NULL);
+            mutation_finish(s, i, code, NULL);
     }
     s->n = 0;
 }
@@ -149,7 +149,7 @@ static void give_up(struct sending *s, int code)
 static void finish_all(struct sending *s, int code)
 {
     for (size_t i = 0; i < s->n; i++)
-        finish(s, i, code, NULL);
+        mutation_finish(s, i, code, NULL);
     s->n = 0;
 }
 
@@ -161,7 +161,7 @@ static size_t look_at_numbers(struct sending *s, uint64_t now)
         struct mutation *m = s->todo[i];
         bool old = m->session != now;
         if (old && (m->maybe_done || (m->need && m->need != now))) {
-            finish(s, i, m->need ? -ERR_SESSION : -EIO, NULL);
+            mutation_finish(s, i, m->need ? -ERR_SESSION : -EIO, NULL);
             continue;
         }
         without += old;
@@ -201,7 +201,7 @@ static int take_results(struct sending *s, size_t n, const Replfs__MutateReply *
             if (reply->results[k]->seq == s->todo[i]->seq)
                 r = reply->results[k];
         if (r && !again_later(r->code)) {
-            finish(s, i, -(int)r->code, r);
+            mutation_finish(s, i, -(int)r->code, r);
             continue;
         }
         rc = r ? -(int)r->code : -ERR_PROTOCOL;

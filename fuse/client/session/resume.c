@@ -83,7 +83,7 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
 }
 
 /* How many inodes can still be named in m. */
-static size_t room(const Replfs__SessionReq *m)
+static size_t resume_room(const Replfs__SessionReq *m)
 {
     size_t used = protobuf_c_message_get_packed_size(&m->base);
     return used < SESSION_BYTES ? (SESSION_BYTES - used) / sizeof(uint64_t) : 0;
@@ -92,7 +92,7 @@ static size_t room(const Replfs__SessionReq *m)
 /* Names what is open, as many as fit: a metad that is told of some is better than none at all. */
 static void name_open(Replfs__SessionReq *m, uint64_t *open, size_t n)
 {
-    size_t fit = room(m);
+    size_t fit = resume_room(m);
     m->open_inos = open;
     m->n_open_inos = n < fit ? n : fit;
     if (n > fit)
@@ -141,7 +141,7 @@ int session_resume(struct client *c, struct rpc_conn *conn, size_t i, int64_t de
                                                 : 1;
         struct rpc_result res;
         lease_cache_drop_all(c->leases); /* metad forgets our leases as we come back */
-        size_t fit = room(&m);
+        size_t fit = resume_room(&m);
         m.exclusive = ev->kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
         for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
             lease_cache_regain(c->leases, m.exclusive[k], true);

@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <string.h>
 #include "client/base/client_clock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/dirty.h"
@@ -58,7 +58,7 @@ int append_put(struct cfile *f, const uint8_t *data, size_t len, uint64_t *off)
     send_pump(f);
     int late = drain_below(f, id + 1, client_deadline(f->c));
     if (late && !w.done) { /* it may still get there, and nobody is told where */
-        a = idmap_get(&f->abufs, id);
+        a = u64map_get_ptr(&f->abufs, id);
         if (a)
             a->wait = NULL;
         return late;

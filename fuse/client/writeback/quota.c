@@ -49,7 +49,7 @@ uint64_t quota_grows(const struct cfile *f, uint64_t off, uint64_t len)
 
 typedef int ask_fn(struct client *, Replfs__Envelope *, int64_t, struct rpc_result *);
 
-static int ask(struct client *c, uint64_t ino, ask_fn *how, struct rpc_result *res)
+static int quota_ask(struct client *c, uint64_t ino, ask_fn *how, struct rpc_result *res)
 {
     Replfs__QuotaListReq m = REPLFS__QUOTA_LIST_REQ__INIT;
     RPC_ENVELOPE(env, QUOTA_LIST_REQ, quota_list_req, &m);
@@ -69,7 +69,7 @@ void quota_settle(struct client *c, uint64_t ino)
     closes_flush(c);
     do {
         struct rpc_result res;
-        freeing = !ask(c, ino, session_ask, &res) && res.rep->quota_list_reply->freeing;
+        freeing = !quota_ask(c, ino, session_ask, &res) && res.rep->quota_list_reply->freeing;
         rpc_result_free(&res);
         if (freeing)
             nanosleep(&pause, NULL);
@@ -121,7 +121,7 @@ void quota_refused(struct client *c, uint64_t ino, uint64_t bytes)
     struct rpc_result res;
     const Replfs__QuotaInfo *q = NULL;
     char path[1024];
-    if (!ask(c, ino, session_ask_now, &res)) /* the sender of what is queued may be asking */
+    if (!quota_ask(c, ino, session_ask_now, &res)) /* the sender of what is queued may be asking */
         q = tightest(res.rep->quota_list_reply);
     if (q) {
         path_of(q, path, sizeof(path));

@@ -11,7 +11,7 @@
 #include "base/extmap.h"
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
 #include "client/file/chunk_loc.h"
@@ -113,7 +113,7 @@ static int relocate(struct cfile *f, struct wchunk *wc, int64_t deadline)
 {
     map_drop(f);
     int rc = layout_need(f, UINT64_MAX, deadline);
-    const struct cloc *l = rc ? NULL : idmap_get(&f->locs, wc->loc.chunk);
+    const struct cloc *l = rc ? NULL : u64map_get_ptr(&f->locs, wc->loc.chunk);
     if (l && l->len && l->n) {
         wc->loc = *l;
         wc->session = session_id(f->c);

@@ -29,7 +29,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/file/abuf.h"
 #include "client/file/cfile.h"
@@ -305,7 +305,7 @@ static void append_done(void *arg, int code, const Replfs__Envelope *rep, struct
     atomic_fetch_sub(&f->c->appends, 1);
     lock_acquire(&f->mu);
     bool last = --s->left == 0;
-    struct abuf *a = idmap_get(&f->abufs, s->abuf);
+    struct abuf *a = u64map_get_ptr(&f->abufs, s->abuf);
     if (a && a->gen == s->gen && a->state == ABUF_SENT) {
         if (!code && !stored_by_all(a->wc, p, rep))
             code = -ERR_PROTOCOL;

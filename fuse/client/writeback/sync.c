@@ -26,7 +26,7 @@
 #include "base/extmap.h"
 #include "base/log.h"
 #include "base/lock.h"
-#include "client/base/idmap.h"
+#include "base/u64map.h"
 #include "client/base/limits.h"
 #include "client/file/cfile.h"
 #include "client/file/chunk_loc.h"
@@ -407,7 +407,7 @@ static bool borrow(struct cfile *f, const struct ext *e, const struct cloc *l)
 
 int sync_committed(struct cfile *f, int64_t deadline)
 {
-    struct idmap seen = {0};
+    struct u64map seen = {0};
     uint64_t off = 0;
     int rc = 0;
     if (f->base_synced)
@@ -420,17 +420,17 @@ int sync_committed(struct cfile *f, int64_t deadline)
             more = extmap_find(&f->base, off, &e);
             if (!more)
                 break;
-            if (!e.chunk || idmap_get(&seen, e.chunk))
+            if (!e.chunk || u64map_get_ptr(&seen, e.chunk))
                 continue;
-            idmap_put(&seen, e.chunk, &seen);
-            k += borrow(f, &e, idmap_get(&f->locs, e.chunk));
+            u64map_put_ptr(&seen, e.chunk, &seen);
+            k += borrow(f, &e, u64map_get_ptr(&f->locs, e.chunk));
         }
         if (!rc && more) {
             sync_wait(f, sync_begin(f, false), NULL); /* what fails is tried again by the caller */
             sync_drop_done(f);
         }
     }
-    idmap_clear(&seen);
+    u64map_free(&seen);
     if (rc)
         f->base_synced = false;
     return rc;

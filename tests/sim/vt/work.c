@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "metad/fsm/fsm.h"
-#include "work_int.h"
+#include "work_internal.h"
 
 struct work work;
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "work_int.h"
+#include "work_internal.h"
 
 static struct work_handle *any_handle(struct program *p, bool writable)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/lockset.h"
-#include "work_int.h"
+#include "work_internal.h"
 
 #define HELD_MAX 64u
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "work_int.h"
+#include "work_internal.h"
 
 #define OP(var, CASE)                                                                              \
     Replfs__MetaOp var = REPLFS__META_OP__INIT;                                                    \
