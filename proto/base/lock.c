@@ -1,6 +1,6 @@
 /* What each thread holds, in builds that check locks.
  *
- * A thread's list is in the order of taking. It is short (the longest seen is 4), so everything is a walk. A lock
+ * A thread's list is in the order of taking, and short, so everything is a walk. A lock
  * taken by lock_try may stand out of order in it; what is taken after it is compared with it all the same. */
 #include "lock.h"
 #include <stdio.h>

@@ -8,12 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum u64map_width {                 /* bytes of a value */
-                    U64MAP_SET = 0, /* keys alone: each value is 0 */
-                    U64MAP_U8 = 1,
-                    U64MAP_U16 = 2,
-                    U64MAP_U32 = 4,
-                    U64MAP_U64 = 8,
+/* Bytes of a value; a set has keys alone, each value is 0. */
+enum u64map_width {
+    U64MAP_SET = 0,
+    U64MAP_U8 = 1,
+    U64MAP_U16 = 2,
+    U64MAP_U32 = 4,
+    U64MAP_U64 = 8,
 };
 struct u64map {
     uint64_t *keys; /* 0: free */

@@ -10,7 +10,7 @@
  * for its inode since the request was sent. lease_cache_begin before sending, the number it gave with
  * the answer.
  *
- * Thread-safe, own mutex, taken last. */
+ * Thread-safe, own mutex (its place in the order: base/lock_order.h). */
 #ifndef REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_H
 #define REPLFS_FUSE_CLIENT_CACHE_LEASE_CACHE_H
 #include <stdbool.h>

@@ -15,13 +15,12 @@
  * waits for it; a caller that waits for the commit does. A file that was cut counts as having had bytes
  * there for as long as it stays open: cut and written anew, it is empty or whole afterwards.
  *
- * Renames and clones: the bytes concerned may be another client's, so the map is asked for, and every chunk in
- * it synced, which costs little where it was before.
+ * Renames and clones are made to wait in durable.c.
  *
- * Failure modes: no copy can sync just now: asked again every RETRY_MS, while the old bytes stay. A
- * rename or clone fails with EIO at the time-out; a commit waits until the session is lost.
+ * Failure modes: no copy can sync just now: the flusher asks again (order_next says when), while the old bytes stay,
+ * and the commit waits until the session is lost.
  *
- * Context: order_needed and order_begin any thread, the others any but a loop thread. */
+ * Context: any thread; the file's mu is held. */
 #include "client/writeback/write_order.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
