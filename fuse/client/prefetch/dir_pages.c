@@ -167,8 +167,12 @@ static struct dir_page *page_take(struct client *c, uint64_t ino)
 static void come_to(struct dirs *d, uint64_t ino)
 {
     int64_t now = clock_mono();
-    bool named = u64map_del_ptr(&d->named, ino) || u64map_get_ptr(&d->busy, ino) ||
-                 u64map_get_ptr(&d->kept, ino);
+    const struct dir_page *p = u64map_get_ptr(&d->kept, ino);
+    if (p && !unread(d, p)) { /* listed again: no step of a walk, nor its end */
+        d->last = now;
+        return;
+    }
+    bool named = u64map_del_ptr(&d->named, ino) || u64map_get_ptr(&d->busy, ino) || p;
     if (!named)
         end_walk(d);
     d->walking = named && now - d->last < WALK_NS;
@@ -363,6 +367,12 @@ static void *fetcher(void *arg)
         cond_broadcast(&c->dirs.came);
     }
     return NULL;
+}
+
+size_t dir_pages_coming(struct client *c)
+{
+    LOCK_SCOPE(&c->dirs.mu);
+    return c->dirs.d->busy.n;
 }
 
 /* ---- life ---- */
