@@ -208,6 +208,7 @@ static void pause_or_resume(struct rpc_conn *c)
 
     if (!c->paused && c->accepted && held > HELD_HIGH) {
         c->paused = true;
+        alive_watch_locked(c, clock_mono());
     } else if (c->paused && held < HELD_LOW) {
         c->paused = false;
         c->posted_read = true; /* frames may be in rbuf or inside TLS */
@@ -355,9 +356,16 @@ static void conn_on_timer(void *arg)
 {
     struct rpc_conn *c = arg;
     int64_t now = clock_mono();
+    bool next_address = false;
 
     lock_acquire(&c->mu);
+    int64_t due = c->timer_at;
     c->timer_at = INT64_MAX;
+    if (c->state == CONN_CONNECTING && c->iaddr < c->naddrs && now < c->ready_by) {
+        next_address = now >= c->addr_by;
+        if (!next_address)
+            conn_arm_locked(c, c->addr_by);
+    }
     if (c->state != CONN_READY && now >= c->ready_by)
         conn_die_locked(c, -ERR_TIMEOUT, "%s: no answer within %d s (%s)", c->target,
                         READY_MS / 1000,
@@ -370,8 +378,11 @@ static void conn_on_timer(void *arg)
         conn_arm_locked(c, first->when);
     if (c->state != CONN_READY)
         conn_arm_locked(c, c->ready_by);
+    alive_look_locked(c, due, now);
     lock_release(&c->mu);
     call_end_list(ended, -ERR_TIMEOUT);
+    if (next_address)
+        conn_connect_next(c, ETIMEDOUT);
 }
 
 /* ---- Hello ---- */
@@ -390,6 +401,7 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
     h.name = (char *)(uintptr_t)c->loop->cfg.name;
     h.cluster = cluster;
     h.software = (char *)(uintptr_t)("replfs " REPLFS_VERSION);
+    h.instance = c->loop->instance;
     RPC_ENVELOPE(env, HELLO, hello, &h);
     env.is_reply = is_reply;
     conn_send_locked(c, &env, NULL, 0);
@@ -471,6 +483,7 @@ static bool judge_hello(struct rpc_conn *c, const Replfs__Hello *h)
     }
     c->peer.role = role;
     c->peer.features = h->features;
+    c->peer.instance = h->instance;
     if (!c->ssl)
         snprintf(c->peer.name, sizeof(c->peer.name), "%s", h->name);
     snprintf(c->peer.cluster, sizeof(c->peer.cluster), "%s", h->cluster);

@@ -25,6 +25,7 @@
 #define RBUF_SIZE 65536u
 #define RPC_BACKLOG 512
 #define READY_MS 10000        /* connect + TLS + Hello must be done by then */
+#define CONNECT_EACH_MS 1000  /* an address, while there are others */
 #define LINGER_MS 1000        /* for the peer to read our refusal */
 #define HELD_HIGH (64u << 20) /* bytes an accepted peer may make us hold before we stop reading */
 #define HELD_LOW (32u << 20)
@@ -51,9 +52,10 @@ struct admission {
 };
 
 struct rpc_loop {
-    struct rpc_config cfg;    /* strings are copies */
-    bool use_tls;             /* else plaintext */
-    SSL_CTX *tls;             /* under lock; NULL: plaintext */
+    struct rpc_config cfg; /* strings are copies */
+    bool use_tls;          /* else plaintext */
+    SSL_CTX *tls;          /* under lock; NULL: plaintext */
+    uint64_t instance;
     _Atomic int64_t cert_end; /* wall seconds; 0: no certificate */
     unsigned nworkers;
     struct worker *workers;
@@ -159,10 +161,20 @@ struct rpc_conn {
     unsigned outstanding;     /* requests sent and not yet answered, timed out ones too */
     struct calls calls;
     struct worker_timer timer;
-    int64_t timer_at; /* INT64_MAX: not set */
+    int64_t timer_at;  /* INT64_MAX: not set */
+    uint64_t put;      /* bytes of frames ever given to the socket or `out` */
+    unsigned pings;    /* of ours, not answered */
+    int64_t heard;     /* [worker] when bytes came last */
+    struct {           /* [worker] while the peer is asked for a sign of life (alive.c) */
+        int64_t since; /* 0: it is not */
+        int64_t moved; /* it took some of what it has to read first */
+        uint64_t put;  /* as of then */
+        uint64_t ahead;
+    } asked;
 
     struct addr addrs[ADDR_MAX]; /* [worker] while connecting */
     int naddrs, iaddr;
+    int64_t addr_by;  /* [worker] then the next one is tried */
     bool tried_local; /* [worker] the UNIX socket of addrs[iaddr] */
     struct addr to;   /* [worker] what we connect to */
     bool stranger;    /* accepted: a local user that is not trusted; set before others see c */
@@ -271,6 +283,15 @@ bool call_exists_locked(const struct rpc_conn *c, uint64_t id);
 /* Removes calls due by now (INT64_MAX: all) into a list, for call_end_list without the lock. */
 struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now);
 void call_end_list(struct call *list, int code);
+
+/* ---- alive.c ---- */
+/* Our part of may-we-send: so many requests of ours may be open besides a ping. */
+bool alive_room_locked(const struct rpc_conn *c);
+void alive_watch_locked(struct rpc_conn *c, int64_t now); /* a call begins, or we stop reading */
+/* [worker] The timer fired that was due at `due`: asks, gives up, or sets it anew. */
+void alive_look_locked(struct rpc_conn *c, int64_t due, int64_t now);
+/* [worker] A Ping, or the answer to one of ours (id 0): true, msg is the caller's still. */
+bool alive_message(struct rpc_conn *c, const struct message *msg);
 
 /* ---- admit.c ---- */
 void admission_init(struct admission *a, const struct rpc_config *cfg);
