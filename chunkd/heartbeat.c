@@ -430,6 +430,7 @@ static bool find_metad(struct heartbeat *h)
 
 static void beat_until_lost(struct heartbeat *h)
 {
+    serve_set_metad(h->cfg.service, rpc_conn_peer(h->conn)->addr);
     int rc = send_report(h);
     while (rc == 0 && !stopping(h)) {
         int64_t now = clock_mono(), next = now + h->heartbeat_ms * NSEC_PER_MSEC;
@@ -443,6 +444,7 @@ static void beat_until_lost(struct heartbeat *h)
         }
     }
     registry_lost(h->cfg.registry);
+    serve_set_metad(h->cfg.service, NULL);
     if (rc != 0 && !stopping(h)) {
         log_warn("lost metad: %s; clients are served on, looking for it", err_str(rc));
         h->lost_logged = true;

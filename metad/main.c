@@ -16,6 +16,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/daemon.h"
+#include "metad/backup/copies.h"
+#include "metad/backup/recover.h"
 #include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
@@ -29,10 +31,11 @@
 #define OPEN_TIMEOUT_MS 600000u /* a long log behind an old checkpoint takes its time */
 
 static struct {
-    char *data, *listen, *config;
-    bool init, insecure;
+    char *data, *listen, *config, *restore;
+    struct config_list from;
+    bool init, recover, insecure;
     uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, keep_ms, term_ms,
-        checkpoint_bytes, threads, max_memory;
+        checkpoint_bytes, threads, max_memory, meta_copies;
     char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
 } flags = {.heartbeat_ms = 1000,
            .suspect_ms = 5000,
@@ -40,7 +43,8 @@ static struct {
            .lease_ms = 60000,
            .term_ms = 10000,
            .checkpoint_bytes = 64ull << 20,
-           .threads = 2};
+           .threads = 2,
+           .meta_copies = COPIES_WANTED};
 
 static const struct config_opt options[] = {
     {.name = "data",
@@ -53,6 +57,23 @@ static const struct config_opt options[] = {
      .value = &flags.init,
      .flag_only = true,
      .help = "make a new cluster in an empty directory and exit"},
+    {.name = "recover",
+     .type = CONFIG_BOOL,
+     .value = &flags.recover,
+     .flag_only = true,
+     .help = "make a lost data directory anew from what chunkds have of it, and exit"},
+    {.name = "from",
+     .type = CONFIG_LIST,
+     .value = &flags.from,
+     .arg = "ADDR",
+     .help = "with --recover: a chunkd to ask, host:port; all that there are, separated by commas "
+             "or given again"},
+    {.name = "restore",
+     .type = CONFIG_STRING,
+     .value = &flags.restore,
+     .arg = "FILE",
+     .flag_only = true,
+     .help = "make a data directory from a file of replfsctl backup-meta, and exit"},
     {.name = "listen",
      .type = CONFIG_STRING,
      .value = &flags.listen,
@@ -106,6 +127,12 @@ static const struct config_opt options[] = {
      .arg = "SIZE",
      .min = 65536,
      .help = "log written between checkpoints, default 64M"},
+    {.name = "meta-copies",
+     .type = CONFIG_UINT,
+     .value = &flags.meta_copies,
+     .arg = "N",
+     .max = NODES_NAMES_MAX,
+     .help = "chunkds, on distinct computers, that keep a copy of all names, default 3; 0: none"},
     {.name = "max-memory",
      .type = CONFIG_SIZE,
      .value = &flags.max_memory,
@@ -165,12 +192,15 @@ static const struct config_opt options[] = {
 
 static const char usage[] =
     "usage: replfs-metad --init --data DIR\n"
+    "       replfs-metad --recover --from CHUNKD,... --data DIR\n"
+    "       replfs-metad --restore FILE --data DIR\n"
     "       replfs-metad --data DIR [--listen ADDR] [OPTIONS]\n\n"
     "The replfs metadata daemon: stays in the foreground, stops on SIGTERM.\n";
 
 struct metad {
     struct fsm *fsm;
     struct mlog *mlog;
+    struct copies *copies;
     struct ids *ids;
     struct sessions *sessions;
     struct rpc_loop *loop;
@@ -196,6 +226,31 @@ static int make_cluster(void)
            "Then mount it:   mount.replfs HOST:7000 /mnt\n",
            uuid, flags.data, flags.data);
     return 0;
+}
+
+/* ---- --recover ---- */
+
+static int recover_cluster(void)
+{
+    struct rpc_config rpc = {.role = RPC_ROLE_METAD,
+                             .name = "metad",
+                             .threads = 1,
+                             .insecure = flags.insecure,
+                             .tls_cert = flags.tls_cert,
+                             .tls_key = flags.tls_key,
+                             .tls_ca = flags.tls_ca};
+    struct rpc_loop *loop;
+
+    if (flags.from.n == 0) {
+        log_error("--recover needs chunkds to ask: --from HOST:7100,...");
+        return -EINVAL;
+    }
+    int rc = rpc_loop_new(&rpc, &loop);
+    if (rc != 0)
+        return rc;
+    rc = recover_from_chunkds(loop, &flags.from, flags.data);
+    rpc_loop_free(loop);
+    return rc;
 }
 
 /* ---- starting ---- */
@@ -246,7 +301,9 @@ static int start_state(struct metad *d)
 
     int rc = fsm_new(&d->fsm);
     if (rc == 0) {
+        d->copies = copies_new(flags.data, (unsigned)flags.meta_copies);
         log_cfg.fsm = d->fsm;
+        log_cfg.observer = copies_observer(d->copies);
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
     if (rc == 0)
@@ -284,7 +341,9 @@ static int start_nodes(struct metad *d, const char *addr)
                                .session_closed = sessions_closed,
                                .hook_arg = d->sessions,
                                .ids_told = told_ids,
-                               .ids_arg = d->ids};
+                               .ids_arg = d->ids,
+                               .names_copies = copies_status,
+                               .names_arg = d->copies};
 
     return nodes_new(&cfg, &d->nodes);
 }
@@ -339,6 +398,8 @@ static int metad_start(struct metad *d)
         rc = sessions_start(d->sessions);
     d->sessions_running = rc == 0;
     if (rc == 0)
+        rc = copies_start(d->copies, d->mlog, d->nodes);
+    if (rc == 0)
         rc = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
     if (rc != 0)
         return rc;
@@ -353,6 +414,8 @@ static void stop(struct metad *d)
 {
     if (d->sessions_running)
         sessions_stop(d->sessions);
+    if (d->copies)
+        copies_stop(d->copies);
     service_stop(d->service);
     if (d->mlog)
         mlog_stop(d->mlog);
@@ -362,6 +425,7 @@ static void stop(struct metad *d)
     sessions_free(d->sessions);
     ids_free(d->ids);
     mlog_close(d->mlog);
+    copies_free(d->copies);
     if (d->fsm)
         fsm_free(d->fsm);
 }
@@ -440,7 +504,14 @@ int main(int argc, char **argv)
         config_free(options);
         return EXIT_USAGE;
     }
-    rc = flags.init ? make_cluster() : metad_run(argc, argv, &signals);
+    if (flags.init)
+        rc = make_cluster();
+    else if (flags.recover)
+        rc = recover_cluster();
+    else if (flags.restore)
+        rc = recover_from_file(flags.restore, flags.data);
+    else
+        rc = metad_run(argc, argv, &signals);
     config_free(options);
     return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -59,6 +59,7 @@ enum request_server request_server(enum request r)
 #define CHUNKDS RPC_ROLE_CHUNKD
 #define CLIENTS_CHUNKDS (RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD)
 #define METAD RPC_ROLE_METAD
+#define METAD_ADMIN (RPC_ROLE_METAD | RPC_ROLE_ADMIN)
 #define ANYBODY RPC_ROLE_ANY
 unsigned request_senders(enum request r)
 {
@@ -74,6 +75,7 @@ unsigned request_senders(enum request r)
     return RPC_ROLE_NONE;
 }
 #undef METAD
+#undef METAD_ADMIN
 #undef ANYBODY
 
 enum request_session request_session(enum request r)

@@ -15,6 +15,16 @@
 
 enum copy_state { COPY_OK = 0, COPY_SHORT = 1, COPY_BAD = 2, COPY_CHECKING = 3, COPY_DOOMED = 4 };
 
+#define NODES_NAMES_MAX 16u
+struct nodes_names { /* one copy of the names, for people */
+    uint32_t chunkd;
+    char host_name[64];
+    uint64_t generation, reached, size; /* generation 0: none is whole yet */
+    int64_t age_ns;                     /* since it had everything; of none: since it is wanted */
+    bool filling;
+    uint64_t filled;
+    char error[160];
+};
 struct nodes;
 struct nodes_config {
     struct fsm *fsm;
@@ -37,6 +47,10 @@ struct nodes_config {
     /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
     void *ids_arg;
+    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and how many there
+     * should be. nodes.mu is held. May be NULL. */
+    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
+    void *names_arg;
 };
 int nodes_new(const struct nodes_config *cfg,
               struct nodes **out); /* sets the fsm hooks, starts its thread */
@@ -103,6 +117,14 @@ void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
  * static. One of the same code takes the former's place. */
 void nodes_note(struct nodes *n, unsigned severity, const char *code, const char *way_out,
                 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* Chunkds that are up, by number; returns how many, each with a reference to its connection for the caller. */
+struct nodes_conn {
+    uint32_t chunkd, host;
+    uint64_t avail; /* bytes, of the disk with the most */
+    struct rpc_conn *conn;
+    char host_id[64], host_name[64];
+};
+size_t nodes_conns(struct nodes *n, struct nodes_conn *out, size_t max);
 /* Names of chunkds that are down, for messages; malloc'ed strings, caller frees. */
 size_t nodes_missing(struct nodes *n, char ***out);
 #endif

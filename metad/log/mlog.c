@@ -100,6 +100,8 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->role_changed = cfg->role_changed;
     m->failed = cfg->failed;
     m->role_arg = cfg->arg;
+    if (cfg->observer)
+        m->observer = *cfg->observer;
     m->tail = &m->head;
     m->dir = strdup(cfg->dir);
     lock_init(&m->mu, LOCK_MLOG);

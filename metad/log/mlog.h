@@ -8,6 +8,16 @@
 #include "metad/fsm/fsm.h"
 
 struct mlog;
+/* Who is told of all that becomes part of the state. On the log thread, also while the log is loaded: must not block. */
+struct mlog_observer {
+    /* An entry was applied; the bytes as they are in the log (entry.h). */
+    void (*applied)(void *arg, uint64_t index, uint64_t term, const void *entry, size_t len);
+    /* The state is now that of a state file of this index, whatever was before. */
+    void (*restored)(void *arg, uint64_t index);
+    /* The state file DIR/checkpoint-INDEX (mlog_ckpt_path) is whole; it stays until there are three newer ones. */
+    void (*saved)(void *arg, uint64_t index, uint64_t size, uint32_t crc);
+    void *arg;
+};
 struct mlog_config {
     const char *dir; /* the metad's data directory: log/, checkpoints, replfs.id, hwm */
     struct fsm *fsm;
@@ -17,6 +27,7 @@ struct mlog_config {
      * Nothing is accepted any more (-EIO); only a new start helps. NULL: nobody is told. */
     void (*failed)(void *arg);
     void *arg;
+    const struct mlog_observer *observer; /* copied; NULL: nobody */
 };
 /* Makes a new cluster in an empty or missing dir: UUID, bootstrap of one voter. -EEXIST with a log
  * line when there is one already. */
@@ -51,4 +62,7 @@ struct mlog_status {
 };
 void mlog_status(struct mlog *m, struct mlog_status *out);
 int mlog_checkpoint(struct mlog *m); /* ask for one now; returns at once */
+/* Where the state file of this index is; 0 or -ENAMETOOLONG. */
+#define MLOG_PATH_MAX 4200u
+int mlog_ckpt_path(char *out, size_t size, const char *dir, uint64_t index);
 #endif

@@ -90,7 +90,7 @@ int mlog_dir_read(const char *path, uint8_t **data, size_t *len)
 
 /* ---- replfs.id ---- */
 
-static int write_id(const char *dir, const char *uuid)
+int mlog_dir_write_id(const char *dir, const char *uuid)
 {
     char text[256], tmp[MLOG_PATH], path[MLOG_PATH];
     int n = snprintf(text, sizeof(text),
@@ -390,7 +390,7 @@ static int init_locked(const char *dir, char uuid[37])
         mlog_hwm_close(&hwm);
         rc = make_uuid(uuid);
     }
-    return rc == 0 ? write_id(dir, uuid) : rc;
+    return rc == 0 ? mlog_dir_write_id(dir, uuid) : rc;
 }
 
 int mlog_init_dir(const char *dir, char uuid[37])

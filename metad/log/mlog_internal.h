@@ -23,6 +23,7 @@
 int mlog_dir_path(char out[MLOG_PATH], const char *dir, const char *name);
 int mlog_dir_sync(const char *dir);
 int mlog_dir_read_id(const char *dir, char uuid[37]);
+int mlog_dir_write_id(const char *dir, const char *uuid); /* makes the directory a whole one */
 int mlog_dir_lock(const char *dir, int *fd);
 /* Whole file into malloc'ed memory. 0 or -errno. */
 int mlog_dir_read(const char *path, uint8_t **data, size_t *len);
@@ -74,6 +75,9 @@ struct mlog_desc {
     size_t tail_len;
 };
 #define MLOG_DESC_HEADER 48u
+/* Fills in p's header; its tail is behind it already. p holds MLOG_DESC_HEADER + d->tail_len bytes. */
+void mlog_desc_make(const struct mlog_desc *d, uint8_t *p);
+#define MLOG_TAIL_HEADER 16u /* of an entry in a tail: u64 index, u32 length, u32 0 */
 int mlog_desc_decode(const uint8_t *p, size_t len, struct mlog_desc *d, const char **why);
 /* Checks the state file that d names: size and checksum. Logs what is wrong. */
 int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d);
@@ -129,6 +133,7 @@ struct mlog {
     void (*role_changed)(void *arg, bool leader);
     void (*failed)(void *arg);
     void *role_arg;
+    struct mlog_observer observer;
     int lock_fd;
     bool stopped; /* mlog_stop was called */
     struct mlog_stored stored;

@@ -123,6 +123,8 @@ static handler *handler_of(enum request r)
         return node_remove;
     case REQUEST_RECOVER:
         return node_recover;
+    case REQUEST_SNAPSHOT:
+        break; /* not yet */
     case REQUEST_QUARANTINE:
         return node_quarantine;
     case REQUEST_NONE:
