@@ -55,6 +55,11 @@ static void node_quarantine(struct service *s, struct rpc_req *req)
     nodes_rpc_quarantine(s->cfg.nodes, req);
 }
 
+static void about_metads(struct service *s, struct rpc_req *req)
+{
+    metads_request(s->metads, req);
+}
+
 typedef void handler(struct service *s, struct rpc_req *req);
 
 /* NULL: not for metad. */
@@ -125,6 +130,11 @@ static handler *handler_of(enum request r)
         return node_recover;
     case REQUEST_QUARANTINE:
         return node_quarantine;
+    case REQUEST_RAFT:
+    case REQUEST_CHECKPOINT:
+    case REQUEST_METAD_LIST:
+    case REQUEST_METAD_CHANGE:
+        return about_metads;
     case REQUEST_NONE:
         REQUEST_CASES_CHUNKD
         REQUEST_CASES_CLIENT
@@ -146,8 +156,10 @@ static void on_request(void *arg, struct rpc_req *req)
         log_warn("%s (%s): request %d refused: its role may not send it", peer->name, peer->addr,
                  (int)req->env->body_case);
         rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)req->env->body_case);
+    } else if (metads_serves(r)) {
+        handle(s, req);
     } else if (!mlog_is_leader(s->cfg.mlog)) {
-        rpc_fail(req, ERR_NOT_LEADER, "this metad does not lead");
+        metads_not_leader(s->metads, req);
     } else if (service_grace_waits(s, req)) {
         rpc_fail(req, ERR_BUSY, "metad has just started: not all clients are back yet");
     } else {
@@ -175,6 +187,7 @@ int service_new(const struct service_config *cfg, struct service **out)
         s->cfg.min_copies = 2; /* never more than the goal, see service_grant */
     s->rpc = (struct rpc_service){
         .request = on_request, .closed = on_closed, .arg = s, .cluster = mlog_uuid(cfg->mlog)};
+    s->metads = metads_new(cfg->fsm, cfg->mlog);
     service_lock_start(s);
     service_leases_init(s);
     *out = s;
@@ -193,6 +206,7 @@ void service_free(struct service *s)
         return;
     service_lock_stop(s);
     service_leases_free(s);
+    metads_free(s->metads);
     free(s);
 }
 

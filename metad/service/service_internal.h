@@ -7,12 +7,14 @@
 #include "metad/coherence/leases.h"
 #include "reply_arena.h"
 #include "service.h"
+#include "service_metad.h"
 
 #define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply grows no more: envelopes end at 1 MiB */
 
 struct service {
     struct service_config cfg;
     struct rpc_service rpc;
+    struct metads *metads;
     struct service_locks *locks; /* service_lock.c */
     struct leases *leases;
     struct lease_conns *conns; /* service_lease.c */

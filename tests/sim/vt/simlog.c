@@ -301,6 +301,48 @@ int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *r
     return w.code;
 }
 
+uint64_t mlog_id(struct mlog *m)
+{
+    (void)m;
+    return 1;
+}
+
+bool mlog_leader(struct mlog *m, uint64_t *id)
+{
+    *id = 1;
+    return !m->closing;
+}
+
+bool mlog_may_read(struct mlog *m)
+{
+    return !m->closing;
+}
+
+unsigned mlog_members(struct mlog *m, struct mlog_member out[MLOG_MEMBERS_MAX])
+{
+    (void)m;
+    out[0] = (struct mlog_member){.id = 1, .role = MLOG_VOTER};
+    return 1;
+}
+
+void mlog_change(struct mlog *m, enum mlog_change_kind kind, uint64_t id, unsigned timeout_ms,
+                 mlog_changed *fn, void *arg)
+{
+    (void)m, (void)kind, (void)id, (void)timeout_ms;
+    fn(arg, -ERR_BUSY);
+}
+
+void mlog_rpc_raft(struct mlog *m, struct rpc_req *req)
+{
+    (void)m;
+    rpc_fail(req, ERR_PROTOCOL, "one metad alone");
+}
+
+void mlog_rpc_checkpoint(struct mlog *m, struct rpc_req *req)
+{
+    mlog_rpc_raft(m, req);
+}
+
 bool mlog_is_leader(struct mlog *m)
 {
     return !m->closing;
