@@ -188,8 +188,8 @@ const char *mlog_uuid(struct mlog *m)
     return m->uuid;
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlog_applied *fn,
+                     mlog_after *after, void *arg)
 {
     if (cmd->time_ns == 0)
         cmd->time_ns = clock_wall();
@@ -205,9 +205,11 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     replfs__command__pack(cmd, p->data);
 
     lock_acquire(&m->mu);
-    bool closing = atomic_load(&m->closing);
+    int code = atomic_load(&m->closing)                              ? -ERR_SHUTDOWN
+               : leading != 0 && atomic_load(&m->leading) != leading ? -ERR_NOT_LEADER
+                                                                     : 0;
     bool first = !m->head;
-    if (!closing) {
+    if (code == 0) {
         *m->tail = p;
         m->tail = &p->next;
         atomic_fetch_add(&m->queued, 1);
@@ -216,8 +218,14 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
                 &m->wake); /* under the lock: mlog_close cannot close the handle meanwhile */
     }
     lock_release(&m->mu);
-    if (closing)
-        mlog_fail_proposals(p, -ERR_SHUTDOWN);
+    if (code != 0)
+        mlog_fail_proposals(p, code);
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    mlog_propose_as(m, 0, cmd, fn, after, arg);
 }
 
 struct waiting {
@@ -265,6 +273,20 @@ int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *r
 bool mlog_is_leader(struct mlog *m)
 {
     return atomic_load(&m->leader);
+}
+
+uint64_t mlog_leading(struct mlog *m)
+{
+    return atomic_load_explicit(&m->leading, memory_order_acquire);
+}
+
+void mlog_flip(struct mlog *m)
+{
+    lock_acquire(&m->mu);
+    atomic_store(&m->want_flip, true);
+    if (!atomic_load(&m->closing))
+        uv_async_send(&m->wake);
+    lock_release(&m->mu);
 }
 
 void mlog_status(struct mlog *m, struct mlog_status *out)
