@@ -1,6 +1,6 @@
-/* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
- * checkpoint and log), ids, sessions, rpc loop, nodes, service, listener. They stop in an order that
- * leaves no thread with a part that is gone: what proposes (sessions), the log (completes and
+/* replfs-metad: flags, start and stop. The parts, in the order they start: rpc loop, log (state from
+ * checkpoint and log), nodes, leader (which makes and ends what a leadership needs), listener. They stop in
+ * an order that leaves no thread with a part that is gone: the leadership, the log (completes and
  * answers what is under way), connections, then the rest. SIGTERM, SIGINT and SIGHUP (which reopens the
  * log file, and ends nothing) are blocked everywhere and waited for here. */
 #include <errno.h>
@@ -17,11 +17,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/daemon.h"
-#include "metad/log/feature.h"
 #include "base/machine.h"
-#include "metad/log/incarnation.h"
+#include "metad/leader.h"
 #include "metad/service/join.h"
-#include "metad/service/service.h"
 #include "metad/service/service_metad.h"
 
 #define LOG_MODULE "metad"
@@ -192,12 +190,9 @@ struct metad {
     struct self self;
     struct join *join;
     struct mlog *mlog;
-    struct ids *ids;
-    struct sessions *sessions;
     struct rpc_loop *loop;
     struct nodes *nodes;
-    struct service *service;
-    bool sessions_running;
+    struct leader *leader;
     atomic_bool failed; /* the log gave up: end, to be started again */
 };
 
@@ -289,6 +284,24 @@ static const char *listen_addr(void)
     return "127.0.0.1:7000";
 }
 
+static void role_changed(void *arg, bool leads)
+{
+    struct metad *d = arg;
+
+    leader_role_changed(d->leader, leads);
+}
+
+/* For those that this metad sends away. */
+static void leader_addr(void *arg, char out[128])
+{
+    struct metad *d = arg;
+    char addr[256];
+    uint64_t id;
+
+    if (mlog_leader(d->mlog, &id) && id != mlog_id(d->mlog) && metads_addr_of(d->fsm, id, addr))
+        snprintf(out, 128, "%.127s", addr);
+}
+
 static void log_failed(void *arg)
 {
     struct metad *d = arg;
@@ -310,12 +323,11 @@ static int start_state(struct metad *d)
 {
     struct mlog_config log_cfg = {.dir = flags.data,
                                   .checkpoint_bytes = flags.checkpoint_bytes,
+                                  .role_changed = role_changed,
                                   .failed = log_failed,
                                   .arg = d,
                                   .loop = d->loop,
                                   .addr_of = metads_addr_of};
-    struct sessions_config sessions_cfg = {.lease_ms = (unsigned)flags.lease_ms,
-                                           .keep_ms = (int64_t)flags.keep_ms};
 
     int rc = fsm_new(&d->fsm);
     if (rc == 0) {
@@ -323,23 +335,7 @@ static int start_state(struct metad *d)
         log_cfg.addr_arg = d->fsm;
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
-    if (rc == 0)
-        rc = feature_begin(d->mlog, d->fsm);
-    if (rc == 0)
-        rc = incarnation_begin(d->mlog);
-    if (rc == 0)
-        rc = ids_new(d->fsm, d->mlog, &d->ids);
-    if (rc == 0) {
-        sessions_cfg.fsm = d->fsm;
-        sessions_cfg.mlog = d->mlog;
-        rc = sessions_new(&sessions_cfg, &d->sessions);
-    }
     return rc;
-}
-
-static void told_ids(void *arg, uint64_t chunk_upto, uint64_t ino_upto)
-{
-    ids_told(arg, chunk_upto, ino_upto);
 }
 
 static int start_nodes(struct metad *d, const char *addr)
@@ -353,30 +349,27 @@ static int start_nodes(struct metad *d, const char *addr)
                                .dir = flags.data,
                                .addr = addr,
                                .min_copies = (unsigned)flags.min_copies,
-                               .orphaned = sessions_orphaned,
-                               .adopted = sessions_adopted,
-                               .session_closed = sessions_closed,
-                               .hook_arg = d->sessions,
-                               .ids_told = told_ids,
-                               .ids_arg = d->ids};
+                               .leader_addr = leader_addr,
+                               .leader_arg = d,
+                               .gate = leader_gate(d->leader)};
 
     return nodes_new(&cfg, &d->nodes);
 }
 
-static int start_service(struct metad *d)
+static int start_leader(struct metad *d)
 {
-    struct service_config cfg = {.fsm = d->fsm,
-                                 .mlog = d->mlog,
-                                 .nodes = d->nodes,
-                                 .sessions = d->sessions,
-                                 .ids = d->ids,
-                                 .loop = d->loop,
-                                 .min_copies = (unsigned)flags.min_copies,
-                                 .lease_ms = (unsigned)flags.lease_ms,
-                                 .term_ms = (unsigned)flags.term_ms,
-                                 .max_memory = flags.max_memory};
+    struct leader_config cfg = {
+        .fsm = d->fsm,
+        .mlog = d->mlog,
+        .loop = d->loop,
+        .nodes = d->nodes,
+        .sessions = {.lease_ms = (unsigned)flags.lease_ms, .keep_ms = (int64_t)flags.keep_ms},
+        .service = {.min_copies = (unsigned)flags.min_copies,
+                    .lease_ms = (unsigned)flags.lease_ms,
+                    .term_ms = (unsigned)flags.term_ms,
+                    .max_memory = flags.max_memory}};
 
-    return service_new(&cfg, &d->service);
+    return leader_begin(d->leader, &cfg);
 }
 
 /* host part of addr with the port that was bound */
@@ -402,6 +395,7 @@ static int metad_start(struct metad *d)
                              .tls_key = flags.tls_key,
                              .tls_ca = flags.tls_ca};
 
+    d->leader = leader_new();
     int rc = rpc_loop_new(&rpc, &d->loop);
     self_know(&d->self);
     self_addr(&d->self, addr);
@@ -412,12 +406,9 @@ static int metad_start(struct metad *d)
     if (rc == 0)
         rc = start_nodes(d, addr);
     if (rc == 0)
-        rc = start_service(d);
+        rc = start_leader(d);
     if (rc == 0)
-        rc = sessions_start(d->sessions);
-    d->sessions_running = rc == 0;
-    if (rc == 0)
-        rc = rpc_listen(d->loop, addr, service_rpc(d->service), &port);
+        rc = rpc_listen(d->loop, addr, leader_rpc(d->leader), &port);
     if (rc != 0)
         return rc;
     if (flags.insecure && !has_tls())
@@ -436,19 +427,15 @@ static int metad_start(struct metad *d)
 static void stop(struct metad *d)
 {
     join_free(d->join);
-    if (d->sessions_running)
-        sessions_stop(d->sessions);
-    service_stop(d->service);
+    leader_end(d->leader);
     if (d->mlog)
         mlog_stop(d->mlog);
     rpc_loop_free(d->loop);
     nodes_free(d->nodes);
-    service_free(d->service);
-    sessions_free(d->sessions);
-    ids_free(d->ids);
     mlog_close(d->mlog);
     if (d->fsm)
         fsm_free(d->fsm);
+    leader_free(d->leader);
 }
 
 /* ---- main ---- */

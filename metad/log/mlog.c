@@ -215,8 +215,8 @@ static int not_loggable(const struct mlog *m, const Replfs__Command *cmd, struct
     return entry_size(1, p->len) > MLOG_WIRE_BYTES ? -E2BIG : 0;
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlog_applied *fn,
+                     mlog_after *after, void *arg)
 {
     if (cmd->time_ns == 0)
         cmd->time_ns = clock_wall();
@@ -237,9 +237,11 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     }
 
     lock_acquire(&m->mu);
-    bool closing = atomic_load(&m->closing);
+    code = atomic_load(&m->closing)                              ? -ERR_SHUTDOWN
+           : leading != 0 && atomic_load(&m->leading) != leading ? -ERR_NOT_LEADER
+                                                                 : 0;
     bool first = !m->head;
-    if (!closing) {
+    if (code == 0) {
         *m->tail = p;
         m->tail = &p->next;
         atomic_fetch_add(&m->queued, 1);
@@ -248,8 +250,14 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
                 &m->wake); /* under the lock: mlog_close cannot close the handle meanwhile */
     }
     lock_release(&m->mu);
-    if (closing)
-        mlog_fail_proposals(p, -ERR_SHUTDOWN);
+    if (code != 0)
+        mlog_fail_proposals(p, code);
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    mlog_propose_as(m, 0, cmd, fn, after, arg);
 }
 
 struct waiting {
@@ -316,6 +324,20 @@ bool mlog_may_read(struct mlog *m)
         return false;
     int64_t until = atomic_load(&m->lease_until);
     return until == INT64_MAX || (until != 0 && clock_boot() < until);
+}
+
+uint64_t mlog_leading(struct mlog *m)
+{
+    return atomic_load_explicit(&m->leading, memory_order_acquire);
+}
+
+void mlog_flip(struct mlog *m)
+{
+    lock_acquire(&m->mu);
+    atomic_store(&m->want_flip, true);
+    if (!atomic_load(&m->closing))
+        uv_async_send(&m->wake);
+    lock_release(&m->mu);
 }
 
 void mlog_status(struct mlog *m, struct mlog_status *out)

@@ -57,6 +57,10 @@ typedef void mlog_applied(void *arg, int code, const struct fsm_result *res);
 typedef void mlog_after(void *arg);
 void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
                   void *arg);
+/* The same for what only this leadership may log (`leading`, as mlog_leading told; 0: whichever there is):
+ * once that is over, fn gets -ERR_NOT_LEADER, even if this metad leads again. */
+void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlog_applied *fn,
+                     mlog_after *after, void *arg);
 /* The same, waiting. Not on the log thread. */
 int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *res);
 bool mlog_is_leader(struct mlog *m);
@@ -91,6 +95,11 @@ void mlog_serves_at(struct mlog *m, const char *addr);
 /* A RaftReq; consumes req. Any thread. */
 void mlog_rpc_raft(struct mlog *m, struct rpc_req *req);
 void mlog_rpc_checkpoint(struct mlog *m, struct rpc_req *req); /* likewise, a CheckpointReq */
+/* Which leadership of this process it is that lasts: 1, 2, ...; 0: this metad does not lead. Any thread. */
+uint64_t mlog_leading(struct mlog *m);
+/* For tests, with one voter: leadership is lost and gained again, as if another had led for a moment. What is
+ * queued and under way is answered with -ERR_NOT_LEADER; what is under way is committed all the same. */
+void mlog_flip(struct mlog *m);
 struct mlog_status {
     bool leader;
     uint64_t term, leader_id, last, applied, log_bytes, checkpoint_index, queued;

@@ -197,14 +197,15 @@ struct mlog {
     struct mlog_stored stored;
 
     atomic_bool closing; /* no new proposals; set under lock */
-    struct lock mu;      /* guards the five below */
+    struct lock mu;      /* guards the six below */
     struct cond cond;
     struct mlog_proposal *head, **tail;
+    atomic_uint_fast64_t leading; /* changes under mu; 0: does not lead */
     enum mlog_phase phase;
     int start_code;
 
     pthread_t thread;
-    atomic_bool leader, want_checkpoint;
+    atomic_bool leader, want_checkpoint, want_flip;
     atomic_uint_fast64_t leader_id;  /* 0: none known */
     atomic_int_fast64_t lease_until; /* clock_boot ns: until then nobody else leads */
     atomic_uint_fast64_t term, last, applied, log_bytes, checkpoint_index, queued;
@@ -245,7 +246,8 @@ struct mlog {
     struct raft_fsm rfsm;
     struct raft_barrier barrier;
     bool raft_open, barrier_sent, stopping, broken;
-    int load_code; /* why loading failed, when we know better than libraft */
+    int load_code;        /* why loading failed, when we know better than libraft */
+    uint64_t leaderships; /* so many until now */
     struct mlog_batch *inflight, **inflight_tail;
     unsigned ninflight;
     struct mlog_members members;

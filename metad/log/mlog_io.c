@@ -42,6 +42,7 @@ void mlog_io_failed(struct mlog *m, const char *what, const char *why)
               m->log_dir, what, why);
     atomic_store(&m->error, "the log's engine was refused what it needs: start metad again");
     atomic_store(&m->leader, false);
+    atomic_store(&m->leading, 0);
     uv_async_send(&m->wake); /* answers those who wait */
     if (m->failed)
         m->failed(m->role_arg);

@@ -33,12 +33,6 @@
 #define TIMER_MS 200u
 #define INSTALL_MS 600000u /* until a snapshot that nobody answers to is sent again */
 
-static void set_leader(struct mlog *m, bool leader)
-{
-    if (atomic_exchange(&m->leader, leader) != leader && m->role_changed)
-        m->role_changed(m->role_arg, leader);
-}
-
 static void set_phase(struct mlog *m, enum mlog_phase phase, int code)
 {
     lock_acquire(&m->mu);
@@ -59,6 +53,20 @@ static struct mlog_proposal *take_all(struct mlog *m)
     atomic_store(&m->queued, 0);
     lock_release(&m->mu);
     return p;
+}
+
+/* What the former leadership queued is answered before the next one can begin. */
+static void set_leader(struct mlog *m, bool leader)
+{
+    if (atomic_exchange(&m->leader, leader) == leader)
+        return;
+    lock_acquire(&m->mu);
+    atomic_store(&m->leading, leader ? ++m->leaderships : 0);
+    lock_release(&m->mu);
+    if (!leader && !m->stopping)
+        mlog_fail_proposals(take_all(m), m->broken ? -EIO : -ERR_NOT_LEADER);
+    if (m->role_changed)
+        m->role_changed(m->role_arg, leader);
 }
 
 /* Up to one entry's worth; *bytes: packed bytes of them. */
@@ -186,10 +194,10 @@ static void submit(struct mlog *m)
 }
 
 /* The batches stay with libraft until it is closed. */
-static void fail_inflight(struct mlog *m)
+static void fail_inflight(struct mlog *m, int code)
 {
     for (struct mlog_batch *b = m->inflight; b; b = b->next) {
-        mlog_fail_proposals(b->head, -EIO);
+        mlog_fail_proposals(b->head, code);
         b->head = NULL;
     }
 }
@@ -335,6 +343,16 @@ static void poll_role(struct mlog *m)
     }
 }
 
+/* Batches under way keep their places, without anybody to tell. */
+static void flip(struct mlog *m)
+{
+    if (m->broken || !atomic_load(&m->leader))
+        return;
+    set_leader(m, false);
+    fail_inflight(m, -ERR_NOT_LEADER);
+    poll_role(m);
+}
+
 /* ---- the loop ---- */
 
 static void close_handles(struct mlog *m)
@@ -358,8 +376,10 @@ static void on_wake(uv_async_t *h)
     if (m->stopping)
         return;
     mlog_ckpt_poll(m);
+    if (atomic_exchange(&m->want_flip, false))
+        flip(m);
     if (m->broken)
-        fail_inflight(m);
+        fail_inflight(m, -EIO);
     poll_role(m);
     mlog_member_tick(m);
     if (!atomic_load(&m->closing)) {

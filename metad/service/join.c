@@ -84,7 +84,8 @@ static bool may_change(int code)
 {
     return code == -ERR_NOT_LEADER || code == -ERR_BUSY || code == -ERR_TIMEOUT ||
            code == -ERR_PEER_GONE || code == -ERR_SHUTDOWN || code == -ECONNREFUSED ||
-           code == -ETIMEDOUT || code == -EHOSTUNREACH || code == -ENETUNREACH || code == -ECONNRESET;
+           code == -ETIMEDOUT || code == -EHOSTUNREACH || code == -ENETUNREACH ||
+           code == -ECONNRESET;
 }
 
 static void pause_ms(int64_t ms)

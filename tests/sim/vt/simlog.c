@@ -247,9 +247,10 @@ const char *mlog_uuid(struct mlog *m)
     return "00000000-0000-4000-8000-000000000001";
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlog_applied *fn,
+                     mlog_after *after, void *arg)
 {
+    (void)leading;
     if (!cmd->time_ns)
         cmd->time_ns = clock_wall();
     size_t len = replfs__command__get_packed_size(cmd);
@@ -266,6 +267,12 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     m->tail = &p->next;
     vt_wake_all(&m->work);
     vt_maybe_yield();
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    mlog_propose_as(m, 0, cmd, fn, after, arg);
 }
 
 struct waiting {
@@ -346,6 +353,11 @@ void mlog_rpc_checkpoint(struct mlog *m, struct rpc_req *req)
 bool mlog_is_leader(struct mlog *m)
 {
     return !m->closing;
+}
+
+uint64_t mlog_leading(struct mlog *m)
+{
+    return m->closing ? 0 : 1;
 }
 
 void mlog_status(struct mlog *m, struct mlog_status *out)
