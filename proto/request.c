@@ -60,6 +60,7 @@ enum request_server request_server(enum request r)
 #define CLIENTS_CHUNKDS (RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD)
 #define METAD RPC_ROLE_METAD
 #define METAD_ADMIN (RPC_ROLE_METAD | RPC_ROLE_ADMIN)
+#define CLIENTS_METAD (CLIENTS | METAD)
 #define ANYBODY RPC_ROLE_ANY
 unsigned request_senders(enum request r)
 {
@@ -76,6 +77,7 @@ unsigned request_senders(enum request r)
 }
 #undef METAD
 #undef METAD_ADMIN
+#undef CLIENTS_METAD
 #undef ANYBODY
 
 enum request_session request_session(enum request r)

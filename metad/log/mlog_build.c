@@ -271,7 +271,7 @@ int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term)
     if (rc == 0)
         rc = mlog_check(b->dir, &stored);
     if (rc == 0)
-        rc = mlog_dir_write_id(b->dir, uuid);
+        rc = mlog_dir_write_id(b->dir, uuid, MLOG_FIRST_ID);
     if (rc != 0)
         log_error("%s: the data directory cannot be made: %s", b->dir, err_str(rc));
     return rc;

@@ -247,9 +247,10 @@ const char *mlog_uuid(struct mlog *m)
     return "00000000-0000-4000-8000-000000000001";
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlog_applied *fn,
+                     mlog_after *after, void *arg)
 {
+    (void)leading;
     if (!cmd->time_ns)
         cmd->time_ns = clock_wall();
     size_t len = replfs__command__get_packed_size(cmd);
@@ -266,6 +267,12 @@ void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_a
     m->tail = &p->next;
     vt_wake_all(&m->work);
     vt_maybe_yield();
+}
+
+void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                  void *arg)
+{
+    mlog_propose_as(m, 0, cmd, fn, after, arg);
 }
 
 struct waiting {
@@ -301,9 +308,56 @@ int mlog_propose_wait(struct mlog *m, Replfs__Command *cmd, struct fsm_result *r
     return w.code;
 }
 
+uint64_t mlog_id(struct mlog *m)
+{
+    (void)m;
+    return 1;
+}
+
+bool mlog_leader(struct mlog *m, uint64_t *id)
+{
+    *id = 1;
+    return !m->closing;
+}
+
+bool mlog_may_read(struct mlog *m)
+{
+    return !m->closing;
+}
+
+unsigned mlog_members(struct mlog *m, struct mlog_member out[MLOG_MEMBERS_MAX])
+{
+    (void)m;
+    out[0] = (struct mlog_member){.id = 1, .role = MLOG_VOTER};
+    return 1;
+}
+
+void mlog_change(struct mlog *m, enum mlog_change_kind kind, uint64_t id, unsigned timeout_ms,
+                 mlog_changed *fn, void *arg)
+{
+    (void)m, (void)kind, (void)id, (void)timeout_ms;
+    fn(arg, -ERR_BUSY);
+}
+
+void mlog_rpc_raft(struct mlog *m, struct rpc_req *req)
+{
+    (void)m;
+    rpc_fail(req, ERR_PROTOCOL, "one metad alone");
+}
+
+void mlog_rpc_checkpoint(struct mlog *m, struct rpc_req *req)
+{
+    mlog_rpc_raft(m, req);
+}
+
 bool mlog_is_leader(struct mlog *m)
 {
     return !m->closing;
+}
+
+uint64_t mlog_leading(struct mlog *m)
+{
+    return m->closing ? 0 : 1;
 }
 
 void mlog_status(struct mlog *m, struct mlog_status *out)
