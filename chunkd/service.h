@@ -7,6 +7,7 @@
 #include "peers.h"
 #include "registry.h"
 #include "rpc/rpc.h"
+#include "terms.h"
 
 struct service;
 struct names;
@@ -16,6 +17,7 @@ struct serve_config {
     struct disks *disks;
     struct peers *peers;
     struct registry *registry;
+    struct terms *terms;
     unsigned read_threads; /* 0: max(2, cpus) */
     size_t ndisks;         /* sizes the pool of copy orders */
 };
@@ -53,6 +55,7 @@ struct registry *serve_registry(struct service *s);
 struct names *serve_names(struct service *s);
 /* As serve_set_metad told. */
 void serve_metad_addr(struct service *s, char out[SERVE_METAD_MAX]);
+struct terms *serve_terms(struct service *s);
 uint32_t serve_chunkd(struct service *s);
 uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);

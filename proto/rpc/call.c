@@ -179,7 +179,7 @@ void call_reply(struct rpc_conn *c, struct message *msg, struct buf *payload)
 static void call_start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload,
                        unsigned timeout_ms, struct call *k)
 {
-    int64_t now = clock_mono(), deadline = now + timeout_ms * NSEC_PER_MSEC;
+    int64_t deadline = clock_mono() + timeout_ms * NSEC_PER_MSEC;
     int rc;
 
     req->is_reply = false;
@@ -205,7 +205,7 @@ static void call_start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *pa
         table_remove(&c->calls, k);
     else
         conn_arm_locked(c, deadline);
-    alive_watch_locked(c, now);
+    conn_watch_locked(c);
     lock_release(&c->mu);
     if (rc < 0)
         call_end(k, rc, NULL, NULL);

@@ -114,7 +114,7 @@ static void handle(struct rpc_conn *c)
     c->have_frame = false;
     if (c->state == CONN_HELLO) {
         conn_hello_received(c, msg.env);
-    } else if (c->state == CONN_READY && alive_message(c, &msg)) {
+    } else if (c->state == CONN_READY && conn_ping_received(c, &msg)) {
         /* it was for the connection itself */
     } else if (c->state == CONN_READY && msg.env->is_reply) {
         call_reply(c, &msg, payload);
@@ -228,7 +228,7 @@ static ssize_t read_some(struct rpc_conn *c, bool *drained)
     if (rc == -EAGAIN)
         return rc;
     if (rc > 0) {
-        c->heard = clock_mono();
+        c->alive.heard = clock_mono();
         received(c, (size_t)rc);
         return rc;
     }

@@ -146,10 +146,6 @@ typedef void rpc_done(void *arg, int code, const Replfs__Envelope *rep, struct b
 void rpc_call(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload, unsigned timeout_ms,
               rpc_done *done, void *arg);
 
-/* done(arg, 0 or a Failure's code with rep, ..) as soon as the peer is ready and shows that it lives, or the code of
- * what is wrong with it, within timeout_ms; otherwise as rpc_call. */
-void rpc_ping(struct rpc_conn *c, unsigned timeout_ms, rpc_done *done, void *arg);
-
 struct rpc_result {
     int code;
     Replfs__Envelope *rep; /* or NULL */
@@ -168,4 +164,13 @@ void rpc_result_free(struct rpc_result *r);
     Replfs__Envelope var = REPLFS__ENVELOPE__INIT;                                                 \
     var.body_case = REPLFS__ENVELOPE__BODY_##CASE;                                                 \
     var.field = (msgptr)
+
+/* Asks for a sign of life: done hears as soon as the peer is ready and answers, whatever it answers (a peer that does
+ * not know the question refuses it: code, and rep), or what is wrong with it, within timeout_ms. */
+static inline void rpc_ping(struct rpc_conn *c, unsigned timeout_ms, rpc_done *done, void *arg)
+{
+    Replfs__Ping p = REPLFS__PING__INIT;
+    RPC_ENVELOPE(env, PING, ping, &p);
+    rpc_call(c, &env, NULL, timeout_ms, done, arg);
+}
 #endif

@@ -18,6 +18,7 @@
 #include "base/hash_table.h"
 #include "base/lock.h"
 #include "rpc/addr.h"
+#include "rpc/alive.h"
 #include "rpc/frame.h"
 #include "rpc/rpc.h"
 #include "rpc/timers.h"
@@ -161,16 +162,10 @@ struct rpc_conn {
     unsigned outstanding;     /* requests sent and not yet answered, timed out ones too */
     struct calls calls;
     struct worker_timer timer;
-    int64_t timer_at;  /* INT64_MAX: not set */
-    uint64_t put;      /* bytes of frames ever given to the socket or `out` */
-    unsigned pings;    /* of ours, not answered */
-    int64_t heard;     /* [worker] when bytes came last */
-    struct {           /* [worker] while the peer is asked for a sign of life (alive.c) */
-        int64_t since; /* 0: it is not */
-        int64_t moved; /* it took some of what it has to read first */
-        uint64_t put;  /* as of then */
-        uint64_t ahead;
-    } asked;
+    int64_t timer_at;   /* INT64_MAX: not set */
+    uint64_t put;       /* bytes of frames ever given to the socket or `out` */
+    unsigned pings;     /* of ours, not answered */
+    struct alive alive; /* [worker] */
 
     struct addr addrs[ADDR_MAX]; /* [worker] while connecting */
     int naddrs, iaddr;
@@ -250,6 +245,11 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void conn_die_locked(struct rpc_conn *c, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void conn_watch_locked(struct rpc_conn *c); /* a call begins, or we stop reading: see alive.h */
+/* A sign of life that was asked for, or came. [worker] True: msg was no more than that, and is the caller's. */
+bool conn_ping_received(struct rpc_conn *c, const struct message *msg);
+/* Room for one more request of ours, besides a Ping. */
+bool conn_room_locked(const struct rpc_conn *c);
 void conn_posted(struct rpc_conn *c); /* on the worker: teardown, or resumes reading */
 void conn_teardown(struct rpc_conn *c);
 void conn_arm_locked(struct rpc_conn *c, int64_t when); /* timer no later than when */
@@ -283,15 +283,6 @@ bool call_exists_locked(const struct rpc_conn *c, uint64_t id);
 /* Removes calls due by now (INT64_MAX: all) into a list, for call_end_list without the lock. */
 struct call *calls_take_due_locked(struct rpc_conn *c, int64_t now);
 void call_end_list(struct call *list, int code);
-
-/* ---- alive.c ---- */
-/* Our part of may-we-send: so many requests of ours may be open besides a ping. */
-bool alive_room_locked(const struct rpc_conn *c);
-void alive_watch_locked(struct rpc_conn *c, int64_t now); /* a call begins, or we stop reading */
-/* [worker] The timer fired that was due at `due`: asks, gives up, or sets it anew. */
-void alive_look_locked(struct rpc_conn *c, int64_t due, int64_t now);
-/* [worker] A Ping, or the answer to one of ours (id 0): true, msg is the caller's still. */
-bool alive_message(struct rpc_conn *c, const struct message *msg);
 
 /* ---- admit.c ---- */
 void admission_init(struct admission *a, const struct rpc_config *cfg);

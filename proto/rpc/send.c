@@ -192,7 +192,7 @@ static void send_now(struct rpc_conn *c, const uint8_t *head, size_t head_len, s
 
 static bool may_send_request(const struct rpc_conn *c)
 {
-    return c->state == CONN_READY && alive_room_locked(c);
+    return c->state == CONN_READY && conn_room_locked(c);
 }
 
 /* Sends, or keeps, a packed frame. */

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "rpc/alive.h"
 #include "rpc_rig.h"
 
 #define SILENT_MS 1200u /* long enough for a slow machine */
@@ -223,12 +224,96 @@ static void test_who_is_there(void **state)
     rpc_rig_side_stop(&a);
 }
 
+/* ---- the decision alone, under a made-up clock ---- */
+
+#define MS NSEC_PER_MSEC
+#define SILENT (2000 * MS)
+
+struct line { /* a peer as seen from here */
+    struct alive a;
+    struct alive_now n;
+    int64_t asked; /* when first, 0: not yet */
+};
+
+/* Looks as often as it is told to, until it gives up or `until` is over; the time when it gave up, or 0. */
+static int64_t watch(struct line *l, int64_t until, void (*each)(struct line *l))
+{
+    l->n.silent = SILENT;
+    l->n.waits = true;
+    for (int64_t next = alive_first(l->n.now, SILENT); next <= until;) {
+        l->n.now = next > l->n.now ? next : l->n.now;
+        l->n.due = next;
+        if (each)
+            each(l);
+        switch (alive_look(&l->a, &l->n, &next)) {
+        case ALIVE_DEAD:
+            return l->n.now;
+        case ALIVE_ASK:
+            l->asked = l->asked ? l->asked : l->n.now;
+            l->n.put += 30;
+            l->n.queued += 30;
+            alive_asked(&l->a, l->n.now, l->n.put, l->n.queued);
+            break;
+        case ALIVE_NOTHING:
+            break;
+        case ALIVE_REST:
+            return 0;
+        }
+    }
+    return 0;
+}
+
+static void kernel_takes_all(struct line *l)
+{
+    l->n.queued = 0;
+}
+
+static void takes_a_little(struct line *l)
+{
+    if (l->n.queued > 100)
+        l->n.queued -= 100;
+    else
+        l->a.heard = l->n.now; /* it has come to the Ping */
+    l->n.put += 1000;          /* while more is sent */
+    l->n.queued += 1000 - 900;
+    l->n.put -= 900;
+}
+
+static void runs_late(struct line *l)
+{
+    l->n.now += 1500 * MS;
+    l->a.heard = l->n.now - 1; /* what had come is read before the next look */
+}
+
+static void test_decision(void **state)
+{
+    struct line l = {.a = {.heard = 1000 * MS}, .n = {.now = 1000 * MS}};
+    (void)state;
+    /* dead, with and without a kernel that takes what is sent */
+    int64_t dead = watch(&l, 60000 * MS, kernel_takes_all);
+    assert_in_range((dead - 1000 * MS) / MS, 1250, 2000);
+    l = (struct line){.a = {.heard = 1000 * MS}, .n = {.now = 1000 * MS, .queued = 5000}};
+    dead = watch(&l, 60000 * MS, NULL);
+    assert_in_range((dead - 1000 * MS) / MS, 1250, 2000);
+    /* silent for long before somebody asked: no sooner */
+    l = (struct line){.a = {.heard = 1}, .n = {.now = 90000 * MS}};
+    dead = watch(&l, 200000 * MS, kernel_takes_all);
+    assert_in_range((dead - 90000 * MS) / MS, 1250, 2000);
+    /* a slow line */
+    l = (struct line){.a = {.heard = 1000 * MS}, .n = {.now = 1000 * MS, .queued = 20000}};
+    assert_int_equal(watch(&l, 60000 * MS, takes_a_little), 0);
+    assert_int_not_equal(l.asked, 0);
+    /* we are late ourselves */
+    l = (struct line){.a = {.heard = 1000 * MS}, .n = {.now = 1000 * MS}};
+    assert_int_equal(watch(&l, 60000 * MS, runs_late), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stopped_over_tcp), cmocka_unit_test(test_stopped_over_unix),
         cmocka_unit_test(test_short_stop),       cmocka_unit_test(test_full_peer),
-        cmocka_unit_test(test_who_is_there),
+        cmocka_unit_test(test_who_is_there),     cmocka_unit_test(test_decision),
     };
     signal(SIGPIPE, SIG_IGN);
     log_init("test", getenv("TEST_LOG") ? LOG_LVL_DEBUG : LOG_LVL_ERROR, NULL);

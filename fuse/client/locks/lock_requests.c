@@ -240,7 +240,8 @@ static int judge(struct client_locks *k, struct lock_request *w, int code, bool 
         retry(k, w, 4);
         return 0;
     }
-    bool again = code == 0 || code == -ERR_BUSY || code == -ERR_SESSION || session_elsewhere(code);
+    bool again = code == 0 || code == -ERR_BUSY || code == -ERR_SESSION || code == -EIO ||
+                 session_elsewhere(code); /* EIO: its log, see session_attempt_failed */
     if (!again)
         return code;
     if (now >= w->deadline)

@@ -1,17 +1,20 @@
 /* One connection to metad at a time, to the one that leads. A thread that finds none becomes the connector: it dials
- * the metads side by side, asks one of them after the other to go on with the session (resume.c), takes the first that
- * agrees, closes the rest, and wakes who waits.
+ * the metads side by side, asks each whether it leads, then the one that does to go on with the session (resume.c), takes
+ * the first that agrees, closes the rest, and wakes who waits.
  *
  * Each metad that is known (metads.c) has an attempt:
  *
- *   IDLE -> DIALLED -> READY -> ASKED -> it agreed
- *     ^--------+---------+-------/        failed; tried again after a pause of 50 to 500 ms
+ *   IDLE -> DIALLED -> READY -> PROBED -> READY -> ASKED -> it agreed
+ *     ^--------+---------+--------+---------+--------/      failed; tried again after a pause of 50 to 500 ms
  *
  * The one that is thought to lead is dialled first, the others START_NS later, or at once when any attempt failed.
- * A metad that does not lead answers at once, and may say who does: that one is asked next. Its connection stays, to
- * ask again. Only one is asked at a time, since to answer costs more than to dial, unless it is silent (stopped, cut off)
- * for PATIENCE_NS: a new leader is not waited for behind a dead one. Two addresses of one program (rpc_peer.instance)
- * are never asked side by side: it would know us on the connection that lost.
+ * A metad that does not lead may say who does: that one is tried next. Its own connection stays, to be probed again. A
+ * probe is cheap on both sides and changes nothing: only who leads hears what we hold, and until one does, what is cached
+ * here stays. Where one metad is known, it is not probed.
+ *
+ * Only one is asked to go on at a time, unless it is silent (stopped, cut off) for PATIENCE_NS: a new leader is not
+ * waited for behind a dead one. Two addresses of one program (rpc_peer.instance) are never asked side by side: it would
+ * know us on the connection that lost.
  *
  * What is said (resume_words) is made once a second, for all. When a metad does not know the session, it is lost,
  * and a new one is asked for, of whomever; answers to what was said before are not waited for.
@@ -48,12 +51,13 @@
 #define WORDS_NS NSEC_PER_SEC
 #define LOOK_NS (200 * NSEC_PER_MSEC) /* for a stop of the client */
 
-enum stage { IDLE, DIALLED, READY, ASKED };
+enum stage { IDLE, DIALLED, READY, PROBED, ASKED };
 struct attempt {
     char addr[METAD_ADDR];
     enum stage stage;
     struct rpc_conn *conn;
     uint64_t instance;
+    bool leads;   /* so it said just now */
     int64_t at;   /* IDLE, READY: not before; ASKED: since (mono) */
     int64_t sent; /* of the question, boot clock */
     struct resume_words *words;
@@ -180,6 +184,7 @@ static void attempt_failed(struct client *c, struct dial *d, struct attempt *a, 
     if (a->pause_ms > most)
         a->pause_ms = most;
     d->failed = true;
+    a->leads = false;
     if (keep)
         a->stage = READY;
     else
@@ -202,6 +207,15 @@ static void attempt_dial(struct client *c, struct dial *d, struct attempt *a)
     lock_release(&c->session.mu);
     a->stage = DIALLED;
     rpc_ping(conn, ANSWER_MS, on_answer, call_begin(c, a));
+}
+
+/* Does it lead? Any request that only a leader serves would do. */
+static void attempt_probe(struct client *c, struct attempt *a)
+{
+    Replfs__NodesReq m = REPLFS__NODES_REQ__INIT;
+    RPC_ENVELOPE(env, NODES_REQ, nodes_req, &m);
+    a->stage = PROBED;
+    rpc_call(a->conn, &env, NULL, ANSWER_MS, on_answer, call_begin(c, a));
 }
 
 /* ---- words ---- */
@@ -252,6 +266,15 @@ static void attempt_ask(struct client *c, struct dial *d, struct attempt *a)
 
 /* ---- answers ---- */
 
+/* Of two that say that they lead one is wrong, and may not know what became of us since. */
+static bool leads_alone(const struct dial *d, const struct attempt *a)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (d->attempt[i] != a && d->attempt[i]->leads)
+            return false;
+    return true;
+}
+
 /* The session is gone: what others were told of it does not count. */
 static void session_gone(struct client *c, struct dial *d, struct attempt *a)
 {
@@ -279,7 +302,7 @@ static void not_leader(struct client *c, struct dial *d, struct attempt *a,
     metads_leader_locked(c, f->leader);
     lock_release(&c->session.mu);
     struct attempt *to = attempt_find(d, f->leader);
-    if (to && to->stage != ASKED && to->pause_ms <= PAUSE_MIN_MS)
+    if (to && to->stage < PROBED && to->pause_ms <= PAUSE_MIN_MS)
         to->at = 0; /* not each time: it may not know yet, or be dead */
 }
 
@@ -330,10 +353,14 @@ static bool attempt_answered(struct client *c, struct dial *d, struct attempt *a
         attempt_is_there(c, d, a);
     } else if (a->stage == DIALLED) {
         attempt_refused(c, d, a, code, NULL);
+    } else if (a->stage == PROBED && !code) {
+        a->stage = READY;
+        a->leads = true;
+        a->at = 0;
     } else if (!code && rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
         resume_agreed(c, a->words, rep->session_reply, a->addr, a->sent);
         agreed = true;
-    } else if (code == -ERR_SESSION && resume_session(a->words)) {
+    } else if (code == -ERR_SESSION && resume_session(a->words) && leads_alone(d, a)) {
         session_gone(c, d, a);
     } else if (code == -ERR_NOT_LEADER) {
         not_leader(c, d, a, rep);
@@ -425,6 +452,8 @@ static int64_t attempts_go_on(struct client *c, struct dial *d)
             earlier(&next, at);
         else if (a->stage == IDLE)
             attempt_dial(c, d, a);
+        else if (d->n > 1 && !a->leads)
+            attempt_probe(c, a);
         else if (may_ask(d, i, now, &next))
             attempt_ask(c, d, a);
     }
@@ -512,6 +541,7 @@ struct rpc_conn *session_conn(struct client *c, int64_t deadline)
         if (won) { /* before the others are closed: who waits does not wait for that */
             lock_acquire(&c->session.mu);
             c->session.conn = won;
+            cond_broadcast(&c->session.cv);
             lock_release(&c->session.mu);
             dial_free(c, d);
             d = NULL;

@@ -454,13 +454,6 @@ int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct
     return 0;
 }
 
-void rpc_ping(struct rpc_conn *c, unsigned timeout_ms, rpc_done *done, void *arg)
-{
-    Replfs__Ping p = REPLFS__PING__INIT;
-    RPC_ENVELOPE(env, PING, ping, &p);
-    rpc_call(c, &env, NULL, timeout_ms, done, arg);
-}
-
 int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *svc, int *port)
 {
     unsigned i = 0;
