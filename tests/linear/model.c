@@ -1,5 +1,6 @@
 /* A state is an array of 16-bit numbers: for each name 1 + its file (0: nothing), then for each file its
- * inode and its content, both as the history's own small numbers (m->ino, m->value). All zero is the
+ * inode and its content, both as the history's own small numbers (m->ino, m->value), then for each peek
+ * 1 + the file that was seen, until its rename happened. All zero is the
  * empty directory; a file that was not made yet is zero, too. Two states are the same when their bytes
  * are. What the operations mean is told by the system calls that they stand for (history.h); where Linux
  * may answer one of two errors both are accepted. Pure: no clock, no chance, no threads. */
@@ -83,9 +84,29 @@ static enum model_effect unlink_name(const struct op *op, uint16_t *state)
     return MODEL_CHANGED;
 }
 
-/* rename, move and swap. */
-static enum model_effect rename_name(const struct op *op, uint16_t *state)
+static uint16_t *seen_by(const struct model *m, size_t i, uint16_t *state)
 {
+    return state + HISTORY_NAMES + 2 * m->files + (m->peek[i] - 1u);
+}
+
+enum model_effect model_peek(const struct model *m, size_t i, uint16_t *state)
+{
+    uint16_t file = state[m->h->ops[i].name[0]];
+    if (!file)
+        return MODEL_WRONG;
+    *seen_by(m, i, state) = file;
+    return MODEL_CHANGED;
+}
+
+/* rename, move and swap. */
+static enum model_effect rename_name(const struct model *m, size_t i, uint16_t *state)
+{
+    const struct op *op = &m->h->ops[i];
+    if (m->peek[i] && *seen_by(m, i, state)) {
+        uint16_t seen = *seen_by(m, i, state);
+        *seen_by(m, i, state) = 0;
+        return seen == state[op->name[1]] ? MODEL_CHANGED : MODEL_WRONG;
+    }
     uint16_t *from = &state[op->name[0]], *to = &state[op->name[1]], old = *from;
     if (op->error == EEXIST) /* whether the old name must be there, too, is the kernel's business */
         return op->kind == OP_MOVE && *to ? MODEL_NOTHING : MODEL_WRONG;
@@ -165,7 +186,7 @@ enum model_effect model_step(const struct model *m, size_t i, uint16_t *state)
     case OP_RENAME:
     case OP_MOVE:
     case OP_SWAP:
-        return rename_name(op, state);
+        return rename_name(m, i, state);
     case OP_LINK:
         return link_file(m, i, state);
     case OP_WRITE:
@@ -215,9 +236,10 @@ void model_open(struct model *m, const struct history *h)
     *m = (struct model){.h = h,
                         .made = calloc(h->n + 1, sizeof *m->made),
                         .ino = calloc(h->n + 1, sizeof *m->ino),
+                        .peek = calloc(h->n + 1, sizeof *m->peek),
                         .value = calloc(h->n + 1, sizeof *m->value),
                         .owner = calloc(h->n + 2, sizeof *m->owner)};
-    if (!key || !m->made || !m->ino || !m->value || !m->owner)
+    if (!key || !m->made || !m->peek || !m->ino || !m->value || !m->owner)
         abort();
     for (size_t i = 0; i < h->n; i++)
         key[i] = h->ops[i].ino;
@@ -227,13 +249,15 @@ void model_open(struct model *m, const struct history *h)
     number_all(key, m->value, h->n);
     for (size_t i = 0; i < h->n; i++) {
         const struct op *op = &h->ops[i];
+        if ((op->kind == OP_RENAME || op->kind == OP_SWAP) && !op->error && !op->unknown)
+            m->peek[i] = (uint16_t)++m->peeks;
         if (op->kind != OP_CREATE || op->error)
             continue;
         m->made[i] = (uint16_t)m->files++;
         if (m->ino[i] && !op->unknown && !m->owner[m->ino[i]]) /* no number is given twice */
             m->owner[m->ino[i]] = (uint16_t)(m->made[i] + 1);
     }
-    m->width = HISTORY_NAMES + 2 * m->files;
+    m->width = HISTORY_NAMES + 2 * m->files + m->peeks;
     free(key);
 }
 
@@ -241,6 +265,7 @@ void model_close(struct model *m)
 {
     free(m->made);
     free(m->ino);
+    free(m->peek);
     free(m->value);
     free(m->owner);
     *m = (struct model){0};

@@ -13,7 +13,11 @@
  *   an order that has it later stays one when it comes here. That holds for what can change nothing, not
  *   for what happens to change nothing here: emptying an empty file may have to wait for a write.
  * - Operations without an answer have no end, so they would be candidates for ever. They are a list of their
- *   own, tried after all others, only where they change the state, and need not be placed.
+ *   own ("loose"), tried after all others, only where they change the state, and need not be placed. The peeks
+ *   of renames (model.h) are in it, too. Those that cannot explain any answer (a write of what nobody read) are
+ *   left out.
+ * - A loose step can be put later past a step that has nothing to do with it. So behind one only comes a step
+ *   that has, or a loose one further down the list: other orders are the same ones again.
  * - The memory holds whole keys, the set as bits and the state, in a table of open addressing.
  *
  * Histories that are fine are found so almost without taking anything back. One that is not costs all
@@ -30,17 +34,27 @@
 #define SHOWN 16u /* operations of the order that are printed */
 
 struct frame {
-    size_t op;
+    size_t op;   /* the step */
     size_t at;   /* the candidate that it was */
     bool forced; /* nothing else need be tried here */
 };
+/* What a step has to do with. */
+struct reach {
+    uint8_t names; /* a bit for each */
+    uint16_t ino;
+};
+#define ALL_NAMES ((1u << HISTORY_NAMES) - 1)
+
 struct search {
     const struct history *h;
     struct model m;
     /* The list: entry 2i is operation i's question, 2i + 1 its answer, 2n the head. */
     size_t *next, *prev, head;
-    size_t *unknown, nunknown; /* operations without an answer, in order of time */
-    bool *placed;
+    size_t *loose,
+        nloose; /* steps that need not be placed, in order of time: operations, n + i: peeks */
+    size_t nanswered;
+    bool *placed;                    /* by step */
+    struct reach *reach;             /* of each operation */
     uint64_t *bits;                  /* of placed ones */
     size_t words, left;              /* of bits; answered operations not placed yet */
     uint16_t *state, *trial, *saved; /* now; after the candidate; before each frame */
@@ -64,6 +78,55 @@ static void *take(size_t n, size_t size)
 
 /* ---- the list ---- */
 
+/* Whether an operation without answer can be the reason of somebody's answer. */
+static bool can_explain(const struct history *h, size_t i)
+{
+    const struct op *u = &h->ops[i];
+    if (!history_shapes[u->kind].changes)
+        return false;
+    if (history_shapes[u->kind].names)
+        return true;
+    for (size_t k = 0; k < h->n; k++) {
+        const struct op *op = &h->ops[k];
+        if (op->unknown || op->error || op->ino != u->ino || op->returned < u->invoked)
+            continue;
+        if (op->kind == OP_READ ? op->value == u->value
+                                : op->kind == OP_FSTAT && !op->size == (u->kind == OP_EMPTY))
+            return true;
+    }
+    return false;
+}
+
+static void find_reach(struct search *s)
+{
+    for (size_t i = 0; i < s->h->n; i++) {
+        const struct op *op = &s->h->ops[i];
+        struct reach *r = &s->reach[i];
+        for (unsigned k = 0; k < history_shapes[op->kind].names; k++)
+            r->names |= (uint8_t)(1u << op->name[k]);
+        if (!history_shapes[op->kind].file)
+            continue;
+        r->ino = s->m.ino[i];
+        /* links are counted over all names; and a file of a create without answer is known by a name first */
+        if (op->kind == OP_FSTAT || op->kind == OP_LINK || !s->m.owner[r->ino])
+            r->names = ALL_NAMES;
+    }
+}
+
+/* Whether step b, directly behind the loose step a, could as well come before it. */
+static bool independent(const struct search *s, size_t a, size_t b)
+{
+    size_t n = s->h->n;
+    struct reach x = s->reach[a % n], y = s->reach[b % n];
+    if (a % n == b % n)
+        return false;
+    if (a >= n)
+        x = (struct reach){(uint8_t)(1u << s->h->ops[a - n].name[0]), 0};
+    if (b >= n)
+        y = (struct reach){(uint8_t)(1u << s->h->ops[b - n].name[0]), 0};
+    return !(x.names & y.names) && !(x.ino && x.ino == y.ino);
+}
+
 struct event {
     uint64_t time;
     size_t entry;
@@ -86,14 +149,17 @@ static void build_list(struct search *s)
     size_t n = 0, last = s->head;
     for (size_t i = 0; i < h->n; i++) {
         if (h->ops[i].unknown) {
-            if (history_shapes[h->ops[i].kind].changes)
-                s->unknown[s->nunknown++] = i;
+            if (can_explain(h, i))
+                s->loose[s->nloose++] = i;
             continue;
         }
+        if (s->m.peek[i])
+            s->loose[s->nloose++] = h->n + i;
         e[n++] = (struct event){h->ops[i].invoked, 2 * i};
         e[n++] = (struct event){h->ops[i].returned, 2 * i + 1};
         s->left++;
     }
+    s->nanswered = s->left;
     qsort(e, n, sizeof *e, by_time);
     for (size_t k = 0; k < n; k++) {
         s->next[last] = e[k].entry;
@@ -116,8 +182,7 @@ static void relink_entry(struct search *s, size_t e)
     s->prev[s->next[e]] = e;
 }
 
-/* The candidate after `at` (s->head: the first): an entry, or s->head + 1 + the place of an unknown
- * operation. */
+/* The candidate after `at` (s->head: the first): an entry, or s->head + 1 + the place of a loose step. */
 #define NO_CANDIDATE SIZE_MAX
 static size_t candidate_next(const struct search *s, size_t at)
 {
@@ -132,15 +197,23 @@ static size_t candidate_next(const struct search *s, size_t at)
     size_t first = s->next[s->head]; /* answer; there is one as long as something is left */
     while (!(first & 1))
         first = s->next[first];
-    for (; u < s->nunknown; u++)
-        if (!s->placed[s->unknown[u]] &&
-            s->h->ops[s->unknown[u]].invoked <= s->h->ops[first / 2].returned)
+    for (; u < s->nloose; u++) {
+        size_t i = s->loose[u] % s->h->n; /* a peek comes before its operation */
+        if (!s->placed[s->loose[u]] && !s->placed[i] &&
+            s->h->ops[i].invoked <= s->h->ops[first / 2].returned)
             return s->head + 1 + u;
+    }
     return NO_CANDIDATE;
 }
-static size_t op_of(const struct search *s, size_t at)
+static size_t step_of(const struct search *s, size_t at)
 {
-    return at < s->head ? at / 2 : s->unknown[at - s->head - 1];
+    return at < s->head ? at / 2 : s->loose[at - s->head - 1];
+}
+/* The last step placed if it is a loose one: its place in the list, from 1. */
+static size_t last_loose(const struct search *s)
+{
+    return s->depth && s->stack[s->depth - 1].at > s->head ? s->stack[s->depth - 1].at - s->head
+                                                           : 0;
 }
 
 /* ---- the memory ---- */
@@ -182,15 +255,22 @@ static void memory_grow(struct search *s)
     free(used);
 }
 
-/* Whether operation i leads from here to something new: the set with it, and the state on trial. */
-static bool memory_add(struct search *s, size_t i)
+/* Whether a candidate leads from here to something new: the set with it, the state on trial, and which loose
+ * step came last, as that says what may come next. */
+static bool memory_add(struct search *s, size_t candidate)
 {
+    size_t i = step_of(s, candidate);
+    uint64_t last = candidate > s->head ? candidate - s->head : 0, none = 0;
     if (2 * (s->states + 1) > s->cap)
         memory_grow(s);
     memset(s->key, 0, s->key_size);
     memcpy(s->key, s->bits, s->words * 8);
-    ((uint64_t *)(void *)s->key)[i / 64] |= 1ull << (i % 64);
+    if (i < s->h->n)
+        ((uint64_t *)(void *)s->key)[i / 64] |= 1ull << (i % 64);
     memcpy(s->key + s->words * 8, s->trial, s->m.width * sizeof *s->trial);
+    if (last && s->used[slot_of(s, s->key)])
+        return false; /* reached so that everything could come next */
+    memcpy(s->key + s->key_size - sizeof last, last ? &last : &none, sizeof last);
     size_t at = slot_of(s, s->key);
     if (s->used[at])
         return false;
@@ -205,18 +285,21 @@ static bool memory_add(struct search *s, size_t i)
 static enum model_effect try_op(struct search *s, size_t i)
 {
     memcpy(s->trial, s->state, s->m.width * sizeof *s->state);
-    return model_step(&s->m, i, s->trial);
+    return i < s->h->n ? model_step(&s->m, i, s->trial) : model_peek(&s->m, i - s->h->n, s->trial);
 }
 
 static void keep_best(struct search *s)
 {
-    size_t answered = s->h->n - s->nunknown - s->left;
+    size_t answered = s->nanswered - s->left;
     if (s->depth && answered <= s->best)
         return;
     s->best = answered;
     s->out->ordered = s->depth;
-    for (size_t k = 0; k < s->depth; k++)
+    s->out->operations = 0;
+    for (size_t k = 0; k < s->depth; k++) {
         s->out->order[k] = s->stack[k].op;
+        s->out->operations += s->stack[k].op < s->h->n;
+    }
     s->out->nstuck = 0;
     for (size_t e = s->next[s->head]; e != s->head && !(e & 1); e = s->next[e])
         s->out->stuck[s->out->nstuck++] = e / 2;
@@ -224,13 +307,14 @@ static void keep_best(struct search *s)
 
 static void place(struct search *s, size_t at, bool forced)
 {
-    size_t i = op_of(s, at);
+    size_t i = step_of(s, at);
     memcpy(s->saved + s->depth * s->m.width, s->state, s->m.width * sizeof *s->state);
     if (!forced)
         memcpy(s->state, s->trial, s->m.width * sizeof *s->state);
     s->stack[s->depth++] = (struct frame){i, at, forced};
     s->placed[i] = true;
-    s->bits[i / 64] |= 1ull << (i % 64);
+    if (i < s->h->n)
+        s->bits[i / 64] |= 1ull << (i % 64);
     if (at < s->head) {
         unlink_entry(s, 2 * i);
         unlink_entry(s, 2 * i + 1);
@@ -244,7 +328,8 @@ static struct frame take_back(struct search *s)
     struct frame f = s->stack[--s->depth];
     memcpy(s->state, s->saved + s->depth * s->m.width, s->m.width * sizeof *s->state);
     s->placed[f.op] = false;
-    s->bits[f.op / 64] &= ~(1ull << (f.op % 64));
+    if (f.op < s->h->n)
+        s->bits[f.op / 64] &= ~(1ull << (f.op % 64));
     if (f.at < s->head) {
         relink_entry(s, 2 * f.op + 1);
         relink_entry(s, 2 * f.op);
@@ -270,9 +355,11 @@ static size_t find_observation(struct search *s)
 /* Whether the candidate leads on from here. */
 static bool leads_on(struct search *s, size_t at)
 {
-    size_t i = op_of(s, at);
+    size_t i = step_of(s, at), last = last_loose(s);
+    if (last && at <= s->head + last && independent(s, s->loose[last - 1], i))
+        return false;
     enum model_effect effect = try_op(s, i);
-    return effect != MODEL_WRONG && (effect == MODEL_CHANGED || at < s->head) && memory_add(s, i);
+    return effect != MODEL_WRONG && (effect == MODEL_CHANGED || at < s->head) && memory_add(s, at);
 }
 
 static enum wgl_verdict search_run(struct search *s)
@@ -312,19 +399,22 @@ void wgl_check(const struct history *h, uint64_t max_states, struct wgl_result *
     model_open(&s.m, h);
     s.next = take(2 * n + 1, sizeof *s.next);
     s.prev = take(2 * n + 1, sizeof *s.prev);
-    s.unknown = take(n, sizeof *s.unknown);
-    s.placed = take(n, sizeof *s.placed);
+    s.loose = take(n, sizeof *s.loose);
+    s.placed = take(2 * n, sizeof *s.placed);
+    s.reach = take(n, sizeof *s.reach);
     s.bits = take(s.words, sizeof *s.bits);
     s.state = take(s.m.width, sizeof *s.state);
     s.trial = take(s.m.width, sizeof *s.trial);
-    s.saved = take((n + 1) * s.m.width, sizeof *s.saved);
-    s.stack = take(n + 1, sizeof *s.stack);
-    s.key_size = s.words * 8 + (s.m.width * sizeof *s.state + 7) / 8 * 8;
+    s.saved = take((2 * n + 1) * s.m.width, sizeof *s.saved);
+    s.stack = take(2 * n + 1, sizeof *s.stack);
+    s.key_size = s.words * 8 + (s.m.width * sizeof *s.state + 7) / 8 * 8 + 8;
     s.key = take(1, s.key_size);
-    *out = (struct wgl_result){.order = take(n, sizeof *out->order),
+    *out = (struct wgl_result){.order = take(2 * n, sizeof *out->order),
                                .stuck = take(n, sizeof *out->stuck)};
     s.out = out;
     model_start(&s.m, s.state);
+    find_reach(&s);
+    memory_grow(&s);
     build_list(&s);
     keep_best(&s);
     out->verdict = search_run(&s);
@@ -332,7 +422,8 @@ void wgl_check(const struct history *h, uint64_t max_states, struct wgl_result *
     model_close(&s.m);
     free(s.next);
     free(s.prev);
-    free(s.unknown);
+    free(s.loose);
+    free(s.reach);
     free(s.placed);
     free(s.bits);
     free(s.state);
@@ -362,18 +453,22 @@ void wgl_print(const struct history *h, const struct wgl_result *r, FILE *out)
     }
     fprintf(out, "%s: %zu of %zu operations can be put in order, %" PRIu64 " states\n",
             r->verdict == WGL_VIOLATION ? "not linearizable" : "undecided, too many states",
-            r->ordered, h->n, r->states);
+            r->operations, h->n, r->states);
     model_open(&m, h);
     uint16_t *state = take(m.width, sizeof *state);
     model_start(&m, state);
     fprintf(out, "the end of that order:\n");
     for (size_t k = 0; k < r->ordered; k++) {
-        model_step(&m, r->order[k], state);
+        bool peek = r->order[k] >= h->n;
+        if (peek)
+            model_peek(&m, r->order[k] - h->n, state);
+        else
+            model_step(&m, r->order[k], state);
         if (k + SHOWN < r->ordered)
             continue;
         fprintf(out, "    ");
-        history_write_op(&h->ops[r->order[k]], out);
-        fputc('\n', out);
+        history_write_op(&h->ops[r->order[k] % h->n], out);
+        fputs(peek ? " (the look at its first name)\n" : "\n", out);
     }
     fprintf(out, "then the state is\n    ");
     model_print(&m, state, out);

@@ -13,8 +13,8 @@ struct wgl_result {
     enum wgl_verdict verdict;
     uint64_t states; /* that were remembered */
     /* The longest order found: all of the history when it is fine (unknown operations only as far as they
-     * must have happened). Indexes of operations. */
-    size_t *order, ordered;
+     * must have happened). Indexes of operations; index + h->n is an operation's peek (model.h). */
+    size_t *order, ordered, operations; /* operations: without the peeks */
     /* Operations of which each could come next by its time, and none can by the model. */
     size_t *stuck, nstuck;
 };
