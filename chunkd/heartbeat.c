@@ -253,6 +253,8 @@ static int send_heartbeat(struct heartbeat *h, bool with_changes)
         serve_add_key(h->cfg.service, rep->cap_key_id, rep->cap_key.data, rep->cap_key.len);
         serve_metad_time(h->cfg.service, rep->cap_now_s);
         h->want_report |= with_changes && rep->want_report;
+        if (rep->heartbeat_ms)
+            h->heartbeat_ms = rep->heartbeat_ms;
         seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
         registry_told(h->cfg.registry, rep->registry_version, rep->registry, rep->n_registry);
         if (with_changes)

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/daemon.h"
+#include "metad/log/agree.h"
 #include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
@@ -235,18 +236,53 @@ static unsigned conns_for_peers(void)
     return conns < CONNS_MAX ? conns : CONNS_MAX;
 }
 
+/* ---- options that are the cluster's: they count until it has said what shall hold (replfsctl config) ---- */
+
+static const struct {
+    enum setting_key setting;
+    const uint64_t *flag;
+} cluster_flags[] = {
+    {SETTING_SESSION_LEASE, &flags.lease_ms}, {SETTING_SESSION_KEEP, &flags.keep_ms},
+    {SETTING_LEASE_TERM, &flags.term_ms},     {SETTING_HEARTBEAT, &flags.heartbeat_ms},
+    {SETTING_SUSPECT, &flags.suspect_ms},     {SETTING_DEAD, &flags.dead_ms},
+    {SETTING_MIN_COPIES, &flags.min_copies}};
+#define N_CLUSTER_FLAGS (sizeof(cluster_flags) / sizeof(cluster_flags[0]))
+
+static void offer_settings(struct fsm *fsm)
+{
+    if (flags.term_ms > flags.lease_ms)
+        flags.term_ms = flags.lease_ms; /* the session's end ends its leases */
+    for (size_t k = 0; k < N_CLUSTER_FLAGS; k++)
+        fsm_setting_offer(fsm, cluster_flags[k].setting, *cluster_flags[k].flag);
+}
+
+static void compare_settings(struct fsm *fsm)
+{
+    for (size_t k = 0; k < N_CLUSTER_FLAGS; k++) {
+        const struct setting_info *i = setting_info(cluster_flags[k].setting);
+        uint64_t mine = *cluster_flags[k].flag, holds = fsm_setting(fsm, cluster_flags[k].setting);
+        const char *unit = i->type == SETTING_IS_MSEC ? " ms" : "";
+        if (mine && mine != i->standard && mine != holds)
+            log_warn("--%s %llu%s does not count: in this cluster it is %llu%s; change it with "
+                     "'replfsctl config set "
+                     "%s ...', and take the option away",
+                     i->name, (unsigned long long)mine, unit, (unsigned long long)holds, unit,
+                     i->name);
+    }
+}
+
 static int start_state(struct metad *d)
 {
     struct mlog_config log_cfg = {.dir = flags.data,
                                   .checkpoint_bytes = flags.checkpoint_bytes,
                                   .failed = log_failed,
                                   .arg = d};
-    struct sessions_config sessions_cfg = {.lease_ms = (unsigned)flags.lease_ms,
-                                           .keep_ms = (int64_t)flags.keep_ms};
+    struct sessions_config sessions_cfg = {0};
 
     int rc = fsm_new(&d->fsm);
     if (rc == 0) {
         log_cfg.fsm = d->fsm;
+        offer_settings(d->fsm);
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
     if (rc == 0)
@@ -254,7 +290,11 @@ static int start_state(struct metad *d)
     if (rc == 0)
         rc = incarnation_begin(d->mlog);
     if (rc == 0)
+        rc = agree_begin(d->mlog, d->fsm, flags.data);
+    if (rc == 0) {
+        compare_settings(d->fsm);
         rc = ids_new(d->fsm, d->mlog, &d->ids);
+    }
     if (rc == 0) {
         sessions_cfg.fsm = d->fsm;
         sessions_cfg.mlog = d->mlog;
@@ -273,12 +313,8 @@ static int start_nodes(struct metad *d, const char *addr)
     struct nodes_config cfg = {.fsm = d->fsm,
                                .mlog = d->mlog,
                                .loop = d->loop,
-                               .heartbeat_ms = (unsigned)flags.heartbeat_ms,
-                               .suspect_ms = (unsigned)flags.suspect_ms,
-                               .dead_ms = (unsigned)flags.dead_ms,
                                .dir = flags.data,
                                .addr = addr,
-                               .min_copies = (unsigned)flags.min_copies,
                                .orphaned = sessions_orphaned,
                                .adopted = sessions_adopted,
                                .session_closed = sessions_closed,
@@ -297,9 +333,6 @@ static int start_service(struct metad *d)
                                  .sessions = d->sessions,
                                  .ids = d->ids,
                                  .loop = d->loop,
-                                 .min_copies = (unsigned)flags.min_copies,
-                                 .lease_ms = (unsigned)flags.lease_ms,
-                                 .term_ms = (unsigned)flags.term_ms,
                                  .max_memory = flags.max_memory};
 
     return service_new(&cfg, &d->service);

@@ -66,6 +66,7 @@
     X(CHUNKD_REMOVE, chunkd_remove, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                    \
     X(RECOVER, recover, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                \
     X(QUARANTINE, quarantine, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
+    X(CONFIG, config, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                  \
     X(APPEND, append, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                   \
     X(READ, read, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                       \
     X(SYNC, sync, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                       \

@@ -99,6 +99,7 @@ static bool tick(struct nodes *n)
         n->judged_at = now;
     }
     grants_barrier(n);
+    nodes_replaced_tell(n, now);
     return work_slice(n, now) || sweeping;
 }
 

@@ -15,10 +15,11 @@ struct service_config {
     struct nodes *nodes;
     struct sessions *sessions;
     struct ids *ids;
-    struct rpc_loop *loop;     /* the one it is served on: answers that come later */
-    unsigned min_copies;       /* default 2 */
+    struct rpc_loop *loop; /* the one it is served on: answers that come later */
+    /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned min_copies;
     unsigned lease_ms;         /* told to sessions */
-    unsigned term_ms;          /* of leases on inodes, default 10000 */
+    unsigned term_ms;          /* of leases on inodes */
     uint64_t max_memory;       /* bytes of this process; 0: nine tenths of the computer's */
     const char *const *metads; /* addresses told to sessions; may be empty */
     size_t nmetads;

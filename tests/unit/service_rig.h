@@ -13,6 +13,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "metad/log/agree.h"
+#include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
 #include "tests/unit/tree.h"
@@ -71,7 +73,9 @@ static inline void start_metad(void)
     assert_int_equal(fsm_new(&md.fsm), 0);
     log_cfg.fsm = md.fsm;
     assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
+    assert_int_equal(feature_begin(md.mlog, md.fsm), 0);
     assert_int_equal(incarnation_begin(md.mlog), 0);
+    assert_int_equal(agree_cap_key(md.mlog, md.fsm, NULL), 0);
     assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
     sessions_cfg.fsm = md.fsm;
     sessions_cfg.mlog = md.mlog;

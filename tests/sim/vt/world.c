@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "chunkd/chunkd.h"
+#include "metad/log/agree.h"
+#include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
 #include "net.h"
@@ -69,8 +71,6 @@ static int start_soft(struct metad *d)
     struct nodes_config nc = {.fsm = d->fsm,
                               .mlog = d->mlog,
                               .loop = d->loop,
-                              .suspect_ms = 3000,
-                              .dead_ms = 10000,
                               .dir = d->dir,
                               .addr = METAD_ADDR,
                               .orphaned = sessions_orphaned,
@@ -84,8 +84,6 @@ static int start_soft(struct metad *d)
                                 .sessions = d->sessions,
                                 .ids = d->ids,
                                 .loop = d->loop,
-                                .lease_ms = world.cfg.lease_ms,
-                                .term_ms = world.cfg.term_ms,
                                 .max_memory = 1ull << 40};
     int port, rc = nodes_new(&nc, &d->nodes);
     sc.nodes = d->nodes;
@@ -104,7 +102,7 @@ static void *metad_main(void *arg)
     struct metad *d = calloc(1, sizeof(*d));
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
     struct mlog_config lc = {.dir = "metad"};
-    struct sessions_config oc = {.lease_ms = world.cfg.lease_ms, .keep_ms = KEEP_MS};
+    struct sessions_config oc = {0};
     (void)arg;
     if (!d)
         abort();
@@ -113,11 +111,22 @@ static void *metad_main(void *arg)
     if (!rc)
         rc = fsm_new(&d->fsm);
     lc.fsm = oc.fsm = d->fsm;
+    if (!rc) {
+        fsm_setting_offer(d->fsm, SETTING_SESSION_LEASE, world.cfg.lease_ms);
+        fsm_setting_offer(d->fsm, SETTING_SESSION_KEEP, KEEP_MS);
+        fsm_setting_offer(d->fsm, SETTING_LEASE_TERM, world.cfg.term_ms);
+        fsm_setting_offer(d->fsm, SETTING_SUSPECT, 3000);
+        fsm_setting_offer(d->fsm, SETTING_DEAD, 10000);
+    }
     if (!rc)
         rc = mlog_open(&lc, 10000, &d->mlog);
     oc.mlog = d->mlog;
     if (!rc)
+        rc = feature_begin(d->mlog, d->fsm);
+    if (!rc)
         rc = incarnation_begin(d->mlog);
+    if (!rc)
+        rc = agree_begin(d->mlog, d->fsm, NULL);
     if (!rc)
         rc = ids_new(d->fsm, d->mlog, &d->ids);
     if (!rc)
