@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock.h"
@@ -219,6 +220,8 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
+        if (m->must_end && m->phase == PHASE_READY && m->failed)
+            m->failed(m->role_arg);
         return RAFT_CORRUPT;
     }
     atomic_store(&m->applied, index);
@@ -334,6 +337,25 @@ static void on_wake(uv_async_t *h)
         raft_close(&m->raft, on_raft_closed);
 }
 
+/* The leader has all metads compare their states now and then. */
+static void check_tick(struct mlog *m)
+{
+    Replfs__CheckOp check;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    int64_t now = clock_mono();
+
+    if (now < m->check_next || !atomic_load(&m->leader))
+        return;
+    m->check_next = now + m->check_ms * NSEC_PER_MSEC;
+    if (!digests_next(m->digests, &check))
+        return;
+    op.op_case = REPLFS__META_OP__OP_CHECK;
+    op.check = &check;
+    cmd.op = &op;
+    mlog_propose(m, &cmd, NULL, NULL, NULL);
+}
+
 static void on_timer(uv_timer_t *h)
 {
     struct mlog *m = h->data;
@@ -343,6 +365,7 @@ static void on_timer(uv_timer_t *h)
     if (m->hwm.dirty && m->ninflight == 0)
         mlog_hwm_sync(&m->hwm);
     poll_role(m);
+    check_tick(m);
     on_wake(&m->wake);
 }
 
@@ -386,7 +409,10 @@ static int open_raft(struct mlog *m)
     raft_set_capacity_threshold(&m->raft, 0); /* a full disk makes us wait, not step down */
     raft_set_snapshot_threshold(&m->raft, UINT_MAX);
     raft_set_snapshot_trailing(&m->raft, TRAILING);
-    return raft_start(&m->raft);
+    rc = raft_start(&m->raft);
+    if (rc == 0)
+        m->digests = digests_new(m->fsm, MLOG_SERVER_ID, m->dir);
+    return rc;
 }
 
 int mlog_loop_init(struct mlog *m)
@@ -433,6 +459,8 @@ void *mlog_loop_main(void *arg)
         uv_run(&m->loop, UV_RUN_DEFAULT);
     }
     mlog_ckpt_stop(m);
+    digests_free(m->digests);
+    m->digests = NULL;
     if (m->stuck)
         return NULL;
     if (m->raft_open)

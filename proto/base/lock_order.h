@@ -43,6 +43,7 @@ LOCK_CLASS(FILE_LOCKS, false, "the table of file locks, who waits for them")
 LOCK_CLASS(REGISTRY, false, "chunkds, copies, reports, jobs")
 LOCK_CLASS(DRIVER, false, "answered orders, and the driver's wake-up")
 LOCK_CLASS(MLOG, false, "proposals for the log thread, the log's phase")
+LOCK_CLASS(DIGESTS, false, "digests of the state that metads told")
 LOCK_CLASS(MLOG_WAIT, false, "one caller that waits for its proposal")
 /* -- chunkd -- */
 LOCK_CLASS(CHUNKD_SERVICE, false, "capability keys, requests under way")
