@@ -437,6 +437,8 @@ static void heard_beat(struct link *l, const Replfs__HeartbeatReply *rep)
         l->nbatch = 0;
     if (!leads)
         return;
+    if (rep->heartbeat_ms)
+        l->heartbeat_ms = rep->heartbeat_ms;
     serve_metad_time(h->cfg.service, rep->cap_now_s);
     seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     if (was_lead)

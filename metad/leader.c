@@ -50,6 +50,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "metad/log/agree.h"
 #include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service_metad.h"
@@ -195,6 +196,8 @@ static int leader_start(struct leader *l, uint64_t leading)
     int rc = feature_begin(l->cfg.mlog, l->cfg.fsm);
     if (rc == 0)
         rc = incarnation_begin(l->cfg.mlog);
+    if (rc == 0)
+        rc = agree_begin(l->cfg.mlog, l->cfg.fsm, l->cfg.dir);
     if (rc == 0)
         rc = ids_new(l->cfg.fsm, l->cfg.mlog, &l->ids);
     if (rc == 0)

@@ -374,6 +374,41 @@ static unsigned conns_for_peers(void)
     return conns < CONNS_MAX ? conns : CONNS_MAX;
 }
 
+/* ---- options that are the cluster's: they count until it has said what shall hold (replfsctl config) ---- */
+
+static const struct {
+    enum setting_key setting;
+    const uint64_t *flag;
+} cluster_flags[] = {
+    {SETTING_SESSION_LEASE, &flags.lease_ms}, {SETTING_SESSION_KEEP, &flags.keep_ms},
+    {SETTING_LEASE_TERM, &flags.term_ms},     {SETTING_HEARTBEAT, &flags.heartbeat_ms},
+    {SETTING_SUSPECT, &flags.suspect_ms},     {SETTING_DEAD, &flags.dead_ms},
+    {SETTING_MIN_COPIES, &flags.min_copies}};
+#define N_CLUSTER_FLAGS (sizeof(cluster_flags) / sizeof(cluster_flags[0]))
+
+static void offer_settings(struct fsm *fsm)
+{
+    if (flags.term_ms > flags.lease_ms)
+        flags.term_ms = flags.lease_ms; /* the session's end ends its leases */
+    for (size_t k = 0; k < N_CLUSTER_FLAGS; k++)
+        fsm_setting_offer(fsm, cluster_flags[k].setting, *cluster_flags[k].flag);
+}
+
+static void compare_settings(struct fsm *fsm)
+{
+    for (size_t k = 0; k < N_CLUSTER_FLAGS; k++) {
+        const struct setting_info *i = setting_info(cluster_flags[k].setting);
+        uint64_t mine = *cluster_flags[k].flag, holds = fsm_setting(fsm, cluster_flags[k].setting);
+        const char *unit = i->type == SETTING_IS_MSEC ? " ms" : "";
+        if (mine && mine != i->standard && mine != holds)
+            log_warn("--%s %llu%s does not count: in this cluster it is %llu%s; change it with "
+                     "'replfsctl config set "
+                     "%s ...', and take the option away",
+                     i->name, (unsigned long long)mine, unit, (unsigned long long)holds, unit,
+                     i->name);
+    }
+}
+
 static int start_state(struct metad *d)
 {
     struct mlog_config log_cfg = {.dir = flags.data,
@@ -390,6 +425,7 @@ static int start_state(struct metad *d)
         log_cfg.fsm = d->fsm;
         log_cfg.observer = copies_observer(d->copies);
         log_cfg.addr_arg = d->fsm;
+        offer_settings(d->fsm);
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
     return rc;
@@ -400,12 +436,8 @@ static int start_nodes(struct metad *d, const char *addr)
     struct nodes_config cfg = {.fsm = d->fsm,
                                .mlog = d->mlog,
                                .loop = d->loop,
-                               .heartbeat_ms = (unsigned)flags.heartbeat_ms,
-                               .suspect_ms = (unsigned)flags.suspect_ms,
-                               .dead_ms = (unsigned)flags.dead_ms,
                                .dir = flags.data,
                                .addr = addr,
-                               .min_copies = (unsigned)flags.min_copies,
                                .names_copies = copies_status,
                                .names_arg = d->copies,
                                .leader_addr = leader_addr,
@@ -417,17 +449,13 @@ static int start_nodes(struct metad *d, const char *addr)
 
 static int start_leader(struct metad *d)
 {
-    struct leader_config cfg = {
-        .fsm = d->fsm,
-        .mlog = d->mlog,
-        .loop = d->loop,
-        .nodes = d->nodes,
-        .copies = d->copies,
-        .sessions = {.lease_ms = (unsigned)flags.lease_ms, .keep_ms = (int64_t)flags.keep_ms},
-        .service = {.min_copies = (unsigned)flags.min_copies,
-                    .lease_ms = (unsigned)flags.lease_ms,
-                    .term_ms = (unsigned)flags.term_ms,
-                    .max_memory = flags.max_memory}};
+    struct leader_config cfg = {.fsm = d->fsm,
+                                .mlog = d->mlog,
+                                .loop = d->loop,
+                                .nodes = d->nodes,
+                                .copies = d->copies,
+                                .dir = flags.data,
+                                .service = {.max_memory = flags.max_memory}};
 
     return leader_begin(d->leader, &cfg);
 }
@@ -467,6 +495,8 @@ static int metad_start(struct metad *d)
         rc = start_nodes(d, addr);
     if (rc == 0)
         rc = start_leader(d);
+    if (rc == 0)
+        compare_settings(d->fsm);
     if (rc == 0)
         rc = rpc_listen(d->loop, addr, leader_rpc(d->leader), &port);
     if (rc != 0)

@@ -66,6 +66,7 @@
     X(CHUNKD_REMOVE, chunkd_remove, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                    \
     X(RECOVER, recover, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                \
     X(QUARANTINE, quarantine, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
+    X(CONFIG, config, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                  \
     X(SNAPSHOT, snapshot, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ROOT)                                              \
     X(RAFT, raft, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                                   \
     X(CHECKPOINT, checkpoint, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                       \

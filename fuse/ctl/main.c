@@ -28,6 +28,10 @@ static const struct verb verbs[] = {
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
+    {"config", verb_config, "[list] [PATH] | get KEY [PATH] | set KEY VALUE [PATH]",
+     "settings of the cluster: times and the copies that fsync needs"},
+    {"metad", verb_metad, "upgrade [PATH]",
+     "after every metad runs a new version: use what it brings"},
     {"recover", verb_recover, "[--accept] [PATH]",
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
     {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
@@ -197,8 +201,8 @@ int main(int argc, char **argv)
         }
         return rc;
     }
-    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, metad, "
-              "quota, recover, quarantine",
+    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
+              "config, metad, recover, quarantine",
               name);
     return CTL_USAGE;
 }

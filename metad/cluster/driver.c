@@ -99,6 +99,7 @@ static bool leader_tick(struct nodes *n)
         n->judged_at = now;
     }
     grants_barrier(n);
+    nodes_replaced_tell(n, now);
     bool more = work_slice(n, now) || sweeping;
     nodes_leave(n);
     return more;

@@ -207,6 +207,19 @@ void nodes_start_walk(struct nodes *n)
 
 /* ---- states ---- */
 
+/* They change while metad runs. Lock held, or nobody else knows n yet. */
+static void take_settings(struct nodes *n)
+{
+    struct nodes_config *c = &n->cfg;
+
+    c->heartbeat_ms = (unsigned)fsm_setting(c->fsm, SETTING_HEARTBEAT);
+    c->suspect_ms = (unsigned)fsm_setting(c->fsm, SETTING_SUSPECT);
+    c->dead_ms = (unsigned)fsm_setting(c->fsm, SETTING_DEAD);
+    c->min_copies = (unsigned)fsm_setting(c->fsm, SETTING_MIN_COPIES);
+    if (c->min_copies == 0)
+        c->min_copies = 2; /* or the goal, if that is less */
+}
+
 Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
                                  Replfs__NodeState former, int64_t silent_ms)
 {
@@ -292,6 +305,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
     struct rpc_conn *close[64];
     size_t nclose = 0;
     lock_acquire(&n->mu);
+    take_settings(n);
     for (uint32_t i = 1; i < n->nnodes && nclose < 64; i++) {
         struct rpc_conn *c = NULL;
         if (n->node[i])
@@ -537,13 +551,12 @@ static void on_adopted(void *arg, uint64_t ino)
 
 /* ---- life ---- */
 
-static void set_defaults(struct nodes_config *c)
+static void nodes_offer_settings(const struct nodes_config *c)
 {
-    c->heartbeat_ms = c->heartbeat_ms ? c->heartbeat_ms : 1000;
-    c->suspect_ms = c->suspect_ms ? c->suspect_ms : 5000;
-    c->dead_ms = c->dead_ms ? c->dead_ms : 60000;
-    c->repairs_per_disk = c->repairs_per_disk ? c->repairs_per_disk : 4;
-    c->min_copies = c->min_copies ? c->min_copies : 2;
+    fsm_setting_offer(c->fsm, SETTING_HEARTBEAT, c->heartbeat_ms);
+    fsm_setting_offer(c->fsm, SETTING_SUSPECT, c->suspect_ms);
+    fsm_setting_offer(c->fsm, SETTING_DEAD, c->dead_ms);
+    fsm_setting_offer(c->fsm, SETTING_MIN_COPIES, c->min_copies);
 }
 
 int nodes_new(const struct nodes_config *cfg, struct nodes **out)
@@ -554,7 +567,10 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     u64map_init(&n->grant_index, U64MAP_U32);
     u64map_init(&n->damage_index, U64MAP_U32);
     n->cfg = *cfg;
-    set_defaults(&n->cfg);
+    nodes_offer_settings(cfg);
+    take_settings(n);
+    if (n->cfg.repairs_per_disk == 0)
+        n->cfg.repairs_per_disk = 4;
     snprintf(n->dir, sizeof(n->dir), "%s", cfg->dir ? cfg->dir : "");
     snprintf(n->addr, sizeof(n->addr), "%s", cfg->addr ? cfg->addr : "");
     n->started = clock_mono();

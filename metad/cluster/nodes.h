@@ -31,14 +31,15 @@ struct nodes_config {
     struct fsm *fsm;
     struct mlog *mlog;
     struct rpc_loop *loop;
-    unsigned heartbeat_ms;     /* default 1000 */
-    unsigned suspect_ms;       /* default 5000 */
-    unsigned dead_ms;          /* default 60000 */
+    /* These three and min_copies: what holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned heartbeat_ms;
+    unsigned suspect_ms;
+    unsigned dead_ms;
     unsigned repairs_per_disk; /* default 4 */
-    /* metad's data directory, for cap.key; NULL: a key that dies with the process */
+    /* metad's data directory, for the file disks; NULL: none */
     const char *dir;
     const char *addr;    /* our address as status shows it; may be NULL */
-    unsigned min_copies; /* as status explains it; default 2 */
+    unsigned min_copies; /* as status explains it */
     /* Open while this metad leads: what only a leader may do is done inside, and what goes on later stays inside.
      * NULL: as if open, for tests. */
     struct gate *gate;

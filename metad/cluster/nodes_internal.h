@@ -8,6 +8,7 @@
  * no call made into rpc while nodes.mu is held, since a call's completion may run at once. */
 #ifndef REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #define REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
+#include "metad/fsm/fsm_cluster.h"
 #include "nodes.h"
 #include "base/lock.h"
 
@@ -211,6 +212,8 @@ struct nodes {
     struct nodes_leadership
         lead; /* leading 0: follows. Changes under fsm write lock and mu, gate empty */
     char dir[512], addr[128];
+    bool replaced_untold; /* the state may not have each replaced_by */
+    int64_t replaced_next;
     struct cap_key cap_key;
     int64_t started; /* mono; the process, or the leadership */
     struct lock mu;
@@ -329,8 +332,10 @@ bool nodes_disk_unnamed(const struct node *d, const struct had_disk *h);
 const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 
 /* ---- nodes_register.c ---- */
+/* From the state: before anybody is served, also when this metad begins to lead. 0 or -EIO. No locks held. */
 int nodes_cap_key_load(struct nodes *n);
-void nodes_replaced_load(struct nodes *n); /* lock held */
+void nodes_replaced_load(struct nodes *n);              /* likewise; fsm and registry locks held */
+void nodes_replaced_tell(struct nodes *n, int64_t now); /* the log, as the leader; no locks held */
 
 /* ---- nodes_registry.c: lock held ---- */
 struct nodes_registry { /* for a message */

@@ -4,23 +4,19 @@
  * A chunkd without an id gets one through the log; the answer is sent when that is applied, so an id told
  * is an id kept. One with an id must be a member, of this cluster, and the only live daemon with that id.
  * Ids are given to so many of one address and in all: anyone who may say that it is a chunkd would fill the
- * state with them otherwise. Members come back whatever the limits say. The key lives in the file cap.key
- * of the metad's directory, so that capabilities outlive a restart. Thread context: rpc loop threads, and
+ * state with them otherwise. Members come back whatever the limits say. The key is in the
+ * state (agree.h), so that capabilities outlive a restart and a change of leader. Thread context: rpc loop threads, and
  * the log thread for the completion of a proposal. */
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/private.h"
 #include "base/lock.h"
 #include "nodes_internal.h"
 #include "origin.h"
@@ -38,101 +34,79 @@ struct adding { /* a ChunkdAddOp on its way through the log */
 
 /* ---- the key ---- */
 
-struct key_file {
-    uint64_t id;
-    uint8_t key[CAP_KEY_LEN];
-} __attribute__((packed));
-
-static int key_read(const char *path, struct key_file *k)
-{
-    CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t got = read(fd, k, sizeof(*k));
-    return got == (ssize_t)sizeof(*k) ? 0 : got < 0 ? -errno : -ERR_CORRUPT;
-}
-
-static int key_write(const char *dir, const char *path, const struct key_file *k)
-{
-    char tmp[560];
-    snprintf(tmp, sizeof(tmp), "%s.new", path);
-    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    ssize_t put = write(fd, k, sizeof(*k));
-    if (put != (ssize_t)sizeof(*k))
-        return put < 0 ? -errno : -ENOSPC;
-    if (fsync(fd) || rename(tmp, path))
-        return -errno;
-    CLEANUP(close_fdp) int d = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return d < 0 || fsync(d) ? -errno : 0;
-}
-
 int nodes_cap_key_load(struct nodes *n)
 {
-    struct key_file k;
-    char path[540];
-    snprintf(path, sizeof(path), "%s/cap.key", n->dir);
-    int rc = n->dir[0] ? key_read(path, &k) : -ENOENT;
-    if (rc == -ENOENT) {
-        if (RAND_bytes((unsigned char *)&k, sizeof(k)) != 1)
-            return -EIO;
-        rc = n->dir[0] ? key_write(n->dir, path, &k) : 0;
-    }
-    if (rc) {
-        log_error(
-            "%s: %s; fix the file's rights or the disk, or remove the file: a new key is made then "
-            "(clients refresh their capabilities by themselves)",
-            path, err_str(rc));
-        return rc;
-    }
-    n->cap_key.id = k.id;
-    memcpy(n->cap_key.key, k.key, sizeof(k.key));
+    fsm_rdlock(n->cfg.fsm);
+    bool there = fsm_cap_key(n->cfg.fsm, &n->cap_key.id, n->cap_key.key);
+    fsm_unlock(n->cfg.fsm);
+    if (!there && RAND_bytes((unsigned char *)&n->cap_key, sizeof(n->cap_key)) != 1)
+        return -EIO;
     return 0;
 }
 
 /* ---- chunkds whose place was taken ----
  *
  * A chunkd that comes with an empty directory gets a new id; the member that was at its address
- * before is `replaced`: dead at once, and no warning for ever. The ids are kept in the file
- * `replaced` of the metad's directory (as text, a pair a line); losing it costs a warning and,
- * after a restart, a wait of dead_ms. */
-
-static void replaced_path(const struct nodes *n, char out[static 540])
-{
-    snprintf(out, 540, "%s/replaced", n->dir);
-}
+ * before is `replaced`: dead at once, and no warning for ever. The log is told by the driver
+ * (ReplacedOp), with no lock held: until then, losing it costs a warning and, after a restart, a
+ * wait of the time after which a chunkd counts as dead. */
 
 void nodes_replaced_load(struct nodes *n)
 {
-    char path[540];
-    unsigned id, by;
-    replaced_path(n, path);
-    FILE *f = n->dir[0] ? fopen(path, "re") : NULL;
-    if (!f)
-        return;
-    while (fscanf(f, "%u %u", &id, &by) == 2) {
-        struct node *d = nodes_find(n, id);
-        if (d && by < n->next_id) /* given once; it may have been removed since */
-            d->replaced_by = by;
+    lock_assert_held(&n->mu);
+    struct fsm_member m = {0};
+    for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
+        struct node *d = nodes_find(n, m.chunkd);
+        if (d)
+            d->replaced_by = m.replaced_by;
     }
-    fclose(f);
 }
 
-static void replaced_save(const struct nodes *n)
+#define REPLACED_TELL 16u
+
+/* Where we know something else than the state; how many. */
+static size_t replaced_untold(struct nodes *n, Replfs__ReplacedOp v[REPLACED_TELL])
 {
-    char path[540], tmp[560];
-    replaced_path(n, path);
-    snprintf(tmp, sizeof(tmp), "%s.new", path);
-    FILE *f = n->dir[0] ? private_create(tmp) : NULL;
-    if (!f)
+    struct fsm_member m = {0};
+    size_t k = 0;
+
+    lock_assert_held(&n->mu);
+    for (uint32_t after = 0; k < REPLACED_TELL && fsm_member_next(n->cfg.fsm, after, &m);
+         after = m.chunkd) {
+        const struct node *d = nodes_find(n, m.chunkd);
+        if (!d || !m.host_id[0] || d->replaced_by == m.replaced_by)
+            continue;
+        replfs__replaced_op__init(&v[k]);
+        v[k].chunkd = d->id;
+        v[k++].by = d->replaced_by;
+    }
+    return k;
+}
+
+void nodes_replaced_tell(struct nodes *n, int64_t now)
+{
+    Replfs__ReplacedOp v[REPLACED_TELL];
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+
+    if (fsm_feature_level(n->cfg.fsm) < metaop_level(METAOP_REPLACED))
         return;
-    for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && n->node[i]->replaced_by)
-            fprintf(f, "%u %u\n", i, n->node[i]->replaced_by);
-    bool bad = fflush(f) || fsync(fileno(f));
-    if (fclose(f) || bad || rename(tmp, path))
-        log_warn("%s cannot be written: %s", path, err_str(-errno));
+    fsm_rdlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    bool look = n->replaced_untold && now >= n->replaced_next;
+    size_t k = look ? replaced_untold(n, v) : 0;
+    if (look) {
+        n->replaced_untold = k > 0; /* looked at again until the state has it */
+        n->replaced_next = now + NSEC_PER_SEC;
+    }
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+    op.op_case = REPLFS__META_OP__OP_REPLACED;
+    cmd.op = &op;
+    for (size_t i = 0; i < k; i++) {
+        op.replaced = &v[i];
+        mlog_propose(n->cfg.mlog, &cmd, NULL, NULL, NULL);
+    }
 }
 
 /* Lock held, d has just registered. */
@@ -150,8 +124,7 @@ static void find_replaced(struct nodes *n, struct node *d)
         changed = true;
         log_info("%s is replaced by chunkd %u at the same address", nodes_label(e, label), d->id);
     }
-    if (changed)
-        replaced_save(n);
+    n->replaced_untold |= changed;
 }
 
 /* ---- registration ---- */
@@ -216,7 +189,7 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     rep.cluster = uuid;
     rep.chunkd = chunkd;
     rep.registration = registration;
-    rep.heartbeat_ms = n->cfg.heartbeat_ms;
+    rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
     rep.cap_now_s = nodes_cap_now(n);

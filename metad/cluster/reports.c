@@ -355,6 +355,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
     nodes_past_fill(n, &standing);
     rep.standing = &standing.msg;
     rep.behind = standing.behind;
+    rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
     lock_acquire(&n->mu);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
     memcpy(key, n->cap_key.key, sizeof(key));

@@ -727,10 +727,11 @@ void leases_tick(struct leases *l, int64_t now)
             }
     lock_release(&l->mu);
     todo_do(l, &t);
+    uint32_t term = l->cfg.term(l->cfg.arg);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
-        bool stubborn = late[i].stubborn && silent < l->cfg.term_ms;
-        if (silent < l->cfg.term_ms && !stubborn)
+        bool stubborn = late[i].stubborn && silent < term;
+        if (silent < term && !stubborn)
             continue;
         if (stubborn && l->cfg.stubborn)
             l->cfg.stubborn(l->cfg.arg, late[i].session, late[i].ino);

@@ -35,7 +35,8 @@ struct leases_config {
     /* Told before such a holder is fenced although it is alive, see stubborn_ms. May be NULL. */
     void (*stubborn)(void *arg, uint64_t session, uint64_t ino);
     void *arg;
-    uint32_t term_ms;     /* holders stop using a lease when they heard nothing for so long */
+    uint32_t (*term)(
+        void *arg);       /* ms: holders stop using a lease when they heard nothing for so long */
     uint32_t patience_ms; /* a request that waits longer is refused, default 5000 */
     /* a session that is alive, and neither gives a lease back for so long nor changes the inode (flushes), is
      * fenced; default 90000 */

@@ -91,14 +91,35 @@ struct sessions {
     struct sessions_watcher watchers[SESSIONS_WATCHERS];
     unsigned nwatchers;
     int64_t started, looked;
+    int64_t lease, lease_was; /* ns; lease_was: before it was changed, 0: long ago */
+    int64_t lease_changed;
 };
 
 /* ---- sessions and references, lock held ---- */
 
+static int64_t setting_ns(const struct sessions *o, enum setting_key s)
+{
+    return (int64_t)fsm_setting(o->cfg.fsm, s) * NSEC_PER_MSEC;
+}
+
 static int64_t lease_ns(const struct sessions *o)
 {
     lock_assert_held(&o->mu);
-    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+    return o->lease > o->lease_was ? o->lease : o->lease_was;
+}
+
+/* A shorter lease counts once everybody has had the time to hear of it: the former one. Lock held. */
+static void see_lease(struct sessions *o, int64_t now)
+{
+    int64_t lease = setting_ns(o, SETTING_SESSION_LEASE);
+
+    if (lease != o->lease) {
+        o->lease_was = lease_ns(o);
+        o->lease_changed = now;
+        o->lease = lease;
+    }
+    if (now - o->lease_changed > o->lease_was)
+        o->lease_was = 0;
 }
 
 static struct session *session_find(const struct sessions *o, uint64_t id)
@@ -503,6 +524,7 @@ static bool collect_expired(struct sessions *o, int64_t now)
 {
     if (o->nexpired > 0)
         return false;
+    see_lease(o, now);
     HASH_TABLE_EACH (&o->sessions, p) {
         struct session *s = HASH_ENTRY(p, struct session, link);
         if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
@@ -519,7 +541,7 @@ static void end_over(struct sessions *o, int64_t now)
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
-    int64_t keep = o->cfg.keep_ms * NSEC_PER_MSEC;
+    int64_t keep = setting_ns(o, SETTING_SESSION_KEEP);
 
     if (now < o->over_look)
         return;
@@ -584,8 +606,8 @@ static void propose_close(struct sessions *o)
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &close_op;
     cmd.op = &op;
-    log_info("%zu session(s) silent for %u ms: they hold nothing any more", o->nexpired,
-             o->cfg.lease_ms);
+    log_info("%zu session(s) silent for %llu ms: they hold nothing any more", o->nexpired,
+             (unsigned long long)fsm_setting(o->cfg.fsm, SETTING_SESSION_LEASE));
     mlog_propose_as(o->cfg.mlog, o->leading, &cmd, closed_applied, NULL, o);
 }
 
@@ -686,10 +708,9 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
         abort();
     o->cfg = *cfg;
     o->leading = mlog_leading(cfg->mlog);
-    if (o->cfg.lease_ms == 0)
-        o->cfg.lease_ms = 60000;
-    if (o->cfg.keep_ms == 0)
-        o->cfg.keep_ms = SESSIONS_KEEP_MS;
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_LEASE, cfg->lease_ms);
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_KEEP, (uint64_t)cfg->keep_ms);
+    o->lease = o->lease_was = setting_ns(o, SETTING_SESSION_LEASE);
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
     lock_init(&o->mu, LOCK_SESSIONS);

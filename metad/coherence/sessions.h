@@ -6,18 +6,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "metad/fsm/fsm.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "metad/log/mlog.h"
-
-#define SESSIONS_KEEP_MS (3 * 86400000ll) /* a weekend */
 
 struct sessions;
 struct sessions_config {
     struct fsm *fsm;
     struct mlog *mlog;
-    unsigned lease_ms; /* default 60000 */
-    int64_t keep_ms;   /* how long one that lapsed may come back, default SESSIONS_KEEP_MS */
-    unsigned tick_ms;  /* how often it looks, default 100 */
+    /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned lease_ms;
+    int64_t keep_ms;  /* how long one that lapsed may come back */
+    unsigned tick_ms; /* how often it looks, default 100 */
 };
 /* Of the leadership that there is just now. Takes sessions and orphans over from the fsm; each session has one lease to
  * come back. */

@@ -41,8 +41,9 @@ static void metad_put(struct fsm *f, uint32_t at, const struct fsm_metad *m)
     struct fsm_cluster *c = &f->cluster;
 
     memmove(&c->metads[at + 1], &c->metads[at], (c->nmetads - at) * sizeof(c->metads[0]));
-    c->metads[at] = (struct fsm_metad){m->id, fsm_keep_string(f, m->addr),
-                                       fsm_keep_string(f, m->name), fsm_keep_string(f, m->host_id)};
+    c->metads[at] =
+        (struct fsm_metad){m->id, fsm_keep_string(f, m->addr), fsm_keep_string(f, m->name),
+                           fsm_keep_string(f, m->host_id), 0};
     c->nmetads++;
     if (m->id >= c->metad_new)
         c->metad_new = m->id + 1;
@@ -98,7 +99,7 @@ int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op)
         return -EEXIST; /* it left: never again */
     if (c->nmetads == FSM_METADS_MAX)
         return -ENOSPC;
-    struct fsm_metad m = {op->id, op->addr, op->name, op->host_id};
+    struct fsm_metad m = {op->id, op->addr, op->name, op->host_id, 0};
     metad_put(f, at, &m);
     return 0;
 }
@@ -159,18 +160,20 @@ static void setting_settle(struct fsm_cluster *c, unsigned k)
     atomic_store(&c->now[k], c->is_told[k] ? c->told[k] : c->offer[k]);
 }
 
-uint64_t fsm_setting(const struct fsm *f, enum setting s)
+uint64_t fsm_setting(const struct fsm *f, enum setting_key s)
 {
     return atomic_load(&f->cluster.now[s]);
 }
 
-bool fsm_setting_told(struct fsm *f, enum setting s)
+bool fsm_setting_told(struct fsm *f, enum setting_key s)
 {
     return f->cluster.is_told[s];
 }
 
-void fsm_setting_offer(struct fsm *f, enum setting s, uint64_t value)
+void fsm_setting_offer(struct fsm *f, enum setting_key s, uint64_t value)
 {
+    if (value == 0)
+        return;
     fsm_wrlock(f);
     f->cluster.offer[s] = value;
     setting_settle(&f->cluster, s);
@@ -208,7 +211,7 @@ const char *fsm_settings_wrong(struct fsm *f, const uint32_t *key, const uint64_
     uint64_t now[SETTINGS_COUNT + 1] = {0};
 
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++)
-        now[k] = fsm_setting(f, (enum setting)k);
+        now[k] = fsm_setting(f, (enum setting_key)k);
     return settings_with(now, key, value, n);
 }
 
@@ -337,6 +340,39 @@ const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd)
     return NULL;
 }
 
+void fsm_metad_newest(struct fsm *f, uint32_t id, unsigned newest)
+{
+    struct fsm_cluster *c = &f->cluster;
+
+    fsm_wrlock(f);
+    uint32_t at = metad_pos(c, id);
+    if (metad_is_at(c, at, id))
+        c->metads[at].newest = newest;
+    fsm_unlock(f);
+}
+
+void fsm_metad_self(struct fsm *f, uint32_t self)
+{
+    fsm_wrlock(f);
+    f->cluster.self = self;
+    fsm_unlock(f);
+}
+
+unsigned fsm_upgrade_to(struct fsm *f, uint32_t *behind)
+{
+    unsigned level = FSM_FEATURE_MAX;
+
+    *behind = 0;
+    for (uint32_t k = 0; k < f->cluster.nmetads; k++) {
+        const struct fsm_metad *m = &f->cluster.metads[k];
+        if (m->id == f->cluster.self || m->newest >= FSM_FEATURE_MAX)
+            continue;
+        level = m->newest < level ? m->newest : level;
+        *behind = *behind ? *behind : m->id;
+    }
+    return level;
+}
+
 int fsm_op_feature(struct fsm *f, const Replfs__FeatureOp *op)
 {
     if (op->level <= fsm_feature_level(f))
@@ -357,9 +393,10 @@ bool fsm_feature_load(struct fsm *f, uint32_t level)
 
 void fsm_cluster_init(struct fsm *f)
 {
-    static const struct fsm_metad first = {1, "", "", ""};
+    static const struct fsm_metad first = {1, "", "", "", 0};
 
     metad_put(f, 0, &first);
+    f->cluster.self = 1;
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
         f->cluster.offer[k] = setting_info(k)->standard;
         setting_settle(&f->cluster, k);

@@ -155,6 +155,7 @@ struct fsm_past {
 struct fsm_cluster {
     struct fsm_metad metads[FSM_METADS_MAX]; /* ascending id */
     uint32_t nmetads, metad_new;             /* metad_new: above all ids ever given */
+    uint32_t self;                           /* soft: the id of this one */
     atomic_uint level;
     uint64_t told[SETTINGS_COUNT + 1];         /* what the state says */
     bool is_told[SETTINGS_COUNT + 1];          /* that it says something */

@@ -522,7 +522,7 @@ static int load_cluster(struct loader *l)
 static int load_metad(struct loader *l)
 {
     char addr[FSM_STRING_MAX + 1], name[FSM_STRING_MAX + 1], host[FSM_STRING_MAX + 1];
-    struct fsm_metad m = {get32(l), addr, name, host};
+    struct fsm_metad m = {get32(l), addr, name, host, 0};
 
     get_str8(l, addr);
     get_str8(l, name);

@@ -16,11 +16,11 @@ const struct setting_info *setting_info(unsigned number)
     return number >= 1 && number <= SETTINGS_COUNT ? &infos[number] : NULL;
 }
 
-enum setting setting_find(const char *name)
+enum setting_key setting_find(const char *name)
 {
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++)
         if (!strcmp(infos[k].name, name))
-            return (enum setting)k;
+            return (enum setting_key)k;
     return SETTING_NONE;
 }
 

@@ -28,7 +28,7 @@
       "copies that fsync needs at least; 0: the smaller of 2 and the goal")
 
 #define SETTINGS_ENUM_(NUMBER, ID, ...) SETTING_##ID = NUMBER,
-enum setting { SETTING_NONE = 0, SETTINGS_TABLE(SETTINGS_ENUM_) };
+enum setting_key { SETTING_NONE = 0, SETTINGS_TABLE(SETTINGS_ENUM_) };
 #undef SETTINGS_ENUM_
 #define SETTINGS_ONE_(...) + 1
 enum { SETTINGS_COUNT = 0 SETTINGS_TABLE(SETTINGS_ONE_) }; /* numbers are 1 .. SETTINGS_COUNT */
@@ -45,7 +45,7 @@ struct setting_info {
 /* Of a number 1 .. SETTINGS_COUNT; any other: NULL. */
 const struct setting_info *setting_info(unsigned number);
 /* SETTING_NONE when there is none of that name. */
-enum setting setting_find(const char *name);
+enum setting_key setting_find(const char *name);
 /* Whether all of v[1 .. SETTINGS_COUNT] are within their ranges and fit each other; NULL, or what is wrong (a static
  * string). */
 const char *settings_wrong(const uint64_t v[SETTINGS_COUNT + 1]);

@@ -42,6 +42,7 @@
 
 #define LOG_MODULE "mlog"
 #define DEFAULT_CHECKPOINT_BYTES (64ull << 20)
+#define DEFAULT_CHECK_MS 600000u
 
 static int compare_with_mark(struct mlog *m)
 {
@@ -71,6 +72,8 @@ static int open_dir(struct mlog *m)
         rc = mlog_dir_read_id(m->dir, m->uuid, &m->id);
     if (rc == 0)
         rc = mlog_dir_lock(m->dir, &m->lock_fd);
+    if (rc == 0)
+        rc = digests_barred(m->dir);
     if (rc == 0)
         rc = mlog_hwm_open(&m->hwm, m->dir, false);
     if (rc == 0)
@@ -107,6 +110,7 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->fsm = cfg->fsm;
     m->checkpoint_bytes =
         cfg->checkpoint_bytes != 0 ? cfg->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES;
+    m->check_ms = cfg->check_ms != 0 ? cfg->check_ms : DEFAULT_CHECK_MS;
     m->role_changed = cfg->role_changed;
     m->failed = cfg->failed;
     m->restored = cfg->restored;

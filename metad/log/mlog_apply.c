@@ -71,19 +71,27 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
         return;
     }
     fsm_apply(m->fsm, pos, cmd, res);
+    if (m->digests && res->code == 0 && metaop_of(cmd->op) == METAOP_CHECK &&
+        digests_check(m->digests, pos, cmd->op->check) != 0) {
+        res->code = ERR_CORRUPT;
+        res->stop = "the proof that this metad differs";
+    }
     replfs__command__free_unpacked(cmd, &alloc);
 }
 
 /* Another metad does something with the command that this one cannot do: were it passed over, the two would differ from
  * here on. */
-static int apply_refuse(const struct mlog *m, uint64_t index, const struct fsm_result *res)
+static int apply_refuse(struct mlog *m, uint64_t index, const struct fsm_result *res)
 {
+    m->must_end = true;
+    if (res->code != ERR_VERSION)
+        return -res->code; /* digests.c has said it */
     log_error("log entry %" PRIu64
               " holds %s (feature level %u, this replfs-metad knows up to %u, version %s): it "
               "cannot go on. Start a replfs-metad of the version that wrote it, or a newer one, "
               "with this directory",
               index, res->stop, fsm_feature_level(m->fsm), FSM_FEATURE_MAX, REPLFS_VERSION);
-    return -ERR_VERSION;
+    return -(int)res->code;
 }
 
 /* Cuts the list before `at`, NULL: behind its end; returns what follows. */

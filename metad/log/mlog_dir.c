@@ -6,8 +6,8 @@
  *   hwm               mlog_hwm.c
  *   log/              libraft's segments and snapshots
  *   checkpoint-INDEX  mlog_ckpt.c
- *   cap.key, replaced nodes_register.c; made when missing
- *   disks             nodes_disks.c; likewise
+ *   disks             nodes_disks.c; made when missing
+ *   cap.key, replaced of earlier versions, see agree.c
  *
  * A crash in the middle of --init leaves a directory without replfs.id and a log with nothing but
  * the bootstrap entry; --init then starts over. Anything more without a replfs.id is refused:

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "mlog.h"
+#include "digests.h"
 #include "metad/fsm/fsm_cluster.h"
 #include "mlog_wire.h"
 #include "base/lock.h"
@@ -252,6 +253,7 @@ struct mlog {
     struct raft_fsm rfsm;
     struct raft_barrier barrier;
     bool raft_open, barrier_sent, stopping, broken;
+    bool must_end; /* what it met says that this process must not go on */
     int load_code;        /* why loading failed, when we know better than libraft */
     uint64_t leaderships; /* so many until now */
     struct mlog_batch *inflight, **inflight_tail;
@@ -261,6 +263,9 @@ struct mlog {
     bool started; /* libraft has loaded what was stored */
     struct mlog_hwm hwm;
     struct mlog_ckpt ckpt;
+    struct digests *digests; /* NULL while it is loading: what others compared long ago is over */
+    int64_t check_next;
+    unsigned check_ms;
     uint64_t bytes_since; /* entry bytes behind the newest snapshot */
     uint8_t *arena;       /* for unpacking commands */
     size_t arena_pos;

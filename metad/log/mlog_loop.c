@@ -237,6 +237,8 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
+        if (m->must_end && m->phase == PHASE_READY && m->failed)
+            m->failed(m->role_arg);
         return RAFT_CORRUPT;
     }
     atomic_store(&m->applied, index);
@@ -405,6 +407,25 @@ static void on_wake(uv_async_t *h)
         raft_close(&m->raft, on_raft_closed);
 }
 
+/* The leader has all metads compare their states now and then. */
+static void check_tick(struct mlog *m)
+{
+    Replfs__CheckOp check;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    int64_t now = clock_mono();
+
+    if (now < m->check_next || !atomic_load(&m->leader))
+        return;
+    m->check_next = now + m->check_ms * NSEC_PER_MSEC;
+    if (!digests_next(m->digests, &check))
+        return;
+    op.op_case = REPLFS__META_OP__OP_CHECK;
+    op.check = &check;
+    cmd.op = &op;
+    mlog_propose(m, &cmd, NULL, NULL, NULL);
+}
+
 static void on_timer(uv_timer_t *h)
 {
     struct mlog *m = h->data;
@@ -415,6 +436,7 @@ static void on_timer(uv_timer_t *h)
         mlog_hwm_sync(&m->hwm);
     mlog_net_tick(m);
     mlog_member_note(m);
+    check_tick(m);
     on_wake(&m->wake);
 }
 
@@ -488,6 +510,8 @@ static int open_raft(struct mlog *m)
     set_up_raft(m);
     rc = raft_start(&m->raft);
     m->started = rc == 0;
+    if (rc == 0)
+        m->digests = digests_new(m->fsm, (uint32_t)m->id, m->dir);
     return rc;
 }
 
@@ -539,6 +563,8 @@ void *mlog_loop_main(void *arg)
         uv_run(&m->loop, UV_RUN_DEFAULT);
     }
     mlog_ckpt_stop(m);
+    digests_free(m->digests);
+    m->digests = NULL;
     if (m->stuck)
         return NULL;
     if (m->raft_open)

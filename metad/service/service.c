@@ -135,6 +135,8 @@ static handler *handler_of(enum request r)
         return node_remove;
     case REQUEST_RECOVER:
         return node_recover;
+    case REQUEST_CONFIG:
+        return service_config_req;
     case REQUEST_SNAPSHOT:
         break; /* not yet */
     case REQUEST_QUARANTINE:
@@ -213,8 +215,9 @@ int service_new(const struct service_config *cfg, struct service **out)
     if (!s)
         abort();
     s->cfg = *cfg;
-    if (s->cfg.min_copies == 0)
-        s->cfg.min_copies = 2; /* never more than the goal, see service_grant */
+    fsm_setting_offer(cfg->fsm, SETTING_MIN_COPIES, cfg->min_copies);
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_LEASE, cfg->lease_ms);
+    fsm_setting_offer(cfg->fsm, SETTING_LEASE_TERM, cfg->term_ms);
     service_lock_start(s);
     service_leases_init(s);
     *out = s;

@@ -20,9 +20,10 @@ struct service_config {
     struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     struct gate *gate;         /* whoever calls is inside, what goes on later stays inside */
     uint64_t leading;          /* the leadership (mlog_leading) */
-    unsigned min_copies;       /* default 2 */
+    /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned min_copies;
     unsigned lease_ms;         /* told to sessions */
-    unsigned term_ms;          /* of leases on inodes, default 10000 */
+    unsigned term_ms;          /* of leases on inodes */
     uint64_t max_memory;       /* bytes of this process; 0: nine tenths of the computer's */
     const char *const *metads; /* addresses told to sessions; may be empty */
     size_t nmetads;

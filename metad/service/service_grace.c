@@ -3,7 +3,7 @@
  * Exclusive leases are soft: a metad that has just started does not know them, and what their holders kept
  * back is not in its state. So nothing that reads or changes inodes is served (ERR_BUSY: ask again) until
  * every session that may hold leases, as the state machine knows (service_hold.c), has come back and
- * claimed what it has (SessionReq) or was closed, or until leases have run out by themselves: term_ms, for
+ * claimed what it has (SessionReq) or was closed, or until leases have run out by themselves: after the lease term, for
  * a peer that has not reached us by then has not heard of us either, and has stopped using them.
  *
  * Who is still awaited is counted by opens, for file locks too: these wait for those that may hold
@@ -25,14 +25,15 @@ void service_grace_start(struct service *s)
 {
     size_t n = sessions_awaited(s->cfg.sessions, FSM_HOLDS_LEASES);
 
-    s->grace_until = clock_boot() + s->cfg.term_ms * NSEC_PER_MSEC;
+    s->grace_ms = service_term(s);
+    s->grace_until = clock_boot() + s->grace_ms * NSEC_PER_MSEC;
     if (n == 0)
         return;
     leases_claim(s->leases, true);
     atomic_store(&s->grace, true);
     log_info("%zu session(s) from before this start may hold leases: until they are back, at most "
              "%u ms, others wait",
-             n, s->cfg.term_ms);
+             n, s->grace_ms);
 }
 
 void service_grace_look(struct service *s)
@@ -45,7 +46,7 @@ void service_grace_look(struct service *s)
     atomic_store(&s->grace, false);
     if (n > 0)
         log_warn("%zu session(s) did not come back within %u ms: what they held is over", n,
-                 s->cfg.term_ms);
+                 s->grace_ms);
     else
         log_info("every session is back or was closed: requests are served");
 }

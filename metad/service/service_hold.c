@@ -69,7 +69,7 @@ static bool is_silent(void *arg, uint64_t session)
     uint32_t ms = sessions_silent_ms(s->cfg.sessions, session);
 
     return ms != UINT32_MAX &&
-           (ms > s->cfg.term_ms + MARGIN_MS || sessions_is_missing(s->cfg.sessions, session));
+           (ms > service_term(s) + MARGIN_MS || sessions_is_missing(s->cfg.sessions, session));
 }
 
 static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])

@@ -5,6 +5,7 @@
 #define REPLFS_METAD_SERVICE_SERVICE_INTERNAL_H
 #include <stdatomic.h>
 #include "metad/coherence/leases.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "reply_arena.h"
 #include "service.h"
 #include "service_metad.h"
@@ -18,6 +19,8 @@ struct service {
     struct lease_conns *conns; /* service_lease.c */
     atomic_bool grace;         /* service_grace.c */
     int64_t grace_until;
+    unsigned grace_ms;
+    int64_t heard_since; /* service_config.c */
     int64_t hold_next;   /* service_hold.c */
     int64_t memory_next; /* service_memory.c */
     atomic_bool memory_full;
@@ -100,6 +103,18 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
  * answered. */
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);
+/* service_config.c */
+void service_config_req(struct service *s, struct rpc_req *req);
+void service_config_tick(struct service *s);
+unsigned service_setting(const struct service *s, enum setting_key k);
+unsigned
+service_min_copies(const struct service *s); /* never more than the goal: the caller sees to it */
+/* How long a session may go on using its leases without hearing from us, in ms: what it may have been told. */
+unsigned service_term(const struct service *s);
+/* service_lease.c: the session goes by this lease term now; 0: it does not say. */
+void service_term_heard(struct service *s, uint64_t session, uint32_t term_ms);
+/* Every open session has said that it goes by no more. fsm read lock held. */
+bool service_all_heard(struct service *s, uint32_t term_ms);
 /* service_grace.c */
 void service_grace_start(struct service *s);
 /* Ends it when it is over. After each session that came back, and a few times a second. */

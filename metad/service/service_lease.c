@@ -27,7 +27,6 @@
 #include "base/hash_table.h"
 
 #define LOG_MODULE "lease"
-#define TERM_MS 10000u
 #define CHILDREN_MAX 1024u
 #define RECALL_TIMEOUT_MS 30000u /* then it is asked again */
 
@@ -35,6 +34,7 @@ struct bound {
     struct hash_link link;
     uint64_t session;
     struct rpc_conn *conn;
+    uint32_t term_ms; /* by which it goes, as it says; 0: it did not */
 };
 struct lease_conns {
     struct lock mu;
@@ -217,6 +217,26 @@ static void on_session_closed(void *arg, uint64_t session)
     leases_drop_session(s->leases, session);
 }
 
+void service_term_heard(struct service *s, uint64_t session, uint32_t term_ms)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    struct bound *b = bound_find(s->conns, session);
+    if (b)
+        b->term_ms = term_ms;
+}
+
+bool service_all_heard(struct service *s, uint32_t term_ms)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    const char *name;
+    for (uint64_t id = 0; fsm_session_next(s->cfg.fsm, id, &id, &name);) {
+        const struct bound *b = bound_find(s->conns, id);
+        if (!b || !b->term_ms || b->term_ms > term_ms)
+            return false;
+    }
+    return true;
+}
+
 static void on_reaped(void *arg, uint64_t ino)
 {
     struct service *s = arg;
@@ -229,21 +249,23 @@ static void on_tick(void *arg)
     service_grace_look(s);
     service_hold_tick(s);
     service_memory_tick(s);
+    service_config_tick(s);
     leases_tick(s->leases, clock_boot() / NSEC_PER_MSEC);
+}
+
+static uint32_t lease_term(void *arg)
+{
+    return service_term(arg);
 }
 
 void service_leases_init(struct service *s)
 {
-    if (s->cfg.term_ms == 0)
-        s->cfg.term_ms = TERM_MS;
-    if (s->cfg.lease_ms != 0 && s->cfg.term_ms > s->cfg.lease_ms)
-        s->cfg.term_ms = s->cfg.lease_ms; /* the session's end ends its leases */
     struct leases_config cfg = {.recall = send_recall,
                                 .silent_ms = silent_ms,
                                 .fence = fence,
                                 .stubborn = stubborn,
                                 .arg = s,
-                                .term_ms = s->cfg.term_ms};
+                                .term = lease_term};
     struct sessions_watcher w = {
         .closed = on_session_closed, .reaped = on_reaped, .tick = on_tick, .arg = s};
 

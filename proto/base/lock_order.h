@@ -48,6 +48,7 @@ LOCK_CLASS(NAMES_COPIES, false, "copies of the names on chunkds: what each has, 
 LOCK_CLASS(NAMES_RING, false, "the log's last entries, for copies of the names")
 LOCK_CLASS(MLOG, false, "proposals for the log thread, the log's phase")
 LOCK_CLASS(MLOG_NET, false, "messages from other metads that the log thread has not seen yet")
+LOCK_CLASS(DIGESTS, false, "digests of the state that metads told")
 LOCK_CLASS(MLOG_WAIT, false, "one caller that waits for its proposal")
 /* -- chunkd -- */
 LOCK_CLASS(CHUNKD_NAMES, false, "files with copies of metad's names")

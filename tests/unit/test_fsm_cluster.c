@@ -283,6 +283,31 @@ static void test_levels(void **state)
     fsm_free(g);
 }
 
+/* To what all metads know: one that has not told, or is older, holds it back. */
+static void test_upgrade_to(void **state)
+{
+    struct fsm_rig *r = *state;
+    uint32_t behind;
+
+    assert_int_equal(fsm_upgrade_to(r->f, &behind), FSM_FEATURE_MAX); /* alone */
+    assert_int_equal(metad(r, 2, "b:1", "", "", false), 0);
+    assert_int_equal(metad(r, 3, "c:1", "", "", false), 0);
+    assert_int_equal(fsm_upgrade_to(r->f, &behind), 0);
+    assert_int_equal(behind, 2);
+    fsm_metad_newest(r->f, 2, FSM_FEATURE_MAX + 1); /* newer than we are */
+    assert_int_equal(fsm_upgrade_to(r->f, &behind), 0);
+    assert_int_equal(behind, 3);
+    fsm_metad_newest(r->f, 3, FSM_FEATURE_MAX);
+    assert_int_equal(fsm_upgrade_to(r->f, &behind), FSM_FEATURE_MAX);
+    assert_int_equal(behind, 0);
+    fsm_metad_self(r->f, 3);
+    assert_int_equal(fsm_upgrade_to(r->f, &behind), 0);
+    assert_int_equal(behind, 1);
+    uint64_t digest = fsm_digest(r->f);
+    fsm_metad_newest(r->f, 1, 7);
+    assert_int_equal(fsm_digest(r->f), digest); /* no part of the state */
+}
+
 /* A checkpoint of a level that this program does not know is refused, and says so. */
 static void test_newer_level(void **state)
 {
@@ -386,6 +411,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cap_key, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_replaced, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_levels, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_upgrade_to, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_newer_level, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_unknown, fsm_rig_setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_digest_tells, setup, fsm_rig_teardown),

@@ -55,6 +55,12 @@ static void on_ready(struct lease_wait *w)
     ((struct op *)w)->ready = true;
 }
 
+static uint32_t term(void *arg)
+{
+    (void)arg;
+    return 1000;
+}
+
 static int setup(void **state)
 {
     memset(&rig, 0, sizeof(rig));
@@ -62,7 +68,7 @@ static int setup(void **state)
                                 .silent_ms = on_silent,
                                 .fence = on_fence,
                                 .arg = &rig,
-                                .term_ms = 1000,
+                                .term = term,
                                 .patience_ms = 500};
     rig.l = leases_new(&cfg);
     *state = &rig;

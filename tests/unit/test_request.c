@@ -244,7 +244,7 @@ static void test_replfsctl_may_what_it_might(void **state)
                                        REQUEST_GETATTR, REQUEST_CONVERGE, REQUEST_QUOTA_LIST,
                                        REQUEST_MUTATE};
     static const enum request root[] = {REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER, REQUEST_QUARANTINE,
-                                        REQUEST_SNAPSHOT};
+                                        REQUEST_SNAPSHOT, REQUEST_CONFIG};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;

@@ -23,6 +23,20 @@
 #define SLEPT_NS (100 * NSEC_PER_MSEC)
 #define HELD_MAX 4096u /* chunks named in a keepalive */
 
+/* Those of the cluster may change while we are mounted. */
+static void take_settings(struct client *c, const Replfs__KeepaliveReply *r)
+{
+    LOCK_SCOPE(&c->session.mu);
+    if (r->lease_ms)
+        c->session.lease_ms = r->lease_ms;
+    if (r->default_min_copies)
+        c->session.min_copies = r->default_min_copies;
+    if (!r->term_ms || r->term_ms == c->session.term_ms)
+        return;
+    c->session.term_ms = r->term_ms;
+    lease_cache_set_term(c->leases, r->term_ms);
+}
+
 static void keepalive(struct client *c)
 {
     struct rpc_conn *conn = session_conn(c, clock_mono() + 2 * NSEC_PER_SEC);
@@ -32,6 +46,9 @@ static void keepalive(struct client *c)
     uint64_t held[HELD_MAX];
     m.session = session_id(c);
     m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    lock_acquire(&c->session.mu);
+    m.term_ms = c->session.term_ms;
+    lock_release(&c->session.mu);
     c->session.events->holding(c, &m, held, HELD_MAX);
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
     struct rpc_result res;
@@ -39,6 +56,7 @@ static void keepalive(struct client *c)
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
         lease_cache_renew(c->leases, sent);
+        take_settings(c, res.rep->keepalive_reply);
         client_told_time(c, res.rep->keepalive_reply->wall_ms);
         c->session.events->renewed(c, res.rep->keepalive_reply->nodes_epoch);
         session_saw(c, m.session, res.rep->keepalive_reply->position);

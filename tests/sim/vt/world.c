@@ -61,18 +61,13 @@ static int start_soft(struct metad *d)
     struct nodes_config nc = {.fsm = d->fsm,
                               .mlog = d->mlog,
                               .loop = d->loop,
-                              .suspect_ms = 3000,
-                              .dead_ms = 10000,
                               .dir = d->dir,
                               .addr = METAD_ADDR,
                               .gate = leader_gate(d->leader)};
     struct leader_config lc = {.fsm = d->fsm,
                                .mlog = d->mlog,
                                .loop = d->loop,
-                               .sessions = {.lease_ms = world.cfg.lease_ms, .keep_ms = KEEP_MS},
-                               .service = {.lease_ms = world.cfg.lease_ms,
-                                           .term_ms = world.cfg.term_ms,
-                                           .max_memory = 1ull << 40}};
+                               .service = {.max_memory = 1ull << 40}};
     int port, rc = nodes_new(&nc, &d->nodes);
     lc.nodes = d->nodes;
     if (!rc)
@@ -97,6 +92,13 @@ static void *metad_main(void *arg)
     if (!rc)
         rc = fsm_new(&d->fsm);
     lc.fsm = d->fsm;
+    if (!rc) {
+        fsm_setting_offer(d->fsm, SETTING_SESSION_LEASE, world.cfg.lease_ms);
+        fsm_setting_offer(d->fsm, SETTING_SESSION_KEEP, KEEP_MS);
+        fsm_setting_offer(d->fsm, SETTING_LEASE_TERM, world.cfg.term_ms);
+        fsm_setting_offer(d->fsm, SETTING_SUSPECT, 3000);
+        fsm_setting_offer(d->fsm, SETTING_DEAD, 10000);
+    }
     if (!rc)
         rc = mlog_open(&lc, 10000, &d->mlog);
     if (!rc)
