@@ -103,13 +103,18 @@ static void *metad_main(void *arg)
 {
     struct metad *d = calloc(1, sizeof(*d));
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
-    struct mlog_config lc = {.dir = "metad"};
+    struct mlog_config lc = {.checkpoint_bytes = world.cfg.checkpoint_bytes};
     struct sessions_config oc = {.lease_ms = world.cfg.lease_ms, .keep_ms = KEEP_MS};
+    char uuid[37];
     (void)arg;
     if (!d)
         abort();
     snprintf(d->dir, sizeof(d->dir), "%s/m", world.cfg.dir);
-    int rc = rpc_loop_new(&rpc, &d->loop);
+    lc.dir = d->dir;
+    int rc = world.made ? 0 : mlog_init_dir(d->dir, uuid);
+    world.made = world.made || !rc;
+    if (!rc)
+        rc = rpc_loop_new(&rpc, &d->loop);
     if (!rc)
         rc = fsm_new(&d->fsm);
     lc.fsm = oc.fsm = d->fsm;
@@ -127,6 +132,7 @@ static void *metad_main(void *arg)
     if (rc)
         vt_fail("metad does not start: %s", err_str(rc));
     world.fsm = d->fsm;
+    world.mlog = d->mlog;
     return NULL;
 }
 
@@ -141,6 +147,7 @@ void world_kill_metad(void)
     struct vt_proc *p = world.metad;
     world.metad = NULL;
     world.fsm = NULL;
+    world.mlog = NULL;
     if (p)
         vt_kill_proc(p);
 }
