@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/daemon.h"
+#include "metad/log/feature.h"
 #include "metad/log/incarnation.h"
 #include "metad/service/service.h"
 
@@ -248,6 +249,8 @@ static int start_state(struct metad *d)
         log_cfg.fsm = d->fsm;
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
+    if (rc == 0)
+        rc = feature_begin(d->mlog, d->fsm);
     if (rc == 0)
         rc = incarnation_begin(d->mlog);
     if (rc == 0)

@@ -46,6 +46,7 @@ int fsm_new(struct fsm **out)
     fsm_htab_init(&f->by_name);
     fsm_htab_init(&f->by_chunk);
     fsm_htab_init(&f->by_xattr);
+    fsm_cluster_init(f);
     f->chunk_upto = 1;
     f->ino_upto = FSM_ROOT_INO + 1;
     uint32_t h = fsm_inode_new(f, FSM_ROOT_INO, S_IFDIR | 0755);
@@ -82,6 +83,7 @@ void fsm_free(struct fsm *f)
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
     fsm_past_fini(f);
+    fsm_cluster_fini(f);
     free(f->realms);
     fsm_htab_fini(&f->by_ino);
     fsm_htab_fini(&f->by_name);
@@ -166,6 +168,18 @@ static int fsm_run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result 
         return fsm_op_future(f, op->future);
     case METAOP_RECOVER:
         return fsm_op_recover(f);
+    case METAOP_METAD:
+        return fsm_op_metad(f, op->metad);
+    case METAOP_CONFIG:
+        return fsm_op_config(f, op->config);
+    case METAOP_CAP_KEY:
+        return fsm_op_cap_key(f, op->cap_key);
+    case METAOP_REPLACED:
+        return fsm_op_replaced(f, op->replaced);
+    case METAOP_FEATURE:
+        return fsm_op_feature(f, op->feature);
+    case METAOP_CHECK:
+        return 0; /* it is about the state, and nothing in it */
     case METAOP_NONE:
         break;
     }
@@ -192,6 +206,11 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
         f->applied = index;
     f->now = cmd->time_ns;
     f->steps = FSM_STEPS_MAX;
+    res->stop = fsm_not_understood(f, cmd);
+    if (res->stop) {
+        res->code = ERR_VERSION;
+        return;
+    }
     if (!is_complete(cmd)) {
         res->code = EINVAL;
         return;

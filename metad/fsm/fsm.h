@@ -8,7 +8,7 @@
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
  * (owners of chunks), fsm_goal.c, fsm_weigh.c (what a command would cost), fsm_clone.c,
  * fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
- * fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * fsm_xattr.c, fsm_cluster.c (metads, settings, feature level), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_FSM_H
 #define REPLFS_METAD_FSM_FSM_H
@@ -49,6 +49,9 @@ struct fsm_result {
     uint64_t parent; /* directory changed, 0 when none */
     uint64_t value;  /* MutationResult.value */
     bool repeated;   /* answered from the duplicate memory, nothing was changed */
+    /* Not NULL: this version must not go on, since others may do something else with the command: code is ERR_VERSION,
+     * and this says why (a static string). Nothing was changed. */
+    const char *stop;
 };
 /* Executes cmd at log position index (strictly increasing). Invalid commands yield a code, never an
  * assertion: an old log must replay on a newer program. Caller holds the write lock. */
@@ -171,6 +174,7 @@ struct fsm_member {
     uint32_t chunkd;
     const char *host_id; /* "": it was removed, its id stays taken */
     const char *host_name;
+    uint32_t replaced_by; /* the chunkd that took its place, 0: none */
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
 /* Quotas by realm number (fsm_quota.c). */
@@ -188,7 +192,8 @@ bool fsm_has_quotas(const struct fsm *f); /* or had some since the start; no loc
 /* Whether the attributes that the command adds (XattrOp, or a default ACL that CreateOp inherits) are
  * more than a quota has room for: 0 or -EDQUOT. For the leader, before the command is logged. */
 int fsm_quota_attrs_fit(struct fsm *f, const Replfs__MetaOp *op);
-/* Of the replicated state: equal states, equal digests. Walks everything. */
+/* Of the replicated state: equal states, equal digests. Walks everything; takes no lock and allocates nothing, also
+ * for a forked child. */
 uint64_t fsm_digest(struct fsm *f);
 uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */
 

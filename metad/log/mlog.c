@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "unknown.h"
 #include "base/thread.h"
 #include "base/lock.h"
 #include "entry.h"
@@ -188,21 +189,38 @@ const char *mlog_uuid(struct mlog *m)
     return m->uuid;
 }
 
+/* 0, or why the command must not be in the log; sets p->level. */
+static int not_loggable(const struct mlog *m, const Replfs__Command *cmd, struct mlog_proposal *p)
+{
+    enum metaop op = cmd->op ? metaop_of(cmd->op) : METAOP_NONE;
+
+    p->level = metaop_level(op);
+    if (op == METAOP_FEATURE ? cmd->op->feature->level > FSM_FEATURE_MAX
+                             : p->level > fsm_feature_level(m->fsm))
+        return -ERR_VERSION;
+    return entry_size(1, p->len) > ENTRY_MAX_BYTES ? -E2BIG : 0;
+}
+
 void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
                   void *arg)
 {
     if (cmd->time_ns == 0)
         cmd->time_ns = clock_wall();
+    /* What this version does not know must not be in the log: it may mean something to others. */
+    struct unknown *hidden = unknown_hide(&cmd->base);
     size_t len = replfs__command__get_packed_size(cmd);
     struct mlog_proposal *p = malloc(sizeof(*p) + len);
     if (!p)
         abort();
     *p = (struct mlog_proposal){.fn = fn, .after = after, .arg = arg, .len = len};
-    if (entry_size(1, len) > ENTRY_MAX_BYTES) {
-        mlog_fail_proposals(p, -E2BIG);
+    int code = not_loggable(m, cmd, p);
+    if (code == 0)
+        replfs__command__pack(cmd, p->data);
+    unknown_show(hidden);
+    if (code != 0) {
+        mlog_fail_proposals(p, code);
         return;
     }
-    replfs__command__pack(cmd, p->data);
 
     lock_acquire(&m->mu);
     bool closing = atomic_load(&m->closing);

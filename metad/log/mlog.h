@@ -34,7 +34,8 @@ const char *mlog_uuid(struct mlog *m);
 /* fn is called once, on the log thread, right after apply, with the fsm write lock HELD (so that a
  * reply can be built from the state), code 0; or with code -ERR_NOT_LEADER / -ERR_SHUTDOWN / -EIO
  * and res NULL, no lock held. mlog_after, when not NULL, is called after the lock is released (send
- * the reply there). cmd is copied (packed) before return; time_ns is stamped here when 0. Any
+ * the reply there). -ERR_VERSION: cmd needs a feature level that the state does not have. Fields
+ * of it that this version does not know are left out. cmd is copied (packed) before return; time_ns is stamped here when 0. Any
  * thread. Commands proposed by one thread are applied in that order. */
 typedef void mlog_applied(void *arg, int code, const struct fsm_result *res);
 typedef void mlog_after(void *arg);

@@ -74,6 +74,27 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
     replfs__command__free_unpacked(cmd, &alloc);
 }
 
+/* Another metad does something with the command that this one cannot do: were it passed over, the two would differ from
+ * here on. */
+static int apply_refuse(const struct mlog *m, uint64_t index, const struct fsm_result *res)
+{
+    log_error("log entry %" PRIu64
+              " holds %s (feature level %u, this replfs-metad knows up to %u, version %s): it "
+              "cannot go on. Start a replfs-metad of the version that wrote it, or a newer one, "
+              "with this directory",
+              index, res->stop, fsm_feature_level(m->fsm), FSM_FEATURE_MAX, REPLFS_VERSION);
+    return -ERR_VERSION;
+}
+
+/* Cuts the list before `at`, NULL: behind its end; returns what follows. */
+static struct mlog_proposal *props_split(struct mlog_proposal **list, struct mlog_proposal *at)
+{
+    while (*list != at)
+        list = &(*list)->next;
+    *list = NULL;
+    return at;
+}
+
 int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,
                      struct mlog_proposal *props)
 {
@@ -90,13 +111,19 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
     }
     if (rc != 0) {
         log_error("log entry %" PRIu64 " cannot be applied: %s", index, why);
+        mlog_fail_proposals(props, -EIO);
         return rc;
     }
-    struct mlog_proposal *p = props;
+    struct mlog_proposal *p = props, *rest = NULL;
     fsm_wrlock(m->fsm);
     while (entry_next(&e, &cmd, &cmd_len)) {
         struct fsm_result res;
         apply_command(m, pos++, cmd, cmd_len, &res);
+        if (res.stop) {
+            rc = apply_refuse(m, index, &res);
+            rest = props_split(&props, p);
+            break;
+        }
         if (p) {
             if (p->fn)
                 p->fn(p->arg, 0, &res);
@@ -115,7 +142,8 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
         free(props);
         props = next;
     }
-    return 0;
+    mlog_fail_proposals(rest, -EIO);
+    return rc;
 }
 
 void mlog_fail_proposals(struct mlog_proposal *p, int code)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "mlog.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "base/lock.h"
 
 #define MLOG_FORMAT 1u                /* of the data directory, in replfs.id */
@@ -99,6 +100,7 @@ struct mlog_proposal {
     mlog_applied *fn;
     mlog_after *after;
     void *arg;
+    unsigned level; /* the feature level that it needs */
     size_t len;
     uint8_t data[]; /* packed Command */
 };
@@ -180,7 +182,8 @@ struct mlog {
 void mlog_io_guard(struct mlog *m); /* after raft_uv_init */
 /* The engine cannot go on: nothing is accepted any more, every waiter is answered with -EIO. */
 void mlog_io_failed(struct mlog *m, const char *what, const char *why);
-/* mlog_apply.c */
+/* mlog_apply.c: 0, or why the entry cannot be applied, in whole or from some command on. props, its proposers, are
+ * answered in any case. */
 int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,
                      struct mlog_proposal *props);
 void mlog_fail_proposals(struct mlog_proposal *p, int code);

@@ -116,6 +116,16 @@ static void apply_cb(struct raft_apply *req, int status, void *result)
         submit(m);
 }
 
+/* A version that knows nothing of feature levels must not read what comes behind the first. */
+static unsigned entry_version(const struct mlog *m, const struct mlog_proposal *props)
+{
+    unsigned level = fsm_feature_level(m->fsm);
+
+    for (const struct mlog_proposal *p = props; p; p = p->next)
+        level = p->level > level ? p->level : level;
+    return level > 0 ? ENTRY_VERSION : ENTRY_VERSION_LEVEL_0;
+}
+
 static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned count, size_t bytes)
 {
     struct raft_buffer buf = {.len = entry_size(count, bytes)};
@@ -131,7 +141,7 @@ static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned coun
     size_t pos = ENTRY_HEADER;
     for (struct mlog_proposal *p = props; p; p = p->next)
         pos = entry_put(buf.base, pos, p->data, p->len);
-    size_t size = entry_finish(buf.base, pos, count, b->index);
+    size_t size = entry_finish(buf.base, pos, count, b->index, entry_version(m, props));
     assert(size == buf.len);
     *m->inflight_tail = b;
     m->inflight_tail = &b->next;
@@ -209,7 +219,6 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
-        mlog_fail_proposals(props, -EIO);
         return RAFT_CORRUPT;
     }
     atomic_store(&m->applied, index);
