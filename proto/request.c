@@ -58,6 +58,7 @@ enum request_server request_server(enum request r)
 #define CHUNKDS RPC_ROLE_CHUNKD
 #define CLIENTS_CHUNKDS (RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD)
 #define METAD RPC_ROLE_METAD
+#define CLIENTS_METAD (CLIENTS | METAD)
 #define ANYBODY RPC_ROLE_ANY
 unsigned request_senders(enum request r)
 {
@@ -73,6 +74,7 @@ unsigned request_senders(enum request r)
     return RPC_ROLE_NONE;
 }
 #undef METAD
+#undef CLIENTS_METAD
 #undef ANYBODY
 
 enum request_session request_session(enum request r)

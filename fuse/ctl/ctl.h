@@ -60,6 +60,7 @@ int verb_info(const struct ctl_opts *o);
 int verb_getrepl(const struct ctl_opts *o);
 int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
+int verb_metad(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);

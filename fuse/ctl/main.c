@@ -23,6 +23,8 @@ static const struct verb verbs[] = {
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
     {"chunkd", verb_chunkd, "list | remove ID [PATH]",
      "chunk daemons with their disks; remove one that is gone for good"},
+    {"metad", verb_metad, "list | add ID | remove ID | step-down [PATH]",
+     "metadata daemons with their roles; remove one; let another one lead"},
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
@@ -195,8 +197,8 @@ int main(int argc, char **argv)
         }
         return rc;
     }
-    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
-              "recover, quarantine",
+    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, metad, "
+              "quota, recover, quarantine",
               name);
     return CTL_USAGE;
 }

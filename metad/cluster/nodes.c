@@ -67,20 +67,6 @@ const char *nodes_label(const struct node *d, char buf[static 256])
     return buf;
 }
 
-void nodes_poke(struct nodes *n)
-{
-    LOCK_SCOPE(&n->done_lock);
-    n->poked = true;
-    cond_signal(&n->wake);
-}
-
-void nodes_outstanding(struct nodes *n, int by)
-{
-    LOCK_SCOPE(&n->done_lock);
-    n->outstanding += (unsigned)by;
-    cond_signal(&n->wake);
-}
-
 static uint32_t intern_host(struct nodes *n, const char *host_id)
 {
     for (uint32_t i = 0; i < n->nhosts; i++)
@@ -141,14 +127,21 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
     return d;
 }
 
-static void load_members(struct nodes *n)
+void nodes_load_members(struct nodes *n)
 {
+    lock_assert_held(&n->mu);
     struct fsm_member m = {0};
     for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
         if (m.host_id[0])
             nodes_add(n, m.chunkd, m.host_id, m.host_name);
         else if (n->next_id <= m.chunkd)
             n->next_id = m.chunkd + 1; /* removed; its id is not given again */
+        struct node *d = nodes_find(n, m.chunkd);
+        if (d && !m.host_id[0] && !d->removed) {
+            d->removed = true; /* by another leader */
+            d->state = REPLFS__NODE_STATE__NODE_DEAD;
+            nodes_refresh(n, d);
+        }
     }
 }
 
@@ -306,7 +299,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
         if (c)
             close[nclose++] = c;
     }
-    if (n->settling && nodes_settled(n, now)) {
+    if (n->settling && n->lead.leading && nodes_settled(n, now)) {
         n->settling = false;
         log_info("settled %lld ms after start: repair and clean-up may begin",
                  (long long)((now - n->started) / NSEC_PER_MSEC));
@@ -513,8 +506,8 @@ static void on_session_closed(void *arg, uint64_t session)
     clocks_forget(n, session);
     grants_session_gone(n, session);
     lock_release(&n->mu);
-    if (n->cfg.session_closed)
-        n->cfg.session_closed(n->cfg.hook_arg, session);
+    if (n->lead.session_closed)
+        n->lead.session_closed(n->lead.hook_arg, session);
 }
 
 static void on_session_lapsed(void *arg, uint64_t session)
@@ -524,22 +517,22 @@ static void on_session_lapsed(void *arg, uint64_t session)
     clocks_forget(n, session);
     grants_session_lapsed(n, session);
     lock_release(&n->mu);
-    if (n->cfg.session_closed)
-        n->cfg.session_closed(n->cfg.hook_arg, session);
+    if (n->lead.session_closed)
+        n->lead.session_closed(n->lead.hook_arg, session);
 }
 
 static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct nodes *n = arg;
-    if (n->cfg.orphaned)
-        n->cfg.orphaned(n->cfg.hook_arg, ino, opener);
+    if (n->lead.orphaned)
+        n->lead.orphaned(n->lead.hook_arg, ino, opener);
 }
 
 static void on_adopted(void *arg, uint64_t ino)
 {
     struct nodes *n = arg;
-    if (n->cfg.adopted)
-        n->cfg.adopted(n->cfg.hook_arg, ino);
+    if (n->lead.adopted)
+        n->lead.adopted(n->lead.hook_arg, ino);
 }
 
 /* ---- life ---- */
@@ -577,7 +570,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     fsm_wrlock(cfg->fsm);
     lock_acquire(&n->mu); /* nobody else knows it yet; what is called asks for it */
     grow_slots(n, 0);
-    load_members(n);
+    nodes_load_members(n);
     nodes_replaced_load(n);
     nodes_disks_load(n);
     nodes_make_ctx(n);

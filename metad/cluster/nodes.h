@@ -1,11 +1,12 @@
-/* chunkds as the leader knows them, and where copies are: registry, heartbeats, reports, orders,
+/* chunkds as this metad knows them, and where copies are: registry, heartbeats, reports, orders,
  * and the driver that feeds the pure planners (placement.h, repair.h) with events and carries out what
- * they decide. Soft state only; what must survive is in the fsm. Thread-safe: own mutex, taken
- * after the fsm lock. */
+ * they decide. Soft state only; what must survive is in the fsm. It lives as long as the process and leads
+ * now and then (nodes_lead). Thread-safe: own mutex, taken after the fsm lock. */
 #ifndef REPLFS_METAD_CLUSTER_NODES_H
 #define REPLFS_METAD_CLUSTER_NODES_H
 #include "metad/fsm/fsm.h"
 #include "metad/log/mlog.h"
+#include "base/gate.h"
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 
@@ -28,19 +29,37 @@ struct nodes_config {
     const char *dir;
     const char *addr;    /* our address as status shows it; may be NULL */
     unsigned min_copies; /* as status explains it; default 2 */
+    /* Open while this metad leads: what only a leader may do is done inside, and what goes on later stays inside.
+     * NULL: as if open, for tests. */
+    struct gate *gate;
+    /* The leader's address as far as this metad knows, "" if not. May be NULL. Any thread. */
+    void (*leader_addr)(void *arg, char out[static 128]);
+    void *leader_arg;
+};
+/* Sets the fsm hooks, starts its thread. It does not lead yet. */
+int nodes_new(const struct nodes_config *cfg, struct nodes **out);
+void nodes_free(struct nodes *n);
+/* What a leadership needs of it: all may be NULL. */
+struct nodes_leadership {
+    uint64_t leading; /* mlog_leading */
+    uint64_t term;    /* of the log, told in orders */
     /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the
      * fsm write lock held. */
-    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener); /* may be NULL */
-    void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
-    void (*session_closed)(void *arg, uint64_t session);        /* or lapsed; may be NULL */
+    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener);
+    void (*adopted)(void *arg, uint64_t ino);
+    void (*session_closed)(void *arg, uint64_t session); /* or lapsed */
     void *hook_arg;
-    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
+    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
     void *ids_arg;
 };
-int nodes_new(const struct nodes_config *cfg,
-              struct nodes **out); /* sets the fsm hooks, starts its thread */
-void nodes_free(struct nodes *n);
+/* Begins and ends a leadership, while the gate is shut and empty. From nodes_follow() on no hook is called any more,
+ * grants, jobs and doubts are forgotten, and answers to orders that are still out change nothing. Takes the fsm lock;
+ * waits for nothing. */
+void nodes_lead(struct nodes *n, const struct nodes_leadership *l);
+void nodes_follow(struct nodes *n);
+/* Answers a request with ERR_NOT_LEADER and the leader's address. Any thread. */
+void nodes_not_leader(struct nodes *n, struct rpc_req *req);
 /* Handles register, heartbeat, report requests of chunkds; consumes req. */
 void nodes_request(struct nodes *n, struct rpc_req *req);
 void nodes_conn_closed(struct nodes *n, struct rpc_conn *c);

@@ -123,6 +123,7 @@ struct order {
     enum order_kind kind;
     enum repair_kind stat; /* where it is counted */
     struct job *job;       /* NULL: delete */
+    uint64_t leading;      /* the leadership that decided it */
     uint32_t chunkd;       /* which one carries it out */
     struct rpc_conn *conn; /* a reference, for sending */
     uint64_t chunk, session;
@@ -207,9 +208,11 @@ struct nodes_noted { /* nodes_note */
 };
 struct nodes {
     struct nodes_config cfg;
+    struct nodes_leadership
+        lead; /* leading 0: follows. Changes under fsm write lock and mu, gate empty */
     char dir[512], addr[128];
     struct cap_key cap_key;
-    int64_t started; /* mono */
+    int64_t started; /* mono; the process, or the leadership */
     struct lock mu;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
@@ -257,6 +260,30 @@ struct nodes {
     pthread_t thread;
 };
 
+/* Inside the gate of a leadership that lasts; nodes_leave() follows. */
+static inline bool nodes_enter(struct nodes *n)
+{
+    if (n->cfg.gate && !gate_enter(n->cfg.gate))
+        return false;
+    if (n->lead.leading && mlog_leading(n->cfg.mlog) == n->lead.leading)
+        return true;
+    if (n->cfg.gate)
+        gate_leave(n->cfg.gate);
+    return false;
+}
+
+static inline void nodes_keep(struct nodes *n)
+{
+    if (n->cfg.gate)
+        gate_keep(n->cfg.gate);
+}
+
+static inline void nodes_leave(struct nodes *n)
+{
+    if (n->cfg.gate)
+        gate_leave(n->cfg.gate);
+}
+
 /* Nobody waits for it: another took its place, or it was removed. */
 static inline bool nodes_gone(const struct node *d)
 {
@@ -274,13 +301,23 @@ Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected,
                                  Replfs__NodeState former, int64_t silent_ms);
 void nodes_tick_states(struct nodes *n, int64_t now); /* takes fsm read lock and lock */
 void nodes_start_walk(struct nodes *n);               /* lock held */
-void nodes_poke(struct nodes *n);                     /* wakes the driver */
 void nodes_make_ctx(struct nodes *n);                 /* lock held */
 const char *nodes_label(const struct node *d, char buf[static 256]); /* "chunkd 3 (name, addr)" */
 void nodes_drop_conn(struct nodes *n, struct node *d,
                      struct rpc_conn **put); /* lock held; *put: unref later */
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name);
+void nodes_load_members(
+    struct nodes *n); /* those of the state that are not known; fsm lock and lock held */
+
+/* ---- nodes_log.c ---- */
+void nodes_poke(struct nodes *n);                /* wakes the driver */
 void nodes_outstanding(struct nodes *n, int by); /* counts callbacks to come; takes done_lock */
+/* As mlog_propose, of this leadership; stays inside the gate until `after`, which ends with nodes_proposed(). */
+void nodes_propose(struct nodes *n, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                   void *arg);
+void nodes_proposed(struct nodes *n);
+/* Fails a request with what its proposal came to. */
+void nodes_fail(struct nodes *n, struct rpc_req *req, int code, const char *text);
 
 /* ---- nodes_disks.c: lock held ---- */
 /* Takes in what a chunkd says of its disks. */
@@ -360,7 +397,8 @@ bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, u
 void grants_session_gone(struct nodes *n, uint64_t session);
 void grants_session_lapsed(struct nodes *n, uint64_t session);
 void grants_barrier(struct nodes *n); /* no lock held: goes on with the barrier if one is wanted */
-void grants_free(struct nodes *n);
+void grants_free(struct nodes *n);    /* empty afterwards, and can be used again */
+void grants_forget(struct nodes *n);  /* with the barrier that was wanted */
 
 /* ---- damage.c: fsm lock (any) and lock held ---- */
 /* The bytes that a copy must have to be a good one. */
@@ -385,6 +423,7 @@ bool damage_lost(const struct nodes *n,
 bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap);
 void damage_look(struct nodes *n); /* once a second: a slice; fsm write lock */
 void damage_free(struct nodes *n);
+void damage_forget_all(struct nodes *n); /* what copies have is in doubt again; fsm write lock */
 
 /* ---- orders.c ---- */
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */
@@ -395,6 +434,8 @@ void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t ses
                    struct job *job);
 /* lock held: chunkd d is gone, its queued deletes come to nothing. */
 void orders_node_gone(struct nodes *n, struct node *d);
+/* Nothing is decided any more: forgets what waits and what is not sent yet. fsm write lock and lock held. */
+void orders_forget(struct nodes *n);
 /* Turns of the driver thread. */
 void orders_take_results(struct nodes *n);              /* takes locks */
 void orders_pop_slice(struct nodes *n, int64_t now);    /* fsm write lock and lock held */

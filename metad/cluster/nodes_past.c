@@ -40,8 +40,8 @@ void nodes_past_fill(struct nodes *n, struct past_standing *out)
 
 void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto)
 {
-    if (n->cfg.ids_told)
-        n->cfg.ids_told(n->cfg.ids_arg, chunk_upto, ino_upto);
+    if (n->lead.ids_told)
+        n->lead.ids_told(n->lead.ids_arg, chunk_upto, ino_upto);
 }
 
 /* ---- futures ---- */
@@ -80,7 +80,7 @@ static void told_after(void *arg)
     struct telling *t = arg;
 
     nodes_past_check(t->n, t->req, t->astray ? PAST_DONE : PAST_ASTRAY, t->then);
-    nodes_outstanding(t->n, -1);
+    nodes_proposed(t->n);
     free(t);
 }
 
@@ -111,8 +111,7 @@ static void past_propose(struct nodes *n, struct rpc_req *req, const Replfs__Sta
         req->env->register_req->chunkd, req->env->register_req->host_name,
         (unsigned long long)op.incarnation, (unsigned long long)op.position,
         astray ? " (as one that was behind)" : "");
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, told_applied, told_after, t);
+    nodes_propose(n, &cmd, told_applied, told_after, t);
 }
 
 void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,

@@ -359,11 +359,10 @@ static void add_after(void *arg)
     struct adding *a = arg;
     adding_end(a);
     if (a->code)
-        rpc_fail(a->req, a->code, "no id could be given to the chunkd on %s: %s",
-                 a->req->env->register_req->host_id, err_str(a->code));
+        nodes_fail(a->n, a->req, a->code, "no id could be given to the chunkd");
     else
         register_member(a->n, a->req, a->chunkd);
-    nodes_outstanding(a->n, -1);
+    nodes_proposed(a->n);
     free(a);
 }
 
@@ -404,8 +403,7 @@ static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
     mop.op_case = REPLFS__META_OP__OP_CHUNKD_ADD;
     mop.chunkd_add = &op;
     cmd.op = &mop;
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, add_applied, add_after, a);
+    nodes_propose(n, &cmd, add_applied, add_after, a);
 }
 
 static void register_checked(struct nodes *n, struct rpc_req *req)
@@ -448,8 +446,8 @@ static void do_register(struct nodes *n, struct rpc_req *req)
 
 void nodes_request(struct nodes *n, struct rpc_req *req)
 {
-    if (!mlog_is_leader(n->cfg.mlog)) {
-        rpc_fail(req, -ERR_NOT_LEADER, "this metad does not lead");
+    if (!nodes_enter(n)) {
+        nodes_not_leader(n, req);
         return;
     }
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ)
@@ -460,4 +458,5 @@ void nodes_request(struct nodes *n, struct rpc_req *req)
         reports_report(n, req);
     else
         rpc_fail(req, -ERR_PROTOCOL, "not a request of a chunkd");
+    nodes_leave(n);
 }

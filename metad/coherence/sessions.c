@@ -63,6 +63,7 @@ struct session {
 };
 struct sessions {
     struct sessions_config cfg;
+    uint64_t leading; /* the leadership that this is of */
     struct lock mu;
     struct cond cond;
     pthread_t thread;
@@ -463,6 +464,8 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
                 s->closing = false;
         }
     o->nexpired = 0;
+    if (o->stop)
+        cond_signal(&o->cond);
     lock_release(&o->mu);
 }
 
@@ -489,7 +492,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
     else
         for (size_t i = 0; i < o->nbatch; i++)
             reaped_one(o, o->batch[i], res->value > 0);
-    if (o->nreaped > 0 || o->norphans > 0)
+    if (o->nreaped > 0 || o->norphans > 0 || o->stop)
         cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
     lock_release(&o->mu);
@@ -532,7 +535,7 @@ static void end_over(struct sessions *o, int64_t now)
     op.session_close = &close_op;
     cmd.op = &op;
     log_info("%zu session(s) lapsed long ago: closing them for good", close_op.n_session);
-    mlog_propose(o->cfg.mlog, &cmd, NULL, NULL, NULL);
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, NULL, NULL, NULL);
 }
 
 /* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
@@ -583,7 +586,7 @@ static void propose_close(struct sessions *o)
     cmd.op = &op;
     log_info("%zu session(s) silent for %u ms: they hold nothing any more", o->nexpired,
              o->cfg.lease_ms);
-    mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, closed_applied, NULL, o);
 }
 
 static void propose_reap(struct sessions *o)
@@ -597,7 +600,7 @@ static void propose_reap(struct sessions *o)
     op.op_case = REPLFS__META_OP__OP_REAP;
     op.reap = &reap;
     cmd.op = &op;
-    mlog_propose(o->cfg.mlog, &cmd, reap_applied, NULL, o);
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, reap_applied, NULL, o);
 }
 
 /* Lock held, dropped while they are told. */
@@ -651,7 +654,7 @@ static void *thread_main(void *arg)
     while (!o->stop) {
         int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
         forgive_pause(o, now);
-        bool leads = mlog_is_leader(o->cfg.mlog);
+        bool leads = mlog_leading(o->cfg.mlog) == o->leading;
         bool close_some = leads && collect_expired(o, now);
         bool reap_some = leads && collect_orphans(o, now);
         lock_release(&o->mu);
@@ -682,6 +685,7 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
     if (!o)
         abort();
     o->cfg = *cfg;
+    o->leading = mlog_leading(cfg->mlog);
     if (o->cfg.lease_ms == 0)
         o->cfg.lease_ms = 60000;
     if (o->cfg.keep_ms == 0)
@@ -722,6 +726,10 @@ void sessions_stop(struct sessions *o)
     if (o->running)
         pthread_join(o->thread, NULL);
     o->running = false;
+    lock_acquire(&o->mu);
+    while (o->nexpired > 0 || o->nbatch > 0) /* their answers are to come */
+        cond_wait(&o->cond, &o->mu);
+    lock_release(&o->mu);
 }
 
 void sessions_free(struct sessions *o)

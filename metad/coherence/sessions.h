@@ -19,11 +19,14 @@ struct sessions_config {
     int64_t keep_ms;   /* how long one that lapsed may come back, default SESSIONS_KEEP_MS */
     unsigned tick_ms;  /* how often it looks, default 100 */
 };
-/* Takes sessions and orphans over from the fsm; each session has one lease to come back. */
+/* Of the leadership that there is just now. Takes sessions and orphans over from the fsm; each session has one lease to
+ * come back. */
 int sessions_new(const struct sessions_config *cfg, struct sessions **out);
 int sessions_start(struct sessions *o); /* its thread: expires sessions, reaps orphans */
-void sessions_stop(struct sessions *o); /* before mlog_close */
-void sessions_free(struct sessions *o); /* after mlog_close */
+/* Ends the thread and waits for what it has proposed (which the log answers, at the latest when leadership ends or it
+ * is stopped). Not on the log thread. */
+void sessions_stop(struct sessions *o);
+void sessions_free(struct sessions *o); /* stopped, and no hook calls it any more */
 
 /* A new session is about to be proposed, of this peer (a hash of its address). -EDQUOT: the peer has
  * SESSIONS_PER_PEER. Then sessions_add when it is applied, sessions_none when it is not. */

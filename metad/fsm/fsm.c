@@ -29,14 +29,9 @@ uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
     return hash_u64(h);
 }
 
-int fsm_new(struct fsm **out)
+/* Root directory only. All is zero, but lock, key and cluster. */
+static void fill_empty(struct fsm *f)
 {
-    struct fsm *f = calloc(1, sizeof(*f));
-    if (!f)
-        return -ENOMEM;
-    rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
-    if (getrandom(&f->hash_key, sizeof(f->hash_key), GRND_NONBLOCK) < 0)
-        f->hash_key = (uint64_t)(uintptr_t)f;
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
     fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
     fsm_slab_init(&f->xsets, sizeof(struct fsm_xset));
@@ -46,7 +41,6 @@ int fsm_new(struct fsm **out)
     fsm_htab_init(&f->by_name);
     fsm_htab_init(&f->by_chunk);
     fsm_htab_init(&f->by_xattr);
-    fsm_cluster_init(f);
     f->chunk_upto = 1;
     f->ino_upto = FSM_ROOT_INO + 1;
     uint32_t h = fsm_inode_new(f, FSM_ROOT_INO, S_IFDIR | 0755);
@@ -54,14 +48,25 @@ int fsm_new(struct fsm **out)
     root->nlink = 1;
     root->goal = FSM_DEFAULT_GOAL;
     root->u.dir.parent = h;
+}
+
+int fsm_new(struct fsm **out)
+{
+    struct fsm *f = calloc(1, sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
+    if (getrandom(&f->hash_key, sizeof(f->hash_key), GRND_NONBLOCK) < 0)
+        f->hash_key = (uint64_t)(uintptr_t)f;
+    fsm_cluster_init(f);
+    fill_empty(f);
     *out = f;
     return 0;
 }
 
-void fsm_free(struct fsm *f)
+/* Frees all that hangs on it but the cluster's strings, without a word to anybody. */
+static void drop_all(struct fsm *f)
 {
-    if (!f)
-        return;
     f->hooks = (struct fsm_hooks){0};
     for (uint32_t h = 1; h <= f->inodes.used; h++) {
         struct fsm_inode *i = fsm_inode_at(f, h);
@@ -83,7 +88,6 @@ void fsm_free(struct fsm *f)
     fsm_sessions_free(f);
     fsm_xattr_fini(f);
     fsm_past_fini(f);
-    fsm_cluster_fini(f);
     free(f->realms);
     fsm_htab_fini(&f->by_ino);
     fsm_htab_fini(&f->by_name);
@@ -92,8 +96,42 @@ void fsm_free(struct fsm *f)
     fsm_slab_fini(&f->chunks);
     fsm_slab_fini(&f->shares);
     fsm_arena_fini(&f->dentries);
+}
+
+void fsm_free(struct fsm *f)
+{
+    if (!f)
+        return;
+    drop_all(f);
+    fsm_cluster_fini(f);
     rwlock_destroy(&f->lock);
     free(f);
+}
+
+void fsm_reset(struct fsm *f)
+{
+    struct fsm_hooks hooks = f->hooks;
+
+    drop_all(f);
+    fsm_cluster_fini(f);
+    f->heap = 0;
+    fsm_cluster_reset(f);
+    f->orphans = (struct fsm_oset){0};
+    f->regoal = (struct fsm_oset){0};
+    f->regoal_ino = f->regoal_off = 0;
+    f->regoal_again = false;
+    f->sessions = NULL;
+    f->nsessions = f->sessions_cap = f->nlapsed = 0;
+    f->members = NULL;
+    f->nmembers = f->members_cap = 0;
+    f->realms = NULL;
+    atomic_store(&f->nrealms, 0);
+    f->past = (struct fsm_past){0};
+    f->applied = f->change = 0;
+    f->n = (struct fsm_counts){0};
+    f->now = 0;
+    fill_empty(f);
+    f->hooks = hooks;
 }
 
 void fsm_rdlock_at(struct fsm *f, const char *where)

@@ -242,7 +242,9 @@ bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
  * thread's lock could block: meant for a forked child (one save at a time in a process). 0 or
  * -errno. Does not fsync. */
 int fsm_save(struct fsm *f, int fd);
-/* Fills an empty fsm (from fsm_new) with what fd holds from its position to its end. 0;
+/* Empty again, as from fsm_new; hooks and offered settings stay, and nobody is told. Under the write lock. */
+void fsm_reset(struct fsm *f);
+/* Fills an empty fsm (from fsm_new, fsm_reset) with what fd holds from its position to its end. 0;
  * -ERR_CORRUPT, -ERR_VERSION or -errno of read with why naming section and offset: then only
  * fsm_free may follow. Calls no hooks: walk chunks, sessions and orphans afterwards. */
 int fsm_load(struct fsm *f, int fd, char why[256]);

@@ -371,3 +371,23 @@ void fsm_cluster_fini(struct fsm *f)
     while (f->cluster.nmetads > 0)
         metad_drop(f, f->cluster.nmetads - 1);
 }
+
+void fsm_cluster_reset(struct fsm *f)
+{
+    static const struct fsm_metad first = {1, "", "", ""};
+    struct fsm_cluster *c = &f->cluster;
+
+    c->metad_new = 0;
+    atomic_store(&c->level, 0);
+    atomic_store(&c->term_was, 0);
+    c->term_lowered = 0;
+    c->has_cap_key = false;
+    c->cap_key_id = 0;
+    memset(c->cap_key, 0, sizeof(c->cap_key));
+    metad_put(f, 0, &first);
+    for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
+        c->is_told[k] = false;
+        c->told[k] = 0;
+        setting_settle(c, k);
+    }
+}

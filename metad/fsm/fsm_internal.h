@@ -410,6 +410,7 @@ void fsm_past_fini(struct fsm *f);
 /* ---- fsm_cluster.c ---- */
 void fsm_cluster_init(struct fsm *f);
 void fsm_cluster_fini(struct fsm *f);
+void fsm_cluster_reset(struct fsm *f); /* after fini: as init, but offers stay */
 /* NULL, or why this version must not apply the command: others would do something else. */
 const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd);
 int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op);

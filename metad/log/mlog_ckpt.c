@@ -116,7 +116,7 @@ static void desc_encode(const struct mlog_ckpt *c, uint8_t *p)
 
 /* ---- files ---- */
 
-static int ckpt_path(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
+int mlog_ckpt_path(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
 {
     int n = snprintf(out, MLOG_PATH, "%s/checkpoint-%016" PRIu64 "%s", dir, index, suffix);
 
@@ -154,7 +154,7 @@ int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d)
     uint64_t size;
     uint32_t crc;
 
-    int rc = ckpt_path(path, dir, d->index, "");
+    int rc = mlog_ckpt_path(path, dir, d->index, "");
     if (rc != 0)
         return rc;
     rc = file_crc(path, &size, &crc);
@@ -199,10 +199,10 @@ static int check_in(struct mlog *m)
 {
     char tmp[MLOG_PATH], path[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
-    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_path(tmp, m->dir, c->index, ".tmp");
 
     if (rc == 0)
-        rc = ckpt_path(path, m->dir, c->index, "");
+        rc = mlog_ckpt_path(path, m->dir, c->index, "");
     if (rc == 0)
         rc = file_crc(tmp, &c->size, &c->crc);
     if (rc == 0 && rename(tmp, path) < 0)
@@ -233,7 +233,7 @@ static void give_up(struct mlog *m, int code)
     char tmp[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
 
-    if (ckpt_path(tmp, m->dir, c->index, ".tmp") == 0)
+    if (mlog_ckpt_path(tmp, m->dir, c->index, ".tmp") == 0)
         unlink(tmp);
     log_error("%s: no checkpoint could be written at index %" PRIu64
               " (%s): the log keeps growing. Is there "
@@ -255,7 +255,7 @@ static void ckpt_start(struct mlog *m)
     c->tail_len = 0;
     c->code = 0;
     atomic_store(&c->finished, false);
-    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_path(tmp, m->dir, c->index, ".tmp");
     if (rc != 0) {
         give_up(m, rc);
         return;
@@ -431,7 +431,7 @@ static void remove_old(const char *dir, const char *log_dir)
             char path[MLOG_PATH];
             for (size_t j = 0; j < k.n; j++)
                 keep = keep || k.index[j] == all[i];
-            if (!keep && ckpt_path(path, dir, all[i], "") == 0)
+            if (!keep && mlog_ckpt_path(path, dir, all[i], "") == 0)
                 unlink(path);
         }
     }
@@ -481,6 +481,13 @@ void mlog_ckpt_finished(struct mlog *m, struct raft_buffer *bufs[], unsigned *n)
     c->tail_len = c->tail_cap = 0;
 }
 
+void mlog_ckpt_cancel(struct mlog *m)
+{
+    raft_set_snapshot_threshold(&m->raft, UINT_MAX);
+    mlog_ckpt_stop(m);
+    m->ckpt.state = CKPT_IDLE;
+}
+
 void mlog_ckpt_stop(struct mlog *m)
 {
     struct mlog_ckpt *c = &m->ckpt;
@@ -506,7 +513,7 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
 
     int rc = mlog_desc_decode(buf, len, &d, &why);
     if (rc == 0)
-        rc = ckpt_path(path, m->dir, d.index, "");
+        rc = mlog_ckpt_path(path, m->dir, d.index, "");
     if (rc != 0) {
         log_error("%s: snapshot descriptor: %s", m->log_dir, why ? why : err_str(rc));
         return rc;
@@ -515,6 +522,8 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
     if (fd < 0)
         return -errno;
     fsm_wrlock(m->fsm);
+    if (m->started)
+        fsm_reset(m->fsm);
     rc = fsm_load(m->fsm, fd, why_load);
     fsm_unlock(m->fsm);
     if (rc == -ERR_VERSION)
@@ -528,7 +537,14 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
         rc = mlog_apply_entry(m, le_get64(d.tail + pos), d.tail + pos + TAIL_HEADER, size, NULL);
         pos += TAIL_HEADER + size;
     }
-    if (rc == 0)
-        atomic_store(&m->checkpoint_index, d.index);
-    return rc;
+    if (rc != 0)
+        return rc;
+    atomic_store(&m->checkpoint_index, d.index);
+    if (m->started) {
+        m->bytes_since = d.tail_len;
+        atomic_store(&m->log_bytes, m->bytes_since);
+        if (m->restored)
+            m->restored(m->role_arg);
+    }
+    return 0;
 }

@@ -7,12 +7,12 @@
 #include "metad/coherence/leases.h"
 #include "reply_arena.h"
 #include "service.h"
+#include "service_metad.h"
 
 #define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply grows no more: envelopes end at 1 MiB */
 
 struct service {
     struct service_config cfg;
-    struct rpc_service rpc;
     struct service_locks *locks; /* service_lock.c */
     struct leases *leases;
     struct lease_conns *conns; /* service_lease.c */
@@ -23,6 +23,25 @@ struct service {
     atomic_bool memory_full;
 };
 
+/* service.c */
+/* It still leads, for all that this metad can know. */
+bool service_leads(const struct service *s);
+/* Fails a request with what its operation came to: code as of mlog_applied; text: what was not done. Names the leader
+ * if that is the matter. */
+void service_fail(struct service *s, struct rpc_req *req, int code, const char *text);
+/* As mlog_propose, for this leadership alone. */
+void service_propose(struct service *s, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                     void *arg);
+static inline void
+service_keep(struct service *s) /* a continuation; service_leave() when it is over */
+{
+    gate_keep(s->cfg.gate);
+}
+/* The service may be gone afterwards. */
+static inline void service_leave(struct service *s)
+{
+    gate_leave(s->cfg.gate);
+}
 /* service_mutate.c */
 void service_mutate(struct service *s, struct rpc_req *req);
 /* service_weigh.c */
@@ -68,8 +87,9 @@ void service_lock(struct service *s, struct rpc_req *req);
 void service_lock_test(struct service *s, struct rpc_req *req);
 void service_lock_cancel(struct service *s, struct rpc_req *req);
 void service_unlock_all(struct service *s, struct rpc_req *req);
-void service_lock_start(struct service *s); /* within service_new and service_free */
-void service_lock_stop(struct service *s);
+void service_lock_start(struct service *s);          /* within service_new, */
+void service_lock_stop(struct service *s, int code); /* service_stop */
+void service_lock_free(struct service *s);           /* and service_free */
 /* A new session begins on this connection. */
 void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn);
 /* A session that comes back (SessionReq) holds what it says, or nothing. Before sessions_resume, which may end the
@@ -99,6 +119,7 @@ unsigned service_holds(struct service *s, uint64_t session);
 void service_lock_silent(struct service *s, uint64_t session);
 /* service_lease.c */
 void service_leases_init(struct service *s);
+void service_leases_stop(struct service *s, int code);
 void service_leases_free(struct service *s);
 void service_conn_closed(struct service *s, struct rpc_conn *c);
 /* A session is reached over this connection from now on. */

@@ -39,6 +39,7 @@ struct bound {
 struct lease_conns {
     struct lock mu;
     struct hash_table bound; /* struct bound by session */
+    bool stopped;
 };
 
 static struct bound *bound_find(const struct lease_conns *c, uint64_t session)
@@ -59,13 +60,16 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
 
     if (!b)
         abort();
+    *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
     lock_acquire(&s->conns->mu);
+    bool stopped = s->conns->stopped;
     struct bound *old = bound_find(s->conns, session);
     if (old)
         unbind(s->conns, old);
-    *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
     hash_table_add(&s->conns->bound, &b->link);
     lock_release(&s->conns->mu);
+    if (stopped)
+        rpc_conn_close(c);
 }
 
 /* What a claim names may not exist yet: then its directory protects it. */
@@ -141,6 +145,7 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
     }
     rpc_conn_unref(now);
     rpc_conn_unref(r->conn);
+    service_leave(r->s);
     free(r);
 }
 
@@ -156,6 +161,7 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     if (!r)
         abort();
     *r = (struct recall){s, rpc_conn_ref(c), session, ino, nr, keep};
+    service_keep(s);
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
     q.ino = ino;
     q.keep = (uint32_t)keep;
@@ -252,6 +258,28 @@ void service_leases_init(struct service *s)
     sessions_watch(s->cfg.sessions, &w);
 }
 
+/* Closing a connection ends the recalls on it. */
+void service_leases_stop(struct service *s, int code)
+{
+    struct rpc_conn **v;
+    size_t n = 0;
+
+    lock_acquire(&s->conns->mu);
+    s->conns->stopped = true;
+    v = malloc((s->conns->bound.n + 1) * sizeof(struct rpc_conn *));
+    if (!v)
+        abort();
+    HASH_TABLE_EACH (&s->conns->bound, p)
+        v[n++] = rpc_conn_ref(HASH_ENTRY(p, struct bound, link)->conn);
+    lock_release(&s->conns->mu);
+    leases_stop(s->leases, code);
+    for (size_t i = 0; i < n; i++) {
+        rpc_conn_close(v[i]);
+        rpc_conn_unref(v[i]);
+    }
+    free(v);
+}
+
 void service_leases_free(struct service *s)
 {
     HASH_TABLE_EACH (&s->conns->bound, p)
@@ -264,7 +292,7 @@ void service_leases_free(struct service *s)
 
 /* ---- waiting for one inode ---- */
 
-struct gate {
+struct turn {
     struct lease_wait w;
     struct service *s;
     struct rpc_req *req;
@@ -272,50 +300,55 @@ struct gate {
     void (*alone)(struct service *s, struct rpc_req *req, const struct lease_wait *in);
 };
 
-static void gate_ready(struct lease_wait *w)
+static void turn_come(struct lease_wait *w)
 {
-    struct gate *g = (struct gate *)w;
+    struct turn *t = (struct turn *)w;
+    struct service *s = t->s;
 
-    if (w->code != 0)
-        rpc_fail(g->req, w->code, "another client has not given its lease back yet");
-    else if (g->alone)
-        g->alone(g->s, g->req, w);
+    if (w->code == 0 && !service_leads(s))
+        nodes_not_leader(s->cfg.nodes, t->req);
+    else if (w->code != 0)
+        service_fail(s, t->req, w->code, "another client has not given its lease back yet");
+    else if (t->alone)
+        t->alone(s, t->req, w);
     else
-        g->again(g->s, g->req);
-    leases_leave(g->s->leases, w);
-    free(g);
+        t->again(s, t->req);
+    leases_leave(s->leases, w);
+    free(t);
+    service_leave(s);
 }
 
-static void gate_enter(const struct gate *how, uint64_t session, uint64_t ino)
+static void turn_take(const struct turn *how, uint64_t session, uint64_t ino)
 {
-    struct gate *g = malloc(sizeof(*g));
+    struct turn *t = malloc(sizeof(*t));
 
-    if (!g)
+    if (!t)
         abort();
-    *g = *how;
-    g->w = (struct lease_wait){.session = session, .ready = gate_ready, .firm = how->w.firm};
-    lease_need(&g->w, ino, g->alone != NULL);
-    if (leases_enter(g->s->leases, &g->w))
-        gate_ready(&g->w);
+    *t = *how;
+    t->w = (struct lease_wait){.session = session, .ready = turn_come, .firm = how->w.firm};
+    lease_need(&t->w, ino, t->alone != NULL);
+    service_keep(t->s);
+    if (leases_enter(t->s->leases, &t->w))
+        turn_come(&t->w);
 }
 
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req))
 {
-    gate_enter(&(struct gate){.s = s, .req = req, .again = again}, session, ino);
+    turn_take(&(struct turn){.s = s, .req = req, .again = again}, session, ino);
 }
 
 void service_again_firmly(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                           void (*again)(struct service *s, struct rpc_req *req))
 {
-    gate_enter(&(struct gate){.w.firm = true, .s = s, .req = req, .again = again}, session, ino);
+    turn_take(&(struct turn){.w.firm = true, .s = s, .req = req, .again = again}, session, ino);
 }
 
 void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*alone)(struct service *s, struct rpc_req *req,
                                  const struct lease_wait *in))
 {
-    gate_enter(&(struct gate){.s = s, .req = req, .alone = alone}, session, ino);
+    turn_take(&(struct turn){.s = s, .req = req, .alone = alone}, session, ino);
 }
 
 /* ---- a lease for its own sake ---- */

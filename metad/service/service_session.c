@@ -103,8 +103,9 @@ static void open_after(void *arg)
         service_session_bind(op->s, op->session, op->req->conn);
         reply(op->s, op->req, op->session, NULL, 0);
     } else {
-        rpc_fail(op->req, op->code, "the session could not be opened");
+        service_fail(op->s, op->req, op->code, "the session could not be opened");
     }
+    service_leave(op->s);
     free(op);
 }
 
@@ -130,7 +131,8 @@ static void propose_open(struct service *s, struct rpc_req *req, uint64_t sessio
     log_info("session %016llx %s %s (%s)", (unsigned long long)session,
              back ? "had lapsed, and goes on:" : "for", r->name ? r->name : "?",
              rpc_conn_peer(req->conn)->addr);
-    mlog_propose(s->cfg.mlog, &cmd, open_applied, open_after, op);
+    service_keep(s);
+    service_propose(s, &cmd, open_applied, open_after, op);
 }
 
 static void refuse_peer(struct rpc_req *req)

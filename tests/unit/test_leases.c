@@ -377,7 +377,7 @@ static void test_stop(void **state)
     lease_need(&firm.w, 12, true);
     lease_need(&firm.w, 11, true);
     assert_false(leases_enter(rig.l, &firm.w));
-    leases_stop(rig.l);
+    leases_stop(rig.l, -ERR_SHUTDOWN);
     assert_true(w.ready && w.w.code == -ERR_SHUTDOWN);
     assert_true(firm.ready && firm.w.code == -ERR_SHUTDOWN);
     leases_leave(rig.l, &w.w);

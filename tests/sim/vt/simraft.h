@@ -1,5 +1,5 @@
-/* What libraft keeps on a disk, in memory: raft_uv_init() and mlog_check() are defined in simraft.c and come before the
- * libraries'. A disk belongs to a log directory and outlives its process: what was not yet written when the process
+/* What libraft keeps on a disk, in memory: raft_uv_init() is defined in simraft.c and comes before the library's,
+ * and mlog_check() is wrapped. A disk belongs to a log directory and outlives its process: what was not yet written when the process
  * died is lost, but for a beginning of it that the seed chooses. */
 #ifndef REPLFS_TESTS_SIM_SIMRAFT_H
 #define REPLFS_TESTS_SIM_SIMRAFT_H

@@ -9,8 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "chunkd/chunkd.h"
-#include "metad/log/incarnation.h"
-#include "metad/service/service.h"
+#include "metad/leader.h"
 #include "net.h"
 
 #define METAD_ADDR "10.0.0.1:7000"
@@ -48,20 +47,13 @@ void world_init(const struct world_config *cfg)
 
 /* ---- metad ---- */
 
-static void told_ids(void *arg, uint64_t chunk_upto, uint64_t ino_upto)
-{
-    ids_told(arg, chunk_upto, ino_upto);
-}
-
 struct metad {
     char dir[160];
     struct fsm *fsm;
     struct mlog *mlog;
-    struct ids *ids;
-    struct sessions *sessions;
     struct rpc_loop *loop;
     struct nodes *nodes;
-    struct service *service;
+    struct leader *leader;
 };
 
 static int start_soft(struct metad *d)
@@ -73,28 +65,20 @@ static int start_soft(struct metad *d)
                               .dead_ms = 10000,
                               .dir = d->dir,
                               .addr = METAD_ADDR,
-                              .orphaned = sessions_orphaned,
-                              .adopted = sessions_adopted,
-                              .session_closed = sessions_closed,
-                              .hook_arg = d->sessions,
-                              .ids_told = told_ids,
-                              .ids_arg = d->ids};
-    struct service_config sc = {.fsm = d->fsm,
-                                .mlog = d->mlog,
-                                .sessions = d->sessions,
-                                .ids = d->ids,
-                                .loop = d->loop,
-                                .lease_ms = world.cfg.lease_ms,
-                                .term_ms = world.cfg.term_ms,
-                                .max_memory = 1ull << 40};
+                              .gate = leader_gate(d->leader)};
+    struct leader_config lc = {.fsm = d->fsm,
+                               .mlog = d->mlog,
+                               .loop = d->loop,
+                               .sessions = {.lease_ms = world.cfg.lease_ms, .keep_ms = KEEP_MS},
+                               .service = {.lease_ms = world.cfg.lease_ms,
+                                           .term_ms = world.cfg.term_ms,
+                                           .max_memory = 1ull << 40}};
     int port, rc = nodes_new(&nc, &d->nodes);
-    sc.nodes = d->nodes;
+    lc.nodes = d->nodes;
     if (!rc)
-        rc = service_new(&sc, &d->service);
+        rc = leader_begin(d->leader, &lc);
     if (!rc)
-        rc = sessions_start(d->sessions);
-    if (!rc)
-        rc = rpc_listen(d->loop, METAD_ADDR, service_rpc(d->service), &port);
+        rc = rpc_listen(d->loop, METAD_ADDR, leader_rpc(d->leader), &port);
     return rc;
 }
 
@@ -103,30 +87,24 @@ static void *metad_main(void *arg)
 {
     struct metad *d = calloc(1, sizeof(*d));
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
-    struct mlog_config lc = {.checkpoint_bytes = world.cfg.checkpoint_bytes};
-    struct sessions_config oc = {.lease_ms = world.cfg.lease_ms, .keep_ms = KEEP_MS};
+    struct mlog_config lc = {.checkpoint_bytes = world.cfg.checkpoint_bytes,
+                             .role_changed = leader_role_changed};
     char uuid[37];
     (void)arg;
     if (!d)
         abort();
     snprintf(d->dir, sizeof(d->dir), "%s/m", world.cfg.dir);
     lc.dir = d->dir;
+    lc.arg = d->leader = leader_new();
     int rc = world.made ? 0 : mlog_init_dir(d->dir, uuid);
     world.made = world.made || !rc;
     if (!rc)
         rc = rpc_loop_new(&rpc, &d->loop);
     if (!rc)
         rc = fsm_new(&d->fsm);
-    lc.fsm = oc.fsm = d->fsm;
+    lc.fsm = d->fsm;
     if (!rc)
         rc = mlog_open(&lc, 10000, &d->mlog);
-    oc.mlog = d->mlog;
-    if (!rc)
-        rc = incarnation_begin(d->mlog);
-    if (!rc)
-        rc = ids_new(d->fsm, d->mlog, &d->ids);
-    if (!rc)
-        rc = sessions_new(&oc, &d->sessions);
     if (!rc)
         rc = start_soft(d);
     if (rc)

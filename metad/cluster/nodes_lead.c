@@ -1,0 +1,63 @@
+/* Leading and following: what of the nodes module begins and ends with a leadership (leader.c).
+ *
+ *                                       while following        gain                loss
+ *   members, addresses, connections     kept                   completed           kept
+ *   states (up, suspect, dead)          kept                   kept                kept
+ *   copies, strays, digests             kept                   kept                kept
+ *   damaged chunks                      none                   none                copies in doubt again
+ *   grants, floors, barrier             none                   none                forgotten
+ *   queue, jobs not sent                none                   none, walk          forgotten
+ *   orders that are out                 answers are late       answers are late    become late
+ *   hooks of sessions, ids              none                   set                 unset
+ *
+ * Gain and loss happen while the gate is shut and empty: no request, proposal or turn of the driver is then under way
+ * in the name of a leadership. Only orders that are out (chunkds take up to a minute for them) outlive it: each knows
+ * its leadership, and when its answer comes late it frees the chunk for others and says nothing more (orders.c).
+ *
+ * Thread context: the role thread of leader.c. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/lock.h"
+#include "nodes_internal.h"
+
+void nodes_lead(struct nodes *n, const struct nodes_leadership *l)
+{
+    fsm_wrlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    nodes_load_members(n);
+    n->lead = *l;
+    n->started = clock_mono();
+    n->settling = true;
+    n->distrust = false;
+    n->epoch = (uint64_t)clock_wall() > n->epoch ? (uint64_t)clock_wall() : n->epoch + 1;
+    n->registry_version = n->epoch;
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i])
+            n->node[i]->granted = 0;
+    nodes_make_ctx(n);
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+    nodes_poke(n);
+}
+
+void nodes_follow(struct nodes *n)
+{
+    fsm_wrlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    n->lead = (struct nodes_leadership){0}; /* first: nothing is queued any more */
+    orders_forget(n);
+    damage_forget_all(n);
+    grants_forget(n);
+    n->walking = n->walk_again = false;
+    n->walk_pos = 0;
+    n->doubts = (struct doubts){0};
+    n->nclocks = 0;
+    memset(n->noted, 0, sizeof(n->noted));
+    for (unsigned i = 0; i < JOB_KINDS; i++) {
+        n->stat[i].waiting = NULL;
+        n->stat[i].nwaiting = 0;
+    }
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+}
