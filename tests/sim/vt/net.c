@@ -731,6 +731,11 @@ void net_init(const struct net_config *cfg)
     net.cfg = *cfg;
 }
 
+void net_set_slow(unsigned one_in)
+{
+    net.cfg.slow_one_in = one_in;
+}
+
 static void inbox_drop(struct rpc_conn *c)
 {
     while (c->inbox) {

@@ -56,19 +56,39 @@ static void remove_tree(const char *dir)
         fprintf(stderr, "%s cannot be removed\n", dir);
 }
 
-static void one(uint64_t seed)
+/* How the child ended. */
+static int run_child(uint64_t seed, const char *kind, bool quiet)
 {
     char dir[160];
     int status = 0;
-    snprintf(dir, sizeof(dir), "%s/%llu", now.base, (unsigned long long)seed);
+    snprintf(dir, sizeof(dir), "%s/%s%llu", now.base, kind, (unsigned long long)seed);
     if (mkdir(dir, 0700) && errno != EEXIST)
         abort();
     fflush(NULL);
     pid_t pid = fork();
+    if (!pid && quiet && !freopen("/dev/null", "w", stderr))
+        _exit(1);
     if (!pid)
         _exit(in_child(seed, dir));
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
         abort();
+    return status;
+}
+
+static void one_planted(const struct runner_plant *p)
+{
+    now.r->option("--plant", p->name);
+    if (!run_child(p->seed, p->name, true)) {
+        now.found++;
+        fprintf(stderr, "seed %llu does not find the planted bug '%s'\n",
+                (unsigned long long)p->seed, p->name);
+    }
+    now.r->option("--plant", "none");
+}
+
+static void one(uint64_t seed)
+{
+    int status = run_child(seed, "", false);
     now.runs++;
     if (WIFEXITED(status) && !WEXITSTATUS(status))
         return;
@@ -147,6 +167,8 @@ int runner_main(const struct runner *r, int argc, char **argv)
     double t0 = seconds();
     for (size_t i = 0; suite && i < r->nregressions; i++)
         one(r->regressions[i]);
+    for (size_t i = 0; suite && i < r->nplants; i++)
+        one_planted(&r->plants[i]);
     for (uint64_t s = now.from; s <= now.to && (now.keep_on || !now.found); s++) {
         one(s);
         if (now.minutes > 0 && seconds() - t0 > now.minutes * 60)

@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct runner_plant { /* a bug, for option("--plant", name), that this seed finds */
+    const char *name;
+    uint64_t seed;
+};
 struct runner {
     /* In a child process, with a directory of its own. 0: all was well. */
     int (*run)(uint64_t seed, const char *dir);
@@ -22,6 +26,8 @@ struct runner {
     uint64_t suite_from, suite_seeds;
     const uint64_t *regressions; /* of the suite, too */
     size_t nregressions;
+    const struct runner_plant *plants; /* of the suite, too: each must be found */
+    size_t nplants;
     unsigned child_seconds; /* of processor time: a run that never ends */
 };
 int runner_main(const struct runner *r, int argc, char **argv);
