@@ -151,6 +151,11 @@ struct peers *serve_peers(struct service *s)
     return s->cfg.peers;
 }
 
+struct terms *serve_terms(struct service *s)
+{
+    return s->cfg.terms;
+}
+
 struct registry *serve_registry(struct service *s)
 {
     return s->cfg.registry;

@@ -7,6 +7,7 @@
 #include "peers.h"
 #include "registry.h"
 #include "rpc/rpc.h"
+#include "terms.h"
 
 struct service;
 struct serve_config {
@@ -14,6 +15,7 @@ struct serve_config {
     struct disks *disks;
     struct peers *peers;
     struct registry *registry;
+    struct terms *terms;
     unsigned read_threads; /* 0: max(2, cpus) */
     size_t ndisks;         /* sizes the pool of copy orders */
 };
@@ -46,6 +48,7 @@ void serve_load(struct service *s, struct serve_load *out);
 struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
 struct registry *serve_registry(struct service *s);
+struct terms *serve_terms(struct service *s);
 uint32_t serve_chunkd(struct service *s);
 uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);

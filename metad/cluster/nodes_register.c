@@ -183,7 +183,10 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->origin = origin_of(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
-    if (RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
+    d->registration =
+        r->registration; /* the same at every metad, new with each run of the chunkd */
+    if (!d->registration &&
+        RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
         abort();
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;

@@ -15,6 +15,7 @@
 #include "client/internal.h"
 #include "client/session/closes.h"
 #include "client/session/connect.h"
+#include "client/session/metads.h"
 #include "client/session/session.h"
 
 #define LOG_MODULE "session"
@@ -41,6 +42,7 @@ static void keepalive(struct client *c)
         client_told_time(c, res.rep->keepalive_reply->wall_ms);
         c->session.events->renewed(c, res.rep->keepalive_reply->nodes_epoch);
         session_saw(c, m.session, res.rep->keepalive_reply->position);
+        metads_told(c, res.rep->keepalive_reply->metads, res.rep->keepalive_reply->n_metads);
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));
         unsigned busy = 10;
@@ -64,7 +66,7 @@ static void see_sleep(struct client *c, int64_t *asleep)
     uint64_t id;
     struct rpc_conn *conn = session_conn_now(c, &id);
     if (conn) /* as we come back, each lease is claimed again or forgotten */
-        session_conn_failed(c, conn, NULL);
+        session_conn_again(c, conn);
     rpc_conn_unref(conn);
 }
 
@@ -101,11 +103,18 @@ static void *session_thread(void *arg)
 
 /* ---- life ---- */
 
+static void given(struct client *c, const char *addr)
+{
+    LOCK_SCOPE(&c->session.mu);
+    if (metads_add_locked(c, addr, true) == METADS_NONE)
+        log_warn("metad %s: more addresses than %u, or it is too long", addr, METADS_MAX);
+}
+
 int session_start(struct client *c)
 {
     c->session.svc = (struct rpc_service){.request = c->session.events->request, .arg = c};
     for (size_t i = 0; i < c->cfg.nmetads; i++)
-        session_addr_add(c, c->cfg.metads[i]);
+        given(c, c->cfg.metads[i]);
     struct rpc_conn *conn = session_first_conn(c);
     if (!conn)
         return -ETIMEDOUT;
@@ -164,12 +173,8 @@ void session_stop(struct client *c)
     c->session.conn = NULL; /* the last answers may still look for it */
     lock_release(&c->session.mu);
     rpc_conn_unref(conn);
-    for (size_t i = 0; i < c->session.naddrs; i++) {
-        free(c->session.addrs[i]);
-        free(c->session.errors[i]);
-    }
-    free(c->session.addrs);
-    free(c->session.errors);
+    session_dial_end(c);
+    free(c->session.metads);
     free(c->session.pending);
     free(c->session.closes);
 }
