@@ -46,6 +46,10 @@ struct nodes_config {
     /* The leader's address as far as this metad knows, "" if not. May be NULL. Any thread. */
     void (*leader_addr)(void *arg, char out[static 128]);
     void *leader_arg;
+    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and how many there
+     * should be. nodes.mu is held. May be NULL. */
+    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
+    void *names_arg;
 };
 /* Sets the fsm hooks, starts its thread. It does not lead yet. */
 int nodes_new(const struct nodes_config *cfg, struct nodes **out);
@@ -63,10 +67,6 @@ struct nodes_leadership {
     /* A chunkd registered, or said in a heartbeat: ids below these may have been given. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
     void *ids_arg;
-    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and how many there
-     * should be. nodes.mu is held. May be NULL. */
-    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
-    void *names_arg;
 };
 /* Begins and ends a leadership, while the gate is shut and empty. From nodes_follow() on no hook is called any more,
  * grants, jobs and doubts are forgotten, and answers to orders that are still out change nothing. Takes the fsm lock;

@@ -7,7 +7,6 @@
 #include "model.h"
 #include "net.h"
 #include "simdisk.h"
-#include "simlog.h"
 #include "work.h"
 #include "world.h"
 
@@ -145,7 +144,6 @@ static void power_cut(void)
     }
     model_power_cut();
     world_kill_metad();
-    simlog_power_cut();
     for (unsigned i = 0; i < world.cfg.nchunkds; i++) {
         world_kill_chunkd(i);
         snprintf(dir, sizeof(dir), "%s/d%u", world.cfg.dir, i);

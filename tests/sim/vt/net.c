@@ -98,7 +98,6 @@ struct request {
 
 static struct {
     struct net_config cfg;
-    bool cut[NET_HOSTS][NET_HOSTS];
     struct {
         char addr[64];
         struct rpc_loop *loop;
@@ -159,8 +158,7 @@ static int64_t delay(void)
 
 static bool is_cut(const struct rpc_conn *c)
 {
-    return c->other &&
-           net.cut[c->loop->proc->host % NET_HOSTS][c->other->loop->proc->host % NET_HOSTS];
+    return c->other && net_is_cut(c->other->loop->proc->host, c->loop->proc->host);
 }
 
 /* ---- ending ---- */
@@ -423,7 +421,8 @@ static void connect_to(struct rpc_conn *c)
         return;
     }
     struct rpc_loop *l = net.listener[i].loop;
-    if (net.cut[c->loop->proc->host % NET_HOSTS][l->proc->host % NET_HOSTS]) {
+    unsigned a = c->loop->proc->host, b = l->proc->host;
+    if (net_is_cut(a, b) || net_is_cut(b, a)) {
         if (vt_now() - c->born > READY_NS)
             conn_die(c, -ETIMEDOUT, "cannot connect: timed out");
         else
@@ -732,14 +731,9 @@ void net_init(const struct net_config *cfg)
     net.cfg = *cfg;
 }
 
-void net_cut(unsigned a, unsigned b, bool cut)
+void net_set_slow(unsigned one_in)
 {
-    net.cut[a][b] = net.cut[b][a] = cut;
-}
-
-void net_heal_all(void)
-{
-    memset(net.cut, 0, sizeof(net.cut));
+    net.cfg.slow_one_in = one_in;
 }
 
 static void inbox_drop(struct rpc_conn *c)

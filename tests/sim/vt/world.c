@@ -82,13 +82,19 @@ static void *metad_main(void *arg)
 {
     struct metad *d = calloc(1, sizeof(*d));
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
-    struct mlog_config lc = {.dir = "metad", .role_changed = leader_role_changed};
+    struct mlog_config lc = {.checkpoint_bytes = world.cfg.checkpoint_bytes,
+                             .role_changed = leader_role_changed};
+    char uuid[37];
     (void)arg;
     if (!d)
         abort();
     snprintf(d->dir, sizeof(d->dir), "%s/m", world.cfg.dir);
+    lc.dir = d->dir;
     lc.arg = d->leader = leader_new();
-    int rc = rpc_loop_new(&rpc, &d->loop);
+    int rc = world.made ? 0 : mlog_init_dir(d->dir, uuid);
+    world.made = world.made || !rc;
+    if (!rc)
+        rc = rpc_loop_new(&rpc, &d->loop);
     if (!rc)
         rc = fsm_new(&d->fsm);
     lc.fsm = d->fsm;
@@ -106,6 +112,7 @@ static void *metad_main(void *arg)
     if (rc)
         vt_fail("metad does not start: %s", err_str(rc));
     world.fsm = d->fsm;
+    world.mlog = d->mlog;
     return NULL;
 }
 
@@ -120,6 +127,7 @@ void world_kill_metad(void)
     struct vt_proc *p = world.metad;
     world.metad = NULL;
     world.fsm = NULL;
+    world.mlog = NULL;
     if (p)
         vt_kill_proc(p);
 }

@@ -12,12 +12,14 @@
 #define HOST_CLIENT 8u /* and on */
 
 struct fsm;
+struct mlog;
 struct world_config {
     const char *dir; /* for the few small files that the programs keep */
     unsigned nclients, nchunkds;
     unsigned lease_ms, term_ms, timeout_ms, flush_ms;
     int64_t client_drift_ppm;
-    size_t cache_max; /* inodes that a client caches */
+    size_t cache_max;          /* inodes that a client caches */
+    uint64_t checkpoint_bytes; /* of the log between checkpoints */
     bool async_close, dirsync;
 };
 struct world_client {
@@ -30,7 +32,9 @@ struct world {
     struct world_config cfg;
     struct vt_proc self; /* who does all this */
     struct vt_proc *metad, *chunkd[WORLD_CHUNKDS];
+    bool made;       /* the cluster */
     struct fsm *fsm; /* metad's, while it serves; else NULL */
+    struct mlog *mlog;
     struct world_client client[WORLD_CLIENTS];
     /* A client is mounted: on a fiber of its process. */
     void (*mounted)(unsigned client);
