@@ -69,6 +69,7 @@ struct leader {
     struct lock mu;
     struct cond cond;
     bool changed, ending, running, begun;
+    int64_t lost_at, gained_at; /* mono; 0: never */
     pthread_t thread;
     atomic_bool ends;
     atomic_uint_fast64_t terms;
@@ -221,6 +222,16 @@ static int leader_start(struct leader *l, uint64_t leading)
 
 /* ---- the role thread ---- */
 
+static void say_serving(struct leader *l)
+{
+    lock_acquire(&l->mu);
+    int64_t from = l->lost_at != 0 ? l->lost_at : l->gained_at;
+    lock_release(&l->mu);
+    uint64_t gap = from != 0 ? (uint64_t)((clock_mono() - from) / NSEC_PER_MSEC) : 0;
+    nodes_serving(l->cfg.nodes, gap);
+    log_info("serving as the leader, after %llu ms without one", (unsigned long long)gap);
+}
+
 /* False: it has to be tried again. */
 static bool take_role(struct leader *l, uint64_t leading)
 {
@@ -231,11 +242,9 @@ static bool take_role(struct leader *l, uint64_t leading)
     }
     if (leading == 0)
         return true;
-    int64_t began = clock_mono();
     int rc = leader_start(l, leading);
     if (rc == 0) {
-        log_info("serving as the leader, after %lld ms",
-                 (long long)((clock_mono() - began) / NSEC_PER_MSEC));
+        say_serving(l);
         return true;
     }
     leader_stop(l, -ERR_NOT_LEADER);
@@ -278,8 +287,11 @@ void leader_role_changed(void *arg, bool leads)
 {
     struct leader *l = arg;
 
-    (void)leads; /* asked of the log when there is time */
     lock_acquire(&l->mu);
+    if (leads) /* what it is by now is asked of the log when there is time */
+        l->gained_at = clock_mono();
+    else if (l->gained_at != 0)
+        l->lost_at = clock_mono();
     l->changed = true;
     cond_broadcast(&l->cond);
     lock_release(&l->mu);

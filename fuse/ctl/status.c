@@ -50,6 +50,13 @@ static void text_metads(const Replfs__StatusReply *s)
         table_cell(&t, 6, "%" PRIu64, m->applied);
     }
     table_print(&t, "  ", stdout);
+    for (size_t i = 0; i < s->n_metads; i++) {
+        const Replfs__MetadStatus *m = s->metads[i];
+        if (m->gains > 1 || m->gap_ms >= 1000)
+            printf("  metad %" PRIu64 " has led for %s, since term %" PRIu64
+                   "; before, nobody served for %" PRIu64 " ms\n",
+                   m->id, output_age(m->leads_s, a), m->term, m->gap_ms);
+    }
 }
 
 static void text_names(const Replfs__StatusReply *s)
@@ -221,6 +228,9 @@ static void json_metads(struct json *j, const Replfs__StatusReply *s)
         json_u64(j, "memory", m->memory);
         json_u64(j, "log_bytes", m->log_bytes);
         json_u64(j, "checkpoint_index", m->checkpoint_index);
+        json_u64(j, "leads_s", m->leads_s);
+        json_u64(j, "gap_ms", m->gap_ms);
+        json_u64(j, "gains", m->gains);
         json_close(j);
     }
     json_close(j);

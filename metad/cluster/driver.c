@@ -17,6 +17,7 @@
 
 #define TICK_MS 100
 #define WALK_SLICE 8192
+#define ADOPT_SLICE 16384u
 #define WORK_STEPS 4096u /* a millisecond or so */
 #define WALK_EVERY (10 * NSEC_PER_SEC)
 #define RATE_EVERY NSEC_PER_SEC
@@ -108,7 +109,8 @@ static bool leader_tick(struct nodes *n)
 /* What is known is kept up, nothing is decided. What commands left to do is done here; a leader's sessions do it. */
 static bool follower_tick(struct nodes *n)
 {
-    nodes_tick_states(n, clock_mono());
+    int64_t now = clock_mono();
+    nodes_tick_states(n, now);
     orders_take_results(n); /* late ones */
     fsm_rdlock(n->cfg.fsm);
     bool work = fsm_has_work(n->cfg.fsm);
@@ -117,6 +119,14 @@ static bool follower_tick(struct nodes *n)
         fsm_wrlock(n->cfg.fsm);
         work = fsm_work(n->cfg.fsm, WORK_STEPS);
         fsm_unlock(n->cfg.fsm);
+    }
+    if (now - n->judged_at >= NSEC_PER_SEC) {
+        fsm_wrlock(n->cfg.fsm);
+        lock_acquire(&n->mu);
+        reports_adopt(n, ADOPT_SLICE);
+        lock_release(&n->mu);
+        fsm_unlock(n->cfg.fsm);
+        n->judged_at = now;
     }
     return reports_sweep(n) || work;
 }

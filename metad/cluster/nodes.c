@@ -116,6 +116,7 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
     if (!d)
         abort();
     u64map_init(&d->stray_index, U64MAP_U32);
+    u64map_init(&d->ahead, U64MAP_U32);
     d->id = chunkd;
     d->last_seen = clock_mono();
     d->state = REPLFS__NODE_STATE__NODE_SUSPECT;
@@ -272,6 +273,13 @@ static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, 
     nodes_start_walk(n);
 }
 
+/* A report from before the gain lacks what was appended since. The second heartbeat was made after the first came in,
+ * so that it tells of all that was committed by the gain. */
+static bool is_up_to_date(const struct node *d)
+{
+    return d->beats_led >= 2 || (!d->conn && d->state == REPLFS__NODE_STATE__NODE_DEAD);
+}
+
 static bool nodes_settled(const struct nodes *n, int64_t now)
 {
     if (now - n->started > 2 * (int64_t)n->cfg.suspect_ms * NSEC_PER_MSEC)
@@ -279,8 +287,9 @@ static bool nodes_settled(const struct nodes *n, int64_t now)
     bool any = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i]) {
+            const struct node *d = n->node[i];
             any = true;
-            if (!n->node[i]->reported_once && !nodes_gone(n->node[i]))
+            if (!(d->reported_once && is_up_to_date(d)) && !nodes_gone(d))
                 return false;
         }
     return any;
@@ -315,7 +324,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
     }
     if (n->settling && n->lead.leading && nodes_settled(n, now)) {
         n->settling = false;
-        log_info("settled %lld ms after start: repair and clean-up may begin",
+        log_info("settled %lld ms after leading began: repair and clean-up may begin",
                  (long long)((now - n->started) / NSEC_PER_MSEC));
         nodes_start_walk(n);
     }
@@ -504,11 +513,15 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
     reports_freed(n, c);
 }
 
-static void on_changed(void *arg, struct fsm_chunk *c)
+/* The commit's proposer tells of its copies (nodes_copies), while the leadership lasts in which it proposed. */
+static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
 {
     struct nodes *n = arg;
     LOCK_SCOPE(&n->mu);
-    c->soft_flags |= SOFT_GREW;
+    if (n->lead.leading && mlog_leading(n->cfg.mlog) == n->lead.leading)
+        c->soft_flags |= SOFT_GREW;
+    else if (grew)
+        reports_grew(n, c);
     damage_grew(n, c);
     orders_consider(n, c, 0);
 }
@@ -573,7 +586,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
         n->cfg.repairs_per_disk = 4;
     snprintf(n->dir, sizeof(n->dir), "%s", cfg->dir ? cfg->dir : "");
     snprintf(n->addr, sizeof(n->addr), "%s", cfg->addr ? cfg->addr : "");
-    n->started = clock_mono();
+    n->started = n->process = clock_mono();
     clocks_init(n);
     n->seed = (uint64_t)clock_wall();
     n->settling = true;

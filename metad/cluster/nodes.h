@@ -69,10 +69,15 @@ struct nodes_leadership {
     void *ids_arg;
 };
 /* Begins and ends a leadership, while the gate is shut and empty. From nodes_follow() on no hook is called any more,
- * grants, jobs and doubts are forgotten, and answers to orders that are still out change nothing. Takes the fsm lock;
- * waits for nothing. */
+ * grants, jobs and doubts are forgotten, and answers to orders that are still out change nothing. Take the fsm lock;
+ * nodes_lead may wait for the log. Not on the log thread. */
 void nodes_lead(struct nodes *n, const struct nodes_leadership *l);
 void nodes_follow(struct nodes *n);
+/* The whole state was replaced while following: chunkds are asked for full reports. Takes the fsm lock; the log thread's
+ * (mlog_config.restored), or any other. */
+void nodes_restored(struct nodes *n);
+/* Requests are served from now on, after gap_ms in which nobody did; for status. */
+void nodes_serving(struct nodes *n, uint64_t gap_ms);
 /* Answers a request with ERR_NOT_LEADER and the leader's address. Any thread. */
 void nodes_not_leader(struct nodes *n, struct rpc_req *req);
 /* Handles register, heartbeat, report requests of chunkds; consumes req. */

@@ -18,6 +18,7 @@
 #include "metad/plan/repair_queue.h"
 
 #define NODE_DISKS_MAX 32
+#define PAST_ANCESTORS 8u
 #define NODE_DISK_UNKNOWN 63u /* loc.disk of a copy known from a commit only */
 #define NODE_CHUNKS_REPORT_MAX (1u << 30)
 #define NODE_CHECKS_MAX 64u                  /* quick verifications under way at one chunkd */
@@ -25,7 +26,6 @@
 #define NODES_DELETE_BATCH 4096u
 #define NODE_TWIN_SILENT (30 * NSEC_PER_SEC) /* another daemon with the same id has gone */
 #define NODE_ID_TOLD_MAX (1u << 19)          /* of 20 bits; what is above is nonsense */
-#define PAST_ANCESTORS 8u
 
 /* soft_flags of struct fsm_chunk */
 enum {
@@ -62,6 +62,11 @@ struct stray {
     bool freed;      /* we knew the chunk, and it was deleted: certainly ours */
     bool quarantine; /* not certainly ours: kept until a person releases it */
 };
+struct past_told { /* a Standing that a chunkd told; incarnation 0: none */
+    uint64_t incarnation, position, chunk_upto, ino_upto;
+    uint32_t chunkd_upto, n;
+    uint64_t before[PAST_ANCESTORS];
+};
 struct job;
 struct del {
     uint64_t chunk, session; /* session: its writer; another's chunk of that number stays */
@@ -85,7 +90,10 @@ struct node {
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
     bool want_report;
-    unsigned beats; /* heartbeats since registration */
+    unsigned beats;      /* heartbeats since registration */
+    unsigned beats_led;  /* since we lead; one that registered since then counts as two */
+    struct u64map ahead; /* chunk -> bytes of its copy that no commit has named yet, too */
+    struct past_told seen, astray; /* told at its registration */
     struct node_disk disks[NODE_DISKS_MAX];
     unsigned ndisks;
     struct had_disk had[NODE_DISKS_MAX];
@@ -219,6 +227,9 @@ struct nodes {
     struct lock mu;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
+    int64_t process,
+        serving; /* mono: since when there is this process, and this leadership is served */
+    uint64_t gap_ms, gains;
     struct node **node;           /* by id, holes are NULL */
     struct placement_node *table; /* the planners' view, same index */
     uint32_t nnodes;              /* slots */
@@ -336,6 +347,8 @@ const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 int nodes_cap_key_load(struct nodes *n);
 void nodes_replaced_load(struct nodes *n);              /* likewise; fsm and registry locks held */
 void nodes_replaced_tell(struct nodes *n, int64_t now); /* the log, as the leader; no locks held */
+/* For all that registered while we followed; lock held. */
+void nodes_replaced_look(struct nodes *n);
 
 /* ---- nodes_registry.c: lock held ---- */
 struct nodes_registry { /* for a message */
@@ -358,6 +371,9 @@ struct past_standing {
 };
 void nodes_past_fill(struct nodes *n,
                      struct past_standing *out); /* takes locks; msg points into out */
+void nodes_past_note(struct node *d, const Replfs__RegisterReq *r); /* lock held */
+/* What chunkds told while we followed counts from now on. Waits for the log; no lock held. */
+void nodes_past_lead(struct nodes *n);
 /* What a chunkd told of ids given, by whomever. No lock held. */
 void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto);
 /* Compares what the RegisterReq req tells with our past, logs what is new, then calls then(n, req).
@@ -379,11 +395,16 @@ static inline bool nodes_past_behind(const struct nodes *n)
 uint64_t recover_quarantined(const struct nodes *n); /* copies; lock held */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
-void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
-void reports_report(struct nodes *n, struct rpc_req *req);    /* takes locks; consumes req */
+/* Takes locks; consumes req. leads: inside the gate. */
+void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads);
+void reports_report(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
 bool reports_sweep(struct nodes *n);              /* takes locks: one slice; true: there is more */
 void reports_judge(struct nodes *n, int64_t now); /* takes locks: one slice */
 void reports_forget(struct node *d);              /* drops report, strays, digest */
+/* Copies that were reported before the commit that named them counted: up to max strays of each chunkd. */
+void reports_adopt(struct nodes *n, uint32_t max);
+/* While following: c is new or longer, and nobody says which copies have the bytes. */
+void reports_grew(struct nodes *n, struct fsm_chunk *c);
 struct fsm_loc *reports_loc(struct fsm_chunk *c, uint32_t chunkd);
 /* Sets a copy's disk and state, keeping what is known of its having been reported. */
 void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t disk,

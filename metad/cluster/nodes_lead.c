@@ -3,7 +3,8 @@
  *                                       while following        gain                loss
  *   members, addresses, connections     kept                   completed           kept
  *   states (up, suspect, dead)          kept                   kept                kept
- *   copies, strays, digests             kept                   kept                kept
+ *   copies, strays, digests             kept from reports      doubts wait         kept
+ *                                       alone, no orders       for two heartbeats
  *   damaged chunks                      none                   none                copies in doubt again
  *   grants, floors, barrier             none                   none                forgotten
  *   queue, jobs not sent                none                   none, walk          forgotten
@@ -13,6 +14,11 @@
  * Gain and loss happen while the gate is shut and empty: no request, proposal or turn of the driver is then under way
  * in the name of a leadership. Only orders that are out (chunkds take up to a minute for them) outlive it: each knows
  * its leadership, and when its answer comes late it frees the chunk for others and says nothing more (orders.c).
+ *
+ * Chunkds report to every metad, so that one that begins to lead knows where copies are. While following nothing is
+ * logged, ordered or believed of clients: a chunkd registers when the state knows it, and its reports alone say which
+ * copies there are. Reports may come before the commits that they tell of (struct node.ahead, reports_adopt), or after
+ * (reports_grew). What chunkds told of other futures is looked at when leading begins.
  *
  * Thread context: the role thread of leader.c. */
 #include <string.h>
@@ -34,11 +40,41 @@ void nodes_lead(struct nodes *n, const struct nodes_leadership *l)
     n->registry_version = n->epoch;
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i])
-            n->node[i]->granted = 0;
+            n->node[i]->granted = n->node[i]->beats_led = 0;
+    nodes_replaced_look(n);
+    reports_adopt(n, UINT32_MAX);
     nodes_make_ctx(n);
+    nodes_start_walk(n);
     lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
+    nodes_past_lead(n);
     nodes_poke(n);
+}
+
+void nodes_restored(struct nodes *n)
+{
+    fsm_wrlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    nodes_load_members(n);
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        struct node *d = n->node[i];
+        if (!d)
+            continue;
+        reports_forget(d);
+        d->digest = d->count = 0;
+        d->reported = d->reported_once =
+            false; /* its next heartbeat is answered with want_report */
+    }
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+}
+
+void nodes_serving(struct nodes *n, uint64_t gap_ms)
+{
+    LOCK_SCOPE(&n->mu);
+    n->serving = clock_mono();
+    n->gap_ms = gap_ms;
+    n->gains++;
 }
 
 void nodes_follow(struct nodes *n)

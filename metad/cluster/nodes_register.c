@@ -127,6 +127,14 @@ static void find_replaced(struct nodes *n, struct node *d)
     n->replaced_untold |= changed;
 }
 
+void nodes_replaced_look(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && n->node[i]->conn)
+            find_replaced(n, n->node[i]);
+}
+
 /* ---- registration ---- */
 
 /* An address without a host ("0.0.0.0:7101", ":7101") gets the one its connection comes from. */
@@ -156,8 +164,7 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->origin = origin_of(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
-    d->registration =
-        r->registration; /* the same at every metad, new with each run of the chunkd */
+    d->registration = r->registration; /* the same at all metads */
     if (!d->registration &&
         RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
         abort();
@@ -168,22 +175,32 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->cert_end = r->cert_end_s;
     snprintf(d->boot_id, sizeof(d->boot_id), "%s", r->boot_id ? r->boot_id : "");
     nodes_disks_set(n, d, r->disks, r->n_disks);
-    find_replaced(n, d);
+    nodes_past_note(d, r);
+    d->beats_led = 2; /* what it reports from now on is of now */
+    if (n->lead.leading)
+        find_replaced(n, d);
     n->epoch++;
 }
 
 static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chunkd,
-                             uint64_t registration)
+                             uint64_t registration, bool leads)
 {
     Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
     struct past_standing standing;
     uint8_t key[CAP_KEY_LEN];
     char uuid[40];
-    struct nodes_registry others;
-    nodes_past_fill(n, &standing);
-    lock_acquire(&n->mu);
-    nodes_registry_fill(n, 0, &others);
-    lock_release(&n->mu);
+    struct nodes_registry others = {0};
+    if (leads) {
+        nodes_past_fill(n, &standing);
+        lock_acquire(&n->mu);
+        nodes_registry_fill(n, 0, &others);
+        lock_release(&n->mu);
+        rep.cap_now_s = nodes_cap_now(n);
+        rep.term = n->lead.term;
+        rep.standing = &standing.msg;
+        rep.behind = standing.behind;
+    }
+    rep.follows = !leads;
     snprintf(uuid, sizeof(uuid), "%s", mlog_uuid(n->cfg.mlog));
     memcpy(key, n->cap_key.key, sizeof(key));
     rep.cluster = uuid;
@@ -192,9 +209,6 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
-    rep.cap_now_s = nodes_cap_now(n);
-    rep.standing = &standing.msg;
-    rep.behind = standing.behind;
     rep.registry = others.list;
     rep.n_registry = others.n;
     rep.registry_version = others.version;
@@ -234,7 +248,8 @@ static void note_twin(struct node *d, const struct rpc_req *req)
     snprintf(d->twin_name, sizeof(d->twin_name), "%s", r->host_name ? r->host_name : "");
 }
 
-static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+/* leads: inside the gate. */
+static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd, bool leads)
 {
     struct rpc_conn *old = NULL;
     uint64_t registration = 0;
@@ -274,7 +289,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
             "one has not gone yet; stop one of them",
             label);
     else
-        reply_registered(n, req, chunkd, registration);
+        reply_registered(n, req, chunkd, registration, leads);
     nodes_poke(n);
 }
 
@@ -337,7 +352,7 @@ static void add_after(void *arg)
     if (a->code)
         nodes_fail(a->n, a->req, a->code, "no id could be given to the chunkd");
     else
-        register_member(a->n, a->req, a->chunkd);
+        register_member(a->n, a->req, a->chunkd, true);
     nodes_proposed(a->n);
     free(a);
 }
@@ -396,10 +411,32 @@ static void register_checked(struct nodes *n, struct rpc_req *req)
     else if (!member && r->chunkd < NODE_ID_TOLD_MAX && nodes_past_joined(n, r))
         register_new(n, req, r->chunkd); /* an older copy of us gave it no id, a newer one did */
     else
-        register_member(n, req, r->chunkd);
+        register_member(n, req, r->chunkd, true);
 }
 
-static void do_register(struct nodes *n, struct rpc_req *req)
+/* One that the state knows is taken in as it is; who needs a decision has to ask the leader. */
+static void register_follow(struct nodes *n, struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    struct fsm_member m;
+    bool known = false;
+    if (r->chunkd) {
+        fsm_rdlock(n->cfg.fsm);
+        known =
+            fsm_member_next(n->cfg.fsm, r->chunkd - 1, &m) && m.chunkd == r->chunkd && m.host_id[0];
+        lock_acquire(&n->mu);
+        if (known)
+            nodes_add(n, m.chunkd, m.host_id, m.host_name);
+        lock_release(&n->mu);
+        fsm_unlock(n->cfg.fsm);
+    }
+    if (known)
+        register_member(n, req, r->chunkd, false);
+    else
+        nodes_not_leader(n, req);
+}
+
+static void do_register(struct nodes *n, struct rpc_req *req, bool leads)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     const char *uuid = mlog_uuid(n->cfg.mlog);
@@ -417,22 +454,23 @@ static void do_register(struct nodes *n, struct rpc_req *req)
             r->cluster, uuid);
         return;
     }
-    nodes_past_check(n, req, PAST_SEEN, register_checked);
+    if (leads)
+        nodes_past_check(n, req, PAST_SEEN, register_checked);
+    else
+        register_follow(n, req);
 }
 
 void nodes_request(struct nodes *n, struct rpc_req *req)
 {
-    if (!nodes_enter(n)) {
-        nodes_not_leader(n, req);
-        return;
-    }
+    bool leads = nodes_enter(n);
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ)
-        do_register(n, req);
+        do_register(n, req, leads);
     else if (req->env->body_case == REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ)
-        reports_heartbeat(n, req);
+        reports_heartbeat(n, req, leads);
     else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_REQ)
         reports_report(n, req);
     else
         rpc_fail(req, -ERR_PROTOCOL, "not a request of a chunkd");
-    nodes_leave(n);
+    if (leads)
+        nodes_leave(n);
 }

@@ -235,7 +235,12 @@ static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
     m->role = status_text(a, "%s", ms.leader ? "leader" : "follower");
     m->applied = ms.applied;
     m->term = ms.term;
-    m->uptime_s = (uint64_t)((a->now - a->n->started) / NSEC_PER_SEC);
+    m->uptime_s = (uint64_t)((a->now - a->n->process) / NSEC_PER_SEC);
+    lock_acquire(&a->n->mu);
+    m->leads_s = a->n->serving ? (uint64_t)((a->now - a->n->serving) / NSEC_PER_SEC) : 0;
+    m->gap_ms = a->n->gap_ms;
+    m->gains = a->n->gains;
+    lock_release(&a->n->mu);
     m->memory = resident_bytes();
     m->log_bytes = ms.log_bytes;
     m->checkpoint_index = ms.checkpoint_index;

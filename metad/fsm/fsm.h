@@ -69,7 +69,8 @@ struct fsm_hooks {
      * new): order its deletion only once the session is closed or has declared the id retired
      * (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
-    void (*chunk_changed)(void *arg, struct fsm_chunk *c); /* new, longer, or other goal */
+    void (*chunk_changed)(void *arg, struct fsm_chunk *c,
+                          bool grew); /* new or longer; else another goal */
     /* Has no name (any more): reap when nobody has it open. opener: the session that made it with
      * O_TMPFILE and so has it open, else 0. */
     void (*orphaned)(void *arg, uint64_t ino, uint64_t opener);

@@ -391,11 +391,11 @@ bool fsm_feature_load(struct fsm *f, uint32_t level)
 
 /* ---- both ends ---- */
 
+static const struct fsm_metad first_metad = {1, "", "", "", 0}; /* of a cluster that was never told */
+
 void fsm_cluster_init(struct fsm *f)
 {
-    static const struct fsm_metad first = {1, "", "", "", 0};
-
-    metad_put(f, 0, &first);
+    metad_put(f, 0, &first_metad);
     f->cluster.self = 1;
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
         f->cluster.offer[k] = setting_info(k)->standard;
@@ -411,7 +411,6 @@ void fsm_cluster_fini(struct fsm *f)
 
 void fsm_cluster_reset(struct fsm *f)
 {
-    static const struct fsm_metad first = {1, "", "", ""};
     struct fsm_cluster *c = &f->cluster;
 
     c->metad_new = 0;
@@ -421,7 +420,7 @@ void fsm_cluster_reset(struct fsm *f)
     c->has_cap_key = false;
     c->cap_key_id = 0;
     memset(c->cap_key, 0, sizeof(c->cap_key));
-    metad_put(f, 0, &first);
+    metad_put(f, 0, &first_metad);
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
         c->is_told[k] = false;
         c->told[k] = 0;

@@ -263,8 +263,8 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
 
 /* ---- fsm_chunk.c ---- */
 extern const struct fsm_htab_ops fsm_chunk_htab_ops;
-uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session); /* no owner, no goal yet */
-void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c);           /* tells the hook */
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session);  /* no owner, no goal yet */
+void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c, bool grew); /* tells the hook */
 void fsm_chunk_drop_locs(struct fsm_chunk *c);
 void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from); /* drops extents behind from */
 void fsm_file_punch(struct fsm *f, uint32_t h, uint64_t off, uint64_t len);

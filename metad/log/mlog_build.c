@@ -202,9 +202,11 @@ static int put_file(const char *dir, const char *name, const void *p, size_t len
 /* format, checksum, index and length of the configuration; it: version, count, {id, address, role}, padding */
 static int put_meta(const char *log_dir, const char *name)
 {
-    static const char addr[] = MLOG_SERVER_ADDR;
+    char addr[32];
     uint8_t p[128] = {0};
-    size_t conf = (1 + 8 + 8 + sizeof(addr) + 1 + 7) / 8 * 8;
+
+    mlog_server_addr(addr, MLOG_FIRST_ID);
+    size_t len = strlen(addr) + 1, conf = (1 + 8 + 8 + len + 1 + 7) / 8 * 8;
 
     le_put64(p, RAFT_FORMAT);
     le_put64(p + 16, 1);
@@ -212,9 +214,9 @@ static int put_meta(const char *log_dir, const char *name)
     uint8_t *c = p + 32;
     c[0] = 1;
     le_put64(c + 1, 1);
-    le_put64(c + 9, MLOG_SERVER_ID);
-    memcpy(c + 17, addr, sizeof(addr));
-    c[17 + sizeof(addr)] = RAFT_VOTER_ROLE;
+    le_put64(c + 9, MLOG_FIRST_ID);
+    memcpy(c + 17, addr, len);
+    c[17 + len] = RAFT_VOTER_ROLE;
     le_put64(p + 8, build_raft_crc(p + 16, 16 + conf));
     return put_file(log_dir, name, p, 32 + conf);
 }
@@ -269,7 +271,7 @@ int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term)
     if (rc == 0)
         rc = put_mark(b->dir, b->last, term);
     if (rc == 0)
-        rc = mlog_check(b->dir, &stored);
+        rc = mlog_check(b->dir, false, &stored);
     if (rc == 0)
         rc = mlog_dir_write_id(b->dir, uuid, MLOG_FIRST_ID);
     if (rc != 0)

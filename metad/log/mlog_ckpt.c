@@ -122,7 +122,7 @@ static void desc_encode(const struct mlog_ckpt *c, uint8_t *p)
 
 /* ---- files ---- */
 
-int mlog_ckpt_path(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
+int mlog_ckpt_file(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
 {
     int n = snprintf(out, MLOG_PATH, "%s/checkpoint-%016" PRIu64 "%s", dir, index, suffix);
 
@@ -167,7 +167,7 @@ int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d)
     uint64_t size;
     uint32_t crc;
 
-    int rc = mlog_ckpt_path(path, dir, d->index, "");
+    int rc = mlog_ckpt_file(path, dir, d->index, "");
     if (rc != 0)
         return rc;
     rc = file_crc(path, &size, &crc);
@@ -212,10 +212,10 @@ static int check_in(struct mlog *m)
 {
     char tmp[MLOG_PATH], path[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
-    int rc = mlog_ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_file(tmp, m->dir, c->index, ".tmp");
 
     if (rc == 0)
-        rc = mlog_ckpt_path(path, m->dir, c->index, "");
+        rc = mlog_ckpt_file(path, m->dir, c->index, "");
     if (rc == 0)
         rc = file_crc(tmp, &c->size, &c->crc);
     if (rc == 0 && rename(tmp, path) < 0)
@@ -246,7 +246,7 @@ static void give_up(struct mlog *m, int code)
     char tmp[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
 
-    if (mlog_ckpt_path(tmp, m->dir, c->index, ".tmp") == 0)
+    if (mlog_ckpt_file(tmp, m->dir, c->index, ".tmp") == 0)
         unlink(tmp);
     log_error("%s: no checkpoint could be written at index %" PRIu64
               " (%s): the log keeps growing. Is there "
@@ -268,7 +268,7 @@ static void ckpt_start(struct mlog *m)
     c->tail_len = 0;
     c->code = 0;
     atomic_store(&c->finished, false);
-    int rc = mlog_ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_file(tmp, m->dir, c->index, ".tmp");
     if (rc != 0) {
         give_up(m, rc);
         return;
@@ -446,7 +446,7 @@ static void remove_old(const char *dir, const char *log_dir)
             char path[MLOG_PATH];
             for (size_t j = 0; j < k.n; j++)
                 keep = keep || k.index[j] == all[i];
-            if (!keep && mlog_ckpt_path(path, dir, all[i], "") == 0)
+            if (!keep && mlog_ckpt_file(path, dir, all[i], "") == 0)
                 unlink(path);
         }
     }
@@ -528,7 +528,7 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
 
     int rc = mlog_desc_decode(buf, len, &d, &why);
     if (rc == 0)
-        rc = mlog_ckpt_path(path, m->dir, d.index, "");
+        rc = mlog_ckpt_file(path, m->dir, d.index, "");
     if (rc != 0) {
         log_error("%s: snapshot descriptor: %s", m->log_dir, why ? why : err_str(rc));
         return rc;

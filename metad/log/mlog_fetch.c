@@ -102,10 +102,10 @@ static int take_state(void *arg, uint64_t offset, const uint8_t *p, size_t len)
 static int fetch_state(struct mlog *m, struct rpc_conn *conn, const struct mlog_desc *d)
 {
     char tmp[MLOG_PATH], path[MLOG_PATH];
-    int rc = mlog_ckpt_path(tmp, m->dir, d->index, ".fetched.tmp");
+    int rc = mlog_ckpt_file(tmp, m->dir, d->index, ".fetched.tmp");
 
     if (rc == 0)
-        rc = mlog_ckpt_path(path, m->dir, d->index, "");
+        rc = mlog_ckpt_file(path, m->dir, d->index, "");
     if (rc != 0)
         return rc;
     if (access(path, F_OK) == 0 && mlog_ckpt_verify(m->dir, d) == 0)

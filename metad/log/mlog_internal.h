@@ -394,7 +394,7 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len);
 void mlog_ckpt_stop(struct mlog *m);
 /* One that is being made is of no use any more. Not while libraft has its descriptor. */
 void mlog_ckpt_cancel(struct mlog *m);
-int mlog_ckpt_path(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix);
+int mlog_ckpt_file(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix);
 void mlog_ckpt_clean(const char *dir); /* leftovers of a crash */
 /* mlog_loop.c */
 int mlog_loop_init(struct mlog *m);

@@ -58,7 +58,7 @@ static int open_piece(struct mlog *m, const Replfs__CheckpointReq *r)
 
     if (r->file == 0)
         return open_descriptor(m, r->term, r->index);
-    int rc = mlog_ckpt_path(path, m->dir, r->index, "");
+    int rc = mlog_ckpt_file(path, m->dir, r->index, "");
     if (rc != 0)
         return rc;
     int fd = open(path, O_RDONLY | O_CLOEXEC);

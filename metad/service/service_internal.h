@@ -21,6 +21,7 @@ struct service {
     int64_t grace_until;
     unsigned grace_ms;
     int64_t heard_since; /* service_config.c */
+    bool lockers_seen;   /* who may hold locks has come back, or lapses */
     int64_t hold_next;   /* service_hold.c */
     int64_t memory_next; /* service_memory.c */
     atomic_bool memory_full;
@@ -119,6 +120,8 @@ bool service_all_heard(struct service *s, uint32_t term_ms);
 void service_grace_start(struct service *s);
 /* Ends it when it is over. After each session that came back, and a few times a second. */
 void service_grace_look(struct service *s);
+/* At its end whoever may hold locks and is not back lapses. A few times a second. */
+void service_grace_locks(struct service *s);
 /* A request that reads or changes inodes has to come again later. */
 bool service_grace_waits(struct service *s, const struct rpc_req *req);
 /* service_hold.c */

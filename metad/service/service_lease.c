@@ -39,7 +39,9 @@ struct bound {
 struct lease_conns {
     struct lock mu;
     struct hash_table bound; /* struct bound by session */
-    bool stopped;
+    struct recall *recalls;  /* not answered yet */
+    size_t nrecalls;
+    bool stopped; /* nobody is asked any more */
 };
 
 static struct bound *bound_find(const struct lease_conns *c, uint64_t session)
@@ -116,6 +118,7 @@ static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 /* ---- recalls ---- */
 
 struct recall {
+    struct recall *next, **prev;
     struct service *s;
     struct rpc_conn *conn; /* a reference */
     uint64_t session, ino, nr;
@@ -124,6 +127,39 @@ struct recall {
 
 static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
                         uint64_t nr);
+
+/* False: nobody is asked any more. */
+static bool recall_begin(struct recall *r)
+{
+    struct lease_conns *c = r->s->conns;
+
+    LOCK_SCOPE(&c->mu);
+    if (c->stopped)
+        return false;
+    r->next = c->recalls;
+    r->prev = &c->recalls;
+    if (r->next)
+        r->next->prev = &r->next;
+    c->recalls = r;
+    c->nrecalls++;
+    service_keep(r->s);
+    return true;
+}
+
+static void recall_over(struct recall *r)
+{
+    struct service *s = r->s;
+
+    lock_acquire(&s->conns->mu);
+    *r->prev = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    s->conns->nrecalls--;
+    lock_release(&s->conns->mu);
+    rpc_conn_unref(r->conn);
+    free(r);
+    service_leave(s);
+}
 
 static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
@@ -144,9 +180,7 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
         send_recall(r->s, r->session, r->ino, r->keep, r->nr);
     }
     rpc_conn_unref(now);
-    rpc_conn_unref(r->conn);
-    service_leave(r->s);
-    free(r);
+    recall_over(r);
 }
 
 static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
@@ -160,8 +194,14 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct recall *r = malloc(sizeof(*r));
     if (!r)
         abort();
-    *r = (struct recall){s, rpc_conn_ref(c), session, ino, nr, keep};
-    service_keep(s);
+    *r = (struct recall){
+        .s = s, .conn = rpc_conn_ref(c), .session = session, .ino = ino, .nr = nr, .keep = keep};
+    if (!recall_begin(r)) {
+        rpc_conn_unref(r->conn);
+        rpc_conn_unref(c);
+        free(r);
+        return;
+    }
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
     q.ino = ino;
     q.keep = (uint32_t)keep;
@@ -247,6 +287,7 @@ static void on_tick(void *arg)
 {
     struct service *s = arg;
     service_grace_look(s);
+    service_grace_locks(s);
     service_hold_tick(s);
     service_memory_tick(s);
     service_config_tick(s);
@@ -288,9 +329,11 @@ void service_leases_stop(struct service *s, int code)
 
     lock_acquire(&s->conns->mu);
     s->conns->stopped = true;
-    v = malloc((s->conns->bound.n + 1) * sizeof(struct rpc_conn *));
+    v = malloc((s->conns->bound.n + s->conns->nrecalls + 1) * sizeof(struct rpc_conn *));
     if (!v)
         abort();
+    for (const struct recall *r = s->conns->recalls; r; r = r->next)
+        v[n++] = rpc_conn_ref(r->conn);
     HASH_TABLE_EACH (&s->conns->bound, p)
         v[n++] = rpc_conn_ref(HASH_ENTRY(p, struct bound, link)->conn);
     lock_release(&s->conns->mu);

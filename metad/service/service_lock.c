@@ -3,7 +3,8 @@
  *
  * Locks are soft state of the leader. They go when their session is closed; after a change of
  * leader (or a restart) every client that comes back says what it holds, and until all have come
- * back or were closed (at most two leases) nothing new is granted, so that nobody's lock is stolen.
+ * back or were closed (at most the term of leases, service_grace.c) nothing new is granted, so that nobody's lock is
+ * stolen. Only those that may hold some, as the state knows, are waited for.
  *
  * A request that waits is kept unanswered: granted, cancelled, refused for a deadlock, or told
  * ERR_TIMEOUT at three quarters of its deadline; then the client asks again with the same id and

@@ -7,6 +7,7 @@
  * made, named, renamed, linked, appended to (a commit done twice would show in the size), unlinked while open. One
  * file is locked by both, in turn. Each keeps a file exclusively all the time. */
 #define LEASE_MS 20000u
+#define TERM_MS 1000u
 #define SUSPECT_MS 600000u
 #include "tests/unit/service_rig.h"
 
@@ -691,6 +692,100 @@ static void test_a_thousand_flips(void **state)
         worker_end(&w[i]);
 }
 
+/* ---- clients that do not come back ---- */
+
+static bool lapsed(uint64_t session)
+{
+    fsm_rdlock(md.fsm);
+    bool yes = fsm_session_lapsed(md.fsm, session);
+    fsm_unlock(md.fsm);
+    return yes;
+}
+
+/* How long w had to wait for a lock, in ms, from the next gain of leadership on. */
+static int64_t lock_after_flip(struct worker *w)
+{
+    uint64_t before = leader_terms(md.leader);
+
+    mlog_flip(md.mlog);
+    WAIT_UNTIL(leader_terms(md.leader) > before);
+    int64_t began = clock_mono();
+    worker_connect(w);
+    worker_set_lock(w, LOCKSET_WRITE);
+    worker_set_lock(w, LOCKSET_NONE);
+    return (clock_mono() - began) / NSEC_PER_MSEC;
+}
+
+/* One that holds a lock when it dies keeps others from new ones for a term, once; one that holds none does not. */
+static void test_dead_clients(void **state)
+{
+    static struct worker w[3];
+
+    (void)state;
+    memset(&all, 0, sizeof(all));
+    for (unsigned i = 0; i < 3; i++)
+        worker_start(&w[i], i + 1);
+    all.locked_ino = w[0].dir;
+    rpc_conn_close(w[2].conn); /* holds none */
+    assert_true(lock_after_flip(&w[0]) < TERM_MS / 2);
+    all.locked_ino = w[1].dir;
+    w[1].alone = 0; /* the grace may be over */
+    worker_connect(&w[1]);
+    worker_set_lock(&w[1], LOCKSET_WRITE);
+    rpc_conn_close(w[1].conn);
+    all.locked_ino = w[0].dir;
+    int64_t took = lock_after_flip(&w[0]);
+    assert_in_range(took, TERM_MS / 2, LEASE_MS / 2);
+    assert_true(lapsed(w[1].session));
+    assert_true(lock_after_flip(&w[0]) < TERM_MS / 2);
+    for (unsigned i = 0; i < 3; i++)
+        worker_end(&w[i]);
+}
+
+struct proposed {
+    atomic_bool done;
+    int code;
+};
+
+static void proposed_applied(void *arg, int code, const struct fsm_result *res)
+{
+    (void)res;
+    ((struct proposed *)arg)->code = code;
+}
+
+static void proposed_after(void *arg)
+{
+    atomic_store(&((struct proposed *)arg)->done, true);
+}
+
+/* What a leadership's log says to a command that reserves nothing. */
+static int propose_as(uint64_t leading)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__ReserveOp nothing = REPLFS__RESERVE_OP__INIT;
+    struct proposed p = {0};
+
+    op.op_case = REPLFS__META_OP__OP_RESERVE;
+    op.reserve = &nothing;
+    cmd.op = &op;
+    mlog_propose_as(md.mlog, leading, &cmd, proposed_applied, proposed_after, &p);
+    WAIT_UNTIL(atomic_load(&p.done));
+    return p.code;
+}
+
+/* What is left of a leadership logs nothing in the next one. */
+static void test_former_leadership_logs_nothing(void **state)
+{
+    uint64_t former = mlog_leading(md.mlog);
+
+    (void)state;
+    assert_int_equal(propose_as(former), 0);
+    flip_once(0);
+    assert_int_equal(propose_as(former), -ERR_NOT_LEADER);
+    assert_int_equal(propose_as(mlog_leading(md.mlog)), 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -708,6 +803,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_former_leadership_logs_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dead_clients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_thousand_flips, setup, teardown),
     };
     log_init("test_leader", LOG_LVL_ERROR, NULL);
