@@ -224,8 +224,11 @@ static void test_senders_are_those_of_before(void **state)
             want = RPC_ROLE_CHUNKD;
         else if (among(r, chunks, N(chunks)))
             want = RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD;
-        else if (r == REQUEST_ORDER || r == REQUEST_RECALL || r == REQUEST_NAMES_PUT)
+        else if (r == REQUEST_ORDER || r == REQUEST_RECALL || r == REQUEST_NAMES_PUT ||
+                 r == REQUEST_RAFT || r == REQUEST_CHECKPOINT)
             want = RPC_ROLE_METAD;
+        else if (r == REQUEST_METAD_LIST || r == REQUEST_METAD_CHANGE)
+            want = client | RPC_ROLE_METAD;
         else if (r == REQUEST_NAMES_GET)
             want = RPC_ROLE_METAD | RPC_ROLE_ADMIN;
         print_message("%s\n", request_name(r));
@@ -242,9 +245,9 @@ static void test_replfsctl_may_what_it_might(void **state)
     (void)state;
     static const enum request may[] = {REQUEST_STATUS,  REQUEST_INFO,     REQUEST_NODES,
                                        REQUEST_GETATTR, REQUEST_CONVERGE, REQUEST_QUOTA_LIST,
-                                       REQUEST_MUTATE};
+                                       REQUEST_MUTATE,  REQUEST_METAD_LIST};
     static const enum request root[] = {REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER, REQUEST_QUARANTINE,
-                                        REQUEST_SNAPSHOT, REQUEST_CONFIG};
+                                        REQUEST_SNAPSHOT, REQUEST_CONFIG, REQUEST_METAD_CHANGE};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;
