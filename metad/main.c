@@ -352,6 +352,7 @@ static int start_service(struct metad *d)
                                  .nodes = d->nodes,
                                  .sessions = d->sessions,
                                  .ids = d->ids,
+                                 .copies = d->copies,
                                  .loop = d->loop,
                                  .min_copies = (unsigned)flags.min_copies,
                                  .lease_ms = (unsigned)flags.lease_ms,

@@ -62,5 +62,6 @@ int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
+int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);
 #endif

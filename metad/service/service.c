@@ -6,6 +6,7 @@
  * loop's threads; no state of its own. */
 #include "service_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -53,6 +54,14 @@ static void node_recover(struct service *s, struct rpc_req *req)
 static void node_quarantine(struct service *s, struct rpc_req *req)
 {
     nodes_rpc_quarantine(s->cfg.nodes, req);
+}
+
+static void names_snapshot(struct service *s, struct rpc_req *req)
+{
+    if (s->cfg.copies)
+        copies_snapshot(s->cfg.copies, req);
+    else
+        rpc_fail(req, -ENOTSUP, "this metad makes no backups");
 }
 
 typedef void handler(struct service *s, struct rpc_req *req);
@@ -124,7 +133,7 @@ static handler *handler_of(enum request r)
     case REQUEST_RECOVER:
         return node_recover;
     case REQUEST_SNAPSHOT:
-        break; /* not yet */
+        return names_snapshot;
     case REQUEST_QUARANTINE:
         return node_quarantine;
     case REQUEST_NONE:

@@ -1,6 +1,7 @@
 /* metad's requests: namespace, layouts, grants, sessions; what is about chunkds goes to nodes. */
 #ifndef REPLFS_METAD_SERVICE_SERVICE_H
 #define REPLFS_METAD_SERVICE_SERVICE_H
+#include "metad/backup/copies.h"
 #include "metad/fsm/fsm.h"
 #include "metad/log/ids.h"
 #include "metad/log/mlog.h"
@@ -15,6 +16,7 @@ struct service_config {
     struct nodes *nodes;
     struct sessions *sessions;
     struct ids *ids;
+    struct copies *copies;     /* NULL: no backups */
     struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     unsigned min_copies;       /* default 2 */
     unsigned lease_ms;         /* told to sessions */
