@@ -55,9 +55,11 @@ static int do_put(struct service *s, struct rpc_req *req, struct names_copy *c, 
     if (in->generation)
         return names_put(n, &p, c, why);
     size_t have = names_list(n, all);
-    for (size_t i = have; i > 0; i--) /* the newest whole one, else the newest */
-        if (all[i - 1].track.whole || i == 1)
-            *c = all[i - 1];
+    size_t at = 0;
+    while (at < have && !all[at].track.whole)
+        at++;
+    if (have > 0) /* the newest whole one, else the newest */
+        *c = all[at < have ? at : 0];
     return 0;
 }
 

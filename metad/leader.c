@@ -182,6 +182,7 @@ static int start_service(struct leader *l)
     cfg.nodes = l->cfg.nodes;
     cfg.sessions = l->sessions;
     cfg.ids = l->ids;
+    cfg.copies = l->cfg.copies;
     cfg.gate = &l->gate;
     cfg.leading = l->leading;
     return service_new(&cfg, &l->service);

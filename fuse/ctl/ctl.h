@@ -69,5 +69,6 @@ int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);
 int verb_metad(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
+int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);
 #endif

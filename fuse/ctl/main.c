@@ -34,6 +34,8 @@ static const struct verb verbs[] = {
      "after every metad runs a new version: use what it brings"},
     {"recover", verb_recover, "[--accept] [PATH]",
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
+    {"backup-meta", verb_backup_meta, "FILE [PATH]",
+     "all names in one file, from which replfs-metad --restore makes a metad"},
     {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
      "chunks that may have been written under another copy of metad: list or delete them"},
 };

@@ -220,13 +220,13 @@ static bool is_chosen(const struct copies *c, uint32_t chunkd)
     return false;
 }
 
-/* Those that are not chosen keep nothing, once the others do. */
+/* Those that are not chosen keep nothing, once the others do; nobody, when none are wanted. */
 static void tell_others(struct copies *c, const struct nodes_conn *v, size_t n)
 {
     for (size_t i = 0; i < c->ncopies; i++)
         if (c->copy[i]->cur.generation == 0)
             return;
-    for (size_t i = 0; i < n && c->ncopies > 0; i++) {
+    for (size_t i = 0; i < n && (c->ncopies > 0 || c->wanted == 0); i++) {
         size_t at = 0;
         if (is_chosen(c, v[i].chunkd))
             continue;
@@ -297,7 +297,8 @@ static void needs(struct copies *c, int64_t now)
     uint64_t above = names_ring_last(c->ring);
     bool urgent = false;
 
-    c->pending = false;
+    c->pending = snapshot_needs(c, &above);
+    urgent = c->pending;
     for (size_t i = 0; i < c->ncopies; i++) {
         const struct copy *k = c->copy[i];
         if (k->cur.generation && k->cur.reached < above)
@@ -353,6 +354,7 @@ static void *names_main(void *arg)
         }
         for (size_t i = 0; i < c->ncopies; i++)
             copies_step(c->copy[i], now);
+        snapshot_step(c, now);
         needs(c, now);
         idle = all_fresh(c, now);
         if (!idle)
@@ -368,10 +370,10 @@ int copies_start(struct copies *c, struct mlog *m, struct nodes *n)
     c->stopping = false;
     c->chose_at = c->asked_at = 0;
     c->ntold = 0;
-    if (c->wanted == 0)
-        return 0;
     int rc = thread_start(&c->tid, "names", names_main, c);
-    c->running = rc == 0;
+    lock_acquire(&c->mu);
+    c->running = c->serving = rc == 0;
+    lock_release(&c->mu);
     return -rc;
 }
 
@@ -381,10 +383,12 @@ void copies_stop(struct copies *c)
         return;
     lock_acquire(&c->mu);
     c->stopping = true;
+    c->serving = false;
     cond_broadcast(&c->wake);
     lock_release(&c->mu);
     pthread_join(c->tid, NULL);
     c->running = false;
+    snapshot_stop(c);
     for (size_t i = 0; i < c->ncopies; i++)
         if (c->copy[i]->conn)
             rpc_conn_close(c->copy[i]->conn);

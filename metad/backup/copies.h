@@ -19,6 +19,8 @@ int copies_start(struct copies *c, struct mlog *m, struct nodes *n);
  * which are closed. Not started: nothing. */
 void copies_stop(struct copies *c);
 void copies_free(struct copies *c); /* after the log was closed; NULL is fine */
+/* SnapshotReq; consumes req. Any thread. */
+void copies_snapshot(struct copies *c, struct rpc_req *req);
 /* For struct nodes_config.names_copies; arg is c. Any thread. */
 size_t copies_status(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
 #endif

@@ -1,4 +1,5 @@
-/* What copies.c (which chunkds, the thread) and copies_send.c (one chunkd: what it gets next) share. */
+/* What copies.c (which chunkds, the thread) and copies_send.c (one chunkd: what it gets next)
+ * and snapshot.c (backups by people) share. */
 #ifndef REPLFS_METAD_BACKUP_COPIES_INTERNAL_H
 #define REPLFS_METAD_BACKUP_COPIES_INTERNAL_H
 #include <stdatomic.h>
@@ -37,14 +38,28 @@ struct copy {
     enum copy_call call;   /* that was made last */
     struct copy_file sent; /* how the file is when it succeeds */
     bool sent_whole;
-    unsigned failures; /* in a row */
-    int64_t tail_at, fresh_at, retry_at;
+    unsigned failures;  /* in a row */
+    int64_t fresh_at;   /* mono: it has all that was applied up to then */
+    int64_t sent_fresh; /* fresh_at, when the call succeeds; 0: there is more to be sent */
+    int64_t tail_at, retry_at;
     char error[160];
     atomic_bool busy; /* a call is under way; set under copies.mu */
     /* under copies.mu */
     bool answered;
     struct copy_answer answer;
     struct nodes_names shown;
+};
+
+#define SNAPSHOTS_MAX 4u
+struct snapshot { /* one that is being fetched (snapshot.c); token 0: none */
+    uint64_t token;
+    struct state_file *src; /* NULL: its checkpoint is still being made */
+    uint64_t after;         /* entries behind it are needed */
+    int64_t used_at;
+};
+struct snapshot_req {
+    struct rpc_req *req;
+    struct snapshot_req *next;
 };
 
 struct copies {
@@ -54,6 +69,8 @@ struct copies {
     struct names_ring *ring;
     struct lock mu;
     struct cond wake;
+    struct snapshot_req *requests;      /* mu */
+    bool serving;                       /* mu: the thread runs */
     bool stopping, poked;               /* mu */
     uint64_t saved_index, saved_size;   /* mu: the newest state file */
     uint32_t saved_crc;                 /* mu */
@@ -67,6 +84,7 @@ struct copies {
     pthread_t tid;
     bool running;
     char host_id[64];
+    struct snapshot snapshot[SNAPSHOTS_MAX];
     struct state_file *src; /* the newest */
     bool pending;           /* somebody waits for a newer one */
     int64_t asked_at;       /* mono: a checkpoint was asked for */
@@ -94,4 +112,10 @@ bool copies_can_begin(const struct copy *k);
 /* Tells a chunkd to keep nothing; nobody waits for its answer. */
 void copies_send_drop(struct copies *c, struct rpc_conn *conn);
 void copies_poke(struct copies *c); /* any thread */
+
+/* ---- snapshot.c; on the thread, mu not held ---- */
+void snapshot_step(struct copies *c, int64_t now); /* answers what was asked */
+/* Lowers *above to what they need of the ring. True: one waits for a checkpoint. */
+bool snapshot_needs(const struct copies *c, uint64_t *above);
+void snapshot_stop(struct copies *c); /* after the thread */
 #endif

@@ -144,6 +144,7 @@ static bool send_tail(struct copy *k, int64_t now)
     req.at = k->cur.size;
     req.sync = true;
     k->sent = (struct copy_file){k->cur.generation, k->cur.size + b->len, last};
+    k->sent_fresh = last >= names_ring_last(k->c->ring) ? now : 0;
     k->tail_at = now;
     copy_send(k, COPY_CALL_TAIL, &req, b);
     return true;
@@ -309,6 +310,8 @@ static void take_answer(struct copy *k, int64_t now)
     } else if (k->call == COPY_CALL_TAIL) {
         k->tail_bytes += k->sent.size - k->cur.size;
         k->cur = k->sent;
+        if (k->sent_fresh > k->fresh_at)
+            k->fresh_at = k->sent_fresh;
     }
 }
 

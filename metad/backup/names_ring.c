@@ -35,14 +35,14 @@ struct names_ring *names_ring_new(uint64_t max, uint64_t slack)
     return r;
 }
 
-static struct names_ring_entry *at(const struct names_ring *r, size_t i)
+static struct names_ring_entry *ring_at(const struct names_ring *r, size_t i)
 {
     return r->v[(r->first + i) & (r->cap - 1)];
 }
 
 static void drop_first(struct names_ring *r)
 {
-    struct names_ring_entry *e = at(r, 0);
+    struct names_ring_entry *e = ring_at(r, 0);
 
     r->floor = e->index;
     r->bytes -= e->len;
@@ -70,7 +70,7 @@ void names_ring_free(struct names_ring *r)
 static void trim(struct names_ring *r)
 {
     while (r->n > 0 &&
-           (r->bytes > r->max || (r->bytes > r->slack && at(r, 0)->index <= r->needed_above)))
+           (r->bytes > r->max || (r->bytes > r->slack && ring_at(r, 0)->index <= r->needed_above)))
         drop_first(r);
 }
 
@@ -82,7 +82,7 @@ static void ring_grow(struct names_ring *r)
     if (!v)
         abort();
     for (size_t i = 0; i < r->n; i++)
-        v[i] = at(r, i);
+        v[i] = ring_at(r, i);
     free(r->v);
     r->v = v;
     r->first = 0;
@@ -137,7 +137,7 @@ static size_t behind(const struct names_ring *r, uint64_t index)
 
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (at(r, mid)->index <= index)
+        if (ring_at(r, mid)->index <= index)
             lo = mid + 1;
         else
             hi = mid;
@@ -157,7 +157,7 @@ bool names_ring_has(struct names_ring *r, uint64_t index, uint32_t crc)
     size_t i = behind(r, index);
     if (i == 0)
         return false;
-    const struct names_ring_entry *e = at(r, i - 1);
+    const struct names_ring_entry *e = ring_at(r, i - 1);
     return e->index == index && e->len > ENTRY_CRC_AT + 4 &&
            le_get32(e->data + ENTRY_CRC_AT) == crc;
 }
@@ -172,7 +172,7 @@ size_t names_ring_pack(struct names_ring *r, uint64_t after, uint8_t *out, size_
     if (*gone)
         return 0;
     for (size_t i = behind(r, after); i < r->n; i++) {
-        const struct names_ring_entry *e = at(r, i);
+        const struct names_ring_entry *e = ring_at(r, i);
         if (size - used < NAMES_RECORD + e->len) {
             *gone = used == 0;
             break;
@@ -191,6 +191,6 @@ void names_ring_each(struct names_ring *r, uint64_t after,
 {
     LOCK_SCOPE(&r->mu);
     for (size_t i = behind(r, after); i < r->n; i++)
-        if (!fn(arg, at(r, i)))
+        if (!fn(arg, ring_at(r, i)))
             break;
 }

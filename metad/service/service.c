@@ -11,6 +11,7 @@
  * Runs on the rpc loop's threads; no state of its own. */
 #include "service_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -65,6 +66,14 @@ static void about_metads(struct service *s, struct rpc_req *req)
 {
     (void)s;
     rpc_fail(req, ERR_PROTOCOL, "not of a leadership");
+}
+
+static void names_snapshot(struct service *s, struct rpc_req *req)
+{
+    if (s->cfg.copies)
+        copies_snapshot(s->cfg.copies, req);
+    else
+        rpc_fail(req, -ENOTSUP, "this metad makes no backups");
 }
 
 typedef void handler(struct service *s, struct rpc_req *req);
@@ -138,7 +147,7 @@ static handler *handler_of(enum request r)
     case REQUEST_CONFIG:
         return service_config_req;
     case REQUEST_SNAPSHOT:
-        break; /* not yet */
+        return names_snapshot;
     case REQUEST_QUARANTINE:
         return node_quarantine;
     case REQUEST_RAFT:

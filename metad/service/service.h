@@ -2,6 +2,7 @@
  * of one leadership (metad/leader.h): its leases, locks and waiting requests end with it. */
 #ifndef REPLFS_METAD_SERVICE_SERVICE_H
 #define REPLFS_METAD_SERVICE_SERVICE_H
+#include "metad/backup/copies.h"
 #include "metad/fsm/fsm.h"
 #include "metad/log/ids.h"
 #include "metad/log/mlog.h"
@@ -17,6 +18,7 @@ struct service_config {
     struct nodes *nodes;
     struct sessions *sessions;
     struct ids *ids;
+    struct copies *copies;     /* NULL: no backups */
     struct rpc_loop *loop;     /* the one it is served on: answers that come later */
     struct gate *gate;         /* whoever calls is inside, what goes on later stays inside */
     uint64_t leading;          /* the leadership (mlog_leading) */

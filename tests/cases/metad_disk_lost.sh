@@ -123,6 +123,28 @@ devcluster start metad chunkd3 >/dev/null
 devcluster mount "$mnt" -o timeout=20 >/dev/null
 [ "$(find "$mnt" | sort | sha256sum)" = "$before" ] || fail "names differ after the recovery from the good copy"
 
+
+echo "- a backup is made while files are written, and becomes a metad"
+begin_writer 500000
+wait_for 20 "files" acked_more_than $(($(wc -l <"$work/acked") + 50))
+sync "$mnt/after/1"
+n=$(find "$mnt/d0" "$mnt/after" | sort | sha256sum)
+asked=$(python3 -c 'import time; print(time.monotonic())')
+ctl backup-meta "$work/backup" "$mnt" >"$work/said" || fail "backup-meta: $(cat "$work/said")"
+expect "mode of the backup" 600 "$(stat -c %a "$work/backup")"
+kill "$writer" && wait "$writer" 2>/dev/null || true
+case_pids=
+devcluster unmount "$mnt" >/dev/null
+devcluster term metad >/dev/null
+mv "$metad" "$work/right2"
+"$bin/replfs-metad" --restore "$work/backup" --data "$metad" >"$work/restored" 2>&1 || fail "--restore: $(cat "$work/restored")"
+devcluster start metad >/dev/null
+devcluster mount "$mnt" -o timeout=20 >/dev/null
+[ "$(find "$mnt/d0" "$mnt/after" | sort | sha256sum)" = "$n" ] || fail "names differ after --restore"
+python3 "$work/checker" "$mnt" "$work/acked" "$asked" 0 || fail "what was there before the backup is lost"
+wait_for 20 "the older metad to say that it is behind" problem metad-behind
+head -c 100 "$work/backup" >"$work/cut"
+"$bin/replfs-metad" --restore "$work/cut" --data "$work/no" >/dev/null 2>&1 && fail "a cut backup was restored"
 devcluster unmount "$mnt" >/dev/null
 check_sanitizers
 echo "metad's disk lost: fine"
