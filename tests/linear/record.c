@@ -11,7 +11,9 @@
  * done each client looks at everything once more. DIR/history-NNNN gets what history.h describes.
  *
  * Failure modes. An error that leaves open whether the operation happened makes it unknown, and with it all
- * writes through that handle which were not synced: they may be what was lost. A client that does not
+ * writes through that handle which were not synced: they may be what was lost. The client then waits until
+ * the file system answers again: each operation more that may or may not have happened doubles what the
+ * checker has to look at. A client that does not
  * come back within --limit seconds leaves its operation unknown, and ends the program with exit code 3
  * once the history is written; 1 is a mount that cannot be used at all.
  *
@@ -59,6 +61,7 @@ struct client {
     pthread_barrier_t *all_done;
     struct handle handle[HANDLES];
     unsigned handles, values;
+    bool unsure; /* an operation became unknown */
     pthread_mutex_t mu;
     struct history did; /* under mu */
     struct op doing;    /* likewise; what is under way */
@@ -115,6 +118,7 @@ static size_t op_end(struct client *c, struct op *op, int error)
         op->unknown = true;
         op->error = 0;
         op->returned = HISTORY_NEVER;
+        c->unsure = true;
     }
     pthread_mutex_lock(&c->mu);
     history_add(&c->did, op);
@@ -370,12 +374,29 @@ static void pause_some(struct client *c, unsigned ops)
         nanosleep(&t, NULL);
 }
 
+/* By changes that need metad, under a name of its own. */
+static void await_answers(struct client *c)
+{
+    static const struct timespec pause = {.tv_nsec = 20000000};
+    char name[32];
+    snprintf(name, sizeof name, "probe.%u", c->number);
+    for (unsigned k = 0; k < 3000; k++) {
+        bool made = !mkdirat(c->dir, name, 0755) || errno == EEXIST;
+        if (made && !unlinkat(c->dir, name, AT_REMOVEDIR) && !fsync(c->dir))
+            break;
+        nanosleep(&pause, NULL);
+    }
+    c->unsure = false;
+}
+
 static void *client_run(void *arg)
 {
     struct client *c = arg;
     unsigned ops = c->o->ops / c->o->clients;
     for (unsigned k = 0; k < ops; k++) {
         pause_some(c, ops);
+        if (c->unsure)
+            await_answers(c);
         if (c->handles && random_below(c, 2))
             by_handle(c);
         else
