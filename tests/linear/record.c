@@ -11,7 +11,9 @@
  * done each client looks at everything once more. DIR/history-NNNN gets what history.h describes.
  *
  * Failure modes. An error that leaves open whether the operation happened makes it unknown, and with it all
- * writes through that handle which were not synced: they may be what was lost. A client that does not
+ * writes through that handle which were not synced: they may be what was lost. The client then waits until
+ * the file system answers again: each operation more that may or may not have happened doubles what the
+ * checker has to look at. A client that does not
  * come back within --limit seconds leaves its operation unknown, and ends the program with exit code 3
  * once the history is written; 1 is a mount that cannot be used at all.
  *
@@ -34,6 +36,7 @@
 
 #define MOUNTS 16u
 #define HANDLES 3u
+#define READS 8u
 #define UNSYNCED 64u
 #define PER_CLIENT 100000u /* values of one client */
 
@@ -58,6 +61,7 @@ struct client {
     pthread_barrier_t *all_done;
     struct handle handle[HANDLES];
     unsigned handles, values;
+    bool unsure; /* an operation became unknown */
     pthread_mutex_t mu;
     struct history did; /* under mu */
     struct op doing;    /* likewise; what is under way */
@@ -114,6 +118,7 @@ static size_t op_end(struct client *c, struct op *op, int error)
         op->unknown = true;
         op->error = 0;
         op->returned = HISTORY_NEVER;
+        c->unsure = true;
     }
     pthread_mutex_lock(&c->mu);
     history_add(&c->did, op);
@@ -184,12 +189,21 @@ static void do_empty(struct client *c, struct handle *h)
         h->unsynced[h->n++] = i;
 }
 
+/* At the end of a file the size is asked for, too. The kernel reads only up to the size that it knows, and drops
+ * a newer one that comes as the answer to a question from before the file system's last message to forget it:
+ * on a file that others lengthen read(2) may meet the former end once more, fstat(2) never does. */
 static void do_read(struct client *c, struct handle *h)
 {
     struct op op = {.kind = OP_READ, .ino = h->ino};
     uint64_t data[HISTORY_SIZE / 8 + 1];
+    struct stat st = {0};
+    ssize_t n;
     op_begin(c, &op);
-    ssize_t n = pread(h->fd, data, sizeof data, 0);
+    for (unsigned k = 0; k < READS; k++) {
+        n = pread(h->fd, data, sizeof data, 0);
+        if (n != 0 || fstat(h->fd, &st) || st.st_size == 0)
+            break;
+    }
     int error = n < 0 ? errno : 0;
     if (n > 0) {
         op.value = n == HISTORY_SIZE && data[0] && data[0] < HISTORY_TORN ? (uint32_t)data[0]
@@ -360,12 +374,29 @@ static void pause_some(struct client *c, unsigned ops)
         nanosleep(&t, NULL);
 }
 
+/* By changes that need metad, under a name of its own. */
+static void await_answers(struct client *c)
+{
+    static const struct timespec pause = {.tv_nsec = 20000000};
+    char name[32];
+    snprintf(name, sizeof name, "probe.%u", c->number);
+    for (unsigned k = 0; k < 3000; k++) {
+        bool made = !mkdirat(c->dir, name, 0755) || errno == EEXIST;
+        if (made && !unlinkat(c->dir, name, AT_REMOVEDIR) && !fsync(c->dir))
+            break;
+        nanosleep(&pause, NULL);
+    }
+    c->unsure = false;
+}
+
 static void *client_run(void *arg)
 {
     struct client *c = arg;
     unsigned ops = c->o->ops / c->o->clients;
     for (unsigned k = 0; k < ops; k++) {
         pause_some(c, ops);
+        if (c->unsure)
+            await_answers(c);
         if (c->handles && random_below(c, 2))
             by_handle(c);
         else
