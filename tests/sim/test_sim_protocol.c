@@ -2,7 +2,8 @@
  * each run from a seed, in a process of its own. What is checked is said in vt/model.h and vt/work.h.
  *
  * What can be asked for is in vt/runner.h, and:
- *   --drift PPM     the clients' clocks run that much slower than the others' */
+ *   --drift PPM     the clients' clocks run that much slower than the others'
+ *   --metads N      that many, instead of one */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ struct totals {
 };
 static struct totals *sum; /* shared with the children */
 static int64_t drift_ppm;
+static unsigned metads = 1;
 static struct {
     struct fiber *nemesis;
     bool over;
@@ -58,20 +60,22 @@ static void wait_for(bool (*cond)(void))
         vt_sleep_until(vt_now() + 20 * NSEC_PER_MSEC);
 }
 
-static bool metad_is_up(void)
+static bool metad_leads(void)
 {
-    return world.fsm != NULL;
+    return world_leader() >= 0;
 }
 
 static void *run_main(void *arg)
 {
     struct mlog_status status;
-    world_start_metad();
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        world_start_metad(i);
     for (unsigned i = 0; i < world.cfg.nchunkds; i++)
         world_start_chunkd(i);
     for (unsigned i = 0; i < world.cfg.nclients; i++)
         world_start_client(i);
     wait_for(clients_are_up);
+    wait_for(world_equal);
     run.nemesis = vt_spawn(&world.self, "nemesis", nemesis_main, NULL);
     wait_for(work_over);
     nemesis_end();
@@ -79,12 +83,15 @@ static void *run_main(void *arg)
     wait_for(clients_are_up);
     work_stop();
     wait_for(work_over);
-    wait_for(metad_is_up);
+    wait_for(metad_leads);
     vt_sleep_until(vt_now() + world.cfg.term_ms * NSEC_PER_MSEC);
     work_verify();
     wait_for(work_verified);
-    mlog_status(world.mlog, &status);
-    history_check(world.fsm, status.applied);
+    wait_for(world_equal);
+    for (unsigned i = 0; i < world.cfg.nmetads; i++) {
+        mlog_status(world.metad[i].mlog, &status);
+        history_check(world.metad[i].fsm, status.applied);
+    }
     run.over = true;
     vt_stop();
     return arg;
@@ -110,7 +117,8 @@ static void configure(uint64_t seed, const char *dir)
     history_init(0, false);
     simdisk_init(&(struct simdisk_config){.write_max = vt_between(0, 2) * NSEC_PER_MSEC,
                                           .sync_max = vt_between(0, 20) * NSEC_PER_MSEC});
-    struct world_config w = {.nclients = 2 + (unsigned)vt_below(vt_chance(3) ? 3 : 1),
+    struct world_config w = {.nmetads = metads,
+                             .nclients = 2 + (unsigned)vt_below(vt_chance(3) ? 3 : 1),
                              .nchunkds = 2 + (unsigned)vt_below(2),
                              .lease_ms = 15000 + (unsigned)vt_below(10000),
                              .term_ms = 6000 + (unsigned)vt_below(4000),
@@ -132,9 +140,10 @@ static void configure(uint64_t seed, const char *dir)
                                     .faults = faults,
                                     .locks = vt_chance(2),
                                     .trace = runner_traced()});
-    nemesis_init(&(struct nemesis_config){.kinds = faults ? (unsigned)vt_below(256) : 0,
-                                          .pause_max = vt_between(50, 3000) * NSEC_PER_MSEC,
-                                          .acts = 2 + (unsigned)vt_below(20)});
+    nemesis_init(
+        &(struct nemesis_config){.kinds = faults ? (unsigned)vt_below(metads > 1 ? 512 : 256) : 0,
+                                 .pause_max = vt_between(50, 3000) * NSEC_PER_MSEC,
+                                 .acts = 2 + (unsigned)vt_below(20)});
     world_init(&w);
 }
 
@@ -178,8 +187,12 @@ static void report(void)
 
 static bool option(const char *name, const char *value)
 {
-    drift_ppm = strtol(value, NULL, 0);
-    return !strcmp(name, "--drift");
+    bool drift = !strcmp(name, "--drift");
+    if (drift)
+        drift_ppm = strtol(value, NULL, 0);
+    else
+        metads = (unsigned)strtoul(value, NULL, 0);
+    return drift || (!strcmp(name, "--metads") && metads >= 1 && metads <= WORLD_METADS);
 }
 
 int main(int argc, char **argv)

@@ -4,7 +4,7 @@
 #define REPLFS_TESTS_SIM_NET_H
 #include "fiber.h"
 
-#define NET_HOSTS 16u
+#define NET_HOSTS 20u
 struct net_config {
     int64_t delay_min, delay_max; /* ns, of a message */
     unsigned slow_one_in;         /* one of so many takes up to slow_max */
