@@ -222,8 +222,11 @@ struct mlog {
     int (*io_snapshot_get)(struct raft_io *io, struct raft_io_snapshot_get *req,
                            raft_io_snapshot_get_cb cb);
     int (*io_truncate)(struct raft_io *io, raft_index index);
+    int (*io_set_term)(struct raft_io *io, raft_term term);
+    int (*io_set_vote)(struct raft_io *io, raft_id id);
     raft_io_snapshot_get_cb snapshot_get_cb;
     int64_t lease_barred_until; /* clock_mono: leadership is or was being handed over */
+    uint64_t lease_barred_term; /* in this term */
     int64_t votes_from;         /* clock_mono: nobody's vote is given before */
     uint64_t disrupt_term;      /* the leader has asked for an election to this term */
     struct raft_uv_transport transport;

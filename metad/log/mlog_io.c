@@ -86,8 +86,8 @@ static void unkeep(struct mlog *m, const void *req)
         }
 }
 
-/* The last entry of the oldest append under way is stored: a follower tells the leader so next. The leader's own
- * entries are marked when somebody is told of them (mlog_apply.c). */
+/* The last entry of the oldest append under way is stored, and that counts as of now: a follower tells the leader so
+ * next, a leader of several counts itself. Alone, entries are marked when somebody is told of them (mlog_apply.c). */
 static void appended(struct mlog *m, int status)
 {
     struct mlog_append *a = m->appends;
@@ -97,7 +97,7 @@ static void appended(struct mlog *m, int status)
     m->appends = a->next;
     if (!m->appends)
         m->appends_tail = &m->appends;
-    if (status == 0 && !a->dropped && raft_state(&m->raft) == RAFT_FOLLOWER &&
+    if (status == 0 && !a->dropped && !mlog_alone(m) &&
         mlog_hwm_advance(&m->hwm, a->last, raft_current_term(&m->raft)) != 0)
         atomic_store(&m->error, "the high-water mark cannot be written");
     free(a);
@@ -146,7 +146,31 @@ static int guarded_truncate(struct raft_io *io, raft_index index)
 
     m->append_index = index;
     mlog_io_dropped(m, index - 1);
-    return m->broken ? 0 : m->io_truncate(io, index);
+    int rc = m->broken ? 0 : m->io_truncate(io, index);
+    if (rc != 0)
+        mlog_io_failed(m, "entries could not be dropped", reason(m, rc));
+    return 0;
+}
+
+/* A term or vote that is not on the disk: nothing that rests on it may be said, and nothing is (mlog_net.c). */
+static int guarded_term(struct raft_io *io, raft_term term)
+{
+    struct mlog *m = own;
+    int rc = m->broken ? RAFT_IOERR : m->io_set_term(io, term);
+
+    if (rc != 0)
+        mlog_io_failed(m, "the term could not be stored", reason(m, rc));
+    return 0;
+}
+
+static int guarded_vote(struct raft_io *io, raft_id id)
+{
+    struct mlog *m = own;
+    int rc = m->broken ? RAFT_IOERR : m->io_set_vote(io, id);
+
+    if (rc != 0)
+        mlog_io_failed(m, "the vote could not be stored", reason(m, rc));
+    return 0;
 }
 
 static void snapshot_done(struct raft_io_snapshot_put *req, int status)
@@ -219,6 +243,10 @@ void mlog_io_guard(struct mlog *m)
 {
     own = m;
     m->appends_tail = &m->appends;
+    m->io_set_term = m->io.set_term;
+    m->io_set_vote = m->io.set_vote;
+    m->io.set_term = guarded_term;
+    m->io.set_vote = guarded_vote;
     m->io_truncate = m->io.truncate;
     m->io.truncate = guarded_truncate;
     m->io_append = m->io.append;

@@ -310,7 +310,8 @@ static void note_lease(struct mlog *m, bool leads)
 {
     int64_t until = 0;
 
-    if (leads && m->lease_barred_until != 0 && clock_mono() >= m->lease_barred_until)
+    if (m->lease_barred_until != 0 && (raft_current_term(&m->raft) != m->lease_barred_term ||
+                                       clock_mono() >= m->lease_barred_until))
         m->lease_barred_until = 0;
     if (leads && m->lease_barred_until == 0)
         until = m->net ? mlog_net_lease(m) : INT64_MAX;

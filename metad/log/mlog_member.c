@@ -142,6 +142,7 @@ static void begin_transfer(struct mlog *m, struct mlog_change *c)
         return;
     }
     m->lease_barred_until = INT64_MAX;
+    m->lease_barred_term = raft_current_term(&m->raft);
     atomic_store(&m->lease_until, 0);
     w->transfer.data = m;
     int rc = raft_transfer(&m->raft, &w->transfer, c->id, on_transferred);

@@ -203,7 +203,7 @@ void mlog_net_send(struct mlog *m, const struct raft_message *msg)
     struct mlog_wire_out o;
     unsigned next = 0;
 
-    if (!m->net || m->io_closing || is_cut(m->net, msg->server_id))
+    if (!m->net || m->io_closing || m->broken || is_cut(m->net, msg->server_id))
         return;
     struct mlog_peer *p = peer_for(m, msg->server_id);
     struct rpc_conn *conn = connection(m, p);

@@ -413,7 +413,7 @@ int mlog_wire_fill(struct mlog_wire_out *o, const struct raft_message *msg, unsi
 
 void mlog_wire_payload(const struct mlog_wire_out *o, const struct raft_message *msg, uint8_t *p)
 {
-    for (size_t i = 0; i < o->append.n_entries; i++) {
+    for (size_t i = 0; o->payload > 0 && i < o->append.n_entries; i++) {
         const struct raft_buffer *b = &msg->append_entries.entries[o->first + i].buf;
         if (b->len > 0)
             memcpy(p, b->base, b->len);
