@@ -19,9 +19,12 @@
 #include "vt/runner.h"
 #include "vt/simraft.h"
 
-#define SUITE_SEEDS 150u
+#define SUITE_SEEDS 25u
 #define RUN_NS (1200 * NSEC_PER_SEC)
 #define CHILD_SECONDS 60u
+
+/* Found with these seeds, when they are planted. */
+static const struct runner_plant plants[] = {{"apply", 1}, {"lease", 21}, {"early", 3}};
 
 struct totals {
     uint64_t metads, commands, answered, entries, snapshots, terms, digests, looks, messages, steps;
@@ -177,8 +180,10 @@ int main(int argc, char **argv)
     const struct runner r = {.run = run_seed,
                              .report = report,
                              .option = option,
-                             .suite_from = 1000000,
+                             .suite_from = 10000000,
                              .suite_seeds = SUITE_SEEDS,
+                             .plants = plants,
+                             .nplants = sizeof(plants) / sizeof(plants[0]),
                              .child_seconds = CHILD_SECONDS};
     sum = runner_shared(sizeof(*sum));
     return runner_main(&r, argc, argv);

@@ -25,87 +25,24 @@
 #include "base/error.h"
 #include "fiber.h"
 #include "metad/log/mlog_internal.h"
+#include "simraft_internal.h"
 #include "simuv.h"
 
-#define DISKS 16u
-#define RETRY_NS 250000000ll
-
-struct stored {
-    uint64_t term;
-    unsigned short type;
-    size_t len;
-    uint8_t *bytes;
-};
-struct snap {
-    uint64_t index, term, conf_index, stamp;
-    struct raft_buffer conf, data; /* malloc'ed */
-};
-enum op_kind { OP_APPEND, OP_TRUNCATE, OP_INSTALL };
-struct op { /* in the order in which they are done */
-    struct op *next;
-    enum op_kind kind;
-    uint64_t index; /* first of the entries; that is truncated */
-    struct stored *v;
-    unsigned n;
-    struct raft_io_append *append;
-    struct raft_io_snapshot_put *put;
-    struct snap snap;
-};
-struct disk {
-    char dir[MLOG_PATH];
-    uint64_t term, vote;
-    uint64_t first; /* index of v[0] */
-    struct stored *v;
-    size_t n, cap;
-    struct snap snap[2]; /* older, newest; index 0: none */
-    bool full, broken;
-    int64_t slow;
-    /* of the process that has it */
-    struct impl *user;
-    struct op *ops, **ops_tail;
-    bool busy;
-};
-struct impl {
-    struct disk *disk;
-    struct raft_io *io;
-    uv_loop_t *loop;
-    uv_timer_t tick;
-    uv_prepare_t before;
-    uv_check_t after;
-    raft_io_tick_cb tick_cb;
-    raft_io_close_cb close_cb;
-    struct raft_tracer *tracer;
-    uint64_t next;  /* index that is appended next */
-    struct op *own; /* snapshot of its own that is being written */
-    unsigned gets;
-    bool ticks, closing, stuck;
-};
-struct get {
-    struct impl *u;
-    struct raft_io_snapshot_get *req;
-    raft_io_snapshot_get_cb cb;
-};
-
-static struct {
-    struct simraft_config cfg;
-    struct disk disk[DISKS];
-    unsigned n;
-    uint64_t entries, stamp;
-} all;
+struct simraft_all simraft_all;
 
 void simraft_init(const struct simraft_config *cfg)
 {
-    all.cfg = *cfg;
+    simraft_all.cfg = *cfg;
 }
 
 uint64_t simraft_entries(void)
 {
-    return all.entries;
+    return simraft_all.entries;
 }
 
 uint64_t simraft_snapshots(void)
 {
-    return all.stamp;
+    return simraft_all.stamp;
 }
 
 static void *take(const void *p, size_t n)
@@ -132,7 +69,7 @@ static void trace(const struct disk *d, const char *fmt, ...) __attribute__((for
 static void trace(const struct disk *d, const char *fmt, ...)
 {
     va_list ap;
-    if (!all.cfg.trace)
+    if (!simraft_all.cfg.trace)
         return;
     va_start(ap, fmt);
     fprintf(stderr, "%12.6f %-8s disk: ", (double)vt_now() / 1e9,
@@ -147,26 +84,26 @@ static void trace(const struct disk *d, const char *fmt, ...)
 /* log_dir: with "/log" at its end. */
 static struct disk *disk_of(const char *log_dir)
 {
-    for (unsigned i = 0; i < all.n; i++)
-        if (!strcmp(all.disk[i].dir, log_dir))
-            return &all.disk[i];
-    if (all.n == DISKS)
+    for (unsigned i = 0; i < simraft_all.n; i++)
+        if (!strcmp(simraft_all.disk[i].dir, log_dir))
+            return &simraft_all.disk[i];
+    if (simraft_all.n == DISKS)
         abort();
-    struct disk *d = &all.disk[all.n++];
+    struct disk *d = &simraft_all.disk[simraft_all.n++];
     snprintf(d->dir, sizeof(d->dir), "%s", log_dir);
     d->first = 1;
     d->ops_tail = &d->ops;
     return d;
 }
 
-static struct disk *disk_of_metad(const char *dir)
+struct disk *simraft_disk(const char *dir)
 {
     char path[MLOG_PATH];
     mlog_dir_path(path, dir, "log");
     return disk_of(path);
 }
 
-static void drop_from(struct disk *d, uint64_t index)
+void simraft_drop_from(struct disk *d, uint64_t index)
 {
     while (d->n && d->first + d->n > index)
         free(d->v[--d->n].bytes);
@@ -184,8 +121,8 @@ static void drop_before(struct disk *d, uint64_t index)
 
 static void check_same(const struct disk *d, uint64_t index, const struct stored *s)
 {
-    for (unsigned i = 0; i < all.n; i++) {
-        const struct disk *o = &all.disk[i];
+    for (unsigned i = 0; i < simraft_all.n; i++) {
+        const struct disk *o = &simraft_all.disk[i];
         if (o == d || index < o->first || index >= o->first + o->n)
             continue;
         const struct stored *t = &o->v[index - o->first];
@@ -209,7 +146,7 @@ static void put_entry(struct disk *d, uint64_t index, const struct stored *s)
     check_same(d, index, s);
     d->v[d->n++] = *s;
     d->v[d->n - 1].bytes = take(s->bytes, s->len);
-    all.entries++;
+    simraft_all.entries++;
 }
 
 /* ---- snapshots; the descriptor also lies in a file of libraft's name: mlog looks which checkpoints it needs ---- */
@@ -220,7 +157,7 @@ static void snap_path(const struct disk *d, const struct snap *s, char out[2 * M
              s->index, s->stamp);
 }
 
-static void snap_drop(struct disk *d, struct snap *s)
+void simraft_snap_drop(struct disk *d, struct snap *s)
 {
     char path[2 * MLOG_PATH];
     if (!s->index)
@@ -257,8 +194,8 @@ static void put_snap(struct disk *d, struct snap *s)
     if (s->index < d->snap[1].index)
         vt_fail("snapshot %" PRIu64 " is stored after snapshot %" PRIu64, s->index,
                 d->snap[1].index);
-    s->stamp = ++all.stamp;
-    snap_drop(d, &d->snap[0]);
+    s->stamp = ++simraft_all.stamp;
+    simraft_snap_drop(d, &d->snap[0]);
     d->snap[0] = d->snap[1];
     d->snap[1] = *s;
     snap_path(d, s, path);
@@ -280,13 +217,13 @@ static void op_store(struct disk *d, struct op *o)
         trace(d, "entries %" PRIu64 "..%" PRIu64 " stored", o->index, o->index + o->n - 1);
         return;
     case OP_TRUNCATE:
-        drop_from(d, o->index);
+        simraft_drop_from(d, o->index);
         trace(d, "truncated from %" PRIu64, o->index);
         return;
     case OP_INSTALL:
         trace(d, "snapshot %" PRIu64 " installed", o->index);
         put_snap(d, &o->snap);
-        drop_from(d, 0);
+        simraft_drop_from(d, 0);
         d->first = o->index + 1;
         return;
     }
@@ -312,7 +249,7 @@ static struct op *op_take(struct disk *d)
 }
 
 /* The process is dead: a beginning of what it did is on the disk. */
-static void settle(struct disk *d)
+void simraft_settle(struct disk *d)
 {
     bool lost = d->full;
     for (struct op *o; d->ops; op_free(o)) {
@@ -329,7 +266,7 @@ static void settle(struct disk *d)
     }
     if (d->user && d->user->own && !d->full && vt_chance(2))
         put_snap(d, &d->user->own->snap);
-    if (all.cfg.forget_votes && d->user)
+    if (simraft_all.cfg.forget_votes && d->user)
         d->vote = 0;
     d->user = NULL;
     d->busy = false;
@@ -338,7 +275,7 @@ static void settle(struct disk *d)
 
 static int64_t write_time(const struct disk *d)
 {
-    return vt_between(0, all.cfg.write_max) + vt_between(0, all.cfg.sync_max) +
+    return vt_between(0, simraft_all.cfg.write_max) + vt_between(0, simraft_all.cfg.sync_max) +
            vt_between(0, d->slow);
 }
 
@@ -476,7 +413,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     *voted_for = d->vote;
     *snapshot = s->index ? load_snap(s) : NULL;
     if (s->index && d->first + d->n <= s->index) { /* all of it is in the snapshot */
-        drop_from(d, 0);
+        simraft_drop_from(d, 0);
         d->first = s->index + 1;
     }
     *start_index = d->first;
@@ -608,7 +545,7 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
     o->append = req;
     req->cb = cb;
     u->next += n;
-    if (all.cfg.early) {
+    if (simraft_all.cfg.early) {
         o->append = NULL;
         simuv_post(u->loop, vt_now(), said_too_early, req);
     }
@@ -773,7 +710,7 @@ int raft_uv_init(struct raft_io *io, struct uv_loop_s *loop, const char *dir,
     if (!u)
         abort();
     u->disk = disk_of(dir);
-    settle(u->disk);
+    simraft_settle(u->disk);
     u->disk->user = u;
     u->io = io;
     u->loop = loop;
@@ -806,95 +743,4 @@ void raft_uv_close(struct raft_io *io)
 void raft_uv_set_tracer(struct raft_io *io, struct raft_tracer *tracer)
 {
     ((struct impl *)io->impl)->tracer = tracer;
-}
-
-void raft_uv_set_segment_size(struct raft_io *io, size_t size)
-{
-    (void)io, (void)size;
-}
-
-void raft_uv_set_auto_recovery(struct raft_io *io, bool flag)
-{
-    (void)io, (void)flag;
-}
-
-void raft_uv_set_disk_retry(struct raft_io *io, unsigned msecs)
-{
-    (void)io, (void)msecs;
-}
-
-/* Less than what the product asks for: so that a follower that was away needs a snapshot. */
-void raft_set_snapshot_trailing(struct raft *r, unsigned n)
-{
-    r->legacy.snapshot_trailing = all.cfg.trailing && all.cfg.trailing < n ? all.cfg.trailing : n;
-}
-
-/* ---- before libraft ---- */
-
-int __wrap_mlog_repair(const char *dir, uint64_t mark);
-int __wrap_mlog_check(const char *dir, bool joined, struct mlog_stored *out);
-
-int __wrap_mlog_repair(const char *dir, uint64_t mark)
-{
-    (void)dir, (void)mark;
-    return 0;
-}
-
-int __wrap_mlog_check(const char *dir, bool joined, struct mlog_stored *out)
-{
-    struct disk *d = disk_of_metad(dir);
-    const struct snap *s = &d->snap[1];
-    struct mlog_desc desc;
-    const char *why;
-    (void)joined;
-    settle(d);
-    *out = (struct mlog_stored){.first = d->first, .last = d->first + d->n - 1, .term = d->term};
-    out->snapshot = s->index;
-    out->snapshot_term = s->term;
-    out->last_term = d->n ? d->v[d->n - 1].term : s->term;
-    if (out->last < s->index)
-        out->last = s->index;
-    for (size_t i = 0; i < d->n; i++)
-        if (d->first + i > s->index)
-            out->bytes += d->v[i].len;
-    if (!s->index)
-        return 0;
-    int rc = mlog_desc_decode(s->data.base, s->data.len, &desc, &why);
-    if (rc == 0)
-        rc = mlog_ckpt_verify(dir, &desc);
-    if (rc)
-        vt_fail("the newest snapshot of %s names no whole checkpoint: %s", dir, err_str(rc));
-    out->checkpoint = desc.index;
-    return 0;
-}
-
-/* ---- faults ---- */
-
-void simraft_full(const char *dir, bool full)
-{
-    disk_of_metad(dir)->full = full;
-}
-
-void simraft_break(const char *dir)
-{
-    disk_of_metad(dir)->broken = true;
-}
-
-void simraft_slow(const char *dir, int64_t ns)
-{
-    disk_of_metad(dir)->slow = ns;
-}
-
-void simraft_wipe(const char *dir)
-{
-    struct disk *d = disk_of_metad(dir);
-    d->full = true; /* nothing of what is under way arrives */
-    settle(d);
-    d->full = false;
-    drop_from(d, 0);
-    snap_drop(d, &d->snap[0]);
-    snap_drop(d, &d->snap[1]);
-    d->term = d->vote = 0;
-    d->first = 1;
-    d->slow = 0;
 }
