@@ -227,6 +227,9 @@ int service_new(const struct service_config *cfg, struct service **out)
     fsm_setting_offer(cfg->fsm, SETTING_MIN_COPIES, cfg->min_copies);
     fsm_setting_offer(cfg->fsm, SETTING_SESSION_LEASE, cfg->lease_ms);
     fsm_setting_offer(cfg->fsm, SETTING_LEASE_TERM, cfg->term_ms);
+    uint64_t lease = fsm_setting(cfg->fsm, SETTING_SESSION_LEASE);
+    if (fsm_setting(cfg->fsm, SETTING_LEASE_TERM) > lease) /* the session's end ends its leases */
+        fsm_setting_offer(cfg->fsm, SETTING_LEASE_TERM, lease);
     service_lock_start(s);
     service_leases_init(s);
     *out = s;

@@ -93,7 +93,6 @@ static void test_show_and_change(void **state)
     assert_int_equal(config(NULL, 0, "dead", &v, &told), 0);
     assert_int_equal(v, 12 * SUSPECT_MS); /* what nodes were configured with */
     assert_false(told);
-    assert_int_equal(config("suspect", 2000, NULL, NULL, NULL), 0); /* not below the heartbeat */
     assert_int_equal(config("dead", 123456, "dead", &v, &told), 0);
     assert_int_equal(v, 123456);
     assert_true(told);
