@@ -161,6 +161,14 @@ static void metad_stop(struct metad *m)
         pthread_mutex_unlock(&chunkd_rig.mu);                                                      \
     } while (0)
 
+#define GET(i, field)                                                                              \
+    ({                                                                                             \
+        pthread_mutex_lock(&chunkd_rig.mu);                                                        \
+        uint64_t got_ = metad[i].field;                                                            \
+        pthread_mutex_unlock(&chunkd_rig.mu);                                                      \
+        got_;                                                                                      \
+    })
+
 static void leads(unsigned i, uint64_t term)
 {
     pthread_mutex_lock(&chunkd_rig.mu);
@@ -246,8 +254,8 @@ static void all_are_told(void **state)
         append(100 + i);
     for (unsigned i = 0; i < METADS; i++)
         chunkd_rig_wait(metad[i].count == 50 && metad[i].agrees);
-    assert_true(metad[0].registration != 0);
-    assert_true(metad[0].registration == metad[1].registration);
+    assert_true(GET(0, registration) != 0);
+    assert_true(GET(0, registration) == GET(1, registration));
     /* one is away, and what it missed is told when it comes back, by a report; the others hear of no more than changes */
     metad_stop(&metad[2]);
     for (unsigned i = 0; i < 50; i++)
@@ -255,9 +263,9 @@ static void all_are_told(void **state)
     chunkd_rig_wait(metad[0].count == 100 && metad[1].count == 100 && metad[1].agrees);
     metad_start(&metad[2]);
     chunkd_rig_wait(metad[2].count == 100 && metad[2].agrees);
-    assert_int_equal(metad[0].reports, 1);
-    assert_int_equal(metad[1].reports, 1);
-    assert_int_equal(metad[2].reports, 2);
+    assert_int_equal(GET(0, reports), 1);
+    assert_int_equal(GET(1, reports), 1);
+    assert_int_equal(GET(2, reports), 2);
 }
 
 /* The leader dies, another one leads: it is told nothing that it has heard already. */
@@ -273,12 +281,12 @@ static void no_reports_after_a_fail_over(void **state)
     assert_true(has(130));
     leads(1, 4);
     append(131);
-    unsigned beats = metad[1].beats;
+    unsigned beats = (unsigned)GET(1, beats);
     chunkd_rig_wait(metad[1].count == 22 && metad[2].count == 22 && metad[1].beats > beats + 2 &&
                     metad[1].agrees);
-    assert_int_equal(metad[1].registers, 1);
-    assert_int_equal(metad[1].reports, 1);
-    assert_int_equal(metad[2].reports, 1);
+    assert_int_equal(GET(1, registers), 1);
+    assert_int_equal(GET(1, reports), 1);
+    assert_int_equal(GET(2, reports), 1);
     assert_int_equal(delete (1, 131, 4), 0);
     assert_false(has(131));
 }
@@ -289,7 +297,7 @@ static void members_come_and_go(void **state)
     (void)state;
     chunkd_up(first, 1);
     chunkd_rig_wait(metad[0].beats > 1);
-    assert_int_equal(metad[1].registers, 0);
+    assert_int_equal(GET(1, registers), 0);
     pthread_mutex_lock(&chunkd_rig.mu);
     for (unsigned i = 0; i < METADS; i++)
         metad[0].members[i] = metad[i].addr;
@@ -298,18 +306,18 @@ static void members_come_and_go(void **state)
     chunkd_rig_wait(metad[1].reports == 1 && metad[2].reports == 1);
     SET(0, nmembers, 2);
     chunkd_rig_wait(metad[2].closed == 1);
-    unsigned beats = metad[0].beats;
+    unsigned beats = (unsigned)GET(0, beats);
     chunkd_rig_wait(metad[0].beats > beats + 10);
-    assert_int_equal(metad[2].registers, 1);
-    assert_int_equal(metad[1].closed, 0);
+    assert_int_equal(GET(2, registers), 1);
+    assert_int_equal(GET(1, closed), 0);
     /* whom the user named is kept, whatever anybody tells */
     SET(1, members[0], metad[1].addr);
     SET(1, nmembers, 1);
     leads(1, 9);
     SET(0, follows, true);
-    beats = metad[1].beats;
+    beats = (unsigned)GET(1, beats);
     chunkd_rig_wait(metad[1].beats > beats + 10);
-    assert_int_equal(metad[0].closed, 0);
+    assert_int_equal(GET(0, closed), 0);
 }
 
 static void two_addresses_of_one(void **state)
@@ -318,14 +326,14 @@ static void two_addresses_of_one(void **state)
     (void)state;
     chunkd_up(both, 2);
     chunkd_rig_wait(metad[0].beats > 10);
-    assert_int_equal(metad[0].registers, 1);
+    assert_int_equal(GET(0, registers), 1);
     pthread_mutex_lock(&chunkd_rig.mu);
     rpc_conn_close(metad[0].conn);
     pthread_mutex_unlock(&chunkd_rig.mu);
     chunkd_rig_wait(metad[0].registers == 2);
-    unsigned beats = metad[0].beats;
+    unsigned beats = (unsigned)GET(0, beats);
     chunkd_rig_wait(metad[0].beats > beats + 10);
-    assert_int_equal(metad[0].registers, 2);
+    assert_int_equal(GET(0, registers), 2);
 }
 
 /* Two that both take themselves for the leader are not both asked for a number. */
@@ -371,7 +379,7 @@ static void orders_of_an_old_term(void **state)
     assert_true(has(101));
     /* heard of in a heartbeat */
     leads(1, 5);
-    unsigned beats = metad[1].beats;
+    unsigned beats = (unsigned)GET(1, beats);
     chunkd_rig_wait(metad[1].beats > beats + 1);
     assert_int_equal(delete (0, 101, 3), -ERR_OLD_TERM);
     assert_true(has(101));
@@ -383,10 +391,10 @@ static void orders_of_an_old_term(void **state)
     /* a chunkd that starts again remembers: here the old leader is the only one it meets */
     chunkd_rig_chunkd_stop(1);
     metad_stop(&metad[1]);
-    unsigned registers = metad[0].registers;
+    unsigned registers = (unsigned)GET(0, registers);
     chunkd_up(metas, 2);
     chunkd_rig_wait(metad[0].registers > registers && metad[0].beats > beats);
-    assert_int_equal(metad[0].told_term, 7);
+    assert_int_equal(GET(0, told_term), 7);
     assert_int_equal(delete (0, 103, 6), -ERR_OLD_TERM);
     assert_true(has(103));
     assert_int_equal(delete (0, 103, 7), 0);
