@@ -29,9 +29,11 @@
 
 void nodes_lead(struct nodes *n, const struct nodes_leadership *l)
 {
+    (void)nodes_cap_key_load(n);
     fsm_wrlock(n->cfg.fsm);
     lock_acquire(&n->mu);
     nodes_load_members(n);
+    nodes_replaced_load(n);
     n->lead = *l;
     n->started = clock_mono();
     n->settling = true;

@@ -37,11 +37,13 @@ struct adding { /* a ChunkdAddOp on its way through the log */
 int nodes_cap_key_load(struct nodes *n)
 {
     fsm_rdlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
     bool there = fsm_cap_key(n->cfg.fsm, &n->cap_key.id, n->cap_key.key);
+    there = there || n->cap_key.id != 0 ||
+            RAND_bytes((unsigned char *)&n->cap_key, sizeof(n->cap_key)) == 1;
+    lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
-    if (!there && RAND_bytes((unsigned char *)&n->cap_key, sizeof(n->cap_key)) != 1)
-        return -EIO;
-    return 0;
+    return there ? 0 : -EIO;
 }
 
 /* ---- chunkds whose place was taken ----
@@ -83,6 +85,11 @@ static size_t replaced_untold(struct nodes *n, Replfs__ReplacedOp v[REPLACED_TEL
     return k;
 }
 
+static void replaced_told(void *arg)
+{
+    nodes_proposed(arg);
+}
+
 void nodes_replaced_tell(struct nodes *n, int64_t now)
 {
     Replfs__ReplacedOp v[REPLACED_TELL];
@@ -105,7 +112,7 @@ void nodes_replaced_tell(struct nodes *n, int64_t now)
     cmd.op = &op;
     for (size_t i = 0; i < k; i++) {
         op.replaced = &v[i];
-        mlog_propose(n->cfg.mlog, &cmd, NULL, NULL, NULL);
+        nodes_propose(n, &cmd, NULL, replaced_told, n);
     }
 }
 

@@ -141,7 +141,8 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
     fsm_unlock(m->fsm);
     if (m->observer.applied)
         m->observer.applied(m->observer.arg, index, m->raft.current_term, buf, len);
-    if (props && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
+    /* With others: what was stored here has raised it already (mlog_io.c), and an entry may count without that. */
+    if (props && mlog_alone(m) && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
         log_warn("%s/hwm cannot be written: damage to the log's end might go unnoticed", m->dir);
         atomic_store(&m->error, "the high-water mark cannot be written");
     }

@@ -58,7 +58,7 @@ static void propose_heard(struct service *s, uint64_t position)
     cmd.op = &op;
     log_info("every session goes by the lease term of %u ms now",
              service_setting(s, SETTING_LEASE_TERM));
-    mlog_propose(s->cfg.mlog, &cmd, NULL, NULL, NULL);
+    service_propose(s, &cmd, NULL, NULL, NULL);
 }
 
 void service_config_tick(struct service *s)
@@ -143,6 +143,7 @@ static void change_after(void *arg)
     } else {
         rpc_fail(c->req, c->code, "the change did not get into the metadata log");
     }
+    service_leave(c->s);
     free(c);
 }
 
@@ -156,7 +157,8 @@ static void change_propose(struct service *s, struct rpc_req *req, Replfs__MetaO
         abort();
     *c = (struct changing){.s = s, .req = req, .level = level};
     cmd.op = op;
-    mlog_propose(s->cfg.mlog, &cmd, change_applied, change_after, c);
+    service_keep(s);
+    service_propose(s, &cmd, change_applied, change_after, c);
 }
 
 /* The keys and values asked for; 0, or after rpc_fail a code. */

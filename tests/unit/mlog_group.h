@@ -267,7 +267,7 @@ static void group_create(unsigned i)
     }
 }
 
-static bool group_has(int node, unsigned i)
+static inline bool group_has(int node, unsigned i)
 {
     char name[32];
     uint64_t ino;

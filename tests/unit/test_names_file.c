@@ -55,7 +55,7 @@ static void put_entry(struct sheet *s, uint64_t index, uint64_t before)
     uint8_t buf[64];
     size_t pos = entry_put(buf, ENTRY_HEADER, "command", 7);
 
-    put(s, NAMES_ENTRY, index, before, buf, (uint32_t)entry_finish(buf, pos, 1, index));
+    put(s, NAMES_ENTRY, index, before, buf, (uint32_t)entry_finish(buf, pos, 1, index, ENTRY_VERSION));
 }
 
 static void fill_sheet(struct sheet *s)
@@ -244,7 +244,7 @@ static size_t make_entry(uint64_t index, size_t size, uint8_t *out)
     uint8_t bytes[4096];
 
     memset(bytes, (int)index, sizeof(bytes));
-    return entry_finish(out, entry_put(out, ENTRY_HEADER, bytes, size), 1, index);
+    return entry_finish(out, entry_put(out, ENTRY_HEADER, bytes, size), 1, index, ENTRY_VERSION);
 }
 
 static void ring_put(struct names_ring *r, uint64_t index, size_t size)
