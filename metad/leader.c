@@ -199,7 +199,8 @@ static int leader_start(struct leader *l, uint64_t leading)
     if (rc == 0)
         rc = incarnation_begin(l->cfg.mlog);
     if (rc == 0)
-        rc = agree_begin(l->cfg.mlog, l->cfg.fsm, l->cfg.dir);
+        rc = l->cfg.dir ? agree_begin(l->cfg.mlog, l->cfg.fsm, l->cfg.dir)
+                        : agree_cap_key(l->cfg.mlog, l->cfg.fsm, NULL);
     if (rc == 0)
         rc = ids_new(l->cfg.fsm, l->cfg.mlog, &l->ids);
     if (rc == 0)

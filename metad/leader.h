@@ -10,8 +10,9 @@ struct leader_config {
     struct fsm *fsm;
     struct mlog *mlog; /* its role_changed is leader_role_changed */
     struct rpc_loop *loop;
-    struct nodes *nodes;             /* its gate is leader_gate() */
-    const char *dir;                 /* metad's data directory; NULL: none */
+    struct nodes *nodes; /* its gate is leader_gate() */
+    const char
+        *dir; /* metad's data directory; NULL: none, and settings stay what is offered (tests) */
     struct copies *copies;           /* of the names, which the leader makes; NULL: none */
     struct sessions_config sessions; /* without fsm and mlog */
     struct service_config service;   /* likewise; only what is configured */

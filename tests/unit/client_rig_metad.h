@@ -320,6 +320,8 @@ static void client_rig_session_opened(struct rpc_req *req, Replfs__SessionReply 
 
 static void client_rig_keepalive(Replfs__KeepaliveReply *r)
 {
+    if (!client_rig.leases)
+        r->term_ms = 0;
     r->nodes_epoch += client_rig.epoch;
     if (client_rig.nmetads) {
         r->metads = client_rig.metads;

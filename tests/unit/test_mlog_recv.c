@@ -161,6 +161,8 @@ static void test_other_leaders(void **state)
 
     (void)state;
     two_and_a_fake();
+    while (status_of((unsigned)group_wait_leader()).term < 2) /* so that there is an older one */
+        (void)mlog_step_down(group.node[group_wait_leader()].mlog, 5000);
     unsigned leader = (unsigned)group_wait_leader(), other = 1 - leader;
     struct mlog_status st = status_of(leader);
     assert_int_equal(say_append(leader, st.term, 1, 1, 1, &follows), 0);
