@@ -391,7 +391,8 @@ bool fsm_feature_load(struct fsm *f, uint32_t level)
 
 /* ---- both ends ---- */
 
-static const struct fsm_metad first_metad = {1, "", "", "", 0}; /* of a cluster that was never told */
+static const struct fsm_metad first_metad = {1, "", "", "",
+                                             0}; /* of a cluster that was never told */
 
 void fsm_cluster_init(struct fsm *f)
 {

@@ -49,7 +49,7 @@ static int repair_remove(const char *dir, const struct mlog_file *f, const char 
     return rc;
 }
 
-static void forget(struct mlog_files *l, size_t i)
+static void remove_file(struct mlog_files *l, size_t i)
 {
     for (; i + 1 < l->nseg; i++)
         l->seg[i] = l->seg[i + 1];
@@ -76,7 +76,7 @@ static int drop_shorter(const char *dir, struct mlog_files *l)
         int rc = repair_remove(dir, &l->seg[i], "a crash interrupted the dropping of entries");
         if (rc != 0)
             return rc;
-        forget(l, i);
+        remove_file(l, i);
     }
     return 0;
 }
@@ -95,7 +95,7 @@ static int drop_behind_gap(const char *dir, struct mlog_files *l, uint64_t snaps
             int rc = repair_remove(dir, &l->seg[k], "entries before it were dropped");
             if (rc != 0)
                 return rc;
-            forget(l, k);
+            remove_file(l, k);
         }
     }
     return 0;

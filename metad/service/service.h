@@ -18,10 +18,10 @@ struct service_config {
     struct nodes *nodes;
     struct sessions *sessions;
     struct ids *ids;
-    struct copies *copies;     /* NULL: no backups */
-    struct rpc_loop *loop;     /* the one it is served on: answers that come later */
-    struct gate *gate;         /* whoever calls is inside, what goes on later stays inside */
-    uint64_t leading;          /* the leadership (mlog_leading) */
+    struct copies *copies; /* NULL: no backups */
+    struct rpc_loop *loop; /* the one it is served on: answers that come later */
+    struct gate *gate;     /* whoever calls is inside, what goes on later stays inside */
+    uint64_t leading;      /* the leadership (mlog_leading) */
     /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
     unsigned min_copies;
     unsigned lease_ms;         /* told to sessions */

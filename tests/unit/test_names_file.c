@@ -55,7 +55,8 @@ static void put_entry(struct sheet *s, uint64_t index, uint64_t before)
     uint8_t buf[64];
     size_t pos = entry_put(buf, ENTRY_HEADER, "command", 7);
 
-    put(s, NAMES_ENTRY, index, before, buf, (uint32_t)entry_finish(buf, pos, 1, index, ENTRY_VERSION));
+    put(s, NAMES_ENTRY, index, before, buf,
+        (uint32_t)entry_finish(buf, pos, 1, index, ENTRY_VERSION));
 }
 
 static void fill_sheet(struct sheet *s)

@@ -147,10 +147,8 @@ static int start_soft(struct metad *d)
                               .leader_addr = leader_addr,
                               .leader_arg = d,
                               .gate = leader_gate(d->leader)};
-    struct leader_config lc = {.fsm = d->fsm,
-                               .mlog = d->mlog,
-                               .loop = d->loop,
-                               .service = {.max_memory = 1ull << 40}};
+    struct leader_config lc = {
+        .fsm = d->fsm, .mlog = d->mlog, .loop = d->loop, .service = {.max_memory = 1ull << 40}};
     int port, rc = nodes_new(&nc, &d->nodes);
     lc.nodes = d->nodes;
     if (!rc)
