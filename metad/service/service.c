@@ -61,13 +61,6 @@ static void node_quarantine(struct service *s, struct rpc_req *req)
     nodes_rpc_quarantine(s->cfg.nodes, req);
 }
 
-/* They do not come here: metads_request() serves them, whatever this metad's role (leader.c). */
-static void about_metads(struct service *s, struct rpc_req *req)
-{
-    (void)s;
-    rpc_fail(req, ERR_PROTOCOL, "not of a leadership");
-}
-
 static void names_snapshot(struct service *s, struct rpc_req *req)
 {
     if (s->cfg.copies)
@@ -153,8 +146,7 @@ static handler *handler_of(enum request r)
     case REQUEST_RAFT:
     case REQUEST_CHECKPOINT:
     case REQUEST_METAD_LIST:
-    case REQUEST_METAD_CHANGE:
-        return about_metads;
+    case REQUEST_METAD_CHANGE: /* served whatever this metad's role: metads_request() */
     case REQUEST_NONE:
         REQUEST_CASES_CHUNKD
         REQUEST_CASES_CLIENT
