@@ -228,18 +228,11 @@ static int upgraded(const struct ctl_opts *o, const Replfs__Envelope *rep)
     return CTL_OK;
 }
 
-int verb_metad(const struct ctl_opts *o)
+int ctl_metad_upgrade(const struct ctl_opts *o)
 {
     Replfs__ConfigReq m = REPLFS__CONFIG_REQ__INIT;
     RPC_ENVELOPE(q, CONFIG_REQ, config_req, &m);
-    struct ctl_opts rest = *o;
 
-    if (!o->nargs || strcmp(o->args[0], "upgrade") != 0) {
-        ctl_error("usage: replfsctl metad upgrade [PATH]");
-        return CTL_USAGE;
-    }
-    rest.args++;
-    rest.nargs--;
     m.upgrade = true;
-    return ctl_ask(&rest, &q, REPLFS__ENVELOPE__BODY_CONFIG_REPLY, "metad upgrade", upgraded);
+    return ctl_ask(o, &q, REPLFS__ENVELOPE__BODY_CONFIG_REPLY, "metad upgrade", upgraded);
 }

@@ -67,7 +67,7 @@ int verb_chunkd(const struct ctl_opts *o);
 int verb_metad(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);
-int verb_metad(const struct ctl_opts *o);
+int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word is off already */
 int verb_recover(const struct ctl_opts *o);
 int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);

@@ -150,7 +150,8 @@ static int change_metads(const struct ctl_opts *o, Replfs__MetadChange change, u
 static int metad_usage(const char *verb)
 {
     ctl_error("metad %s: usage: replfsctl metad list [PATH], replfsctl metad add|remove ID [PATH], "
-              "replfsctl metad step-down [PATH]. A new metad joins by itself: replfs-metad --join "
+              "replfsctl metad step-down|upgrade [PATH]. A new metad joins by itself: replfs-metad "
+              "--join "
               "HOST:PORT --data DIR",
               verb);
     return CTL_USAGE;
@@ -162,10 +163,11 @@ int verb_metad(const struct ctl_opts *o)
     const char *verb = o->nargs ? o->args[0] : "";
     bool add = !strcmp(verb, "add"), removal = !strcmp(verb, "remove");
     bool list = !strcmp(verb, "list"), down = !strcmp(verb, "step-down");
+    bool upgrade = !strcmp(verb, "upgrade");
     unsigned long id = 0;
     char *end;
 
-    if (!(add || removal || list || down) || ((add || removal) && o->nargs < 2))
+    if (!(add || removal || list || down || upgrade) || ((add || removal) && o->nargs < 2))
         return metad_usage(verb);
     if (add || removal) {
         id = strtoul(o->args[1], &end, 10);
@@ -176,6 +178,8 @@ int verb_metad(const struct ctl_opts *o)
     rest.nargs -= add || removal ? 2 : 1;
     if (list)
         return show_metads(&rest);
+    if (upgrade)
+        return ctl_metad_upgrade(&rest);
     return change_metads(&rest,
                          add       ? REPLFS__METAD_CHANGE__METAD_ADD
                          : removal ? REPLFS__METAD_CHANGE__METAD_REMOVE

@@ -20,11 +20,6 @@
 
 #define LOG_MODULE "service"
 
-static void node_request(struct service *s, struct rpc_req *req)
-{
-    nodes_request(s->cfg.nodes, req);
-}
-
 static void node_list(struct service *s, struct rpc_req *req)
 {
     if (service_session_ok(s, req, req->env->nodes_req->session, true))
@@ -59,6 +54,13 @@ static void node_recover(struct service *s, struct rpc_req *req)
 static void node_quarantine(struct service *s, struct rpc_req *req)
 {
     nodes_rpc_quarantine(s->cfg.nodes, req);
+}
+
+/* They do not come here: of chunkds and other metads, served whatever this metad's role is (leader.c). */
+static void of_any_role(struct service *s, struct rpc_req *req)
+{
+    (void)s;
+    rpc_fail(req, ERR_PROTOCOL, "not of a leadership");
 }
 
 static void names_snapshot(struct service *s, struct rpc_req *req)
@@ -121,10 +123,6 @@ static handler *handler_of(enum request r)
         return service_unlock_all;
     case REQUEST_NODES:
         return node_list;
-    case REQUEST_REGISTER: /* nodes_request(), whether this metad leads or not */
-    case REQUEST_HEARTBEAT:
-    case REQUEST_REPORT:
-        return node_request;
     case REQUEST_STATUS:
         return node_status;
     case REQUEST_INFO:
@@ -143,10 +141,14 @@ static handler *handler_of(enum request r)
         return names_snapshot;
     case REQUEST_QUARANTINE:
         return node_quarantine;
+    case REQUEST_REGISTER:
+    case REQUEST_HEARTBEAT:
+    case REQUEST_REPORT:
     case REQUEST_RAFT:
     case REQUEST_CHECKPOINT:
     case REQUEST_METAD_LIST:
-    case REQUEST_METAD_CHANGE: /* served whatever this metad's role: metads_request() */
+    case REQUEST_METAD_CHANGE:
+        return of_any_role;
     case REQUEST_NONE:
         REQUEST_CASES_CHUNKD
         REQUEST_CASES_CLIENT
