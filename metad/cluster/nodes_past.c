@@ -150,7 +150,8 @@ static void note(struct past_told *t, const Replfs__Standing *s)
     t->ino_upto = s->ino_upto;
     t->chunkd_upto = s->chunkd_upto;
     t->n = s->n_before < PAST_ANCESTORS ? (uint32_t)s->n_before : PAST_ANCESTORS;
-    memcpy(t->before, s->before, t->n * sizeof(t->before[0]));
+    if (t->n > 0)
+        memcpy(t->before, s->before, t->n * sizeof(t->before[0]));
 }
 
 void nodes_past_note(struct node *d, const Replfs__RegisterReq *r)

@@ -396,7 +396,7 @@ static void orders_of_an_old_term(void **state)
     chunkd_rig_wait(metad[0].registers > registers && metad[0].beats > beats);
     assert_int_equal(GET(0, told_term), 7);
     assert_int_equal(delete (0, 103, 6), -ERR_OLD_TERM);
-    assert_true(has(103));
+    WAIT_UNTIL(has(103)); /* when it has taken in the answer to its registration */
     assert_int_equal(delete (0, 103, 7), 0);
     metad_start(&metad[1]);
 }
