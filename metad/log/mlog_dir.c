@@ -163,7 +163,7 @@ int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
 int mlog_dir_lock(const char *dir, int *out)
 {
     static const char *const names[] = {"log",     "checkpoint-", "hwm",   "replfs.id", "lock",
-                                        "cap.key", "replaced",    "disks", NULL};
+                                        "cap.key", "replaced",    "disks", "metads",    NULL};
     char path[MLOG_PATH];
     int rc = mlog_dir_path(path, dir, "lock");
 

@@ -186,12 +186,9 @@ void mlog_fetch_begin(struct mlog *m, const struct raft_message *msg)
 {
     struct mlog_fetch *f = &m->fetch;
     struct raft_message copy = *msg;
-    struct mlog_peer *p = mlog_net_peer(m, msg->server_id);
-    char addr[256] = "";
+    char addr[256];
 
-    if ((!m->net->addr_of || !m->net->addr_of(m->net->addr_arg, msg->server_id, addr)) && p)
-        snprintf(addr, sizeof(addr), "%s", p->told);
-    if (f->state != FETCH_IDLE || addr[0] == 0) {
+    if (f->state != FETCH_IDLE || !mlog_net_addr(m, msg->server_id, addr)) {
         raft_configuration_close(&copy.install_snapshot.conf);
         return;
     }

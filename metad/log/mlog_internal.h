@@ -345,6 +345,7 @@ struct mlog_net {
     struct mlog_peer *peers;
     struct mlog_sent *sent, **sent_tail;
     uint64_t snap_index, snap_term; /* of the snapshot that was loaded last */
+    char *saved;                    /* the file of addresses as it was written (mlog_peers.c) */
 };
 int mlog_net_new(struct mlog *m, const struct mlog_config *cfg);
 void mlog_net_free(struct mlog_net *n);        /* any thread, the log thread is gone */
@@ -355,8 +356,14 @@ void mlog_net_close(struct mlog *m); /* the log is closing: no calls begin any m
 void mlog_net_send(struct mlog *m, const struct raft_message *msg);
 void mlog_net_told(struct mlog *m, uint64_t id, const char *addr); /* a message names it */
 struct mlog_peer *mlog_net_peer(struct mlog *m, uint64_t id);      /* NULL: never written to */
+/* Where it is, as the state or its own messages say; false: not known. */
+bool mlog_net_addr(struct mlog *m, uint64_t id, char out[256]);
 /* Until when (clock_boot) a majority follows this leader. */
 int64_t mlog_net_lease(struct mlog *m);
+
+/* ---- mlog_peers.c: the file of addresses; log thread ---- */
+void mlog_peers_load(struct mlog *m); /* before libraft starts */
+void mlog_peers_save(struct mlog *m); /* when it is another one than before */
 
 /* ---- mlog_recv.c ---- */
 void mlog_recv_all(struct mlog *m); /* log thread: what was received goes to libraft */

@@ -509,6 +509,7 @@ static int open_raft(struct mlog *m)
     }
     m->raft_open = true;
     set_up_raft(m);
+    mlog_peers_load(m);
     rc = raft_start(&m->raft);
     m->started = rc == 0;
     if (rc == 0)

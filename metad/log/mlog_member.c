@@ -279,6 +279,7 @@ void mlog_member_note(struct mlog *m)
     memcpy(m->members.seen, seen, n * sizeof(seen[0]));
     m->members.nseen = n;
     lock_release(&m->mu);
+    mlog_peers_save(m);
 }
 
 unsigned mlog_members(struct mlog *m, struct mlog_member out[MLOG_MEMBERS_MAX])

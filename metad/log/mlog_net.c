@@ -75,6 +75,16 @@ void mlog_net_told(struct mlog *m, uint64_t id, const char *addr)
     snprintf(p->told, sizeof(p->told), "%s", addr);
 }
 
+bool mlog_net_addr(struct mlog *m, uint64_t id, char out[256])
+{
+    const struct mlog_peer *p = mlog_net_peer(m, id);
+
+    out[0] = 0;
+    if ((!m->net->addr_of || !m->net->addr_of(m->net->addr_arg, id, out)) && p)
+        snprintf(out, 256, "%s", p->told);
+    return out[0] != 0;
+}
+
 static void hang_up(struct mlog_peer *p)
 {
     if (p->conn)
@@ -107,9 +117,7 @@ static struct rpc_conn *connection(struct mlog *m, struct mlog_peer *p)
         lost(p);
     if (p->conn || clock_mono() < p->redial_at || m->io_closing)
         return p->conn;
-    if (!m->net->addr_of || !m->net->addr_of(m->net->addr_arg, p->id, addr))
-        snprintf(addr, sizeof(addr), "%s", p->told);
-    if (addr[0] == 0)
+    if (!mlog_net_addr(m, p->id, addr))
         return NULL;
     snprintf(p->addr, sizeof(p->addr), "%s", addr);
     int rc = rpc_dial(m->net->loop, addr, RPC_ROLE_METAD, &m->net->svc, &p->conn);
@@ -461,6 +469,7 @@ void mlog_net_free(struct mlog_net *n)
         rpc_conn_unref(p->conn);
         free(p);
     }
+    free(n->saved);
     lock_destroy(&n->mu);
     cond_destroy(&n->cond);
     free(n);

@@ -55,6 +55,12 @@ for n in 1 2 3; do
     wait_for 20 "metad $n to be heard of" eval 'ask $(leader) | field "m['"$n"'][\"online\"]" | grep -qx True'
 done
 
+# -- all at once: each knows where the others were, though no leader has told it since
+for n in 1 2 3; do kill -9 "${pids[n]}"; done
+for n in 1 2 3; do wait "${pids[n]}" 2>/dev/null || true; done
+for n in 1 2 3; do start "$n"; done
+wait_for 20 "a leader after all metads were killed" has_leader
+
 # -- nobody joins with an address that another one has
 rm -rf "$work/twin"
 "$bin/replfs-metad" --data "$work/twin" --listen "127.0.0.1:$((base + 9))" --advertise "$(addr 2)" --join "$(addr 1)" \
