@@ -163,6 +163,7 @@ static void snapshot_answer(struct copies *c, struct rpc_req *req, int64_t now)
     struct snapshot *s = in->token ? snapshot_find(c, in->token) : snapshot_new(c, now);
     Replfs__SnapshotReply rep = REPLFS__SNAPSHOT_REPLY__INIT;
     struct mlog_status ms;
+    bool done = in->done; /* the request is gone once it was answered */
 
     if (!s) {
         rpc_fail(req, in->token ? -ENOENT : -ERR_BUSY,
@@ -193,7 +194,7 @@ static void snapshot_answer(struct copies *c, struct rpc_req *req, int64_t now)
         RPC_ENVELOPE(env, SNAPSHOT_REPLY, snapshot_reply, &rep);
         rpc_reply(req, &env, NULL);
     }
-    if (in->done)
+    if (done)
         snapshot_end(s);
 }
 

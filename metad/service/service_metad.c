@@ -317,8 +317,11 @@ static void join(struct metads_call *c, const Replfs__MetadChangeReq *r)
             mlog_change(c->t->mlog, MLOG_ADD, c->id, CHANGE_MS, member_added, c);
             return;
         }
-    } else if ((c->id = new_id(c, r->addr)) == 0) {
-        return;
+    } else {
+        uint32_t id = new_id(c, r->addr);
+        if (id == 0)
+            return; /* it was answered, and c is gone */
+        c->id = id;
     }
     metad.addr = r->addr;
     metad.name = r->name;

@@ -54,6 +54,15 @@ static void other_start(struct other *o, bool tcp)
     snprintf(o->addr, sizeof o->addr, "127.0.0.1:%d", n);
 }
 
+/* Returns when all its threads stand still. */
+static void stop_other(const struct other *o)
+{
+    int status;
+    assert_int_equal(kill(o->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(o->pid, &status, WUNTRACED), o->pid);
+    assert_true(WIFSTOPPED(status));
+}
+
 static void other_end(struct other *o)
 {
     kill(o->pid, SIGCONT);
@@ -80,7 +89,7 @@ static void notice(bool tcp)
     assert_int_equal(rpc_rig_ask_code(c, NEVER, 3 * SILENT_MS), -ERR_TIMEOUT);
     assert_true(rpc_conn_alive(c));
     /* nobody asks: nobody notices, nobody minds */
-    assert_int_equal(kill(o.pid, SIGSTOP), 0);
+    stop_other(&o);
     assert_true(rpc_conn_alive(c));
     int64_t t0 = clock_mono();
     assert_int_equal(rpc_rig_ask_code(c, ECHO, NEVER_MS), -ERR_PEER_GONE);
@@ -122,7 +131,7 @@ static void test_short_stop(void **state)
     struct rpc_rig_counter n = {.s = &cli};
     assert_int_equal(rpc_dial(cli.loop, o.addr, RPC_ROLE_METAD, NULL, &c), 0);
     assert_int_equal(rpc_rig_ask_code(c, ECHO, NEVER_MS), 0);
-    assert_int_equal(kill(o.pid, SIGSTOP), 0);
+    stop_other(&o);
     for (int i = 0; i < 100; i++)
         rpc_rig_call_ino(c, ECHO, NULL, NEVER_MS, rpc_rig_count_done, &n);
     assert_int_equal(rpc_rig_ask_code(c, NEVER, 6000), -ERR_TIMEOUT); /* a ping is under way now */
