@@ -58,7 +58,6 @@ struct mutate {
 
 static void reply(struct mutate *m)
 {
-    struct service *s = m->s;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     int fail = 0;
 
@@ -66,7 +65,7 @@ static void reply(struct mutate *m)
         fail = m->steps[i].fail;
     if (fail != 0) {
         /* Some may have been applied: the client repeats all of them with the same numbers. */
-        service_fail(s, m->req, fail, "the change did not get into the metadata log");
+        rpc_fail(m->req, fail, "the change did not get into the metadata log");
     } else {
         rep.n_results = m->n;
         rep.results = m->results;
@@ -76,7 +75,6 @@ static void reply(struct mutate *m)
     }
     free(m->results);
     free(m);
-    service_leave(s);
 }
 
 static void on_after(void *arg)
@@ -248,7 +246,7 @@ static void mutate_put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
     cmd.acked_seq = r->acked_seq;
     cmd.kept = st->kept;
     cmd.op = op;
-    service_propose(st->m->s, &cmd, on_applied, on_after, st);
+    mlog_propose(st->m->s->cfg.mlog, &cmd, on_applied, on_after, st);
 }
 
 /* Which of its chunks are the session's own is decided here and logged: apply knows no grants. */
@@ -458,6 +456,5 @@ void service_mutate(struct service *s, struct rpc_req *req)
         st->gate = (struct lease_wait){.session = r->session, .ready = on_ready};
         m->results[i] = &st->result;
     }
-    service_keep(s);
     advance(m);
 }
