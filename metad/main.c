@@ -1,5 +1,5 @@
-/* replfs-metad: flags, start and stop. The parts, in the order they start: log (state from
- * checkpoint and log), ids, sessions, rpc loop, nodes, service, listener. They stop in an order that
+/* replfs-metad: flags, start and stop. The parts, in the order they start: rpc loop, log
+ * (state from checkpoint and log), ids, sessions, nodes, service, listener. They stop in an order that
  * leaves no thread with a part that is gone: what proposes (sessions), the log (completes and
  * answers what is under way), connections, then the rest. SIGTERM, SIGINT and SIGHUP (which reopens the
  * log file, and ends nothing) are blocked everywhere and waited for here. */

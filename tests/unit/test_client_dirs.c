@@ -99,6 +99,32 @@ static void test_walk(void **st)
     }
 }
 
+/* The same tree once more, when another client has changed all of it: fetched ahead as before. */
+static void test_walk_again(void **st)
+{
+    (void)st;
+    bool again = false;
+    uint64_t top = client_rig_mkdir("dir"),
+             other = client_rig_create(FSM_ROOT_INO, "x", S_IFDIR | 0755).ino;
+    uint64_t sub[SUBDIRS];
+    for (unsigned i = 0; i < SUBDIRS; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "s%u", i);
+        sub[i] = client_rig_create(top, name, S_IFDIR | 0755).ino;
+    }
+    list(top, &again);
+    for (unsigned i = 0; i < SUBDIRS; i++)
+        list(sub[i], &again);
+    WAIT_UNTIL(!dir_pages_coming(client_rig.cl));
+    list(other, &again);
+    for (unsigned i = 0; i < SUBDIRS; i++)
+        assert_int_equal(make_name(sub[i], "y", S_IFDIR | 0755).code, 0);
+    unsigned before = listings();
+    list(top, &again);
+    assert_int_equal(list(sub[0], &again), 1);
+    client_rig_wait(client_rig.asked[REPLFS__ENVELOPE__BODY_READDIR_REQ] > before + SUBDIRS - 1);
+}
+
 /* Who lists what nothing named is asked for no more than that. */
 static void test_no_walk(void **st)
 {
@@ -122,6 +148,7 @@ int main(void)
         T(test_anothers_change),
         cmocka_unit_test_setup_teardown(test_without_leases, client_rig_setup, client_rig_teardown),
         T(test_walk),
+        T(test_walk_again),
         T(test_no_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

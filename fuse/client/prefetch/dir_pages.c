@@ -11,7 +11,7 @@
  * lease cache, which knows what we did and were told since (client_entry_attr).
  *
  * A walk: one directory after the other within WALK_NS, each named by one that was listed in it. A program that lists
- * anything else begins anew. A program goes through what a directory named in an order of its own (ls: the
+ * anything else begins anew, and the same directory once more is no step. A program goes through what a directory named in an order of its own (ls: the
  * alphabet's), so many pages may wait to be read: WINDOW_STEP for each directory of the walk so far, up to
  * WINDOW_MAX. If one of them has to make room, the walk has ended.
  *
@@ -60,7 +60,8 @@ struct dirs {
     size_t nstack;
     struct u64map named; /* those of the stack that still are to be fetched; ino -> itself */
     struct u64map busy;  /* being fetched */
-    int64_t last;        /* when a directory was listed */
+    uint64_t at;         /* the directory that was listed last, 0: none */
+    int64_t last;        /* when */
     unsigned walk;       /* its number, from 1 */
     size_t window;       /* of it */
     size_t since;        /* so many fetched since a directory was listed */
@@ -167,17 +168,15 @@ static struct dir_page *page_take(struct client *c, uint64_t ino)
 static void come_to(struct dirs *d, uint64_t ino)
 {
     int64_t now = clock_mono();
-    const struct dir_page *p = u64map_get_ptr(&d->kept, ino);
-    if (p && !unread(d, p)) { /* listed again: no step of a walk, nor its end */
-        d->last = now;
-        return;
-    }
-    bool named = u64map_del_ptr(&d->named, ino) || u64map_get_ptr(&d->busy, ino) || p;
-    if (!named)
+    bool again = ino == d->at; /* no step of a walk, nor its end */
+    bool named = u64map_del_ptr(&d->named, ino) || u64map_get_ptr(&d->busy, ino) ||
+                 u64map_get_ptr(&d->kept, ino);
+    if (!named && !again)
         end_walk(d);
-    d->walking = named && now - d->last < WALK_NS;
-    if (d->walking && d->window < WINDOW_MAX)
+    d->walking = (again ? d->walking : named) && now - d->last < WALK_NS;
+    if (d->walking && !again && d->window < WINDOW_MAX)
         d->window += WINDOW_STEP;
+    d->at = ino;
     d->last = now;
 }
 

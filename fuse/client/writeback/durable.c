@@ -2,9 +2,8 @@
  *
  * A clone over bytes, or a rename over another file, waits until at least one copy of each new byte is on stable
  * storage (write_order.c says why). The bytes concerned may be another client's, so the map is asked for, and every
- * chunk in it synced, which costs little where it was before. A
- * copy that cannot be synced just now is asked again every ORDER_RETRY_MS, while the old bytes stay; EIO at the
- * time-out. */
+ * chunk in it synced, which costs little where it was before. A copy that cannot be synced just now is asked again
+ * every ORDER_RETRY_MS, while the old bytes stay; EIO at the time-out. */
 #include "client/writeback/durable.h"
 #include <errno.h>
 #include <string.h>
