@@ -39,9 +39,9 @@ static struct lease_cache_rig {
 static bool on_inval(void *arg, uint64_t ino, unsigned what)
 {
     struct lease_cache_rig *r = arg;
+    r->linking_then |= r->linking; /* before 'told', by which end_of_listing goes on */
     r->told |= what;
     r->tells++;
-    r->linking_then |= r->linking;
     if ((what & LEASE_CACHE_INVAL_PAGES) && r->pages_wait) {
         sem_post(&r->at_page);
         sem_wait(&r->page);
