@@ -15,6 +15,8 @@
  *
  * Verify reads the whole copy back and says how much of it is good.
  *
+ * Nothing is done for a metad whose term is over (terms.h).
+ *
  * Thread context: pool threads, which may block; deletes run on the store's writer threads. */
 #include "orders.h"
 #include "base/lock.h"
@@ -412,6 +414,13 @@ static void order_run(void *arg)
     }
     if (clock_mono() > req->deadline) {
         serve_fail(s, req, -ERR_TIMEOUT, 0, "the order waited too long for a free thread");
+        return;
+    }
+    uint64_t term = req->env->order_req->term;
+    int rc = terms_order(serve_terms(s), term);
+    if (rc != 0) {
+        serve_fail(s, req, rc, 0, "an order of term %llu: %s", (unsigned long long)term,
+                   err_str(rc));
         return;
     }
     switch (req->env->order_req->order_case) {

@@ -9,25 +9,6 @@
 #include "ctl.h"
 #include "output.h"
 
-/* One question about the cluster, answered by fn(o, reply). */
-static int recover_ask(const struct ctl_opts *o, const Replfs__Envelope *q,
-                       Replfs__Envelope__BodyCase want, const char *what,
-                       int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep))
-{
-    struct transport *t = NULL;
-    Replfs__Envelope *rep = NULL;
-    char detail[512];
-    int rc = ctl_cluster(o, &t);
-    if (rc)
-        return rc;
-    rc = transport_call(t, q, want, &rep, detail, sizeof(detail));
-    rc = rc ? transport_failed(t, what, rc, detail) : fn(o, rep);
-    if (rep)
-        replfs__envelope__free_unpacked(rep, NULL);
-    transport_free(t);
-    return rc;
-}
-
 /* ---- recover ---- */
 
 static void json_recover(const Replfs__RecoverReply *r)
@@ -84,7 +65,7 @@ int verb_recover(const struct ctl_opts *o)
     Replfs__RecoverReq ask_req = REPLFS__RECOVER_REQ__INIT;
     RPC_ENVELOPE(q, RECOVER_REQ, recover_req, &ask_req);
     ask_req.accept = o->accept;
-    return recover_ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
+    return ctl_ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
 }
 
 /* ---- quarantine ---- */
@@ -136,7 +117,7 @@ static int list_all(const struct ctl_opts *o)
         RPC_ENVELOPE(q, QUARANTINE_REQ, quarantine_req, &m);
         m.chunkd = list.chunkd;
         m.after = list.after;
-        rc = recover_ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
+        rc = ctl_ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
     } while (!rc && list.more);
     if (o->json) {
         json_close(&list.j);
@@ -178,8 +159,8 @@ static int release(const struct ctl_opts *o)
             "it");
         return CTL_USAGE;
     }
-    return recover_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release",
-                       released);
+    return ctl_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release",
+                   released);
 }
 
 int verb_quarantine(const struct ctl_opts *o)

@@ -187,6 +187,32 @@ static void fill_chunkds(struct status_ask *a, Replfs__StatusReply *r)
             r->chunkds[r->n_chunkds++] = fill_chunkd(a, n->node[i]);
 }
 
+static void fill_names(struct status_ask *a, Replfs__StatusReply *r)
+{
+    const struct nodes_config *cfg = &a->n->cfg;
+    struct nodes_names v[NODES_NAMES_MAX];
+    unsigned wanted = 0;
+
+    if (!cfg->names_copies)
+        return;
+    size_t n = cfg->names_copies(cfg->names_arg, v, NODES_NAMES_MAX, &wanted);
+    r->names_wanted = wanted;
+    r->names = status_alloc(a, (n + 1) * sizeof(*r->names));
+    for (size_t i = 0; i < n; i++) {
+        Replfs__NamesCopy *c = r->names[r->n_names++] = status_alloc(a, sizeof(*c));
+        replfs__names_copy__init(c);
+        c->chunkd = v[i].chunkd;
+        c->host_name = status_text(a, "%s", v[i].host_name);
+        c->generation = v[i].generation;
+        c->reached = v[i].reached;
+        c->age_ms = v[i].age_ns > 0 ? (uint64_t)(v[i].age_ns / NSEC_PER_MSEC) : 0;
+        c->size = v[i].size;
+        c->filling = v[i].filling;
+        c->filled = v[i].filled;
+        c->error = status_text(a, "%s", v[i].error);
+    }
+}
+
 static uint64_t resident_bytes(void)
 {
     unsigned long pages = 0;
@@ -209,7 +235,12 @@ static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
     m->role = status_text(a, "%s", ms.leader ? "leader" : "follower");
     m->applied = ms.applied;
     m->term = ms.term;
-    m->uptime_s = (uint64_t)((a->now - a->n->started) / NSEC_PER_SEC);
+    m->uptime_s = (uint64_t)((a->now - a->n->process) / NSEC_PER_SEC);
+    lock_acquire(&a->n->mu);
+    m->leads_s = a->n->serving ? (uint64_t)((a->now - a->n->serving) / NSEC_PER_SEC) : 0;
+    m->gap_ms = a->n->gap_ms;
+    m->gains = a->n->gains;
+    lock_release(&a->n->mu);
     m->memory = resident_bytes();
     m->log_bytes = ms.log_bytes;
     m->checkpoint_index = ms.checkpoint_index;
@@ -308,6 +339,7 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     fill_chunkds(&a, &rep);
     fill_goals(&a, &rep);
     fill_jobs(&a, &rep);
+    fill_names(&a, &rep);
     status_problems(&a, &rep);
     lock_release(&n->mu);
     RPC_ENVELOPE(env, STATUS_REPLY, status_reply, &rep);

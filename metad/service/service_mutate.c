@@ -58,6 +58,7 @@ struct mutate {
 
 static void reply(struct mutate *m)
 {
+    struct service *s = m->s;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     int fail = 0;
 
@@ -65,7 +66,7 @@ static void reply(struct mutate *m)
         fail = m->steps[i].fail;
     if (fail != 0) {
         /* Some may have been applied: the client repeats all of them with the same numbers. */
-        rpc_fail(m->req, fail, "the change did not get into the metadata log");
+        service_fail(s, m->req, fail, "the change did not get into the metadata log");
     } else {
         rep.n_results = m->n;
         rep.results = m->results;
@@ -75,6 +76,7 @@ static void reply(struct mutate *m)
     }
     free(m->results);
     free(m);
+    service_leave(s);
 }
 
 static void on_after(void *arg)
@@ -246,7 +248,7 @@ static void mutate_put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
     cmd.acked_seq = r->acked_seq;
     cmd.kept = st->kept;
     cmd.op = op;
-    mlog_propose(st->m->s->cfg.mlog, &cmd, on_applied, on_after, st);
+    service_propose(st->m->s, &cmd, on_applied, on_after, st);
 }
 
 /* Which of its chunks are the session's own is decided here and logged: apply knows no grants. */
@@ -456,5 +458,6 @@ void service_mutate(struct service *s, struct rpc_req *req)
         st->gate = (struct lease_wait){.session = r->session, .ready = on_ready};
         m->results[i] = &st->result;
     }
+    service_keep(s);
     advance(m);
 }

@@ -25,10 +25,10 @@ missing=$(comm -23 "$work/help" "$work/page")
 for o in $("$bin/mount.replfs" --help | sed -n '/^Options:/,/^and/{s/^  \([a-z_]*\).*/\1/p}'); do
     grep -qw "$o" "$work/pages/mount.replfs.8" || case $o in no[ads]*|atime|diratime|async) ;; *) fail "mount option $o is not in mount.replfs(8)" ;; esac
 done
-for v in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p' "$work/ctl-help"); do
+for v in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$work/ctl-help"); do
     grep -q "replfsctl $v" "$work/pages/replfsctl.1" || fail "replfsctl(1) has no verb $v"
 done
-for v in $(cat "$man"/*.[1578] | grep -oE '^ +replfsctl [a-z]+' | awk '{print $2}' | sort -u); do
+for v in $(sed 's/\\-/-/g' "$man"/*.[1578] | grep -oE '^ +replfsctl [a-z-]+' | awk '{print $2}' | sort -u); do
     grep -q "^  $v " "$work/ctl-help" || fail "a page tells to use 'replfsctl $v', which there is not"
 done
 

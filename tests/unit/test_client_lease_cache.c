@@ -248,6 +248,35 @@ static void test_late_name(void **state)
     assert_int_equal(look("there"), LEASE_CACHE_MISS);
 }
 
+/* A rename of one name of a file to another name of it does nothing: both stay. Somebody else may have made
+ * the second name in the same moment, so nothing on this side knew. */
+static void test_rename_to_itself(void **state)
+{
+    (void)state;
+    Replfs__RenameOp r = REPLFS__RENAME_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__MutationResult res = REPLFS__MUTATION_RESULT__INIT;
+    Replfs__Attr dir = attr_of(DIR_INO, S_IFDIR | 0755, 5), file = attr_of(FILE_INO, S_IFREG, 5);
+    op.op_case = REPLFS__META_OP__OP_RENAME;
+    op.rename = &r;
+    r.parent = r.new_parent = DIR_INO;
+    r.name = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "there"};
+    r.new_name = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "other"};
+    res.attr = &file;
+    res.parent = &dir;
+    res.lease = res.parent_lease = 1;
+    res.value = FILE_INO; /* what "other" was before */
+    fill();
+    lease_cache_mutated(rig.l, lease_cache_begin(rig.l), &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_NAME);
+    assert_int_not_equal(look("other"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(change_of(FILE_INO), 5);
+    res.value = 0; /* there was none */
+    lease_cache_mutated(rig.l, lease_cache_begin(rig.l), &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(look("other"), LEASE_CACHE_NAME);
+}
+
 static void test_term(void **state)
 {
     (void)state;
@@ -638,6 +667,7 @@ int main(void)
         T(test_answer_crosses_own_change),
         T(test_held_since),
         T(test_late_name),
+        T(test_rename_to_itself),
         T(test_term),
         T(test_bounded),
         T(test_recall_of_evicted),

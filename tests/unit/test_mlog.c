@@ -651,7 +651,7 @@ static void test_newer_version(void **state)
     text[len] = 0;
     char *digit = strstr(text, "format ") + 7;
     assert_int_equal(*digit, '1');
-    *digit = '2';
+    *digit = '3';
     assert_int_equal(pwrite(fd, text, (size_t)len, 0), len);
     assert_int_equal(open_node(&n, 0), -ERR_VERSION);
     *digit = '1';

@@ -7,7 +7,6 @@
 #include "model.h"
 #include "net.h"
 #include "simdisk.h"
-#include "simlog.h"
 #include "work.h"
 #include "world.h"
 
@@ -33,19 +32,27 @@ static void pause_ms(int64_t from, int64_t to)
     vt_sleep_until(vt_now() + vt_between(from * MS, to * MS));
 }
 
+static unsigned any_metad(void)
+{
+    int l = world_leader();
+    return l >= 0 && vt_chance(2) ? (unsigned)l : (unsigned)vt_below(world.cfg.nmetads);
+}
+
 static unsigned any_host(void)
 {
     unsigned n = 1 + world.cfg.nchunkds + world.cfg.nclients, i = (unsigned)vt_below(n);
-    return !i                        ? HOST_METAD
+    return !i                        ? world_metad_host(any_metad())
            : i <= world.cfg.nchunkds ? HOST_CHUNKD + i - 1
                                      : HOST_CLIENT + i - 1 - world.cfg.nchunkds;
 }
 
 static struct vt_proc *proc_of(unsigned host)
 {
-    return host == HOST_METAD   ? world.metad
-           : host < HOST_CLIENT ? world.chunkd[host - HOST_CHUNKD]
-                                : world.client[host - HOST_CLIENT].proc;
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        if (host == world_metad_host(i))
+            return world.metad[i].proc;
+    return host < HOST_CLIENT ? world.chunkd[host - HOST_CHUNKD]
+                              : world.client[host - HOST_CLIENT].proc;
 }
 
 static void reset(void)
@@ -56,10 +63,39 @@ static void reset(void)
 
 static void restart_metad(void)
 {
-    world_kill_metad();
+    unsigned i = any_metad();
+    world_kill_metad(i);
     pause_ms(0, vt_chance(3) ? 3000 : 300);
-    world_start_metad();
+    world_start_metad(i);
     pause_ms(0, 1000);
+}
+
+/* From all metads. */
+static void cut_client(unsigned client, bool cut)
+{
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        net_cut(HOST_CLIENT + client, world_metad_host(i), cut);
+}
+
+/* A metad is cut off from the others, or stopped, and from others still reached. */
+static void isolate_metad(void)
+{
+    unsigned a = any_metad();
+    struct vt_proc *p = world.metad[a].proc;
+    bool stop = vt_chance(2);
+    if (!p || world.cfg.nmetads < 3)
+        return;
+    if (stop)
+        vt_stop_proc(p, true);
+    for (unsigned i = 0; !stop && i < world.cfg.nmetads; i++)
+        if (i != a)
+            net_cut(world_metad_host(a), world_metad_host(i), true);
+    pause_ms(1, vt_chance(3) ? 10000 : 1500);
+    if (stop && !p->dead)
+        vt_stop_proc(p, false);
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        if (i != a)
+            net_cut(world_metad_host(a), world_metad_host(i), false);
 }
 
 static void restart_chunkd(void)
@@ -114,12 +150,12 @@ static void cut_off(void)
     if (stop)
         vt_stop_proc(p, true);
     else
-        net_cut(HOST_CLIENT + i, HOST_METAD, true);
+        cut_client(i, true);
     pause_ms(100, most);
     if (stop)
         vt_stop_proc(p, false);
     else
-        net_cut(HOST_CLIENT + i, HOST_METAD, false);
+        cut_client(i, false);
     pause_ms(world.cfg.term_ms, world.cfg.term_ms + 2000); /* until it has come back */
     model_cut_off(i, false);
     work_client_cut(i, false);
@@ -144,15 +180,16 @@ static void power_cut(void)
         world_kill_client(i);
     }
     model_power_cut();
-    world_kill_metad();
-    simlog_power_cut();
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        world_kill_metad(i);
     for (unsigned i = 0; i < world.cfg.nchunkds; i++) {
         world_kill_chunkd(i);
         snprintf(dir, sizeof(dir), "%s/d%u", world.cfg.dir, i);
         simdisk_power_cut(dir);
     }
     pause_ms(0, 2000);
-    world_start_metad();
+    for (unsigned i = 0; i < world.cfg.nmetads; i++)
+        world_start_metad(i);
     for (unsigned i = 0; i < world.cfg.nchunkds; i++)
         world_start_chunkd(i);
     for (unsigned i = 0; i < world.cfg.nclients; i++)
@@ -167,7 +204,8 @@ void *nemesis_main(void *arg)
     } acts[] = {{NEMESIS_RESET, reset},           {NEMESIS_METAD, restart_metad},
                 {NEMESIS_CHUNKD, restart_chunkd}, {NEMESIS_CLIENT, restart_client},
                 {NEMESIS_BLINK, blink},           {NEMESIS_CUT, cut_off},
-                {NEMESIS_CLOCK, set_clock},       {NEMESIS_POWER, power_cut}};
+                {NEMESIS_CLOCK, set_clock},       {NEMESIS_POWER, power_cut},
+                {NEMESIS_ISOLATE, isolate_metad}};
     const unsigned n = sizeof(acts) / sizeof(acts[0]);
     (void)arg;
     while (!nem.end && nem.cfg.kinds) {

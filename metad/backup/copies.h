@@ -1,0 +1,26 @@
+/* Copies of the names outside metad: the leader streams its checkpoints and what is applied after them to a few
+ * chunkds, so that a cluster survives the loss of metad's disk (recover.h). */
+#ifndef REPLFS_METAD_BACKUP_COPIES_H
+#define REPLFS_METAD_BACKUP_COPIES_H
+#include "metad/cluster/nodes.h"
+#include "metad/log/mlog.h"
+
+#define COPIES_WANTED 3u /* default */
+
+struct copies;
+/* dir: metad's data directory. wanted: how many chunkds, on distinct computers, keep copies; at most
+ * NODES_NAMES_MAX, 0: none. Never NULL. */
+struct copies *copies_new(const char *dir, unsigned wanted);
+/* For mlog_open: told of everything from the log's loading on. Lives as long as c. */
+const struct mlog_observer *copies_observer(const struct copies *c);
+/* This metad leads: starts the thread. 0 or -errno. To be followed by copies_stop, before m and n go. */
+int copies_start(struct copies *c, struct mlog *m, struct nodes *n);
+/* It does not lead any more, or ends. Returns when no call is under way: those that are end with their connections,
+ * which are closed. Not started: nothing. */
+void copies_stop(struct copies *c);
+void copies_free(struct copies *c); /* after the log was closed; NULL is fine */
+/* SnapshotReq; consumes req. Any thread. */
+void copies_snapshot(struct copies *c, struct rpc_req *req);
+/* For struct nodes_config.names_copies; arg is c. Any thread. */
+size_t copies_status(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
+#endif

@@ -1,0 +1,268 @@
+/* See join.h, and service_metad.c for the other side.
+ *
+ * Whoever is asked and does not lead says who does, as far as it knows; that one is asked next. Nobody knows during an
+ * election, so it is asked again, for a minute when a person waits, for ever when only this metad does.
+ *
+ * A metad that leads tells nobody: it logs its address itself, when it is not what the state says.
+ *
+ * Failure modes: refused (another cluster, removed, address taken): said once, and at longer and longer intervals
+ * again, since an administrator may do something about it. Threads: one, that waits. */
+#include "join.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "metad/fsm/fsm_cluster.h"
+#include "metad/log/mlog.h"
+#include "service_metad.h"
+
+#define LOG_MODULE "join"
+#define ASK_MS 12000u
+#define PATIENCE_MS 60000
+#define AGAIN_MS 200
+#define AGAIN_MAX_MS 10000
+
+struct join_answer {
+    int code;
+    uint64_t id;
+    char cluster[40], leader[256], why[256];
+};
+
+static void answer_take(struct join_answer *a, const struct rpc_result *r)
+{
+    a->code = r->code;
+    if (r->code == 0 && r->rep->body_case == REPLFS__ENVELOPE__BODY_METAD_CHANGE_REPLY) {
+        a->id = r->rep->metad_change_reply->id;
+        snprintf(a->cluster, sizeof(a->cluster), "%s", r->rep->metad_change_reply->cluster);
+    } else if (r->code == 0) {
+        a->code = -ERR_PROTOCOL;
+    } else if (r->rep && r->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE) {
+        snprintf(a->why, sizeof(a->why), "%s", r->rep->failure->detail);
+        snprintf(a->leader, sizeof(a->leader), "%s", r->rep->failure->leader);
+    }
+}
+
+/* One question to one metad. */
+static void ask_once(struct rpc_loop *loop, const char *at, uint64_t id, const struct join_who *who,
+                     struct join_answer *a)
+{
+    Replfs__MetadChangeReq q = REPLFS__METAD_CHANGE_REQ__INIT;
+    RPC_ENVELOPE(env, METAD_CHANGE_REQ, metad_change_req, &q);
+    struct rpc_conn *conn = NULL;
+    struct rpc_result r = {0};
+
+    *a = (struct join_answer){0};
+    q.change = REPLFS__METAD_CHANGE__METAD_JOIN;
+    q.id = id;
+    q.addr = (char *)(uintptr_t)who->addr;
+    q.name = (char *)(uintptr_t)who->name;
+    q.host_id = (char *)(uintptr_t)who->host_id;
+    a->code = rpc_dial(loop, at, RPC_ROLE_METAD, NULL, &conn);
+    if (a->code == 0) {
+        rpc_call_wait(conn, &env, NULL, ASK_MS, &r);
+        answer_take(a, &r);
+        rpc_result_free(&r);
+        if (a->code != 0 && a->why[0] == 0)
+            snprintf(a->why, sizeof(a->why), "%s", rpc_conn_error(conn));
+        rpc_conn_close(conn);
+        rpc_conn_unref(conn);
+    }
+    if (a->code != 0 && a->why[0] == 0)
+        snprintf(a->why, sizeof(a->why), "%s", err_str(a->code));
+}
+
+/* It may be another answer next time. */
+static bool may_change(int code)
+{
+    return code == -ERR_NOT_LEADER || code == -ERR_BUSY || code == -ERR_TIMEOUT ||
+           code == -ERR_PEER_GONE || code == -ERR_SHUTDOWN || code == -ECONNREFUSED ||
+           code == -ETIMEDOUT || code == -EHOSTUNREACH || code == -ENETUNREACH ||
+           code == -ECONNRESET;
+}
+
+static void pause_ms(int64_t ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * NSEC_PER_MSEC}, NULL);
+}
+
+int join_ask(struct rpc_loop *loop, const char *at, const struct join_who *who, uint64_t *id,
+             char uuid[37])
+{
+    int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
+    char addr[256];
+    struct join_answer a;
+
+    snprintf(addr, sizeof(addr), "%s", at);
+    for (;;) {
+        ask_once(loop, addr, 0, who, &a);
+        if (a.code == 0 || !may_change(a.code) || clock_mono() > until)
+            break;
+        snprintf(addr, sizeof(addr), "%s", a.leader[0] != 0 ? a.leader : at);
+        pause_ms(AGAIN_MS);
+    }
+    if (a.code == 0 && (a.id == 0 || strlen(a.cluster) != 36))
+        a.code = -ERR_PROTOCOL;
+    if (a.code != 0) {
+        log_error("%s does not let this metad join: %s", addr, a.why);
+        return a.code;
+    }
+    *id = a.id;
+    memcpy(uuid, a.cluster, 37);
+    return 0;
+}
+
+/* ---- announcing ---- */
+
+struct join {
+    struct rpc_loop *loop;
+    struct mlog *mlog;
+    struct fsm *fsm;
+    char at[256], addr[256], name[256], host_id[256];
+    struct join_who who;
+    pthread_t thread;
+    struct lock mu;
+    struct cond cond;
+    bool over;
+};
+
+/* Sleeps; false: it is over. */
+static bool join_sleep(struct join *j, int64_t ms)
+{
+    int64_t until = clock_mono() + ms * NSEC_PER_MSEC;
+
+    lock_acquire(&j->mu);
+    while (!j->over && cond_sleep_until(&j->cond, &j->mu, until))
+        ;
+    bool go_on = !j->over;
+    lock_release(&j->mu);
+    return go_on;
+}
+
+static bool state_knows(struct join *j)
+{
+    struct fsm_metad m;
+
+    fsm_rdlock(j->fsm);
+    bool same = fsm_metad_find(j->fsm, (uint32_t)mlog_id(j->mlog), &m) &&
+                strcmp(m.addr, j->addr) == 0 && strcmp(m.name, j->name) == 0 &&
+                strcmp(m.host_id, j->host_id) == 0;
+    fsm_unlock(j->fsm);
+    return same;
+}
+
+static bool is_member(struct join *j)
+{
+    struct mlog_member all[MLOG_MEMBERS_MAX];
+    unsigned n = mlog_members(j->mlog, all);
+
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].id == mlog_id(j->mlog))
+            return true;
+    return false;
+}
+
+/* This metad leads: 0, or a code. */
+static int log_own(struct join *j)
+{
+    Replfs__MetadOp metad = REPLFS__METAD_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct fsm_result res = {0};
+
+    metad.id = (uint32_t)mlog_id(j->mlog);
+    metad.addr = j->addr;
+    metad.name = j->name;
+    metad.host_id = j->host_id;
+    op.op_case = REPLFS__META_OP__OP_METAD;
+    op.metad = &metad;
+    cmd.op = &op;
+    int rc = mlog_propose_wait(j->mlog, &cmd, &res);
+    return rc != 0 ? rc : -res.code;
+}
+
+/* Whom to ask: the leader, or whoever was named at the start. */
+static bool ask_whom(struct join *j, const struct join_answer *last, char addr[256])
+{
+    uint64_t leader;
+
+    if (last->leader[0] != 0)
+        snprintf(addr, 256, "%s", last->leader);
+    else if (!mlog_leader(j->mlog, &leader) || leader == mlog_id(j->mlog) ||
+             !metads_addr_of(j->fsm, leader, addr))
+        snprintf(addr, 256, "%s", j->at);
+    return addr[0] != 0;
+}
+
+static void *join_main(void *arg)
+{
+    struct join *j = arg;
+    struct join_answer a = {0};
+    char addr[256], said[256] = "";
+    int64_t pause = AGAIN_MS;
+
+    while (!(state_knows(j) && is_member(j))) {
+        if (mlog_is_leader(j->mlog)) {
+            a = (struct join_answer){.code = log_own(j)};
+            snprintf(a.why, sizeof(a.why), "%s", err_str(a.code));
+        } else if (ask_whom(j, &a, addr)) {
+            ask_once(j->loop, addr, mlog_id(j->mlog), &j->who, &a);
+        }
+        if (a.code != 0 && !may_change(a.code) && strcmp(said, a.why) != 0) {
+            log_error("the cluster does not accept this metad (%" PRIu64 "): %s", mlog_id(j->mlog),
+                      a.why);
+            snprintf(said, sizeof(said), "%s", a.why);
+        }
+        pause = a.code == 0 || may_change(a.code) ? AGAIN_MS : pause * 2;
+        if (!join_sleep(j, pause < AGAIN_MAX_MS ? pause : AGAIN_MAX_MS))
+            break;
+    }
+    return NULL;
+}
+
+int join_announce(struct rpc_loop *loop, struct mlog *mlog, struct fsm *fsm, const char *at,
+                  const struct join_who *who, struct join **out)
+{
+    struct join *j = calloc(1, sizeof(*j));
+
+    *out = NULL;
+    if (!j)
+        return -ENOMEM;
+    j->loop = loop;
+    j->mlog = mlog;
+    j->fsm = fsm;
+    snprintf(j->at, sizeof(j->at), "%s", at ? at : "");
+    snprintf(j->addr, sizeof(j->addr), "%s", who->addr);
+    snprintf(j->name, sizeof(j->name), "%s", who->name);
+    snprintf(j->host_id, sizeof(j->host_id), "%s", who->host_id);
+    j->who = (struct join_who){.addr = j->addr, .name = j->name, .host_id = j->host_id};
+    lock_init(&j->mu, LOCK_JOIN);
+    cond_init(&j->cond);
+    if (thread_start(&j->thread, "join", join_main, j) != 0) {
+        free(j);
+        return -EAGAIN;
+    }
+    *out = j;
+    return 0;
+}
+
+void join_free(struct join *j)
+{
+    if (!j)
+        return;
+    lock_acquire(&j->mu);
+    j->over = true;
+    cond_broadcast(&j->cond);
+    lock_release(&j->mu);
+    pthread_join(j->thread, NULL);
+    lock_destroy(&j->mu);
+    cond_destroy(&j->cond);
+    free(j);
+}
