@@ -38,7 +38,8 @@ void fsm_metad_addrs(struct fsm *f, struct fsm_addrs *out);
 uint64_t fsm_setting(const struct fsm *f, enum setting_key s);
 /* The state says it, as opposed to fsm_setting_offer or the table's default. */
 bool fsm_setting_told(struct fsm *f, enum setting_key s);
-/* What this process takes as long as the state does not say: of its flags. 0: nothing. No part
+/* What this process takes as long as the state does not say: of its flags. 0: nothing, but none
+ * for meta-copies. No part
  * of the state. Takes the fsm lock. */
 void fsm_setting_offer(struct fsm *f, enum setting_key s, uint64_t value);
 /* The longest lease term that a session may still go by, which it was told before it was lowered: wait for this one
