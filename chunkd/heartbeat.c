@@ -139,8 +139,11 @@ static void members(struct heartbeat *h, const struct link *by, char *const *lis
         struct link *l = h->link[i];
         l->dropped = l != by && !l->given && !is_told(list, n, l->addr);
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (!link_find(h, list[i]))
+            log_info("metad %s is a member, too", list[i]);
         link_add(h, list[i], false);
+    }
 }
 
 /* Which link's metad leads; NULL: none that we know of. */

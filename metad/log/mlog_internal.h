@@ -153,6 +153,7 @@ struct mlog_kept {
 };
 struct mlog_append { /* entries on their way to the disk */
     struct mlog_append *next;
+    const struct raft_io_append *req; /* libraft's, which names it */
     uint64_t last;
     bool dropped; /* by another leader, meanwhile */
 };
@@ -247,7 +248,7 @@ struct mlog {
     raft_io_snapshot_put_cb snapshot_cb;
     raft_io_close_cb close_cb; /* libraft's */
     struct mlog_kept *kept;
-    struct mlog_append *appends, **appends_tail; /* oldest first: so they end */
+    struct mlog_append *appends;
     uint64_t append_index;                       /* of the next entry to be stored */
     bool io_closing;
     bool stuck; /* libraft waits for a write that never ends: the log cannot be closed */

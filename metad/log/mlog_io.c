@@ -86,17 +86,20 @@ static void unkeep(struct mlog *m, const void *req)
         }
 }
 
-/* The last entry of the oldest append under way is stored, and that counts as of now: a follower tells the leader so
- * next, a leader of several counts itself. Alone, entries are marked when somebody is told of them (mlog_apply.c). */
-static void appended(struct mlog *m, int status)
+/* The entries of an append are stored, and that counts as of now: a follower tells the leader so next, a leader of
+ * several counts itself. Alone, entries are marked when somebody is told of them (mlog_apply.c). They do not end in the
+ * order in which they began: when libraft's disk half closes, those that wait are cancelled before the one that is being
+ * written ends well. */
+static void appended(struct mlog *m, const struct raft_io_append *req, int status)
 {
-    struct mlog_append *a = m->appends;
+    struct mlog_append **p = &m->appends, *a;
 
+    while (*p && (*p)->req != req)
+        p = &(*p)->next;
+    a = *p;
     if (!a)
         return;
-    m->appends = a->next;
-    if (!m->appends)
-        m->appends_tail = &m->appends;
+    *p = a->next;
     if (status == 0 && !a->dropped && !mlog_alone(m) &&
         mlog_hwm_advance(&m->hwm, a->last, raft_current_term(&m->raft)) != 0)
         atomic_store(&m->error, "the high-water mark cannot be written");
@@ -107,8 +110,7 @@ static void append_done(struct raft_io_append *req, int status)
 {
     struct mlog *m = own;
 
-    appended(m, status);
-
+    appended(m, req, status);
     if (status != 0 && !m->io_closing) {
         mlog_io_failed(m, "an entry could not be written", reason(m, status));
         io_keep(m, req, MLOG_KEPT_APPEND);
@@ -129,8 +131,9 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
         abort();
     a->last = m->append_index + n - 1;
     m->append_index += n;
-    *m->appends_tail = a;
-    m->appends_tail = &a->next;
+    a->req = req;
+    a->next = m->appends;
+    m->appends = a;
     int rc = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
     if (rc == 0)
         return 0;
@@ -242,7 +245,6 @@ static void guarded_close(struct raft_io *io, raft_io_close_cb cb)
 void mlog_io_guard(struct mlog *m)
 {
     own = m;
-    m->appends_tail = &m->appends;
     m->io_set_term = m->io.set_term;
     m->io_set_vote = m->io.set_vote;
     m->io.set_term = guarded_term;

@@ -261,7 +261,13 @@ static inline void group_join(unsigned i)
 
 /* ---- commands ---- */
 
-static inline int group_propose_create(int node, unsigned i)
+static inline void group_any_answer(void *arg, int code, const struct fsm_result *res)
+{
+    (void)arg, (void)code, (void)res;
+}
+
+/* wait: 0 or an error; else what became of it is nobody's business. */
+static inline int group_send_create(int node, unsigned i, bool wait)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -278,8 +284,17 @@ static inline int group_propose_create(int node, unsigned i)
     op.op_case = REPLFS__META_OP__OP_CREATE;
     op.create = &create;
     cmd.op = &op;
+    if (!wait) {
+        mlog_propose(group.node[node].mlog, &cmd, group_any_answer, NULL, NULL);
+        return 0;
+    }
     int rc = mlog_propose_wait(group.node[node].mlog, &cmd, &res);
     return rc != 0 ? rc : res.code;
+}
+
+static inline int group_propose_create(int node, unsigned i)
+{
+    return group_send_create(node, i, true);
 }
 
 static inline void group_reserve(void)

@@ -78,6 +78,27 @@ static void test_leader_dies(void **state)
             assert_true(group_has((int)i, k));
 }
 
+/* What it was writing when it ended, and what waited behind that, is not taken for stored: it starts again. */
+static void test_follower_ends_while_it_writes(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    grow(3);
+    for (unsigned round = 0; round < 20; round++) {
+        int leader = group_wait_leader();
+        unsigned follower = (unsigned)(leader + 1) % 3;
+        for (unsigned i = 0; i < 3000; i++) {
+            group_send_create(leader, n++, false);
+            if (i % 100 == 0)
+                sched_yield();
+        }
+        group_close(follower); /* at any moment */
+        group_open(follower);  /* fails when its log ends before the mark */
+    }
+    group_same();
+}
+
 /* A leader that is cut off does not answer for the state, and its proposals come to nothing. */
 static void test_leader_cut_off(void **state)
 {
@@ -215,6 +236,7 @@ int main(void)
         GROUP_TEST(test_one_leads_at_once),
         GROUP_TEST(test_grow_to_three),
         GROUP_TEST(test_leader_dies),
+        GROUP_TEST(test_follower_ends_while_it_writes),
         GROUP_TEST(test_leader_cut_off),
         GROUP_TEST(test_step_down),
         GROUP_TEST(test_all_restart),
