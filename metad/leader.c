@@ -72,7 +72,7 @@ struct leader {
     /* under mu */
     struct lock mu;
     struct cond cond;
-    bool changed, ending, running, begun;
+    bool changed, ending, running, begun, restored;
     int64_t lost_at, gained_at; /* mono; 0: never */
     pthread_t thread;
     atomic_bool ends;
@@ -279,15 +279,27 @@ static void say_serving(struct leader *l)
     log_info("serving as the leader, after %llu ms without one", (unsigned long long)gap);
 }
 
+/* The state may be another one since: nothing that leads stands on it now. */
+static void look_at_state(struct leader *l)
+{
+    lock_acquire(&l->mu);
+    bool restored = l->restored;
+    l->restored = false;
+    lock_release(&l->mu);
+    if (restored)
+        nodes_restored(l->cfg.nodes);
+}
+
 /* False: it has to be tried again. */
 static bool take_role(struct leader *l, uint64_t leading)
 {
-    if (l->leading != 0) {
+    if (l->leading != 0 && l->leading != leading) {
         log_warn("leadership is lost: clients are sent away");
         leader_stop(l, -ERR_NOT_LEADER);
         log_info("following");
     }
-    if (leading == 0)
+    look_at_state(l);
+    if (leading == l->leading)
         return true;
     int rc = leader_start(l, leading);
     if (rc == 0) {
@@ -309,7 +321,7 @@ static void *role_main(void *arg)
     while (!l->ending) {
         uint64_t leading = mlog_leading(l->cfg.mlog);
         l->changed = false;
-        if (leading != l->leading) {
+        if (leading != l->leading || l->restored) {
             lock_release(&l->mu);
             done = take_role(l, leading);
             lock_acquire(&l->mu);
@@ -340,6 +352,16 @@ void leader_role_changed(void *arg, bool leads)
     else if (l->gained_at != 0)
         l->lost_at = clock_mono();
     l->changed = true;
+    cond_broadcast(&l->cond);
+    lock_release(&l->mu);
+}
+
+void leader_restored(void *arg)
+{
+    struct leader *l = arg;
+
+    lock_acquire(&l->mu);
+    l->restored = l->changed = true;
     cond_broadcast(&l->cond);
     lock_release(&l->mu);
 }

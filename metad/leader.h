@@ -22,6 +22,9 @@ struct leader *leader_new(void);
 struct gate *leader_gate(struct leader *l); /* for nodes; lives as long as l */
 /* For mlog_config, with the leader as arg: says that there may be another role to take on. Never blocks. */
 void leader_role_changed(void *arg, bool leads);
+/* Likewise: the whole state is another one (mlog_config.restored). What is kept beside it is made again from it, before
+ * this metad can lead. */
+void leader_restored(void *arg);
 /* Takes on roles from now on, on a thread of its own; returns when the present one is. 0 or a negative code. */
 int leader_begin(struct leader *l, const struct leader_config *cfg);
 /* For rpc_listen, after leader_begin(). */

@@ -28,7 +28,8 @@
 #define PROGRAM "replfs-metad"
 #define CONFIG_FILE "/etc/replfs/metad.conf"
 #define EXIT_USAGE 64
-#define OWN_FILES 160u /* descriptors kept for the log, checkpoints, dialled connections */
+#define EXIT_REMOVED 78 /* starting again is of no use (RestartPreventExitStatus) */
+#define OWN_FILES 160u  /* descriptors kept for the log, checkpoints, dialled connections */
 #define CONNS_MAX 8192u
 #define OPEN_TIMEOUT_MS 600000u /* a long log behind an old checkpoint takes its time */
 
@@ -223,7 +224,10 @@ struct metad {
     struct rpc_loop *loop;
     struct nodes *nodes;
     struct leader *leader;
-    atomic_bool failed; /* the log gave up: end, to be started again */
+    atomic_bool failed;  /* the log gave up: end, to be started again */
+    atomic_bool removed; /* from the cluster: end */
+    int argc;
+    char **argv;
 };
 
 /* ---- --init ---- */
@@ -346,6 +350,13 @@ static void role_changed(void *arg, bool leads)
     leader_role_changed(d->leader, leads);
 }
 
+static void state_replaced(void *arg)
+{
+    struct metad *d = arg;
+
+    leader_restored(d->leader);
+}
+
 /* For those that this metad sends away. */
 static void leader_addr(void *arg, char out[128])
 {
@@ -362,6 +373,33 @@ static void log_failed(void *arg)
     struct metad *d = arg;
 
     atomic_store(&d->failed, true);
+    kill(getpid(), SIGTERM);
+}
+
+/* The command that makes a new metad of this one: its own, with --join. */
+static void rejoin_command(const struct metad *d, const char *leader, char *out, size_t size)
+{
+    size_t at = (size_t)snprintf(out, size, "mv %s %s.removed && replfs-metad --join %s",
+                                 flags.data, flags.data, flags.join ? flags.join : leader);
+
+    for (int i = 1; i < d->argc && at < size; i++) {
+        if (strcmp(d->argv[i], "--join") == 0)
+            i++;
+        else if (strncmp(d->argv[i], "--join=", 7) != 0)
+            at += (size_t)snprintf(out + at, size - at, " %s", d->argv[i]);
+    }
+}
+
+static void was_removed(void *arg, const char *leader)
+{
+    struct metad *d = arg;
+    char command[1024];
+
+    rejoin_command(d, leader, command, sizeof(command));
+    log_error("this metad (%" PRIu64 ") was removed from the cluster, and serves nothing any more. "
+              "To let it join again, as a new one, empty its directory: %s",
+              mlog_id(d->mlog), command);
+    atomic_store(&d->removed, true);
     kill(getpid(), SIGTERM);
 }
 
@@ -416,6 +454,7 @@ static int start_state(struct metad *d)
                                   .checkpoint_bytes = flags.checkpoint_bytes,
                                   .role_changed = role_changed,
                                   .failed = log_failed,
+                                  .restored = state_replaced,
                                   .arg = d,
                                   .loop = d->loop,
                                   .addr_of = metads_addr_of};
@@ -508,7 +547,7 @@ static int metad_start(struct metad *d)
     self_addr(&d->self, bound);
     mlog_serves_at(d->mlog, d->self.addr);
     struct join_who who = self_who(&d->self);
-    rc = join_announce(d->loop, d->mlog, d->fsm, flags.join, &who, &d->join);
+    rc = join_announce(d->loop, d->mlog, d->fsm, flags.join, &who, was_removed, d, &d->join);
     if (rc != 0)
         return rc;
     log_info("ready on %s, cluster %s", bound, mlog_uuid(d->mlog));
@@ -541,7 +580,7 @@ static void metad_reload(void *arg)
 
 static int metad_run(int argc, char **argv, const sigset_t *signals)
 {
-    struct metad d = {0};
+    struct metad d = {.argc = argc, .argv = argv};
     const struct daemon_reload r = {.opts = options,
                                     .program = PROGRAM,
                                     .default_file = CONFIG_FILE,
@@ -562,6 +601,8 @@ static int metad_run(int argc, char **argv, const sigset_t *signals)
         if (atomic_load(&d.failed)) {
             log_error("stopping: the log cannot go on");
             rc = -EIO;
+        } else if (atomic_load(&d.removed)) {
+            rc = -ERR_NOT_REGISTERED;
         } else {
             log_info("stopping on %s", strsignal(signal_nr));
         }
@@ -613,5 +654,5 @@ int main(int argc, char **argv)
     else
         rc = metad_run(argc, argv, &signals);
     config_free(options);
-    return rc == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return rc == 0 ? EXIT_SUCCESS : rc == -ERR_NOT_REGISTERED ? EXIT_REMOVED : EXIT_FAILURE;
 }

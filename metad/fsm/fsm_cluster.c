@@ -106,6 +106,8 @@ int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op)
     if (strlen(op->addr) > FSM_STRING_MAX || strlen(op->name) > FSM_STRING_MAX ||
         strlen(op->host_id) > FSM_STRING_MAX)
         return -ENAMETOOLONG;
+    if (there && op->fresh)
+        return -EEXIST;
     if (there) {
         struct fsm_metad *m = &c->metads[at];
         change_string(f, &m->addr, op->addr);

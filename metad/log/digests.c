@@ -134,10 +134,10 @@ static int compare(struct digests *d, const Replfs__CheckOp *op)
     case DIGESTS_DIFFER:
         break;
     }
-    log_error("position %" PRIu64 ": this metad's state (digest %016" PRIx64
-              ") is not that of the others: a fault of "
-              "its memory, or an error of the program. It stops",
-              position, digest);
+    log_error("position %" PRIu64 ": the state of this metad, %" PRIu32 " (digest %016" PRIx64
+              "), is not that of the others: a fault of its memory, or an error of the program. "
+              "It stops",
+              position, d->self, digest);
     for (size_t k = 0; k < op->n_digest && k < op->n_metad; k++)
         log_error("metad %" PRIu32 " has digest %016" PRIx64, op->metad[k], op->digest[k]);
     bar(d, position);

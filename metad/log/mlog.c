@@ -173,6 +173,8 @@ int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **
         return -ENOMEM;
     int rc = open_dir(m);
     if (rc == 0)
+        fsm_metad_self(m->fsm, (uint32_t)m->id);
+    if (rc == 0)
         rc = mlog_loop_init(m);
     if (rc != 0) {
         destroy(m);

@@ -103,6 +103,9 @@ struct mlog_member {
 };
 /* As of a moment ago. Returns how many. Any thread. */
 unsigned mlog_members(struct mlog *m, struct mlog_member out[MLOG_MEMBERS_MAX]);
+/* One that leads has said since the last call that this metad is no member (any more). To be asked (METAD_JOIN): the
+ * one that said it may be deposed. Any thread. */
+bool mlog_doubted(struct mlog *m);
 /* Where others reach this metad, told with each message: their state may not say so yet. Any thread. */
 void mlog_serves_at(struct mlog *m, const char *addr);
 /* A RaftReq; consumes req. Any thread. */

@@ -298,7 +298,9 @@ struct mlog_peer {
     struct rpc_conn *conn; /* NULL: not dialled */
     int64_t redial_at;     /* clock_mono */
     unsigned backoff_ms;
-    bool said; /* that it cannot be reached */
+    bool said;          /* that it cannot be reached */
+    unsigned newest;    /* feature level that it knows, as it says; 0: it has not said */
+    uint64_t digest_at; /* position of the digest that it told last */
     atomic_uint calls;
     atomic_size_t bytes; /* of entries in these calls */
     atomic_int_fast64_t
@@ -311,7 +313,9 @@ struct mlog_in { /* messages received */
     struct rpc_req *req;
     uint64_t from, term;
     int64_t sent;
-    char addr[256]; /* of the sender, as it says */
+    char addr[256]; /* of the sender, as it says; likewise these three */
+    unsigned newest;
+    uint64_t digest_at, digest;
     size_t bytes;
     struct mlog_msgs msgs;
 };
@@ -327,6 +331,8 @@ struct mlog_net {
     struct rpc_service svc;
     atomic_uint_fast64_t cut; /* tests: bit per id: nothing goes to or comes from there */
     atomic_uint calls;        /* under way, of all peers */
+    atomic_bool doubted;      /* a leader said that this metad is no member */
+    atomic_uint newest;       /* feature level that it says it knows; tests: another one */
 
     struct lock mu;   /* guards the six below and what mlog_serve.c has */
     struct cond cond; /* calls end, pieces are asked for */
@@ -355,8 +361,9 @@ void mlog_net_flush(struct mlog *m, int code); /* calls back for what was sent *
 void mlog_net_tick(struct mlog *m);
 void mlog_net_close(struct mlog *m); /* the log is closing: no calls begin any more */
 void mlog_net_send(struct mlog *m, const struct raft_message *msg);
-void mlog_net_told(struct mlog *m, uint64_t id, const char *addr); /* a message names it */
-struct mlog_peer *mlog_net_peer(struct mlog *m, uint64_t id);      /* NULL: never written to */
+void mlog_net_told(struct mlog *m,
+                   const struct mlog_in *in); /* what a message says of its sender */
+struct mlog_peer *mlog_net_peer(struct mlog *m, uint64_t id); /* NULL: never written to */
 /* Where it is, as the state or its own messages say; false: not known. */
 bool mlog_net_addr(struct mlog *m, uint64_t id, char out[256]);
 /* Until when (clock_boot) a majority follows this leader. */

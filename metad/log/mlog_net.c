@@ -67,12 +67,30 @@ static struct mlog_peer *peer_for(struct mlog *m, uint64_t id)
     return p;
 }
 
-void mlog_net_told(struct mlog *m, uint64_t id, const char *addr)
+void mlog_net_told(struct mlog *m, const struct mlog_in *in)
 {
-    if (addr[0] == 0)
-        return;
-    struct mlog_peer *p = peer_for(m, id);
-    snprintf(p->told, sizeof(p->told), "%s", addr);
+    struct mlog_peer *p = peer_for(m, in->from);
+
+    if (in->addr[0] != 0)
+        snprintf(p->told, sizeof(p->told), "%s", in->addr);
+    p->newest = in->newest;
+    if (in->digest_at != 0 && in->digest_at != p->digest_at && m->digests) {
+        p->digest_at = in->digest_at;
+        digests_told(m->digests, (uint32_t)p->id, in->digest_at, in->digest);
+    }
+}
+
+/* The state's table does not keep it, when it is another one (a snapshot), or did not have that metad yet. */
+static void tell_newest(struct mlog *m, const struct mlog_peer *p)
+{
+    struct fsm_metad known;
+
+    fsm_rdlock(m->fsm);
+    bool news = p->id <= UINT32_MAX && fsm_metad_find(m->fsm, (uint32_t)p->id, &known) &&
+                known.newest != p->newest;
+    fsm_unlock(m->fsm);
+    if (news)
+        fsm_metad_newest(m->fsm, (uint32_t)p->id, p->newest);
 }
 
 bool mlog_net_addr(struct mlog *m, uint64_t id, char out[256])
@@ -161,6 +179,8 @@ static void answered(void *arg, int code, const Replfs__Envelope *rep, struct bu
                 raise_to(&p->echoed, c->sent);
         }
     }
+    if (code == -ERR_ROLE)
+        atomic_store(&n->doubted, true);
     atomic_fetch_sub(&p->bytes, c->bytes);
     atomic_fetch_sub(&p->calls, 1);
     free(c);
@@ -168,6 +188,20 @@ static void answered(void *arg, int code, const Replfs__Envelope *rep, struct bu
     if (atomic_fetch_sub(&n->calls, 1) == 1)
         cond_broadcast(&n->cond);
     lock_release(&n->mu);
+}
+
+/* What goes with every message: who says it, what its program knows, what its state is. */
+static void sign(struct mlog *m, Replfs__RaftReq *r, char addr[256])
+{
+    lock_acquire(&m->net->mu);
+    memcpy(addr, m->net->addr, sizeof(m->net->addr));
+    lock_release(&m->net->mu);
+    r->cluster = m->uuid;
+    r->from = m->id;
+    r->addr = addr;
+    r->newest = atomic_load(&m->net->newest);
+    if (m->digests)
+        (void)digests_mine(m->digests, &r->digest_at, &r->digest);
 }
 
 static void call_peer(struct mlog *m, struct mlog_peer *p, struct rpc_conn *conn,
@@ -186,12 +220,7 @@ static void call_peer(struct mlog *m, struct mlog_peer *p, struct rpc_conn *conn
         payload->len = o->payload;
         mlog_wire_payload(o, msg, payload->data);
     }
-    o->req.cluster = m->uuid;
-    o->req.from = m->id;
-    lock_acquire(&n->mu);
-    memcpy(addr, n->addr, sizeof(addr));
-    lock_release(&n->mu);
-    o->req.addr = addr;
+    sign(m, &o->req, addr);
     *c = (struct net_call){
         .net = n, .peer = p, .sent = clock_boot(), .term = o->req.term, .bytes = o->payload};
     o->req.sent = (uint64_t)c->sent;
@@ -387,6 +416,7 @@ void mlog_net_tick(struct mlog *m)
     if (!m->net)
         return;
     for (struct mlog_peer *p = m->net->peers; p; p = p->next) {
+        tell_newest(m, p);
         if (p->conn && !rpc_conn_alive(p->conn))
             lost(p);
         if (p->conn && p->said &&
@@ -418,6 +448,7 @@ int mlog_net_new(struct mlog *m, const struct mlog_config *cfg)
     m->net->loop = cfg->loop;
     m->net->addr_of = cfg->addr_of;
     m->net->addr_arg = cfg->addr_arg;
+    atomic_init(&m->net->newest, FSM_FEATURE_MAX);
     m->net->svc = (struct rpc_service){.request = not_here, .cluster = m->uuid};
     m->net->in_tail = &m->net->in;
     m->net->sent_tail = &m->net->sent;
@@ -425,6 +456,11 @@ int mlog_net_new(struct mlog *m, const struct mlog_config *cfg)
     lock_init(&m->net->mu, LOCK_MLOG_NET);
     cond_init(&m->net->cond);
     return 0;
+}
+
+bool mlog_doubted(struct mlog *m)
+{
+    return m->net && atomic_exchange(&m->net->doubted, false);
 }
 
 void mlog_serves_at(struct mlog *m, const char *addr)

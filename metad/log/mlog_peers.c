@@ -47,9 +47,9 @@ static char *peers_open(char *text)
 
 void mlog_peers_load(struct mlog *m)
 {
-    char path[MLOG_PATH], addr[sizeof(((struct mlog_peer *)0)->told)];
+    char path[MLOG_PATH];
     CLEANUP(free_ptr) uint8_t *data = NULL;
-    uint64_t id;
+    struct mlog_in said = {0};
     size_t len;
 
     if (!m->net || mlog_dir_path(path, m->dir, "metads") != 0)
@@ -62,10 +62,10 @@ void mlog_peers_load(struct mlog *m)
                      rc != 0 ? err_str(rc) : "damaged, or of a newer version");
         return;
     }
-    for (; line && sscanf(line, "%" SCNu64 " %255s", &id, addr) == 2;
+    for (; line && sscanf(line, "%" SCNu64 " %255s", &said.from, said.addr) == 2;
          line = (line = strchr(line, '\n')) ? line + 1 : NULL)
-        if (id != m->id)
-            mlog_net_told(m, id, addr);
+        if (said.from != m->id)
+            mlog_net_told(m, &said);
 }
 
 /* The members' addresses as far as they are known; malloc'ed. */

@@ -86,7 +86,13 @@ void mlog_rpc_raft(struct mlog *m, struct rpc_req *req)
     struct mlog_in *in = calloc(1, sizeof(*in));
     if (!in)
         abort();
-    *in = (struct mlog_in){.req = req, .from = r->from, .term = r->term, .sent = (int64_t)r->sent};
+    *in = (struct mlog_in){.req = req,
+                           .from = r->from,
+                           .term = r->term,
+                           .sent = (int64_t)r->sent,
+                           .newest = r->newest,
+                           .digest_at = r->digest_at,
+                           .digest = r->digest};
     snprintf(in->addr, sizeof(in->addr), "%s", r->addr);
     in->bytes = req->payload ? req->payload->len : 0;
     int rc =
@@ -263,7 +269,7 @@ static void recv_one(struct mlog *m, struct mlog_in *in)
         mlog_recv_drop(in, ERR_ROLE, "the sender is no member of this cluster (any more)");
         return;
     }
-    mlog_net_told(m, in->from, in->addr);
+    mlog_net_told(m, in);
     recv_all_of(m, in);
     rep.sent = (uint64_t)in->sent;
     rep.follows = counts && follows(m, in);

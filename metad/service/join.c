@@ -5,8 +5,12 @@
  *
  * A metad that leads tells nobody: it logs its address itself, when it is not what the state says.
  *
- * Failure modes: refused (another cluster, removed, address taken): said once, and at longer and longer intervals
- * again, since an administrator may do something about it. Threads: one, that waits. */
+ * One that was removed does not hear of it in its log: it asks for votes, and whoever leads answers that it is no member.
+ * So it asks here what has become of it (mlog_doubted), and ends when the answer is that it does not belong to the
+ * cluster any more.
+ *
+ * Failure modes: refused (another cluster, address taken): said once, and at longer and longer intervals again, since an
+ * administrator may do something about it. Threads: one, that waits; join_free ends a question that is under way. */
 #include "join.h"
 
 #include <errno.h>
@@ -29,6 +33,7 @@
 #define PATIENCE_MS 60000
 #define AGAIN_MS 200
 #define AGAIN_MAX_MS 10000
+#define LOOK_MS 500 /* whether somebody says that this metad is no member */
 
 struct join_answer {
     int code;
@@ -50,9 +55,39 @@ static void answer_take(struct join_answer *a, const struct rpc_result *r)
     }
 }
 
+/* The connection of a question under way, so that another thread can end it. */
+struct join_line {
+    struct lock mu;
+    struct cond cond;
+    bool over;
+    struct rpc_conn *conn; /* a reference, or NULL */
+};
+
+/* False: no question is asked any more. line NULL: nobody ends this one. */
+static bool line_take(struct join_line *line, struct rpc_conn *conn)
+{
+    if (!line)
+        return true;
+    LOCK_SCOPE(&line->mu);
+    if (!line->over)
+        line->conn = rpc_conn_ref(conn);
+    return !line->over;
+}
+
+static void line_leave(struct join_line *line)
+{
+    if (!line)
+        return;
+    lock_acquire(&line->mu);
+    struct rpc_conn *conn = line->conn;
+    line->conn = NULL;
+    lock_release(&line->mu);
+    rpc_conn_unref(conn);
+}
+
 /* One question to one metad. */
 static void ask_once(struct rpc_loop *loop, const char *at, uint64_t id, const struct join_who *who,
-                     struct join_answer *a)
+                     struct join_line *line, struct join_answer *a)
 {
     Replfs__MetadChangeReq q = REPLFS__METAD_CHANGE_REQ__INIT;
     RPC_ENVELOPE(env, METAD_CHANGE_REQ, metad_change_req, &q);
@@ -66,12 +101,16 @@ static void ask_once(struct rpc_loop *loop, const char *at, uint64_t id, const s
     q.name = (char *)(uintptr_t)who->name;
     q.host_id = (char *)(uintptr_t)who->host_id;
     a->code = rpc_dial(loop, at, RPC_ROLE_METAD, NULL, &conn);
-    if (a->code == 0) {
+    if (a->code == 0 && !line_take(line, conn)) {
+        a->code = -ERR_SHUTDOWN;
+        rpc_conn_unref(conn);
+    } else if (a->code == 0) {
         rpc_call_wait(conn, &env, NULL, ASK_MS, &r);
         answer_take(a, &r);
         rpc_result_free(&r);
         if (a->code != 0 && a->why[0] == 0)
             snprintf(a->why, sizeof(a->why), "%s", rpc_conn_error(conn));
+        line_leave(line);
         rpc_conn_close(conn);
         rpc_conn_unref(conn);
     }
@@ -102,7 +141,7 @@ int join_ask(struct rpc_loop *loop, const char *at, const struct join_who *who, 
 
     snprintf(addr, sizeof(addr), "%s", at);
     for (;;) {
-        ask_once(loop, addr, 0, who, &a);
+        ask_once(loop, addr, 0, who, NULL, &a);
         if (a.code == 0 || !may_change(a.code) || clock_mono() > until)
             break;
         snprintf(addr, sizeof(addr), "%s", a.leader[0] != 0 ? a.leader : at);
@@ -127,10 +166,11 @@ struct join {
     struct fsm *fsm;
     char at[256], addr[256], name[256], host_id[256];
     struct join_who who;
+    void (*removed)(void *arg, const char *leader);
+    void *arg;
     pthread_t thread;
-    struct lock mu;
-    struct cond cond;
-    bool over;
+    struct join_line line;
+    uint32_t asked; /* of the others, the last one */
 };
 
 /* Sleeps; false: it is over. */
@@ -138,11 +178,11 @@ static bool join_sleep(struct join *j, int64_t ms)
 {
     int64_t until = clock_mono() + ms * NSEC_PER_MSEC;
 
-    lock_acquire(&j->mu);
-    while (!j->over && cond_sleep_until(&j->cond, &j->mu, until))
+    lock_acquire(&j->line.mu);
+    while (!j->line.over && cond_sleep_until(&j->line.cond, &j->line.mu, until))
         ;
-    bool go_on = !j->over;
-    lock_release(&j->mu);
+    bool go_on = !j->line.over;
+    lock_release(&j->line.mu);
     return go_on;
 }
 
@@ -188,17 +228,50 @@ static int log_own(struct join *j)
     return rc != 0 ? rc : -res.code;
 }
 
-/* Whom to ask: the leader, or whoever was named at the start. */
+/* One of the others that the state has: another one each time. */
+static void ask_next(struct join *j, char addr[256])
+{
+    struct fsm_metad m;
+
+    fsm_rdlock(j->fsm);
+    if (!fsm_metad_next(j->fsm, j->asked, &m))
+        m.id = 0;
+    j->asked = m.id;
+    snprintf(addr, 256, "%s", m.id != 0 && m.id != mlog_id(j->mlog) ? m.addr : "");
+    fsm_unlock(j->fsm);
+}
+
+/* Whom to ask: the leader; else whoever was named at the start, and the others in turn. */
 static bool ask_whom(struct join *j, const struct join_answer *last, char addr[256])
 {
     uint64_t leader;
 
-    if (last->leader[0] != 0)
+    if (last->leader[0] != 0) {
         snprintf(addr, 256, "%s", last->leader);
-    else if (!mlog_leader(j->mlog, &leader) || leader == mlog_id(j->mlog) ||
-             !metads_addr_of(j->fsm, leader, addr))
-        snprintf(addr, 256, "%s", j->at);
+    } else if (!mlog_leader(j->mlog, &leader) || leader == mlog_id(j->mlog) ||
+               !metads_addr_of(j->fsm, leader, addr)) {
+        ask_next(j, addr);
+        if (addr[0] == 0)
+            snprintf(addr, 256, "%s", j->at);
+    }
     return addr[0] != 0;
+}
+
+/* The cluster knows no such metad: only the leader says so. */
+static bool is_removed(struct join *j, const struct join_answer *a, const char *leader)
+{
+    if (a->code != -ENOENT && a->code != -EEXIST)
+        return false;
+    j->removed(j->arg, leader);
+    return true;
+}
+
+static void join_say(struct join *j, const struct join_answer *a, char said[256])
+{
+    if (a->code == 0 || may_change(a->code) || strcmp(said, a->why) == 0)
+        return;
+    log_error("the cluster does not accept this metad (%" PRIu64 "): %s", mlog_id(j->mlog), a->why);
+    snprintf(said, 256, "%s", a->why);
 }
 
 static void *join_main(void *arg)
@@ -207,28 +280,33 @@ static void *join_main(void *arg)
     struct join_answer a = {0};
     char addr[256], said[256] = "";
     int64_t pause = AGAIN_MS;
+    bool doubted = false;
 
-    while (!(state_knows(j) && is_member(j))) {
+    do {
+        doubted = mlog_doubted(j->mlog) || doubted;
+        if (!doubted && state_knows(j) && is_member(j)) {
+            pause = LOOK_MS;
+            continue;
+        }
         if (mlog_is_leader(j->mlog)) {
             a = (struct join_answer){.code = log_own(j)};
             snprintf(a.why, sizeof(a.why), "%s", err_str(a.code));
         } else if (ask_whom(j, &a, addr)) {
-            ask_once(j->loop, addr, mlog_id(j->mlog), &j->who, &a);
+            ask_once(j->loop, addr, mlog_id(j->mlog), &j->who, &j->line, &a);
+            if (is_removed(j, &a, addr))
+                break;
         }
-        if (a.code != 0 && !may_change(a.code) && strcmp(said, a.why) != 0) {
-            log_error("the cluster does not accept this metad (%" PRIu64 "): %s", mlog_id(j->mlog),
-                      a.why);
-            snprintf(said, sizeof(said), "%s", a.why);
-        }
-        pause = a.code == 0 || may_change(a.code) ? AGAIN_MS : pause * 2;
-        if (!join_sleep(j, pause < AGAIN_MAX_MS ? pause : AGAIN_MAX_MS))
-            break;
-    }
+        doubted = doubted && a.code != 0;
+        join_say(j, &a, said);
+        pause = a.code == 0 || may_change(a.code) || pause < AGAIN_MS ? AGAIN_MS : pause * 2;
+        pause = pause < AGAIN_MAX_MS ? pause : AGAIN_MAX_MS;
+    } while (join_sleep(j, pause));
     return NULL;
 }
 
 int join_announce(struct rpc_loop *loop, struct mlog *mlog, struct fsm *fsm, const char *at,
-                  const struct join_who *who, struct join **out)
+                  const struct join_who *who, void (*removed)(void *arg, const char *leader),
+                  void *arg, struct join **out)
 {
     struct join *j = calloc(1, sizeof(*j));
 
@@ -243,8 +321,10 @@ int join_announce(struct rpc_loop *loop, struct mlog *mlog, struct fsm *fsm, con
     snprintf(j->name, sizeof(j->name), "%s", who->name);
     snprintf(j->host_id, sizeof(j->host_id), "%s", who->host_id);
     j->who = (struct join_who){.addr = j->addr, .name = j->name, .host_id = j->host_id};
-    lock_init(&j->mu, LOCK_JOIN);
-    cond_init(&j->cond);
+    j->removed = removed;
+    j->arg = arg;
+    lock_init(&j->line.mu, LOCK_JOIN);
+    cond_init(&j->line.cond);
     if (thread_start(&j->thread, "join", join_main, j) != 0) {
         free(j);
         return -EAGAIN;
@@ -257,12 +337,16 @@ void join_free(struct join *j)
 {
     if (!j)
         return;
-    lock_acquire(&j->mu);
-    j->over = true;
-    cond_broadcast(&j->cond);
-    lock_release(&j->mu);
+    lock_acquire(&j->line.mu);
+    j->line.over = true;
+    cond_broadcast(&j->line.cond);
+    struct rpc_conn *conn = rpc_conn_ref(j->line.conn);
+    lock_release(&j->line.mu);
+    if (conn)
+        rpc_conn_close(conn);
+    rpc_conn_unref(conn);
     pthread_join(j->thread, NULL);
-    lock_destroy(&j->mu);
-    cond_destroy(&j->cond);
+    lock_destroy(&j->line.mu);
+    cond_destroy(&j->line.cond);
     free(j);
 }

@@ -19,8 +19,12 @@ struct fsm;
 struct join;
 /* Tells the leader on a thread of its own, until it knows, that this metad runs and where: a new one becomes a member
  * so, one that moved is found again. at: whom to ask as long as the state does not say where the leader is; may be
- * NULL. A cluster of one knows when this metad itself has logged it. */
+ * NULL. A cluster of one knows when this metad itself has logged it.
+ * removed: called once, on that thread, when the cluster does not have this metad any more: it shall end. leader: an
+ * address to join at anew. */
 int join_announce(struct rpc_loop *loop, struct mlog *mlog, struct fsm *fsm, const char *at,
-                  const struct join_who *who, struct join **out);
-void join_free(struct join *j); /* ends it; before mlog_stop and rpc_loop_free. NULL is fine */
+                  const struct join_who *who, void (*removed)(void *arg, const char *leader),
+                  void *arg, struct join **out);
+void join_free(
+    struct join *j); /* ends it, at once; before mlog_stop and rpc_loop_free. NULL is fine */
 #endif

@@ -8,8 +8,12 @@
  *
  * Removing goes the other way: first it is no member any more, then it is forgotten.
  *
+ * One that asks again because it got no answer gets the id that was logged for its address, as long as that one is no
+ * member.
+ *
  * Threads: requests on the rpc loop's; answers to changes on the log thread. One id is given at a time, since two
- * proposals would both find the same one free. */
+ * proposals would both find the same one free; the state refuses one that was given meanwhile (by another leader:
+ * MetadOp.fresh), and the joining metad asks again. */
 #include "service_metad.h"
 
 #include <errno.h>
@@ -31,6 +35,7 @@ struct metads {
     struct fsm *fsm;
     struct mlog *mlog;
     atomic_bool joining;
+    atomic_uint_fast64_t removing; /* this one does not join again meanwhile; 0: nobody */
 };
 
 struct metads *metads_new(struct fsm *fsm, struct mlog *mlog)
@@ -178,7 +183,7 @@ struct metads_call { /* a change that waits for the log */
     struct metads *t;
     struct rpc_req *req;
     uint32_t id;
-    bool gives_id;
+    bool gives_id, removes;
     int code;
 };
 
@@ -189,6 +194,8 @@ static void call_end(struct metads_call *c, int code, const char *text)
 
     if (c->gives_id)
         atomic_store(&c->t->joining, false);
+    if (c->removes)
+        atomic_store(&c->t->removing, 0);
     if (code == 0) {
         rep.id = c->id;
         rep.cluster = (char *)(uintptr_t)mlog_uuid(c->t->mlog);
@@ -237,7 +244,9 @@ static void after_joined(void *arg)
 {
     struct metads_call *c = arg;
 
-    if (c->code != 0)
+    if (c->code == -EEXIST && c->gives_id)
+        call_end(c, -ERR_BUSY, "its id was given to another metad meanwhile");
+    else if (c->code != 0)
         call_end(c, c->code,
                  c->code == -EEXIST
                      ? "this metad was removed: empty its data directory and let it join anew"
@@ -262,6 +271,17 @@ static uint32_t metad_at(struct metads *t, const char *addr)
     return id;
 }
 
+static bool is_member_of_log(struct metads *t, uint64_t id)
+{
+    struct mlog_member all[MLOG_MEMBERS_MAX];
+    unsigned n = mlog_members(t->mlog, all);
+
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].id == id)
+            return true;
+    return false;
+}
+
 /* Chooses the id of a new one; 0: already answered. */
 static uint32_t new_id(struct metads_call *c, const char *addr)
 {
@@ -270,6 +290,11 @@ static uint32_t new_id(struct metads_call *c, const char *addr)
     uint32_t twin = metad_at(t, addr);
     char text[TEXT];
 
+    if (twin != 0 && !is_member_of_log(t, twin)) { /* it asked before, and heard no answer */
+        c->id = twin;
+        call_end(c, 0, "");
+        return 0;
+    }
     if (twin != 0) {
         snprintf(text, sizeof(text),
                  "metad %" PRIu32
@@ -302,6 +327,10 @@ static void join(struct metads_call *c, const Replfs__MetadChangeReq *r)
     }
     if (r->id != 0) {
         c->id = (uint32_t)r->id;
+        if (r->id == atomic_load(&c->t->removing)) {
+            call_end(c, -ERR_BUSY, "it is being removed");
+            return;
+        }
         fsm_rdlock(c->t->fsm);
         bool there = r->id <= UINT32_MAX && fsm_metad_find(c->t->fsm, c->id, &known);
         bool same = there && strcmp(known.addr, r->addr) == 0 && strcmp(known.name, r->name) == 0 &&
@@ -322,6 +351,7 @@ static void join(struct metads_call *c, const Replfs__MetadChangeReq *r)
         if (id == 0)
             return; /* it was answered, and c is gone */
         c->id = id;
+        metad.fresh = true;
     }
     metad.addr = r->addr;
     metad.name = r->name;
@@ -391,6 +421,8 @@ static void metads_change(struct metads *t, struct rpc_req *req)
         mlog_change(t->mlog, MLOG_ADD, r->id, CHANGE_MS, member_asked, c);
         return;
     case REPLFS__METAD_CHANGE__METAD_REMOVE:
+        c->removes = true;
+        atomic_store(&t->removing, r->id);
         mlog_change(t->mlog, MLOG_REMOVE, r->id, CHANGE_MS, member_removed, c);
         return;
     case REPLFS__METAD_CHANGE__METAD_STEP_DOWN:

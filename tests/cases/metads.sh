@@ -67,12 +67,34 @@ rm -rf "$work/twin"
     --log-file "$work/twin.log" && fail "a twin joined"
 grep -q "metad 2 has that address" "$work/twin.log" || fail "the twin was not told why: $(cat "$work/twin.log")"
 
-# -- one leaves, as far as the others are concerned
+# -- one is removed while it runs: it says so, with the command to come back, and that no restart would help; so it does
 l=$(leader)
 gone=$((l % 3 + 1))
-kill "${pids[gone]}"
-wait "${pids[gone]}" || fail "metad $gone did not end well"
+ctl metad remove "$gone" --meta "$(addr "$l")" >/dev/null || fail "metad $gone cannot be removed"
+rc=0
+wait "${pids[gone]}" || rc=$?
+expect "exit status of a metad that was removed" 78 "$rc"
 unset "pids[$gone]"
-echo "metads: $(ask "$l" | field '[(x["id"], x["role"]) for x in r["metads"]]')"
+grep -q "was removed from the cluster.*replfs-metad --join" "$cluster/metad$gone.log" || fail "metad $gone does not say that it was removed"
+mv "$cluster/metad$gone" "$cluster/metad$gone.removed"
+start "$gone" --join "$(addr "$l")"
+wait_for 30 "the removed one to be a voter again" voters_are "$l" 3
+expect "ids" "4" "$(ask "$gone" | field 'r["self"]')"
+
+# -- one leaves, as far as the others are concerned
+leads_at() { # which of them it is, whatever its id
+    local n
+    for n in "${!pids[@]}"; do
+        [ "$(ask "$n" | field 'r["leader"] == r["self"]' 2>/dev/null)" = True ] && echo "$n" && return
+    done
+    return 1
+}
+wait_for 20 "a leader among those that are left" eval 'leads_at >/dev/null'
+at=$(leads_at)
+out=$((at % 3 + 1))
+kill "${pids[out]}"
+wait "${pids[out]}" || fail "metad $out did not end well"
+unset "pids[$out]"
+echo "metads: $(ask "$at" | field '[(x["id"], x["role"]) for x in r["metads"]]')"
 check_sanitizers
 echo "fine"

@@ -24,6 +24,7 @@
 #include "proto/request.h"
 #include "rpc/rpc.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/tsan_forks.h"
 #include "tests/unit/wait.h"
 
 #define GROUP_MAX 6
@@ -41,6 +42,8 @@ struct group_node {
     uint64_t checkpoint_bytes;
     atomic_bool mute_addr;    /* knows no addresses but those that it is told */
     atomic_uint gained, lost; /* changes of role */
+    atomic_uint failed;       /* its log gave up */
+    unsigned check_ms;        /* mlog_config's */
     atomic_uint restored;     /* states got from the leader */
     /* What stands on it, set before group_open(); NULL: nothing does. */
     void (*role)(void *arg, bool leads);
@@ -55,15 +58,26 @@ static struct {
     struct group_node node[GROUP_MAX]; /* [i] is metad i + 1 */
 } group;
 
+static pthread_mutex_t group_addr_lock = PTHREAD_MUTEX_INITIALIZER; /* addresses, of all nodes */
+
+static inline void group_set_addr(unsigned i, const char *addr)
+{
+    pthread_mutex_lock(&group_addr_lock);
+    snprintf(group.node[i].addr, sizeof(group.node[i].addr), "%s", addr);
+    pthread_mutex_unlock(&group_addr_lock);
+}
+
 static inline bool group_addr_of(void *arg, uint64_t id, char out[256])
 {
     struct group_node *self = arg;
 
     /* one that knows nothing yet has to be told, as in real life */
-    if (self->mute_addr || id == 0 || id > GROUP_MAX || group.node[id - 1].addr[0] == 0)
+    if (self->mute_addr || id == 0 || id > GROUP_MAX)
         return false;
+    pthread_mutex_lock(&group_addr_lock);
     snprintf(out, 256, "%s", group.node[id - 1].addr);
-    return true;
+    pthread_mutex_unlock(&group_addr_lock);
+    return out[0] != 0;
 }
 
 static inline void group_request(void *arg, struct rpc_req *req)
@@ -119,6 +133,13 @@ static inline void group_restored(void *arg)
     atomic_fetch_add(&n->restored, 1);
 }
 
+static inline void group_failed(void *arg)
+{
+    struct group_node *n = arg;
+
+    atomic_fetch_add(&n->failed, 1);
+}
+
 static inline void group_role(void *arg, bool leader)
 {
     struct group_node *n = arg;
@@ -136,6 +157,8 @@ static inline void group_open(unsigned i)
                               .checkpoint_bytes = n->checkpoint_bytes,
                               .role_changed = group_role,
                               .restored = group_restored,
+                              .failed = group_failed,
+                              .check_ms = n->check_ms,
                               .arg = n,
                               .loop = n->loop,
                               .addr_of = group_addr_of,
@@ -172,6 +195,7 @@ static inline void group_prepare(unsigned i)
 {
     struct group_node *n = &group.node[i];
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 1};
+    char addr[64];
     int port = 0;
 
     n->id = i + 1;
@@ -181,7 +205,8 @@ static inline void group_prepare(unsigned i)
         .request = group_request, .closed = group_closed, .arg = n, .cluster = group.uuid};
     assert_int_equal(rpc_loop_new(&rpc, &n->loop), 0);
     assert_int_equal(rpc_listen(n->loop, "127.0.0.1:0", &n->svc, &port), 0);
-    snprintf(n->addr, sizeof(n->addr), "127.0.0.1:%d", port);
+    snprintf(addr, sizeof(addr), "127.0.0.1:%d", port);
+    group_set_addr(i, addr);
 }
 
 static inline int group_setup(void **state)
@@ -295,6 +320,31 @@ static inline int group_send_create(int node, unsigned i, bool wait)
 static inline int group_propose_create(int node, unsigned i)
 {
     return group_send_create(node, i, true);
+}
+
+/* An operation, with whoever leads. */
+static inline void group_log(Replfs__MetaOp *op)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct fsm_result res = {0};
+
+    cmd.op = op;
+    assert_int_equal(mlog_propose_wait(group.node[group_wait_leader()].mlog, &cmd, &res), 0);
+    assert_int_equal(res.code, 0);
+}
+
+/* The state's table has metads 1 to n, as after their joining. */
+static inline void group_log_metads(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        Replfs__MetadOp metad = REPLFS__METAD_OP__INIT;
+        Replfs__MetaOp op = REPLFS__META_OP__INIT;
+        metad.id = i + 1;
+        metad.addr = group.node[i].addr;
+        op.op_case = REPLFS__META_OP__OP_METAD;
+        op.metad = &metad;
+        group_log(&op);
+    }
 }
 
 static inline void group_reserve(void)

@@ -7,6 +7,7 @@
 #include "metad/log/digests.h"
 #include "tests/unit/fsm_rig.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/tsan_forks.h"
 #include "tests/unit/wait.h"
 
 #define METADS 3

@@ -30,6 +30,23 @@ static int metad(struct fsm_rig *r, uint32_t id, const char *addr, const char *n
     return FSM_RIG_LEADER_OP(r, METAD, metad, &o);
 }
 
+static int metad_alone(struct fsm_rig *r, uint32_t id)
+{
+    Replfs__MetadOp o = REPLFS__METAD_OP__INIT;
+    o.id = id;
+    o.alone = true;
+    return FSM_RIG_LEADER_OP(r, METAD, metad, &o);
+}
+
+static int metad_fresh(struct fsm_rig *r, uint32_t id, const char *addr)
+{
+    Replfs__MetadOp o = REPLFS__METAD_OP__INIT;
+    o.id = id;
+    o.addr = (char *)(uintptr_t)addr;
+    o.fresh = true;
+    return FSM_RIG_LEADER_OP(r, METAD, metad, &o);
+}
+
 static int config(struct fsm_rig *r, uint32_t key, uint64_t value)
 {
     Replfs__ConfigOp o = REPLFS__CONFIG_OP__INIT;
@@ -290,6 +307,31 @@ static void test_levels(void **state)
     fsm_free(g);
 }
 
+/* A recovered directory is the first metad's, whoever is in the table; numbers that were given are given to nobody
+ * else. */
+static void test_alone(void **state)
+{
+    struct fsm_rig *r = *state;
+    struct fsm_metad m;
+
+    assert_int_equal(metad(r, 2, "b:1", "", "", false), 0);
+    assert_int_equal(metad(r, 3, "c:1", "", "", false), 0);
+    assert_int_equal(metad(r, 1, "", "", "", true), 0);
+    assert_int_equal(metad(r, 1, "a:1", "", "", false), EEXIST);
+    assert_int_equal(metad_alone(r, 1), 0);
+    assert_int_equal(fsm_metads(r->f), 1);
+    assert_true(fsm_metad_find(r->f, 1, &m));
+    assert_int_equal(fsm_metad_new(r->f), 4);
+    assert_int_equal(metad(r, 1, "a:1", "", "", false), 0);
+    assert_int_equal(metad_fresh(r, 1, "e:1"), EEXIST); /* not this one's any more */
+    assert_int_equal(metad_fresh(r, 4, "d:1"), 0);
+    assert_int_equal(metad_fresh(r, 4, "d:1"), EEXIST);
+    assert_int_equal(metad_alone(r, 4), 0);
+    assert_int_equal(fsm_metads(r->f), 1);
+    assert_true(fsm_metad_find(r->f, 4, &m));
+    assert_string_equal(m.addr, "d:1");
+}
+
 /* To what all metads know: one that has not told, or is older, holds it back. */
 static void test_upgrade_to(void **state)
 {
@@ -418,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cap_key, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_replaced, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_levels, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_alone, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_upgrade_to, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_newer_level, setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_unknown, fsm_rig_setup, fsm_rig_teardown),

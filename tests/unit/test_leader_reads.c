@@ -4,6 +4,7 @@
  * refused; no lease is given. With one voter there is nobody to ask. */
 #include "tests/unit/mlog_group.h"
 
+#include "metad/cluster/nodes_internal.h"
 #include "metad/coherence/leases.h"
 #include "metad/leader.h"
 
@@ -35,6 +36,7 @@ static void metad_before(unsigned i)
 {
     top[i].leader = leader_new();
     group.node[i].role = leader_role_changed;
+    group.node[i].restore = leader_restored;
     group.node[i].above = top[i].leader;
 }
 
@@ -280,6 +282,42 @@ static void test_in_hand(void **state)
     hang_up(&reader);
 }
 
+static bool knows_chunkd(unsigned i, uint32_t chunkd)
+{
+    struct nodes *n = top[i].nodes;
+
+    LOCK_SCOPE(&n->mu);
+    return nodes_find(n, chunkd) != NULL;
+}
+
+/* A follower whose state was replaced by a snapshot goes by it in all that it keeps beside: here, which chunkds there
+ * are. */
+static void test_state_replaced(void **state)
+{
+    Replfs__ChunkdAddOp add = REPLFS__CHUNKD_ADD_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    struct mlog_status st;
+
+    (void)state;
+    grow(3);
+    group_reserve();
+    unsigned leader = serving(), late = (leader + 1) % 3;
+    group_cut(late, true);
+    add.chunkd = 7;
+    add.host_id = add.host_name = (char *)"host";
+    op.op_case = REPLFS__META_OP__OP_CHUNKD_ADD;
+    op.chunkd_add = &add;
+    group_log(&op);
+    for (unsigned i = 0; i < 1200; i++) /* more than the log keeps behind a snapshot */
+        group_create(i);
+    assert_int_equal(mlog_checkpoint(group.node[leader].mlog), 0);
+    WAIT_UNTIL((mlog_status(group.node[leader].mlog, &st), st.checkpoint_index > 1000));
+    assert_false(knows_chunkd(late, 7));
+    group_cut(late, false);
+    WAIT_UNTIL(atomic_load(&group.node[late].restored) > 0);
+    WAIT_UNTIL(knows_chunkd(late, 7));
+}
+
 /* Nobody else could lead: nothing to wait for. */
 static void test_one_alone(void **state)
 {
@@ -305,6 +343,7 @@ int main(void)
         READS_TEST(test_no_stale_read),
         READS_TEST(test_in_hand),
         READS_TEST(test_one_alone),
+        READS_TEST(test_state_replaced),
     };
 
     log_set_level(LOG_LVL_WARN);

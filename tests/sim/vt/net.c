@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "net_trace.h"
+#include "rpc/may_answer.h"
 #include "rpc/rpc.h"
 
 #define READY_NS (10 * NSEC_PER_SEC)
@@ -715,6 +716,9 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     struct request *r = (struct request *)req;
+    Replfs__Envelope own;
+    Replfs__Failure instead;
+    rep = rpc_allowed(req, rep, &payload, &own, &instead);
     rep->id = r->id;
     rep->is_reply = true;
     if (rpc_conn_alive(req->conn))
