@@ -43,7 +43,7 @@ static struct {
            .suspect_ms = 5000,
            .dead_ms = 60000,
            .lease_ms = 60000,
-           .term_ms = 10000,
+           .term_ms = 2500,
            .checkpoint_bytes = 64ull << 20,
            .threads = 2,
            .meta_copies = 3};

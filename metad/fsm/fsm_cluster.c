@@ -17,6 +17,7 @@
  * Failure modes: codes. Thread context: fsm lock; the atomics are read by anybody. */
 #include "fsm_internal.h"
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include "unknown.h"
 
@@ -149,6 +150,22 @@ uint32_t fsm_metads(struct fsm *f)
 uint32_t fsm_metad_new(struct fsm *f)
 {
     return f->cluster.metad_new;
+}
+
+void fsm_metad_addrs(struct fsm *f, struct fsm_addrs *out)
+{
+    struct fsm_metad m = {.id = 0};
+
+    out->n = 0;
+    fsm_rdlock(f);
+    while (f->cluster.metad_new > 2 && fsm_metad_next(f, m.id, &m)) {
+        if (!m.addr[0])
+            continue;
+        snprintf(out->text[out->n], sizeof(out->text[0]), "%s", m.addr);
+        out->list[out->n] = out->text[out->n];
+        out->n++;
+    }
+    fsm_unlock(f);
 }
 
 bool fsm_metads_load(struct fsm *f, uint32_t metad_new)

@@ -24,6 +24,15 @@ uint32_t fsm_metads(struct fsm *f); /* how many */
 uint32_t fsm_metad_new(
     struct fsm *f); /* the id for a new one, for MetadOp: above all that were ever given */
 
+/* Where all of them are, copied: for those who connect to them (SessionReply.metads and the like). None for a cluster
+ * that never had a second one: whoever is told found it, and under an address that is sure to work. Takes the lock. */
+struct fsm_addrs {
+    char *list[FSM_METADS_MAX]; /* points into text */
+    size_t n;
+    char text[FSM_METADS_MAX][256];
+};
+void fsm_metad_addrs(struct fsm *f, struct fsm_addrs *out);
+
 /* ---- settings ---- */
 /* What holds now. Any thread, no lock: read it where it is used, it changes while metad runs. */
 uint64_t fsm_setting(const struct fsm *f, enum setting_key s);

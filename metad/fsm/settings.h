@@ -17,7 +17,7 @@
       "a client silent for so long loses its session")                                                              \
     X(2, SESSION_KEEP, "session-keep", MSEC, 259200000ull, 1000, 315360000000ull,                                   \
       "how long changes that such a client had answered are still accepted")                                        \
-    X(3, LEASE_TERM, "lease-term", MSEC, 10000, 200, 86400000ull,                                                   \
+    X(3, LEASE_TERM, "lease-term", MSEC, 2500, 200, 86400000ull,                                                   \
       "how long a client may use its caches without hearing from metad, at most session-lease")                     \
     X(4, HEARTBEAT, "heartbeat", MSEC, 1000, 10, 3600000, "how often chunkds report")                               \
     X(5, SUSPECT, "suspect", MSEC, 5000, 20, 86400000ull,                                                           \
