@@ -6,7 +6,7 @@
  * one is whole. The bytes count as used on their disk.
  *
  * Files are read in full once, when they are first asked for after a start: the end of a write that a crash
- * interrupted, or anything behind the first damage, is cut when the next bytes come. Whatever metad sends is checked
+ * interrupted, or anything behind the first damage, is cut when the next bytes come; a file without a header is removed. Whatever metad sends is checked
  * before it is written (checksums, order, cluster), and goes to the end of the file that metad means, or nowhere.
  *
  * Failure modes: a full disk leaves a whole file as it was: older names are better than none. Any other error of the
@@ -143,6 +143,20 @@ static void prune(struct names *n, uint64_t keep)
 
 /* ---- what is there after a start ---- */
 
+/* What a power cut leaves of a file that was just begun: no header, or the place for one. */
+static bool is_blank(int fd)
+{
+    uint8_t head[NAMES_HEADER];
+    ssize_t len = pread(fd, head, sizeof(head), 0);
+
+    if (len < 0)
+        return false;
+    for (ssize_t i = 0; i < len && len == (ssize_t)sizeof(head); i++)
+        if (head[i] != 0)
+            return false;
+    return true;
+}
+
 static void scan_file(struct names *n, struct disk *disk, uint64_t generation, const char *cluster)
 {
     char path[PATH_MAX];
@@ -164,6 +178,12 @@ static void scan_file(struct names *n, struct disk *disk, uint64_t generation, c
         rc = -ERR_CORRUPT;
     if (rc == 0 && strcmp(h.cluster, cluster) != 0)
         rc = -ERR_WRONG_CLUSTER;
+    if (rc == -ERR_CORRUPT && is_blank(f.fd)) {
+        log_info("%s was begun and never written: removed", path);
+        unlink(path);
+        close(f.fd);
+        return;
+    }
     if (rc != 0 || n->n == NAMES_FILES_MAX) {
         log_warn("%s is left alone: %s", path, rc == 0 ? "there are too many" : err_str(rc));
         close(f.fd);

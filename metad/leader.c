@@ -257,7 +257,7 @@ static int leader_start(struct leader *l, uint64_t leading)
     if (rc == 0)
         rc = sessions_start(l->sessions);
     if (rc == 0 && l->cfg.copies)
-        rc = copies_start(l->cfg.copies, l->cfg.mlog, l->cfg.nodes);
+        rc = copies_start(l->cfg.copies, l->cfg.mlog, l->cfg.nodes, leading);
     if (rc == 0 && mlog_leading(l->cfg.mlog) != leading)
         rc = -ERR_NOT_LEADER;
     if (rc == 0) {

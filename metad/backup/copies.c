@@ -304,7 +304,7 @@ static void take_saved(struct copies *c)
     uint64_t index = c->saved_index, size = c->saved_size;
     uint32_t crc = c->saved_crc;
     lock_release(&c->mu);
-    if (index == 0 || (c->src && c->src->index == index))
+    if (index == 0 || index == c->bad_index || (c->src && c->src->index == index))
         return;
     struct state_file *f;
     int rc = state_file_open(c->dir, index, size, crc, &f);
@@ -390,8 +390,14 @@ static void *names_main(void *arg)
     return NULL;
 }
 
-int copies_start(struct copies *c, struct mlog *m, struct nodes *n)
+int copies_start(struct copies *c, struct mlog *m, struct nodes *n, uint64_t leading)
 {
+    struct mlog_status ms;
+
+    mlog_status(m, &ms);
+    if (mlog_leading(m) != leading) /* looked at behind the term: that is this leadership's */
+        return -ERR_NOT_LEADER;
+    c->term = ms.term;
     c->mlog = m;
     c->nodes = n;
     c->stopping = false;

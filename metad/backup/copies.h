@@ -11,8 +11,9 @@ struct copies;
 struct copies *copies_new(const char *dir, struct fsm *fsm);
 /* For mlog_open: told of everything from the log's loading on. Lives as long as c. */
 const struct mlog_observer *copies_observer(const struct copies *c);
-/* This metad leads: starts the thread. 0 or -errno. To be followed by copies_stop, before m and n go. */
-int copies_start(struct copies *c, struct mlog *m, struct nodes *n);
+/* This metad leads (`leading`, as mlog_leading tells): starts the thread. 0, -ERR_NOT_LEADER when that is over already, or
+ * -errno. To be followed by copies_stop, before m and n go. */
+int copies_start(struct copies *c, struct mlog *m, struct nodes *n, uint64_t leading);
 /* It does not lead any more, or ends. Returns when no call is under way: those that are end with their connections,
  * which are closed. Not started: nothing. */
 void copies_stop(struct copies *c);

@@ -38,6 +38,7 @@ struct copy {
     uint64_t state_size;    /* of cur */
     struct state_file *src; /* of next */
     uint64_t src_off;
+    uint32_t src_crc;      /* of what was read of it */
     enum copy_call call;   /* that was made last */
     struct copy_file sent; /* how the file is when it succeeds */
     bool sent_whole;
@@ -90,11 +91,14 @@ struct copies {
     /* the thread's own */
     struct mlog *mlog;
     struct nodes *nodes;
+    uint64_t
+        term; /* in which this metad leads: later the log may know of a higher one, which is another's */
     pthread_t tid;
     bool running;
     char host_id[64];
     struct snapshot snapshot[SNAPSHOTS_MAX];
-    struct state_file *src; /* the newest */
+    struct state_file *src; /* the newest that is good */
+    uint64_t bad_index;     /* of one that is not */
     bool pending;           /* somebody waits for a newer one */
     int64_t asked_at;       /* mono: a checkpoint was asked for */
     int64_t chose_at;

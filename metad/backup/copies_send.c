@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "copies_internal.h"
@@ -63,18 +64,10 @@ static void copy_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     lock_release(&k->c->mu);
 }
 
-static uint64_t copy_term(const struct copy *k)
-{
-    struct mlog_status ms;
-
-    mlog_status(k->c->mlog, &ms);
-    return ms.term;
-}
-
 static void copy_send(struct copy *k, enum copy_call call, Replfs__NamesPutReq *req,
                       struct buf *data)
 {
-    req->term = copy_term(k);
+    req->term = k->c->term;
     k->call = call;
     lock_acquire(&k->c->mu);
     atomic_store(&k->busy, true);
@@ -92,11 +85,8 @@ static void nobody_waits(void *arg, int code, const Replfs__Envelope *rep, struc
 void copies_send_drop(struct copies *c, struct rpc_conn *conn)
 {
     Replfs__NamesPutReq req = REPLFS__NAMES_PUT_REQ__INIT;
-    struct mlog_status ms;
-
-    mlog_status(c->mlog, &ms);
     req.drop = true;
-    req.term = ms.term;
+    req.term = c->term;
     RPC_ENVELOPE(env, NAMES_PUT_REQ, names_put_req, &req);
     rpc_call(conn, &env, NULL, CALL_MS, nobody_waits, NULL);
 }
@@ -136,7 +126,7 @@ static bool send_tail(struct copy *k, int64_t now)
         return false;
     struct buf *b = buf_new(ROOM);
     bool gone;
-    uint64_t last;
+    uint64_t last, all = names_ring_last(k->c->ring);
     b->len = names_ring_pack(k->c->ring, k->cur.reached, b->data, ROOM, &last, &gone);
     if (b->len == 0) {
         buf_unref(b);
@@ -151,7 +141,7 @@ static bool send_tail(struct copy *k, int64_t now)
     req.at = k->cur.size;
     req.sync = true;
     k->sent = (struct copy_file){k->cur.generation, k->cur.size + b->len, last};
-    k->sent_fresh = last >= names_ring_last(k->c->ring) ? now : 0;
+    k->sent_fresh = last >= all ? now : 0; /* more may have come since */
     k->tail_at = now;
     copy_send(k, COPY_CALL_TAIL, &req, b);
     return true;
@@ -170,8 +160,24 @@ bool copies_can_begin(const struct copy *k)
 {
     const struct state_file *f = k->c->src;
 
-    return f && (f->index > k->had || k->had_life < names_life(copy_term(k))) &&
+    return f && (f->index > k->had || k->had_life < names_life(k->c->term)) &&
            names_ring_covers(k->c->ring, f->index);
+}
+
+/* Nobody gets anything of it; the next change brings another one. */
+static void source_damaged(struct copy *k)
+{
+    struct copies *c = k->c;
+
+    log_error("the checkpoint at index %" PRIu64
+              " in %s has other bytes than were written: is that "
+              "disk failing? A new one is made",
+              k->src->index, c->dir);
+    if (c->src == k->src) {
+        state_file_unref(c->src);
+        c->src = NULL;
+        c->bad_index = k->src->index;
+    }
 }
 
 /* Header, entries, a piece, the end: as much as one call takes. False: it cannot go on. */
@@ -185,7 +191,7 @@ static bool pack_fill(struct copy *k, struct buf *b, bool *whole)
     bool gone;
 
     if (k->next.size == 0) {
-        struct names_header h = {.generation = f->index, .term = copy_term(k), .time_ns = now};
+        struct names_header h = {.generation = f->index, .term = k->c->term, .time_ns = now};
         snprintf(h.cluster, sizeof(h.cluster), "%s", mlog_uuid(k->c->mlog));
         names_header_make(&h, b->data);
         b->len = NAMES_HEADER;
@@ -204,10 +210,15 @@ static bool pack_fill(struct copy *k, struct buf *b, bool *whole)
         if (state_file_read(f, k->src_off, at + NAMES_RECORD, piece) != 0)
             return false;
         names_record_make(NAMES_PIECE, k->src_off, 0, now, at + NAMES_RECORD, piece, at);
+        k->src_crc = crc32c(k->src_crc, at + NAMES_RECORD, piece);
         b->len += NAMES_RECORD + piece;
         k->src_off += piece;
     }
     *whole = k->src_off == f->size;
+    if (*whole && k->src_crc != f->crc) {
+        source_damaged(k);
+        return false;
+    }
     if (*whole) {
         names_record_make(NAMES_WHOLE, f->size, f->crc, now, NULL, 0, b->data + b->len);
         b->len += NAMES_RECORD;
@@ -225,7 +236,7 @@ static void send_fill(struct copy *k, int64_t now)
     if (!pack_fill(k, b, &k->sent_whole)) {
         buf_unref(b);
         forget_next(k);
-        copy_error(k, now, "it was too slow, and begins anew");
+        copy_error(k, now, "it was too slow, or the checkpoint is damaged: it begins anew");
         return;
     }
     req.generation = k->next.generation;
@@ -240,7 +251,7 @@ static void send_fill(struct copy *k, int64_t now)
 static void copy_begin(struct copy *k, int64_t now)
 {
     k->src = state_file_ref(k->c->src);
-    k->src_off = 0;
+    k->src_off = k->src_crc = 0;
     k->next = (struct copy_file){.generation = k->src->index, .reached = k->src->index};
     send_fill(k, now);
 }
@@ -266,7 +277,7 @@ static bool is_ours(const struct copy *k, const struct copy_answer *a)
 {
     const struct state_file *f = k->c->src;
 
-    if (!a->whole || k->had_life != names_life(copy_term(k)))
+    if (!a->whole || k->had_life != names_life(k->c->term))
         return false;
     if (a->file.reached != a->file.generation)
         return names_ring_has(k->c->ring, a->file.reached, a->reached_crc);
@@ -297,7 +308,7 @@ static void take_fill(struct copy *k)
              k->chunkd, k->host_name, k->next.generation, k->next.size);
     k->cur = k->next;
     k->had = k->cur.generation;
-    k->had_life = names_life(copy_term(k));
+    k->had_life = names_life(k->c->term);
     k->state_size = k->src->size;
     k->tail_bytes = k->cur.size - k->state_size;
     forget_next(k);

@@ -24,9 +24,9 @@ struct service_config {
     uint64_t leading;      /* the leadership (mlog_leading) */
     /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
     unsigned min_copies;
-    unsigned lease_ms;         /* told to sessions */
-    unsigned term_ms;          /* of leases on inodes */
-    uint64_t max_memory;       /* bytes of this process; 0: nine tenths of the computer's */
+    unsigned lease_ms;   /* told to sessions */
+    unsigned term_ms;    /* of leases on inodes */
+    uint64_t max_memory; /* bytes of this process; 0: nine tenths of the computer's */
 };
 /* The sessions have been made and not started. Any thread. */
 int service_new(const struct service_config *cfg, struct service **out);

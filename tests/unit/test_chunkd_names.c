@@ -244,6 +244,28 @@ static void test_torn_end(void **state)
     assert_int_equal(st.st_size, s.len);
 }
 
+/* A power cut right after a file was begun. */
+static void test_begun_and_not_written(void **state)
+{
+    struct sheet s;
+    char path[2][256];
+
+    (void)state;
+    chunkd_rig_chunkd_start(1, 1);
+    put_whole(100, &s);
+    chunkd_rig_chunkd_stop(1);
+    for (unsigned i = 0; i < 2; i++) {
+        file_of(path[i], sizeof(path[i]), 200 + i);
+        int fd = open(path[i], O_WRONLY | O_CREAT | O_EXCL, 0600);
+        assert_int_equal(ftruncate(fd, 5000 * i), 0);
+        close(fd);
+    }
+    chunkd_rig_chunkd_start(1, 1);
+    expect_file(100, &s);
+    assert_int_not_equal(access(path[0], F_OK), 0);
+    assert_int_not_equal(access(path[1], F_OK), 0);
+}
+
 static void test_damaged_and_foreign_files(void **state)
 {
     struct sheet s, other;
@@ -303,6 +325,7 @@ int main(void)
         TEST(test_old_term_is_remembered),
         TEST(test_full_disk),
         TEST(test_torn_end),
+        TEST(test_begun_and_not_written),
         TEST(test_damaged_and_foreign_files),
         TEST(test_bytes_are_counted),
     };

@@ -15,7 +15,7 @@
 struct mlog {
     struct copies *copies;
     char dir[128];
-    uint64_t index, term, checkpoint;
+    uint64_t index, term, checkpoint, leading;
     unsigned checkpoints;
 };
 static struct mlog mlog;
@@ -31,6 +31,11 @@ const char *mlog_uuid(struct mlog *m)
 void mlog_status(struct mlog *m, struct mlog_status *out)
 {
     *out = (struct mlog_status){.leader = true, .term = m->term, .applied = m->index};
+}
+
+uint64_t mlog_leading(struct mlog *m)
+{
+    return m->leading;
 }
 
 int mlog_ckpt_path(char *out, size_t size, const char *dir, uint64_t index)
@@ -106,7 +111,9 @@ static void metad_begins(uint64_t index, uint64_t term)
     const struct mlog_observer *o = copies_observer(mlog.copies);
     o->restored(o->arg, index);
     change(1); /* a metad that begins to lead says so */
-    assert_int_equal(copies_start(mlog.copies, &mlog, (struct nodes *)&mlog), 0);
+    assert_int_equal(copies_start(mlog.copies, &mlog, NULL, mlog.leading + 2), -ERR_NOT_LEADER);
+    mlog.leading++;
+    assert_int_equal(copies_start(mlog.copies, &mlog, (struct nodes *)&mlog, mlog.leading), 0);
 }
 
 static void metad_ends(void)
@@ -296,6 +303,60 @@ static void test_failing_without_another(void **state)
     WAIT_UNTIL(has_all(1));
 }
 
+/* The highest term that the chunkd has heard of. */
+static uint64_t term_of(unsigned chunkd)
+{
+    struct rpc_config rc = {.role = RPC_ROLE_ADMIN, .name = "test", .threads = 1};
+    Replfs__NamesGetReq r = REPLFS__NAMES_GET_REQ__INIT;
+    struct rpc_result res;
+    struct rpc_loop *loop;
+    struct rpc_conn *c;
+
+    assert_int_equal(rpc_loop_new(&rc, &loop), 0);
+    assert_int_equal(
+        rpc_dial(loop, chunkd_addr(chunkd_rig.chunkd[chunkd]), RPC_ROLE_CHUNKD, NULL, &c), 0);
+    RPC_ENVELOPE(env, NAMES_GET_REQ, names_get_req, &r);
+    assert_int_equal(rpc_call_wait(c, &env, NULL, 10000, &res), 0);
+    uint64_t term = res.rep->names_get_reply->term;
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+    rpc_loop_free(loop);
+    return term;
+}
+
+/* A metad that has heard of the next leader, and not yet ended its own leadership, sends nothing in that one's name. */
+static void test_own_term(void **state)
+{
+    (void)state;
+    begin(1);
+    WAIT_UNTIL(has_all(1));
+    assert_int_equal(term_of(1), 1);
+    mlog.term = 2;
+    change(5);
+    WAIT_UNTIL(has_all(1));
+    assert_int_equal(term_of(1), 1);
+}
+
+/* A checkpoint that was damaged on metad's disk since it was made is nobody's copy; the next one is. */
+static void test_damaged_checkpoint(void **state)
+{
+    char path[256];
+    struct nodes_names s;
+
+    (void)state;
+    begin(1);
+    WAIT_UNTIL(has_all(1) && status_of(1, &s));
+    mlog_ckpt_path(path, sizeof(path), mlog.dir, s.generation);
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "damage", 6, 100), 6);
+    close(fd);
+    fsm_setting_offer(fsm, SETTING_META_COPIES, 2);
+    chunkd_rig_chunkd_start(2, 1); /* gets it first */
+    WAIT_UNTIL(complains(2));
+    change(3);
+    WAIT_UNTIL(has_all(2) && has_all(1));
+}
+
 /* ---- meta-copies-sync ---- */
 
 struct waiting {
@@ -398,6 +459,8 @@ int main(void)
         TEST(test_older_directory),
         TEST(test_other_life_begins_anew),
         TEST(test_failing_without_another),
+        TEST(test_own_term),
+        TEST(test_damaged_checkpoint),
         TEST(test_sync_waits),
         TEST(test_sync_without_copies),
         TEST(test_sync_ends),
