@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "net_fail.h"
 #include "net_trace.h"
 #include "rpc/rpc.h"
 
@@ -715,6 +716,8 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     struct request *r = (struct request *)req;
+    if (net_refused(req, rep, payload))
+        return;
     rep->id = r->id;
     rep->is_reply = true;
     if (rpc_conn_alive(req->conn))

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "rpc/rpc.h"
+#include "net_fail.h"
 
 void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f)
 {
@@ -22,6 +22,17 @@ void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...)
     f.code = (uint32_t)abs(code);
     f.detail = detail;
     rpc_fail_with(req, &f);
+}
+
+bool net_refused(struct rpc_req *req, const Replfs__Envelope *rep, struct buf *payload)
+{
+    Replfs__Failure f = REPLFS__FAILURE__INIT;
+    if (!req->may_answer || req->may_answer(req, rep, &f))
+        return false;
+    buf_unref(payload);
+    req->may_answer = NULL;
+    rpc_fail_with(req, &f);
+    return true;
 }
 
 int rpc_loop_reload_tls(struct rpc_loop *l)
