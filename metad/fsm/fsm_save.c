@@ -401,7 +401,7 @@ int fsm_save(struct fsm *f, int fd)
 
 uint64_t fsm_digest(struct fsm *f)
 {
-    static _Thread_local uint8_t buf[CKPT_SECTION + CKPT_XATTR_RECORD_MAX];
+    uint8_t buf[CKPT_SECTION + CKPT_XATTR_RECORD_MAX]; /* 64 KiB of this thread's stack */
     struct sink s = {.fd = -1, .buf = buf};
 
     walk(f, &s);

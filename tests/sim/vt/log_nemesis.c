@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "fiber.h"
 #include "log_nodes.h"
+#include "metad/log/mlog_internal.h"
 #include "net.h"
 #include "simraft.h"
 
@@ -181,19 +182,49 @@ static void role(void)
         vt_spawn(n->proc, "role", change_role, n);
 }
 
+/* ms until the metad stands for election, if it hears nothing by then. */
+static int64_t stands_in(unsigned i)
+{
+    const struct log_node *n = &nodes.node[i];
+    if (!n->open || n->mlog->raft.state != RAFT_FOLLOWER)
+        return 0;
+    const struct raft *r = &n->mlog->raft;
+    int64_t heard = vt_clock(n->proc, VT_MONO) / MS - (int64_t)r->election_timer_start;
+    return (int64_t)r->follower_state.randomized_election_timeout - heard;
+}
+
+static void cut_from(unsigned l, unsigned mask, bool cut)
+{
+    for (unsigned i = 0; i < nodes.cfg.n; i++)
+        if (mask >> i & 1)
+            net_cut(l + 1, i + 1, cut);
+}
+
+/* As many followers as make a majority with another one restart shortly before that one, which does not hear the leader,
+ * asks for their votes: what they promised the leader by following it, they do not remember. It has all entries, since
+ * nothing is proposed meanwhile. */
 static void squeeze(void)
 {
     int l = log_nodes_leader();
-    if (l < 0)
+    unsigned n = nodes.cfg.n, a = ((unsigned)l + 1) % n, mask = 0;
+    int64_t margin = vt_between(5, 120);
+    if (l < 0 || n < 3)
         return;
-    unsigned a = ((unsigned)l + 1) % nodes.cfg.n, b = (a + 1) % nodes.cfg.n;
-    if (b == (unsigned)l)
-        return;
+    nodes.quiet = true;
+    pause_ms(60, 120);
     net_cut((unsigned)l + 1, a + 1, true);
-    pause_ms(100, 350);
-    restart(b, 60);
+    for (int i = 0; i < 200 && stands_in(a) > margin; i++)
+        pause_ms(5, 5);
+    for (unsigned k = 1; k <= n / 2; k++)
+        mask |= 1u << (a + k) % n;
+    mask &= ~(1u << l);
+    cut_from((unsigned)l, mask, true);
+    for (unsigned i = 0; i < n; i++)
+        if (mask >> i & 1)
+            restart(i, 20);
     pause_ms(0, 700);
-    net_cut((unsigned)l + 1, a + 1, false);
+    cut_from((unsigned)l, mask | 1u << a, false);
+    nodes.quiet = false;
 }
 
 static void *acts_main(void *arg)

@@ -16,7 +16,7 @@
 #include "proto/request.h"
 #include "rpc/rpc.h"
 
-#define COMMANDS_MAX 4096u
+#define COMMANDS_MAX 16384u
 #define TERMS_MAX 4096u
 #define OPEN_MS 120000u
 #define LOOK_NS (3 * NSEC_PER_MSEC)
@@ -36,13 +36,18 @@ static struct {
     struct command v[COMMANDS_MAX];
     unsigned next; /* to be proposed */
     uint64_t told; /* highest index that anybody was told of */
-    uint64_t leader_of[TERMS_MAX];
+    uint64_t leader_of[TERMS_MAX], elected[TERMS_MAX];
     uint64_t answered, looks, terms;
 } all;
 
 uint64_t log_nodes_answered(void)
 {
     return all.answered;
+}
+
+bool log_nodes_all_used(void)
+{
+    return all.next == COMMANDS_MAX;
 }
 
 uint64_t log_nodes_looks(void)
@@ -142,19 +147,30 @@ static void propose(struct log_node *n, unsigned number)
         vt_sleep_until(vt_now() + vt_between(1, 5) * NSEC_PER_MSEC);
 }
 
+static void propose_again(struct log_node *n, unsigned number)
+{
+    int64_t until = vt_now() + 5 * NSEC_PER_SEC;
+    while (n->open && !mlog_is_leader(n->mlog) && vt_now() < until)
+        vt_sleep_until(vt_now() + 20 * NSEC_PER_MSEC);
+    if (n->open && vt_now() < until)
+        propose(n, number);
+}
+
 static void *proposer(void *arg)
 {
     struct log_node *n = arg;
-    while (!nodes.enough && all.next < COMMANDS_MAX) {
+    while (!nodes.enough) {
         vt_sleep_until(vt_now() + vt_between(0, nodes.cfg.pause_max));
-        if (!n->open || !mlog_is_leader(n->mlog)) {
+        if (!n->open || !mlog_is_leader(n->mlog) || nodes.quiet) {
             vt_sleep_until(vt_now() + vt_between(5, 50) * NSEC_PER_MSEC);
             continue;
         }
+        if (all.next == COMMANDS_MAX)
+            break;
         unsigned number = all.next++;
         propose(n, number);
-        if (nodes.cfg.plant == PLANT_TWICE && all.v[number].fate == REFUSED && n->open)
-            propose(n, number);
+        if (nodes.cfg.plant == PLANT_TWICE && all.v[number].fate == REFUSED)
+            propose_again(n, number);
     }
     return NULL;
 }
@@ -397,11 +413,27 @@ void log_nodes_join_all(void)
 
 /* ---- looking ---- */
 
+/* Whoever has won an election, whether it is of use yet or not. */
+static void look_elected(const struct log_node *n)
+{
+    uint64_t term;
+    if (!n->open || n->mlog->raft.state != RAFT_LEADER)
+        return;
+    term = n->mlog->raft.current_term;
+    if (term >= TERMS_MAX)
+        vt_fail("term %" PRIu64, term);
+    if (all.elected[term] && all.elected[term] != id_of(n))
+        vt_fail("metads %" PRIu64 " and %u were elected in term %" PRIu64, all.elected[term],
+                id_of(n), term);
+    all.elected[term] = id_of(n);
+}
+
 static void look(void)
 {
     int reader = -1;
     for (unsigned i = 0; i < nodes.cfg.n; i++) {
         struct log_node *n = &nodes.node[i];
+        look_elected(n);
         if (!n->open || n->proc->stopped || !may_read(n))
             continue;
         if (reader >= 0)

@@ -1,7 +1,7 @@
 /* Several metads' logs, without the rest of metad: each a process of its own with a state machine, a log and fibers that
  * propose numbered commands while it leads. The first makes the cluster, the others join it.
  *
- * Checked, at any time: one leader a term; never two that may be read; whoever may be read has applied all that anybody
+ * Checked, at any time: one metad elected a term; never two that may be read; whoever may be read has applied all that anybody
  * was told of; one order of commands, in the order in which they were proposed and answered (and what vt/history.h and
  * vt/simraft.h check). At the end: what was answered with success is in the log once, what was not at most once; all
  * logs and states are equal. */
@@ -51,6 +51,7 @@ struct log_nodes {
     char uuid[37];
     struct log_node node[LOG_NODES];
     bool enough; /* nothing more is proposed */
+    bool quiet;  /* for the moment */
 };
 extern struct log_nodes nodes;
 
@@ -69,6 +70,7 @@ bool log_nodes_done(void);  /* what was proposed is answered, or lost with a pro
 bool log_nodes_equal(void); /* all are up, have a leader and applied the same */
 void log_nodes_verify(void);
 uint64_t log_nodes_answered(void);
+bool log_nodes_all_used(void); /* there are no numbers for more commands */
 uint64_t log_nodes_looks(void);
 uint64_t log_nodes_terms(void); /* in which somebody led */
 #endif

@@ -56,18 +56,34 @@ static void remove_tree(const char *dir)
         fprintf(stderr, "%s cannot be removed\n", dir);
 }
 
-/* How the child ended. */
-static int run_child(uint64_t seed, const char *kind, bool quiet)
+/* In the child: what it says goes to the file `output`. */
+static void plant(const struct runner_plant *p, const char *output)
 {
-    char dir[160];
+    bool ok = freopen(output, "w", stderr) && now.r->option("--plant", p->name);
+    for (unsigned i = 0; ok && p->options[i]; i += 2)
+        ok = now.r->option(p->options[i], p->options[i + 1]);
+    if (!ok)
+        _exit(1);
+}
+
+static void said_in(char path[160])
+{
+    snprintf(path, 160, "%s/said", now.base);
+}
+
+/* How the child ended. p: NULL: no bug is planted. */
+static int run_child(uint64_t seed, const struct runner_plant *p)
+{
+    char dir[160], output[160];
     int status = 0;
-    snprintf(dir, sizeof(dir), "%s/%s%llu", now.base, kind, (unsigned long long)seed);
+    said_in(output);
+    snprintf(dir, sizeof(dir), "%s/%s%llu", now.base, p ? p->name : "", (unsigned long long)seed);
     if (mkdir(dir, 0700) && errno != EEXIST)
         abort();
     fflush(NULL);
     pid_t pid = fork();
-    if (!pid && quiet && !freopen("/dev/null", "w", stderr))
-        _exit(1);
+    if (!pid && p)
+        plant(p, output);
     if (!pid)
         _exit(in_child(seed, dir));
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -75,20 +91,32 @@ static int run_child(uint64_t seed, const char *kind, bool quiet)
     return status;
 }
 
+static bool file_says(const char *path, const char *what)
+{
+    char line[1000];
+    bool found = false;
+    FILE *f = fopen(path, "r");
+    while (f && !found && fgets(line, sizeof(line), f))
+        found = strstr(line, what) != NULL;
+    if (f)
+        fclose(f);
+    return found;
+}
+
 static void one_planted(const struct runner_plant *p)
 {
-    now.r->option("--plant", p->name);
-    if (!run_child(p->seed, p->name, true)) {
-        now.found++;
-        fprintf(stderr, "seed %llu does not find the planted bug '%s'\n",
-                (unsigned long long)p->seed, p->name);
-    }
-    now.r->option("--plant", "none");
+    char output[160];
+    said_in(output);
+    if (run_child(p->seed, p) && file_says(output, p->says))
+        return;
+    now.found++;
+    fprintf(stderr, "seed %llu does not find the planted bug '%s' (\"%s\")\n",
+            (unsigned long long)p->seed, p->name, p->says);
 }
 
 static void one(uint64_t seed)
 {
-    int status = run_child(seed, "", false);
+    int status = run_child(seed, NULL);
     now.runs++;
     if (WIFEXITED(status) && !WEXITSTATUS(status))
         return;
@@ -149,6 +177,23 @@ static bool take_options(int argc, char **argv)
     return true;
 }
 
+static void many(uint64_t from, uint64_t to, double t0)
+{
+    for (uint64_t s = from; s <= to && (now.keep_on || !now.found); s++) {
+        one(s);
+        if (now.minutes > 0 && seconds() - t0 > now.minutes * 60)
+            break;
+    }
+}
+
+static void suite_around(void)
+{
+    for (size_t i = 0; i < now.r->nregressions; i++)
+        one(now.r->regressions[i]);
+    for (size_t i = 0; i < now.r->nplants; i++)
+        one_planted(&now.r->plants[i]);
+}
+
 int runner_main(const struct runner *r, int argc, char **argv)
 {
     bool suite = argc == 1;
@@ -165,15 +210,12 @@ int runner_main(const struct runner *r, int argc, char **argv)
     if (!mkdtemp(now.base))
         abort();
     double t0 = seconds();
-    for (size_t i = 0; suite && i < r->nregressions; i++)
-        one(r->regressions[i]);
-    for (size_t i = 0; suite && i < r->nplants; i++)
-        one_planted(&r->plants[i]);
-    for (uint64_t s = now.from; s <= now.to && (now.keep_on || !now.found); s++) {
-        one(s);
-        if (now.minutes > 0 && seconds() - t0 > now.minutes * 60)
-            break;
-    }
+    if (suite)
+        suite_around();
+    many(now.from, now.to, t0);
+    for (size_t i = 0; suite && i < r->nmore; i++)
+        if (r->option(r->more[i].option, r->more[i].value))
+            many(r->more[i].from, r->more[i].from + r->more[i].seeds - 1, t0);
     remove_tree(now.base);
     double took = seconds() - t0;
     printf("%llu seeds in %.1f s (%.0f a minute), %llu of them found something: ",

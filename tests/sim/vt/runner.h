@@ -13,9 +13,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct runner_plant { /* a bug, for option("--plant", name), that this seed finds */
+/* A bug, for option("--plant", name), that this seed finds, with further options (names and values; NULL: no more). What
+ * is said then has `says` in it. */
+struct runner_plant {
     const char *name;
     uint64_t seed;
+    const char *says;
+    const char *options[7];
+};
+/* Seeds with another option. */
+struct runner_more {
+    const char *option, *value;
+    uint64_t from, seeds;
 };
 struct runner {
     /* In a child process, with a directory of its own. 0: all was well. */
@@ -28,6 +37,8 @@ struct runner {
     size_t nregressions;
     const struct runner_plant *plants; /* of the suite, too: each must be found */
     size_t nplants;
+    const struct runner_more *more; /* of the suite, too, as its end */
+    size_t nmore;
     unsigned child_seconds; /* of processor time: a run that never ends */
 };
 int runner_main(const struct runner *r, int argc, char **argv);

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "chunkd/chunkd.h"
 #include "metad/leader.h"
+#include "metad/log/digests.h"
 #include "metad/log/mlog_internal.h"
 #include "metad/service/join.h"
 #include "metad/service/service_metad.h"
@@ -89,9 +90,13 @@ static void role_changed(void *arg, bool leads)
     leader_role_changed(((struct metad *)arg)->leader, leads);
 }
 
+/* Is the state another one than those of the others (CheckOp), a finding; else the disk is broken. */
 static void log_failed(void *arg)
 {
-    ((struct metad *)arg)->w->failed = true;
+    struct metad *d = arg;
+    if (digests_barred(d->dir))
+        vt_fail("metad %u has found that its state is not that of the others", d->i + 1);
+    d->w->failed = true;
 }
 
 static void leader_addr(void *arg, char out[128])
@@ -120,6 +125,7 @@ static int start_state(struct metad *d)
 {
     struct mlog_config lc = {.dir = d->dir,
                              .checkpoint_bytes = world.cfg.checkpoint_bytes,
+                             .check_ms = world.cfg.check_ms,
                              .role_changed = role_changed,
                              .failed = log_failed,
                              .arg = d,

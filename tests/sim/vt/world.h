@@ -21,6 +21,7 @@ struct world_config {
     int64_t client_drift_ppm;
     size_t cache_max;          /* inodes that a client caches */
     uint64_t checkpoint_bytes; /* of the log between checkpoints */
+    unsigned check_ms;         /* how often metads compare their states */
     bool async_close, dirsync;
 };
 struct world_client {
