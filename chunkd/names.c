@@ -9,8 +9,8 @@
  * interrupted, or anything behind the first damage, is cut when the next bytes come. Whatever metad sends is checked
  * before it is written (checksums, order, cluster), and goes to the end of the file that metad means, or nowhere.
  *
- * Failure modes: an error of the disk gives up the file, metad begins another one, on another disk if there is one
- * with more room. A directory that is of another cluster is left alone.
+ * Failure modes: a full disk leaves a whole file as it was: older names are better than none. Any other error of the
+ * disk gives up the file, metad begins another one, on another disk if there is one with more room. A directory that is of another cluster is left alone.
  *
  * Thread context: threads that may block; everything under n->mu. */
 #include "names.h"
@@ -313,11 +313,32 @@ static int store_bytes(struct names_stored *f, const struct names_put *p)
 
     if (f->on_disk > f->c.size && ftruncate(f->fd, (off_t)f->c.size) < 0)
         rc = -errno;
+    f->on_disk = f->c.size + p->len; /* should it break off: cut next time */
     if (rc == 0)
         rc = write_at(f->fd, p->data, p->len, f->c.size);
     if (rc == 0 && p->sync && fdatasync(f->fd) < 0)
         rc = -errno;
     return rc;
+}
+
+static bool is_full(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG;
+}
+
+/* Nothing of p is in f: -ENOSPC when f stays, else it is given up. */
+static int put_failed(struct names *n, struct names_stored *f, const struct names_put *p, int rc)
+{
+    bool stays = is_full(rc) && f->c.track.whole;
+
+    if (stays && ftruncate(f->fd, (off_t)f->c.size) == 0)
+        f->on_disk = f->c.size;
+    if (!stays) {
+        log_warn("copy %" PRIu64 " of the names is given up: %s", p->generation, err_str(rc));
+        remove_at(n, (size_t)(f - n->v));
+    }
+    count_bytes(n);
+    return is_full(rc) ? -ENOSPC : rc;
 }
 
 static int put_locked(struct names *n, const struct names_put *p, struct names_copy *out,
@@ -338,12 +359,8 @@ static int put_locked(struct names *n, const struct names_put *p, struct names_c
     rc = check_records(&track, p->data + head, p->len - head, why);
     if (rc == 0) {
         rc = store_bytes(f, p);
-        if (rc != 0) {
-            log_warn("copy %" PRIu64 " of the names is given up: %s", p->generation, err_str(rc));
-            remove_at(n, (size_t)(f - n->v));
-            count_bytes(n);
-            return rc;
-        }
+        if (rc != 0)
+            return put_failed(n, f, p, rc);
         f->c.track = track;
         f->c.size += p->len;
         f->on_disk = f->c.size;
@@ -361,7 +378,7 @@ int names_put(struct names *n, const struct names_put *p, struct names_copy *out
     LOCK_SCOPE(&n->mu);
     scan(n);
     if (p->term < n->term)
-        return -ERR_NOT_LEADER;
+        return -ERR_OLD_TERM;
     n->term = p->term;
     return put_locked(n, p, out, why);
 }
@@ -371,7 +388,7 @@ int names_drop(struct names *n, uint64_t term)
     LOCK_SCOPE(&n->mu);
     scan(n);
     if (term < n->term)
-        return -ERR_NOT_LEADER;
+        return -ERR_OLD_TERM;
     n->term = term;
     while (n->n > 0)
         remove_at(n, n->n - 1);

@@ -25,9 +25,9 @@ struct names_put { /* as in NamesPutReq */
     const uint8_t *data;
     size_t len;
 };
-/* Adds records to a file's end, all or none. 0; -ERR_OFFSET: no such file, or it has another size; -ERR_NOT_LEADER: a
+/* Adds records to a file's end, all or none. 0; -ERR_OFFSET: no such file, or it has another size; -ERR_OLD_TERM: a
  * lower term than a former put's; -ERR_CRC, -ERR_PROTOCOL or -ERR_WRONG_CLUSTER: the bytes are not what may come
- * next; -ENOSPC; -errno of the disk: that file is given up. *out: the file afterwards. *why: static text, or NULL. */
+ * next; -ENOSPC: the file stays as it was when it is whole; -errno of the disk: that file is given up. *out: the file afterwards. *why: static text, or NULL. */
 int names_put(struct names *n, const struct names_put *p, struct names_copy *out, const char **why);
 /* Removes every file. */
 int names_drop(struct names *n, uint64_t term);

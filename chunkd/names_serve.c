@@ -2,7 +2,8 @@
  *
  * Put comes over our own connection to metad only, as orders do. Get is answered to metad and to administrators, by
  * the role in their certificate, and to nobody else: the files hold every name of the cluster. Both wait for the
- * disk, so they run on the pool of orders.
+ * disk, so they run on the pool of orders. As with orders, nothing is taken from a metad whose term is over (terms.h): it
+ * might drop what its successor has just sent.
  *
  * A chunkd answers Get while no metad is there: that is what it is for. It also says from which metad it hears,
  * so that nobody takes a cluster that lives for one that is lost. */
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "names.h"
+#include "terms.h"
 
 struct names_job {
     struct service *s;
@@ -32,6 +34,7 @@ static void state_fill(Replfs__NamesState *st, const struct names_copy *c)
     st->time_ns = c->track.time_ns;
     st->term = c->term;
     st->state_size = c->track.state_len;
+    st->state_crc = c->track.state_crc;
 }
 
 /* ---- put ---- */
@@ -76,7 +79,9 @@ static void put_run(void *arg)
         serve_fail(job.s, job.req, -ERR_SHUTDOWN, 0, "the chunkd is stopping");
         return;
     }
-    int rc = do_put(job.s, job.req, &c, &why);
+    int rc = terms_order(serve_terms(job.s), job.req->env->names_put_req->term);
+    if (rc == 0)
+        rc = do_put(job.s, job.req, &c, &why);
     if (rc != 0) {
         serve_fail(job.s, job.req, rc, 0, "copy of the names: %s", why ? why : err_str(rc));
         return;
@@ -97,6 +102,7 @@ static void reply_get(const struct names_job *job, Replfs__NamesGetReply *rep, s
     rep->cluster = cluster;
     serve_metad_addr(job->s, metad);
     rep->metad = metad;
+    rep->term = terms_highest(serve_terms(job->s));
     RPC_ENVELOPE(env, NAMES_GET_REPLY, names_get_reply, rep);
     serve_reply(job->s, job->req, &env, data);
 }

@@ -34,6 +34,10 @@
  *   a former leadership answers nothing       each request is checked for the number after it is inside (service_leads),
  *                                             and again when its turn has come; between loss and stop the gate is still
  *                                             open, and lets nobody through
+ *   no answer is of a state that is not the   the answer goes out only if a majority is known to follow this leader
+ *   newest any more; no lease is given by     then (mlog_may_read), in the leadership in which the request came
+ *   one who does not know that he leads       (may_answer): a leader that is cut off, was stopped for a while or has
+ *                                             slept says ERR_NOT_LEADER, whatever its threads had in hand
  *   orders that are out do no harm            they know their leadership (nodes_lead.c), and chunkds its term
  *   hooks of the state find what they need    they are set and unset under the state's write lock, while nothing runs
  *
@@ -99,12 +103,53 @@ static void send_away(struct leader *l, struct rpc_req *req)
         nodes_not_leader(l->cfg.nodes, req);
 }
 
+/* These say nothing of the state. */
+static bool is_of_no_state(const Replfs__Envelope *rep)
+{
+    uint32_t code = rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE ? rep->failure->code : 0;
+
+    return code == ERR_NOT_LEADER || code == ERR_SHUTDOWN || code == ERR_BUSY;
+}
+
+/* Asked when the answer is ready: only then is it certain that nobody else led while it was made. In this order, since
+ * a number never comes back. */
+static bool may_answer(const struct rpc_req *req, const Replfs__Envelope *rep,
+                       Replfs__Failure *instead)
+{
+    struct leader *l = req->may_arg;
+
+    if ((mlog_may_read(l->cfg.mlog) && mlog_leading(l->cfg.mlog) == req->may_nr) ||
+        is_of_no_state(rep))
+        return true;
+    instead->code = ERR_NOT_LEADER; /* not ERR_BUSY: what was asked for may have been done */
+    instead->detail = (char *)"no majority of the metads confirms that this one still leads";
+    return false;
+}
+
+/* From now on it is answered for this leadership alone. Not when there is none: then no answer is of the state, or it
+ * says that it comes from a follower. */
+static void answer_as_leader(struct leader *l, struct rpc_req *req)
+{
+    req->may_nr = mlog_leading(l->cfg.mlog);
+    req->may_arg = l;
+    if (req->may_nr != 0)
+        req->may_answer = may_answer;
+}
+
+static bool judges(enum request r)
+{
+    return r != REQUEST_RAFT && r != REQUEST_CHECKPOINT && r != REQUEST_METAD_LIST &&
+           r != REQUEST_HEARTBEAT && r != REQUEST_REPORT;
+}
+
 static void on_request(void *arg, struct rpc_req *req)
 {
     struct leader *l = arg;
 
     if (!service_admits(req))
         return;
+    if (judges(request_of(req->env)))
+        answer_as_leader(l, req);
     if (metads_serves(request_of(req->env))) {
         metads_request(l->metads, req);
     } else if (is_of_nodes(req)) {

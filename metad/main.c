@@ -43,10 +43,10 @@ static struct {
            .suspect_ms = 5000,
            .dead_ms = 60000,
            .lease_ms = 60000,
-           .term_ms = 10000,
+           .term_ms = 2500,
            .checkpoint_bytes = 64ull << 20,
            .threads = 2,
-           .meta_copies = COPIES_WANTED};
+           .meta_copies = 3};
 
 static const struct config_opt options[] = {
     {.name = "data",
@@ -383,7 +383,7 @@ static const struct {
     {SETTING_SESSION_LEASE, &flags.lease_ms}, {SETTING_SESSION_KEEP, &flags.keep_ms},
     {SETTING_LEASE_TERM, &flags.term_ms},     {SETTING_HEARTBEAT, &flags.heartbeat_ms},
     {SETTING_SUSPECT, &flags.suspect_ms},     {SETTING_DEAD, &flags.dead_ms},
-    {SETTING_MIN_COPIES, &flags.min_copies}};
+    {SETTING_MIN_COPIES, &flags.min_copies},  {SETTING_META_COPIES, &flags.meta_copies}};
 #define N_CLUSTER_FLAGS (sizeof(cluster_flags) / sizeof(cluster_flags[0]))
 
 static void offer_settings(struct fsm *fsm)
@@ -400,7 +400,8 @@ static void compare_settings(struct fsm *fsm)
         const struct setting_info *i = setting_info(cluster_flags[k].setting);
         uint64_t mine = *cluster_flags[k].flag, holds = fsm_setting(fsm, cluster_flags[k].setting);
         const char *unit = i->type == SETTING_IS_MSEC ? " ms" : "";
-        if (mine && mine != i->standard && mine != holds)
+        if ((mine || cluster_flags[k].setting == SETTING_META_COPIES) && mine != i->standard &&
+            mine != holds)
             log_warn("--%s %llu%s does not count: in this cluster it is %llu%s; change it with "
                      "'replfsctl config set "
                      "%s ...', and take the option away",
@@ -421,7 +422,7 @@ static int start_state(struct metad *d)
 
     int rc = fsm_new(&d->fsm);
     if (rc == 0) {
-        d->copies = copies_new(flags.data, (unsigned)flags.meta_copies);
+        d->copies = copies_new(flags.data, d->fsm);
         log_cfg.fsm = d->fsm;
         log_cfg.observer = copies_observer(d->copies);
         log_cfg.addr_arg = d->fsm;

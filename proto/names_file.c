@@ -52,6 +52,19 @@ int names_header_open(const uint8_t *p, size_t len, struct names_header *h, cons
     return 0;
 }
 
+uint64_t names_life(uint64_t term)
+{
+    return term / NAMES_LIFE;
+}
+
+/* The clock, since a backup may be older than a life of which it knows nothing. */
+uint64_t names_next_life(uint64_t term, int64_t now_s)
+{
+    uint64_t next = names_life(term) + 1, now = now_s > 0 ? (uint64_t)now_s : 0;
+
+    return (next > now ? next : now) * NAMES_LIFE;
+}
+
 void names_record_make(enum names_type type, uint64_t a, uint64_t b, int64_t time_ns,
                        const void *payload, uint32_t len, uint8_t out[NAMES_RECORD])
 {

@@ -37,6 +37,14 @@ void names_header_make(const struct names_header *h, uint8_t out[NAMES_HEADER]);
 /* 0; -ERR_CORRUPT or -ERR_VERSION with *why (static text). */
 int names_header_open(const uint8_t *p, size_t len, struct names_header *h, const char **why);
 
+/* A data directory that is made of a copy begins a new life of the cluster: what was logged behind the copy before, and
+ * what is logged there from now on, have nothing to do with each other. Lives are told apart by the term: each begins
+ * with a term that is a multiple of NAMES_LIFE, above all before. */
+#define NAMES_LIFE 1000000u
+uint64_t names_life(uint64_t term);
+/* The first term of a life that begins now, at second now_s of 1970, behind term. */
+uint64_t names_next_life(uint64_t term, int64_t now_s);
+
 enum names_type { NAMES_PIECE = 1, NAMES_WHOLE = 2, NAMES_ENTRY = 3 };
 struct names_record {
     enum names_type type;

@@ -21,6 +21,10 @@ static const char *config_value(const Replfs__SettingInfo *i, uint64_t v, char o
     } units[] = {{3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
     size_t k = 0;
 
+    if (i->on_off) {
+        snprintf(out, 32, "%s", v ? "on" : "off");
+        return out;
+    }
     if (!i->msec) {
         snprintf(out, 32, "%" PRIu64, v);
         return out;
@@ -37,6 +41,12 @@ static int config_parse_value(const Replfs__SettingInfo *i, const char *text, ui
 
     if (i->msec)
         return config_parse_msec(text, out);
+    if (i->on_off && (!strcmp(text, "on") || !strcmp(text, "off"))) {
+        *out = text[1] == 'n';
+        return 0;
+    }
+    if (i->on_off)
+        return -EINVAL;
     errno = 0;
     *out = strtoull(text, &end, 10);
     return errno || end == text || *end || text[0] == '-' ? -EINVAL : 0;
@@ -57,7 +67,7 @@ static void config_json(struct json *j, const char *key, const Replfs__SettingIn
 {
     json_object(j, key);
     json_str(j, "name", i->name);
-    json_str(j, "unit", i->msec ? "ms" : "");
+    json_str(j, "unit", i->msec ? "ms" : i->on_off ? "on/off" : "");
     json_u64(j, "value", i->value);
     json_u64(j, "default", i->standard);
     json_u64(j, "min", i->min);
@@ -139,7 +149,9 @@ static int change_one(const struct ctl_opts *o, const Replfs__Envelope *rep)
     } else if (config_parse_value(i, o->args[1], &change.value) != 0 || change.value < i->min ||
                change.value > i->max) {
         ctl_error("%s '%s': give %s from %s to %s", i->name, o->args[1],
-                  i->msec ? "a time such as 500ms, 10s, 2m or 1h," : "a number",
+                  i->msec     ? "a time such as 500ms, 10s, 2m or 1h,"
+                  : i->on_off ? "a word"
+                              : "a number",
                   config_value(i, i->min, least), config_value(i, i->max, most));
         return CTL_USAGE;
     }

@@ -23,7 +23,7 @@ enum ctl_exit {
 
 struct ctl_opts {
     bool json, recursive, wait;
-    bool accept, all;           /* recover --accept, quarantine release --all */
+    bool accept, all;           /* recover --accept, quarantine adopt, drop --all */
     uint64_t timeout_ms;        /* of --wait; 0: for ever */
     const char *meta;           /* --meta, or NULL */
     const char *bytes, *inodes; /* quota set: as given, or NULL */
@@ -71,4 +71,6 @@ int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word 
 int verb_recover(const struct ctl_opts *o);
 int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);
+int ctl_quarantine_adopt(
+    const struct ctl_opts *o); /* of verb_quarantine; its own word is off already */
 #endif

@@ -35,7 +35,8 @@ static const struct verb verbs[] = {
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
     {"backup-meta", verb_backup_meta, "FILE [PATH]",
      "all names in one file, from which replfs-metad --restore makes a metad"},
-    {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
+    {"quarantine", verb_quarantine,
+     "[list] [PATH] | adopt CHUNK|--all PATH | drop CHUNK|--all [PATH]",
      "chunks that may have been written under another copy of metad: list or delete them"},
 };
 #define N_VERBS (sizeof(verbs) / sizeof(*verbs))
@@ -161,7 +162,8 @@ static int ctl_check(const struct ctl_opts *o, const struct verb *v)
         return CTL_USAGE;
     }
     if ((o->accept && v->run != verb_recover) || (o->all && v->run != verb_quarantine)) {
-        ctl_error("--accept belongs to recover, --all to quarantine release, not to %s", v->name);
+        ctl_error("--accept belongs to recover, --all to quarantine adopt and drop, not to %s",
+                  v->name);
         return CTL_USAGE;
     }
     if (o->timeout_ms && !o->wait) {

@@ -1,5 +1,6 @@
 /* replfsctl recover: this metad goes on although chunkds have seen a newer one. replfsctl quarantine:
- * copies of chunks that no file names and that may have been written under another metad. */
+ * copies of chunks that no file names and that may have been written under another metad (adopt.c: their bytes as
+ * files). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,27 +156,28 @@ static int release(const struct ctl_opts *o)
     }
     if (!o->all && !m.release) {
         ctl_error(
-            "usage: replfsctl quarantine release CHUNK|--all [PATH]: CHUNK as quarantine lists "
-            "it");
+            "usage: replfsctl quarantine drop CHUNK|--all [PATH]: CHUNK as quarantine lists it");
         return CTL_USAGE;
     }
-    return ctl_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release",
-                   released);
+    return ctl_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine drop", released);
 }
 
 int verb_quarantine(const struct ctl_opts *o)
 {
     struct ctl_opts rest = *o;
-    bool is_release = o->nargs && !strcmp(o->args[0], "release");
-    bool named = is_release || (o->nargs && !strcmp(o->args[0], "list"));
+    bool is_release = o->nargs && (!strcmp(o->args[0], "drop") || !strcmp(o->args[0], "release"));
+    bool is_adopt = o->nargs && !strcmp(o->args[0], "adopt");
+    bool named = is_release || is_adopt || (o->nargs && !strcmp(o->args[0], "list"));
     if (named) {
         rest.args++;
         rest.nargs--;
     }
     if (is_release)
         return release(&rest);
+    if (is_adopt)
+        return ctl_quarantine_adopt(&rest);
     if (o->all) {
-        ctl_error("--all belongs to quarantine release");
+        ctl_error("--all belongs to quarantine adopt and drop");
         return CTL_USAGE;
     }
     return list_all(&rest);

@@ -37,22 +37,29 @@ static void text_metads(const Replfs__StatusReply *s)
 {
     char a[32], b[16], c[16];
     struct table t;
-    table_begin(&t, "metad|address|role|up|>memory|>log|>applied");
+    table_begin(&t, "metad|address|role|up|>memory|>log|>applied|>behind|>heard");
     for (size_t i = 0; i < s->n_metads; i++) {
         const Replfs__MetadStatus *m = s->metads[i];
         table_row(&t);
         table_cell(&t, 0, "%" PRIu64, m->id);
         table_cell(&t, 1, "%s", m->addr);
         table_cell(&t, 2, "%s", m->role);
-        table_cell(&t, 3, "%s", output_age(m->uptime_s, a));
-        table_cell(&t, 4, "%s", output_size(m->memory, b));
-        table_cell(&t, 5, "%s", output_size(m->log_bytes, c));
         table_cell(&t, 6, "%" PRIu64, m->applied);
+        if (m->memory) { /* that one answers */
+            table_cell(&t, 3, "%s", output_age(m->uptime_s, a));
+            table_cell(&t, 4, "%s", output_size(m->memory, b));
+            table_cell(&t, 5, "%s", output_size(m->log_bytes, c));
+            continue;
+        }
+        table_cell(&t, 3, "%s", m->up ? "yes" : "no");
+        table_cell(&t, 7, "%" PRIu64, m->behind);
+        if (m->up || m->silent_ms)
+            table_cell(&t, 8, "%s ago", output_age(m->silent_ms / 1000, a));
     }
     table_print(&t, "  ", stdout);
     for (size_t i = 0; i < s->n_metads; i++) {
         const Replfs__MetadStatus *m = s->metads[i];
-        if (m->gains > 1 || m->gap_ms >= 1000)
+        if (m->gains > 0 && (m->gains > 1 || m->gap_ms >= 1000 || s->n_metads > 1))
             printf("  metad %" PRIu64 " has led for %s, since term %" PRIu64
                    "; before, nobody served for %" PRIu64 " ms\n",
                    m->id, output_age(m->leads_s, a), m->term, m->gap_ms);
@@ -65,7 +72,10 @@ static void text_names(const Replfs__StatusReply *s)
     struct table t;
     if (!s->n_names)
         return;
-    printf("Copies of the names: %zu of %u\n", s->n_names, s->names_wanted);
+    printf("Copies of the names: %zu of %u%s\n", s->n_names, s->names_wanted,
+           !s->names_sync      ? ""
+           : s->names_unsynced ? ", and changes do not wait for them, since none takes any"
+                               : "; changes are acknowledged when they have them");
     table_begin(&t, ">chunkd|host|>checkpoint|>reached|>behind|>size|");
     for (size_t i = 0; i < s->n_names; i++) {
         const Replfs__NamesCopy *k = s->names[i];
@@ -87,6 +97,8 @@ static void text_names(const Replfs__StatusReply *s)
 static void json_names(struct json *j, const Replfs__StatusReply *s)
 {
     json_u64(j, "names_wanted", s->names_wanted);
+    json_bool(j, "names_sync", s->names_sync);
+    json_bool(j, "names_unsynced", s->names_unsynced);
     json_array(j, "names");
     for (size_t i = 0; i < s->n_names; i++) {
         const Replfs__NamesCopy *k = s->names[i];
@@ -231,6 +243,10 @@ static void json_metads(struct json *j, const Replfs__StatusReply *s)
         json_u64(j, "leads_s", m->leads_s);
         json_u64(j, "gap_ms", m->gap_ms);
         json_u64(j, "gains", m->gains);
+        json_str(j, "name", m->name);
+        json_bool(j, "up", m->up);
+        json_u64(j, "behind", m->behind);
+        json_u64(j, "silent_ms", m->silent_ms);
         json_close(j);
     }
     json_close(j);

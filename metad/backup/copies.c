@@ -3,7 +3,7 @@
  * The log thread puts every applied entry into a ring and says when a checkpoint is whole: it never waits. The thread
  * `names` runs while this metad leads. Chosen are as many chunkds as are wanted, on distinct computers, this one last,
  * the lowest numbers first, so that the same are chosen after a new start. One that goes away keeps its place for half
- * a minute; one that fails again and again (a full disk) gives it to another for ten minutes. When all that are chosen
+ * a minute; one that fails again and again (a full disk) gives it to another for ten minutes, if there is another. When all that are chosen
  * have whole copies, the others are told to keep none.
  *
  * A chunkd that needs a checkpoint has one made, at most every few seconds. While somebody waits for it the ring drops
@@ -23,6 +23,7 @@
 #include "base/machine.h"
 #include "base/thread.h"
 #include "copies_internal.h"
+#include "metad/fsm/fsm_cluster.h"
 
 #define LOG_MODULE "names"
 #define RING_MAX (64ull << 20)
@@ -76,13 +77,14 @@ static void on_saved(void *arg, uint64_t index, uint64_t size, uint32_t crc)
 
 /* ---- life ---- */
 
-struct copies *copies_new(const char *dir, unsigned wanted)
+struct copies *copies_new(const char *dir, struct fsm *fsm)
 {
     struct copies *c = calloc(1, sizeof(*c));
 
     if (!c || !(c->dir = strdup(dir)))
         abort();
-    c->wanted = wanted < NODES_NAMES_MAX ? wanted : NODES_NAMES_MAX;
+    c->fsm = fsm;
+    c->waits_end = &c->waits;
     c->observer = (struct mlog_observer){
         .applied = on_entry, .restored = on_restored, .saved = on_saved, .arg = c};
     c->ring = names_ring_new(RING_MAX, RING_SLACK);
@@ -119,6 +121,14 @@ static bool is_shunned(const struct copies *c, uint32_t chunkd, int64_t now)
 {
     for (size_t i = 0; i < NODES_NAMES_MAX; i++)
         if (c->shunned[i].chunkd == chunkd && now < c->shunned[i].until)
+            return true;
+    return false;
+}
+
+static bool is_chosen(const struct copies *c, uint32_t chunkd)
+{
+    for (size_t i = 0; i < c->ncopies; i++)
+        if (c->copy[i]->chunkd == chunkd)
             return true;
     return false;
 }
@@ -162,6 +172,25 @@ static void add_copy(struct copies *c, const struct nodes_conn *to, int64_t now)
     lock_release(&c->mu);
 }
 
+static bool host_is_taken(const struct copies *c, uint32_t host, const struct copy *but)
+{
+    for (size_t i = 0; i < c->ncopies; i++)
+        if (c->copy[i] != but && c->copy[i]->host == host)
+            return true;
+    return false;
+}
+
+/* Another one could have k's place. */
+static bool has_stand_in(const struct copies *c, const struct copy *k, const struct nodes_conn *v,
+                         size_t n, int64_t now)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_chosen(c, v[i].chunkd) && !is_shunned(c, v[i].chunkd, now) &&
+            !host_is_taken(c, v[i].host, k))
+            return true;
+    return false;
+}
+
 /* What has become of those that are chosen. */
 static void look_after(struct copies *c, const struct nodes_conn *v, size_t n, int64_t now)
 {
@@ -174,7 +203,7 @@ static void look_after(struct copies *c, const struct nodes_conn *v, size_t n, i
             k->away_at = now;
         if (at < n)
             k->away_at = 0;
-        bool fails = k->failures >= SHUN_AFTER && k->away_at == 0;
+        bool fails = k->failures >= SHUN_AFTER && k->away_at == 0 && has_stand_in(c, k, v, n, now);
         if (atomic_load(&k->busy)) {
             i++;
         } else if (fails || (k->away_at != 0 && now - k->away_at > AWAY)) {
@@ -187,14 +216,6 @@ static void look_after(struct copies *c, const struct nodes_conn *v, size_t n, i
             i++;
         }
     }
-}
-
-static bool host_is_taken(const struct copies *c, uint32_t host)
-{
-    for (size_t i = 0; i < c->ncopies; i++)
-        if (c->copy[i]->host == host)
-            return true;
-    return false;
 }
 
 static unsigned count_hosts(const struct nodes_conn *v, size_t n)
@@ -210,14 +231,6 @@ static unsigned count_hosts(const struct nodes_conn *v, size_t n)
             break;
     }
     return hosts;
-}
-
-static bool is_chosen(const struct copies *c, uint32_t chunkd)
-{
-    for (size_t i = 0; i < c->ncopies; i++)
-        if (c->copy[i]->chunkd == chunkd)
-            return true;
-    return false;
 }
 
 /* Those that are not chosen keep nothing, once the others do; nobody, when none are wanted. */
@@ -244,12 +257,24 @@ static void tell_others(struct copies *c, const struct nodes_conn *v, size_t n)
     }
 }
 
+static void read_settings(struct copies *c)
+{
+    uint64_t wanted = fsm_setting(c->fsm, SETTING_META_COPIES);
+
+    c->wanted = wanted < NODES_NAMES_MAX ? (unsigned)wanted : NODES_NAMES_MAX;
+    c->sync = copies_sync(c);
+}
+
 static void copies_choose(struct copies *c, int64_t now)
 {
     struct nodes_conn *v = malloc(NODES_MAX * sizeof(*v));
 
     if (!v)
         abort();
+    read_settings(c);
+    for (size_t i = c->ncopies; i-- > 0 && c->ncopies > c->wanted;) /* fewer are wanted now */
+        if (!atomic_load(&c->copy[i]->busy))
+            remove_copy(c, i);
     size_t n = nodes_conns(c->nodes, v, NODES_MAX);
     look_after(c, v, n, now);
     unsigned hosts = count_hosts(v, n);
@@ -257,7 +282,8 @@ static void copies_choose(struct copies *c, int64_t now)
     for (unsigned own = 0; own < 2; own++) /* this computer only when there are too few others */
         for (size_t i = 0; i < n && c->ncopies < want; i++) {
             bool here = c->host_id[0] && strcmp(v[i].host_id, c->host_id) == 0;
-            if (here == own && !host_is_taken(c, v[i].host) && !is_shunned(c, v[i].chunkd, now))
+            if (here == own && !host_is_taken(c, v[i].host, NULL) &&
+                !is_shunned(c, v[i].chunkd, now))
                 add_copy(c, &v[i], now);
         }
     if (c->ncopies >= want)
@@ -354,9 +380,10 @@ static void *names_main(void *arg)
         }
         for (size_t i = 0; i < c->ncopies; i++)
             copies_step(c->copy[i], now);
+        copies_let_go(c, now);
         snapshot_step(c, now);
         needs(c, now);
-        idle = all_fresh(c, now);
+        idle = all_fresh(c, now) && !copies_anybody_waits(c);
         if (!idle)
             atomic_store(&c->idle, false);
     }
@@ -369,6 +396,7 @@ int copies_start(struct copies *c, struct mlog *m, struct nodes *n)
     c->nodes = n;
     c->stopping = false;
     c->chose_at = c->asked_at = 0;
+    c->unsynced = c->unsynced_shown = false;
     c->ntold = 0;
     int rc = thread_start(&c->tid, "names", names_main, c);
     lock_acquire(&c->mu);
@@ -388,6 +416,7 @@ void copies_stop(struct copies *c)
     lock_release(&c->mu);
     pthread_join(c->tid, NULL);
     c->running = false;
+    copies_let_all_go(c, -ERR_NOT_LEADER);
     snapshot_stop(c);
     for (size_t i = 0; i < c->ncopies; i++)
         if (c->copy[i]->conn)
@@ -404,7 +433,7 @@ void copies_stop(struct copies *c)
 
 /* ---- for people ---- */
 
-size_t copies_status(void *arg, struct nodes_names *out, size_t max, unsigned *wanted)
+size_t copies_status(void *arg, struct nodes_names *out, size_t max, struct nodes_names_all *all)
 {
     struct copies *c = arg;
 
@@ -412,6 +441,7 @@ size_t copies_status(void *arg, struct nodes_names *out, size_t max, unsigned *w
     size_t n = c->ncopies < max ? c->ncopies : max;
     for (size_t i = 0; i < n; i++)
         out[i] = c->copy[i]->shown;
-    *wanted = c->wanted_now;
+    *all = (struct nodes_names_all){
+        .wanted = c->wanted_now, .sync = copies_sync(c), .unsynced = c->unsynced_shown};
     return n;
 }

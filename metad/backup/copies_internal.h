@@ -14,11 +14,14 @@ struct copy_file { /* as the chunkd has it; generation 0: it has none that can g
 struct copy_answer {
     int code;
     struct copy_file file;
-    uint32_t reached_crc;
-    uint64_t state_size;
+    uint32_t reached_crc, state_crc;
+    uint64_t state_size, term;
     bool whole;
     char detail[128];
 };
+#define COPIES_SYNC_LATE (1 * NSEC_PER_SEC) /* a copy that is slower is not waited for */
+#define COPIES_SYNC_NONE (3 * NSEC_PER_SEC) /* without any copy nobody is held longer */
+
 enum copy_call { COPY_CALL_NONE, COPY_CALL_ASK, COPY_CALL_TAIL, COPY_CALL_FILL };
 
 /* One chunkd. The thread's own but for what is under copies.mu. */
@@ -30,7 +33,7 @@ struct copy {
     int64_t away_at; /* mono: since when it is not connected; 0: it is */
     bool asked;      /* it said what it has */
     struct copy_file cur, next;
-    uint64_t had;           /* highest generation that it was known to have */
+    uint64_t had, had_life; /* generation of the whole one that it has, and its life; 0: none */
     uint64_t tail_bytes;    /* of entries in cur */
     uint64_t state_size;    /* of cur */
     struct state_file *src; /* of next */
@@ -38,6 +41,7 @@ struct copy {
     enum copy_call call;   /* that was made last */
     struct copy_file sent; /* how the file is when it succeeds */
     bool sent_whole;
+    bool late;          /* changes are acknowledged without it (copies_sync.c) */
     unsigned failures;  /* in a row */
     int64_t fresh_at;   /* mono: it has all that was applied up to then */
     int64_t sent_fresh; /* fresh_at, when the call succeeds; 0: there is more to be sent */
@@ -64,20 +68,25 @@ struct snapshot_req {
 
 struct copies {
     char *dir;
-    unsigned wanted;
+    struct fsm *fsm;
+    unsigned wanted; /* the thread's: as the settings say now */
+    bool sync;       /* likewise */
+    bool unsynced;   /* the thread's: no copy takes changes, nobody waits */
     struct mlog_observer observer;
     struct names_ring *ring;
     struct lock mu;
     struct cond wake;
-    struct snapshot_req *requests;      /* mu */
-    bool serving;                       /* mu: the thread runs */
-    bool stopping, poked;               /* mu */
-    uint64_t saved_index, saved_size;   /* mu: the newest state file */
-    uint32_t saved_crc;                 /* mu */
-    unsigned wanted_now;                /* mu: fewer when there are fewer computers */
-    struct copy *copy[NODES_NAMES_MAX]; /* mu for change, by the thread alone */
-    size_t ncopies;                     /* likewise */
-    atomic_bool idle;                   /* the thread sleeps until something is applied */
+    struct snapshot_req *requests;          /* mu */
+    bool serving;                           /* mu: the thread runs */
+    bool stopping, poked;                   /* mu */
+    uint64_t saved_index, saved_size;       /* mu: the newest state file */
+    uint32_t saved_crc;                     /* mu */
+    struct copies_wait *waits, **waits_end; /* mu: whoever waits for copies (copies_sync.c) */
+    bool unsynced_shown;                    /* mu */
+    unsigned wanted_now;                    /* mu: fewer when there are fewer computers */
+    struct copy *copy[NODES_NAMES_MAX];     /* mu for change, by the thread alone */
+    size_t ncopies;                         /* likewise */
+    atomic_bool idle;                       /* the thread sleeps until something is applied */
     /* the thread's own */
     struct mlog *mlog;
     struct nodes *nodes;
@@ -112,6 +121,11 @@ bool copies_can_begin(const struct copy *k);
 /* Tells a chunkd to keep nothing; nobody waits for its answer. */
 void copies_send_drop(struct copies *c, struct rpc_conn *conn);
 void copies_poke(struct copies *c); /* any thread */
+
+/* ---- copies_sync.c; on the thread, mu not held ---- */
+void copies_let_go(struct copies *c, int64_t now);
+void copies_let_all_go(struct copies *c, int code); /* after the thread */
+bool copies_anybody_waits(struct copies *c);
 
 /* ---- snapshot.c; on the thread, mu not held ---- */
 void snapshot_step(struct copies *c, int64_t now); /* answers what was asked */

@@ -1,9 +1,9 @@
 /* One chunkd's copy of the names: what it gets next.
  *
- * First it is asked what it has. When that is whole, and ends with an entry that we have, with the same checksum, the
- * tail goes on from there. Otherwise it begins with the newest checkpoint: pieces of the state file, with the entries
+ * First it is asked what it has. When that is whole, of this life of the cluster (names_file.h), and ends with an entry
+ * that we have, with the same checksum, or is our newest checkpoint alone, the tail goes on from there. Otherwise it begins with the newest checkpoint: pieces of the state file, with the entries
  * that are applied meanwhile between them; when that is whole it is the current file, and gets entries from then on:
- * at once after a quiet time, at most five times a second else, synced before the chunkd answers. A current file goes
+ * at once after a quiet time, at most five times a second else (with meta-copies-sync always at once), synced before the chunkd answers. A current file goes
  * on getting entries while a newer one comes in, so that there is a good one at any time.
  *
  * One call at a time: each says how long the file is, and a chunkd that has it otherwise refuses (it was restored, a
@@ -47,6 +47,8 @@ static void copy_done(void *arg, int code, const Replfs__Envelope *rep, struct b
         const Replfs__NamesState *s = rep->names_put_reply->state;
         a.file = (struct copy_file){s->generation, s->size, s->reached};
         a.reached_crc = s->reached_crc;
+        a.state_crc = s->state_crc;
+        a.term = s->term;
         a.state_size = s->state_size;
         a.whole = s->whole;
     } else if (code == 0) {
@@ -61,13 +63,18 @@ static void copy_done(void *arg, int code, const Replfs__Envelope *rep, struct b
     lock_release(&k->c->mu);
 }
 
-static void copy_send(struct copy *k, enum copy_call call, Replfs__NamesPutReq *req,
-                      struct buf *data)
+static uint64_t copy_term(const struct copy *k)
 {
     struct mlog_status ms;
 
     mlog_status(k->c->mlog, &ms);
-    req->term = ms.term;
+    return ms.term;
+}
+
+static void copy_send(struct copy *k, enum copy_call call, Replfs__NamesPutReq *req,
+                      struct buf *data)
+{
+    req->term = copy_term(k);
     k->call = call;
     lock_acquire(&k->c->mu);
     atomic_store(&k->busy, true);
@@ -125,7 +132,7 @@ static bool send_tail(struct copy *k, int64_t now)
         k->fresh_at = now;
         return false;
     }
-    if (now - k->tail_at < PACE)
+    if (!k->c->sync && now - k->tail_at < PACE)
         return false;
     struct buf *b = buf_new(ROOM);
     bool gone;
@@ -163,7 +170,8 @@ bool copies_can_begin(const struct copy *k)
 {
     const struct state_file *f = k->c->src;
 
-    return f && f->index > k->had && names_ring_covers(k->c->ring, f->index);
+    return f && (f->index > k->had || k->had_life < names_life(copy_term(k))) &&
+           names_ring_covers(k->c->ring, f->index);
 }
 
 /* Header, entries, a piece, the end: as much as one call takes. False: it cannot go on. */
@@ -177,10 +185,7 @@ static bool pack_fill(struct copy *k, struct buf *b, bool *whole)
     bool gone;
 
     if (k->next.size == 0) {
-        struct names_header h = {.generation = f->index, .time_ns = now};
-        struct mlog_status ms;
-        mlog_status(k->c->mlog, &ms);
-        h.term = ms.term;
+        struct names_header h = {.generation = f->index, .term = copy_term(k), .time_ns = now};
         snprintf(h.cluster, sizeof(h.cluster), "%s", mlog_uuid(k->c->mlog));
         names_header_make(&h, b->data);
         b->len = NAMES_HEADER;
@@ -256,17 +261,31 @@ static void take_failure(struct copy *k, const struct copy_answer *a, int64_t no
     copy_error(k, now, text);
 }
 
+/* What it has is the beginning of what we have. */
+static bool is_ours(const struct copy *k, const struct copy_answer *a)
+{
+    const struct state_file *f = k->c->src;
+
+    if (!a->whole || k->had_life != names_life(copy_term(k)))
+        return false;
+    if (a->file.reached != a->file.generation)
+        return names_ring_has(k->c->ring, a->file.reached, a->reached_crc);
+    return f && f->index == a->file.generation && f->size == a->state_size &&
+           f->crc == a->state_crc && names_ring_covers(k->c->ring, f->index);
+}
+
 static void take_ask(struct copy *k, const struct copy_answer *a, int64_t now)
 {
     k->asked = true;
-    k->had = a->file.generation > k->had ? a->file.generation : k->had;
-    if (!a->whole || !a->reached_crc ||
-        !names_ring_has(k->c->ring, a->file.reached, a->reached_crc))
+    k->had = a->whole ? a->file.generation : 0;
+    k->had_life = names_life(a->term);
+    if (!is_ours(k, a))
         return;
     k->cur = a->file;
     k->state_size = a->state_size;
     k->tail_bytes = a->file.size - a->state_size;
-    k->fresh_at = now;
+    if (k->cur.reached >= names_ring_last(k->c->ring))
+        k->fresh_at = now;
 }
 
 static void take_fill(struct copy *k)
@@ -278,6 +297,7 @@ static void take_fill(struct copy *k)
              k->chunkd, k->host_name, k->next.generation, k->next.size);
     k->cur = k->next;
     k->had = k->cur.generation;
+    k->had_life = names_life(copy_term(k));
     k->state_size = k->src->size;
     k->tail_bytes = k->cur.size - k->state_size;
     forget_next(k);
@@ -333,9 +353,12 @@ static void copy_show(struct copy *k, int64_t now)
                             .size = k->cur.size,
                             .age_ns = now - k->fresh_at,
                             .filling = k->next.generation != 0,
+                            .late = k->late && k->c->sync,
                             .filled = k->next.size};
     memcpy(s.host_name, k->host_name, sizeof(s.host_name));
     memcpy(s.error, k->error, sizeof(s.error));
+    if (s.late && !s.error[0])
+        snprintf(s.error, sizeof(s.error), "it is slow: changes are acknowledged without it");
     if (k->away_at)
         snprintf(s.error, sizeof(s.error), "its chunkd is not connected");
     LOCK_SCOPE(&k->c->mu);

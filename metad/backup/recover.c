@@ -2,9 +2,12 @@
  *
  * Every chunkd named is asked what it has. All must belong to one cluster, and none may hear from a metad: then the
  * cluster lives, and a second metad of the same cluster would be the greater damage. Of the copies that hold a whole
- * checkpoint the one whose entries reach furthest is fetched and read in full; when it is damaged before its end, the
- * next one is tried, as long as it may reach further than what was found good. What is fetched lies beside the
- * directory, as DIR.recover, until it is done.
+ * checkpoint those of the newest life count (names_file.h), and of these the one whose entries reach furthest is fetched
+ * and read in full; when it is damaged before its end, the next one is tried, as long as it may reach further than what
+ * was found good. Copies of an earlier life are taken only when there is nothing else: however far they reach, what was
+ * done since is not in them. What is fetched lies beside the directory, as DIR.recover, until it is done.
+ *
+ * What is made begins a new life, in a term above all that the chunkds have heard of.
  *
  * The metad that starts on the directory finds out from its chunkds what it lacks (nodes_past.c): it is behind, deletes
  * nothing, and waits for a person.
@@ -38,7 +41,7 @@ struct candidate {
     struct rpc_conn *conn; /* a reference */
     const char *from;
     uint32_t chunkd;
-    uint64_t generation, size, reached;
+    uint64_t generation, size, reached, life;
     int64_t time_ns;
 };
 struct recovering {
@@ -48,6 +51,8 @@ struct recovering {
     char cluster[40];
     const char *cluster_from;
     bool mixed, alive;
+    size_t silent; /* chunkds that did not answer */
+    uint64_t term; /* the highest that one has heard of */
 };
 
 static const char *when(int64_t time_ns, char out[64])
@@ -98,7 +103,8 @@ static void say_done(const char *dir, const struct names_header *h, const struct
            h->cluster, dir, h->generation, t->entries, t->reached, when(t->time_ns, text), dir);
 }
 
-static int build_from(int fd, const char *name, const char *dir)
+/* term: the highest that anybody is known to have heard of. */
+static int build_from(int fd, const char *name, const char *dir, uint64_t term)
 {
     struct building g = {0};
     struct names_header h;
@@ -126,7 +132,9 @@ static int build_from(int fd, const char *name, const char *dir)
     if (rc != 0 && g.b)
         log_error("%s: at byte %" PRIu64 ": %s", name, good, g.why ? g.why : err_str(rc));
     if (rc == 0)
-        rc = mlog_build_finish(g.b, h.cluster, h.term);
+        rc = mlog_build_finish(
+            g.b, h.cluster,
+            names_next_life(h.term > term ? h.term : term, clock_wall() / NSEC_PER_SEC));
     mlog_build_free(g.b);
     if (rc == 0)
         say_done(dir, &h, &t);
@@ -142,7 +150,7 @@ int recover_from_file(const char *path, const char *dir)
         log_error("%s: cannot be opened: %s", path, err_str(rc));
         return rc;
     }
-    return build_from(fd, path, dir);
+    return build_from(fd, path, dir, 0);
 }
 
 /* ---- what chunkds have ---- */
@@ -164,6 +172,7 @@ static void take_candidate(struct recovering *r, struct rpc_conn *conn, const ch
                                       .generation = s->generation,
                                       .size = s->size,
                                       .reached = s->reached,
+                                      .life = names_life(s->term),
                                       .time_ns = s->time_ns};
 }
 
@@ -184,6 +193,8 @@ static void take_list(struct recovering *r, struct rpc_conn *conn, const char *f
                   rep->chunkd, from, rep->metad);
         r->alive = true;
     }
+    if (rep->term > r->term)
+        r->term = rep->term;
     if (rep->n_files == 0)
         printf("chunkd %u at %s: no copy of the names\n", rep->chunkd, from);
     for (size_t i = 0; i < rep->n_files; i++)
@@ -212,12 +223,13 @@ static void ask_chunkd(struct recovering *r, const char *from)
 
     if (rc != 0) {
         log_error("%s: %s", from, err_str(rc));
+        r->silent++;
         return;
     }
     rc = names_ask(conn, 0, 0, ASK_MS, &res);
     if (rc == 0)
         take_list(r, conn, from, res.rep->names_get_reply);
-    else
+    else if (++r->silent)
         log_warn("%s does not answer: %s %s", from, err_str(rc),
                  res.rep && res.rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE
                      ? res.rep->failure->detail
@@ -251,6 +263,8 @@ static int furthest_first(const void *x, const void *y)
 {
     const struct candidate *a = x, *b = y;
 
+    if (a->life != b->life)
+        return a->life > b->life ? -1 : 1;
     if (a->reached != b->reached)
         return a->reached > b->reached ? -1 : 1;
     return a->generation > b->generation ? -1 : a->generation < b->generation;
@@ -292,8 +306,16 @@ static void try_candidate(struct fetched *f, const struct candidate *c)
 static int fetch_best(struct recovering *r, struct fetched *f)
 {
     qsort(r->v, r->n, sizeof(r->v[0]), furthest_first);
-    for (size_t i = 0; i < r->n && r->v[i].reached > f->reached; i++)
+    for (size_t i = 0; i < r->n; i++) {
+        bool older = r->v[i].life != r->v[0].life;
+        if (f->reached > 0 && (older || r->v[i].reached <= f->reached))
+            break;
+        if (older)
+            log_warn("%s: checkpoint %" PRIu64 " is from before an earlier --recover or --restore: "
+                     "nothing that was done since is in it",
+                     r->v[i].from, r->v[i].generation);
         try_candidate(f, &r->v[i]);
+    }
     if (f->reached > 0)
         return 0;
     log_error("no chunkd has a copy of the names that is whole%s",
@@ -339,7 +361,11 @@ int recover_from_chunkds(struct rpc_loop *loop, const struct config_list *from, 
     if (rc == 0)
         rc = fetch_best(r, f);
     if (rc == 0)
-        rc = build_from(f->fd[0], "the copy", dir);
+        rc = build_from(f->fd[0], "the copy", dir, r->term);
+    if (rc == 0 && r->silent > 0)
+        printf("%zu of the chunkds named did not answer: should one of them have a newer copy, "
+               "remove %s and recover once more before anything is changed.\n",
+               r->silent, dir);
     if (rc == 0)
         log_info("recovered in %.1f s", (double)(clock_mono() - began) / NSEC_PER_SEC);
     for (int i = 0; i < 2; i++)

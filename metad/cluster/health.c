@@ -271,8 +271,9 @@ static void check_past(struct status_ask *a)
                 "%llu copies of chunks belong to no file that this metad knows, but may have "
                 "been written under another copy of it: they are kept",
                 kept),
-            "replfsctl quarantine lists them; when nobody misses anything, replfsctl quarantine "
-            "release --all deletes them");
+            "replfsctl quarantine lists them; replfsctl quarantine adopt --all PATH makes files of "
+            "them in lost+found; when nobody misses anything, replfsctl quarantine drop --all "
+            "deletes them");
 }
 
 /* Computers that are up, against the highest goal of any chunk. */
@@ -338,6 +339,11 @@ static void check_names(struct status_ask *a, const Replfs__StatusReply *r)
             snprintf(behind + at, sizeof(behind) - at, "; chunkd %u (%s): %s", c->chunkd,
                      c->host_name, c->error[0] ? c->error : "it gets one");
     }
+    if (r->names_unsynced)
+        status_problem(a, 2, "names-unsynced",
+                       "meta-copies-sync is on, but no chunkd takes changes of the names: they are "
+                       "acknowledged all the same, and are lost when metad's disk is lost now",
+                       "start chunkds, look at their disks; copying begins again by itself");
     if (good >= r->names_wanted)
         return;
     status_problem(

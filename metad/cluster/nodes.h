@@ -23,8 +23,14 @@ struct nodes_names { /* one copy of the names, for people */
     uint64_t generation, reached, size; /* generation 0: none is whole yet */
     int64_t age_ns;                     /* since it had everything; of none: since it is wanted */
     bool filling;
+    bool late; /* changes are acknowledged without it: it is slow */
     uint64_t filled;
     char error[160];
+};
+struct nodes_names_all {
+    unsigned wanted; /* fewer when there are fewer computers */
+    bool sync;       /* answers to changes wait for the copies */
+    bool unsynced;   /* and do not, since no chunkd takes any */
 };
 struct nodes;
 struct nodes_config {
@@ -46,9 +52,10 @@ struct nodes_config {
     /* The leader's address as far as this metad knows, "" if not. May be NULL. Any thread. */
     void (*leader_addr)(void *arg, char out[static 128]);
     void *leader_arg;
-    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and how many there
-     * should be. nodes.mu is held. May be NULL. */
-    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max, unsigned *wanted);
+    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and what holds for all of
+     * them. nodes.mu is held. May be NULL. */
+    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max,
+                           struct nodes_names_all *all);
     void *names_arg;
 };
 /* Sets the fsm hooks, starts its thread. It does not lead yet. */

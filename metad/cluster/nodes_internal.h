@@ -392,7 +392,8 @@ static inline bool nodes_past_behind(const struct nodes *n)
 }
 
 /* ---- recover.c ---- */
-uint64_t recover_quarantined(const struct nodes *n); /* copies; lock held */
+void salvage_fetch(struct nodes *n, struct rpc_req *req); /* salvage.c. no lock held */
+uint64_t recover_quarantined(const struct nodes *n);      /* copies; lock held */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
 /* Takes locks; consumes req. leads: inside the gate. */

@@ -44,7 +44,7 @@ void nodes_not_leader(struct nodes *n, struct rpc_req *req)
         n->cfg.leader_addr(n->cfg.leader_arg, leader);
     f.code = ERR_NOT_LEADER;
     f.detail = (char *)(leader[0] ? "this metad does not lead"
-                                  : "no metad leads as far as this one knows");
+                                  : "no majority: no metad leads as far as this one knows");
     f.leader = leader;
     rpc_fail_with(req, &f);
 }

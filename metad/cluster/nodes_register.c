@@ -197,6 +197,10 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     uint8_t key[CAP_KEY_LEN];
     char uuid[40];
     struct nodes_registry others = {0};
+    struct fsm_addrs metads;
+    fsm_metad_addrs(n->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     if (leads) {
         nodes_past_fill(n, &standing);
         lock_acquire(&n->mu);

@@ -224,7 +224,9 @@ static void quarantine_release(struct nodes *n, struct rpc_req *req)
 void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__QuarantineReq *r = req->env->quarantine_req;
-    if (r->release || r->release_all)
+    if (r->fetch)
+        salvage_fetch(n, req);
+    else if (r->release || r->release_all)
         quarantine_release(n, req);
     else
         quarantine_list(n, req);

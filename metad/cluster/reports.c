@@ -385,6 +385,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     struct past_standing standing;
     struct nodes_registry others = {0};
+    struct fsm_addrs metads;
     uint8_t key[CAP_KEY_LEN];
     lock_acquire(&n->mu);
     struct node *d = nodes_find(n, h->chunkd);
@@ -403,6 +404,9 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
     }
     rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
     rep.follows = !leads;
+    fsm_metad_addrs(n->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     if (leads)
         fill_beat_reply(n, h, &rep, &standing, &others);
     lock_acquire(&n->mu);

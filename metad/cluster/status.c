@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -191,12 +190,14 @@ static void fill_names(struct status_ask *a, Replfs__StatusReply *r)
 {
     const struct nodes_config *cfg = &a->n->cfg;
     struct nodes_names v[NODES_NAMES_MAX];
-    unsigned wanted = 0;
+    struct nodes_names_all all;
 
     if (!cfg->names_copies)
         return;
-    size_t n = cfg->names_copies(cfg->names_arg, v, NODES_NAMES_MAX, &wanted);
-    r->names_wanted = wanted;
+    size_t n = cfg->names_copies(cfg->names_arg, v, NODES_NAMES_MAX, &all);
+    r->names_wanted = all.wanted;
+    r->names_sync = all.sync;
+    r->names_unsynced = all.unsynced;
     r->names = status_alloc(a, (n + 1) * sizeof(*r->names));
     for (size_t i = 0; i < n; i++) {
         Replfs__NamesCopy *c = r->names[r->n_names++] = status_alloc(a, sizeof(*c));
@@ -211,46 +212,6 @@ static void fill_names(struct status_ask *a, Replfs__StatusReply *r)
         c->filled = v[i].filled;
         c->error = status_text(a, "%s", v[i].error);
     }
-}
-
-static uint64_t resident_bytes(void)
-{
-    unsigned long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (!f)
-        return 0;
-    int got = fscanf(f, "%*u %lu", &pages);
-    fclose(f);
-    return got == 1 ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
-}
-
-static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
-{
-    struct mlog_status ms = {0};
-    Replfs__MetadStatus *m = status_alloc(a, sizeof(*m));
-    mlog_status(a->n->cfg.mlog, &ms);
-    replfs__metad_status__init(m);
-    m->id = 1;
-    m->addr = status_text(a, "%s", a->n->addr);
-    m->role = status_text(a, "%s", ms.leader ? "leader" : "follower");
-    m->applied = ms.applied;
-    m->term = ms.term;
-    m->uptime_s = (uint64_t)((a->now - a->n->process) / NSEC_PER_SEC);
-    lock_acquire(&a->n->mu);
-    m->leads_s = a->n->serving ? (uint64_t)((a->now - a->n->serving) / NSEC_PER_SEC) : 0;
-    m->gap_ms = a->n->gap_ms;
-    m->gains = a->n->gains;
-    lock_release(&a->n->mu);
-    m->memory = resident_bytes();
-    m->log_bytes = ms.log_bytes;
-    m->checkpoint_index = ms.checkpoint_index;
-    if (ms.error && ms.error[0])
-        status_problem(a, 2, "metad-log",
-                       status_text(a, "the metadata log has a problem: %s", ms.error),
-                       "look at the metad's log and disk; keep the chunkds running");
-    r->metads = status_alloc(a, sizeof(*r->metads));
-    r->metads[0] = m;
-    r->n_metads = 1;
 }
 
 static void fill_goals(struct status_ask *a, Replfs__StatusReply *r)
@@ -331,7 +292,7 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     a.behind = fsm_behind(n->cfg.fsm);
     fsm_unlock(n->cfg.fsm);
     count_or_recall(&a);
-    fill_metad(&a, &rep);
+    status_metads(&a, &rep);
     nodes_space(n, 0, &rep.capacity, &rep.avail);
     lock_acquire(&n->mu);
     a.behind |= n->distrust;

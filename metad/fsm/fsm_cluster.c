@@ -17,6 +17,7 @@
  * Failure modes: codes. Thread context: fsm lock; the atomics are read by anybody. */
 #include "fsm_internal.h"
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include "unknown.h"
 
@@ -69,6 +70,19 @@ static void change_string(struct fsm *f, const char **s, const char *to)
     *s = fsm_keep_string(f, to);
 }
 
+/* Whatever was known of others, also that this one left: they are of a former life. */
+static void metad_alone(struct fsm *f, uint32_t id)
+{
+    struct fsm_cluster *c = &f->cluster;
+    const struct fsm_metad one = {id, "", "", "", 0};
+
+    for (uint32_t k = c->nmetads; k > 0; k--)
+        if (c->metads[k - 1].id != id)
+            metad_drop(f, k - 1);
+    if (c->nmetads == 0)
+        metad_put(f, 0, &one);
+}
+
 int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op)
 {
     struct fsm_cluster *c = &f->cluster;
@@ -77,6 +91,10 @@ int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op)
 
     if (!op->id || op->id >= FSM_METAD_ID_MAX)
         return -EINVAL;
+    if (op->alone) {
+        metad_alone(f, op->id);
+        return 0;
+    }
     if (op->remove) {
         if (!there)
             return -ENOENT;
@@ -134,6 +152,22 @@ uint32_t fsm_metad_new(struct fsm *f)
     return f->cluster.metad_new;
 }
 
+void fsm_metad_addrs(struct fsm *f, struct fsm_addrs *out)
+{
+    struct fsm_metad m = {.id = 0};
+
+    out->n = 0;
+    fsm_rdlock(f);
+    while (f->cluster.metad_new > 2 && fsm_metad_next(f, m.id, &m)) {
+        if (!m.addr[0])
+            continue;
+        snprintf(out->text[out->n], sizeof(out->text[0]), "%s", m.addr);
+        out->list[out->n] = out->text[out->n];
+        out->n++;
+    }
+    fsm_unlock(f);
+}
+
 bool fsm_metads_load(struct fsm *f, uint32_t metad_new)
 {
     while (f->cluster.nmetads > 0)
@@ -172,7 +206,7 @@ bool fsm_setting_told(struct fsm *f, enum setting_key s)
 
 void fsm_setting_offer(struct fsm *f, enum setting_key s, uint64_t value)
 {
-    if (value == 0)
+    if (value == 0 && s != SETTING_META_COPIES)
         return;
     fsm_wrlock(f);
     f->cluster.offer[s] = value;
@@ -332,6 +366,8 @@ const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd)
     if (m == METAOP_FEATURE) {
         if (op->feature && op->feature->level > FSM_FEATURE_MAX)
             return "a feature level that this version does not know";
+    } else if (m == METAOP_METAD && op->metad && op->metad->alone) {
+        return NULL; /* no other metad is there that might not know it, and whoever made it could not know the level */
     } else if (metaop_level(m) > level) {
         return "an operation above the feature level";
     }

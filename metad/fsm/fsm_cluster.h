@@ -24,12 +24,22 @@ uint32_t fsm_metads(struct fsm *f); /* how many */
 uint32_t fsm_metad_new(
     struct fsm *f); /* the id for a new one, for MetadOp: above all that were ever given */
 
+/* Where all of them are, copied: for those who connect to them (SessionReply.metads and the like). None for a cluster
+ * that never had a second one: whoever is told found it, and under an address that is sure to work. Takes the lock. */
+struct fsm_addrs {
+    char *list[FSM_METADS_MAX]; /* points into text */
+    size_t n;
+    char text[FSM_METADS_MAX][256];
+};
+void fsm_metad_addrs(struct fsm *f, struct fsm_addrs *out);
+
 /* ---- settings ---- */
 /* What holds now. Any thread, no lock: read it where it is used, it changes while metad runs. */
 uint64_t fsm_setting(const struct fsm *f, enum setting_key s);
 /* The state says it, as opposed to fsm_setting_offer or the table's default. */
 bool fsm_setting_told(struct fsm *f, enum setting_key s);
-/* What this process takes as long as the state does not say: of its flags. 0: nothing. No part
+/* What this process takes as long as the state does not say: of its flags. 0: nothing, but none
+ * for meta-copies. No part
  * of the state. Takes the fsm lock. */
 void fsm_setting_offer(struct fsm *f, enum setting_key s, uint64_t value);
 /* The longest lease term that a session may still go by, which it was told before it was lowered: wait for this one

@@ -36,5 +36,7 @@ const char *settings_wrong(const uint64_t v[SETTINGS_COUNT + 1])
         return "heartbeat must not be longer than suspect: chunkds would be suspected all the time";
     if (v[SETTING_SUSPECT] > v[SETTING_DEAD])
         return "suspect must not be longer than dead";
+    if (v[SETTING_META_COPIES_SYNC] && v[SETTING_META_COPIES] == 0)
+        return "meta-copies-sync waits for copies: meta-copies must not be 0";
     return NULL;
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* X(NUMBER, ID, name, type, default, min, max, help)
- *   type  MSEC: a time in milliseconds. NUMBER: a number
+ *   type  MSEC: a time in milliseconds. NUMBER: a number. ON_OFF: 1 or 0
  * A range is part of what fsm_apply decides: one that changes needs a new feature level. */
 /* clang-format off */
 #define SETTINGS_TABLE(X)                                                                                           \
@@ -17,7 +17,7 @@
       "a client silent for so long loses its session")                                                              \
     X(2, SESSION_KEEP, "session-keep", MSEC, 259200000ull, 1000, 315360000000ull,                                   \
       "how long changes that such a client had answered are still accepted")                                        \
-    X(3, LEASE_TERM, "lease-term", MSEC, 10000, 200, 86400000ull,                                                   \
+    X(3, LEASE_TERM, "lease-term", MSEC, 2500, 200, 86400000ull,                                                   \
       "how long a client may use its caches without hearing from metad, at most session-lease")                     \
     X(4, HEARTBEAT, "heartbeat", MSEC, 1000, 10, 3600000, "how often chunkds report")                               \
     X(5, SUSPECT, "suspect", MSEC, 5000, 20, 86400000ull,                                                           \
@@ -25,7 +25,11 @@
     X(6, DEAD, "dead", MSEC, 60000, 50, 2592000000ull,                                                              \
       "a chunkd silent for so long has its chunks copied elsewhere")                                                \
     X(7, MIN_COPIES, "min-copies", NUMBER, 0, 0, 8,                                                                 \
-      "copies that fsync needs at least; 0: the smaller of 2 and the goal")
+      "copies that fsync needs at least; 0: the smaller of 2 and the goal")                                         \
+    X(8, META_COPIES, "meta-copies", NUMBER, 3, 0, 16,                                                              \
+      "chunkds, on distinct computers, that keep a copy of all names")                                              \
+    X(9, META_COPIES_SYNC, "meta-copies-sync", ON_OFF, 0, 0, 1,                                                     \
+      "a change is acknowledged when these copies have it, too")
 
 #define SETTINGS_ENUM_(NUMBER, ID, ...) SETTING_##ID = NUMBER,
 enum setting_key { SETTING_NONE = 0, SETTINGS_TABLE(SETTINGS_ENUM_) };
@@ -35,7 +39,7 @@ enum { SETTINGS_COUNT = 0 SETTINGS_TABLE(SETTINGS_ONE_) }; /* numbers are 1 .. S
 #undef SETTINGS_ONE_
 /* clang-format on */
 
-enum setting_type { SETTING_IS_MSEC, SETTING_IS_NUMBER };
+enum setting_type { SETTING_IS_MSEC, SETTING_IS_NUMBER, SETTING_IS_ON_OFF };
 struct setting_info {
     const char *name;
     enum setting_type type;

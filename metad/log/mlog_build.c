@@ -7,11 +7,13 @@
  *   hwm                 the high-water mark, at S
  *   replfs.id           last: without it nothing starts here
  *
- * The term is far above the one that the copy was made in: a metad may have been started since, and what chunkds were
- * told in its term must not be newer than what we tell them. libraft's files are written here byte by byte (it has no
+ * The term is that of a new life of the cluster (names_file.h): what chunkds were told before must not be newer than
+ * what we tell them. The last entry is made here: it says that there are no other metads (those of the copy's table are
+ * of the former life, and libraft knows nothing of them). libraft's files are written here byte by byte (it has no
  * call for them without a running engine); mlog_check reads them back, as at each start. */
 #include "mlog_build.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +26,7 @@
 
 #include "base/byteorder.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -33,7 +36,6 @@
 #define LOG_MODULE "mlog"
 #define RAFT_FORMAT 1u
 #define RAFT_VOTER_ROLE 1u
-#define TERM_AHEAD 1000u
 
 struct mlog_build {
     char *dir;
@@ -249,6 +251,29 @@ static int put_log(struct mlog_build *b, uint64_t term)
     return rc == 0 ? mlog_dir_sync(log_dir) : rc;
 }
 
+/* The entry behind all that came: this metad is the only one. */
+static int put_alone(struct mlog_build *b)
+{
+    Replfs__MetadOp metad = REPLFS__METAD_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    uint8_t packed[128], buf[256];
+    const char *why;
+
+    metad.id = MLOG_FIRST_ID;
+    metad.alone = true;
+    op.op_case = REPLFS__META_OP__OP_METAD;
+    op.metad = &metad;
+    cmd.op = &op;
+    cmd.time_ns = clock_wall();
+    size_t len = replfs__command__get_packed_size(&cmd);
+    assert(len <= sizeof(packed) && entry_size(1, len) <= sizeof(buf));
+    replfs__command__pack(&cmd, packed);
+    size_t size =
+        entry_finish(buf, entry_put(buf, ENTRY_HEADER, packed, len), 1, b->last + 1, ENTRY_VERSION);
+    return mlog_build_entry(b, b->last + 1, buf, size, &why);
+}
+
 static int put_mark(const char *dir, uint64_t index, uint64_t term)
 {
     struct mlog_hwm hwm;
@@ -266,8 +291,9 @@ int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term)
 {
     struct mlog_stored stored;
 
-    term += TERM_AHEAD;
-    int rc = fsync(b->fd) < 0 ? -errno : put_log(b, term);
+    int rc = fsync(b->fd) < 0 ? -errno : put_alone(b);
+    if (rc == 0)
+        rc = put_log(b, term);
     if (rc == 0)
         rc = put_mark(b->dir, b->last, term);
     if (rc == 0)

@@ -14,7 +14,7 @@ int mlog_build_state(struct mlog_build *b, const void *p, size_t len);
 /* The next entry (entry.h). 0; -ERR_CORRUPT or -ERR_VERSION with *why: it is none, and was not taken. */
 int mlog_build_entry(struct mlog_build *b, uint64_t index, const void *p, size_t len,
                      const char **why);
-/* Writes the rest: a log of one voter that begins with this state, in a term above `term`; replfs.id last. What is
+/* Writes the rest: a log of one voter that begins with this state, in this term; replfs.id last. What is
  * there is checked as at metad's start. 0 or a negative code after a log line. */
 int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term);
 /* Frees; what was not finished stays in dir as it is, and no metad starts on it. NULL is fine. */

@@ -180,6 +180,8 @@ void service_request(struct service *s, struct rpc_req *req)
 
     if (!service_leads(s))
         nodes_not_leader(s->cfg.nodes, req);
+    else if (!mlog_may_read(s->cfg.mlog)) /* nothing of it was done: whoever leads may be asked */
+        rpc_fail(req, ERR_BUSY, "no majority of the metads answers this one at present");
     else if (service_grace_waits(s, req))
         rpc_fail(req, ERR_BUSY, "metad has just begun to lead: not all clients are back yet");
     else

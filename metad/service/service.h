@@ -27,8 +27,6 @@ struct service_config {
     unsigned lease_ms;         /* told to sessions */
     unsigned term_ms;          /* of leases on inodes */
     uint64_t max_memory;       /* bytes of this process; 0: nine tenths of the computer's */
-    const char *const *metads; /* addresses told to sessions; may be empty */
-    size_t nmetads;
 };
 /* The sessions have been made and not started. Any thread. */
 int service_new(const struct service_config *cfg, struct service **out);

@@ -98,6 +98,7 @@ static void config_reply(struct service *s, struct rpc_req *req)
         replfs__setting_info__init(o);
         o->name = (char *)(uintptr_t)i->name;
         o->msec = i->type == SETTING_IS_MSEC;
+        o->on_off = i->type == SETTING_IS_ON_OFF;
         o->value = fsm_setting(s->cfg.fsm, (enum setting_key)k);
         o->standard = i->standard;
         o->min = i->min;

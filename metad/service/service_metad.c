@@ -66,7 +66,7 @@ void metads_not_leader(struct metads *t, struct rpc_req *req)
 {
     Replfs__Failure f = REPLFS__FAILURE__INIT;
     char addr[256] = "",
-         text[TEXT] = "this metad does not lead, and knows of no leader: there may be no majority";
+         text[TEXT] = "no majority: this metad does not lead, and knows of no leader";
     uint64_t id;
 
     if (mlog_leader(t->mlog, &id) && id != mlog_id(t->mlog)) {

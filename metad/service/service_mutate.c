@@ -17,9 +17,12 @@
  * have been reaped: the session came back without knowing it yet. That answer is ESTALE, upon which
  * open(2) makes another one by itself.
  *
+ * With meta-copies-sync the reply waits until copies of the names outside metad have the change too (copies_sync.c). Others
+ * may see it before.
+ *
  * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
  * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
- * gone. `left` counts down; the one that takes it to zero replies. */
+ * gone, or from where the copies are known to have it. `left` counts down; the one that takes it to zero replies. */
 #include "service_internal.h"
 
 #include <assert.h>
@@ -52,11 +55,12 @@ struct mutate {
     atomic_uint left;
     unsigned n, next;
     uint64_t position; /* of the log, behind the last that was applied; log thread */
+    struct copies_wait wait;
     Replfs__MutationResult **results;
     struct step steps[];
 };
 
-static void reply(struct mutate *m)
+static void reply_now(struct mutate *m)
 {
     struct service *s = m->s;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
@@ -77,6 +81,24 @@ static void reply(struct mutate *m)
     free(m->results);
     free(m);
     service_leave(s);
+}
+
+static void on_copied(struct copies_wait *w, int code)
+{
+    struct mutate *m = (struct mutate *)((char *)w - offsetof(struct mutate, wait));
+
+    m->steps[0].fail = m->steps[0].fail ? m->steps[0].fail : code;
+    reply_now(m);
+}
+
+static void reply(struct mutate *m)
+{
+    if (m->position == 0 || !copies_sync(m->s->cfg.copies)) {
+        reply_now(m);
+        return;
+    }
+    m->wait = (struct copies_wait){.index = m->position >> 8, .done = on_copied};
+    copies_wait(m->s->cfg.copies, &m->wait);
 }
 
 static void on_after(void *arg)

@@ -48,6 +48,7 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
 {
     Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
     struct fsm_mark mark;
+    struct fsm_addrs metads;
 
     fsm_rdlock(s->cfg.fsm);
     fsm_mark(s->cfg.fsm, &mark);
@@ -62,8 +63,9 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
     rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     rep.cluster = (char *)mlog_uuid(s->cfg.mlog);
     rep.default_min_copies = service_min_copies(s);
-    rep.metads = (char **)(uintptr_t)s->cfg.metads;
-    rep.n_metads = s->cfg.nmetads;
+    fsm_metad_addrs(s->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     rep.exclusive = exclusive;
     rep.n_exclusive = n;
     RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
@@ -275,6 +277,7 @@ void service_keepalive(struct service *s, struct rpc_req *req)
 {
     const Replfs__KeepaliveReq *r = req->env->keepalive_req;
     Replfs__KeepaliveReply rep = REPLFS__KEEPALIVE_REPLY__INIT;
+    struct fsm_addrs metads;
 
     if (!service_session_ok(s, req, r->session, false))
         return;
@@ -291,6 +294,9 @@ void service_keepalive(struct service *s, struct rpc_req *req)
     fsm_rdlock(s->cfg.fsm);
     rep.position = fsm_applied(s->cfg.fsm);
     fsm_unlock(s->cfg.fsm);
+    fsm_metad_addrs(s->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     RPC_ENVELOPE(env, KEEPALIVE_REPLY, keepalive_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

@@ -71,6 +71,13 @@ struct rpc_req { /* a request received; lives until rpc_reply* consumes it */
     struct buf *payload; /* or NULL; owned by the req, take a reference to keep it */
     int64_t deadline;    /* clock_mono ns */
     uint64_t trace;
+    /* For whoever serves it to set; NULL: nobody is asked. Asked as the last thing before the answer `rep` goes out,
+     * whichever thread sends it: false, and *instead (filled in, its texts constant) goes in its place. Must not block
+     * nor take a lock: answers are sent with locks held. */
+    bool (*may_answer)(const struct rpc_req *req, const Replfs__Envelope *rep,
+                       Replfs__Failure *instead);
+    void *may_arg; /* for it */
+    uint64_t may_nr;
 };
 
 /* ---- loop ---- */

@@ -302,11 +302,29 @@ static void failure_envelope(Replfs__Envelope *env, Replfs__Failure *f, int code
     env->failure = f;
 }
 
+/* The answer that goes out: *own, when rep may not. */
+static Replfs__Envelope *allowed(struct rpc_req *req, Replfs__Envelope *rep, struct buf **payload,
+                                 Replfs__Envelope *own, Replfs__Failure *f)
+{
+    replfs__failure__init(f);
+    if (!req->may_answer || req->may_answer(req, rep, f))
+        return rep;
+    buf_unref(*payload);
+    *payload = NULL;
+    replfs__envelope__init(own);
+    own->body_case = REPLFS__ENVELOPE__BODY_FAILURE;
+    own->failure = f;
+    return own;
+}
+
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     struct request *r = (struct request *)req; /* first member */
     struct rpc_conn *c = req->conn;
+    Replfs__Envelope own;
+    Replfs__Failure instead;
 
+    rep = allowed(req, rep, &payload, &own, &instead);
     rep->id = r->id;
     rep->is_reply = true;
     rep->trace = req->trace;

@@ -39,9 +39,15 @@ struct group_node {
     struct mlog *mlog;
     struct fsm *fsm;
     uint64_t checkpoint_bytes;
-    bool mute_addr;           /* knows no addresses but those that it is told */
+    atomic_bool mute_addr;    /* knows no addresses but those that it is told */
     atomic_uint gained, lost; /* changes of role */
     atomic_uint restored;     /* states got from the leader */
+    /* What stands on it, set before group_open(); NULL: nothing does. */
+    void (*role)(void *arg, bool leads);
+    void (*restore)(void *arg);
+    void *above;
+    const struct rpc_service *rest; /* who gets the other requests; under lock */
+    atomic_bool freeze, frozen;     /* its log thread stops at the next entry; does */
 };
 static char group_base[128];
 static struct {
@@ -49,7 +55,7 @@ static struct {
     struct group_node node[GROUP_MAX]; /* [i] is metad i + 1 */
 } group;
 
-static bool group_addr_of(void *arg, uint64_t id, char out[256])
+static inline bool group_addr_of(void *arg, uint64_t id, char out[256])
 {
     struct group_node *self = arg;
 
@@ -60,7 +66,7 @@ static bool group_addr_of(void *arg, uint64_t id, char out[256])
     return true;
 }
 
-static void group_request(void *arg, struct rpc_req *req)
+static inline void group_request(void *arg, struct rpc_req *req)
 {
     struct group_node *n = arg;
 
@@ -71,28 +77,61 @@ static void group_request(void *arg, struct rpc_req *req)
         mlog_rpc_raft(n->mlog, req);
     else if (request_of(req->env) == REQUEST_CHECKPOINT)
         mlog_rpc_checkpoint(n->mlog, req);
+    else if (n->rest)
+        n->rest->request(n->rest->arg, req);
     else
         rpc_fail(req, ERR_PROTOCOL, "not this");
     pthread_rwlock_unlock(&n->lock);
 }
 
-static void group_restored(void *arg)
+static inline void group_closed(void *arg, struct rpc_conn *c)
 {
     struct group_node *n = arg;
 
+    pthread_rwlock_rdlock(&n->lock);
+    if (n->rest)
+        n->rest->closed(n->rest->arg, c);
+    pthread_rwlock_unlock(&n->lock);
+}
+
+static inline void group_applied(void *arg, uint64_t index, uint64_t term, const void *entry,
+                                 size_t len)
+{
+    struct group_node *n = arg;
+
+    (void)index;
+    (void)term;
+    (void)entry;
+    (void)len;
+    while (atomic_load(&n->freeze)) {
+        atomic_store(&n->frozen, true);
+        usleep(1000);
+    }
+    atomic_store(&n->frozen, false);
+}
+
+static inline void group_restored(void *arg)
+{
+    struct group_node *n = arg;
+
+    if (n->restore)
+        n->restore(n->above);
     atomic_fetch_add(&n->restored, 1);
 }
 
-static void group_role(void *arg, bool leader)
+static inline void group_role(void *arg, bool leader)
 {
     struct group_node *n = arg;
 
     atomic_fetch_add(leader ? &n->gained : &n->lost, 1);
+    if (n->role)
+        n->role(n->above, leader);
 }
 
-static void group_open(unsigned i)
+static inline void group_open(unsigned i)
 {
     struct group_node *n = &group.node[i];
+    const struct mlog_observer observer = {.applied = group_applied, .arg = n};
     struct mlog_config cfg = {.dir = n->dir,
                               .checkpoint_bytes = n->checkpoint_bytes,
                               .role_changed = group_role,
@@ -100,7 +139,8 @@ static void group_open(unsigned i)
                               .arg = n,
                               .loop = n->loop,
                               .addr_of = group_addr_of,
-                              .addr_arg = n};
+                              .addr_arg = n,
+                              .observer = &observer};
     struct mlog *m;
 
     assert_int_equal(fsm_new(&n->fsm), 0);
@@ -112,7 +152,7 @@ static void group_open(unsigned i)
     pthread_rwlock_unlock(&n->lock);
 }
 
-static void group_close(unsigned i)
+static inline void group_close(unsigned i)
 {
     struct group_node *n = &group.node[i];
     struct mlog *m = n->mlog;
@@ -128,7 +168,7 @@ static void group_close(unsigned i)
 }
 
 /* A node with a loop and a port, and no directory yet. */
-static void group_prepare(unsigned i)
+static inline void group_prepare(unsigned i)
 {
     struct group_node *n = &group.node[i];
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 1};
@@ -137,13 +177,14 @@ static void group_prepare(unsigned i)
     n->id = i + 1;
     snprintf(n->dir, sizeof(n->dir), "%s/%u", group_base, i + 1);
     pthread_rwlock_init(&n->lock, NULL);
-    n->svc = (struct rpc_service){.request = group_request, .arg = n, .cluster = group.uuid};
+    n->svc = (struct rpc_service){
+        .request = group_request, .closed = group_closed, .arg = n, .cluster = group.uuid};
     assert_int_equal(rpc_loop_new(&rpc, &n->loop), 0);
     assert_int_equal(rpc_listen(n->loop, "127.0.0.1:0", &n->svc, &port), 0);
     snprintf(n->addr, sizeof(n->addr), "127.0.0.1:%d", port);
 }
 
-static int group_setup(void **state)
+static inline int group_setup(void **state)
 {
     (void)state;
     memset(&group, 0, sizeof(group));
@@ -154,7 +195,7 @@ static int group_setup(void **state)
     return 0;
 }
 
-static int group_teardown(void **state)
+static inline int group_teardown(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < GROUP_MAX; i++)
@@ -169,7 +210,7 @@ static int group_teardown(void **state)
 }
 
 /* The one that leads and may be read; -1: none right now. */
-static int group_leader(void)
+static inline int group_leader(void)
 {
     for (int i = 0; i < GROUP_MAX; i++)
         if (group.node[i].mlog && mlog_may_read(group.node[i].mlog))
@@ -177,7 +218,7 @@ static int group_leader(void)
     return -1;
 }
 
-static int group_wait_leader(void)
+static inline int group_wait_leader(void)
 {
     int i = -1;
 
@@ -185,7 +226,7 @@ static int group_wait_leader(void)
     return i;
 }
 
-static unsigned group_role_of(int leader, uint64_t id)
+static inline unsigned group_role_of(int leader, uint64_t id)
 {
     struct mlog_member all[MLOG_MEMBERS_MAX];
     unsigned n = mlog_members(group.node[leader].mlog, all);
@@ -196,7 +237,7 @@ static unsigned group_role_of(int leader, uint64_t id)
     return 99;
 }
 
-static void group_join(unsigned i)
+static inline void group_join(unsigned i)
 {
     int leader = -1;
 
@@ -220,7 +261,7 @@ static void group_join(unsigned i)
 
 /* ---- commands ---- */
 
-static int group_propose_create(int node, unsigned i)
+static inline int group_propose_create(int node, unsigned i)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -241,7 +282,7 @@ static int group_propose_create(int node, unsigned i)
     return rc != 0 ? rc : res.code;
 }
 
-static void group_reserve(void)
+static inline void group_reserve(void)
 {
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -255,7 +296,7 @@ static void group_reserve(void)
 }
 
 /* With whoever leads, until it is done; a repetition that finds it done is fine. */
-static void group_create(unsigned i)
+static inline void group_create(unsigned i)
 {
     int rc = -1;
 
@@ -279,7 +320,7 @@ static inline bool group_has(int node, unsigned i)
     return rc == 0;
 }
 
-static bool group_equal(void)
+static inline bool group_equal(void)
 {
     struct mlog_status l, s;
     uint64_t digest = 0;
@@ -304,13 +345,13 @@ static bool group_equal(void)
 
 /* All that run get to have applied the same, and are the same then. (A proposer hears of its command a moment before
  * the status does.) */
-static void group_same(void)
+static inline void group_same(void)
 {
     WAIT_UNTIL(group_equal());
 }
 
 /* Nothing passes between node and the others any more, or again. */
-static void group_cut(unsigned node, bool cut)
+static inline void group_cut(unsigned node, bool cut)
 {
     for (unsigned i = 0; i < GROUP_MAX; i++) {
         if (!group.node[i].mlog || i == node)

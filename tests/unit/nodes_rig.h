@@ -148,6 +148,11 @@ static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *
         if (rep->bad)
             rep->len = 0; /* from its first block on */
         break;
+    case REPLFS__ORDER_REQ__ORDER_SALVAGE:
+        h = find_held(k, o->salvage->chunk);
+        *code = h && h->session == o->salvage->session ? 0 : -ERR_NO_CHUNK;
+        rep->stored = h ? h->len : 0;
+        break;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         *code = -ERR_PROTOCOL;
     }

@@ -17,12 +17,29 @@ struct mlog {
     bool stalled;
     struct proposal waiting[8];
     unsigned nwaiting;
+    struct mlog_member members[4];
+    unsigned nmembers;
 };
 
 const char *mlog_uuid(struct mlog *m)
 {
     (void)m;
     return NODES_RIG_UUID;
+}
+
+uint64_t mlog_id(struct mlog *m)
+{
+    (void)m;
+    return 1;
+}
+
+unsigned mlog_members(struct mlog *m, struct mlog_member out[MLOG_MEMBERS_MAX])
+{
+    pthread_mutex_lock(&m->lock);
+    unsigned n = m->nmembers;
+    memcpy(out, m->members, n * sizeof(out[0]));
+    pthread_mutex_unlock(&m->lock);
+    return n;
 }
 
 bool mlog_is_leader(struct mlog *m)
@@ -33,7 +50,7 @@ bool mlog_is_leader(struct mlog *m)
 
 void mlog_status(struct mlog *m, struct mlog_status *out)
 {
-    *out = (struct mlog_status){.leader = true, .applied = m->index};
+    *out = (struct mlog_status){.leader = true, .applied = m->index, .last = m->index};
 }
 
 static inline bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn,

@@ -2,75 +2,12 @@
  * does not fit; a torn end is cut; two whole generations stay. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "base/byteorder.h"
 #include "chunkd_rig.h"
-#include "names_file.h"
-
-struct sheet { /* of records */
-    uint8_t p[65536];
-    size_t len;
-};
-
-static void put_header(struct sheet *s, uint64_t generation, const char *cluster)
-{
-    struct names_header h = {.generation = generation, .term = 5};
-
-    memcpy(h.cluster, cluster, 37);
-    s->len = 0;
-    names_header_make(&h, s->p);
-    s->len = NAMES_HEADER;
-}
-
-static void put_record(struct sheet *s, enum names_type type, uint64_t a, uint64_t b, size_t len)
-{
-    uint8_t payload[8192];
-
-    chunkd_rig_fill(payload, len, a);
-    names_record_make(type, a, b, 1, payload, (uint32_t)len, s->p + s->len);
-    memcpy(s->p + s->len + NAMES_RECORD, payload, len);
-    s->len += NAMES_RECORD + len;
-}
-
-static void put_state(struct sheet *s, size_t len)
-{
-    uint8_t state[8192];
-
-    put_record(s, NAMES_PIECE, 0, 0, len);
-    chunkd_rig_fill(state, len, 0);
-    names_record_make(NAMES_WHOLE, len, crc32c(0, state, len), 1, NULL, 0, s->p + s->len);
-    s->len += NAMES_RECORD;
-}
-
-static Replfs__NamesState answer;
-
-static int send_put(uint64_t generation, uint64_t at, bool begin, uint64_t term,
-                    const struct sheet *s)
-{
-    Replfs__NamesPutReq r = REPLFS__NAMES_PUT_REQ__INIT;
-    struct rpc_result res;
-    struct buf *b = s ? buf_new(s->len) : NULL;
-
-    if (b) {
-        memcpy(b->data, s->p, s->len);
-        b->len = s->len;
-    }
-    r.generation = generation;
-    r.at = at;
-    r.begin = begin;
-    r.term = term;
-    r.sync = true;
-    RPC_ENVELOPE(env, NAMES_PUT_REQ, names_put_req, &r);
-    pthread_mutex_lock(&chunkd_rig.mu);
-    struct rpc_conn *c = rpc_conn_ref(chunkd_rig.node[1].conn);
-    pthread_mutex_unlock(&chunkd_rig.mu);
-    int rc = rpc_call_wait(c, &env, b, 10000, &res);
-    if (rc == 0)
-        answer = *res.rep->names_put_reply->state;
-    rpc_result_free(&res);
-    rpc_conn_unref(c);
-    return rc;
-}
+#include "names_rig.h"
 
 static int send_drop(uint64_t term)
 {
@@ -133,9 +70,9 @@ static void expect_file(uint64_t generation, const struct sheet *s)
 /* A whole file of that generation. */
 static void put_whole(uint64_t generation, struct sheet *s)
 {
-    put_header(s, generation, CHUNKD_RIG_CLUSTER);
+    put_header(s, generation, 5, CHUNKD_RIG_CLUSTER);
     put_state(s, 3000);
-    assert_int_equal(send_put(generation, 0, true, 5, s), 0);
+    assert_int_equal(send_put(1, generation, 0, true, 5, s), 0);
     assert_true(answer.whole);
     assert_int_equal(answer.size, s->len);
     assert_int_equal(answer.reached, generation);
@@ -148,13 +85,13 @@ static void test_put_and_get(void **state)
 
     (void)state;
     chunkd_rig_chunkd_start(1, 1);
-    assert_int_equal(send_put(0, 0, false, 5, NULL), 0); /* asked: nothing */
+    assert_int_equal(send_put(1, 0, 0, false, 5, NULL), 0); /* asked: nothing */
     assert_int_equal(answer.generation, 0);
     put_whole(100, &s);
     tail.len = 0;
     put_record(&tail, NAMES_ENTRY, 101, 99, 64);
     put_record(&tail, NAMES_ENTRY, 104, 101, 64);
-    assert_int_equal(send_put(100, s.len, false, 5, &tail), 0);
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &tail), 0);
     assert_int_equal(answer.reached, 104);
     memcpy(s.p + s.len, tail.p, tail.len);
     s.len += tail.len;
@@ -184,23 +121,23 @@ static void test_what_does_not_fit(void **state)
     put_whole(100, &s);
     t.len = 0;
     put_record(&t, NAMES_ENTRY, 101, 100, 64);
-    assert_int_equal(send_put(100, s.len - 1, false, 5, &t), -ERR_OFFSET); /* another size */
-    assert_int_equal(send_put(99, 0, false, 5, &t), -ERR_OFFSET);          /* no such file */
-    assert_int_equal(send_put(100, s.len, false, 4, &t), -ERR_NOT_LEADER); /* a deposed metad */
+    assert_int_equal(send_put(1, 100, s.len - 1, false, 5, &t), -ERR_OFFSET); /* another size */
+    assert_int_equal(send_put(1, 99, 0, false, 5, &t), -ERR_OFFSET);          /* no such file */
+    assert_int_equal(send_put(1, 100, s.len, false, 4, &t), -ERR_OLD_TERM);   /* a deposed metad */
     t.p[t.len - 1] ^= 1;
-    assert_int_equal(send_put(100, s.len, false, 5, &t), -ERR_PROTOCOL); /* a wrong checksum */
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &t), -ERR_PROTOCOL); /* a wrong checksum */
     t.p[t.len - 1] ^= 1;
     t.len -= 1;
-    assert_int_equal(send_put(100, s.len, false, 5, &t), -ERR_PROTOCOL); /* a cut record */
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &t), -ERR_PROTOCOL); /* a cut record */
     t.len = 0;
     put_record(&t, NAMES_ENTRY, 101, 100, 64);
     put_record(&t, NAMES_ENTRY, 103, 102, 64); /* one is missing: neither is taken */
-    assert_int_equal(send_put(100, s.len, false, 5, &t), -ERR_PROTOCOL);
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &t), -ERR_PROTOCOL);
     expect_file(100, &s);
-    put_header(&t, 200, "99999999-2222-3333-4444-555555555555");
-    assert_int_equal(send_put(200, 0, true, 5, &t), -ERR_WRONG_CLUSTER);
-    put_header(&t, 201, CHUNKD_RIG_CLUSTER);
-    assert_int_equal(send_put(200, 0, true, 5, &t), -ERR_PROTOCOL);
+    put_header(&t, 200, 5, "99999999-2222-3333-4444-555555555555");
+    assert_int_equal(send_put(1, 200, 0, true, 5, &t), -ERR_WRONG_CLUSTER);
+    put_header(&t, 201, 5, CHUNKD_RIG_CLUSTER);
+    assert_int_equal(send_put(1, 200, 0, true, 5, &t), -ERR_PROTOCOL);
     expect_file(100, &s);
 }
 
@@ -212,9 +149,9 @@ static void test_two_whole_ones_stay(void **state)
     chunkd_rig_chunkd_start(1, 1);
     put_whole(100, &s);
     put_whole(200, &s);
-    put_header(&t, 300, CHUNKD_RIG_CLUSTER); /* begun, never whole */
-    assert_int_equal(send_put(300, 0, true, 5, &t), 0);
-    assert_int_equal(send_put(0, 0, false, 5, NULL), 0);
+    put_header(&t, 300, 5, CHUNKD_RIG_CLUSTER); /* begun, never whole */
+    assert_int_equal(send_put(1, 300, 0, true, 5, &t), 0);
+    assert_int_equal(send_put(1, 0, 0, false, 5, NULL), 0);
     assert_int_equal(answer.generation, 200); /* the newest whole one is told */
     put_whole(400, &s);
     assert_int_equal(get_as(RPC_ROLE_METAD, 0, 0, NULL), 0);
@@ -223,7 +160,7 @@ static void test_two_whole_ones_stay(void **state)
     assert_int_equal(listed[1], 200);
     put_whole(150, &s); /* an older metad: what it puts now stays, whatever its number */
     expect_file(150, &s);
-    assert_int_equal(send_drop(4), -ERR_NOT_LEADER);
+    assert_int_equal(send_drop(4), -ERR_OLD_TERM);
     assert_int_equal(send_drop(5), 0);
     assert_int_equal(get_as(RPC_ROLE_METAD, 0, 0, NULL), 0);
     assert_int_equal(nlisted, 0);
@@ -233,6 +170,47 @@ static void file_of(char *path, size_t size, uint64_t generation)
 {
     snprintf(path, size, "%s/1-0/names/copy-%016llu", chunkd_rig.dir,
              (unsigned long long)generation);
+}
+
+/* Also by a chunkd that has started again since: else one that was deposed drops what its successor has sent. */
+static void test_old_term_is_remembered(void **state)
+{
+    struct sheet s;
+
+    (void)state;
+    chunkd_rig_chunkd_start(1, 1);
+    put_whole(100, &s);
+    chunkd_rig_chunkd_stop(1);
+    chunkd_rig_chunkd_start(1, 1);
+    assert_int_equal(send_drop(4), -ERR_OLD_TERM);
+    assert_int_equal(send_put(1, 100, s.len, false, 4, NULL), -ERR_OLD_TERM);
+    expect_file(100, &s);
+}
+
+/* What does not fit on the disk leaves the whole copy that is there as it was, and that goes on when there is room. */
+static void test_full_disk(void **state)
+{
+    struct sheet s, t;
+    struct rlimit was, few;
+
+    (void)state;
+    chunkd_rig_chunkd_start(1, 1);
+    put_whole(100, &s);
+    t.len = 0;
+    for (uint64_t i = 101; i < 105; i++)
+        put_record(&t, NAMES_ENTRY, i, i - 1, 8000);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    few = (struct rlimit){s.len + 10000, was.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+    int rc = send_put(1, 100, s.len, false, 5, &t);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+    assert_int_equal(rc, -ENOSPC);
+    expect_file(100, &s);
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &t), 0);
+    memcpy(s.p + s.len, t.p, t.len);
+    s.len += t.len;
+    expect_file(100, &s);
 }
 
 /* kill -9 in the middle of a write; then the rest comes again. */
@@ -255,10 +233,10 @@ static void test_torn_end(void **state)
     assert_int_equal(write(fd, t.p, 100), 100);
     close(fd);
     chunkd_rig_chunkd_start(1, 1);
-    assert_int_equal(send_put(0, 0, false, 5, NULL), 0);
+    assert_int_equal(send_put(1, 0, 0, false, 5, NULL), 0);
     assert_int_equal(answer.size, s.len);
     assert_true(answer.whole);
-    assert_int_equal(send_put(100, s.len, false, 5, &t), 0);
+    assert_int_equal(send_put(1, 100, s.len, false, 5, &t), 0);
     memcpy(s.p + s.len, t.p, t.len);
     s.len += t.len;
     expect_file(100, &s);
@@ -281,13 +259,13 @@ static void test_damaged_and_foreign_files(void **state)
     assert_int_equal(pwrite(fd, "\xff", 1, NAMES_HEADER + NAMES_RECORD + 5), 1);
     close(fd);
     file_of(path, sizeof(path), 300); /* another cluster's, left by somebody: not served */
-    put_header(&other, 300, "99999999-2222-3333-4444-555555555555");
+    put_header(&other, 300, 5, "99999999-2222-3333-4444-555555555555");
     put_state(&other, 1000);
     fd = open(path, O_WRONLY | O_CREAT, 0600);
     assert_int_equal(write(fd, other.p, other.len), (ssize_t)other.len);
     close(fd);
     chunkd_rig_chunkd_start(1, 1);
-    assert_int_equal(send_put(0, 0, false, 5, NULL), 0);
+    assert_int_equal(send_put(1, 0, 0, false, 5, NULL), 0);
     assert_int_equal(answer.generation, 100);
     assert_int_equal(get_as(RPC_ROLE_METAD, 300, 0, NULL), -ENOENT);
     assert_int_equal(access(path, F_OK), 0);
@@ -322,6 +300,8 @@ int main(void)
         TEST(test_put_and_get),
         TEST(test_what_does_not_fit),
         TEST(test_two_whole_ones_stay),
+        TEST(test_old_term_is_remembered),
+        TEST(test_full_disk),
         TEST(test_torn_end),
         TEST(test_damaged_and_foreign_files),
         TEST(test_bytes_are_counted),

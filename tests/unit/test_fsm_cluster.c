@@ -53,12 +53,15 @@ static void test_metads(void **state)
 {
     struct fsm_rig *r = *state;
     struct fsm_metad m;
+    struct fsm_addrs a;
 
     assert_int_equal(fsm_metads(r->f), 1);
     assert_true(fsm_metad_next(r->f, 0, &m)); /* of which nobody has told anything */
     assert_int_equal(m.id, 1);
     assert_string_equal(m.addr, "");
     assert_int_equal(fsm_metad_new(r->f), 2);
+    fsm_metad_addrs(r->f, &a);
+    assert_int_equal(a.n, 0); /* whoever asks has found the only one */
     assert_int_equal(metad(r, 1, "a:7000", "anna", "h1", false), 0);
     assert_int_equal(metad(r, 3, "c:7000", "carl", "h3", false), 0);
     assert_int_equal(fsm_metad_new(r->f), 4);
@@ -69,6 +72,10 @@ static void test_metads(void **state)
     assert_string_equal(m.addr, "d:7000");
     assert_string_equal(m.name, "carl");
     assert_string_equal(m.host_id, "h3");
+    fsm_metad_addrs(r->f, &a);
+    assert_int_equal(a.n, 3);
+    assert_string_equal(a.list[0], "a:7000");
+    assert_string_equal(a.list[2], "b:7000");
     assert_int_equal(metad(r, 4, "", "", "", true), 0);
     assert_int_equal(metad(r, 4, "", "", "", true), ENOENT);
     assert_int_equal(metad(r, 4, "b:7000", "", "", false), EEXIST); /* never again */

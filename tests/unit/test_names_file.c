@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "metad/backup/names_ring.h"
 #include "metad/backup/recover.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "metad/log/entry.h"
 #include "metad/log/mlog.h"
 #include "metad/log/mlog_build.h"
@@ -455,13 +456,84 @@ static void test_directory_from_copy(void **state)
     tree_remove(dir);
 }
 
+static int propose(struct mlog *m, Replfs__MetaOp *op)
+{
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    struct fsm_result res = {0};
+
+    cmd.op = op;
+    int rc = mlog_propose_wait(m, &cmd, &res);
+    return rc ? rc : -res.code;
+}
+
+static void add_metad(struct mlog *m, uint32_t id, bool remove)
+{
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__MetadOp metad = REPLFS__METAD_OP__INIT;
+
+    metad.id = id;
+    metad.addr = (char *)"host:7000";
+    metad.remove = remove;
+    op.op_case = REPLFS__META_OP__OP_METAD;
+    op.metad = &metad;
+    assert_int_equal(propose(m, &op), 0);
+}
+
+/* The others are of the former life: the directory's metad is the only one, also when the copy says that it left. */
+static void test_directory_is_alone(void **state)
+{
+    char from[160], to[160], copy[160], uuid[37];
+    struct seen s = {.ring = names_ring_new(1 << 20, 1 << 20)};
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__FeatureOp feature = REPLFS__FEATURE_OP__INIT;
+    struct fsm_metad one;
+    struct fsm *fsm;
+    struct mlog *m;
+
+    (void)state;
+    log_init("test", LOG_LVL_ERROR, NULL);
+    assert_true(tree_make(dir, sizeof(dir), "/var/tmp", "names"));
+    snprintf(from, sizeof(from), "%s/from", dir);
+    snprintf(to, sizeof(to), "%s/to", dir);
+    snprintf(copy, sizeof(copy), "%s/copy", dir);
+    assert_int_equal(mlog_init_dir(from, uuid), 0);
+    open_log(from, &s, &fsm, &m);
+    feature.level = 1;
+    op.op_case = REPLFS__META_OP__OP_FEATURE;
+    op.feature = &feature;
+    assert_int_equal(propose(m, &op), 0);
+    add_metad(m, 2, false);
+    assert_int_equal(mlog_checkpoint(m), 0);
+    WAIT_UNTIL(atomic_load(&s.saved) > 0);
+    add_metad(m, 3, false);
+    add_metad(m, 1, true);
+    write_copy(copy, from, &s, uuid);
+    close_log(fsm, m);
+    names_ring_free(s.ring);
+    assert_int_equal(recover_from_file(copy, to), 0);
+    open_log(to, NULL, &fsm, &m);
+    fsm_rdlock(fsm);
+    assert_int_equal(fsm_metads(fsm), 1);
+    assert_true(fsm_metad_next(fsm, 0, &one));
+    assert_int_equal(one.id, mlog_id(m));
+    assert_true(fsm_metad_new(fsm) > 3);
+    fsm_unlock(fsm);
+    close_log(fsm, m);
+    tree_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_whole),     cmocka_unit_test(test_every_cut),
-        cmocka_unit_test(test_every_flip),     cmocka_unit_test(test_every_record_missing),
-        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_other_versions),
-        cmocka_unit_test(test_ring),           cmocka_unit_test(test_directory_from_copy),
+        cmocka_unit_test(test_read_whole),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_flip),
+        cmocka_unit_test(test_every_record_missing),
+        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_other_versions),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_directory_from_copy),
+        cmocka_unit_test(test_directory_is_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,8 +72,12 @@ void metads_told(struct client *c, char *const *list, size_t n)
             log_info("metad %s is no member any more", m->addr);
     }
     c->session.nmetads = kept;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        kept = c->session.nmetads;
         metads_add_locked(c, list[i], false);
+        if (c->session.nmetads > kept)
+            log_info("metad %s is a member, too", list[i]);
+    }
     c->session.cur = metad_find(c, cur);
     if (c->session.cur == c->session.nmetads)
         c->session.cur = 0;
