@@ -30,13 +30,12 @@ assert v["suspect"]["value"] == 2000, v["suspect"]
 ctl metad upgrade "${ask[@]}" | grep -q 'the newest'
 echo before >"$mnt/file"
 sync -f "$mnt/file"
-devcluster kill metad >/dev/null
-devcluster start metad >/dev/null
+devcluster kill leader >/dev/null
+devcluster start metads >/dev/null
 echo after >>"$mnt/file" # with grants from before
 sync -f "$mnt/file"
 [ "$(cat "$mnt/file")" = $'before\nafter' ]
 [ "$(ctl config get dead "${ask[@]}")" = 5s ]
-grep -q -- '--dead 4000 ms does not count: in this cluster it is 5000 ms' "$cluster/metad.log"
-[ -d "$cluster/metad/log" ]
-[ ! -e "$cluster/metad/cap.key" ]
+grep -q -- '--dead 4000 ms does not count: in this cluster it is 5000 ms' "$cluster"/metad*.log
+for d in $(metad_dirs); do [ -d "$d/log" ] && [ ! -e "$d/cap.key" ]; done
 check_sanitizers

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Metads join a running cluster: one becomes three, one at a time; each is killed once, and the others go on; leadership
 # is handed over; one is removed; the last one goes on alone.
+# one metad: it makes several itself
 . "$(dirname "$0")/caselib.sh"
 mkdir -p "$cluster"
 base=$((20000 + RANDOM % 20000))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One metad becomes three while a mount is in use, and the first one is killed: the mount and the chunkds know of the new ones
 # only by what they were told meanwhile. Then back to two of three, and the removed one is not asked again.
+# one metad: it makes several itself
 . "$(dirname "$0")/caselib.sh"
 METADS=1 devcluster up --chunkd 2
 devcluster mount "$mnt"

@@ -607,6 +607,25 @@ static void test_told_until_the_kernel_has_it(void **state)
     recall(FILE_INO);
 }
 
+/* What answers a change the kernel keeps whatever came meanwhile: it is given no time where others take part. */
+static void test_changed_where_others_are(void **state)
+{
+    (void)state;
+    Replfs__Attr a = attr_of(FILE_INO, S_IFREG | 0644, 1);
+    fill(); /* shared leases */
+    assert_true(lease_cache_give_attr(rig.l, &a) > 0);
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) == 0);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) > 0);
+    recall(DIR_INO); /* another mount has looked into the directory */
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) == 0);
+    assert_true(lease_cache_give_changed(rig.l, 0, &a) > 0);
+    recall(FILE_INO);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
+    assert_true(lease_cache_give_attr(rig.l, &a) > 0);
+    assert_true(lease_cache_give_changed(rig.l, 0, &a) == 0);
+}
+
 static void *end_of_listing(void *arg)
 {
     while (!rig.told) /* the recall is at it */
@@ -683,6 +702,7 @@ int main(void)
         T(test_listed),
         T(test_given_is_the_newest),
         T(test_told_until_the_kernel_has_it),
+        T(test_changed_where_others_are),
         T(test_told_again_behind_a_listing),
         T(test_term_runs_while_suspended),
     };

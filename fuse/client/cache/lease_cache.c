@@ -161,6 +161,7 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     bool flush = n ? n->exclusive : l->unflushed[hash_u64(ino) % UNFLUSHED] > 0;
     if (n && flush && (what & LEASE_CACHE_INVAL_ENTRIES))
         l->contested[hash_u64(ino) % CONTESTED] = clock_mono();
+    l->recalled[hash_u64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
     l->st.recalls++;

@@ -13,8 +13,6 @@
 #include "client/cache/lease_table.h"
 #include "metaop.h"
 
-#define CONTESTED_NS (5 * NSEC_PER_SEC)
-
 static bool fence(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     uint64_t *f = lfence_of(l, ino);
