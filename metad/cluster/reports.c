@@ -584,6 +584,14 @@ static void adopt(struct nodes *n, struct node *d, struct stray *s, struct fsm_c
     orders_consider(n, c, NODES_WRITE_QUIET);
 }
 
+/* Whose turn it is to be looked at; NULL: there are none. All have their turn, however many come meanwhile. */
+static struct stray *stray_turn(struct node *d)
+{
+    if (d->judge_pos >= d->nstrays)
+        d->judge_pos = 0;
+    return d->nstrays ? &d->strays[d->judge_pos] : NULL;
+}
+
 void reports_adopt(struct nodes *n, uint32_t max)
 {
     lock_assert_held(&n->mu);
@@ -591,12 +599,12 @@ void reports_adopt(struct nodes *n, uint32_t max)
         struct node *d = n->node[i];
         if (!d || !d->conn)
             continue;
-        if (d->judge_pos >= d->nstrays)
-            d->judge_pos = 0;
-        for (uint32_t k = 0; k < max && d->judge_pos < d->nstrays; k++) {
-            struct stray *s = &d->strays[d->judge_pos];
+        if (max >= d->nstrays)
+            d->judge_pos = 0; /* then each is looked at once */
+        for (uint32_t k = d->nstrays < max ? d->nstrays : max; k > 0; k--) {
+            struct stray *s = stray_turn(d);
             struct fsm_chunk *c =
-                s->state == STRAY_KEPT ? fsm_chunk_find(n->cfg.fsm, s->chunk) : NULL;
+                s && s->state == STRAY_KEPT ? fsm_chunk_find(n->cfg.fsm, s->chunk) : NULL;
             if (c && c->session == s->session)
                 adopt(n, d, s, c); /* its place is taken by another */
             else
@@ -635,11 +643,13 @@ static void judge_node(struct nodes *n, struct node *d, uint64_t chunk_upto, int
 {
     if (!d->conn || !d->reported)
         return;
-    if (d->judge_pos >= d->nstrays)
+    if (d->nstrays <= JUDGE_SLICE)
         d->judge_pos = 0;
-    for (uint32_t k = 0; k < JUDGE_SLICE && d->judge_pos < d->nstrays; k++)
-        if (judge(n, d, &d->strays[d->judge_pos], chunk_upto, now))
+    for (uint32_t k = d->nstrays < JUDGE_SLICE ? d->nstrays : JUDGE_SLICE; k > 0; k--) {
+        struct stray *s = stray_turn(d);
+        if (s && judge(n, d, s, chunk_upto, now))
             d->judge_pos++;
+    }
 }
 
 void reports_judge(struct nodes *n, int64_t now)

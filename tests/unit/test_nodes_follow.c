@@ -106,6 +106,33 @@ static void test_warm(void **state)
     assert_int_equal(orders_taken(), orders);
 }
 
+/* All of them are looked at when leading begins, wherever the last look at some of them ended. */
+static void test_strays_at_gain(void **state)
+{
+    uint64_t first = fx->next_chunk++, second = fx->next_chunk++, ino;
+    (void)state;
+    join_all(3);
+    ino = make_file("both");
+    set_goal(ino, 2);
+    nodes_rig_follow();
+    for (unsigned i = 0; i < 2; i++) {
+        nodes_rig_store(&fx->chunkd[i], first, 4096, 77);
+        nodes_rig_store(&fx->chunkd[i], second, 4096, 77);
+    }
+    struct telling a = {first, 4096, 2}, b = {second, 4096, 2};
+    wait_until(told, &a, "strays to be told of");
+    wait_until(told, &b, "strays to be told of");
+    int64_t now = clock_mono();
+    wait_until(judged_again, &now, "strays to be looked at");
+    commit_elsewhere(ino, first, 4096);
+    lock_acquire(&fx->nodes->mu);
+    for (unsigned i = 0; i < 2; i++) /* as after a slice that ended behind the first one */
+        fx->nodes->node[fx->chunkd[i].id]->judge_pos = 1;
+    lock_release(&fx->nodes->mu);
+    nodes_rig_lead();
+    assert_true(copies_are(first, 2));
+}
+
 /* A chunkd that fell behind is not taken for one that has all. */
 static void test_shorter_copy(void **state)
 {
@@ -227,6 +254,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_warm, nodes_rig_setup, nodes_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_strays_at_gain, nodes_rig_setup, nodes_rig_teardown),
         cmocka_unit_test_setup_teardown(test_shorter_copy, nodes_rig_setup, nodes_rig_teardown),
         cmocka_unit_test_setup_teardown(test_orders_nothing, nodes_rig_setup, nodes_rig_teardown),
         cmocka_unit_test_setup_teardown(test_registers, nodes_rig_setup, nodes_rig_teardown),

@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
+#include "rpc/rpc.h"
+
 void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f)
 {
     RPC_ENVELOPE(env, FAILURE, failure, (Replfs__Failure *)(uintptr_t)f);

@@ -164,6 +164,13 @@ static int start_soft(struct metad *d)
     return rc;
 }
 
+/* Nobody removes members here. */
+static void was_removed(void *arg, const char *leader)
+{
+    const struct metad *d = arg;
+    vt_fail("metad at %s was removed, says %s", d->addr, leader);
+}
+
 /* As metad/main.c does it. */
 static void *metad_main(void *arg)
 {
@@ -191,7 +198,7 @@ static void *metad_main(void *arg)
     if (rc)
         vt_fail("metad %u does not start: %s", i + 1, err_str(rc));
     mlog_serves_at(d->mlog, d->addr);
-    rc = join_announce(d->loop, d->mlog, d->fsm, i ? first : NULL, &who, &d->join);
+    rc = join_announce(d->loop, d->mlog, d->fsm, i ? first : NULL, &who, was_removed, d, &d->join);
     if (rc)
         vt_fail("metad %u cannot say that it runs: %s", i + 1, err_str(rc));
     d->w->mlog = d->mlog;
