@@ -249,7 +249,7 @@ struct mlog {
     raft_io_close_cb close_cb; /* libraft's */
     struct mlog_kept *kept;
     struct mlog_append *appends;
-    uint64_t append_index;                       /* of the next entry to be stored */
+    uint64_t append_index; /* of the next entry to be stored */
     bool io_closing;
     bool stuck; /* libraft waits for a write that never ends: the log cannot be closed */
     struct raft_tracer tracer;

@@ -233,14 +233,10 @@ static void test_minority(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        GROUP_TEST(test_one_leads_at_once),
-        GROUP_TEST(test_grow_to_three),
-        GROUP_TEST(test_leader_dies),
-        GROUP_TEST(test_follower_ends_while_it_writes),
-        GROUP_TEST(test_leader_cut_off),
-        GROUP_TEST(test_step_down),
-        GROUP_TEST(test_all_restart),
-        GROUP_TEST(test_shrink),
+        GROUP_TEST(test_one_leads_at_once), GROUP_TEST(test_grow_to_three),
+        GROUP_TEST(test_leader_dies),       GROUP_TEST(test_follower_ends_while_it_writes),
+        GROUP_TEST(test_leader_cut_off),    GROUP_TEST(test_step_down),
+        GROUP_TEST(test_all_restart),       GROUP_TEST(test_shrink),
         GROUP_TEST(test_minority),
     };
 
