@@ -80,6 +80,8 @@ static void on_changed(struct raft_change *req, int status)
     struct mlog *m = req->data;
 
     m->members.req_busy = false;
+    if (!m->stopping)
+        mlog_member_note(m); /* who asked may look at once */
     finish_now(m, m->stopping ? -ERR_SHUTDOWN : change_code(status));
 }
 
