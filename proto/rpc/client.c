@@ -59,8 +59,10 @@ void conn_connect_next(struct rpc_conn *c, int err)
         int old = c->fd;
         c->fd = -1;
         lock_release(&c->mu);
-        if (old >= 0)
+        if (old >= 0) {
+            worker_unwatch(c->worker, old);
             close(old);
+        }
         if (!next_addr(c, &err)) {
             give_up(c, err);
             return;

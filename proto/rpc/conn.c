@@ -317,8 +317,10 @@ void conn_teardown(struct rpc_conn *c)
     c->state = CONN_DEAD;
     SSL_free(c->ssl);
     c->ssl = NULL;
-    if (c->fd >= 0)
+    if (c->fd >= 0) {
+        worker_unwatch(c->worker, c->fd);
         close(c->fd);
+    }
     c->fd = -1;
     struct call *ended = calls_take_due_locked(c, INT64_MAX);
     out_clear(&c->out);

@@ -52,6 +52,13 @@ int worker_watch(struct worker *w, int fd, uint32_t events, struct source *s)
     return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
+/* close() alone ends no registration while a child of this process still has the descriptor: one that was forked a
+ * moment ago, and has not closed its copies yet. An event would then come for a connection that is freed. */
+void worker_unwatch(struct worker *w, int fd)
+{
+    (void)epoll_ctl(w->epfd, EPOLL_CTL_DEL, fd, NULL);
+}
+
 /* Under w->lock: makes a sleeping worker look at its lists, unless it will in time by itself. */
 static void wake_locked(struct worker *w, int64_t needed_at)
 {

@@ -201,6 +201,7 @@ void worker_timer_set(struct worker *w, struct worker_timer *t, int64_t when);
 void worker_timer_clear(struct worker *w, struct worker_timer *t);
 void worker_post(struct rpc_conn *c); /* c->worker will run conn_posted(c); not when DEAD */
 int worker_watch(struct worker *w, int fd, uint32_t events, struct source *s);
+void worker_unwatch(struct worker *w, int fd); /* before it is closed */
 
 /* ---- local.c ---- */
 void local_init(struct rpc_loop *l); /* whom to trust; before threads */

@@ -2,6 +2,10 @@
  * mismatched one can send. */
 #define RPC_RIG_INSECURE true
 #include "rpc_rig.h"
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- time-outs and death ---- */
 
@@ -307,6 +311,45 @@ static void test_too_many_requests(void **state)
     rpc_rig_side_stop(&srv);
 }
 
+/* A child that was forked a moment ago, as for a checkpoint, still has copies of all descriptors while a connection is
+ * closed: what its peer sends then is nobody's event. */
+static void test_forked(void **state)
+{
+    static struct rpc_rig_side srv;
+    uint8_t b[256];
+    Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
+
+    (void)state;
+    rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
+    int fd = raw_connect(srv.port);
+    raw_greet(fd);
+    body.ino = NEVER;
+    RPC_ENVELOPE(req, GETATTR_REQ, getattr_req, &body);
+    size_t n = raw_frame(b, &req, 0);
+    raw_send(fd, b, n);
+    rpc_rig_wait(&srv, &srv.requests, 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+        _exit(0);
+    }
+    rpc_rig_echo_reply(srv.kept[0]); /* its connection can go */
+    srv.nkept = 0;
+    rpc_conn_close(srv.conn);
+    rpc_rig_wait(&srv, &srv.closed, 1);
+    for (int i = 0; i < 3; i++) {
+        raw_send(fd, b, n);
+        int other = raw_connect(srv.port); /* served by the same thread, behind that */
+        raw_greet(other);
+        close(other);
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(fd);
+    rpc_rig_side_stop(&srv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_hostile_peers),
         cmocka_unit_test(test_oversized),
         cmocka_unit_test(test_too_many_requests),
+        cmocka_unit_test(test_forked),
     };
     log_init("test_rpc_faults", LOG_LVL_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
