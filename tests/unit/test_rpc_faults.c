@@ -3,6 +3,7 @@
 #define RPC_RIG_INSECURE true
 #include "rpc_rig.h"
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -329,6 +330,7 @@ static void test_forked(void **state)
     rpc_rig_wait(&srv, &srv.requests, 1);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         pause();
         _exit(0);
     }
