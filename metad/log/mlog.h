@@ -53,6 +53,9 @@ int mlog_join_dir(const char *dir, const char *uuid, uint64_t id);
  * metad has applied all that it had stored and knows to be committed: alone in its cluster that is all, and it leads;
  * else whoever leads says later what is committed. Within timeout_ms. */
 int mlog_open(const struct mlog_config *cfg, unsigned timeout_ms, struct mlog **out);
+/* Of a directory that mlog_open refused: whether other metads have what it had, as it was told last: this one's id, and
+ * where one of them was. */
+bool mlog_elsewhere(const char *dir, uint64_t *id, char addr[256]);
 /* Completes what was proposed, turns away everything later with -ERR_SHUTDOWN (fn then runs on the
  * proposer's thread); other calls stay allowed. Optional before mlog_close, for callers whose
  * threads may still propose. */

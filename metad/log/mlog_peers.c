@@ -68,6 +68,20 @@ void mlog_peers_load(struct mlog *m)
             mlog_net_told(m, &said);
 }
 
+bool mlog_elsewhere(const char *dir, uint64_t *id, char addr[256])
+{
+    char path[MLOG_PATH], uuid[37];
+    CLEANUP(free_ptr) uint8_t *data = NULL;
+    uint64_t other;
+    size_t len;
+
+    if (mlog_dir_read_id(dir, uuid, id) != 0 || mlog_dir_path(path, dir, "metads") != 0 ||
+        mlog_dir_read(path, &data, &len) != 0 || strlen((char *)data) != len)
+        return false;
+    char *line = peers_open((char *)data);
+    return line && sscanf(line, "%" SCNu64 " %255s", &other, addr) == 2;
+}
+
 /* The members' addresses as far as they are known; malloc'ed. */
 static char *peers_text(struct mlog *m)
 {

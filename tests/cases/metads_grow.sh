@@ -45,6 +45,19 @@ ctl metad remove 1 "$mnt"
 expect "members" "2 3" "$(list '" ".join(str(m["id"]) for m in r)')"
 devcluster start metad || true # it may be up for a moment, until it is told
 wait_for 20 "the removed one to be told, and to say the way back" grep -q "replfs-metad.*--join" "$cluster/metad.log"
+# -- a damaged one is not told to look for a backup
+other=$((5 - new))
+kill -9 "${pids[$other]}"
+wait "${pids[$other]}" 2>/dev/null || true
+cp -a "$work/metad$other" "$work/damaged"
+rm "$work/damaged/log/"*-*
+code=0
+"$bin/replfs-metad" --data "$work/damaged" --listen "$ip:$((base + other))" >"$work/said" 2>&1 || code=$?
+expect "exit code of a damaged metad" 1 "$code"
+grep -q "replfsctl metad remove $other --meta.*; then mv .* && replfs-metad --join" "$work/said" ||
+    fail "the way out was not named: $(cat "$work/said")"
+join "$other"
+
 kill -9 "${pids[$new]}" # of two voters: nobody leads until it is back
 wait "${pids[$new]}" 2>/dev/null || true
 join "$new"
