@@ -110,6 +110,7 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->fsm = cfg->fsm;
     m->checkpoint_bytes =
         cfg->checkpoint_bytes != 0 ? cfg->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES;
+    m->long_fork_ns = (cfg->long_fork_us ? cfg->long_fork_us : 1000 * MLOG_LONG_FORK_MS) * 1000ll;
     m->check_ms = cfg->check_ms != 0 ? cfg->check_ms : DEFAULT_CHECK_MS;
     m->role_changed = cfg->role_changed;
     m->failed = cfg->failed;

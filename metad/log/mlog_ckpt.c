@@ -8,6 +8,10 @@
  *   SAVED   the file is safe; libraft has been told to take a snapshot at its next event
  *   HANDED  libraft is writing the descriptor; when it is done it cuts the log, and old files go
  *
+ * fork() copies page tables while nothing else runs: with gigabytes of state that is longer than followers wait for a
+ * sign of life. So a leader whose last fork was long asks another voter to lead first, and forks when it follows; programs
+ * notice the change of leader, which is shorter. When nobody can take over, it forks as it is.
+ *
  * libraft takes its snapshot at the index S it has reached by then, not at I. So entries applied
  * since the fork are kept (`tail`) and become part of the descriptor: descriptor = {file of I,
  * entries I+1..S}. Nobody waits for the disk, and the tail is as short as the child is quick.
@@ -36,6 +40,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/byteorder.h"
@@ -47,6 +52,7 @@
 #define DESC_MAGIC 0x44435052u /* "RPCD" */
 #define DESC_VERSION 1u
 #define KEEP 3u
+#define HAND_OVER_MS 2000u
 
 /* ---- the descriptor; layout: 0 magic, 4 version, 8 index, 16 size, 24 crc, 28 0, 32 tail length,
  * 40 0, 44 crc32c of 0..43 and the tail, 48 tail ---- */
@@ -281,10 +287,13 @@ static void ckpt_start(struct mlog *m)
     }
     pid_t parent = getpid();
     fsm_rdlock(m->fsm); /* nobody is in the middle of a change while memory is frozen */
+    c->hand = HAND_NONE;
+    c->fork_ns = clock_mono();
     c->pid = fork();
     if (c->pid == 0)
         child_main(m, fd, parent);
     rc = c->pid < 0 ? -errno : 0;
+    c->fork_ns = clock_mono() - c->fork_ns;
     fsm_unlock(m->fsm);
     if (rc == 0 && thread_start(&c->waiter, "checkpoint", waiter_main, m) != 0) {
         kill(c->pid, SIGKILL);
@@ -299,15 +308,43 @@ static void ckpt_start(struct mlog *m)
     log_debug("%s: saving checkpoint at index %" PRIu64, m->dir, c->index);
 }
 
+static void handed_over(void *arg, int code)
+{
+    struct mlog *m = arg;
+
+    m->ckpt.hand = code == 0 ? HAND_NONE : HAND_REFUSED;
+}
+
+/* True: not now, another one shall lead first. */
+static bool hand_over(struct mlog *m)
+{
+    struct mlog_ckpt *c = &m->ckpt;
+
+    if (c->hand != HAND_NONE)
+        return c->hand == HAND_ASKED;
+    if (!atomic_load(&m->leader) || mlog_alone(m) || c->fork_ns <= m->long_fork_ns)
+        return false;
+    log_info("a checkpoint is due, and takes %d ms to begin: another metad shall lead first",
+             (int)(c->fork_ns / NSEC_PER_MSEC));
+    c->hand = HAND_ASKED;
+    mlog_change(m, MLOG_TRANSFER, 0, HAND_OVER_MS, handed_over, m);
+    return true;
+}
+
 void mlog_ckpt_maybe_start(struct mlog *m)
 {
     struct mlog_ckpt *c = &m->ckpt;
     bool due = m->bytes_since > m->checkpoint_bytes && m->bytes_since > c->retry_bytes;
+    bool wanted = atomic_load(&m->want_checkpoint);
 
     if (c->state != CKPT_IDLE || m->stopping || m->broken)
         return;
-    if (atomic_exchange(&m->want_checkpoint, false))
+    if (wanted)
         due = m->raft.last_applied > atomic_load(&m->checkpoint_index);
+    if (due && hand_over(m))
+        return;
+    if (wanted)
+        atomic_store(&m->want_checkpoint, false);
     if (due)
         ckpt_start(m);
 }

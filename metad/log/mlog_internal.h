@@ -117,7 +117,9 @@ struct mlog_ckpt {
     uint64_t index;        /* of the state file being made */
     uint64_t base_bytes;   /* m->bytes_since at the fork */
     uint64_t retry_bytes;  /* after a failure: not again before bytes_since is above it */
-    uint8_t *tail;         /* entries applied since the fork */
+    int64_t fork_ns;       /* how long the last fork took; 0: there was none */
+    enum { HAND_NONE, HAND_ASKED, HAND_REFUSED } hand;
+    uint8_t *tail; /* entries applied since the fork */
     size_t tail_len, tail_cap;
     pid_t pid;
     pthread_t waiter;
@@ -126,6 +128,7 @@ struct mlog_ckpt {
     int code;
     atomic_bool finished;
 };
+#define MLOG_LONG_FORK_MS 100u
 
 /* ---- the log itself ---- */
 struct mlog_proposal {
@@ -195,6 +198,7 @@ struct mlog {
     struct fsm *fsm;
     struct mlog_net *net; /* NULL: no rpc loop was given, this metad is alone */
     uint64_t checkpoint_bytes;
+    int64_t long_fork_ns;
     void (*role_changed)(void *arg, bool leader);
     void (*failed)(void *arg);
     void (*restored)(void *arg);

@@ -44,6 +44,7 @@ struct group_node {
     atomic_uint gained, lost; /* changes of role */
     atomic_uint failed;       /* its log gave up */
     unsigned check_ms;        /* mlog_config's */
+    unsigned long_fork_us;    /* likewise */
     atomic_uint restored;     /* states got from the leader */
     /* What stands on it, set before group_open(); NULL: nothing does. */
     void (*role)(void *arg, bool leads);
@@ -159,6 +160,7 @@ static inline void group_open(unsigned i)
                               .restored = group_restored,
                               .failed = group_failed,
                               .check_ms = n->check_ms,
+                              .long_fork_us = n->long_fork_us,
                               .arg = n,
                               .loop = n->loop,
                               .addr_of = group_addr_of,

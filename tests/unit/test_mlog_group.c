@@ -99,6 +99,32 @@ static void test_follower_ends_while_it_writes(void **state)
     group_same();
 }
 
+/* One that leads does not begin a checkpoint that takes long: it hands over, and makes it when it follows. */
+static void test_hands_over_before_a_long_fork(void **state)
+{
+    struct mlog_status st;
+    unsigned n = 0, changes = 0;
+    uint64_t term;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        group.node[i].checkpoint_bytes = 8192;
+        group.node[i].long_fork_us = 1; /* every fork is long */
+    }
+    grow(3);
+    mlog_status(group.node[group_wait_leader()].mlog, &st);
+    for (term = st.term; changes < 3 && n < 20000; n++) {
+        group_create(n);
+        mlog_status(group.node[group_wait_leader()].mlog, &st);
+        changes += st.term != term;
+        term = st.term;
+    }
+    assert_int_equal(changes, 3);
+    group_same();
+    for (unsigned i = 0; i < n; i++)
+        assert_true(group_has(0, i));
+}
+
 /* A leader that is cut off does not answer for the state, and its proposals come to nothing. */
 static void test_leader_cut_off(void **state)
 {
@@ -233,10 +259,15 @@ static void test_minority(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        GROUP_TEST(test_one_leads_at_once), GROUP_TEST(test_grow_to_three),
-        GROUP_TEST(test_leader_dies),       GROUP_TEST(test_follower_ends_while_it_writes),
-        GROUP_TEST(test_leader_cut_off),    GROUP_TEST(test_step_down),
-        GROUP_TEST(test_all_restart),       GROUP_TEST(test_shrink),
+        GROUP_TEST(test_one_leads_at_once),
+        GROUP_TEST(test_grow_to_three),
+        GROUP_TEST(test_leader_dies),
+        GROUP_TEST(test_follower_ends_while_it_writes),
+        GROUP_TEST(test_leader_cut_off),
+        GROUP_TEST(test_hands_over_before_a_long_fork),
+        GROUP_TEST(test_step_down),
+        GROUP_TEST(test_all_restart),
+        GROUP_TEST(test_shrink),
         GROUP_TEST(test_minority),
     };
 
