@@ -43,8 +43,10 @@ static const struct runner_plant plants[] = {
     {"twice", 43, ": something seen ", {"--metads", "3"}},
     {"lease", 152, ": read ", {"--metads", "3"}},
 };
-static const struct runner_more more[] = {{"--metads", "3", 2000000, 24},
-                                          {"--metads", "5", 3000000, 12}};
+static const struct runner_more more[] = {
+    {"--metads", "3", 10126, 1}, /* a repeated create, removed meanwhile */
+    {"--metads", "3", 2000000, 24},
+    {"--metads", "5", 3000000, 12}};
 
 struct totals {
     uint64_t calls, reads, messages, commands, checkpoints, appends, orders, old, steps;
