@@ -55,8 +55,7 @@ struct leases {
     struct lock mu;
     struct hash_table nodes; /* struct node by inode */
     struct node *hot;
-    int stopped; /* the code that who would wait is refused with; 0: may wait */
-    bool claim;
+    bool stopped, claim;
     uint64_t recall;      /* number of the last one */
     uint32_t now;         /* of the last tick */
     struct u64map barred; /* 1: is being barred or let in again */
@@ -275,8 +274,8 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         bool in_turn = woken || !n->head || holds_exclusive(n, w->session);
         if (way_is_free(l, n, w, w->need[i].write, t) && in_turn)
             continue;
-        if (l->stopped != 0) {
-            w->code = l->stopped;
+        if (l->stopped) {
+            w->code = -ERR_SHUTDOWN;
             return true;
         }
         queue_up(l, n, w);
@@ -727,11 +726,10 @@ void leases_tick(struct leases *l, int64_t now)
             }
     lock_release(&l->mu);
     todo_do(l, &t);
-    uint32_t term = l->cfg.term(l->cfg.arg);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
-        bool stubborn = late[i].stubborn && silent < term;
-        if (silent < term && !stubborn)
+        bool stubborn = late[i].stubborn && silent < l->cfg.term_ms;
+        if (silent < l->cfg.term_ms && !stubborn)
             continue;
         if (stubborn && l->cfg.stubborn)
             l->cfg.stubborn(l->cfg.arg, late[i].session, late[i].ino);
@@ -746,13 +744,13 @@ void leases_tick(struct leases *l, int64_t now)
     }
 }
 
-void leases_stop(struct leases *l, int code)
+void leases_stop(struct leases *l)
 {
     struct todo t;
 
     todo_init(&t);
     lock_acquire(&l->mu);
-    l->stopped = code;
+    l->stopped = true;
     while (l->hot)
         wake(l, l->hot, &t);
     lock_release(&l->mu);

@@ -6,8 +6,8 @@
  *   hwm               mlog_hwm.c
  *   log/              libraft's segments and snapshots
  *   checkpoint-INDEX  mlog_ckpt.c
- *   disks             nodes_disks.c; made when missing
- *   cap.key, replaced of earlier versions, see agree.c
+ *   cap.key, replaced nodes_register.c; made when missing
+ *   disks             nodes_disks.c; likewise
  *
  * A crash in the middle of --init leaves a directory without replfs.id and a log with nothing but
  * the bootstrap entry; --init then starts over. Anything more without a replfs.id is refused:
@@ -18,7 +18,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,13 +90,12 @@ int mlog_dir_read(const char *path, uint8_t **data, size_t *len)
 
 /* ---- replfs.id ---- */
 
-/* One that joined (not metad 1) is of a format that versions without --join refuse. */
-int mlog_dir_write_id(const char *dir, const char *uuid, uint64_t id)
+static int write_id(const char *dir, const char *uuid)
 {
     char text[256], tmp[MLOG_PATH], path[MLOG_PATH];
     int n = snprintf(text, sizeof(text),
-                     "replfs-metad data directory\nformat %u\ncluster %s\nserver %" PRIu64 "\n",
-                     id == MLOG_FIRST_ID ? MLOG_FORMAT : MLOG_FORMAT_JOINED, uuid, id);
+                     "replfs-metad data directory\nformat %u\ncluster %s\nserver %u\n", MLOG_FORMAT,
+                     uuid, MLOG_SERVER_ID);
     n += snprintf(text + n, sizeof(text) - (size_t)n, "crc32c %08x\n", crc32c(0, text, (size_t)n));
 
     int rc = mlog_dir_path(tmp, dir, "replfs.id.tmp");
@@ -113,13 +111,12 @@ int mlog_dir_write_id(const char *dir, const char *uuid, uint64_t id)
     return mlog_dir_sync(dir);
 }
 
-int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
+int mlog_dir_read_id(const char *dir, char uuid[37])
 {
     char path[MLOG_PATH];
     CLEANUP(free_ptr) uint8_t *data = NULL;
     size_t len;
-    unsigned format = 0, crc = 0;
-    uint64_t server = 0;
+    unsigned format = 0, server = 0, crc = 0;
     int end = 0;
 
     int rc = mlog_dir_path(path, dir, "replfs.id");
@@ -136,25 +133,23 @@ int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
         log_error("%s: cannot be read: %s", path, err_str(rc));
         return rc;
     }
-    int got = sscanf((char *)data,
-                     "replfs-metad data directory\nformat %u\ncluster %36s\nserver %" SCNu64 "\n%n",
-                     &format, uuid, &server, &end);
-    if (got >= 1 && format > MLOG_FORMAT_JOINED) {
+    int got =
+        sscanf((char *)data, "replfs-metad data directory\nformat %u\ncluster %36s\nserver %u\n%n",
+               &format, uuid, &server, &end);
+    if (got >= 1 && format > MLOG_FORMAT) {
         log_error(
             "%s: format %u is newer than this program knows (%u): start a replfs-metad at least as "
             "new as the one that wrote it",
-            path, format, MLOG_FORMAT_JOINED);
+            path, format, MLOG_FORMAT);
         return -ERR_VERSION;
     }
     if (got != 3 || end <= 0 || sscanf((char *)data + end, "crc32c %x", &crc) != 1 ||
-        crc != crc32c(0, data, (size_t)end) || strlen(uuid) != 36 || server == 0 ||
-        server > UINT32_MAX) {
+        crc != crc32c(0, data, (size_t)end) || strlen(uuid) != 36) {
         log_error(
             "%s: damaged. Restore this file from a backup or from another copy of the directory",
             path);
         return -ERR_CORRUPT;
     }
-    *id = server;
     return 0;
 }
 
@@ -163,7 +158,7 @@ int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
 int mlog_dir_lock(const char *dir, int *out)
 {
     static const char *const names[] = {"log",     "checkpoint-", "hwm",   "replfs.id", "lock",
-                                        "cap.key", "replaced",    "disks", "metads",    NULL};
+                                        "cap.key", "replaced",    "disks", NULL};
     char path[MLOG_PATH];
     int rc = mlog_dir_path(path, dir, "lock");
 
@@ -266,9 +261,7 @@ static int bootstrap(const char *log_dir)
     struct raft raft;
     struct raft_io io = {.version = 1};
     uv_loop_t loop;
-    char addr[32];
 
-    mlog_server_addr(addr, MLOG_FIRST_ID);
     if (uv_loop_init(&loop) != 0)
         return -ENOMEM;
     mlog_transport_init(&transport);
@@ -276,9 +269,9 @@ static int bootstrap(const char *log_dir)
     int rc = raft_uv_init(&io, &loop, log_dir, &transport);
     if (rc == 0) {
         raft_uv_set_auto_recovery(&io, false);
-        rc = raft_init(&raft, &io, &fsm, MLOG_FIRST_ID, addr);
+        rc = raft_init(&raft, &io, &fsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
         if (rc == 0) {
-            rc = raft_configuration_add(&conf, MLOG_FIRST_ID, addr, RAFT_VOTER);
+            rc = raft_configuration_add(&conf, MLOG_SERVER_ID, MLOG_SERVER_ADDR, RAFT_VOTER);
             if (rc == 0)
                 rc = raft_bootstrap(&raft, &conf);
             raft_close(&raft, nothing_more);
@@ -360,8 +353,7 @@ static int make_uuid(char uuid[37])
     return 0;
 }
 
-/* id: that of a metad that joins the cluster uuid, whose log is empty; 0: a new cluster, uuid is made. */
-static int init_locked(const char *dir, char uuid[37], uint64_t join_id)
+static int init_locked(const char *dir, char uuid[37])
 {
     char log_dir[MLOG_PATH], id[MLOG_PATH];
     struct mlog_hwm hwm;
@@ -372,7 +364,7 @@ static int init_locked(const char *dir, char uuid[37], uint64_t join_id)
     if (rc != 0)
         return rc;
     if (access(id, F_OK) == 0) {
-        log_error("%s holds a cluster already: start it without --init or --join", dir);
+        log_error("%s holds a cluster already: start it without --init", dir);
         return -EEXIST;
     }
     rc = check_empty(dir);
@@ -388,7 +380,7 @@ static int init_locked(const char *dir, char uuid[37], uint64_t join_id)
         return rc;
     if (mkdir(log_dir, 0700) < 0 && errno != EEXIST)
         return -errno;
-    rc = join_id == 0 ? bootstrap(log_dir) : 0;
+    rc = bootstrap(log_dir);
     if (rc == 0)
         rc = mlog_dir_sync(log_dir);
     if (rc == 0)
@@ -396,13 +388,12 @@ static int init_locked(const char *dir, char uuid[37], uint64_t join_id)
     if (rc == 0) {
         mlog_hwm_sync(&hwm);
         mlog_hwm_close(&hwm);
-        if (join_id == 0)
-            rc = make_uuid(uuid);
+        rc = make_uuid(uuid);
     }
-    return rc == 0 ? mlog_dir_write_id(dir, uuid, join_id == 0 ? MLOG_FIRST_ID : join_id) : rc;
+    return rc == 0 ? write_id(dir, uuid) : rc;
 }
 
-static int make_dir(const char *dir, char uuid[37], uint64_t join_id)
+int mlog_init_dir(const char *dir, char uuid[37])
 {
     int fd;
 
@@ -414,31 +405,9 @@ static int make_dir(const char *dir, char uuid[37], uint64_t join_id)
     int rc = mlog_dir_lock(dir, &fd);
     if (rc != 0)
         return rc;
-    rc = init_locked(dir, uuid, join_id);
+    rc = init_locked(dir, uuid);
     close(fd);
     if (rc != 0 && rc != -EEXIST && rc != -ENOTEMPTY)
-        log_error("%s: no data directory could be made: %s", dir, err_str(rc));
+        log_error("%s: no cluster could be made: %s", dir, err_str(rc));
     return rc;
-}
-
-bool mlog_dir_made(const char *dir)
-{
-    char path[MLOG_PATH];
-
-    return mlog_dir_path(path, dir, "replfs.id") == 0 && access(path, F_OK) == 0;
-}
-
-int mlog_init_dir(const char *dir, char uuid[37])
-{
-    return make_dir(dir, uuid, 0);
-}
-
-int mlog_join_dir(const char *dir, const char *uuid, uint64_t id)
-{
-    char copy[37];
-
-    if (strlen(uuid) != 36 || id <= MLOG_FIRST_ID || id > UINT32_MAX)
-        return -EINVAL;
-    memcpy(copy, uuid, sizeof(copy));
-    return make_dir(dir, copy, id);
 }

@@ -17,11 +17,10 @@ static struct {
     unsigned changed, freed;
 } told;
 
-static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
+static void on_changed(void *arg, struct fsm_chunk *c)
 {
     (void)arg;
     (void)c;
-    (void)grew;
     told.changed++;
 }
 

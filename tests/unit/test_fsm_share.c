@@ -126,10 +126,9 @@ struct seen {
     unsigned goal; /* at the last change */
 };
 
-static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
+static void on_changed(void *arg, struct fsm_chunk *c)
 {
     struct seen *s = arg;
-    (void)grew;
     s->changed++;
     s->goal = c->goal;
 }
