@@ -285,20 +285,28 @@ static void test_oversized(void **state)
     rpc_rig_side_stop(&srv);
 }
 
+/* A connection that was greeted, and in b the frame of a request for it that is not answered at once; its length. */
+static size_t raw_request(int port, int *fd, uint8_t b[256])
+{
+    Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
+    RPC_ENVELOPE(req, GETATTR_REQ, getattr_req, &body);
+
+    *fd = raw_connect(port);
+    raw_greet(*fd);
+    body.ino = NEVER;
+    return raw_frame(b, &req, 0);
+}
+
 static void test_too_many_requests(void **state)
 {
     static struct rpc_rig_side srv;
     uint8_t b[256];
     struct message m;
-    Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
+    int fd;
 
     (void)state;
     rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
-    int fd = raw_connect(srv.port);
-    raw_greet(fd);
-    body.ino = NEVER;
-    RPC_ENVELOPE(req, GETATTR_REQ, getattr_req, &body);
-    size_t n = raw_frame(b, &req, 0);
+    size_t n = raw_request(srv.port, &fd, b);
     for (int i = 0; i < RPC_MAX_INFLIGHT; i++)
         raw_send(fd, b, n);
     rpc_rig_wait(&srv, &srv.requests, RPC_MAX_INFLIGHT);
@@ -317,15 +325,11 @@ static void test_forked(void **state)
 {
     static struct rpc_rig_side srv;
     uint8_t b[256];
-    Replfs__GetattrReq body = REPLFS__GETATTR_REQ__INIT;
+    int fd;
 
     (void)state;
     rpc_rig_side_start(&srv, &rpc_rig_server_cfg, true);
-    int fd = raw_connect(srv.port);
-    raw_greet(fd);
-    body.ino = NEVER;
-    RPC_ENVELOPE(req, GETATTR_REQ, getattr_req, &body);
-    size_t n = raw_frame(b, &req, 0);
+    size_t n = raw_request(srv.port, &fd, b);
     raw_send(fd, b, n);
     rpc_rig_wait(&srv, &srv.requests, 1);
     pid_t pid = fork();
