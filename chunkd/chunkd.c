@@ -19,6 +19,7 @@
 #include "peers.h"
 #include "registry.h"
 #include "service.h"
+#include "terms.h"
 
 #define LOG_MODULE "chunkd"
 
@@ -27,6 +28,7 @@ struct chunkd {
     struct rpc_loop *loop;
     struct peers *peers;
     struct registry *registry;
+    struct terms *terms;
     struct service *service;
     struct heartbeat *heartbeat;
     char cluster[40];
@@ -63,11 +65,13 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
     if (rc == 0)
         rc = peers_new(c->loop, &c->peers);
     c->registry = registry_new();
+    c->terms = terms_new();
     struct serve_config sc = {
         .loop = c->loop,
         .disks = c->disks,
         .peers = c->peers,
         .registry = c->registry,
+        .terms = c->terms,
         .ndisks = cfg->disks.ndirs,
     };
     if (rc == 0)
@@ -82,6 +86,7 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         .service = c->service,
         .disks = c->disks,
         .registry = c->registry,
+        .terms = c->terms,
         .metas = cfg->metas,
         .nmetas = cfg->nmetas,
         .host_id = cfg->host_id,
@@ -107,6 +112,8 @@ void chunkd_stop(struct chunkd *c)
         return;
     if (c->heartbeat)
         heartbeat_stop(c->heartbeat);
+    if (c->terms)
+        terms_close(c->terms);
     if (c->registry)
         registry_close(c->registry);
     if (c->peers)
@@ -118,6 +125,7 @@ void chunkd_stop(struct chunkd *c)
     serve_free(c->service);
     peers_free(c->peers);
     registry_free(c->registry);
+    terms_free(c->terms);
     disks_free(c->disks);
     free(c);
 }

@@ -52,6 +52,7 @@ struct disk {
     bool missing;     /* there is no disk at dir */
     char error[256];  /* owner->mu */
     uint64_t avail;   /* owner->mu: estimate, refreshed by disks_poll */
+    uint64_t extra;   /* owner->mu: bytes in dir that the store does not know */
     unsigned copies;  /* owner->mu: being written */
 };
 struct disks {
@@ -512,6 +513,24 @@ void disks_copy_leave(struct disks *d, struct disk *k)
     cond_broadcast(&d->copy_done);
 }
 
+struct disk *disks_roomiest(struct disks *d, uint64_t need)
+{
+    LOCK_SCOPE(&d->mu);
+    struct disk *best = NULL;
+    for (size_t i = 0; i < d->n; i++) {
+        struct disk *k = &d->v[i];
+        if (!disk_failed(k) && k->store && k->avail > need && (!best || k->avail > best->avail))
+            best = k;
+    }
+    return best;
+}
+
+void disk_set_extra(struct disk *k, uint64_t bytes)
+{
+    LOCK_SCOPE(&k->owner->mu);
+    k->extra = bytes;
+}
+
 struct store *disk_store(const struct disk *k)
 {
     return k->store;
@@ -581,6 +600,9 @@ void disks_poll(struct disks *d, struct disk_info *out)
         o->avail = o->failed ? 0 : st.avail;
         o->chunks = gone ? 0 : st.chunks;
         LOCK_SCOPE(&d->mu);
+        o->used += k->extra;
+        uint64_t left = o->capacity > o->used ? o->capacity - o->used : 0;
+        o->avail = o->avail < left ? o->avail : left;
         k->avail = o->avail;
         memcpy(o->error, k->error, sizeof(o->error));
     }

@@ -46,6 +46,10 @@ void disks_append_failed(struct disks *d, uint64_t chunk, struct disk *disk);
 int disks_copy_enter(struct disks *d, uint64_t chunk, uint32_t len, struct disk **out);
 void disks_copy_leave(struct disks *d, struct disk *disk);
 
+/* The disk for something of ours that is no chunk: the most free space, and more than need. NULL: none. */
+struct disk *disks_roomiest(struct disks *d, uint64_t need);
+/* So many bytes in the disk's directory are not the store's: they count as used. */
+void disk_set_extra(struct disk *disk, uint64_t bytes);
 struct store *disk_store(const struct disk *disk);
 const char *disk_dir(const struct disk *disk);
 uint32_t disk_index(const struct disk *disk);

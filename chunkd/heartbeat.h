@@ -1,5 +1,5 @@
-/* The chunkd's bond with metad: registration, heartbeats with what changed, full reports,
- * reconnection. Owns one thread. */
+/* The chunkd's bond with metads: registration, heartbeats with what changed, full reports,
+ * reconnection, which of them leads. Owns one thread. */
 #ifndef REPLFS_CHUNKD_HEARTBEAT_H
 #define REPLFS_CHUNKD_HEARTBEAT_H
 #include "disks.h"
@@ -11,7 +11,8 @@ struct heartbeat_config {
     struct rpc_loop *loop;
     struct service *service;
     struct disks *disks;
-    struct registry *registry; /* is told what metad says of other chunkds */
+    struct registry *registry; /* is told what the leader says of other chunkds */
+    struct terms *terms;       /* and in which term it leads */
     char *const *metas;        /* addresses of metads; copied */
     size_t nmetas;
     const char *host_id, *host_name,

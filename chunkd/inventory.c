@@ -1,15 +1,15 @@
-/* inventory: the chunkd's table of contents and the memory of what metad was told.
+/* inventory: the chunkd's table of contents and the memory of what metads were told.
  *
- * It owns two maps. `have`: every chunk on a healthy disk with the disk's index (and those reserved
- * for bytes on their way). `changes`: chunks whose state may differ from what metad knows; its
- * value says whether metad knows the chunk (TOLD). told_digest and told_count describe metad's view
+ * `have`: every chunk on a healthy disk with the disk's index (and those reserved for bytes on their
+ * way). For each metad there is a view: in `changes` the chunks whose state may differ from what it
+ * knows, with whether it knows the chunk (TOLD). told_digest and told_count describe what it knows
  * after everything taken has been applied, so they move when a change is taken, not when it
  * happens. A heartbeat's digest is therefore right even when there are more changes than fit into
  * it.
  *
  * A chunk that changes a thousand times between two heartbeats is one entry: lengths are looked up
- * when the heartbeat is made. When metad is away for long and the changes pile up, they are dropped
- * in favour of one full report.
+ * when the heartbeat is made. When a metad is away for long and the changes pile up, they are dropped
+ * in favour of one full report; all views together are bounded.
  *
  * Thread context: store writer threads, loop threads, heartbeat thread; one leaf mutex. */
 #include "inventory.h"
@@ -22,19 +22,25 @@
 #include "base/u64map.h"
 
 #define DISK_MASK 0x00ffu
-#define RESERVED 0x0100u /* no byte stored yet: not reported */
-#define TOLD 1u          /* value in changes: metad knows this chunk */
-#define MAX_CHANGES 1000000u
+#define RESERVED 0x0100u     /* no byte stored yet: not reported */
+#define TOLD 1u              /* value in changes: metad knows this chunk */
+#define MAX_CHANGES 1000000u /* of all views */
 
+struct inventory_view { /* all under the inventory's mu */
+    struct inventory *inv;
+    struct inventory_view *next;
+    struct u64map changes;
+    uint64_t told_digest, told_count;
+    bool overflowed;
+};
 struct inventory {
     struct lock mu;
-    struct u64map have;    /* mu */
-    struct u64map changes; /* mu */
-    uint64_t told_digest;  /* mu */
-    uint64_t told_count;   /* mu */
-    uint64_t highest;      /* mu: chunk id ever held */
-    size_t reserved;       /* mu: entries of have that are only reserved */
-    bool overflowed;       /* mu */
+    /* all under mu */
+    struct u64map have;
+    struct inventory_view *views;
+    size_t nviews;
+    uint64_t highest; /* chunk id ever held */
+    size_t reserved;  /* entries of have that are only reserved */
 };
 
 struct inventory *inventory_new(void)
@@ -44,8 +50,37 @@ struct inventory *inventory_new(void)
         abort();
     lock_init(&inv->mu, LOCK_INVENTORY);
     u64map_init(&inv->have, U64MAP_U16);
-    u64map_init(&inv->changes, U64MAP_U8);
     return inv;
+}
+
+struct inventory_view *inventory_view_new(struct inventory *inv)
+{
+    struct inventory_view *v = calloc(1, sizeof(*v));
+    if (!v)
+        abort();
+    u64map_init(&v->changes, U64MAP_U8);
+    v->inv = inv;
+    LOCK_SCOPE(&inv->mu);
+    v->overflowed = inv->have.n > inv->reserved; /* it was told nothing of these */
+    v->next = inv->views;
+    inv->views = v;
+    inv->nviews++;
+    return v;
+}
+
+void inventory_view_free(struct inventory_view *v)
+{
+    if (!v)
+        return;
+    lock_acquire(&v->inv->mu);
+    struct inventory_view **p = &v->inv->views;
+    while (*p != v)
+        p = &(*p)->next;
+    *p = v->next;
+    v->inv->nviews--;
+    lock_release(&v->inv->mu);
+    u64map_free(&v->changes);
+    free(v);
 }
 
 void inventory_free(struct inventory *inv)
@@ -53,7 +88,6 @@ void inventory_free(struct inventory *inv)
     if (!inv)
         return;
     u64map_free(&inv->have);
-    u64map_free(&inv->changes);
     lock_destroy(&inv->mu);
     free(inv);
 }
@@ -70,15 +104,16 @@ static bool exists_locked(const struct inventory *inv, uint64_t chunk, uint32_t 
 /* Notes that chunk is about to change; had: whether it exists before the change. */
 static void note_change(struct inventory *inv, uint64_t chunk, bool had)
 {
-    if (inv->overflowed)
-        return;
-    if (inv->changes.n >= MAX_CHANGES) {
-        u64map_free(&inv->changes);
-        inv->overflowed = true;
-        return;
+    for (struct inventory_view *v = inv->views; v; v = v->next) {
+        if (v->overflowed)
+            continue;
+        if (v->changes.n >= MAX_CHANGES / inv->nviews) {
+            u64map_free(&v->changes);
+            v->overflowed = true;
+        } else if (!u64map_has(&v->changes, chunk)) {
+            u64map_put(&v->changes, chunk, had ? TOLD : 0);
+        }
     }
-    if (!u64map_has(&inv->changes, chunk))
-        u64map_put(&inv->changes, chunk, had ? TOLD : 0);
 }
 
 uint32_t inventory_disk(struct inventory *inv, uint64_t chunk)
@@ -148,71 +183,68 @@ size_t inventory_drop_disk(struct inventory *inv, uint32_t disk)
     }
     u64map_free(&inv->have);
     inv->have = keep;
-    u64map_free(&inv->changes);
-    inv->overflowed = true;
+    for (struct inventory_view *v = inv->views; v; v = v->next) {
+        u64map_free(&v->changes);
+        v->overflowed = true;
+    }
     return dropped;
 }
 
-size_t inventory_take(struct inventory *inv, struct inventory_item *out, size_t max)
+size_t inventory_take(struct inventory_view *v, struct inventory_item *out, size_t max)
 {
-    LOCK_SCOPE(&inv->mu);
+    LOCK_SCOPE(&v->inv->mu);
     size_t n = 0, pos = 0;
     uint64_t chunk, told;
-    while (n < max && u64map_next(&inv->changes, &pos, &chunk, &told)) {
+    while (n < max && u64map_next(&v->changes, &pos, &chunk, &told)) {
         struct inventory_item *it = &out[n++];
         it->chunk = chunk;
-        it->exists = exists_locked(inv, chunk, &it->disk);
+        it->exists = exists_locked(v->inv, chunk, &it->disk);
         if (it->exists != (told == TOLD)) {
-            inv->told_digest ^= hash_u64(chunk);
-            inv->told_count += it->exists ? 1 : (uint64_t)-1;
+            v->told_digest ^= hash_u64(chunk);
+            v->told_count += it->exists ? 1 : (uint64_t)-1;
         }
     }
-    if (n == inv->changes.n)
-        u64map_free(&inv->changes);
+    if (n == v->changes.n)
+        u64map_free(&v->changes);
     else
         for (size_t i = 0; i < n; i++)
-            u64map_del(&inv->changes, out[i].chunk);
+            u64map_del(&v->changes, out[i].chunk);
     return n;
 }
 
-void inventory_told(struct inventory *inv, uint64_t *digest, uint64_t *count)
+void inventory_told(struct inventory_view *v, uint64_t *digest, uint64_t *count)
 {
-    LOCK_SCOPE(&inv->mu);
-    *digest = inv->told_digest;
-    *count = inv->told_count;
+    LOCK_SCOPE(&v->inv->mu);
+    *digest = v->told_digest;
+    *count = v->told_count;
 }
 
-void inventory_look(struct inventory *inv, struct inventory_item *it)
+bool inventory_overflowed(struct inventory_view *v)
 {
-    LOCK_SCOPE(&inv->mu);
-    it->exists = exists_locked(inv, it->chunk, &it->disk);
+    LOCK_SCOPE(&v->inv->mu);
+    return v->overflowed;
 }
 
-bool inventory_overflowed(struct inventory *inv)
+struct inventory_item *inventory_snapshot(struct inventory_view *v, size_t *n)
 {
-    LOCK_SCOPE(&inv->mu);
-    return inv->overflowed;
-}
-
-struct inventory_item *inventory_snapshot(struct inventory *inv, size_t *n)
-{
+    struct inventory *inv = v->inv;
     LOCK_SCOPE(&inv->mu);
     struct inventory_item *out = inv->have.n ? malloc(inv->have.n * sizeof(*out)) : NULL;
     if (inv->have.n && !out)
         abort();
     *n = 0;
-    inv->told_digest = 0;
+    v->told_digest = 0;
     size_t pos = 0;
     uint64_t chunk, val;
     while (u64map_next(&inv->have, &pos, &chunk, &val)) {
         if (val & RESERVED)
             continue;
         out[(*n)++] = (struct inventory_item){chunk, val & DISK_MASK, true};
-        inv->told_digest ^= hash_u64(chunk);
+        v->told_digest ^= hash_u64(chunk);
     }
-    inv->told_count = *n;
-    u64map_free(&inv->changes);
-    inv->overflowed = false;
+    v->told_count = *n;
+    u64map_free(&v->changes);
+    v->overflowed = false;
     return out;
 }
 

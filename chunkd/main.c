@@ -30,7 +30,7 @@
 static struct config_list data, meta;
 static char *listen_addr, *advertise, *host_id, *host_name, *tls_cert, *tls_key, *tls_ca;
 static char *log_level, *log_file, *log_debug_modules, *pid_file;
-static uint64_t capacity, reserve, segment_size, threads = 2;
+static uint64_t capacity, reserve, segment_size, threads = 2, silence;
 static bool rebuild_index, insecure, init;
 
 static const struct config_opt options[] = {
@@ -61,6 +61,9 @@ static const struct config_opt options[] = {
     {"insecure", CONFIG_BOOL, &insecure, NULL,
      "allow connections without TLS to and from other computers", 0, 0, false},
     {"threads", CONFIG_UINT, &threads, "N", "network threads (default 2)", 1, 256, false},
+    {"silence", CONFIG_MSEC, &silence, "TIME",
+     "a peer that owes an answer and shows no sign of life for so long is gone (default 2s)", 500,
+     3600000, false},
     {"log-level", CONFIG_STRING, &log_level, "LEVEL", "error, warn, info (default) or debug", 0, 0,
      false},
     {"log-file", CONFIG_STRING, &log_file, "FILE", "log there instead of stderr", 0, 0, false},
@@ -166,6 +169,7 @@ static int chunkd_run(int argc, char **argv, const sigset_t *signals)
                   .rebuild_index = rebuild_index},
         .rpc = {.name = host_name,
                 .threads = (unsigned)threads,
+                .silent_ms = (unsigned)silence,
                 .insecure = insecure,
                 .tls_cert = tls_cert,
                 .tls_key = tls_key,

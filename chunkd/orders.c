@@ -13,7 +13,9 @@
  * boundaries (its span begins earlier) is trimmed; only when the cut is inside a block, CRCs are
  * made anew, from bytes just verified against the client's.
  *
- * Verify reads the whole copy back and says how much of it is good.
+ * Verify reads the whole copy back and says how much of it is good. Salvage gives bytes, and whose they are.
+ *
+ * Nothing is done for a metad whose term is over (terms.h).
  *
  * Thread context: pool threads, which may block; deletes run on the store's writer threads. */
 #include "orders.h"
@@ -32,7 +34,9 @@
 #include "base/log.h"
 
 #define LOG_MODULE "orders"
-#define PIECE (1u << 20)    /* of one Read */
+#define PIECE (1u << 20) /* of one Read */
+#define SALVAGE_PIECE (256u << 10)
+#define SALVAGE_PARTS 4096u
 #define FETCH_MS 15000u     /* a source that needs longer for one piece is given up */
 #define MAX_SPAN (1u << 20) /* an append's limit */
 #define FINISH_TRIES                                                                               \
@@ -398,6 +402,82 @@ static void run_verify(struct service *s, struct rpc_req *req)
     order_reply(s, req, &r);
 }
 
+/* ---- salvage ---- */
+
+struct salvage {
+    uint32_t at, len; /* what is asked for */
+    struct store_part part[SALVAGE_PARTS];
+    Replfs__ChunkPart msg[SALVAGE_PARTS], *list[SALVAGE_PARTS];
+    size_t n;
+    uint8_t data[SALVAGE_PIECE];
+};
+
+/* Bytes and parts of the range, which ends earlier when the parts are too many. */
+static int salvage_read(struct store *store, uint64_t chunk, struct salvage *v)
+{
+    struct store_read sr;
+    int rc = store_parts(store, chunk, v->at, v->at + v->len, v->part, SALVAGE_PARTS, &v->n);
+    if (rc != 0 || v->n == 0)
+        return rc ? rc : -ERR_SHORT;
+    v->len = v->part[v->n - 1].chunk_off + v->part[v->n - 1].len - v->at;
+    rc = store_read(store, chunk, v->at, v->len, STORE_VERIFY, &sr);
+    if (rc != 0)
+        return rc;
+    const uint8_t *from = sr.data->data;
+    for (size_t i = 0; i < sr.n; i++) { /* spans begin and end at blocks */
+        const struct store_span *sp = &sr.spans[i];
+        uint32_t lo = sp->chunk_off > v->at ? sp->chunk_off : v->at;
+        uint32_t end = v->at + v->len,
+                 hi = sp->chunk_off + sp->len < end ? sp->chunk_off + sp->len : end;
+        if (lo < hi)
+            memcpy(v->data + (lo - v->at), from + (lo - sp->chunk_off), hi - lo);
+        from += sp->len;
+    }
+    buf_unref(sr.data);
+    free(sr.spans);
+    return 0;
+}
+
+static void run_salvage(struct service *s, struct rpc_req *req)
+{
+    const Replfs__SalvageOrder *o = req->env->order_req->salvage;
+    struct disk *disk = disks_find(serve_disks(s), o->chunk, false);
+    Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
+    CLEANUP(free_ptr) struct salvage *v = malloc(sizeof(*v));
+    uint32_t len = 0;
+    uint64_t session;
+
+    if (!v)
+        abort();
+    int rc = disk ? store_chunk_len(disk_store(disk), o->chunk, &len, &session) : -ERR_NO_CHUNK;
+    if (rc == 0 && session != o->session)
+        rc = -ERR_NO_CHUNK; /* that number was given twice: not the one that is meant */
+    v->at = o->off;
+    v->len = o->off < len ? len - o->off : 0;
+    v->len = v->len < SALVAGE_PIECE ? v->len : SALVAGE_PIECE;
+    v->n = 0;
+    if (rc == 0 && v->len > 0)
+        rc = salvage_read(disk_store(disk), o->chunk, v);
+    if (rc != 0) {
+        serve_fail(s, req, rc, 0, "salvaging chunk %llx: %s", (unsigned long long)o->chunk,
+                   err_str(rc));
+        return;
+    }
+    for (size_t i = 0; i < v->n; i++) {
+        Replfs__ChunkPart *p = v->list[i] = &v->msg[i];
+        replfs__chunk_part__init(p);
+        p->ino = v->part[i].ino;
+        p->file_off = v->part[i].file_off;
+        p->chunk_off = v->part[i].chunk_off;
+        p->len = v->part[i].len;
+    }
+    r.stored = len;
+    r.parts = v->list;
+    r.n_parts = v->n;
+    r.data = (ProtobufCBinaryData){.len = v->len, .data = v->data};
+    order_reply(s, req, &r);
+}
+
 /* ---- dispatch ---- */
 
 static void order_run(void *arg)
@@ -414,6 +494,13 @@ static void order_run(void *arg)
         serve_fail(s, req, -ERR_TIMEOUT, 0, "the order waited too long for a free thread");
         return;
     }
+    uint64_t term = req->env->order_req->term;
+    int rc = terms_order(serve_terms(s), term);
+    if (rc != 0) {
+        serve_fail(s, req, rc, 0, "an order of term %llu: %s", (unsigned long long)term,
+                   err_str(rc));
+        return;
+    }
     switch (req->env->order_req->order_case) {
     case REPLFS__ORDER_REQ__ORDER_COPY:
         run_copy(s, req);
@@ -423,6 +510,9 @@ static void order_run(void *arg)
         break;
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
         run_verify(s, req);
+        break;
+    case REPLFS__ORDER_REQ__ORDER_SALVAGE:
+        run_salvage(s, req);
         break;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET: /* check_order */
         break;
@@ -438,6 +528,7 @@ static int check_order(const Replfs__OrderReq *in)
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
         return in->delete_chunks->n_sessions == in->delete_chunks->n_chunks ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
+    case REPLFS__ORDER_REQ__ORDER_SALVAGE:
         return 0;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         break;

@@ -5,10 +5,12 @@
  *   newest 0123456789abcdef 5120 fedcba9876543211 ...
  *   astray 0 0
  *   upto 1048577 1048578 4
+ *   term 17
  *   crc 89abcdef
  *
  * newest and astray: incarnation, position, and the incarnations before, newest first; upto: chunk
- * ids, inode numbers and chunkd ids that may have been given are below. crc is the CRC32C of the lines
+ * ids, inode numbers and chunkd ids that may have been given are below. term: the highest of a metad that led; a
+ * file without it is older. crc is the CRC32C of the lines
  * above it. Each write is a new file that takes the former's place.
  *
  * A metad that says that it is behind (it was told so by chunkds) is not believed: its mark goes to
@@ -54,6 +56,7 @@ int seen_format(const struct seen *s, char out[SEEN_TEXT_MAX])
     len += put_mark(out + len, SEEN_TEXT_MAX - (size_t)len, "astray", &s->astray);
     len += snprintf(out + len, SEEN_TEXT_MAX - (size_t)len, "upto %" PRIu64 " %" PRIu64 " %u\n",
                     s->chunk_upto, s->ino_upto, s->chunkd_upto);
+    len += snprintf(out + len, SEEN_TEXT_MAX - (size_t)len, "term %" PRIu64 "\n", s->term);
     return len + snprintf(out + len, SEEN_TEXT_MAX - (size_t)len, "crc %08x\n",
                           crc32c(0, out, (size_t)len));
 }
@@ -98,6 +101,9 @@ int seen_parse(const char *text, size_t len, struct seen *out)
     if (!get_mark(&at, "newest", &out->newest) || !get_mark(&at, "astray", &out->astray) ||
         sscanf(at, "upto %" SCNu64 " %" SCNu64 " %" SCNu32 "\n", &out->chunk_upto, &out->ino_upto,
                &out->chunkd_upto) != 3)
+        return -ERR_CORRUPT;
+    const char *term = strstr(at, "\nterm ");
+    if (term && sscanf(term, "\nterm %" SCNu64 "\n", &out->term) != 1)
         return -ERR_CORRUPT;
     return 0;
 }
@@ -195,6 +201,15 @@ void seen_told(struct seen *s, struct disks *d, const Replfs__Standing *st, bool
     s->chunkd_upto = st->chunkd_upto > s->chunkd_upto ? st->chunkd_upto : s->chunkd_upto;
     s->changed |= other || memcmp(&was, s, sizeof(was)) != 0;
     seen_save(s, d, other);
+}
+
+void seen_term(struct seen *s, struct disks *d, uint64_t term)
+{
+    if (term <= s->term)
+        return;
+    s->term = term;
+    s->changed = true;
+    seen_save(s, d, true);
 }
 
 uint64_t seen_chunk_upto(const struct seen *s, struct disks *d)

@@ -20,6 +20,7 @@ struct seen {
     struct seen_mark astray; /* of one that was, since then */
     uint64_t chunk_upto, ino_upto;
     uint32_t chunkd_upto;
+    uint64_t term;   /* highest of a metad that led (terms.h) */
     bool changed;    /* since it was written */
     int64_t written; /* mono */
 };
@@ -31,6 +32,8 @@ void seen_told(struct seen *s, struct disks *d, const Replfs__Standing *st, bool
 #define SEEN_LAG (5 * NSEC_PER_SEC)
 /* Writes what changed to the directories that work. now: though it was written a moment ago. */
 void seen_save(struct seen *s, struct disks *d, bool now);
+/* A metad leads, or led, in this term: written at once. */
+void seen_term(struct seen *s, struct disks *d, uint64_t term);
 /* Above every chunk id ever told or stored. */
 uint64_t seen_chunk_upto(const struct seen *s, struct disks *d);
 /* For a RegisterReq: *seen and *astray, pointing into s. *r gets those that there are. */

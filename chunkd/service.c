@@ -32,6 +32,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "chain.h"
+#include "names.h"
+#include "names_serve.h"
 #include "orders.h"
 #include "rpc/cap.h"
 #include "workers.h"
@@ -48,6 +50,7 @@
 struct service {
     struct serve_config cfg;
     struct workers *readers, *orderers;
+    struct names *names;
     atomic_uint chunkd; /* 0: not registered */
     atomic_ullong registration;
     atomic_bool stopping;
@@ -59,6 +62,7 @@ struct service {
     size_t nkeys;                  /* mu */
     int64_t cap_offset;            /* mu; metad's time minus our clock_boot, seconds */
     bool cap_told;                 /* mu: it has said */
+    char metad[SERVE_METAD_MAX];   /* mu: where we are registered; "" nowhere */
 };
 
 /* ---- life ---- */
@@ -71,6 +75,7 @@ int serve_new(const struct serve_config *cfg, struct service **out)
     s->cfg = *cfg;
     lock_init(&s->mu, LOCK_CHUNKD_SERVICE);
     cond_init(&s->idle);
+    s->names = names_new(cfg->disks);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned threads = cfg->read_threads ? cfg->read_threads : cpus > 2 ? (unsigned)cpus : 2;
     size_t copiers = cfg->ndisks * DISKS_COPIES;
@@ -100,6 +105,7 @@ void serve_free(struct service *s)
         return;
     workers_free(s->readers);
     workers_free(s->orderers);
+    names_free(s->names);
     cond_destroy(&s->idle);
     lock_destroy(&s->mu);
     explicit_bzero(s->keys, sizeof(s->keys));
@@ -151,9 +157,31 @@ struct peers *serve_peers(struct service *s)
     return s->cfg.peers;
 }
 
+struct terms *serve_terms(struct service *s)
+{
+    return s->cfg.terms;
+}
+
 struct registry *serve_registry(struct service *s)
 {
     return s->cfg.registry;
+}
+
+struct names *serve_names(struct service *s)
+{
+    return s->names;
+}
+
+void serve_set_metad(struct service *s, const char *addr)
+{
+    LOCK_SCOPE(&s->mu);
+    snprintf(s->metad, sizeof(s->metad), "%s", addr ? addr : "");
+}
+
+void serve_metad_addr(struct service *s, char out[SERVE_METAD_MAX])
+{
+    LOCK_SCOPE(&s->mu);
+    memcpy(out, s->metad, SERVE_METAD_MAX);
 }
 
 uint64_t serve_registration(struct service *s)
@@ -505,7 +533,9 @@ static const struct entry table[] = {
     {REPLFS__ENVELOPE__BODY_APPEND_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, chain_append},
     {REPLFS__ENVELOPE__BODY_READ_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_read},
     {REPLFS__ENVELOPE__BODY_SYNC_REQ, RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD, handle_sync},
+    {REPLFS__ENVELOPE__BODY_NAMES_GET_REQ, RPC_ROLE_METAD | RPC_ROLE_ADMIN, names_serve_get},
     {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_NONE, NULL}, /* see serve_metad */
+    {REPLFS__ENVELOPE__BODY_NAMES_PUT_REQ, RPC_ROLE_NONE, NULL},
 };
 
 static const struct entry *find_entry(Replfs__Envelope__BodyCase body)
@@ -547,5 +577,8 @@ void serve_metad(struct service *s, struct rpc_req *req)
 {
     static const struct entry order = {REPLFS__ENVELOPE__BODY_ORDER_REQ, RPC_ROLE_METAD,
                                        orders_request};
-    service_serve(s, req, req->env->body_case == order.body ? &order : NULL);
+    static const struct entry put = {REPLFS__ENVELOPE__BODY_NAMES_PUT_REQ, RPC_ROLE_METAD,
+                                     names_serve_put};
+    Replfs__Envelope__BodyCase body = req->env->body_case;
+    service_serve(s, req, body == order.body ? &order : body == put.body ? &put : NULL);
 }

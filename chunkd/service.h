@@ -7,13 +7,17 @@
 #include "peers.h"
 #include "registry.h"
 #include "rpc/rpc.h"
+#include "terms.h"
 
 struct service;
+struct names;
+#define SERVE_METAD_MAX 128u
 struct serve_config {
     struct rpc_loop *loop;
     struct disks *disks;
     struct peers *peers;
     struct registry *registry;
+    struct terms *terms;
     unsigned read_threads; /* 0: max(2, cpus) */
     size_t ndisks;         /* sizes the pool of copy orders */
 };
@@ -36,16 +40,22 @@ void serve_identity(struct service *s, const char *cluster, uint32_t chunkd, uin
 void serve_add_key(struct service *s, uint64_t id, const uint8_t *key, size_t len);
 /* metad's time, by which capabilities end: our own clock may be hours away. 0: not told. */
 void serve_metad_time(struct service *s, uint32_t now_s);
+/* The metad that we are registered at now; NULL or "": none. */
+void serve_set_metad(struct service *s, const char *addr);
 struct serve_load {
     uint32_t inflight;                /* requests under way */
     uint64_t read_bytes, write_bytes; /* since start */
 };
 void serve_load(struct service *s, struct serve_load *out);
 
-/* ---- for handlers (chain.c, orders.c) ---- */
+/* ---- for handlers (chain.c, orders.c, names_serve.c) ---- */
 struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
 struct registry *serve_registry(struct service *s);
+struct names *serve_names(struct service *s);
+/* As serve_set_metad told. */
+void serve_metad_addr(struct service *s, char out[SERVE_METAD_MAX]);
+struct terms *serve_terms(struct service *s);
 uint32_t serve_chunkd(struct service *s);
 uint64_t serve_registration(struct service *s);
 bool serve_stopping(struct service *s);

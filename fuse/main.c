@@ -193,6 +193,7 @@ static int connect_cluster(struct mount *m)
                                 .invalidate = ops_invalidate,
                                 .invalidate_arg = &m->ctx,
                                 .rpc = {.role = RPC_ROLE_CLIENT,
+                                        .silent_ms = (unsigned)o->silence_ms,
                                         .name = name,
                                         .threads = (unsigned)o->rpc_threads,
                                         .insecure = o->insecure,

@@ -162,18 +162,24 @@ static double seconds(int64_t ns)
     return (double)ns / NSEC_PER_SEC;
 }
 
-void ops_entry(struct mount_ctx *m, uint64_t parent, const char *name, const Replfs__Attr *a,
-               struct fuse_entry_param *e)
+static double attr_lifetime(struct mount_ctx *m, enum ops_answer to, uint64_t parent,
+                            const Replfs__Attr *a)
 {
-    *e = (struct fuse_entry_param){.ino = a->ino,
-                                   .attr_timeout = seconds(client_attr_ttl(m->client, a))};
+    return seconds(to == OPS_CHANGED ? client_changed_ttl(m->client, parent, a)
+                                     : client_attr_ttl(m->client, a));
+}
+
+void ops_entry(struct mount_ctx *m, enum ops_answer to, uint64_t parent, const char *name,
+               const Replfs__Attr *a, struct fuse_entry_param *e)
+{
+    *e = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = attr_lifetime(m, to, parent, a)};
     if (m->can_forget_entries)
         e->entry_timeout = seconds(client_entry_ttl(m->client, parent, name, a->ino));
     ops_stat(a, &e->attr);
 }
 
-void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const char *name,
-                     const Replfs__Attr *a)
+void ops_reply_entry(fuse_req_t req, enum ops_answer to, int code, uint64_t parent,
+                     const char *name, const Replfs__Attr *a)
 {
     struct mount_ctx *m = ops_ctx(req);
     struct fuse_entry_param e;
@@ -181,11 +187,11 @@ void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const char *name
         ops_reply(req, code);
         return;
     }
-    ops_entry(m, parent, name, a, &e);
+    ops_entry(m, to, parent, name, a, &e);
     fuse_reply_entry(req, &e);
 }
 
-void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
+void ops_reply_attr(fuse_req_t req, enum ops_answer to, int code, const Replfs__Attr *a)
 {
     struct stat st;
     if (code) {
@@ -193,7 +199,7 @@ void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a)
         return;
     }
     ops_stat(a, &st);
-    fuse_reply_attr(req, &st, seconds(client_attr_ttl(ops_ctx(req)->client, a)));
+    fuse_reply_attr(req, &st, attr_lifetime(ops_ctx(req), to, 0, a));
 }
 
 int ops_ask(fuse_req_t req, Replfs__Envelope *q, Replfs__Envelope__BodyCase want,

@@ -66,13 +66,15 @@ bool ops_cut_off(struct mount_ctx *m);
 /* The one edge where replfs codes become errno; code 0 answers success. */
 void ops_reply(fuse_req_t req, int code);
 void ops_stat(const Replfs__Attr *a, struct stat *st);
+/* What attributes are the answer to: the kernel trusts those of a change more (lease_cache_give.h). */
+enum ops_answer { OPS_ASKED, OPS_CHANGED };
 /* With the lifetimes that leases allow. */
-void ops_entry(struct mount_ctx *m, uint64_t parent, const char *name, const Replfs__Attr *a,
-               struct fuse_entry_param *e);
+void ops_entry(struct mount_ctx *m, enum ops_answer to, uint64_t parent, const char *name,
+               const Replfs__Attr *a, struct fuse_entry_param *e);
 /* Answers with an entry or an attribute when code is 0, else with the error. */
-void ops_reply_entry(fuse_req_t req, int code, uint64_t parent, const char *name,
-                     const Replfs__Attr *a);
-void ops_reply_attr(fuse_req_t req, int code, const Replfs__Attr *a);
+void ops_reply_entry(fuse_req_t req, enum ops_answer to, int code, uint64_t parent,
+                     const char *name, const Replfs__Attr *a);
+void ops_reply_attr(fuse_req_t req, enum ops_answer to, int code, const Replfs__Attr *a);
 /* Setgid without group execution (once: mandatory locks) is taken only by those outside the file's
  * group; all of this is about callers without privilege. */
 bool ops_loses_sgid(fuse_req_t req, const Replfs__Attr *a);

@@ -221,7 +221,7 @@ static bool add_entry(struct listing *l, const struct dir_page *page, const Repl
     name[de->name.len] = '\0';
     Replfs__Attr known = REPLFS__ATTR__INIT;
     if (l->plus && client_entry_attr(m->client, page, l->fresh, de, &known)) {
-        ops_entry(m, l->dir, name, &known, &e);
+        ops_entry(m, OPS_ASKED, l->dir, name, &known, &e);
     } else { /* without ino, it stands for a name only */
         e.attr.st_ino = de->ino;
         e.attr.st_mode = (mode_t)DTTOIF(de->type);

@@ -158,7 +158,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return;
     }
     inode_seen(m->inodes, a.ino, a.change);
-    ops_entry(m, parent, name, &a, &e);
+    ops_entry(m, OPS_CHANGED, parent, name, &a, &e);
     set_handle(req, fi, f);
     if (fuse_reply_create(req, &e, fi))
         ops_closed(m, &handle_of(fi)->node);

@@ -62,7 +62,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         struct fuse_entry_param e = {.entry_timeout = (double)ttl / NSEC_PER_SEC};
         fuse_reply_entry(req, &e);
     } else {
-        ops_reply_entry(req, rc, parent, name, &a);
+        ops_reply_entry(req, OPS_ASKED, rc, parent, name, &a);
     }
 }
 
@@ -84,7 +84,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         else if (!rc)
             m->root = a;
     }
-    ops_reply_attr(req, rc, &a);
+    ops_reply_attr(req, OPS_ASKED, rc, &a);
 }
 
 static int64_t from_timespec(const struct timespec *t)
@@ -156,7 +156,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
         client_forget_atime(c, ino);
     if (!rc && s.valid && !(to_set & FUSE_SET_ATTR_SIZE) && client_setattr_deferred(c, &s, &a)) {
-        ops_reply_attr(req, 0, &a);
+        ops_reply_attr(req, OPS_CHANGED, 0, &a);
         return;
     }
     if (!rc && (to_set & FUSE_SET_ATTR_SIZE))
@@ -167,7 +167,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         rc = mutate(req, &op, &a);
     else if (!rc && !(to_set & FUSE_SET_ATTR_SIZE))
         rc = client_getattr(c, ino, &a);
-    ops_reply_attr(req, rc, &a);
+    ops_reply_attr(req, OPS_CHANGED, rc, &a);
 }
 
 void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -226,7 +226,7 @@ static void create_and_reply(fuse_req_t req, fuse_ino_t parent, const char *name
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
     int rc = ops_create(req, parent, name, mode, rdev, target, &a);
-    ops_reply_entry(req, rc, parent, name, &a);
+    ops_reply_entry(req, OPS_CHANGED, rc, parent, name, &a);
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -299,5 +299,5 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
         rc = client_flush_ino(ops_ctx(req)->client, ino);
     if (!rc)
         rc = mutate(req, &op, &a);
-    ops_reply_entry(req, rc, new_parent, new_name, &a);
+    ops_reply_entry(req, OPS_CHANGED, rc, new_parent, new_name, &a);
 }

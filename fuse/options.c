@@ -30,6 +30,9 @@ struct opt_def {
 static const struct opt_def own_opts[] = {
     {"timeout", OPT_MSEC, OFF(timeout_ms), 1000, 86400000, "TIME",
      "calls fail after so long without metad or chunkds (default 60s)"},
+    {"silence", OPT_MSEC, OFF(silence_ms), 500, 3600000, "TIME",
+     "metad or a chunkd that owes an answer and shows no sign of life for so long is gone (default "
+     "2s)"},
     {"bg", OPT_BOOL, OFF(bg), 0, 0, NULL,
      "if metad does not answer yet, keep trying in the background"},
     {"fg", OPT_NOT, OFF(bg), 0, 0, NULL, "the default: wait for it, as long as timeout"},

@@ -20,7 +20,7 @@ struct options {
     char *kernel;     /* comma list handed to libfuse: rw, ro, nosuid, ... ; never NULL */
     char *tls_cert, *tls_key, *tls_ca;
     char *log_file, *host_id;
-    uint64_t timeout_ms, flush_ms;
+    uint64_t timeout_ms, flush_ms, silence_ms;
     uint64_t dirty_max;
     uint64_t max_threads, rpc_threads;
     uint64_t readahead; /* bytes */

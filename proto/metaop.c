@@ -52,12 +52,26 @@ enum metaop_sender metaop_sender(enum metaop m)
     return METAOP_BY_NOBODY;
 }
 
+unsigned metaop_level(enum metaop m)
+{
+    switch (m) {
+    case METAOP_NONE:
+        break;
+#define ROW(ID, member, SENDER, LEVEL, ...)                                                                         \
+    case METAOP_##ID:                                                                                               \
+        return LEVEL;
+    METAOP_TABLE(ROW)
+#undef ROW
+    }
+    return 0;
+}
+
 uint64_t metaop_charged(const Replfs__MetaOp *op)
 {
     switch (metaop_of(op)) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, ...)                                                                       \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, ...)                                                                       \
     case METAOP_##ID:                                                                                               \
         return CHARGED;
     METAOP_TABLE(ROW)
@@ -71,7 +85,7 @@ bool metaop_grows(const Replfs__MetaOp *op)
     switch (metaop_of(op)) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, GROWS, ...)                                                                \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, GROWS, ...)                                                                \
     case METAOP_##ID:                                                                                               \
         return GROWS;
     METAOP_TABLE(ROW)
@@ -85,7 +99,7 @@ enum metaop_weight metaop_weight(enum metaop m)
     switch (m) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, GROWS, WEIGHT, ...)                                                        \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, GROWS, WEIGHT, ...)                                                        \
     case METAOP_##ID:                                                                                               \
         return METAOP_WEIGHT_##WEIGHT;
     METAOP_TABLE(ROW)
@@ -99,7 +113,7 @@ uint64_t metaop_late(const Replfs__MetaOp *op)
     switch (metaop_of(op)) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, GROWS, WEIGHT, LATE, ...)                                                  \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, GROWS, WEIGHT, LATE, ...)                                                  \
     case METAOP_##ID:                                                                                               \
         return LATE;
     METAOP_TABLE(ROW)
@@ -117,7 +131,7 @@ enum metaop_below metaop_below(const Replfs__MetaOp *op)
     switch (metaop_of(op)) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, GROWS, WEIGHT, LATE, BELOW, ...)                                           \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, GROWS, WEIGHT, LATE, BELOW, ...)                                           \
     case METAOP_##ID:                                                                                               \
         return BELOW;
     METAOP_TABLE(ROW)
@@ -169,7 +183,7 @@ void metaop_visit(const Replfs__MetaOp *op, metaop_visit_fn *fn, void *arg)
     switch (metaop_of(op)) {
     case METAOP_NONE:
         break;
-#define ROW(ID, member, SENDER, CHARGED, GROWS, WEIGHT, LATE, BELOW, TOUCHES)                                       \
+#define ROW(ID, member, SENDER, LEVEL, CHARGED, GROWS, WEIGHT, LATE, BELOW, TOUCHES)                                       \
     case METAOP_##ID:                                                                                               \
         TOUCHES;                                                                                                    \
         break;

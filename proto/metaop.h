@@ -15,9 +15,11 @@
 #include <stdint.h>
 #include "meta.pb-c.h"
 
-/* X(ID, member, sender, charged, grows, weight, late, below, touches)
+/* X(ID, member, sender, level, charged, grows, weight, late, below, touches)
  *   ID, member  the operation as protobuf-c names it: REPLFS__META_OP__OP_<ID>, op-><member>
  *   sender      CLIENT: any session. OWNER: a session, of itself alone. LEADER: only metad itself
+ *   level       the feature level that it came with: logged only once the state has it (FeatureOp), so that no metad
+ *               of an older version meets it
  *   charged     the inode whose quotas it may exceed, 0: none
  *   grows       makes metad's state grow: refused when there is no memory for that
  *   weight      what metad looks at before it logs it, so that none takes long: METAOP_WEIGHT_*
@@ -37,37 +39,43 @@
  * Expressions are of `op`, a const Replfs__MetaOp *. */
 /* clang-format off */
 #define METAOP_TABLE(X)                                                                                             \
-    X(CREATE, create, CLIENT, op->create->parent, true, ATTRS, 0, NOTHING,                                          \
+    X(CREATE, create, CLIENT, 0, op->create->parent, true, ATTRS, 0, NOTHING,                                       \
       (MAKES(op->create->parent, op->create->name), BEGINS(op->create->ino)))                                       \
-    X(UNLINK, unlink, CLIENT, 0, false, NONE, 0, EMPTY_IF(op->unlink->dir),                                         \
+    X(UNLINK, unlink, CLIENT, 0, 0, false, NONE, 0, EMPTY_IF(op->unlink->dir),                                      \
       REMOVES(op->unlink->parent, op->unlink->name))                                                                \
-    X(RENAME, rename, CLIENT, op->rename->new_parent, false, MOVE, 0, EMPTY,                                        \
+    X(RENAME, rename, CLIENT, 0, op->rename->new_parent, false, MOVE, 0, EMPTY,                                     \
       (REMOVES(op->rename->parent, op->rename->name), REPLACES(op->rename->new_parent, op->rename->new_name)))      \
-    X(LINK, link, CLIENT, 0, true, NONE, 0, NOTHING,                                                                \
+    X(LINK, link, CLIENT, 0, 0, true, NONE, 0, NOTHING,                                                             \
       (CHANGES(op->link->ino), MAKES(op->link->parent, op->link->name)))                                            \
-    X(SETATTR, setattr, CLIENT, 0, false, NONE, op->setattr->ino, NOTHING, CHANGES(op->setattr->ino))               \
-    X(COMMIT, commit, CLIENT, op->commit->ino, op->commit->over == 0, OVER, op->commit->ino, NOTHING,               \
+    X(SETATTR, setattr, CLIENT, 0, 0, false, NONE, op->setattr->ino, NOTHING, CHANGES(op->setattr->ino))            \
+    X(COMMIT, commit, CLIENT, 0, op->commit->ino, op->commit->over == 0, OVER, op->commit->ino, NOTHING,            \
       COMMITS(op->commit->ino))                                                                                     \
-    X(SET_GOAL, set_goal, CLIENT, 0, false, INODES, 0, NOTHING,                                                     \
+    X(SET_GOAL, set_goal, CLIENT, 0, 0, false, INODES, 0, NOTHING,                                                  \
       CHANGES_ALL(op->set_goal->ino, op->set_goal->n_ino))                                                          \
-    X(ATIME, atime, CLIENT, 0, false, NONE, 0, NOTHING,                                                             \
+    X(ATIME, atime, CLIENT, 0, 0, false, NONE, 0, NOTHING,                                                          \
       SEES(op->atime->ino, op->atime->atime_ns, op->atime->n_ino))                                                  \
-    X(XATTR, xattr, CLIENT, 0, !op->xattr->remove, ATTRS, 0, NOTHING, CHANGES(op->xattr->ino))                      \
-    X(CLONE, clone, CLIENT, op->clone->dst, true, NONE, 0, NOTHING,                                                 \
+    X(XATTR, xattr, CLIENT, 0, 0, !op->xattr->remove, ATTRS, 0, NOTHING, CHANGES(op->xattr->ino))                   \
+    X(CLONE, clone, CLIENT, 0, op->clone->dst, true, NONE, 0, NOTHING,                                              \
       (READS(op->clone->src), CHANGES(op->clone->dst)))                                                             \
-    X(FALLOCATE, fallocate, CLIENT, op->fallocate->ino, !(op->fallocate->mode & 2 /* FALLOC_FL_PUNCH_HOLE */),      \
+    X(FALLOCATE, fallocate, CLIENT, 0, op->fallocate->ino, !(op->fallocate->mode & 2 /* FALLOC_FL_PUNCH_HOLE */),   \
       NONE, 0, NOTHING, CHANGES(op->fallocate->ino))                                                                \
-    X(QUOTA, quota, CLIENT, 0, false, NONE, 0, ALL, CHANGES(op->quota->ino))                                        \
-    X(SESSION_CLOSE, session_close, OWNER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                   \
-    X(SESSION_OPEN, session_open, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                    \
-    X(REAP, reap, LEADER, 0, false, NONE, 0, NOTHING, ENDS_ALL(op->reap->ino, op->reap->n_ino))                     \
-    X(RESERVE, reserve, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                              \
-    X(CHUNKD_ADD, chunkd_add, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                        \
-    X(CHUNKD_REMOVE, chunkd_remove, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                  \
-    X(INCARNATION, incarnation, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                      \
-    X(HOLDS, holds, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                                  \
-    X(FUTURE, future, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                                \
-    X(RECOVER, recover, LEADER, 0, false, NONE, 0, NOTHING, UNTOUCHED)
+    X(QUOTA, quota, CLIENT, 0, 0, false, NONE, 0, ALL, CHANGES(op->quota->ino))                                     \
+    X(SESSION_CLOSE, session_close, OWNER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                \
+    X(SESSION_OPEN, session_open, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                 \
+    X(REAP, reap, LEADER, 0, 0, false, NONE, 0, NOTHING, ENDS_ALL(op->reap->ino, op->reap->n_ino))                  \
+    X(RESERVE, reserve, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
+    X(CHUNKD_ADD, chunkd_add, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                     \
+    X(CHUNKD_REMOVE, chunkd_remove, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                               \
+    X(INCARNATION, incarnation, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                   \
+    X(HOLDS, holds, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                               \
+    X(FUTURE, future, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                             \
+    X(RECOVER, recover, LEADER, 0, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
+    X(METAD, metad, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                               \
+    X(CONFIG, config, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                             \
+    X(CAP_KEY, cap_key, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
+    X(REPLACED, replaced, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                         \
+    X(FEATURE, feature, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
+    X(CHECK, check, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)
 /* clang-format on */
 
 /* clang-format off */
@@ -99,6 +107,12 @@ const char *metaop_name(enum metaop m);
 enum metaop_sender { METAOP_BY_NOBODY, METAOP_BY_CLIENT, METAOP_BY_OWNER, METAOP_BY_LEADER };
 /* METAOP_NONE: METAOP_BY_NOBODY. */
 enum metaop_sender metaop_sender(enum metaop m);
+
+/* The newest feature level of this version. New operations, and new fields of old ones that fsm_apply looks at, get
+ * the next one. */
+#define METAOP_LEVEL_MAX 1u
+/* The level that it needs, METAOP_NONE: 0. */
+unsigned metaop_level(enum metaop m);
 
 enum metaop_weight {
     METAOP_WEIGHT_NONE,

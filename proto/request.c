@@ -1,7 +1,7 @@
 /* The visitors of REQUEST_TABLE (request.h): one switch for each column, made from the table.
  *
  * request_of is the only place that looks at protobuf-c's own enum. It lists the table's requests, their answers,
- * hello and failure: a request of envelope.proto that the table lacks is an error of the compiler here.
+ * hello, failure and ping: a request of envelope.proto that the table lacks is an error of the compiler here.
  *
  * Failure modes: none. Thread context: any. */
 #include "request.h"
@@ -14,6 +14,7 @@ enum request request_of(const Replfs__Envelope *env)
     case REPLFS__ENVELOPE__BODY__NOT_SET:
     case REPLFS__ENVELOPE__BODY_HELLO:
     case REPLFS__ENVELOPE__BODY_FAILURE:
+    case REPLFS__ENVELOPE__BODY_PING:
         break;
 #define ROW(ID, ...)                                                                                                \
     case REPLFS__ENVELOPE__BODY_##ID##_REQ:                                                                         \
@@ -58,6 +59,8 @@ enum request_server request_server(enum request r)
 #define CHUNKDS RPC_ROLE_CHUNKD
 #define CLIENTS_CHUNKDS (RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD)
 #define METAD RPC_ROLE_METAD
+#define METAD_ADMIN (RPC_ROLE_METAD | RPC_ROLE_ADMIN)
+#define CLIENTS_METAD (CLIENTS | METAD)
 #define ANYBODY RPC_ROLE_ANY
 unsigned request_senders(enum request r)
 {
@@ -73,6 +76,8 @@ unsigned request_senders(enum request r)
     return RPC_ROLE_NONE;
 }
 #undef METAD
+#undef METAD_ADMIN
+#undef CLIENTS_METAD
 #undef ANYBODY
 
 enum request_session request_session(enum request r)

@@ -19,7 +19,7 @@
 /* X(ID, member, server, senders, session, order, grace, ctl)
  *   ID, member  as protobuf-c names it: REPLFS__ENVELOPE__BODY_<ID>_REQ, env-><member>_req; <ID>_REPLY answers it
  *   server      METAD, CHUNKD or CLIENT
- *   senders     CLIENTS (replfsctl included), CHUNKDS, CLIENTS_CHUNKDS, METAD, ANYBODY
+ *   senders     CLIENTS (replfsctl included), CHUNKDS, CLIENTS_CHUNKDS, CLIENTS_METAD, METAD, METAD_ADMIN, ANYBODY
  *   session     STAMPED: with the session as it is when it is sent, each time it is sent. OWN: its maker fills it in.
  *               NO: it has none
  *   order       of a client's request and what it has queued for metad: OVERTAKES;
@@ -66,10 +66,18 @@
     X(CHUNKD_REMOVE, chunkd_remove, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                    \
     X(RECOVER, recover, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                \
     X(QUARANTINE, quarantine, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
+    X(CONFIG, config, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                  \
+    X(SNAPSHOT, snapshot, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ROOT)                                              \
+    X(RAFT, raft, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                                   \
+    X(CHECKPOINT, checkpoint, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                       \
+    X(METAD_LIST, metad_list, METAD, CLIENTS_METAD, NO, OVERTAKES, SERVED, ANYBODY)                                 \
+    X(METAD_CHANGE, metad_change, METAD, CLIENTS_METAD, NO, OVERTAKES, SERVED, ROOT)                                \
     X(APPEND, append, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                   \
     X(READ, read, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                       \
     X(SYNC, sync, CHUNKD, CLIENTS_CHUNKDS, OWN, OVERTAKES, SERVED, FORBIDDEN)                                       \
     X(ORDER, order, CHUNKD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                                \
+    X(NAMES_PUT, names_put, CHUNKD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                        \
+    X(NAMES_GET, names_get, CHUNKD, METAD_ADMIN, NO, OVERTAKES, SERVED, FORBIDDEN)                                  \
     X(RECALL, recall, CLIENT, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)
 
 #define REQUEST_ENUM_(ID, ...) REQUEST_##ID,

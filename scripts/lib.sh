@@ -32,6 +32,17 @@ mount_pids() {
     done 2>/dev/null
 }
 
+# A version manager's python3 is a shell script that takes ten times as long to start as the program.
+first_program() { # NAME: in $PATH, that is no script
+    local p
+    for p in $(type -aP "$1"); do
+        if [ "$(head -c 2 "$p")" != '#!' ]; then
+            echo "$p"
+            return
+        fi
+    done
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }

@@ -100,6 +100,14 @@ struct store_read {
 enum store_read_how { STORE_PLAIN, STORE_VERIFY, STORE_CACHED };
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
                struct store_read *out);
+/* Whose the bytes of [from, to) are, as those who appended them said: in order, neighbours joined, at most max parts. ino
+ * 0: not known. 0, -ERR_NO_CHUNK, -ERR_CRC, -EIO; *n parts. Any thread. */
+struct store_part {
+    uint64_t ino, file_off;
+    uint32_t chunk_off, len;
+};
+int store_parts(struct store *s, uint64_t chunk, uint32_t from, uint32_t to, struct store_part *out,
+                size_t max, size_t *n);
 /* 0 or -ERR_NO_CHUNK. */
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);
 /* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing

@@ -278,6 +278,66 @@ bool store_same_bytes(struct store *s, const struct extents *x, uint32_t off, ui
     return same;
 }
 
+/* ---- whose bytes they are ---- */
+
+/* The header of e's record: 0, -ERR_CRC, -EIO. */
+static int part_header(struct store *s, uint64_t chunk, const struct ext *e, uint8_t *h,
+                       struct record *r)
+{
+    uint32_t len = record_header_len(e->len);
+    struct segment *sg = segments_find(&s->segs, e->seg);
+    if (!sg || segment_read(sg, h, len, e->pos) != 0)
+        return -EIO;
+    int rc = record_decode(h, len, record_seed(s->segs.base, e->seg, e->pos), r);
+    return rc || r->chunk != chunk ? bad_record(s, e, chunk, "damaged header") : 0;
+}
+
+static bool part_joins(const struct store_part *a, const struct store_part *b)
+{
+    return a->ino == b->ino && a->chunk_off + a->len == b->chunk_off &&
+           (!a->ino || a->file_off + a->len == b->file_off);
+}
+
+static int parts_inside(struct store *s, uint64_t chunk, const struct extents *x, uint32_t from,
+                        uint32_t to, struct store_part *out, size_t max, size_t *n)
+{
+    uint8_t *h = malloc(RECORD_HEADER_MAX);
+    int rc = h ? 0 : -ENOMEM;
+    for (uint32_t i = 0; i < x->n && !rc; i++) {
+        const struct ext *e = &x->v[i];
+        uint32_t lo = e->off > from ? e->off : from;
+        uint32_t hi = e->off + e->len < to ? e->off + e->len : to;
+        struct record r;
+        rc = part_header(s, chunk, e, h, &r);
+        if (rc)
+            break;
+        struct store_part p = {r.ino, r.ino ? r.file_off + (lo - e->off) : 0, lo, hi - lo};
+        if (*n && part_joins(&out[*n - 1], &p))
+            out[*n - 1].len += p.len;
+        else if (*n < max)
+            out[(*n)++] = p;
+        else
+            break;
+    }
+    free(h);
+    return rc;
+}
+
+int store_parts(struct store *s, uint64_t chunk, uint32_t from, uint32_t to, struct store_part *out,
+                size_t max, size_t *n)
+{
+    struct chunk_row row;
+    struct extents x = {0};
+    *n = 0;
+    unsigned g = grace_enter(&s->grace);
+    int rc = look_up(s, chunk, from, to, &row, &x);
+    if (!rc)
+        rc = parts_inside(s, chunk, &x, from, to, out, max, n);
+    grace_leave(&s->grace, g);
+    free(x.v);
+    return rc;
+}
+
 /* ---- the rest ---- */
 
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session)

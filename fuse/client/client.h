@@ -57,6 +57,8 @@ int client_ask(struct client *c, Replfs__Envelope *req, struct rpc_result *out);
 /* How long, in ns, the kernel may keep the attributes a that it is about to be given, or that name in dir
  * refers to ino (0: to nothing); 0: not. */
 int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a);
+/* Likewise of attributes that answer a change of the inode, made or named in dir (else 0). */
+int64_t client_changed_ttl(struct client *c, uint64_t dir, const Replfs__Attr *a);
 int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint64_t ino);
 /* How long a listing of dir may be kept. */
 int64_t client_list_ttl(struct client *c, uint64_t dir);

@@ -54,10 +54,10 @@ struct client {
     struct {
         struct lock mu;
         struct cond cv;
-        char **addrs;
-        char **errors; /* last error per address, for messages */
-        size_t naddrs, cur;
+        struct metad_addr *metads;
+        size_t nmetads, cur; /* cur: who leads, or is asked first */
         struct rpc_conn *conn;
+        struct dial *dial; /* left by a connector whose time was over; connect.c */
         bool connecting;
         uint64_t id;                              /* session, 0: none yet */
         uint64_t seen_incarnation, seen_position; /* of metad's state, the newest told */

@@ -43,6 +43,23 @@ int ctl_cluster(const struct ctl_opts *o, struct transport **out)
     return o->nargs ? transport_path(o->args[0], out, NULL) : transport_default(out);
 }
 
+int ctl_ask(const struct ctl_opts *o, const Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
+            const char *what, int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep))
+{
+    struct transport *t = NULL;
+    Replfs__Envelope *rep = NULL;
+    char detail[512];
+    int rc = ctl_cluster(o, &t);
+    if (rc)
+        return rc;
+    rc = transport_call(t, q, want, &rep, detail, sizeof(detail));
+    rc = rc ? transport_failed(t, what, rc, detail) : fn(o, rep);
+    if (rep)
+        replfs__envelope__free_unpacked(rep, NULL);
+    transport_free(t);
+    return rc;
+}
+
 int ctl_with_status(const struct ctl_opts *o,
                     int (*fn)(const struct ctl_opts *o, const Replfs__StatusReply *s))
 {

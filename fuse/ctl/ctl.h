@@ -23,7 +23,7 @@ enum ctl_exit {
 
 struct ctl_opts {
     bool json, recursive, wait;
-    bool accept, all;           /* recover --accept, quarantine release --all */
+    bool accept, all;           /* recover --accept, quarantine adopt, drop --all */
     uint64_t timeout_ms;        /* of --wait; 0: for ever */
     const char *meta;           /* --meta, or NULL */
     const char *bytes, *inodes; /* quota set: as given, or NULL */
@@ -38,6 +38,10 @@ void *ctl_alloc(size_t n); /* zeroed; never NULL */
 /* The transport for a verb about the cluster: --meta, the one path argument, or the default mount.
  */
 int ctl_cluster(const struct ctl_opts *o, struct transport **out);
+/* One question about the cluster, answered by fn(o, reply); want: the reply's case, what: for messages. fn's exit code, or
+ * one after a message. */
+int ctl_ask(const struct ctl_opts *o, const Replfs__Envelope *q, Replfs__Envelope__BodyCase want,
+            const char *what, int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep));
 /* Gets the cluster's StatusReply and calls fn with it. fn's exit code, or one after a message. */
 int ctl_with_status(const struct ctl_opts *o,
                     int (*fn)(const struct ctl_opts *o, const Replfs__StatusReply *s));
@@ -60,7 +64,13 @@ int verb_info(const struct ctl_opts *o);
 int verb_getrepl(const struct ctl_opts *o);
 int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
+int verb_metad(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
+int verb_config(const struct ctl_opts *o);
+int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word is off already */
 int verb_recover(const struct ctl_opts *o);
+int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);
+int ctl_quarantine_adopt(
+    const struct ctl_opts *o); /* of verb_quarantine; its own word is off already */
 #endif

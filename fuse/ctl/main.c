@@ -23,12 +23,20 @@ static const struct verb verbs[] = {
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
     {"chunkd", verb_chunkd, "list | remove ID [PATH]",
      "chunk daemons with their disks; remove one that is gone for good"},
+    {"metad", verb_metad, "list | add ID | remove ID | step-down | upgrade [PATH]",
+     "metadata daemons with their roles; remove one; let another one lead; use what a new version "
+     "of all brings"},
     {"quota", verb_quota,
      "set DIR [--bytes SIZE] [--inodes N] | get PATH... | list [DIR] | remove DIR...",
      "limits of all that is below a directory"},
+    {"config", verb_config, "[list] [PATH] | get KEY [PATH] | set KEY VALUE [PATH]",
+     "settings of the cluster: times and the copies that fsync needs"},
     {"recover", verb_recover, "[--accept] [PATH]",
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
-    {"quarantine", verb_quarantine, "[list] [PATH] | release CHUNK|--all [PATH]",
+    {"backup-meta", verb_backup_meta, "FILE [PATH]",
+     "all names in one file, from which replfs-metad --restore makes a metad"},
+    {"quarantine", verb_quarantine,
+     "[list] [PATH] | adopt CHUNK|--all PATH | drop CHUNK|--all [PATH]",
      "chunks that may have been written under another copy of metad: list or delete them"},
 };
 #define N_VERBS (sizeof(verbs) / sizeof(*verbs))
@@ -154,7 +162,8 @@ static int ctl_check(const struct ctl_opts *o, const struct verb *v)
         return CTL_USAGE;
     }
     if ((o->accept && v->run != verb_recover) || (o->all && v->run != verb_quarantine)) {
-        ctl_error("--accept belongs to recover, --all to quarantine release, not to %s", v->name);
+        ctl_error("--accept belongs to recover, --all to quarantine adopt and drop, not to %s",
+                  v->name);
         return CTL_USAGE;
     }
     if (o->timeout_ms && !o->wait) {
@@ -196,7 +205,7 @@ int main(int argc, char **argv)
         return rc;
     }
     ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
-              "recover, quarantine",
+              "config, metad, recover, quarantine",
               name);
     return CTL_USAGE;
 }

@@ -1,5 +1,6 @@
 /* replfsctl recover: this metad goes on although chunkds have seen a newer one. replfsctl quarantine:
- * copies of chunks that no file names and that may have been written under another metad. */
+ * copies of chunks that no file names and that may have been written under another metad (adopt.c: their bytes as
+ * files). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,25 +9,6 @@
 
 #include "ctl.h"
 #include "output.h"
-
-/* One question about the cluster, answered by fn(o, reply). */
-static int recover_ask(const struct ctl_opts *o, const Replfs__Envelope *q,
-                       Replfs__Envelope__BodyCase want, const char *what,
-                       int (*fn)(const struct ctl_opts *o, const Replfs__Envelope *rep))
-{
-    struct transport *t = NULL;
-    Replfs__Envelope *rep = NULL;
-    char detail[512];
-    int rc = ctl_cluster(o, &t);
-    if (rc)
-        return rc;
-    rc = transport_call(t, q, want, &rep, detail, sizeof(detail));
-    rc = rc ? transport_failed(t, what, rc, detail) : fn(o, rep);
-    if (rep)
-        replfs__envelope__free_unpacked(rep, NULL);
-    transport_free(t);
-    return rc;
-}
 
 /* ---- recover ---- */
 
@@ -84,7 +66,7 @@ int verb_recover(const struct ctl_opts *o)
     Replfs__RecoverReq ask_req = REPLFS__RECOVER_REQ__INIT;
     RPC_ENVELOPE(q, RECOVER_REQ, recover_req, &ask_req);
     ask_req.accept = o->accept;
-    return recover_ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
+    return ctl_ask(o, &q, REPLFS__ENVELOPE__BODY_RECOVER_REPLY, "recover", show_recover);
 }
 
 /* ---- quarantine ---- */
@@ -136,7 +118,7 @@ static int list_all(const struct ctl_opts *o)
         RPC_ENVELOPE(q, QUARANTINE_REQ, quarantine_req, &m);
         m.chunkd = list.chunkd;
         m.after = list.after;
-        rc = recover_ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
+        rc = ctl_ask(o, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine", list_piece);
     } while (!rc && list.more);
     if (o->json) {
         json_close(&list.j);
@@ -174,27 +156,28 @@ static int release(const struct ctl_opts *o)
     }
     if (!o->all && !m.release) {
         ctl_error(
-            "usage: replfsctl quarantine release CHUNK|--all [PATH]: CHUNK as quarantine lists "
-            "it");
+            "usage: replfsctl quarantine drop CHUNK|--all [PATH]: CHUNK as quarantine lists it");
         return CTL_USAGE;
     }
-    return recover_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine release",
-                       released);
+    return ctl_ask(&rest, &q, REPLFS__ENVELOPE__BODY_QUARANTINE_REPLY, "quarantine drop", released);
 }
 
 int verb_quarantine(const struct ctl_opts *o)
 {
     struct ctl_opts rest = *o;
-    bool is_release = o->nargs && !strcmp(o->args[0], "release");
-    bool named = is_release || (o->nargs && !strcmp(o->args[0], "list"));
+    bool is_release = o->nargs && (!strcmp(o->args[0], "drop") || !strcmp(o->args[0], "release"));
+    bool is_adopt = o->nargs && !strcmp(o->args[0], "adopt");
+    bool named = is_release || is_adopt || (o->nargs && !strcmp(o->args[0], "list"));
     if (named) {
         rest.args++;
         rest.nargs--;
     }
     if (is_release)
         return release(&rest);
+    if (is_adopt)
+        return ctl_quarantine_adopt(&rest);
     if (o->all) {
-        ctl_error("--all belongs to quarantine release");
+        ctl_error("--all belongs to quarantine adopt and drop");
         return CTL_USAGE;
     }
     return list_all(&rest);

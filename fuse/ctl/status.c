@@ -37,19 +37,84 @@ static void text_metads(const Replfs__StatusReply *s)
 {
     char a[32], b[16], c[16];
     struct table t;
-    table_begin(&t, "metad|address|role|up|>memory|>log|>applied");
+    table_begin(&t, "metad|address|role|up|>memory|>log|>applied|>behind|>heard");
     for (size_t i = 0; i < s->n_metads; i++) {
         const Replfs__MetadStatus *m = s->metads[i];
         table_row(&t);
         table_cell(&t, 0, "%" PRIu64, m->id);
         table_cell(&t, 1, "%s", m->addr);
         table_cell(&t, 2, "%s", m->role);
-        table_cell(&t, 3, "%s", output_age(m->uptime_s, a));
-        table_cell(&t, 4, "%s", output_size(m->memory, b));
-        table_cell(&t, 5, "%s", output_size(m->log_bytes, c));
         table_cell(&t, 6, "%" PRIu64, m->applied);
+        if (m->memory) { /* that one answers */
+            table_cell(&t, 3, "%s", output_age(m->uptime_s, a));
+            table_cell(&t, 4, "%s", output_size(m->memory, b));
+            table_cell(&t, 5, "%s", output_size(m->log_bytes, c));
+            continue;
+        }
+        table_cell(&t, 3, "%s", m->up ? "yes" : "no");
+        table_cell(&t, 7, "%" PRIu64, m->behind);
+        if (m->up || m->silent_ms)
+            table_cell(&t, 8, "%s ago", output_age(m->silent_ms / 1000, a));
     }
     table_print(&t, "  ", stdout);
+    for (size_t i = 0; i < s->n_metads; i++) {
+        const Replfs__MetadStatus *m = s->metads[i];
+        if (m->gains > 0 && (m->gains > 1 || m->gap_ms >= 1000 || s->n_metads > 1))
+            printf("  metad %" PRIu64 " has led for %s, since term %" PRIu64
+                   "; before, nobody served for %" PRIu64 " ms\n",
+                   m->id, output_age(m->leads_s, a), m->term, m->gap_ms);
+    }
+}
+
+static void text_names(const Replfs__StatusReply *s)
+{
+    char a[32], b[16], c[16];
+    struct table t;
+    if (!s->n_names)
+        return;
+    printf("Copies of the names: %zu of %u%s\n", s->n_names, s->names_wanted,
+           !s->names_sync      ? ""
+           : s->names_unsynced ? ", and changes do not wait for them, since none takes any"
+                               : "; changes are acknowledged when they have them");
+    table_begin(&t, ">chunkd|host|>checkpoint|>reached|>behind|>size|");
+    for (size_t i = 0; i < s->n_names; i++) {
+        const Replfs__NamesCopy *k = s->names[i];
+        table_row(&t);
+        table_cell(&t, 0, "%u", k->chunkd);
+        table_cell(&t, 1, "%s", k->host_name);
+        table_cell(&t, 2, "%" PRIu64, k->generation);
+        table_cell(&t, 3, "%" PRIu64, k->reached);
+        table_cell(&t, 4, "%s", output_age(k->age_ms / 1000, a));
+        table_cell(&t, 5, "%s", output_size(k->size, b));
+        if (k->error[0])
+            table_cell(&t, 6, "%s", k->error);
+        else if (k->filling)
+            table_cell(&t, 6, "a new one: %s", output_size(k->filled, c));
+    }
+    table_print(&t, "  ", stdout);
+}
+
+static void json_names(struct json *j, const Replfs__StatusReply *s)
+{
+    json_u64(j, "names_wanted", s->names_wanted);
+    json_bool(j, "names_sync", s->names_sync);
+    json_bool(j, "names_unsynced", s->names_unsynced);
+    json_array(j, "names");
+    for (size_t i = 0; i < s->n_names; i++) {
+        const Replfs__NamesCopy *k = s->names[i];
+        json_object(j, NULL);
+        json_u64(j, "chunkd", k->chunkd);
+        json_str(j, "host_name", k->host_name);
+        json_u64(j, "checkpoint", k->generation);
+        json_u64(j, "reached", k->reached);
+        json_u64(j, "age_ms", k->age_ms);
+        json_u64(j, "size", k->size);
+        json_bool(j, "filling", k->filling);
+        json_u64(j, "filled", k->filled);
+        json_str(j, "error", k->error);
+        json_close(j);
+    }
+    json_close(j);
 }
 
 static void text_goals(const Replfs__StatusReply *s)
@@ -134,6 +199,7 @@ static void status_line(const Replfs__StatusReply *s)
     if (s->quarantine)
         printf("in quarantine: %" PRIu64 " copies of chunks (see replfsctl quarantine)\n",
                s->quarantine);
+    text_names(s);
     text_jobs(s);
     printf("problems: %zu%s\n", s->n_problems, s->n_problems ? " (see replfsctl health)" : "");
 }
@@ -174,6 +240,13 @@ static void json_metads(struct json *j, const Replfs__StatusReply *s)
         json_u64(j, "memory", m->memory);
         json_u64(j, "log_bytes", m->log_bytes);
         json_u64(j, "checkpoint_index", m->checkpoint_index);
+        json_u64(j, "leads_s", m->leads_s);
+        json_u64(j, "gap_ms", m->gap_ms);
+        json_u64(j, "gains", m->gains);
+        json_str(j, "name", m->name);
+        json_bool(j, "up", m->up);
+        json_u64(j, "behind", m->behind);
+        json_u64(j, "silent_ms", m->silent_ms);
         json_close(j);
     }
     json_close(j);
@@ -232,6 +305,7 @@ static void print_json(const Replfs__StatusReply *s)
     json_bool(&j, "settling", s->settling);
     json_metads(&j, s);
     json_counts(&j, s);
+    json_names(&j, s);
     json_jobs(&j, s);
     json_u64(&j, "problems", s->n_problems);
     json_close(&j);

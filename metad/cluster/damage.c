@@ -260,6 +260,19 @@ bool damage_known(struct nodes *n, uint64_t chunk)
     return true;
 }
 
+void damage_forget_all(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    while (n->ndamage) {
+        uint64_t chunk = n->damage[n->ndamage - 1].chunk;
+        struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, chunk);
+        if (c)
+            look_anew(n, c);
+        else
+            damage_forget(n, chunk);
+    }
+}
+
 /* ---- time ---- */
 
 /* Notes of copies that are no longer bad. True: nothing is left to be known. */

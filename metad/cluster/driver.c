@@ -4,7 +4,8 @@
  * second the strays, one slice of the walk, then what the bounds on running jobs allow to start; at
  * last the orders decided are sent with no lock held. Each part takes the locks for itself and for
  * a bounded piece of work, so that clients' requests never wait long. While settling (a while after
- * start, until chunkds have reported) nothing is judged missing or garbage. */
+ * gain of leadership, until chunkds have reported) nothing is judged missing or garbage. While this metad
+ * follows, only states and reports are kept up. */
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,6 +17,8 @@
 
 #define TICK_MS 100
 #define WALK_SLICE 8192
+#define ADOPT_SLICE 16384u
+#define WORK_STEPS 4096u /* a millisecond or so */
 #define WALK_EVERY (10 * NSEC_PER_SEC)
 #define RATE_EVERY NSEC_PER_SEC
 
@@ -86,11 +89,9 @@ static bool work_slice(struct nodes *n, int64_t now)
     return more;
 }
 
-static bool tick(struct nodes *n)
+static bool leader_tick(struct nodes *n)
 {
     int64_t now = clock_mono();
-    if (!mlog_is_leader(n->cfg.mlog))
-        return false;
     nodes_tick_states(n, now);
     bool sweeping = reports_sweep(n);
     orders_take_results(n);
@@ -99,7 +100,35 @@ static bool tick(struct nodes *n)
         n->judged_at = now;
     }
     grants_barrier(n);
-    return work_slice(n, now) || sweeping;
+    nodes_replaced_tell(n, now);
+    bool more = work_slice(n, now) || sweeping;
+    nodes_leave(n);
+    return more;
+}
+
+/* What is known is kept up, nothing is decided. What commands left to do is done here; a leader's sessions do it. */
+static bool follower_tick(struct nodes *n)
+{
+    int64_t now = clock_mono();
+    nodes_tick_states(n, now);
+    orders_take_results(n); /* late ones */
+    fsm_rdlock(n->cfg.fsm);
+    bool work = fsm_has_work(n->cfg.fsm);
+    fsm_unlock(n->cfg.fsm);
+    if (work) {
+        fsm_wrlock(n->cfg.fsm);
+        work = fsm_work(n->cfg.fsm, WORK_STEPS);
+        fsm_unlock(n->cfg.fsm);
+    }
+    if (now - n->judged_at >= NSEC_PER_SEC) {
+        fsm_wrlock(n->cfg.fsm);
+        lock_acquire(&n->mu);
+        reports_adopt(n, ADOPT_SLICE);
+        lock_release(&n->mu);
+        fsm_unlock(n->cfg.fsm);
+        n->judged_at = now;
+    }
+    return reports_sweep(n) || work;
 }
 
 static void *driver(void *arg)
@@ -117,7 +146,7 @@ static void *driver(void *arg)
         lock_release(&n->done_lock);
         if (stop)
             return NULL;
-        more = tick(n);
+        more = nodes_enter(n) ? leader_tick(n) : follower_tick(n);
     }
 }
 

@@ -97,7 +97,18 @@ void grants_free(struct nodes *n)
     for (uint32_t i = 0; i < n->ngrants; i++)
         free_one(&n->grants[i]);
     free(n->grants);
+    n->grants = NULL;
+    n->ngrants = 0;
     u64map_free(&n->grant_index);
+}
+
+void grants_forget(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    assert(!n->proposing[0] && !n->proposing[1] && n->barrier != BARRIER_SENT);
+    grants_free(n);
+    n->barrier = BARRIER_NONE;
+    n->want_barrier = false;
 }
 
 /* ---- floors ---- */
@@ -187,7 +198,7 @@ static void barrier_applied(void *arg, int code, const struct fsm_result *res)
 
 static void barrier_after(void *arg)
 {
-    nodes_outstanding(arg, -1);
+    nodes_proposed(arg);
 }
 
 static bool barrier_due(struct nodes *n)
@@ -215,8 +226,7 @@ void grants_barrier(struct nodes *n)
     op.op_case = REPLFS__META_OP__OP_RESERVE;
     op.reserve = &nothing; /* reserves no more than there is: changes nothing */
     cmd.op = &op;
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, barrier_applied, barrier_after, n);
+    nodes_propose(n, &cmd, barrier_applied, barrier_after, n);
 }
 
 /* ---- grants ---- */

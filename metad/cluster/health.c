@@ -271,8 +271,9 @@ static void check_past(struct status_ask *a)
                 "%llu copies of chunks belong to no file that this metad knows, but may have "
                 "been written under another copy of it: they are kept",
                 kept),
-            "replfsctl quarantine lists them; when nobody misses anything, replfsctl quarantine "
-            "release --all deletes them");
+            "replfsctl quarantine lists them; replfsctl quarantine adopt --all PATH makes files of "
+            "them in lost+found; when nobody misses anything, replfsctl quarantine drop --all "
+            "deletes them");
 }
 
 /* Computers that are up, against the highest goal of any chunk. */
@@ -316,6 +317,44 @@ static void check_goals(struct status_ask *a)
                         (unsigned long long)k->bad),
             "wait: they are replaced from good copies; look at that disk's health when it happens "
             "again");
+}
+
+/* ---- copies of the names ---- */
+
+#define NAMES_OLD_MS 60000u
+
+static void check_names(struct status_ask *a, const Replfs__StatusReply *r)
+{
+    char behind[400] = "";
+    unsigned good = 0;
+    uint64_t newest = UINT64_MAX;
+
+    for (size_t i = 0; i < r->n_names; i++) {
+        const Replfs__NamesCopy *c = r->names[i];
+        size_t at = strlen(behind);
+        good += c->age_ms <= NAMES_OLD_MS;
+        if (c->generation && c->age_ms < newest)
+            newest = c->age_ms;
+        if (c->age_ms > NAMES_OLD_MS)
+            snprintf(behind + at, sizeof(behind) - at, "; chunkd %u (%s): %s", c->chunkd,
+                     c->host_name, c->error[0] ? c->error : "it gets one");
+    }
+    if (r->names_unsynced)
+        status_problem(a, 2, "names-unsynced",
+                       "meta-copies-sync is on, but no chunkd takes changes of the names: they are "
+                       "acknowledged all the same, and are lost when metad's disk is lost now",
+                       "start chunkds, look at their disks; copying begins again by itself");
+    if (good >= r->names_wanted)
+        return;
+    status_problem(
+        a, 1, "names-copies",
+        good == 0 ? status_text(a, "no copy of the names outside metad is newer than %llu s%s",
+                                newest == UINT64_MAX ? 60ull : (unsigned long long)(newest / 1000),
+                                behind)
+                  : status_text(a, "%u of %u copies of the names outside metad are up to date%s",
+                                good, r->names_wanted, behind),
+        "look at these chunkds and their disks; until then metad's own disk counts: replfsctl "
+        "backup-meta FILE saves the names elsewhere");
 }
 
 /* ---- what others have noted ---- */
@@ -368,6 +407,7 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
     check_host_ids(a);
     clocks_problems(a);
     check_goals(a);
+    check_names(a, r);
     check_noted(a);
     qsort(a->problem, a->nproblems, sizeof(*a->problem), by_severity);
     r->problems = a->problem;

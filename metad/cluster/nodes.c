@@ -67,20 +67,6 @@ const char *nodes_label(const struct node *d, char buf[static 256])
     return buf;
 }
 
-void nodes_poke(struct nodes *n)
-{
-    LOCK_SCOPE(&n->done_lock);
-    n->poked = true;
-    cond_signal(&n->wake);
-}
-
-void nodes_outstanding(struct nodes *n, int by)
-{
-    LOCK_SCOPE(&n->done_lock);
-    n->outstanding += (unsigned)by;
-    cond_signal(&n->wake);
-}
-
 static uint32_t intern_host(struct nodes *n, const char *host_id)
 {
     for (uint32_t i = 0; i < n->nhosts; i++)
@@ -130,6 +116,7 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
     if (!d)
         abort();
     u64map_init(&d->stray_index, U64MAP_U32);
+    u64map_init(&d->ahead, U64MAP_U32);
     d->id = chunkd;
     d->last_seen = clock_mono();
     d->state = REPLFS__NODE_STATE__NODE_SUSPECT;
@@ -141,14 +128,21 @@ struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id, co
     return d;
 }
 
-static void load_members(struct nodes *n)
+void nodes_load_members(struct nodes *n)
 {
+    lock_assert_held(&n->mu);
     struct fsm_member m = {0};
     for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
         if (m.host_id[0])
             nodes_add(n, m.chunkd, m.host_id, m.host_name);
         else if (n->next_id <= m.chunkd)
             n->next_id = m.chunkd + 1; /* removed; its id is not given again */
+        struct node *d = nodes_find(n, m.chunkd);
+        if (d && !m.host_id[0] && !d->removed) {
+            d->removed = true; /* by another leader */
+            d->state = REPLFS__NODE_STATE__NODE_DEAD;
+            nodes_refresh(n, d);
+        }
     }
 }
 
@@ -214,6 +208,19 @@ void nodes_start_walk(struct nodes *n)
 
 /* ---- states ---- */
 
+/* They change while metad runs. Lock held, or nobody else knows n yet. */
+static void take_settings(struct nodes *n)
+{
+    struct nodes_config *c = &n->cfg;
+
+    c->heartbeat_ms = (unsigned)fsm_setting(c->fsm, SETTING_HEARTBEAT);
+    c->suspect_ms = (unsigned)fsm_setting(c->fsm, SETTING_SUSPECT);
+    c->dead_ms = (unsigned)fsm_setting(c->fsm, SETTING_DEAD);
+    c->min_copies = (unsigned)fsm_setting(c->fsm, SETTING_MIN_COPIES);
+    if (c->min_copies == 0)
+        c->min_copies = 2; /* or the goal, if that is less */
+}
+
 Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
                                  Replfs__NodeState former, int64_t silent_ms)
 {
@@ -266,6 +273,13 @@ static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, 
     nodes_start_walk(n);
 }
 
+/* A report from before the gain lacks what was appended since. The second heartbeat was made after the first came in,
+ * so that it tells of all that was committed by the gain. */
+static bool is_up_to_date(const struct node *d)
+{
+    return d->beats_led >= 2 || (!d->conn && d->state == REPLFS__NODE_STATE__NODE_DEAD);
+}
+
 static bool nodes_settled(const struct nodes *n, int64_t now)
 {
     if (now - n->started > 2 * (int64_t)n->cfg.suspect_ms * NSEC_PER_MSEC)
@@ -273,8 +287,9 @@ static bool nodes_settled(const struct nodes *n, int64_t now)
     bool any = false;
     for (uint32_t i = 1; i < n->nnodes; i++)
         if (n->node[i]) {
+            const struct node *d = n->node[i];
             any = true;
-            if (!n->node[i]->reported_once && !nodes_gone(n->node[i]))
+            if (!(d->reported_once && is_up_to_date(d)) && !nodes_gone(d))
                 return false;
         }
     return any;
@@ -299,6 +314,7 @@ void nodes_tick_states(struct nodes *n, int64_t now)
     struct rpc_conn *close[64];
     size_t nclose = 0;
     lock_acquire(&n->mu);
+    take_settings(n);
     for (uint32_t i = 1; i < n->nnodes && nclose < 64; i++) {
         struct rpc_conn *c = NULL;
         if (n->node[i])
@@ -306,9 +322,9 @@ void nodes_tick_states(struct nodes *n, int64_t now)
         if (c)
             close[nclose++] = c;
     }
-    if (n->settling && nodes_settled(n, now)) {
+    if (n->settling && n->lead.leading && nodes_settled(n, now)) {
         n->settling = false;
-        log_info("settled %lld ms after start: repair and clean-up may begin",
+        log_info("settled %lld ms after leading began: repair and clean-up may begin",
                  (long long)((now - n->started) / NSEC_PER_MSEC));
         nodes_start_walk(n);
     }
@@ -497,11 +513,15 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
     reports_freed(n, c);
 }
 
-static void on_changed(void *arg, struct fsm_chunk *c)
+/* The commit's proposer tells of its copies (nodes_copies), while the leadership lasts in which it proposed. */
+static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
 {
     struct nodes *n = arg;
     LOCK_SCOPE(&n->mu);
-    c->soft_flags |= SOFT_GREW;
+    if (n->lead.leading && mlog_leading(n->cfg.mlog) == n->lead.leading)
+        c->soft_flags |= SOFT_GREW;
+    else if (grew)
+        reports_grew(n, c);
     damage_grew(n, c);
     orders_consider(n, c, 0);
 }
@@ -513,8 +533,8 @@ static void on_session_closed(void *arg, uint64_t session)
     clocks_forget(n, session);
     grants_session_gone(n, session);
     lock_release(&n->mu);
-    if (n->cfg.session_closed)
-        n->cfg.session_closed(n->cfg.hook_arg, session);
+    if (n->lead.session_closed)
+        n->lead.session_closed(n->lead.hook_arg, session);
 }
 
 static void on_session_lapsed(void *arg, uint64_t session)
@@ -524,33 +544,32 @@ static void on_session_lapsed(void *arg, uint64_t session)
     clocks_forget(n, session);
     grants_session_lapsed(n, session);
     lock_release(&n->mu);
-    if (n->cfg.session_closed)
-        n->cfg.session_closed(n->cfg.hook_arg, session);
+    if (n->lead.session_closed)
+        n->lead.session_closed(n->lead.hook_arg, session);
 }
 
 static void on_orphaned(void *arg, uint64_t ino, uint64_t opener)
 {
     struct nodes *n = arg;
-    if (n->cfg.orphaned)
-        n->cfg.orphaned(n->cfg.hook_arg, ino, opener);
+    if (n->lead.orphaned)
+        n->lead.orphaned(n->lead.hook_arg, ino, opener);
 }
 
 static void on_adopted(void *arg, uint64_t ino)
 {
     struct nodes *n = arg;
-    if (n->cfg.adopted)
-        n->cfg.adopted(n->cfg.hook_arg, ino);
+    if (n->lead.adopted)
+        n->lead.adopted(n->lead.hook_arg, ino);
 }
 
 /* ---- life ---- */
 
-static void set_defaults(struct nodes_config *c)
+static void nodes_offer_settings(const struct nodes_config *c)
 {
-    c->heartbeat_ms = c->heartbeat_ms ? c->heartbeat_ms : 1000;
-    c->suspect_ms = c->suspect_ms ? c->suspect_ms : 5000;
-    c->dead_ms = c->dead_ms ? c->dead_ms : 60000;
-    c->repairs_per_disk = c->repairs_per_disk ? c->repairs_per_disk : 4;
-    c->min_copies = c->min_copies ? c->min_copies : 2;
+    fsm_setting_offer(c->fsm, SETTING_HEARTBEAT, c->heartbeat_ms);
+    fsm_setting_offer(c->fsm, SETTING_SUSPECT, c->suspect_ms);
+    fsm_setting_offer(c->fsm, SETTING_DEAD, c->dead_ms);
+    fsm_setting_offer(c->fsm, SETTING_MIN_COPIES, c->min_copies);
 }
 
 int nodes_new(const struct nodes_config *cfg, struct nodes **out)
@@ -561,10 +580,13 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     u64map_init(&n->grant_index, U64MAP_U32);
     u64map_init(&n->damage_index, U64MAP_U32);
     n->cfg = *cfg;
-    set_defaults(&n->cfg);
+    nodes_offer_settings(cfg);
+    take_settings(n);
+    if (n->cfg.repairs_per_disk == 0)
+        n->cfg.repairs_per_disk = 4;
     snprintf(n->dir, sizeof(n->dir), "%s", cfg->dir ? cfg->dir : "");
     snprintf(n->addr, sizeof(n->addr), "%s", cfg->addr ? cfg->addr : "");
-    n->started = clock_mono();
+    n->started = n->process = clock_mono();
     clocks_init(n);
     n->seed = (uint64_t)clock_wall();
     n->settling = true;
@@ -577,7 +599,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     fsm_wrlock(cfg->fsm);
     lock_acquire(&n->mu); /* nobody else knows it yet; what is called asks for it */
     grow_slots(n, 0);
-    load_members(n);
+    nodes_load_members(n);
     nodes_replaced_load(n);
     nodes_disks_load(n);
     nodes_make_ctx(n);

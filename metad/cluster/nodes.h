@@ -1,11 +1,12 @@
-/* chunkds as the leader knows them, and where copies are: registry, heartbeats, reports, orders,
+/* chunkds as this metad knows them, and where copies are: registry, heartbeats, reports, orders,
  * and the driver that feeds the pure planners (placement.h, repair.h) with events and carries out what
- * they decide. Soft state only; what must survive is in the fsm. Thread-safe: own mutex, taken
- * after the fsm lock. */
+ * they decide. Soft state only; what must survive is in the fsm. It lives as long as the process and leads
+ * now and then (nodes_lead). Thread-safe: own mutex, taken after the fsm lock. */
 #ifndef REPLFS_METAD_CLUSTER_NODES_H
 #define REPLFS_METAD_CLUSTER_NODES_H
 #include "metad/fsm/fsm.h"
 #include "metad/log/mlog.h"
+#include "base/gate.h"
 #include "rpc/cap.h"
 #include "rpc/rpc.h"
 
@@ -15,32 +16,77 @@
 
 enum copy_state { COPY_OK = 0, COPY_SHORT = 1, COPY_BAD = 2, COPY_CHECKING = 3, COPY_DOOMED = 4 };
 
+#define NODES_NAMES_MAX 16u
+struct nodes_names { /* one copy of the names, for people */
+    uint32_t chunkd;
+    char host_name[64];
+    uint64_t generation, reached, size; /* generation 0: none is whole yet */
+    int64_t age_ns;                     /* since it had everything; of none: since it is wanted */
+    bool filling;
+    bool late; /* changes are acknowledged without it: it is slow */
+    uint64_t filled;
+    char error[160];
+};
+struct nodes_names_all {
+    unsigned wanted; /* fewer when there are fewer computers */
+    bool sync;       /* answers to changes wait for the copies */
+    bool unsynced;   /* and do not, since no chunkd takes any */
+};
 struct nodes;
 struct nodes_config {
     struct fsm *fsm;
     struct mlog *mlog;
     struct rpc_loop *loop;
-    unsigned heartbeat_ms;     /* default 1000 */
-    unsigned suspect_ms;       /* default 5000 */
-    unsigned dead_ms;          /* default 60000 */
+    /* These three and min_copies: what holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned heartbeat_ms;
+    unsigned suspect_ms;
+    unsigned dead_ms;
     unsigned repairs_per_disk; /* default 4 */
-    /* metad's data directory, for cap.key; NULL: a key that dies with the process */
+    /* metad's data directory, for the file disks; NULL: none */
     const char *dir;
     const char *addr;    /* our address as status shows it; may be NULL */
-    unsigned min_copies; /* as status explains it; default 2 */
+    unsigned min_copies; /* as status explains it */
+    /* Open while this metad leads: what only a leader may do is done inside, and what goes on later stays inside.
+     * NULL: as if open, for tests. */
+    struct gate *gate;
+    /* The leader's address as far as this metad knows, "" if not. May be NULL. Any thread. */
+    void (*leader_addr)(void *arg, char out[static 128]);
+    void *leader_arg;
+    /* Fills in, for StatusReply, the copies of the names that chunkds keep; returns how many, and what holds for all of
+     * them. nodes.mu is held. May be NULL. */
+    size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max,
+                           struct nodes_names_all *all);
+    void *names_arg;
+};
+/* Sets the fsm hooks, starts its thread. It does not lead yet. */
+int nodes_new(const struct nodes_config *cfg, struct nodes **out);
+void nodes_free(struct nodes *n);
+/* What a leadership needs of it: all may be NULL. */
+struct nodes_leadership {
+    uint64_t leading; /* mlog_leading */
+    uint64_t term;    /* of the log, told in orders */
     /* The module owns the fsm's hooks; what it does not need itself it passes on. Called with the
      * fsm write lock held. */
-    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener); /* may be NULL */
-    void (*adopted)(void *arg, uint64_t ino);                   /* may be NULL */
-    void (*session_closed)(void *arg, uint64_t session);        /* or lapsed; may be NULL */
+    void (*orphaned)(void *arg, uint64_t ino, uint64_t opener);
+    void (*adopted)(void *arg, uint64_t ino);
+    void (*session_closed)(void *arg, uint64_t session); /* or lapsed */
     void *hook_arg;
-    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. May be NULL. */
+    /* A chunkd registered, or said in a heartbeat: ids below these may have been given. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
     void *ids_arg;
 };
-int nodes_new(const struct nodes_config *cfg,
-              struct nodes **out); /* sets the fsm hooks, starts its thread */
-void nodes_free(struct nodes *n);
+/* Begins and ends a leadership, while the gate is shut and empty. From nodes_follow() on no hook is called any more,
+ * grants, jobs and doubts are forgotten, and answers to orders that are still out change nothing. Take the fsm lock;
+ * nodes_lead may wait for the log. Not on the log thread. */
+void nodes_lead(struct nodes *n, const struct nodes_leadership *l);
+void nodes_follow(struct nodes *n);
+/* The whole state was replaced while following: chunkds are asked for full reports. Takes the fsm lock; the log thread's
+ * (mlog_config.restored), or any other. */
+void nodes_restored(struct nodes *n);
+/* Requests are served from now on, after gap_ms in which nobody did; for status. */
+void nodes_serving(struct nodes *n, uint64_t gap_ms);
+/* Answers a request with ERR_NOT_LEADER and the leader's address. Any thread. */
+void nodes_not_leader(struct nodes *n, struct rpc_req *req);
 /* Handles register, heartbeat, report requests of chunkds; consumes req. */
 void nodes_request(struct nodes *n, struct rpc_req *req);
 void nodes_conn_closed(struct nodes *n, struct rpc_conn *c);
@@ -103,6 +149,14 @@ void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
  * static. One of the same code takes the former's place. */
 void nodes_note(struct nodes *n, unsigned severity, const char *code, const char *way_out,
                 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* Chunkds that are up, by number; returns how many, each with a reference to its connection for the caller. */
+struct nodes_conn {
+    uint32_t chunkd, host;
+    uint64_t avail; /* bytes, of the disk with the most */
+    struct rpc_conn *conn;
+    char host_id[64], host_name[64];
+};
+size_t nodes_conns(struct nodes *n, struct nodes_conn *out, size_t max);
 /* Names of chunkds that are down, for messages; malloc'ed strings, caller frees. */
 size_t nodes_missing(struct nodes *n, char ***out);
 #endif

@@ -8,6 +8,7 @@
  * no call made into rpc while nodes.mu is held, since a call's completion may run at once. */
 #ifndef REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
 #define REPLFS_METAD_CLUSTER_NODES_INTERNAL_H
+#include "metad/fsm/fsm_cluster.h"
 #include "nodes.h"
 #include "base/lock.h"
 
@@ -17,6 +18,7 @@
 #include "metad/plan/repair_queue.h"
 
 #define NODE_DISKS_MAX 32
+#define PAST_ANCESTORS 8u
 #define NODE_DISK_UNKNOWN 63u /* loc.disk of a copy known from a commit only */
 #define NODE_CHUNKS_REPORT_MAX (1u << 30)
 #define NODE_CHECKS_MAX 64u                  /* quick verifications under way at one chunkd */
@@ -24,7 +26,6 @@
 #define NODES_DELETE_BATCH 4096u
 #define NODE_TWIN_SILENT (30 * NSEC_PER_SEC) /* another daemon with the same id has gone */
 #define NODE_ID_TOLD_MAX (1u << 19)          /* of 20 bits; what is above is nonsense */
-#define PAST_ANCESTORS 8u
 
 /* soft_flags of struct fsm_chunk */
 enum {
@@ -61,6 +62,11 @@ struct stray {
     bool freed;      /* we knew the chunk, and it was deleted: certainly ours */
     bool quarantine; /* not certainly ours: kept until a person releases it */
 };
+struct past_told { /* a Standing that a chunkd told; incarnation 0: none */
+    uint64_t incarnation, position, chunk_upto, ino_upto;
+    uint32_t chunkd_upto, n;
+    uint64_t before[PAST_ANCESTORS];
+};
 struct job;
 struct del {
     uint64_t chunk, session; /* session: its writer; another's chunk of that number stays */
@@ -84,7 +90,10 @@ struct node {
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
     bool want_report;
-    unsigned beats; /* heartbeats since registration */
+    unsigned beats;      /* heartbeats since registration */
+    unsigned beats_led;  /* since we lead; one that registered since then counts as two */
+    struct u64map ahead; /* chunk -> bytes of its copy that no commit has named yet, too */
+    struct past_told seen, astray; /* told at its registration */
     struct node_disk disks[NODE_DISKS_MAX];
     unsigned ndisks;
     struct had_disk had[NODE_DISKS_MAX];
@@ -123,6 +132,7 @@ struct order {
     enum order_kind kind;
     enum repair_kind stat; /* where it is counted */
     struct job *job;       /* NULL: delete */
+    uint64_t leading;      /* the leadership that decided it */
     uint32_t chunkd;       /* which one carries it out */
     struct rpc_conn *conn; /* a reference, for sending */
     uint64_t chunk, session;
@@ -207,12 +217,19 @@ struct nodes_noted { /* nodes_note */
 };
 struct nodes {
     struct nodes_config cfg;
+    struct nodes_leadership
+        lead; /* leading 0: follows. Changes under fsm write lock and mu, gate empty */
     char dir[512], addr[128];
+    bool replaced_untold; /* the state may not have each replaced_by */
+    int64_t replaced_next;
     struct cap_key cap_key;
-    int64_t started; /* mono */
+    int64_t started; /* mono; the process, or the leadership */
     struct lock mu;
     /* under lock */
     struct nodes_noted noted[NODES_NOTES];
+    int64_t process,
+        serving; /* mono: since when there is this process, and this leadership is served */
+    uint64_t gap_ms, gains;
     struct node **node;           /* by id, holes are NULL */
     struct placement_node *table; /* the planners' view, same index */
     uint32_t nnodes;              /* slots */
@@ -257,6 +274,30 @@ struct nodes {
     pthread_t thread;
 };
 
+/* Inside the gate of a leadership that lasts; nodes_leave() follows. */
+static inline bool nodes_enter(struct nodes *n)
+{
+    if (n->cfg.gate && !gate_enter(n->cfg.gate))
+        return false;
+    if (n->lead.leading && mlog_leading(n->cfg.mlog) == n->lead.leading)
+        return true;
+    if (n->cfg.gate)
+        gate_leave(n->cfg.gate);
+    return false;
+}
+
+static inline void nodes_keep(struct nodes *n)
+{
+    if (n->cfg.gate)
+        gate_keep(n->cfg.gate);
+}
+
+static inline void nodes_leave(struct nodes *n)
+{
+    if (n->cfg.gate)
+        gate_leave(n->cfg.gate);
+}
+
 /* Nobody waits for it: another took its place, or it was removed. */
 static inline bool nodes_gone(const struct node *d)
 {
@@ -274,13 +315,23 @@ Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected,
                                  Replfs__NodeState former, int64_t silent_ms);
 void nodes_tick_states(struct nodes *n, int64_t now); /* takes fsm read lock and lock */
 void nodes_start_walk(struct nodes *n);               /* lock held */
-void nodes_poke(struct nodes *n);                     /* wakes the driver */
 void nodes_make_ctx(struct nodes *n);                 /* lock held */
 const char *nodes_label(const struct node *d, char buf[static 256]); /* "chunkd 3 (name, addr)" */
 void nodes_drop_conn(struct nodes *n, struct node *d,
                      struct rpc_conn **put); /* lock held; *put: unref later */
 void nodes_set_host(struct nodes *n, struct node *d, const char *host_id, const char *host_name);
+void nodes_load_members(
+    struct nodes *n); /* those of the state that are not known; fsm lock and lock held */
+
+/* ---- nodes_log.c ---- */
+void nodes_poke(struct nodes *n);                /* wakes the driver */
 void nodes_outstanding(struct nodes *n, int by); /* counts callbacks to come; takes done_lock */
+/* As mlog_propose, of this leadership; stays inside the gate until `after`, which ends with nodes_proposed(). */
+void nodes_propose(struct nodes *n, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                   void *arg);
+void nodes_proposed(struct nodes *n);
+/* Fails a request with what its proposal came to. */
+void nodes_fail(struct nodes *n, struct rpc_req *req, int code, const char *text);
 
 /* ---- nodes_disks.c: lock held ---- */
 /* Takes in what a chunkd says of its disks. */
@@ -292,8 +343,12 @@ bool nodes_disk_unnamed(const struct node *d, const struct had_disk *h);
 const struct had_disk *nodes_disk_had(const struct node *d, const char *path);
 
 /* ---- nodes_register.c ---- */
+/* From the state: before anybody is served, also when this metad begins to lead. 0 or -EIO. No locks held. */
 int nodes_cap_key_load(struct nodes *n);
-void nodes_replaced_load(struct nodes *n); /* lock held */
+void nodes_replaced_load(struct nodes *n);              /* likewise; fsm and registry locks held */
+void nodes_replaced_tell(struct nodes *n, int64_t now); /* the log, as the leader; no locks held */
+/* For all that registered while we followed; lock held. */
+void nodes_replaced_look(struct nodes *n);
 
 /* ---- nodes_registry.c: lock held ---- */
 struct nodes_registry { /* for a message */
@@ -316,6 +371,9 @@ struct past_standing {
 };
 void nodes_past_fill(struct nodes *n,
                      struct past_standing *out); /* takes locks; msg points into out */
+void nodes_past_note(struct node *d, const Replfs__RegisterReq *r); /* lock held */
+/* What chunkds told while we followed counts from now on. Waits for the log; no lock held. */
+void nodes_past_lead(struct nodes *n);
 /* What a chunkd told of ids given, by whomever. No lock held. */
 void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto);
 /* Compares what the RegisterReq req tells with our past, logs what is new, then calls then(n, req).
@@ -334,14 +392,20 @@ static inline bool nodes_past_behind(const struct nodes *n)
 }
 
 /* ---- recover.c ---- */
-uint64_t recover_quarantined(const struct nodes *n); /* copies; lock held */
+void salvage_fetch(struct nodes *n, struct rpc_req *req); /* salvage.c. no lock held */
+uint64_t recover_quarantined(const struct nodes *n);      /* copies; lock held */
 
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
-void reports_heartbeat(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
-void reports_report(struct nodes *n, struct rpc_req *req);    /* takes locks; consumes req */
+/* Takes locks; consumes req. leads: inside the gate. */
+void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads);
+void reports_report(struct nodes *n, struct rpc_req *req); /* takes locks; consumes req */
 bool reports_sweep(struct nodes *n);              /* takes locks: one slice; true: there is more */
 void reports_judge(struct nodes *n, int64_t now); /* takes locks: one slice */
 void reports_forget(struct node *d);              /* drops report, strays, digest */
+/* Copies that were reported before the commit that named them counted: up to max strays of each chunkd. */
+void reports_adopt(struct nodes *n, uint32_t max);
+/* While following: c is new or longer, and nobody says which copies have the bytes. */
+void reports_grew(struct nodes *n, struct fsm_chunk *c);
 struct fsm_loc *reports_loc(struct fsm_chunk *c, uint32_t chunkd);
 /* Sets a copy's disk and state, keeping what is known of its having been reported. */
 void reports_loc_set(struct nodes *n, struct fsm_chunk *c, uint32_t chunkd, uint32_t disk,
@@ -360,7 +424,8 @@ bool grants_may_be_on(const struct nodes *n, uint64_t session, uint64_t chunk, u
 void grants_session_gone(struct nodes *n, uint64_t session);
 void grants_session_lapsed(struct nodes *n, uint64_t session);
 void grants_barrier(struct nodes *n); /* no lock held: goes on with the barrier if one is wanted */
-void grants_free(struct nodes *n);
+void grants_free(struct nodes *n);    /* empty afterwards, and can be used again */
+void grants_forget(struct nodes *n);  /* with the barrier that was wanted */
 
 /* ---- damage.c: fsm lock (any) and lock held ---- */
 /* The bytes that a copy must have to be a good one. */
@@ -385,6 +450,7 @@ bool damage_lost(const struct nodes *n,
 bool damage_text(struct nodes *n, const struct fsm_chunk *c, uint64_t ino, char *out, size_t cap);
 void damage_look(struct nodes *n); /* once a second: a slice; fsm write lock */
 void damage_free(struct nodes *n);
+void damage_forget_all(struct nodes *n); /* what copies have is in doubt again; fsm write lock */
 
 /* ---- orders.c ---- */
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */
@@ -395,6 +461,8 @@ void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t ses
                    struct job *job);
 /* lock held: chunkd d is gone, its queued deletes come to nothing. */
 void orders_node_gone(struct nodes *n, struct node *d);
+/* Nothing is decided any more: forgets what waits and what is not sent yet. fsm write lock and lock held. */
+void orders_forget(struct nodes *n);
 /* Turns of the driver thread. */
 void orders_take_results(struct nodes *n);              /* takes locks */
 void orders_pop_slice(struct nodes *n, int64_t now);    /* fsm write lock and lock held */

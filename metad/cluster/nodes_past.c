@@ -40,8 +40,8 @@ void nodes_past_fill(struct nodes *n, struct past_standing *out)
 
 void nodes_past_ids(struct nodes *n, uint64_t chunk_upto, uint64_t ino_upto)
 {
-    if (n->cfg.ids_told)
-        n->cfg.ids_told(n->cfg.ids_arg, chunk_upto, ino_upto);
+    if (n->lead.ids_told)
+        n->lead.ids_told(n->lead.ids_arg, chunk_upto, ino_upto);
 }
 
 /* ---- futures ---- */
@@ -80,7 +80,7 @@ static void told_after(void *arg)
     struct telling *t = arg;
 
     nodes_past_check(t->n, t->req, t->astray ? PAST_DONE : PAST_ASTRAY, t->then);
-    nodes_outstanding(t->n, -1);
+    nodes_proposed(t->n);
     free(t);
 }
 
@@ -111,8 +111,7 @@ static void past_propose(struct nodes *n, struct rpc_req *req, const Replfs__Sta
         req->env->register_req->chunkd, req->env->register_req->host_name,
         (unsigned long long)op.incarnation, (unsigned long long)op.position,
         astray ? " (as one that was behind)" : "");
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, told_applied, told_after, t);
+    nodes_propose(n, &cmd, told_applied, told_after, t);
 }
 
 void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,
@@ -136,6 +135,82 @@ void nodes_past_check(struct nodes *n, struct rpc_req *req, enum past_step step,
     else
         nodes_past_ids(n, 0, 0);
     then(n, req);
+}
+
+/* ---- what was told while following ---- */
+
+static void note(struct past_told *t, const Replfs__Standing *s)
+{
+    *t = (struct past_told){0};
+    if (!s)
+        return;
+    t->incarnation = s->incarnation;
+    t->position = s->position;
+    t->chunk_upto = s->chunk_upto;
+    t->ino_upto = s->ino_upto;
+    t->chunkd_upto = s->chunkd_upto;
+    t->n = s->n_before < PAST_ANCESTORS ? (uint32_t)s->n_before : PAST_ANCESTORS;
+    if (t->n > 0)
+        memcpy(t->before, s->before, t->n * sizeof(t->before[0]));
+}
+
+void nodes_past_note(struct node *d, const Replfs__RegisterReq *r)
+{
+    note(&d->seen, r->seen);
+    note(&d->astray, r->astray);
+}
+
+static void log_future(struct nodes *n, uint32_t chunkd, struct past_told *t, bool astray)
+{
+    Replfs__FutureOp op = REPLFS__FUTURE_OP__INIT;
+    Replfs__MetaOp mop = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    Replfs__Standing s = REPLFS__STANDING__INIT;
+    struct fsm_result res = {0};
+
+    s.incarnation = op.incarnation = t->incarnation;
+    s.position = op.position = t->position;
+    if (!t->incarnation || !is_news(n, &s))
+        return;
+    op.before = t->before;
+    op.n_before = t->n;
+    op.chunk_upto = t->chunk_upto;
+    op.astray = astray;
+    mop.op_case = REPLFS__META_OP__OP_FUTURE;
+    mop.future = &op;
+    cmd.op = &mop;
+    log_warn("chunkd %u was told of incarnation %016llx up to position %llu%s: that is not in the "
+             "past of the metadata; unknown chunks are kept",
+             chunkd, (unsigned long long)op.incarnation, (unsigned long long)op.position,
+             astray ? " (as one that was behind)" : "");
+    int rc = mlog_propose_wait(n->cfg.mlog, &cmd, &res);
+    if (rc || res.code) {
+        LOCK_SCOPE(&n->mu);
+        n->distrust = true;
+    }
+}
+
+void nodes_past_lead(struct nodes *n)
+{
+    for (uint32_t i = 1;; i++) {
+        lock_acquire(&n->mu);
+        bool more = i < n->nnodes, there = more && n->node[i] && n->node[i]->conn;
+        struct past_told seen = {0}, astray = {0};
+        if (there) {
+            seen = n->node[i]->seen;
+            astray = n->node[i]->astray;
+            if (seen.chunkd_upto < NODE_ID_TOLD_MAX && seen.chunkd_upto > n->next_id)
+                n->next_id = seen.chunkd_upto;
+        }
+        lock_release(&n->mu);
+        if (!more)
+            return;
+        if (!there)
+            continue;
+        log_future(n, i, &seen, false);
+        log_future(n, i, &astray, true);
+        nodes_past_ids(n, seen.chunk_upto, seen.ino_upto);
+    }
 }
 
 /* ---- a chunkd that joined in a future ---- */

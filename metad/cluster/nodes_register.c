@@ -4,23 +4,19 @@
  * A chunkd without an id gets one through the log; the answer is sent when that is applied, so an id told
  * is an id kept. One with an id must be a member, of this cluster, and the only live daemon with that id.
  * Ids are given to so many of one address and in all: anyone who may say that it is a chunkd would fill the
- * state with them otherwise. Members come back whatever the limits say. The key lives in the file cap.key
- * of the metad's directory, so that capabilities outlive a restart. Thread context: rpc loop threads, and
+ * state with them otherwise. Members come back whatever the limits say. The key is in the
+ * state (agree.h), so that capabilities outlive a restart and a change of leader. Thread context: rpc loop threads, and
  * the log thread for the completion of a proposal. */
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/private.h"
 #include "base/lock.h"
 #include "nodes_internal.h"
 #include "origin.h"
@@ -38,101 +34,86 @@ struct adding { /* a ChunkdAddOp on its way through the log */
 
 /* ---- the key ---- */
 
-struct key_file {
-    uint64_t id;
-    uint8_t key[CAP_KEY_LEN];
-} __attribute__((packed));
-
-static int key_read(const char *path, struct key_file *k)
-{
-    CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t got = read(fd, k, sizeof(*k));
-    return got == (ssize_t)sizeof(*k) ? 0 : got < 0 ? -errno : -ERR_CORRUPT;
-}
-
-static int key_write(const char *dir, const char *path, const struct key_file *k)
-{
-    char tmp[560];
-    snprintf(tmp, sizeof(tmp), "%s.new", path);
-    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    ssize_t put = write(fd, k, sizeof(*k));
-    if (put != (ssize_t)sizeof(*k))
-        return put < 0 ? -errno : -ENOSPC;
-    if (fsync(fd) || rename(tmp, path))
-        return -errno;
-    CLEANUP(close_fdp) int d = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return d < 0 || fsync(d) ? -errno : 0;
-}
-
 int nodes_cap_key_load(struct nodes *n)
 {
-    struct key_file k;
-    char path[540];
-    snprintf(path, sizeof(path), "%s/cap.key", n->dir);
-    int rc = n->dir[0] ? key_read(path, &k) : -ENOENT;
-    if (rc == -ENOENT) {
-        if (RAND_bytes((unsigned char *)&k, sizeof(k)) != 1)
-            return -EIO;
-        rc = n->dir[0] ? key_write(n->dir, path, &k) : 0;
-    }
-    if (rc) {
-        log_error(
-            "%s: %s; fix the file's rights or the disk, or remove the file: a new key is made then "
-            "(clients refresh their capabilities by themselves)",
-            path, err_str(rc));
-        return rc;
-    }
-    n->cap_key.id = k.id;
-    memcpy(n->cap_key.key, k.key, sizeof(k.key));
-    return 0;
+    fsm_rdlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    bool there = fsm_cap_key(n->cfg.fsm, &n->cap_key.id, n->cap_key.key);
+    there = there || n->cap_key.id != 0 ||
+            RAND_bytes((unsigned char *)&n->cap_key, sizeof(n->cap_key)) == 1;
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+    return there ? 0 : -EIO;
 }
 
 /* ---- chunkds whose place was taken ----
  *
  * A chunkd that comes with an empty directory gets a new id; the member that was at its address
- * before is `replaced`: dead at once, and no warning for ever. The ids are kept in the file
- * `replaced` of the metad's directory (as text, a pair a line); losing it costs a warning and,
- * after a restart, a wait of dead_ms. */
-
-static void replaced_path(const struct nodes *n, char out[static 540])
-{
-    snprintf(out, 540, "%s/replaced", n->dir);
-}
+ * before is `replaced`: dead at once, and no warning for ever. The log is told by the driver
+ * (ReplacedOp), with no lock held: until then, losing it costs a warning and, after a restart, a
+ * wait of the time after which a chunkd counts as dead. */
 
 void nodes_replaced_load(struct nodes *n)
 {
-    char path[540];
-    unsigned id, by;
-    replaced_path(n, path);
-    FILE *f = n->dir[0] ? fopen(path, "re") : NULL;
-    if (!f)
-        return;
-    while (fscanf(f, "%u %u", &id, &by) == 2) {
-        struct node *d = nodes_find(n, id);
-        if (d && by < n->next_id) /* given once; it may have been removed since */
-            d->replaced_by = by;
+    lock_assert_held(&n->mu);
+    struct fsm_member m = {0};
+    for (uint32_t after = 0; fsm_member_next(n->cfg.fsm, after, &m); after = m.chunkd) {
+        struct node *d = nodes_find(n, m.chunkd);
+        if (d)
+            d->replaced_by = m.replaced_by;
     }
-    fclose(f);
 }
 
-static void replaced_save(const struct nodes *n)
+#define REPLACED_TELL 16u
+
+/* Where we know something else than the state; how many. */
+static size_t replaced_untold(struct nodes *n, Replfs__ReplacedOp v[REPLACED_TELL])
 {
-    char path[540], tmp[560];
-    replaced_path(n, path);
-    snprintf(tmp, sizeof(tmp), "%s.new", path);
-    FILE *f = n->dir[0] ? private_create(tmp) : NULL;
-    if (!f)
+    struct fsm_member m = {0};
+    size_t k = 0;
+
+    lock_assert_held(&n->mu);
+    for (uint32_t after = 0; k < REPLACED_TELL && fsm_member_next(n->cfg.fsm, after, &m);
+         after = m.chunkd) {
+        const struct node *d = nodes_find(n, m.chunkd);
+        if (!d || !m.host_id[0] || d->replaced_by == m.replaced_by)
+            continue;
+        replfs__replaced_op__init(&v[k]);
+        v[k].chunkd = d->id;
+        v[k++].by = d->replaced_by;
+    }
+    return k;
+}
+
+static void replaced_told(void *arg)
+{
+    nodes_proposed(arg);
+}
+
+void nodes_replaced_tell(struct nodes *n, int64_t now)
+{
+    Replfs__ReplacedOp v[REPLACED_TELL];
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+
+    if (fsm_feature_level(n->cfg.fsm) < metaop_level(METAOP_REPLACED))
         return;
-    for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && n->node[i]->replaced_by)
-            fprintf(f, "%u %u\n", i, n->node[i]->replaced_by);
-    bool bad = fflush(f) || fsync(fileno(f));
-    if (fclose(f) || bad || rename(tmp, path))
-        log_warn("%s cannot be written: %s", path, err_str(-errno));
+    fsm_rdlock(n->cfg.fsm);
+    lock_acquire(&n->mu);
+    bool look = n->replaced_untold && now >= n->replaced_next;
+    size_t k = look ? replaced_untold(n, v) : 0;
+    if (look) {
+        n->replaced_untold = k > 0; /* looked at again until the state has it */
+        n->replaced_next = now + NSEC_PER_SEC;
+    }
+    lock_release(&n->mu);
+    fsm_unlock(n->cfg.fsm);
+    op.op_case = REPLFS__META_OP__OP_REPLACED;
+    cmd.op = &op;
+    for (size_t i = 0; i < k; i++) {
+        op.replaced = &v[i];
+        nodes_propose(n, &cmd, NULL, replaced_told, n);
+    }
 }
 
 /* Lock held, d has just registered. */
@@ -150,8 +131,15 @@ static void find_replaced(struct nodes *n, struct node *d)
         changed = true;
         log_info("%s is replaced by chunkd %u at the same address", nodes_label(e, label), d->id);
     }
-    if (changed)
-        replaced_save(n);
+    n->replaced_untold |= changed;
+}
+
+void nodes_replaced_look(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i] && n->node[i]->conn)
+            find_replaced(n, n->node[i]);
 }
 
 /* ---- registration ---- */
@@ -183,7 +171,9 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->origin = origin_of(req->conn);
     d->last_seen = clock_mono();
     d->hb_seq = 0;
-    if (RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
+    d->registration = r->registration; /* the same at all metads */
+    if (!d->registration &&
+        RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
         abort();
     d->beats = 0;
     d->read_bytes = d->write_bytes = d->rate = 0;
@@ -192,33 +182,44 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     d->cert_end = r->cert_end_s;
     snprintf(d->boot_id, sizeof(d->boot_id), "%s", r->boot_id ? r->boot_id : "");
     nodes_disks_set(n, d, r->disks, r->n_disks);
-    find_replaced(n, d);
+    nodes_past_note(d, r);
+    d->beats_led = 2; /* what it reports from now on is of now */
+    if (n->lead.leading)
+        find_replaced(n, d);
     n->epoch++;
 }
 
 static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chunkd,
-                             uint64_t registration)
+                             uint64_t registration, bool leads)
 {
     Replfs__RegisterReply rep = REPLFS__REGISTER_REPLY__INIT;
     struct past_standing standing;
     uint8_t key[CAP_KEY_LEN];
     char uuid[40];
-    struct nodes_registry others;
-    nodes_past_fill(n, &standing);
-    lock_acquire(&n->mu);
-    nodes_registry_fill(n, 0, &others);
-    lock_release(&n->mu);
+    struct nodes_registry others = {0};
+    struct fsm_addrs metads;
+    fsm_metad_addrs(n->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
+    if (leads) {
+        nodes_past_fill(n, &standing);
+        lock_acquire(&n->mu);
+        nodes_registry_fill(n, 0, &others);
+        lock_release(&n->mu);
+        rep.cap_now_s = nodes_cap_now(n);
+        rep.term = n->lead.term;
+        rep.standing = &standing.msg;
+        rep.behind = standing.behind;
+    }
+    rep.follows = !leads;
     snprintf(uuid, sizeof(uuid), "%s", mlog_uuid(n->cfg.mlog));
     memcpy(key, n->cap_key.key, sizeof(key));
     rep.cluster = uuid;
     rep.chunkd = chunkd;
     rep.registration = registration;
-    rep.heartbeat_ms = n->cfg.heartbeat_ms;
+    rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
-    rep.cap_now_s = nodes_cap_now(n);
-    rep.standing = &standing.msg;
-    rep.behind = standing.behind;
     rep.registry = others.list;
     rep.n_registry = others.n;
     rep.registry_version = others.version;
@@ -258,7 +259,8 @@ static void note_twin(struct node *d, const struct rpc_req *req)
     snprintf(d->twin_name, sizeof(d->twin_name), "%s", r->host_name ? r->host_name : "");
 }
 
-static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+/* leads: inside the gate. */
+static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunkd, bool leads)
 {
     struct rpc_conn *old = NULL;
     uint64_t registration = 0;
@@ -298,7 +300,7 @@ static void register_member(struct nodes *n, struct rpc_req *req, uint32_t chunk
             "one has not gone yet; stop one of them",
             label);
     else
-        reply_registered(n, req, chunkd, registration);
+        reply_registered(n, req, chunkd, registration, leads);
     nodes_poke(n);
 }
 
@@ -359,11 +361,10 @@ static void add_after(void *arg)
     struct adding *a = arg;
     adding_end(a);
     if (a->code)
-        rpc_fail(a->req, a->code, "no id could be given to the chunkd on %s: %s",
-                 a->req->env->register_req->host_id, err_str(a->code));
+        nodes_fail(a->n, a->req, a->code, "no id could be given to the chunkd");
     else
-        register_member(a->n, a->req, a->chunkd);
-    nodes_outstanding(a->n, -1);
+        register_member(a->n, a->req, a->chunkd, true);
+    nodes_proposed(a->n);
     free(a);
 }
 
@@ -404,8 +405,7 @@ static void register_new(struct nodes *n, struct rpc_req *req, uint32_t id)
     mop.op_case = REPLFS__META_OP__OP_CHUNKD_ADD;
     mop.chunkd_add = &op;
     cmd.op = &mop;
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, add_applied, add_after, a);
+    nodes_propose(n, &cmd, add_applied, add_after, a);
 }
 
 static void register_checked(struct nodes *n, struct rpc_req *req)
@@ -422,10 +422,32 @@ static void register_checked(struct nodes *n, struct rpc_req *req)
     else if (!member && r->chunkd < NODE_ID_TOLD_MAX && nodes_past_joined(n, r))
         register_new(n, req, r->chunkd); /* an older copy of us gave it no id, a newer one did */
     else
-        register_member(n, req, r->chunkd);
+        register_member(n, req, r->chunkd, true);
 }
 
-static void do_register(struct nodes *n, struct rpc_req *req)
+/* One that the state knows is taken in as it is; who needs a decision has to ask the leader. */
+static void register_follow(struct nodes *n, struct rpc_req *req)
+{
+    const Replfs__RegisterReq *r = req->env->register_req;
+    struct fsm_member m;
+    bool known = false;
+    if (r->chunkd) {
+        fsm_rdlock(n->cfg.fsm);
+        known =
+            fsm_member_next(n->cfg.fsm, r->chunkd - 1, &m) && m.chunkd == r->chunkd && m.host_id[0];
+        lock_acquire(&n->mu);
+        if (known)
+            nodes_add(n, m.chunkd, m.host_id, m.host_name);
+        lock_release(&n->mu);
+        fsm_unlock(n->cfg.fsm);
+    }
+    if (known)
+        register_member(n, req, r->chunkd, false);
+    else
+        nodes_not_leader(n, req);
+}
+
+static void do_register(struct nodes *n, struct rpc_req *req, bool leads)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
     const char *uuid = mlog_uuid(n->cfg.mlog);
@@ -443,21 +465,23 @@ static void do_register(struct nodes *n, struct rpc_req *req)
             r->cluster, uuid);
         return;
     }
-    nodes_past_check(n, req, PAST_SEEN, register_checked);
+    if (leads)
+        nodes_past_check(n, req, PAST_SEEN, register_checked);
+    else
+        register_follow(n, req);
 }
 
 void nodes_request(struct nodes *n, struct rpc_req *req)
 {
-    if (!mlog_is_leader(n->cfg.mlog)) {
-        rpc_fail(req, -ERR_NOT_LEADER, "this metad does not lead");
-        return;
-    }
+    bool leads = nodes_enter(n);
     if (req->env->body_case == REPLFS__ENVELOPE__BODY_REGISTER_REQ)
-        do_register(n, req);
+        do_register(n, req, leads);
     else if (req->env->body_case == REPLFS__ENVELOPE__BODY_HEARTBEAT_REQ)
-        reports_heartbeat(n, req);
+        reports_heartbeat(n, req, leads);
     else if (req->env->body_case == REPLFS__ENVELOPE__BODY_REPORT_REQ)
         reports_report(n, req);
     else
         rpc_fail(req, -ERR_PROTOCOL, "not a request of a chunkd");
+    if (leads)
+        nodes_leave(n);
 }

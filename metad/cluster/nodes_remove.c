@@ -89,12 +89,11 @@ static void remove_after(void *arg)
     Replfs__ChunkdRemoveReply rep = REPLFS__CHUNKD_REMOVE_REPLY__INIT;
     RPC_ENVELOPE(env, CHUNKD_REMOVE_REPLY, chunkd_remove_reply, &rep);
     if (a->code)
-        rpc_fail(a->req, a->code, "chunkd %u could not be removed: %s", a->chunkd,
-                 err_str(a->code));
+        nodes_fail(a->n, a->req, a->code, "the chunkd could not be removed");
     else
         rpc_reply(a->req, &env, NULL);
-    nodes_outstanding(a->n, -1);
     nodes_poke(a->n);
+    nodes_proposed(a->n);
     free(a);
 }
 
@@ -111,8 +110,7 @@ static void remove_propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd
     mop.op_case = REPLFS__META_OP__OP_CHUNKD_REMOVE;
     mop.chunkd_remove = &op;
     cmd.op = &mop;
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, remove_applied, remove_after, a);
+    nodes_propose(n, &cmd, remove_applied, remove_after, a);
 }
 
 void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)

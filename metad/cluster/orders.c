@@ -53,6 +53,8 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay)
 {
     lock_assert_held(&n->mu);
+    if (!n->lead.leading)
+        return; /* a walk begins with each leadership */
     struct repair_chunk v;
     struct repair_queue_item it = {.chunk = c->id};
     unsigned prio;
@@ -170,6 +172,7 @@ static struct order *order_new(struct nodes *n, enum order_kind kind, struct nod
     o->kind = kind;
     o->stat = REPAIR_KIND_DROP;
     o->job = j;
+    o->leading = n->lead.leading;
     o->chunkd = d->id;
     o->conn = d->conn ? rpc_conn_ref(d->conn) : NULL;
     return o;
@@ -514,9 +517,53 @@ void orders_free(struct order *o)
     free(o);
 }
 
+/* here: the order was for d as it is connected now. */
+static void del_forget(struct nodes *n, struct node *d, const struct del *del, bool here)
+{
+    n->stat[del->job ? REPAIR_KIND_DROP : (unsigned)JOB_DELETE].running--;
+    if (del->job)
+        job_end(n, del->job, fsm_chunk_find(n->cfg.fsm, del->chunk)); /* stays doomed */
+    else if (here)
+        reports_stray_settled(n, d, del->chunk, false);
+}
+
+void orders_forget(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    assert(!n->to_send);
+    repair_queue_free(n->queue);
+    n->queue = repair_queue_new();
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        struct node *d = n->node[i];
+        for (uint32_t k = 0; d && k < d->ndels; k++)
+            del_forget(n, d, &d->dels[k], true);
+        if (d)
+            d->ndels = 0;
+    }
+}
+
+/* What was decided by a former leadership: what came of it is no news to be built on, chunkds report it. */
+static void take_late(struct nodes *n, struct order *o)
+{
+    struct node *d = nodes_find(n, o->chunkd);
+    if (o->kind == ORDER_DELETE) {
+        d->deleting &= d->conn != o->conn;
+        for (uint32_t i = 0; i < o->ndels; i++)
+            del_forget(n, d, &o->dels[i], d->conn == o->conn);
+        return;
+    }
+    burden(n, o, -1);
+    n->stat[o->stat].running--;
+    job_end(n, o->job, fsm_chunk_find(n->cfg.fsm, o->chunk));
+}
+
 /* Locks held. */
 static void take_result(struct nodes *n, struct order *o)
 {
+    if (o->leading != n->lead.leading) {
+        take_late(n, o);
+        return;
+    }
     if (o->kind == ORDER_DELETE) {
         delete_result(n, o);
         return;

@@ -38,6 +38,7 @@ static void order_done(void *arg, int code, const Replfs__Envelope *rep, struct 
 
 static void send_req(struct order *o, Replfs__OrderReq *req, unsigned timeout_ms)
 {
+    req->term = o->n->lead.term;
     RPC_ENVELOPE(env, ORDER_REQ, order_req, req);
     rpc_call(o->conn, &env, NULL, timeout_ms, order_done, o);
 }

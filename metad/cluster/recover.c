@@ -79,14 +79,14 @@ static void accept_after(void *arg)
 {
     struct accepting *a = arg;
     if (a->code) {
-        rpc_fail(a->req, a->code, "the decision did not get into the metadata log");
+        nodes_fail(a->n, a->req, a->code, "the decision did not get into the metadata log");
     } else {
         log_warn(
             "recover --accept: what other copies of the metadata became is lost; this metad goes "
             "on from what it has");
         recover_reply(a->n, a->req);
     }
-    nodes_outstanding(a->n, -1);
+    nodes_proposed(a->n);
     free(a);
 }
 
@@ -107,8 +107,7 @@ void nodes_rpc_recover(struct nodes *n, struct rpc_req *req)
     mop.op_case = REPLFS__META_OP__OP_RECOVER;
     mop.recover = &op;
     cmd.op = &mop;
-    nodes_outstanding(n, 1);
-    mlog_propose(n->cfg.mlog, &cmd, accept_applied, accept_after, a);
+    nodes_propose(n, &cmd, accept_applied, accept_after, a);
 }
 
 /* ---- quarantine ---- */
@@ -225,7 +224,9 @@ static void quarantine_release(struct nodes *n, struct rpc_req *req)
 void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__QuarantineReq *r = req->env->quarantine_req;
-    if (r->release || r->release_all)
+    if (r->fetch)
+        salvage_fetch(n, req);
+    else if (r->release || r->release_all)
         quarantine_release(n, req);
     else
         quarantine_list(n, req);

@@ -38,7 +38,8 @@
 #define SWEEP_SLICE 8192
 #define DELETED_FOR (15 * NSEC_PER_SEC) /* a heartbeat must have confirmed a delete by then */
 #define JUDGE_SLICE 16384u
-#define MISMATCHES 2 /* in a row: one may be a message overtaking another */
+#define AHEAD_MAX 65536u /* of one chunkd; what is not noted is asked for */
+#define MISMATCHES 2     /* in a row: one may be a message overtaking another */
 
 /* ---- locs, strays and the digest ---- */
 
@@ -150,6 +151,8 @@ void reports_freed(struct nodes *n, const struct fsm_chunk *c)
     const struct fsm_loc *l = fsm_chunk_locs((struct fsm_chunk *)(uintptr_t)c);
     for (unsigned i = 0; i < c->nloc; i++) {
         struct node *d = nodes_find(n, l[i].chunkd);
+        if (d)
+            u64map_del(&d->ahead, c->id);
         if (!d || !d->conn)
             continue; /* its next report tells */
         struct stray *s = stray_add(d, c->id, c->session, l[i].disk);
@@ -167,6 +170,7 @@ void reports_forget(struct node *d)
         d->rep = NULL;
     }
     u64map_free(&d->stray_index);
+    u64map_free(&d->ahead);
     free(d->strays);
     d->strays = NULL;
     d->nstrays = d->stray_cap = d->judge_pos = d->nquarantine = 0;
@@ -174,6 +178,30 @@ void reports_forget(struct node *d)
 }
 
 /* ---- single records ---- */
+
+/* Commits of what it has may be applied later here than they were where they were made. */
+static void note_ahead(struct node *d, const struct fsm_chunk *c, uint32_t len)
+{
+    if (len <= c->len)
+        u64map_del(&d->ahead, c->id);
+    else if (d->ahead.n < AHEAD_MAX || u64map_has(&d->ahead, c->id))
+        u64map_put(&d->ahead, c->id, len);
+}
+
+void reports_grew(struct nodes *n, struct fsm_chunk *c)
+{
+    lock_assert_held(&n->mu);
+    struct fsm_loc *l = fsm_chunk_locs(c);
+    for (unsigned i = 0; i < c->nloc; i++) {
+        struct node *d = nodes_find(n, l[i].chunkd);
+        uint64_t len = 0;
+        bool has = d && u64map_get(&d->ahead, c->id, &len) && len >= c->len;
+        if (has && len == c->len)
+            u64map_del(&d->ahead, c->id);
+        if (!has && l[i].state == COPY_OK)
+            l[i].state = COPY_SHORT; /* until its chunkd says more */
+    }
+}
 
 /* full: from a full report, which a restart may have made shorter; increments only lag behind. */
 static void known_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
@@ -196,6 +224,7 @@ static void known_copy(struct nodes *n, struct node *d, struct fsm_chunk *c,
                (full || !fsm_session_kept(n->cfg.fsm, c->session))) {
         l->state = COPY_SHORT;
     }
+    note_ahead(d, c, r->len);
     l->disk = r->disk & 63;
     if (!l->reported) {
         l->reported = 1;
@@ -241,6 +270,7 @@ static void copy_gone(struct nodes *n, struct node *d, uint64_t chunk, struct fs
     struct stray *s = stray_find(d, chunk);
     if ((l && l->reported) || (s && s->reported))
         digest_flip(d, chunk, false);
+    u64map_del(&d->ahead, chunk);
     if (s)
         stray_del(d, s);
     if (l) {
@@ -323,17 +353,39 @@ static void heartbeat_facts(struct nodes *n, struct node *d, const Replfs__Heart
     d->granted = 0;
     d->last_seen = now;
     d->beats++;
+    d->beats_led++;
     d->skew = clocks_skew(h->wall_ms);
     d->cert_end = h->cert_end_s;
     nodes_disks_set(n, d, h->disks, h->n_disks);
 }
 
-void reports_heartbeat(struct nodes *n, struct rpc_req *req)
+static void fill_beat_reply(struct nodes *n, const Replfs__HeartbeatReq *h,
+                            Replfs__HeartbeatReply *rep, struct past_standing *standing,
+                            struct nodes_registry *others)
+{
+    if (h->chunk_upto)
+        nodes_past_ids(n, h->chunk_upto, 0);
+    nodes_past_fill(n, standing);
+    rep->standing = &standing->msg;
+    rep->behind = standing->behind;
+    rep->cap_now_s = nodes_cap_now(n);
+    rep->term = n->lead.term;
+    lock_acquire(&n->mu);
+    nodes_registry_fill(n, h->registry_version, others);
+    lock_release(&n->mu);
+    rep->registry = others->list;
+    rep->n_registry = others->n;
+    rep->registry_version = others->version;
+}
+
+/* One who follows is told what there is, and says nothing that a chunkd would go by. */
+void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
 {
     const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     struct past_standing standing;
-    struct nodes_registry others;
+    struct nodes_registry others = {0};
+    struct fsm_addrs metads;
     uint8_t key[CAP_KEY_LEN];
     lock_acquire(&n->mu);
     struct node *d = nodes_find(n, h->chunkd);
@@ -350,22 +402,19 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req)
                  "chunkd %u is not registered on this connection: register first", h->chunkd);
         return;
     }
-    if (h->chunk_upto)
-        nodes_past_ids(n, h->chunk_upto, 0);
-    nodes_past_fill(n, &standing);
-    rep.standing = &standing.msg;
-    rep.behind = standing.behind;
+    rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
+    rep.follows = !leads;
+    fsm_metad_addrs(n->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
+    if (leads)
+        fill_beat_reply(n, h, &rep, &standing, &others);
     lock_acquire(&n->mu);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
     memcpy(key, n->cap_key.key, sizeof(key));
     rep.cap_key = (ProtobufCBinaryData){.len = sizeof(key), .data = key};
     rep.cap_key_id = n->cap_key.id;
-    rep.cap_now_s = nodes_cap_now(n);
-    nodes_registry_fill(n, h->registry_version, &others);
     lock_release(&n->mu);
-    rep.registry = others.list;
-    rep.n_registry = others.n;
-    rep.registry_version = others.version;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);
     free(others.list);
@@ -524,6 +573,46 @@ static bool is_garbage(struct nodes *n, const struct stray *s)
     return !fsm_session_kept(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
 }
 
+/* A stray is a copy of the chunk c that was committed since. */
+static void adopt(struct nodes *n, struct node *d, struct stray *s, struct fsm_chunk *c)
+{
+    const struct fsm_loc *l = reports_loc(c, d->id);
+    uint32_t len = s->reported ? s->len : 0, disk = s->disk;
+    enum copy_state state = len >= damage_len(n, c) ? COPY_OK : COPY_SHORT;
+    reports_loc_set(n, c, d->id, disk, l ? (enum copy_state)l->state : state);
+    note_ahead(d, c, len);
+    orders_consider(n, c, NODES_WRITE_QUIET);
+}
+
+/* Whose turn it is to be looked at; NULL: there are none. All have their turn, however many come meanwhile. */
+static struct stray *stray_turn(struct node *d)
+{
+    if (d->judge_pos >= d->nstrays)
+        d->judge_pos = 0;
+    return d->nstrays ? &d->strays[d->judge_pos] : NULL;
+}
+
+void reports_adopt(struct nodes *n, uint32_t max)
+{
+    lock_assert_held(&n->mu);
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        struct node *d = n->node[i];
+        if (!d || !d->conn)
+            continue;
+        if (max >= d->nstrays)
+            d->judge_pos = 0; /* then each is looked at once */
+        for (uint32_t k = d->nstrays < max ? d->nstrays : max; k > 0; k--) {
+            struct stray *s = stray_turn(d);
+            struct fsm_chunk *c =
+                s && s->state == STRAY_KEPT ? fsm_chunk_find(n->cfg.fsm, s->chunk) : NULL;
+            if (c && c->session == s->session)
+                adopt(n, d, s, c); /* its place is taken by another */
+            else
+                d->judge_pos++;
+        }
+    }
+}
+
 /* Returns false when the stray was taken out of the array. */
 static bool judge(struct nodes *n, struct node *d, struct stray *s, uint64_t chunk_upto,
                   int64_t now)
@@ -535,12 +624,7 @@ static bool judge(struct nodes *n, struct node *d, struct stray *s, uint64_t chu
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, s->chunk);
     if (c && c->session == s->session) { /* committed since, by others than this chunkd or before it
                                             was reported */
-        bool had = reports_loc(c, d->id) != NULL;
-        if (had)
-            reports_loc_set(n, c, d->id, s->disk, reports_loc(c, d->id)->state);
-        else
-            reports_loc_set(n, c, d->id, s->disk, COPY_SHORT);
-        orders_consider(n, c, NODES_WRITE_QUIET);
+        adopt(n, d, s, c);
         return false;
     }
     /* once it was, it stays so: ours of that number may be deleted meanwhile */
@@ -559,11 +643,13 @@ static void judge_node(struct nodes *n, struct node *d, uint64_t chunk_upto, int
 {
     if (!d->conn || !d->reported)
         return;
-    if (d->judge_pos >= d->nstrays)
+    if (d->nstrays <= JUDGE_SLICE)
         d->judge_pos = 0;
-    for (uint32_t k = 0; k < JUDGE_SLICE && d->judge_pos < d->nstrays; k++)
-        if (judge(n, d, &d->strays[d->judge_pos], chunk_upto, now))
+    for (uint32_t k = d->nstrays < JUDGE_SLICE ? d->nstrays : JUDGE_SLICE; k > 0; k--) {
+        struct stray *s = stray_turn(d);
+        if (s && judge(n, d, s, chunk_upto, now))
             d->judge_pos++;
+    }
 }
 
 void reports_judge(struct nodes *n, int64_t now)

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -187,39 +186,32 @@ static void fill_chunkds(struct status_ask *a, Replfs__StatusReply *r)
             r->chunkds[r->n_chunkds++] = fill_chunkd(a, n->node[i]);
 }
 
-static uint64_t resident_bytes(void)
+static void fill_names(struct status_ask *a, Replfs__StatusReply *r)
 {
-    unsigned long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (!f)
-        return 0;
-    int got = fscanf(f, "%*u %lu", &pages);
-    fclose(f);
-    return got == 1 ? pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
-}
+    const struct nodes_config *cfg = &a->n->cfg;
+    struct nodes_names v[NODES_NAMES_MAX];
+    struct nodes_names_all all;
 
-static void fill_metad(struct status_ask *a, Replfs__StatusReply *r)
-{
-    struct mlog_status ms = {0};
-    Replfs__MetadStatus *m = status_alloc(a, sizeof(*m));
-    mlog_status(a->n->cfg.mlog, &ms);
-    replfs__metad_status__init(m);
-    m->id = 1;
-    m->addr = status_text(a, "%s", a->n->addr);
-    m->role = status_text(a, "%s", ms.leader ? "leader" : "follower");
-    m->applied = ms.applied;
-    m->term = ms.term;
-    m->uptime_s = (uint64_t)((a->now - a->n->started) / NSEC_PER_SEC);
-    m->memory = resident_bytes();
-    m->log_bytes = ms.log_bytes;
-    m->checkpoint_index = ms.checkpoint_index;
-    if (ms.error && ms.error[0])
-        status_problem(a, 2, "metad-log",
-                       status_text(a, "the metadata log has a problem: %s", ms.error),
-                       "look at the metad's log and disk; keep the chunkds running");
-    r->metads = status_alloc(a, sizeof(*r->metads));
-    r->metads[0] = m;
-    r->n_metads = 1;
+    if (!cfg->names_copies)
+        return;
+    size_t n = cfg->names_copies(cfg->names_arg, v, NODES_NAMES_MAX, &all);
+    r->names_wanted = all.wanted;
+    r->names_sync = all.sync;
+    r->names_unsynced = all.unsynced;
+    r->names = status_alloc(a, (n + 1) * sizeof(*r->names));
+    for (size_t i = 0; i < n; i++) {
+        Replfs__NamesCopy *c = r->names[r->n_names++] = status_alloc(a, sizeof(*c));
+        replfs__names_copy__init(c);
+        c->chunkd = v[i].chunkd;
+        c->host_name = status_text(a, "%s", v[i].host_name);
+        c->generation = v[i].generation;
+        c->reached = v[i].reached;
+        c->age_ms = v[i].age_ns > 0 ? (uint64_t)(v[i].age_ns / NSEC_PER_MSEC) : 0;
+        c->size = v[i].size;
+        c->filling = v[i].filling;
+        c->filled = v[i].filled;
+        c->error = status_text(a, "%s", v[i].error);
+    }
 }
 
 static void fill_goals(struct status_ask *a, Replfs__StatusReply *r)
@@ -300,7 +292,7 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     a.behind = fsm_behind(n->cfg.fsm);
     fsm_unlock(n->cfg.fsm);
     count_or_recall(&a);
-    fill_metad(&a, &rep);
+    status_metads(&a, &rep);
     nodes_space(n, 0, &rep.capacity, &rep.avail);
     lock_acquire(&n->mu);
     a.behind |= n->distrust;
@@ -308,6 +300,7 @@ void nodes_rpc_status(struct nodes *n, struct rpc_req *req)
     fill_chunkds(&a, &rep);
     fill_goals(&a, &rep);
     fill_jobs(&a, &rep);
+    fill_names(&a, &rep);
     status_problems(&a, &rep);
     lock_release(&n->mu);
     RPC_ENVELOPE(env, STATUS_REPLY, status_reply, &rep);

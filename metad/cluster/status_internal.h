@@ -1,4 +1,4 @@
-/* Private to status.c (the numbers), health.c (what is wrong, what to do) and info.c (files). */
+/* Private to status.c (the numbers), health.c (what is wrong, what to do) and info.c (files), status_metads.c. */
 #ifndef REPLFS_METAD_CLUSTER_STATUS_INTERNAL_H
 #define REPLFS_METAD_CLUSTER_STATUS_INTERNAL_H
 #include "nodes_internal.h"
@@ -36,6 +36,8 @@ void status_free(struct status_ask *a);
 void status_problem(struct status_ask *a, unsigned severity, const char *code, const char *what,
                     const char *way_out);
 void clocks_problems(struct status_ask *a); /* clocks.c. lock held */
+void status_metads(struct status_ask *a,
+                   Replfs__StatusReply *r); /* status_metads.c. no lock held */
 /* Finds what is wrong and hangs all problems into r, errors first. lock held. */
 void status_problems(struct status_ask *a, Replfs__StatusReply *r);
 #endif

@@ -55,7 +55,8 @@ struct leases {
     struct lock mu;
     struct hash_table nodes; /* struct node by inode */
     struct node *hot;
-    bool stopped, claim;
+    int stopped; /* the code that who would wait is refused with; 0: may wait */
+    bool claim;
     uint64_t recall;      /* number of the last one */
     uint32_t now;         /* of the last tick */
     struct u64map barred; /* 1: is being barred or let in again */
@@ -274,8 +275,8 @@ static bool try_enter(struct leases *l, struct lease_wait *w, bool woken, struct
         bool in_turn = woken || !n->head || holds_exclusive(n, w->session);
         if (way_is_free(l, n, w, w->need[i].write, t) && in_turn)
             continue;
-        if (l->stopped) {
-            w->code = -ERR_SHUTDOWN;
+        if (l->stopped != 0) {
+            w->code = l->stopped;
             return true;
         }
         queue_up(l, n, w);
@@ -726,10 +727,11 @@ void leases_tick(struct leases *l, int64_t now)
             }
     lock_release(&l->mu);
     todo_do(l, &t);
+    uint32_t term = l->cfg.term(l->cfg.arg);
     for (unsigned i = 0; i < n; i++) {
         uint32_t silent = l->cfg.silent_ms(l->cfg.arg, late[i].session);
-        bool stubborn = late[i].stubborn && silent < l->cfg.term_ms;
-        if (silent < l->cfg.term_ms && !stubborn)
+        bool stubborn = late[i].stubborn && silent < term;
+        if (silent < term && !stubborn)
             continue;
         if (stubborn && l->cfg.stubborn)
             l->cfg.stubborn(l->cfg.arg, late[i].session, late[i].ino);
@@ -744,13 +746,13 @@ void leases_tick(struct leases *l, int64_t now)
     }
 }
 
-void leases_stop(struct leases *l)
+void leases_stop(struct leases *l, int code)
 {
     struct todo t;
 
     todo_init(&t);
     lock_acquire(&l->mu);
-    l->stopped = true;
+    l->stopped = code;
     while (l->hot)
         wake(l, l->hot, &t);
     lock_release(&l->mu);

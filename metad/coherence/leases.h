@@ -35,15 +35,16 @@ struct leases_config {
     /* Told before such a holder is fenced although it is alive, see stubborn_ms. May be NULL. */
     void (*stubborn)(void *arg, uint64_t session, uint64_t ino);
     void *arg;
-    uint32_t term_ms;     /* holders stop using a lease when they heard nothing for so long */
+    uint32_t (*term)(
+        void *arg);       /* ms: holders stop using a lease when they heard nothing for so long */
     uint32_t patience_ms; /* a request that waits longer is refused, default 5000 */
     /* a session that is alive, and neither gives a lease back for so long nor changes the inode (flushes), is
      * fenced; default 90000 */
     uint32_t stubborn_ms;
 };
 struct leases *leases_new(const struct leases_config *cfg);
-/* Nobody waits any more: all that do are refused, and so is the one that would have to. */
-void leases_stop(struct leases *l);
+/* Nobody waits any more: all that do are refused with code, and so is the one that would have to. */
+void leases_stop(struct leases *l, int code);
 void leases_free(struct leases *l); /* nobody may be waiting */
 
 #define LEASE_NEEDS_INLINE 4u
@@ -56,7 +57,7 @@ struct lease_need {
 struct lease_wait {
     uint64_t session;
     bool firm; /* patience has no end */
-    int code;  /* 0: it may go on; -ERR_BUSY: patience ended; -ERR_SHUTDOWN */
+    int code;  /* 0: it may go on; -ERR_BUSY: patience ended; of leases_stop */
     struct lease_need inl[LEASE_NEEDS_INLINE];
     struct lease_need *need; /* inl, or malloc'ed */
     unsigned n;

@@ -63,6 +63,7 @@ struct session {
 };
 struct sessions {
     struct sessions_config cfg;
+    uint64_t leading; /* the leadership that this is of */
     struct lock mu;
     struct cond cond;
     pthread_t thread;
@@ -90,14 +91,35 @@ struct sessions {
     struct sessions_watcher watchers[SESSIONS_WATCHERS];
     unsigned nwatchers;
     int64_t started, looked;
+    int64_t lease, lease_was; /* ns; lease_was: before it was changed, 0: long ago */
+    int64_t lease_changed;
 };
 
 /* ---- sessions and references, lock held ---- */
 
+static int64_t setting_ns(const struct sessions *o, enum setting_key s)
+{
+    return (int64_t)fsm_setting(o->cfg.fsm, s) * NSEC_PER_MSEC;
+}
+
 static int64_t lease_ns(const struct sessions *o)
 {
     lock_assert_held(&o->mu);
-    return (int64_t)o->cfg.lease_ms * NSEC_PER_MSEC;
+    return o->lease > o->lease_was ? o->lease : o->lease_was;
+}
+
+/* A shorter lease counts once everybody has had the time to hear of it: the former one. Lock held. */
+static void see_lease(struct sessions *o, int64_t now)
+{
+    int64_t lease = setting_ns(o, SETTING_SESSION_LEASE);
+
+    if (lease != o->lease) {
+        o->lease_was = lease_ns(o);
+        o->lease_changed = now;
+        o->lease = lease;
+    }
+    if (now - o->lease_changed > o->lease_was)
+        o->lease_was = 0;
 }
 
 static struct session *session_find(const struct sessions *o, uint64_t id)
@@ -463,6 +485,8 @@ static void closed_applied(void *arg, int code, const struct fsm_result *res)
                 s->closing = false;
         }
     o->nexpired = 0;
+    if (o->stop)
+        cond_signal(&o->cond);
     lock_release(&o->mu);
 }
 
@@ -489,7 +513,7 @@ static void reap_applied(void *arg, int code, const struct fsm_result *res)
     else
         for (size_t i = 0; i < o->nbatch; i++)
             reaped_one(o, o->batch[i], res->value > 0);
-    if (o->nreaped > 0 || o->norphans > 0)
+    if (o->nreaped > 0 || o->norphans > 0 || o->stop)
         cond_signal(&o->cond); /* more is waiting: do not wait for the next look */
     o->nbatch = 0;
     lock_release(&o->mu);
@@ -500,6 +524,7 @@ static bool collect_expired(struct sessions *o, int64_t now)
 {
     if (o->nexpired > 0)
         return false;
+    see_lease(o, now);
     HASH_TABLE_EACH (&o->sessions, p) {
         struct session *s = HASH_ENTRY(p, struct session, link);
         if (!s->closing && now - s->last > lease_ns(o) && o->nexpired < EXPIRE_MAX) {
@@ -516,7 +541,7 @@ static void end_over(struct sessions *o, int64_t now)
     Replfs__Command cmd = REPLFS__COMMAND__INIT;
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
     Replfs__SessionCloseOp close_op = REPLFS__SESSION_CLOSE_OP__INIT;
-    int64_t keep = o->cfg.keep_ms * NSEC_PER_MSEC;
+    int64_t keep = setting_ns(o, SETTING_SESSION_KEEP);
 
     if (now < o->over_look)
         return;
@@ -532,7 +557,7 @@ static void end_over(struct sessions *o, int64_t now)
     op.session_close = &close_op;
     cmd.op = &op;
     log_info("%zu session(s) lapsed long ago: closing them for good", close_op.n_session);
-    mlog_propose(o->cfg.mlog, &cmd, NULL, NULL, NULL);
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, NULL, NULL, NULL);
 }
 
 /* Moves orphans that nobody has open into `batch`. Looks at no more than ORPHANS_LOOK of them, and
@@ -581,9 +606,9 @@ static void propose_close(struct sessions *o)
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &close_op;
     cmd.op = &op;
-    log_info("%zu session(s) silent for %u ms: they hold nothing any more", o->nexpired,
-             o->cfg.lease_ms);
-    mlog_propose(o->cfg.mlog, &cmd, closed_applied, NULL, o);
+    log_info("%zu session(s) silent for %llu ms: they hold nothing any more", o->nexpired,
+             (unsigned long long)fsm_setting(o->cfg.fsm, SETTING_SESSION_LEASE));
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, closed_applied, NULL, o);
 }
 
 static void propose_reap(struct sessions *o)
@@ -597,7 +622,7 @@ static void propose_reap(struct sessions *o)
     op.op_case = REPLFS__META_OP__OP_REAP;
     op.reap = &reap;
     cmd.op = &op;
-    mlog_propose(o->cfg.mlog, &cmd, reap_applied, NULL, o);
+    mlog_propose_as(o->cfg.mlog, o->leading, &cmd, reap_applied, NULL, o);
 }
 
 /* Lock held, dropped while they are told. */
@@ -651,7 +676,7 @@ static void *thread_main(void *arg)
     while (!o->stop) {
         int64_t now = clock_mono(), until = now + (int64_t)o->cfg.tick_ms * NSEC_PER_MSEC;
         forgive_pause(o, now);
-        bool leads = mlog_is_leader(o->cfg.mlog);
+        bool leads = mlog_leading(o->cfg.mlog) == o->leading;
         bool close_some = leads && collect_expired(o, now);
         bool reap_some = leads && collect_orphans(o, now);
         lock_release(&o->mu);
@@ -682,10 +707,10 @@ int sessions_new(const struct sessions_config *cfg, struct sessions **out)
     if (!o)
         abort();
     o->cfg = *cfg;
-    if (o->cfg.lease_ms == 0)
-        o->cfg.lease_ms = 60000;
-    if (o->cfg.keep_ms == 0)
-        o->cfg.keep_ms = SESSIONS_KEEP_MS;
+    o->leading = mlog_leading(cfg->mlog);
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_LEASE, cfg->lease_ms);
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_KEEP, (uint64_t)cfg->keep_ms);
+    o->lease = o->lease_was = setting_ns(o, SETTING_SESSION_LEASE);
     if (o->cfg.tick_ms == 0)
         o->cfg.tick_ms = 100;
     lock_init(&o->mu, LOCK_SESSIONS);
@@ -722,6 +747,10 @@ void sessions_stop(struct sessions *o)
     if (o->running)
         pthread_join(o->thread, NULL);
     o->running = false;
+    lock_acquire(&o->mu);
+    while (o->nexpired > 0 || o->nbatch > 0) /* their answers are to come */
+        cond_wait(&o->cond, &o->mu);
+    lock_release(&o->mu);
 }
 
 void sessions_free(struct sessions *o)

@@ -6,24 +6,26 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "metad/fsm/fsm.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "metad/log/mlog.h"
-
-#define SESSIONS_KEEP_MS (3 * 86400000ll) /* a weekend */
 
 struct sessions;
 struct sessions_config {
     struct fsm *fsm;
     struct mlog *mlog;
-    unsigned lease_ms; /* default 60000 */
-    int64_t keep_ms;   /* how long one that lapsed may come back, default SESSIONS_KEEP_MS */
-    unsigned tick_ms;  /* how often it looks, default 100 */
+    /* What holds as long as the state does not say (fsm_setting_offer), 0: the default */
+    unsigned lease_ms;
+    int64_t keep_ms;  /* how long one that lapsed may come back */
+    unsigned tick_ms; /* how often it looks, default 100 */
 };
-/* Takes sessions and orphans over from the fsm; each session has one lease to come back. */
+/* Of the leadership that there is just now. Takes sessions and orphans over from the fsm; each session has one lease to
+ * come back. */
 int sessions_new(const struct sessions_config *cfg, struct sessions **out);
 int sessions_start(struct sessions *o); /* its thread: expires sessions, reaps orphans */
-void sessions_stop(struct sessions *o); /* before mlog_close */
-void sessions_free(struct sessions *o); /* after mlog_close */
+/* Ends the thread and waits for what it has proposed (which the log answers, at the latest when leadership ends or it
+ * is stopped). Not on the log thread. */
+void sessions_stop(struct sessions *o);
+void sessions_free(struct sessions *o); /* stopped, and no hook calls it any more */
 
 /* A new session is about to be proposed, of this peer (a hash of its address). -EDQUOT: the peer has
  * SESSIONS_PER_PEER. Then sessions_add when it is applied, sessions_none when it is not. */

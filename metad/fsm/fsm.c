@@ -29,14 +29,9 @@ uint64_t fsm_hash_bytes(uint64_t key, const uint8_t *p, size_t len)
     return hash_u64(h);
 }
 
-int fsm_new(struct fsm **out)
+/* Root directory only. All is zero, but lock, key and cluster. */
+static void fill_empty(struct fsm *f)
 {
-    struct fsm *f = calloc(1, sizeof(*f));
-    if (!f)
-        return -ENOMEM;
-    rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
-    if (getrandom(&f->hash_key, sizeof(f->hash_key), GRND_NONBLOCK) < 0)
-        f->hash_key = (uint64_t)(uintptr_t)f;
     fsm_slab_init(&f->inodes, sizeof(struct fsm_inode));
     fsm_slab_init(&f->chunks, sizeof(struct fsm_chunk));
     fsm_slab_init(&f->xsets, sizeof(struct fsm_xset));
@@ -53,14 +48,25 @@ int fsm_new(struct fsm **out)
     root->nlink = 1;
     root->goal = FSM_DEFAULT_GOAL;
     root->u.dir.parent = h;
+}
+
+int fsm_new(struct fsm **out)
+{
+    struct fsm *f = calloc(1, sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    rwlock_init(&f->lock, LOCK_FSM, true); /* the log thread must not starve behind readers */
+    if (getrandom(&f->hash_key, sizeof(f->hash_key), GRND_NONBLOCK) < 0)
+        f->hash_key = (uint64_t)(uintptr_t)f;
+    fsm_cluster_init(f);
+    fill_empty(f);
     *out = f;
     return 0;
 }
 
-void fsm_free(struct fsm *f)
+/* Frees all that hangs on it but the cluster's strings, without a word to anybody. */
+static void drop_all(struct fsm *f)
 {
-    if (!f)
-        return;
     f->hooks = (struct fsm_hooks){0};
     for (uint32_t h = 1; h <= f->inodes.used; h++) {
         struct fsm_inode *i = fsm_inode_at(f, h);
@@ -90,8 +96,42 @@ void fsm_free(struct fsm *f)
     fsm_slab_fini(&f->chunks);
     fsm_slab_fini(&f->shares);
     fsm_arena_fini(&f->dentries);
+}
+
+void fsm_free(struct fsm *f)
+{
+    if (!f)
+        return;
+    drop_all(f);
+    fsm_cluster_fini(f);
     rwlock_destroy(&f->lock);
     free(f);
+}
+
+void fsm_reset(struct fsm *f)
+{
+    struct fsm_hooks hooks = f->hooks;
+
+    drop_all(f);
+    fsm_cluster_fini(f);
+    f->heap = 0;
+    fsm_cluster_reset(f);
+    f->orphans = (struct fsm_oset){0};
+    f->regoal = (struct fsm_oset){0};
+    f->regoal_ino = f->regoal_off = 0;
+    f->regoal_again = false;
+    f->sessions = NULL;
+    f->nsessions = f->sessions_cap = f->nlapsed = 0;
+    f->members = NULL;
+    f->nmembers = f->members_cap = 0;
+    f->realms = NULL;
+    atomic_store(&f->nrealms, 0);
+    f->past = (struct fsm_past){0};
+    f->applied = f->change = 0;
+    f->n = (struct fsm_counts){0};
+    f->now = 0;
+    fill_empty(f);
+    f->hooks = hooks;
 }
 
 void fsm_rdlock_at(struct fsm *f, const char *where)
@@ -166,6 +206,18 @@ static int fsm_run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result 
         return fsm_op_future(f, op->future);
     case METAOP_RECOVER:
         return fsm_op_recover(f);
+    case METAOP_METAD:
+        return fsm_op_metad(f, op->metad);
+    case METAOP_CONFIG:
+        return fsm_op_config(f, op->config);
+    case METAOP_CAP_KEY:
+        return fsm_op_cap_key(f, op->cap_key);
+    case METAOP_REPLACED:
+        return fsm_op_replaced(f, op->replaced);
+    case METAOP_FEATURE:
+        return fsm_op_feature(f, op->feature);
+    case METAOP_CHECK:
+        return 0; /* it is about the state, and nothing in it */
     case METAOP_NONE:
         break;
     }
@@ -192,6 +244,11 @@ void fsm_apply(struct fsm *f, uint64_t index, const Replfs__Command *cmd, struct
         f->applied = index;
     f->now = cmd->time_ns;
     f->steps = FSM_STEPS_MAX;
+    res->stop = fsm_not_understood(f, cmd);
+    if (res->stop) {
+        res->code = ERR_VERSION;
+        return;
+    }
     if (!is_complete(cmd)) {
         res->code = EINVAL;
         return;

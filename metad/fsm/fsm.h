@@ -8,7 +8,7 @@
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
  * (owners of chunks), fsm_goal.c, fsm_weigh.c (what a command would cost), fsm_clone.c,
  * fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
- * fsm_xattr.c, fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
+ * fsm_xattr.c, fsm_cluster.c (metads, settings, feature level), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_FSM_H
 #define REPLFS_METAD_FSM_FSM_H
@@ -49,6 +49,9 @@ struct fsm_result {
     uint64_t parent; /* directory changed, 0 when none */
     uint64_t value;  /* MutationResult.value */
     bool repeated;   /* answered from the duplicate memory, nothing was changed */
+    /* Not NULL: this version must not go on, since others may do something else with the command: code is ERR_VERSION,
+     * and this says why (a static string). Nothing was changed. */
+    const char *stop;
 };
 /* Executes cmd at log position index (strictly increasing). Invalid commands yield a code, never an
  * assertion: an old log must replay on a newer program. Caller holds the write lock. */
@@ -66,7 +69,8 @@ struct fsm_hooks {
      * new): order its deletion only once the session is closed or has declared the id retired
      * (KeepaliveReq.oldest_grant). */
     void (*chunk_freed)(void *arg, const struct fsm_chunk *c);
-    void (*chunk_changed)(void *arg, struct fsm_chunk *c); /* new, longer, or other goal */
+    void (*chunk_changed)(void *arg, struct fsm_chunk *c,
+                          bool grew); /* new or longer; else another goal */
     /* Has no name (any more): reap when nobody has it open. opener: the session that made it with
      * O_TMPFILE and so has it open, else 0. */
     void (*orphaned)(void *arg, uint64_t ino, uint64_t opener);
@@ -171,6 +175,7 @@ struct fsm_member {
     uint32_t chunkd;
     const char *host_id; /* "": it was removed, its id stays taken */
     const char *host_name;
+    uint32_t replaced_by; /* the chunkd that took its place, 0: none */
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
 /* Quotas by realm number (fsm_quota.c). */
@@ -188,7 +193,8 @@ bool fsm_has_quotas(const struct fsm *f); /* or had some since the start; no loc
 /* Whether the attributes that the command adds (XattrOp, or a default ACL that CreateOp inherits) are
  * more than a quota has room for: 0 or -EDQUOT. For the leader, before the command is logged. */
 int fsm_quota_attrs_fit(struct fsm *f, const Replfs__MetaOp *op);
-/* Of the replicated state: equal states, equal digests. Walks everything. */
+/* Of the replicated state: equal states, equal digests. Walks everything; takes no lock and allocates nothing, also
+ * for a forked child. */
 uint64_t fsm_digest(struct fsm *f);
 uint64_t fsm_memory(struct fsm *f); /* heap bytes, for status and the memory bench */
 
@@ -237,7 +243,9 @@ bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
  * thread's lock could block: meant for a forked child (one save at a time in a process). 0 or
  * -errno. Does not fsync. */
 int fsm_save(struct fsm *f, int fd);
-/* Fills an empty fsm (from fsm_new) with what fd holds from its position to its end. 0;
+/* Empty again, as from fsm_new; hooks and offered settings stay, and nobody is told. Under the write lock. */
+void fsm_reset(struct fsm *f);
+/* Fills an empty fsm (from fsm_new, fsm_reset) with what fd holds from its position to its end. 0;
  * -ERR_CORRUPT, -ERR_VERSION or -errno of read with why naming section and offset: then only
  * fsm_free may follow. Calls no hooks: walk chunks, sessions and orphans afterwards. */
 int fsm_load(struct fsm *f, int fd, char why[256]);

@@ -64,10 +64,10 @@ uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session)
     return h;
 }
 
-void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c)
+void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c, bool grew)
 {
     if (f->hooks.chunk_changed)
-        f->hooks.chunk_changed(f->hooks.arg, c);
+        f->hooks.chunk_changed(f->hooks.arg, c, grew);
 }
 
 static void release(struct fsm *f, uint32_t h)
@@ -408,7 +408,7 @@ static void pin(struct fsm *f, uint64_t session, uint32_t file, const struct ext
     fsm_file_pin(f, file, e);
     if (c->len < e->chunk_off + e->len) {
         c->len = e->chunk_off + e->len;
-        fsm_chunk_changed(f, c);
+        fsm_chunk_changed(f, c, true);
     }
 }
 

@@ -16,7 +16,7 @@
  *            change numbers, from (without) and to, of what others did then
  *   ANSWER   u64 session; u64 seq; u64 ino; u64 parent; u32 code; u64 value
  *            (ascending per session; value since version 2)
- *   MEMBER   u32 chunkd; str8 host id; str8 host name
+ *   MEMBER   u32 chunkd; str8 host id; str8 host name; since version 4: u32 the chunkd that took its place, or 0
  *   INODE    u64 ino; u16 mode; u16 nlink; u32 uid; u32 gid; u8 goal; u64 change; i64 mtime, ctime,
  *            atime; u64 size; u64 next cookie of a directory or rdev of a device, else 0; since
  *            version 2: u8 flags (1: never had a name), u16 quota realm; str16 symlink target
@@ -31,6 +31,11 @@
  *   FUTURE   u64 incarnation; u64 position; i64 time; u8 accepted  (since version 3)
  *   FOREIGN  u64 from; u64 to: chunk ids that other futures may have given  (since version 3)
  *   DOUBT    u64 session that other futures may have gone on with  (since version 3)
+ *   CLUSTER  u32 feature level; u32 id of the next metad; u64 longest lease term that may still be in use, or 0; u64
+ *            position where it was lowered, or 0; u8 1: there is a key of capabilities; u64 its id; u8 key[32]
+ *            (one record; since version 4)
+ *   METAD    u32 id; str8 address; str8 name; str8 host id  (ascending; since version 4)
+ *   SETTING  u32 number; u64 value  (since version 4)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
@@ -39,7 +44,9 @@
 #define REPLFS_METAD_FSM_FSM_FORMAT_H
 
 #define CKPT_MAGIC "RPLFSCKP"
-#define CKPT_VERSION 3u
+#define CKPT_VERSION 4u
+#define CKPT_VERSION_LEVEL_0                                                                       \
+    3u /* written as long as the feature level is 0, so that the program before can go on */
 #define CKPT_VERSION_MIN 1u
 #define CKPT_HEADER 32u
 #define CKPT_SECTION 20u
@@ -63,6 +70,9 @@ enum ckpt_type {
     CKPT_FUTURE = 12,      /* since version 3 */
     CKPT_FOREIGN = 13,     /* since version 3 */
     CKPT_DOUBT = 14,       /* since version 3 */
+    CKPT_CLUSTER = 15,     /* since version 4 */
+    CKPT_METAD = 16,       /* since version 4 */
+    CKPT_SETTING = 17,     /* since version 4 */
     CKPT_END = 255,
 };
 #endif

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/lock.h"
 #include "fsm.h"
+#include "fsm_cluster.h"
 #include "fsm_slab.h"
 #include "fsm_table.h"
 
@@ -26,6 +27,7 @@
 #define FSM_SIZE_MAX ((uint64_t)INT64_MAX)
 #define FSM_XATTR_NAME_MAX 255u
 #define FSM_CHANGE_BITS 46
+#define FSM_METAD_ID_MAX (1u << 20)
 
 enum fsm_inode_flag {
     FSM_INODE_XATTR = 1,   /* has entries in the table of extended attributes */
@@ -149,6 +151,23 @@ struct fsm_past {
     uint32_t ndoubt, doubt_cap;
 };
 
+/* fsm_cluster.c */
+struct fsm_cluster {
+    struct fsm_metad metads[FSM_METADS_MAX]; /* ascending id */
+    uint32_t nmetads, metad_new;             /* metad_new: above all ids ever given */
+    uint32_t self;                           /* soft: the id of this one */
+    atomic_uint level;
+    uint64_t told[SETTINGS_COUNT + 1];         /* what the state says */
+    bool is_told[SETTINGS_COUNT + 1];          /* that it says something */
+    uint64_t offer[SETTINGS_COUNT + 1];        /* soft: of this process */
+    _Atomic(uint64_t) now[SETTINGS_COUNT + 1]; /* what follows from these three */
+    _Atomic(uint64_t) term_was; /* a longer lease term that was told before, 0: none */
+    uint64_t term_lowered;      /* position of the last lowering since then */
+    bool has_cap_key;
+    uint64_t cap_key_id;
+    uint8_t cap_key[FSM_CAP_KEY_LEN];
+};
+
 struct fsm {
     struct rwlock lock;
     uint64_t hash_key; /* of name hashes, per process: nothing replicated depends on it */
@@ -167,6 +186,7 @@ struct fsm {
     struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
     atomic_uint nrealms;      /* any: read without the lock, too */
     struct fsm_past past;
+    struct fsm_cluster cluster;
     uint64_t applied, change, chunk_upto, ino_upto;
     struct fsm_counts n;
     struct fsm_hooks hooks;
@@ -243,8 +263,8 @@ int fsm_op_rename(struct fsm *f, const Replfs__RenameOp *op, struct fsm_result *
 
 /* ---- fsm_chunk.c ---- */
 extern const struct fsm_htab_ops fsm_chunk_htab_ops;
-uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session); /* no owner, no goal yet */
-void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c);           /* tells the hook */
+uint32_t fsm_chunk_new(struct fsm *f, uint64_t id, uint64_t session);  /* no owner, no goal yet */
+void fsm_chunk_changed(struct fsm *f, struct fsm_chunk *c, bool grew); /* tells the hook */
 void fsm_chunk_drop_locs(struct fsm_chunk *c);
 void fsm_file_cut(struct fsm *f, uint32_t h, uint64_t from); /* drops extents behind from */
 void fsm_file_punch(struct fsm *f, uint32_t h, uint64_t off, uint64_t len);
@@ -369,6 +389,9 @@ bool fsm_session_late(const struct fsm *f, const struct fsm_session *s, const Re
 int fsm_op_reserve(struct fsm *f, const Replfs__ReserveOp *op);
 int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op);
 int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op);
+int fsm_op_replaced(struct fsm *f, const Replfs__ReplacedOp *op);
+char *fsm_keep_string(struct fsm *f, const char *s); /* a copy, cut to FSM_STRING_MAX, counted */
+void fsm_drop_string(struct fsm *f, const char *s);
 void fsm_sessions_free(struct fsm *f);
 
 /* ---- fsm_past.c ---- */
@@ -384,4 +407,22 @@ bool fsm_future_load(struct fsm *f, const struct fsm_future *u);
 bool fsm_foreign_load(struct fsm *f, uint64_t from, uint64_t to);
 bool fsm_doubt_load(struct fsm *f, uint64_t session);
 void fsm_past_fini(struct fsm *f);
+
+/* ---- fsm_cluster.c ---- */
+void fsm_cluster_init(struct fsm *f);
+void fsm_cluster_fini(struct fsm *f);
+void fsm_cluster_reset(struct fsm *f); /* after fini: as init, but offers stay */
+/* NULL, or why this version must not apply the command: others would do something else. */
+const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd);
+int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op);
+int fsm_op_config(struct fsm *f, const Replfs__ConfigOp *op);
+int fsm_op_cap_key(struct fsm *f, const Replfs__CapKeyOp *op);
+int fsm_op_feature(struct fsm *f, const Replfs__FeatureOp *op);
+/* From a checkpoint: false when it is malformed or there twice. */
+bool fsm_feature_load(struct fsm *f, uint32_t level);
+bool fsm_metads_load(struct fsm *f, uint32_t metad_new); /* and forgets all that were there */
+bool fsm_metad_load(struct fsm *f, const struct fsm_metad *m);
+bool fsm_setting_load(struct fsm *f, unsigned number, uint64_t value);
+bool fsm_term_load(struct fsm *f, uint64_t was, uint64_t lowered);
+void fsm_cap_key_load(struct fsm *f, uint64_t id, const uint8_t *key);
 #endif

@@ -67,6 +67,12 @@ static const char *type_name(uint32_t type)
     case CKPT_FOREIGN:
     case CKPT_DOUBT:
         return "other futures";
+    case CKPT_CLUSTER:
+        return "cluster";
+    case CKPT_METAD:
+        return "metads";
+    case CKPT_SETTING:
+        return "settings";
     case CKPT_END:
         return "end";
     default:
@@ -238,8 +244,10 @@ static int load_member(struct loader *l)
     get_str8(l, name);
     if (l->bad || id == 0 || id >= 1u << 20)
         return corrupt(l, "malformed member");
-    if (fsm_member_add(l->f, id, host, name) != 0)
+    uint32_t by = l->version >= 4 ? get32(l) : 0;
+    if (l->bad || fsm_member_add(l->f, id, host, name) != 0)
         return corrupt(l, "member twice");
+    l->f->members[l->f->nmembers - 1].replaced_by = by;
     return 0;
 }
 
@@ -488,6 +496,50 @@ static int load_future(struct loader *l)
     return l->bad || !good ? corrupt(l, "malformed, or there twice") : 0;
 }
 
+static int load_cluster(struct loader *l)
+{
+    uint32_t level = get32(l), metad_new = get32(l);
+    uint64_t was = get64(l), lowered = get64(l);
+    uint8_t has_key = get8(l);
+    uint64_t key_id = get64(l);
+    const uint8_t *key = load_take(l, FSM_CAP_KEY_LEN);
+
+    if (level > FSM_FEATURE_MAX) {
+        snprintf(l->why, 256,
+                 "the metadata are of feature level %" PRIu32 ", this program knows up to %u: use "
+                 "the version that wrote them or a newer one",
+                 level, FSM_FEATURE_MAX);
+        return -ERR_VERSION;
+    }
+    if (l->bad || has_key > 1 || !fsm_feature_load(l->f, level) ||
+        !fsm_metads_load(l->f, metad_new) || !fsm_term_load(l->f, was, lowered))
+        return corrupt(l, "malformed, or there twice");
+    if (has_key)
+        fsm_cap_key_load(l->f, key_id, key);
+    return 0;
+}
+
+static int load_metad(struct loader *l)
+{
+    char addr[FSM_STRING_MAX + 1], name[FSM_STRING_MAX + 1], host[FSM_STRING_MAX + 1];
+    struct fsm_metad m = {get32(l), addr, name, host, 0};
+
+    get_str8(l, addr);
+    get_str8(l, name);
+    get_str8(l, host);
+    return l->bad || !fsm_metad_load(l->f, &m) ? corrupt(l, "malformed, or there twice") : 0;
+}
+
+static int load_setting(struct loader *l)
+{
+    uint32_t number = get32(l);
+    uint64_t value = get64(l);
+
+    return l->bad || !fsm_setting_load(l->f, number, value)
+               ? corrupt(l, "unknown, out of range, or there twice")
+               : 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -526,6 +578,12 @@ static int load_record(struct loader *l)
     case CKPT_FOREIGN:
     case CKPT_DOUBT:
         return load_future(l);
+    case CKPT_CLUSTER:
+        return load_cluster(l);
+    case CKPT_METAD:
+        return load_metad(l);
+    case CKPT_SETTING:
+        return load_setting(l);
     case CKPT_END:
         return load_end(l);
     default:
@@ -581,6 +639,8 @@ static int load_finish(struct loader *l)
     }
     if (!connected(f))
         return corrupt(l, "directories that are not below the root");
+    if (l->version >= 4 && (!fsm_feature_level(f) || !f->cluster.nmetads))
+        return corrupt(l, "no section that tells of the cluster");
     const char *quota = fsm_quota_finish(f);
     if (quota)
         return corrupt(l, quota);

@@ -154,6 +154,8 @@ static void walk_sessions(const struct fsm *f, struct sink *s)
         put32(s, m->chunkd);
         put_str8(s, m->host_id, strlen(m->host_id));
         put_str8(s, m->host_name, strlen(m->host_name));
+        if (fsm_feature_level(f) >= 1)
+            put32(s, m->replaced_by);
         end(s);
     }
 }
@@ -307,6 +309,38 @@ static void walk_past(const struct fsm *f, struct sink *s)
     }
 }
 
+static void walk_cluster(const struct fsm *f, struct sink *s)
+{
+    const struct fsm_cluster *c = &f->cluster;
+
+    begin(s, CKPT_CLUSTER);
+    put32(s, fsm_feature_level(f));
+    put32(s, c->metad_new);
+    put64(s, atomic_load(&c->term_was));
+    put64(s, c->term_lowered);
+    put8(s, c->has_cap_key);
+    put64(s, c->cap_key_id);
+    memcpy(save_room(s, FSM_CAP_KEY_LEN), c->cap_key, FSM_CAP_KEY_LEN);
+    end(s);
+    for (uint32_t k = 0; k < c->nmetads; k++) {
+        const struct fsm_metad *m = &c->metads[k];
+        begin(s, CKPT_METAD);
+        put32(s, m->id);
+        put_str8(s, m->addr, strlen(m->addr));
+        put_str8(s, m->name, strlen(m->name));
+        put_str8(s, m->host_id, strlen(m->host_id));
+        end(s);
+    }
+    for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
+        if (!c->is_told[k])
+            continue;
+        begin(s, CKPT_SETTING);
+        put32(s, k);
+        put64(s, c->told[k]);
+        end(s);
+    }
+}
+
 static void walk(struct fsm *f, struct sink *s)
 {
     begin(s, CKPT_META);
@@ -340,6 +374,8 @@ static void walk(struct fsm *f, struct sink *s)
         end(s);
     }
     walk_past(f, s);
+    if (fsm_feature_level(f) >= 1) /* before that there is nothing in it */
+        walk_cluster(f, s);
 }
 
 int fsm_save(struct fsm *f, int fd)
@@ -348,7 +384,7 @@ int fsm_save(struct fsm *f, int fd)
     struct sink s = {.fd = fd, .buf = buf};
     uint8_t head[CKPT_HEADER] = CKPT_MAGIC;
 
-    le_put32(head + 8, CKPT_VERSION);
+    le_put32(head + 8, fsm_feature_level(f) >= 1 ? CKPT_VERSION : CKPT_VERSION_LEVEL_0);
     le_put64(head + 16, f->applied);
     le_put32(head + 28, crc32c(0, head, 28));
     s.err = write_all(fd, head, sizeof(head));
@@ -365,10 +401,9 @@ int fsm_save(struct fsm *f, int fd)
 
 uint64_t fsm_digest(struct fsm *f)
 {
-    uint8_t *buf = fsm_xmalloc(CKPT_SECTION + CKPT_XATTR_RECORD_MAX);
+    uint8_t buf[CKPT_SECTION + CKPT_XATTR_RECORD_MAX]; /* 64 KiB of this thread's stack */
     struct sink s = {.fd = -1, .buf = buf};
 
     walk(f, &s);
-    free(buf);
     return hash_u64(s.digest + s.records);
 }

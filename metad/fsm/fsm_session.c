@@ -49,7 +49,7 @@ struct fsm_session *fsm_session_find(const struct fsm *f, uint64_t id)
 }
 
 /* A copy of a string from a message (which may lack it), cut to 255 bytes, accounted in f->heap. */
-static char *keep_string(struct fsm *f, const char *s)
+char *fsm_keep_string(struct fsm *f, const char *s)
 {
     size_t n = s ? strnlen(s, FSM_STRING_MAX) : 0;
     char *p = fsm_xmalloc(n + 1);
@@ -60,7 +60,7 @@ static char *keep_string(struct fsm *f, const char *s)
     return p;
 }
 
-static void drop_string(struct fsm *f, const char *s)
+void fsm_drop_string(struct fsm *f, const char *s)
 {
     f->heap -= strlen(s) + 1;
     free((char *)s);
@@ -91,8 +91,8 @@ struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name
     struct fsm_session *s = fsm_xcalloc(1, sizeof(*s));
     f->heap += sizeof(*s);
     s->id = id;
-    s->name = keep_string(f, name);
-    s->host_id = keep_string(f, host_id);
+    s->name = fsm_keep_string(f, name);
+    s->host_id = fsm_keep_string(f, host_id);
     s->holds = FSM_HOLDS_ALL;
     f->sessions[p] = s;
     f->nsessions++;
@@ -101,8 +101,8 @@ struct fsm_session *fsm_session_add(struct fsm *f, uint64_t id, const char *name
 
 static void session_free(struct fsm *f, struct fsm_session *s)
 {
-    drop_string(f, s->name);
-    drop_string(f, s->host_id);
+    fsm_drop_string(f, s->name);
+    fsm_drop_string(f, s->host_id);
     f->heap -= sizeof(*s) + s->cap * sizeof(*s->answers);
     free(s->answers);
     free(s);
@@ -372,7 +372,8 @@ int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const ch
     if (p < f->nmembers && f->members[p].chunkd == chunkd)
         return -EEXIST;
     f->members = array_open(f, f->members, f->nmembers, &f->members_cap, p, sizeof(*f->members));
-    f->members[p] = (struct fsm_member){chunkd, keep_string(f, host_id), keep_string(f, host_name)};
+    f->members[p] =
+        (struct fsm_member){chunkd, fsm_keep_string(f, host_id), fsm_keep_string(f, host_name), 0};
     f->nmembers++;
     return 0;
 }
@@ -381,10 +382,10 @@ static void member_set(struct fsm *f, uint32_t p, const char *host_id, const cha
 {
     struct fsm_member *m = &f->members[p];
 
-    drop_string(f, m->host_id);
-    drop_string(f, m->host_name);
-    m->host_id = keep_string(f, host_id);
-    m->host_name = keep_string(f, host_name);
+    fsm_drop_string(f, m->host_id);
+    fsm_drop_string(f, m->host_name);
+    m->host_id = fsm_keep_string(f, host_id);
+    m->host_name = fsm_keep_string(f, host_name);
 }
 
 /* A member that is added again under another host id or name was moved or renamed: the disk went
@@ -410,6 +411,19 @@ int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op)
     if (p == f->nmembers || f->members[p].chunkd != op->chunkd || !f->members[p].host_id[0])
         return -ENOENT;
     member_set(f, p, "", "");
+    f->members[p].replaced_by = 0;
+    return 0;
+}
+
+int fsm_op_replaced(struct fsm *f, const Replfs__ReplacedOp *op)
+{
+    uint32_t p = member_pos(f, op->chunkd), by = member_pos(f, op->by);
+
+    if (p == f->nmembers || f->members[p].chunkd != op->chunkd || !f->members[p].host_id[0])
+        return -ENOENT;
+    if (op->by && (by == f->nmembers || f->members[by].chunkd != op->by || by == p))
+        return -EINVAL;
+    f->members[p].replaced_by = op->by;
     return 0;
 }
 
@@ -438,8 +452,8 @@ void fsm_sessions_free(struct fsm *f)
     for (uint32_t k = 0; k < f->nsessions; k++)
         session_free(f, f->sessions[k]);
     for (uint32_t k = 0; k < f->nmembers; k++) {
-        drop_string(f, f->members[k].host_id);
-        drop_string(f, f->members[k].host_name);
+        fsm_drop_string(f, f->members[k].host_id);
+        fsm_drop_string(f, f->members[k].host_name);
     }
     free(f->sessions);
     free(f->members);

@@ -147,7 +147,7 @@ void fsm_share_goal(struct fsm *f, struct fsm_chunk *c, unsigned now)
     bool fresh = c->goal == 0;
     c->goal = (uint8_t)(goal & 15);
     if (!fresh) /* the one that makes a chunk tells of it when it has bytes */
-        fsm_chunk_changed(f, c);
+        fsm_chunk_changed(f, c, false);
 }
 
 /* ---- counting ---- */

@@ -13,6 +13,10 @@ void *fsm_xcalloc(size_t n, size_t size);
 void *fsm_xrealloc(void *p, size_t n);
 void fsm_oom(void) __attribute__((noreturn));
 
+/* A list of zeroed segments of `bytes` each, from nothing: {NULL, 0}. */
+void fsm_seg_push(uint8_t ***seg, uint32_t *nseg, size_t bytes);
+void fsm_seg_fini(uint8_t ***seg, uint32_t *nseg, size_t bytes);
+
 /* Objects of one size. Their first 8 bytes are an id that is 0 exactly while the slot is free, the
  * next 4 bytes link free slots; so a walk over all handles can tell what is alive. */
 #define FSM_SLAB_SHIFT 14

@@ -20,11 +20,12 @@
 
 /* ---- hash table ---- */
 #define SEG_SHIFT 14
+#define SEG_BYTES (sizeof(uint32_t) << SEG_SHIFT)
 #define LOAD 2
 
 static uint32_t *bucket_at(const struct fsm_htab *t, uint32_t b)
 {
-    return &t->seg[b >> SEG_SHIFT][b & ((1u << SEG_SHIFT) - 1)];
+    return (uint32_t *)(void *)t->seg[b >> SEG_SHIFT] + (b & ((1u << SEG_SHIFT) - 1));
 }
 
 static uint32_t bucket_of(const struct fsm_htab *t, uint64_t hash)
@@ -36,10 +37,8 @@ static uint32_t bucket_of(const struct fsm_htab *t, uint64_t hash)
 
 static void bucket_add(struct fsm_htab *t)
 {
-    if (t->nbuckets >> SEG_SHIFT >= t->nseg) {
-        t->seg = fsm_xrealloc(t->seg, (t->nseg + 1ul) * sizeof(*t->seg));
-        t->seg[t->nseg++] = fsm_xcalloc(1u << SEG_SHIFT, sizeof(uint32_t));
-    }
+    if (t->nbuckets >> SEG_SHIFT >= t->nseg)
+        fsm_seg_push(&t->seg, &t->nseg, SEG_BYTES);
     t->nbuckets++;
 }
 
@@ -52,9 +51,7 @@ void fsm_htab_init(struct fsm_htab *t)
 
 void fsm_htab_fini(struct fsm_htab *t)
 {
-    for (uint32_t i = 0; i < t->nseg; i++)
-        free(t->seg[i]);
-    free(t->seg);
+    fsm_seg_fini(&t->seg, &t->nseg, SEG_BYTES);
     *t = (struct fsm_htab){0};
 }
 

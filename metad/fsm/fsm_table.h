@@ -9,7 +9,7 @@
 /* ---- hash table by linear hashing, chained through the objects, two objects a bucket on average
  * ---- */
 struct fsm_htab {
-    uint32_t **seg;
+    uint8_t **seg; /* of bucket heads */
     uint32_t nseg;
     uint32_t nbuckets;
     uint32_t count;

@@ -39,13 +39,13 @@ static uint32_t entry_crc(const uint8_t *buf, size_t length)
     return crc32c(crc32c(0, buf, 20), buf + ENTRY_HEADER, length);
 }
 
-size_t entry_finish(uint8_t *buf, size_t pos, unsigned count, uint64_t index)
+size_t entry_finish(uint8_t *buf, size_t pos, unsigned count, uint64_t index, unsigned version)
 {
     size_t size = pad8(pos);
 
     assert(count >= 1 && count <= ENTRY_MAX_COMMANDS && size <= ENTRY_MAX_BYTES);
     le_put32(buf, ENTRY_MAGIC);
-    le_put16(buf + 4, ENTRY_VERSION);
+    le_put16(buf + 4, (uint16_t)version);
     le_put16(buf + 6, (uint16_t)count);
     le_put64(buf + 8, index);
     le_put32(buf + 16, (uint32_t)(pos - ENTRY_HEADER));

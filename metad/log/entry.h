@@ -12,7 +12,9 @@
 #include <stdint.h>
 
 #define ENTRY_MAGIC 0x4e455052u /* "RPEN" */
-#define ENTRY_VERSION 3u        /* 2: operations from AtimeOp on; 3: from IncarnationOp on, parts */
+/* 2: operations from AtimeOp on; 3: from IncarnationOp on, parts; 4: a feature level, which says the rest */
+#define ENTRY_VERSION 4u
+#define ENTRY_VERSION_LEVEL_0 3u /* as long as the state's feature level is 0 */
 #define ENTRY_VERSION_MIN 1u
 #define ENTRY_HEADER 24u
 #define ENTRY_MAX_COMMANDS 256u
@@ -30,8 +32,9 @@ size_t entry_size(unsigned count, size_t bytes);
 /* Writes one command behind those already there; pos starts at ENTRY_HEADER. Returns the new pos.
  * The buffer must hold entry_size(). */
 size_t entry_put(uint8_t *buf, size_t pos, const void *cmd, size_t len);
-/* Fills in header, checksum and padding; pos as entry_put returned it. Returns the entry's size. */
-size_t entry_finish(uint8_t *buf, size_t pos, unsigned count, uint64_t index);
+/* Fills in header, checksum and padding; pos as entry_put returned it; version: ENTRY_VERSION or
+ * ENTRY_VERSION_LEVEL_0. Returns the entry's size. */
+size_t entry_finish(uint8_t *buf, size_t pos, unsigned count, uint64_t index, unsigned version);
 
 /* Checks buf completely. 0; -ERR_CORRUPT or -ERR_VERSION with *why (static text). e points into
  * buf. */

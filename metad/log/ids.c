@@ -1,5 +1,5 @@
-/* Ranges of ids. A ReserveOp in the log says "everything below X may have been handed out"; after a
- * restart counting goes on at X, so what was left of the old range is lost and nothing is given
+/* Ranges of ids. A ReserveOp in the log says "everything below X may have been handed out"; with each gain of
+ * leadership, hence after each restart, counting goes on at X, so what was left of the old range is lost and nothing is given
  * twice. Ids are 64 bits wide (inodes: 16 bits of group, 0 for now, 48 of counter): a million lost
  * per restart is nothing.
  *
@@ -39,7 +39,9 @@ struct given { /* to a client, which chooses from it */
 };
 struct ids {
     struct mlog *mlog;
+    uint64_t leading; /* the leadership that these are of */
     struct lock mu;
+    struct cond cond; /* of ids_free */
     struct range ino, chunk;
     struct given *given; /* by first; 24 bytes for each run of numbers, for as long as metad runs */
     size_t ngiven, cap_given;
@@ -74,6 +76,7 @@ static void reserved(void *arg, int code, const struct fsm_result *res)
         log_warn("ids could not be reserved in the log; trying again");
     }
     ids->asking = false;
+    cond_signal(&ids->cond);
     lock_release(&ids->mu);
 }
 
@@ -122,7 +125,7 @@ static void ids_ask(struct ids *ids)
     Replfs__ReserveOp reserve;
 
     fill_op(ids, &cmd, &op, &reserve); /* asked_* stay until `asking` ends */
-    mlog_propose(ids->mlog, &cmd, reserved, NULL, ids);
+    mlog_propose_as(ids->mlog, ids->leading, &cmd, reserved, NULL, ids);
 }
 
 /* Lock held. No chunkd has said yet how far ids were given. */
@@ -232,7 +235,9 @@ int ids_new(struct fsm *fsm, struct mlog *mlog, struct ids **out)
     if (!ids)
         abort();
     ids->mlog = mlog;
+    ids->leading = mlog_leading(mlog);
     lock_init(&ids->mu, LOCK_IDS);
+    cond_init(&ids->cond);
     fsm_rdlock(fsm);
     fsm_reserved(fsm, &chunk, &ino);
     if (fsm_member_next(fsm, 0, &member))
@@ -261,6 +266,11 @@ void ids_free(struct ids *ids)
 {
     if (!ids)
         return;
+    lock_acquire(&ids->mu);
+    while (ids->asking)
+        cond_wait(&ids->cond, &ids->mu);
+    lock_release(&ids->mu);
+    cond_destroy(&ids->cond);
     lock_destroy(&ids->mu);
     free(ids->given);
     free(ids);

@@ -71,7 +71,36 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
         return;
     }
     fsm_apply(m->fsm, pos, cmd, res);
+    if (m->digests && res->code == 0 && metaop_of(cmd->op) == METAOP_CHECK &&
+        digests_check(m->digests, pos, cmd->op->check) != 0) {
+        res->code = ERR_CORRUPT;
+        res->stop = "the proof that this metad differs";
+    }
     replfs__command__free_unpacked(cmd, &alloc);
+}
+
+/* Another metad does something with the command that this one cannot do: were it passed over, the two would differ from
+ * here on. */
+static int apply_refuse(struct mlog *m, uint64_t index, const struct fsm_result *res)
+{
+    m->must_end = true;
+    if (res->code != ERR_VERSION)
+        return -res->code; /* digests.c has said it */
+    log_error("log entry %" PRIu64
+              " holds %s (feature level %u, this replfs-metad knows up to %u, version %s): it "
+              "cannot go on. Start a replfs-metad of the version that wrote it, or a newer one, "
+              "with this directory",
+              index, res->stop, fsm_feature_level(m->fsm), FSM_FEATURE_MAX, REPLFS_VERSION);
+    return -(int)res->code;
+}
+
+/* Cuts the list before `at`, NULL: behind its end; returns what follows. */
+static struct mlog_proposal *props_split(struct mlog_proposal **list, struct mlog_proposal *at)
+{
+    while (*list != at)
+        list = &(*list)->next;
+    *list = NULL;
+    return at;
 }
 
 int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t len,
@@ -90,13 +119,19 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
     }
     if (rc != 0) {
         log_error("log entry %" PRIu64 " cannot be applied: %s", index, why);
+        mlog_fail_proposals(props, -EIO);
         return rc;
     }
-    struct mlog_proposal *p = props;
+    struct mlog_proposal *p = props, *rest = NULL;
     fsm_wrlock(m->fsm);
     while (entry_next(&e, &cmd, &cmd_len)) {
         struct fsm_result res;
         apply_command(m, pos++, cmd, cmd_len, &res);
+        if (res.stop) {
+            rc = apply_refuse(m, index, &res);
+            rest = props_split(&props, p);
+            break;
+        }
         if (p) {
             if (p->fn)
                 p->fn(p->arg, 0, &res);
@@ -104,7 +139,10 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
         }
     }
     fsm_unlock(m->fsm);
-    if (props && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
+    if (m->observer.applied)
+        m->observer.applied(m->observer.arg, index, m->raft.current_term, buf, len);
+    /* With others: what was stored here has raised it already (mlog_io.c), and an entry may count without that. */
+    if (props && mlog_alone(m) && mlog_hwm_advance(&m->hwm, index, m->raft.current_term) != 0) {
         log_warn("%s/hwm cannot be written: damage to the log's end might go unnoticed", m->dir);
         atomic_store(&m->error, "the high-water mark cannot be written");
     }
@@ -115,7 +153,8 @@ int mlog_apply_entry(struct mlog *m, uint64_t index, const uint8_t *buf, size_t 
         free(props);
         props = next;
     }
-    return 0;
+    mlog_fail_proposals(rest, -EIO);
+    return rc;
 }
 
 void mlog_fail_proposals(struct mlog_proposal *p, int code)

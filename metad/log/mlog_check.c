@@ -174,20 +174,9 @@ void mlog_check_segment(const uint8_t *p, size_t len, uint64_t first, struct mlo
 
 /* ---- the directory ---- */
 
-struct found {
-    char name[80];
-    bool open;
-    uint64_t first, last; /* closed segment: indexes. Open: counter. Snapshot: term, index */
-    uint64_t stamp;       /* snapshot only */
-};
-struct listing {
-    struct found *seg, *snap;
-    size_t nseg, nsnap;
-};
-
-static void check_add(struct found **v, size_t *n, const struct found *f)
+static void check_add(struct mlog_file **v, size_t *n, const struct mlog_file *f)
 {
-    struct found *p = realloc(*v, (*n + 1) * sizeof(*p));
+    struct mlog_file *p = realloc(*v, (*n + 1) * sizeof(*p));
 
     if (!p)
         abort(); /* nothing can be checked without memory */
@@ -198,7 +187,7 @@ static void check_add(struct found **v, size_t *n, const struct found *f)
 
 static int by_place(const void *a, const void *b)
 {
-    const struct found *x = a, *y = b;
+    const struct mlog_file *x = a, *y = b;
 
     if (x->open != y->open)
         return x->open ? 1 : -1;
@@ -219,7 +208,7 @@ static bool snapshot_complete(const char *dir, const char *meta)
     return n > 0 && (size_t)n < sizeof(path) && stat(path, &st) == 0 && st.st_size > 0;
 }
 
-static int list_dir(const char *dir, struct listing *l)
+int mlog_check_list(const char *dir, struct mlog_files *l)
 {
     DIR *d = opendir(dir);
 
@@ -231,7 +220,7 @@ static int list_dir(const char *dir, struct listing *l)
         return code == -ENOENT ? -ERR_CORRUPT : code;
     }
     for (struct dirent *e; (e = readdir(d));) {
-        struct found f = {0};
+        struct mlog_file f = {0};
         int end = 0;
         size_t len = strlen(e->d_name);
         if (len >= sizeof(f.name))
@@ -302,6 +291,15 @@ static int check_metadata(const char *dir, struct mlog_stored *s)
     return 0;
 }
 
+static bool no_metadata(const char *dir)
+{
+    char path[MLOG_PATH];
+
+    return mlog_dir_path(path, dir, "metadata1") == 0 && access(path, F_OK) < 0 &&
+           errno == ENOENT && mlog_dir_path(path, dir, "metadata2") == 0 &&
+           access(path, F_OK) < 0 && errno == ENOENT;
+}
+
 /* ---- snapshots ---- */
 
 static const char *meta_problem(const uint8_t *p, size_t len)
@@ -315,7 +313,7 @@ static const char *meta_problem(const uint8_t *p, size_t len)
     return crc == (uint32_t)le_get64(p + 8) ? NULL : "checksum mismatch";
 }
 
-static int check_snapshot(const char *data_dir, const char *dir, const struct found *f,
+static int check_snapshot(const char *data_dir, const char *dir, const struct mlog_file *f,
                           struct mlog_stored *s)
 {
     char path[MLOG_PATH];
@@ -355,7 +353,7 @@ static int check_snapshot(const char *data_dir, const char *dir, const struct fo
 
 /* ---- segments ---- */
 
-static int bad_segment(const char *dir, const struct found *f, const struct mlog_walk *w)
+static int bad_segment(const char *dir, const struct mlog_file *f, const struct mlog_walk *w)
 {
     if (w->code == -ERR_VERSION)
         log_error(
@@ -369,7 +367,7 @@ static int bad_segment(const char *dir, const struct found *f, const struct mlog
     return w->code;
 }
 
-static int read_segment(const char *dir, const struct found *f, uint64_t first, struct mlog_walk *w)
+int mlog_check_read(const char *dir, const struct mlog_file *f, uint64_t first, struct mlog_walk *w)
 {
     char path[MLOG_PATH];
     CLEANUP(free_ptr) uint8_t *p = NULL;
@@ -388,7 +386,7 @@ static int read_segment(const char *dir, const struct found *f, uint64_t first, 
 }
 
 /* Closed segments that connect to the newest one; older ones must all be behind the snapshot. */
-static int check_order(const char *dir, const struct listing *l, struct mlog_stored *s,
+static int check_order(const char *dir, const struct mlog_files *l, struct mlog_stored *s,
                        size_t *start)
 {
     size_t n = 0;
@@ -423,10 +421,10 @@ static int check_order(const char *dir, const struct listing *l, struct mlog_sto
     return 0;
 }
 
-static int check_closed(const char *dir, const struct found *f, struct mlog_stored *s,
+static int check_closed(const char *dir, const struct mlog_file *f, struct mlog_stored *s,
                         struct mlog_walk *w)
 {
-    int rc = read_segment(dir, f, f->first, w);
+    int rc = mlog_check_read(dir, f, f->first, w);
 
     if (rc != 0)
         return rc;
@@ -441,10 +439,10 @@ static int check_closed(const char *dir, const struct found *f, struct mlog_stor
 }
 
 /* An open segment may end in zeros, or in a write that never finished. */
-static int check_open(const char *dir, const struct found *f, struct mlog_stored *s,
+static int check_open(const char *dir, const struct mlog_file *f, struct mlog_stored *s,
                       struct mlog_walk *w)
 {
-    int rc = read_segment(dir, f, s->last + 1, w);
+    int rc = mlog_check_read(dir, f, s->last + 1, w);
 
     if (rc != 0)
         return rc;
@@ -466,7 +464,8 @@ static int check_open(const char *dir, const struct found *f, struct mlog_stored
     return 0;
 }
 
-static int check_segments(const char *dir, const struct listing *l, struct mlog_stored *s)
+static int check_segments(const char *dir, const struct mlog_files *l, bool joined,
+                          struct mlog_stored *s)
 {
     struct mlog_walk w = {.skip = s->snapshot};
     size_t start;
@@ -489,7 +488,7 @@ static int check_segments(const char *dir, const struct listing *l, struct mlog_
     }
     if (s->last < s->snapshot)
         s->last = s->snapshot;
-    if (s->last == 0) {
+    if (s->last == 0 && !joined) {
         log_error("%s: the log is empty although the cluster was made: restore the whole data "
                   "directory from a "
                   "backup",
@@ -499,21 +498,25 @@ static int check_segments(const char *dir, const struct listing *l, struct mlog_
     return 0;
 }
 
-int mlog_check(const char *data_dir, struct mlog_stored *s)
+int mlog_check(const char *data_dir, bool joined, struct mlog_stored *s)
 {
     char dir[MLOG_PATH];
-    struct listing l = {0};
+    struct mlog_files l = {0};
     int rc = mlog_dir_path(dir, data_dir, "log");
 
     memset(s, 0, sizeof(*s));
     if (rc == 0)
-        rc = list_dir(dir, &l);
+        rc = mlog_check_list(dir, &l);
+    if (rc == 0 && joined && l.nseg == 0 && l.nsnap == 0 && no_metadata(dir)) {
+        s->first = 1; /* has got nothing yet */
+        return 0;
+    }
     if (rc == 0)
         rc = check_metadata(dir, s);
     if (rc == 0 && l.nsnap > 0)
         rc = check_snapshot(data_dir, dir, &l.snap[l.nsnap - 1], s);
     if (rc == 0)
-        rc = check_segments(dir, &l, s);
+        rc = check_segments(dir, &l, joined, s);
     if (rc == 0 && (s->term < s->last_term || s->term > s->last_term + MAX_TERM_JUMP)) {
         log_error("%s/metadata1 and metadata2 say term %" PRIu64 ", the log says %" PRIu64
                   ": damaged. Restore "

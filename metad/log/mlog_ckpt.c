@@ -8,6 +8,10 @@
  *   SAVED   the file is safe; libraft has been told to take a snapshot at its next event
  *   HANDED  libraft is writing the descriptor; when it is done it cuts the log, and old files go
  *
+ * fork() copies page tables while nothing else runs: with gigabytes of state that is longer than followers wait for a
+ * sign of life. So a leader whose last fork was long asks another voter to lead first, and forks when it follows; programs
+ * notice the change of leader, which is shorter. When nobody can take over, it forks as it is.
+ *
  * libraft takes its snapshot at the index S it has reached by then, not at I. So entries applied
  * since the fork are kept (`tail`) and become part of the descriptor: descriptor = {file of I,
  * entries I+1..S}. Nobody waits for the disk, and the tail is as short as the child is quick.
@@ -36,6 +40,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/byteorder.h"
@@ -46,8 +51,8 @@
 #define LOG_MODULE "checkpoint"
 #define DESC_MAGIC 0x44435052u /* "RPCD" */
 #define DESC_VERSION 1u
-#define TAIL_HEADER 16u /* u64 index, u32 length, u32 0 */
 #define KEEP 3u
+#define HAND_OVER_MS 2000u
 
 /* ---- the descriptor; layout: 0 magic, 4 version, 8 index, 16 size, 24 crc, 28 0, 32 tail length,
  * 40 0, 44 crc32c of 0..43 and the tail, 48 tail ---- */
@@ -60,14 +65,14 @@ static uint32_t desc_crc(const uint8_t *p, size_t tail)
 static const char *tail_problem(const uint8_t *p, size_t len, uint64_t index)
 {
     for (size_t pos = 0; pos < len;) {
-        if (len - pos < TAIL_HEADER)
+        if (len - pos < MLOG_TAIL_HEADER)
             return "tail breaks off";
         uint64_t next = le_get64(p + pos);
         size_t size = le_get32(p + pos + 8);
         if (next <= index)
             return "tail entries out of order";
         index = next;
-        pos += TAIL_HEADER;
+        pos += MLOG_TAIL_HEADER;
         if (size > len - pos)
             return "tail breaks off";
         pos += size;
@@ -100,27 +105,41 @@ int mlog_desc_decode(const uint8_t *p, size_t len, struct mlog_desc *d, const ch
     return !*why ? 0 : -ERR_CORRUPT;
 }
 
-static void desc_encode(const struct mlog_ckpt *c, uint8_t *p)
+void mlog_desc_make(const struct mlog_desc *d, uint8_t *p)
 {
     memset(p, 0, MLOG_DESC_HEADER);
     le_put32(p, DESC_MAGIC);
     le_put32(p + 4, DESC_VERSION);
-    le_put64(p + 8, c->index);
-    le_put64(p + 16, c->size);
-    le_put32(p + 24, c->crc);
-    le_put64(p + 32, c->tail_len);
+    le_put64(p + 8, d->index);
+    le_put64(p + 16, d->size);
+    le_put32(p + 24, d->crc);
+    le_put64(p + 32, d->tail_len);
+    le_put32(p + 44, desc_crc(p, d->tail_len));
+}
+
+static void desc_encode(const struct mlog_ckpt *c, uint8_t *p)
+{
+    const struct mlog_desc d = {c->index, c->size, c->crc, NULL, c->tail_len};
+
     if (c->tail_len > 0)
         memcpy(p + MLOG_DESC_HEADER, c->tail, c->tail_len);
-    le_put32(p + 44, desc_crc(p, c->tail_len));
+    mlog_desc_make(&d, p);
 }
 
 /* ---- files ---- */
 
-static int ckpt_path(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
+int mlog_ckpt_file(char out[MLOG_PATH], const char *dir, uint64_t index, const char *suffix)
 {
     int n = snprintf(out, MLOG_PATH, "%s/checkpoint-%016" PRIu64 "%s", dir, index, suffix);
 
     return n > 0 && n < (int)MLOG_PATH ? 0 : -ENAMETOOLONG;
+}
+
+int mlog_ckpt_path(char *out, size_t size, const char *dir, uint64_t index)
+{
+    int n = snprintf(out, size, "%s/checkpoint-%016" PRIu64, dir, index);
+
+    return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
 }
 
 static int file_crc(const char *path, uint64_t *size, uint32_t *crc)
@@ -154,7 +173,7 @@ int mlog_ckpt_verify(const char *dir, const struct mlog_desc *d)
     uint64_t size;
     uint32_t crc;
 
-    int rc = ckpt_path(path, dir, d->index, "");
+    int rc = mlog_ckpt_file(path, dir, d->index, "");
     if (rc != 0)
         return rc;
     rc = file_crc(path, &size, &crc);
@@ -199,10 +218,10 @@ static int check_in(struct mlog *m)
 {
     char tmp[MLOG_PATH], path[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
-    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_file(tmp, m->dir, c->index, ".tmp");
 
     if (rc == 0)
-        rc = ckpt_path(path, m->dir, c->index, "");
+        rc = mlog_ckpt_file(path, m->dir, c->index, "");
     if (rc == 0)
         rc = file_crc(tmp, &c->size, &c->crc);
     if (rc == 0 && rename(tmp, path) < 0)
@@ -233,7 +252,7 @@ static void give_up(struct mlog *m, int code)
     char tmp[MLOG_PATH];
     struct mlog_ckpt *c = &m->ckpt;
 
-    if (ckpt_path(tmp, m->dir, c->index, ".tmp") == 0)
+    if (mlog_ckpt_file(tmp, m->dir, c->index, ".tmp") == 0)
         unlink(tmp);
     log_error("%s: no checkpoint could be written at index %" PRIu64
               " (%s): the log keeps growing. Is there "
@@ -255,7 +274,7 @@ static void ckpt_start(struct mlog *m)
     c->tail_len = 0;
     c->code = 0;
     atomic_store(&c->finished, false);
-    int rc = ckpt_path(tmp, m->dir, c->index, ".tmp");
+    int rc = mlog_ckpt_file(tmp, m->dir, c->index, ".tmp");
     if (rc != 0) {
         give_up(m, rc);
         return;
@@ -268,10 +287,13 @@ static void ckpt_start(struct mlog *m)
     }
     pid_t parent = getpid();
     fsm_rdlock(m->fsm); /* nobody is in the middle of a change while memory is frozen */
+    c->hand = HAND_NONE;
+    c->fork_ns = clock_mono();
     c->pid = fork();
     if (c->pid == 0)
         child_main(m, fd, parent);
     rc = c->pid < 0 ? -errno : 0;
+    c->fork_ns = clock_mono() - c->fork_ns;
     fsm_unlock(m->fsm);
     if (rc == 0 && thread_start(&c->waiter, "checkpoint", waiter_main, m) != 0) {
         kill(c->pid, SIGKILL);
@@ -286,15 +308,43 @@ static void ckpt_start(struct mlog *m)
     log_debug("%s: saving checkpoint at index %" PRIu64, m->dir, c->index);
 }
 
+static void handed_over(void *arg, int code)
+{
+    struct mlog *m = arg;
+
+    m->ckpt.hand = code == 0 ? HAND_NONE : HAND_REFUSED;
+}
+
+/* True: not now, another one shall lead first. */
+static bool hand_over(struct mlog *m)
+{
+    struct mlog_ckpt *c = &m->ckpt;
+
+    if (c->hand != HAND_NONE)
+        return c->hand == HAND_ASKED;
+    if (!atomic_load(&m->leader) || mlog_alone(m) || c->fork_ns <= m->long_fork_ns)
+        return false;
+    log_info("a checkpoint is due, and takes %d ms to begin: another metad shall lead first",
+             (int)(c->fork_ns / NSEC_PER_MSEC));
+    c->hand = HAND_ASKED;
+    mlog_change(m, MLOG_TRANSFER, 0, HAND_OVER_MS, handed_over, m);
+    return true;
+}
+
 void mlog_ckpt_maybe_start(struct mlog *m)
 {
     struct mlog_ckpt *c = &m->ckpt;
     bool due = m->bytes_since > m->checkpoint_bytes && m->bytes_since > c->retry_bytes;
+    bool wanted = atomic_load(&m->want_checkpoint);
 
     if (c->state != CKPT_IDLE || m->stopping || m->broken)
         return;
-    if (atomic_exchange(&m->want_checkpoint, false))
+    if (wanted)
         due = m->raft.last_applied > atomic_load(&m->checkpoint_index);
+    if (due && hand_over(m))
+        return;
+    if (wanted)
+        atomic_store(&m->want_checkpoint, false);
     if (due)
         ckpt_start(m);
 }
@@ -311,13 +361,15 @@ void mlog_ckpt_poll(struct mlog *m)
         return;
     }
     c->state = CKPT_SAVED;
+    if (m->observer.saved)
+        m->observer.saved(m->observer.arg, c->index, c->size, c->crc);
     raft_set_snapshot_threshold(&m->raft, 1);
 }
 
 void mlog_ckpt_record(struct mlog *m, uint64_t index, const void *buf, size_t len)
 {
     struct mlog_ckpt *c = &m->ckpt;
-    size_t need = c->tail_len + TAIL_HEADER + len;
+    size_t need = c->tail_len + MLOG_TAIL_HEADER + len;
 
     if (c->state != CKPT_SAVING && c->state != CKPT_SAVED)
         return;
@@ -332,7 +384,7 @@ void mlog_ckpt_record(struct mlog *m, uint64_t index, const void *buf, size_t le
     le_put64(c->tail + c->tail_len, index);
     le_put32(c->tail + c->tail_len + 8, (uint32_t)len);
     le_put32(c->tail + c->tail_len + 12, 0);
-    memcpy(c->tail + c->tail_len + TAIL_HEADER, buf, len);
+    memcpy(c->tail + c->tail_len + MLOG_TAIL_HEADER, buf, len);
     c->tail_len = need;
 }
 
@@ -431,7 +483,7 @@ static void remove_old(const char *dir, const char *log_dir)
             char path[MLOG_PATH];
             for (size_t j = 0; j < k.n; j++)
                 keep = keep || k.index[j] == all[i];
-            if (!keep && ckpt_path(path, dir, all[i], "") == 0)
+            if (!keep && mlog_ckpt_file(path, dir, all[i], "") == 0)
                 unlink(path);
         }
     }
@@ -481,6 +533,13 @@ void mlog_ckpt_finished(struct mlog *m, struct raft_buffer *bufs[], unsigned *n)
     c->tail_len = c->tail_cap = 0;
 }
 
+void mlog_ckpt_cancel(struct mlog *m)
+{
+    raft_set_snapshot_threshold(&m->raft, UINT_MAX);
+    mlog_ckpt_stop(m);
+    m->ckpt.state = CKPT_IDLE;
+}
+
 void mlog_ckpt_stop(struct mlog *m)
 {
     struct mlog_ckpt *c = &m->ckpt;
@@ -506,7 +565,7 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
 
     int rc = mlog_desc_decode(buf, len, &d, &why);
     if (rc == 0)
-        rc = ckpt_path(path, m->dir, d.index, "");
+        rc = mlog_ckpt_file(path, m->dir, d.index, "");
     if (rc != 0) {
         log_error("%s: snapshot descriptor: %s", m->log_dir, why ? why : err_str(rc));
         return rc;
@@ -515,6 +574,8 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
     if (fd < 0)
         return -errno;
     fsm_wrlock(m->fsm);
+    if (m->started)
+        fsm_reset(m->fsm);
     rc = fsm_load(m->fsm, fd, why_load);
     fsm_unlock(m->fsm);
     if (rc == -ERR_VERSION)
@@ -523,12 +584,22 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
     else if (rc != 0)
         log_error("%s: damaged: %s. Restore the whole data directory from a backup", path,
                   why_load);
+    if (rc == 0 && m->observer.restored)
+        m->observer.restored(m->observer.arg, d.index);
     for (size_t pos = 0; rc == 0 && pos < d.tail_len;) {
         size_t size = le_get32(d.tail + pos + 8);
-        rc = mlog_apply_entry(m, le_get64(d.tail + pos), d.tail + pos + TAIL_HEADER, size, NULL);
-        pos += TAIL_HEADER + size;
+        rc = mlog_apply_entry(m, le_get64(d.tail + pos), d.tail + pos + MLOG_TAIL_HEADER, size,
+                              NULL);
+        pos += MLOG_TAIL_HEADER + size;
     }
-    if (rc == 0)
-        atomic_store(&m->checkpoint_index, d.index);
-    return rc;
+    if (rc != 0)
+        return rc;
+    atomic_store(&m->checkpoint_index, d.index);
+    if (m->started) {
+        m->bytes_since = d.tail_len;
+        atomic_store(&m->log_bytes, m->bytes_since);
+        if (m->restored)
+            m->restored(m->role_arg);
+    }
+    return 0;
 }

@@ -6,8 +6,8 @@
  *   hwm               mlog_hwm.c
  *   log/              libraft's segments and snapshots
  *   checkpoint-INDEX  mlog_ckpt.c
- *   cap.key, replaced nodes_register.c; made when missing
- *   disks             nodes_disks.c; likewise
+ *   disks             nodes_disks.c; made when missing
+ *   cap.key, replaced of earlier versions, see agree.c
  *
  * A crash in the middle of --init leaves a directory without replfs.id and a log with nothing but
  * the bootstrap entry; --init then starts over. Anything more without a replfs.id is refused:
@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,12 +91,13 @@ int mlog_dir_read(const char *path, uint8_t **data, size_t *len)
 
 /* ---- replfs.id ---- */
 
-static int write_id(const char *dir, const char *uuid)
+/* One that joined (not metad 1) is of a format that versions without --join refuse. */
+int mlog_dir_write_id(const char *dir, const char *uuid, uint64_t id)
 {
     char text[256], tmp[MLOG_PATH], path[MLOG_PATH];
     int n = snprintf(text, sizeof(text),
-                     "replfs-metad data directory\nformat %u\ncluster %s\nserver %u\n", MLOG_FORMAT,
-                     uuid, MLOG_SERVER_ID);
+                     "replfs-metad data directory\nformat %u\ncluster %s\nserver %" PRIu64 "\n",
+                     id == MLOG_FIRST_ID ? MLOG_FORMAT : MLOG_FORMAT_JOINED, uuid, id);
     n += snprintf(text + n, sizeof(text) - (size_t)n, "crc32c %08x\n", crc32c(0, text, (size_t)n));
 
     int rc = mlog_dir_path(tmp, dir, "replfs.id.tmp");
@@ -111,12 +113,13 @@ static int write_id(const char *dir, const char *uuid)
     return mlog_dir_sync(dir);
 }
 
-int mlog_dir_read_id(const char *dir, char uuid[37])
+int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
 {
     char path[MLOG_PATH];
     CLEANUP(free_ptr) uint8_t *data = NULL;
     size_t len;
-    unsigned format = 0, server = 0, crc = 0;
+    unsigned format = 0, crc = 0;
+    uint64_t server = 0;
     int end = 0;
 
     int rc = mlog_dir_path(path, dir, "replfs.id");
@@ -133,23 +136,25 @@ int mlog_dir_read_id(const char *dir, char uuid[37])
         log_error("%s: cannot be read: %s", path, err_str(rc));
         return rc;
     }
-    int got =
-        sscanf((char *)data, "replfs-metad data directory\nformat %u\ncluster %36s\nserver %u\n%n",
-               &format, uuid, &server, &end);
-    if (got >= 1 && format > MLOG_FORMAT) {
+    int got = sscanf((char *)data,
+                     "replfs-metad data directory\nformat %u\ncluster %36s\nserver %" SCNu64 "\n%n",
+                     &format, uuid, &server, &end);
+    if (got >= 1 && format > MLOG_FORMAT_JOINED) {
         log_error(
             "%s: format %u is newer than this program knows (%u): start a replfs-metad at least as "
             "new as the one that wrote it",
-            path, format, MLOG_FORMAT);
+            path, format, MLOG_FORMAT_JOINED);
         return -ERR_VERSION;
     }
     if (got != 3 || end <= 0 || sscanf((char *)data + end, "crc32c %x", &crc) != 1 ||
-        crc != crc32c(0, data, (size_t)end) || strlen(uuid) != 36) {
+        crc != crc32c(0, data, (size_t)end) || strlen(uuid) != 36 || server == 0 ||
+        server > UINT32_MAX) {
         log_error(
             "%s: damaged. Restore this file from a backup or from another copy of the directory",
             path);
         return -ERR_CORRUPT;
     }
+    *id = server;
     return 0;
 }
 
@@ -158,7 +163,7 @@ int mlog_dir_read_id(const char *dir, char uuid[37])
 int mlog_dir_lock(const char *dir, int *out)
 {
     static const char *const names[] = {"log",     "checkpoint-", "hwm",   "replfs.id", "lock",
-                                        "cap.key", "replaced",    "disks", NULL};
+                                        "cap.key", "replaced",    "disks", "metads",    NULL};
     char path[MLOG_PATH];
     int rc = mlog_dir_path(path, dir, "lock");
 
@@ -261,7 +266,9 @@ static int bootstrap(const char *log_dir)
     struct raft raft;
     struct raft_io io = {.version = 1};
     uv_loop_t loop;
+    char addr[32];
 
+    mlog_server_addr(addr, MLOG_FIRST_ID);
     if (uv_loop_init(&loop) != 0)
         return -ENOMEM;
     mlog_transport_init(&transport);
@@ -269,9 +276,9 @@ static int bootstrap(const char *log_dir)
     int rc = raft_uv_init(&io, &loop, log_dir, &transport);
     if (rc == 0) {
         raft_uv_set_auto_recovery(&io, false);
-        rc = raft_init(&raft, &io, &fsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
+        rc = raft_init(&raft, &io, &fsm, MLOG_FIRST_ID, addr);
         if (rc == 0) {
-            rc = raft_configuration_add(&conf, MLOG_SERVER_ID, MLOG_SERVER_ADDR, RAFT_VOTER);
+            rc = raft_configuration_add(&conf, MLOG_FIRST_ID, addr, RAFT_VOTER);
             if (rc == 0)
                 rc = raft_bootstrap(&raft, &conf);
             raft_close(&raft, nothing_more);
@@ -353,7 +360,8 @@ static int make_uuid(char uuid[37])
     return 0;
 }
 
-static int init_locked(const char *dir, char uuid[37])
+/* id: that of a metad that joins the cluster uuid, whose log is empty; 0: a new cluster, uuid is made. */
+static int init_locked(const char *dir, char uuid[37], uint64_t join_id)
 {
     char log_dir[MLOG_PATH], id[MLOG_PATH];
     struct mlog_hwm hwm;
@@ -364,7 +372,7 @@ static int init_locked(const char *dir, char uuid[37])
     if (rc != 0)
         return rc;
     if (access(id, F_OK) == 0) {
-        log_error("%s holds a cluster already: start it without --init", dir);
+        log_error("%s holds a cluster already: start it without --init or --join", dir);
         return -EEXIST;
     }
     rc = check_empty(dir);
@@ -380,7 +388,7 @@ static int init_locked(const char *dir, char uuid[37])
         return rc;
     if (mkdir(log_dir, 0700) < 0 && errno != EEXIST)
         return -errno;
-    rc = bootstrap(log_dir);
+    rc = join_id == 0 ? bootstrap(log_dir) : 0;
     if (rc == 0)
         rc = mlog_dir_sync(log_dir);
     if (rc == 0)
@@ -388,12 +396,13 @@ static int init_locked(const char *dir, char uuid[37])
     if (rc == 0) {
         mlog_hwm_sync(&hwm);
         mlog_hwm_close(&hwm);
-        rc = make_uuid(uuid);
+        if (join_id == 0)
+            rc = make_uuid(uuid);
     }
-    return rc == 0 ? write_id(dir, uuid) : rc;
+    return rc == 0 ? mlog_dir_write_id(dir, uuid, join_id == 0 ? MLOG_FIRST_ID : join_id) : rc;
 }
 
-int mlog_init_dir(const char *dir, char uuid[37])
+static int make_dir(const char *dir, char uuid[37], uint64_t join_id)
 {
     int fd;
 
@@ -405,9 +414,31 @@ int mlog_init_dir(const char *dir, char uuid[37])
     int rc = mlog_dir_lock(dir, &fd);
     if (rc != 0)
         return rc;
-    rc = init_locked(dir, uuid);
+    rc = init_locked(dir, uuid, join_id);
     close(fd);
     if (rc != 0 && rc != -EEXIST && rc != -ENOTEMPTY)
-        log_error("%s: no cluster could be made: %s", dir, err_str(rc));
+        log_error("%s: no data directory could be made: %s", dir, err_str(rc));
     return rc;
+}
+
+bool mlog_dir_made(const char *dir)
+{
+    char path[MLOG_PATH];
+
+    return mlog_dir_path(path, dir, "replfs.id") == 0 && access(path, F_OK) == 0;
+}
+
+int mlog_init_dir(const char *dir, char uuid[37])
+{
+    return make_dir(dir, uuid, 0);
+}
+
+int mlog_join_dir(const char *dir, const char *uuid, uint64_t id)
+{
+    char copy[37];
+
+    if (strlen(uuid) != 36 || id <= MLOG_FIRST_ID || id > UINT32_MAX)
+        return -EINVAL;
+    memcpy(copy, uuid, sizeof(copy));
+    return make_dir(dir, copy, id);
 }

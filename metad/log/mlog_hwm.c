@@ -1,4 +1,5 @@
-/* The high-water mark: the highest log index whose commands anybody was told about.
+/* The high-water mark: the highest log index whose commands anybody was told about. A follower tells the leader
+ * that an entry is stored; when another leader makes it drop entries again, the mark is lowered first.
  *
  * libraft takes a damaged batch in its newest segment for a write that a crash interrupted, and
  * cuts the log there without a word. Such a cut is right only for entries that nobody was told
@@ -123,6 +124,18 @@ int mlog_hwm_advance(struct mlog_hwm *h, uint64_t index, uint64_t term)
     h->term = term;
     h->dirty = true;
     return write_slot(h);
+}
+
+int mlog_hwm_lower(struct mlog_hwm *h, uint64_t index)
+{
+    if (h->index <= index)
+        return 0;
+    h->seq++;
+    h->index = index;
+    int rc = write_slot(h);
+    if (rc == 0 && fdatasync(h->fd) < 0)
+        rc = -errno;
+    return rc;
 }
 
 void mlog_hwm_sync(struct mlog_hwm *h)

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/log.h"
 
 #define LOG_MODULE "mlog"
@@ -41,6 +42,7 @@ void mlog_io_failed(struct mlog *m, const char *what, const char *why)
               m->log_dir, what, why);
     atomic_store(&m->error, "the log's engine was refused what it needs: start metad again");
     atomic_store(&m->leader, false);
+    atomic_store(&m->leading, 0);
     uv_async_send(&m->wake); /* answers those who wait */
     if (m->failed)
         m->failed(m->role_arg);
@@ -49,6 +51,16 @@ void mlog_io_failed(struct mlog *m, const char *what, const char *why)
 static const char *reason(struct mlog *m, int rc)
 {
     return m->io.errmsg[0] != 0 ? m->io.errmsg : raft_strerror(rc);
+}
+
+void mlog_io_dropped(struct mlog *m, uint64_t last)
+{
+    for (struct mlog_append *a = m->appends; a; a = a->next)
+        if (a->last > last)
+            a->dropped = true;
+    int rc = mlog_hwm_lower(&m->hwm, last);
+    if (rc != 0)
+        mlog_io_failed(m, "the high-water mark cannot be lowered", err_str(rc));
 }
 
 /* ---- requests that libraft believes to be under way ---- */
@@ -74,10 +86,31 @@ static void unkeep(struct mlog *m, const void *req)
         }
 }
 
+/* The entries of an append are stored, and that counts as of now: a follower tells the leader so next, a leader of
+ * several counts itself. Alone, entries are marked when somebody is told of them (mlog_apply.c). They do not end in the
+ * order in which they began: when libraft's disk half closes, those that wait are cancelled before the one that is being
+ * written ends well. */
+static void appended(struct mlog *m, const struct raft_io_append *req, int status)
+{
+    struct mlog_append **p = &m->appends, *a;
+
+    while (*p && (*p)->req != req)
+        p = &(*p)->next;
+    a = *p;
+    if (!a)
+        return;
+    *p = a->next;
+    if (status == 0 && !a->dropped && !mlog_alone(m) &&
+        mlog_hwm_advance(&m->hwm, a->last, raft_current_term(&m->raft)) != 0)
+        atomic_store(&m->error, "the high-water mark cannot be written");
+    free(a);
+}
+
 static void append_done(struct raft_io_append *req, int status)
 {
     struct mlog *m = own;
 
+    appended(m, req, status);
     if (status != 0 && !m->io_closing) {
         mlog_io_failed(m, "an entry could not be written", reason(m, status));
         io_keep(m, req, MLOG_KEPT_APPEND);
@@ -93,11 +126,53 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
     struct mlog *m = own;
 
     m->append_cb = cb;
+    struct mlog_append *a = calloc(1, sizeof(*a));
+    if (!a)
+        abort();
+    a->last = m->append_index + n - 1;
+    m->append_index += n;
+    a->req = req;
+    a->next = m->appends;
+    m->appends = a;
     int rc = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
     if (rc == 0)
         return 0;
     mlog_io_failed(m, "an entry was refused", reason(m, rc));
     io_keep(m, req, MLOG_KEPT_APPEND);
+    return 0;
+}
+
+/* libraft calls it before each append, with the index of its first entry. */
+static int guarded_truncate(struct raft_io *io, raft_index index)
+{
+    struct mlog *m = own;
+
+    m->append_index = index;
+    mlog_io_dropped(m, index - 1);
+    int rc = m->broken ? 0 : m->io_truncate(io, index);
+    if (rc != 0)
+        mlog_io_failed(m, "entries could not be dropped", reason(m, rc));
+    return 0;
+}
+
+/* A term or vote that is not on the disk: nothing that rests on it may be said, and nothing is (mlog_net.c). */
+static int guarded_term(struct raft_io *io, raft_term term)
+{
+    struct mlog *m = own;
+    int rc = m->broken ? RAFT_IOERR : m->io_set_term(io, term);
+
+    if (rc != 0)
+        mlog_io_failed(m, "the term could not be stored", reason(m, rc));
+    return 0;
+}
+
+static int guarded_vote(struct raft_io *io, raft_id id)
+{
+    struct mlog *m = own;
+    int rc = m->broken ? RAFT_IOERR : m->io_set_vote(io, id);
+
+    if (rc != 0)
+        mlog_io_failed(m, "the vote could not be stored", reason(m, rc));
     return 0;
 }
 
@@ -154,6 +229,7 @@ static void closed(struct raft_io *io)
         else
             m->snapshot_cb(k.req, RAFT_CANCELED);
     }
+    mlog_net_flush(m, RAFT_CANCELED);
     m->close_cb(io);
 }
 
@@ -169,6 +245,12 @@ static void guarded_close(struct raft_io *io, raft_io_close_cb cb)
 void mlog_io_guard(struct mlog *m)
 {
     own = m;
+    m->io_set_term = m->io.set_term;
+    m->io_set_vote = m->io.set_vote;
+    m->io.set_term = guarded_term;
+    m->io.set_vote = guarded_vote;
+    m->io_truncate = m->io.truncate;
+    m->io.truncate = guarded_truncate;
     m->io_append = m->io.append;
     m->io_snapshot_put = m->io.snapshot_put;
     m->io_close = m->io.close;

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock.h"
@@ -29,15 +30,8 @@
 #define MAX_INFLIGHT 8u
 #define ENTRY_SOFT_BYTES (64u << 10)
 #define TRAILING 1024u
-#define ELECTION_MS 300u
-#define HEARTBEAT_MS 50u
 #define TIMER_MS 200u
-
-static void set_leader(struct mlog *m, bool leader)
-{
-    if (atomic_exchange(&m->leader, leader) != leader && m->role_changed)
-        m->role_changed(m->role_arg, leader);
-}
+#define INSTALL_MS 600000u /* until a snapshot that nobody answers to is sent again */
 
 static void set_phase(struct mlog *m, enum mlog_phase phase, int code)
 {
@@ -59,6 +53,20 @@ static struct mlog_proposal *take_all(struct mlog *m)
     atomic_store(&m->queued, 0);
     lock_release(&m->mu);
     return p;
+}
+
+/* What the former leadership queued is answered before the next one can begin. */
+static void set_leader(struct mlog *m, bool leader)
+{
+    if (atomic_exchange(&m->leader, leader) == leader)
+        return;
+    lock_acquire(&m->mu);
+    atomic_store(&m->leading, leader ? ++m->leaderships : 0);
+    lock_release(&m->mu);
+    if (!leader && !m->stopping)
+        mlog_fail_proposals(take_all(m), m->broken ? -EIO : -ERR_NOT_LEADER);
+    if (m->role_changed)
+        m->role_changed(m->role_arg, leader);
 }
 
 /* Up to one entry's worth; *bytes: packed bytes of them. */
@@ -107,13 +115,22 @@ static void apply_cb(struct raft_apply *req, int status, void *result)
 
     (void)result;
     m->ninflight--;
-    if (status != 0) {
-        forget_inflight(m, b);
-        mlog_fail_proposals(b->head, m->stopping ? -ERR_SHUTDOWN : -ERR_NOT_LEADER);
-    }
+    (void)status;
+    forget_inflight(m, b);
+    mlog_fail_proposals(b->head, m->stopping ? -ERR_SHUTDOWN : -ERR_NOT_LEADER);
     free(b);
     if (!m->stopping)
         submit(m);
+}
+
+/* A version that knows nothing of feature levels must not read what comes behind the first. */
+static unsigned entry_version(const struct mlog *m, const struct mlog_proposal *props)
+{
+    unsigned level = fsm_feature_level(m->fsm);
+
+    for (const struct mlog_proposal *p = props; p; p = p->next)
+        level = p->level > level ? p->level : level;
+    return level > 0 ? ENTRY_VERSION : ENTRY_VERSION_LEVEL_0;
 }
 
 static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned count, size_t bytes)
@@ -128,10 +145,11 @@ static int submit_one(struct mlog *m, struct mlog_proposal *props, unsigned coun
     b->head = props;
     b->req.data = b;
     b->index = raft_last_index(&m->raft) + 1;
+    b->term = raft_current_term(&m->raft);
     size_t pos = ENTRY_HEADER;
     for (struct mlog_proposal *p = props; p; p = p->next)
         pos = entry_put(buf.base, pos, p->data, p->len);
-    size_t size = entry_finish(buf.base, pos, count, b->index);
+    size_t size = entry_finish(buf.base, pos, count, b->index, entry_version(m, props));
     assert(size == buf.len);
     *m->inflight_tail = b;
     m->inflight_tail = &b->next;
@@ -176,31 +194,41 @@ static void submit(struct mlog *m)
 }
 
 /* The batches stay with libraft until it is closed. */
-static void fail_inflight(struct mlog *m)
+static void fail_inflight(struct mlog *m, int code)
 {
     for (struct mlog_batch *b = m->inflight; b; b = b->next) {
-        mlog_fail_proposals(b->head, -EIO);
+        mlog_fail_proposals(b->head, code);
         b->head = NULL;
     }
 }
 
 /* ---- what libraft calls ---- */
 
+/* The batch that this metad itself wrote at index, taken from those in flight. Only as long as it leads in the same
+ * term: another leader may have put something else there, and libraft says so only later. */
+static struct mlog_proposal *own_proposals(struct mlog *m, uint64_t index)
+{
+    struct mlog_batch *b = m->inflight;
+
+    while (b && (b->index != index || b->term != raft_current_term(&m->raft)))
+        b = b->next;
+    if (!b || raft_state(&m->raft) != RAFT_LEADER)
+        return NULL;
+    struct mlog_proposal *props = b->head;
+    b->head = NULL;
+    forget_inflight(m, b);
+    return props;
+}
+
 static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
     struct mlog *m = fsm->data;
     uint64_t index = m->raft.last_applied + 1;
-    struct mlog_batch *b = m->inflight;
-    struct mlog_proposal *props = NULL;
 
     *result = NULL;
     if (m->broken)
         return RAFT_CORRUPT;
-    if (b && b->index == index) {
-        props = b->head;
-        b->head = NULL;
-        forget_inflight(m, b);
-    }
+    struct mlog_proposal *props = own_proposals(m, index);
     mlog_ckpt_record(m, index, buf->base, buf->len);
     m->bytes_since += buf->len;
     int rc = mlog_apply_entry(m, index, buf->base, buf->len, props);
@@ -209,7 +237,8 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
-        mlog_fail_proposals(props, -EIO);
+        if (m->must_end && m->phase == PHASE_READY && m->failed)
+            m->failed(m->role_arg);
         return RAFT_CORRUPT;
     }
     atomic_store(&m->applied, index);
@@ -235,6 +264,8 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 
     if (rc != 0) {
         m->load_code = rc;
+        if (m->started)
+            mlog_io_failed(m, "the leader's snapshot cannot be loaded", err_str(rc));
         return RAFT_CORRUPT;
     }
     raft_free(buf->base);
@@ -261,12 +292,44 @@ static void barrier_cb(struct raft_barrier *req, int status)
         lead(m);
 }
 
+static void note_leader(struct mlog *m, bool leads)
+{
+    raft_id id = m->id;
+    const char *address;
+
+    if (!leads)
+        raft_leader(&m->raft, &id, &address);
+    if (atomic_exchange(&m->leader_id, id) != id) {
+        if (!leads && id != 0)
+            log_info("metad %" PRIu64 " leads: term %" PRIu64, (uint64_t)id,
+                     (uint64_t)raft_current_term(&m->raft));
+        mlog_member_note(m);
+    }
+}
+
+/* Until when nobody else can lead: see mlog_net.c. A cluster of one has nobody else. */
+static void note_lease(struct mlog *m, bool leads)
+{
+    int64_t until = 0;
+
+    if (m->lease_barred_until != 0 && (raft_current_term(&m->raft) != m->lease_barred_term ||
+                                       clock_mono() >= m->lease_barred_until))
+        m->lease_barred_until = 0;
+    if (leads && m->lease_barred_until == 0)
+        until = m->net ? mlog_net_lease(m) : INT64_MAX;
+    atomic_store(&m->lease_until, until);
+}
+
 /* Leading counts once everything stored before has been applied. */
 static void poll_role(struct mlog *m)
 {
     bool leads = raft_state(&m->raft) == RAFT_LEADER && !m->broken;
 
     atomic_store(&m->term, raft_current_term(&m->raft));
+    atomic_store(&m->last, raft_last_index(&m->raft));
+    atomic_store(&m->applied, raft_last_applied(&m->raft));
+    note_leader(m, leads);
+    note_lease(m, leads);
     if (!leads) {
         set_leader(m, false);
     } else if (!atomic_load(&m->leader) && !m->barrier_sent) {
@@ -283,6 +346,16 @@ static void poll_role(struct mlog *m)
     }
 }
 
+/* Batches under way keep their places, without anybody to tell. */
+static void flip(struct mlog *m)
+{
+    if (m->broken || !atomic_load(&m->leader))
+        return;
+    set_leader(m, false);
+    fail_inflight(m, -ERR_NOT_LEADER);
+    poll_role(m);
+}
+
 /* ---- the loop ---- */
 
 static void close_handles(struct mlog *m)
@@ -290,6 +363,7 @@ static void close_handles(struct mlog *m)
     uv_close((uv_handle_t *)&m->wake, NULL);
     uv_close((uv_handle_t *)&m->timer, NULL);
     uv_close((uv_handle_t *)&m->poll, NULL);
+    uv_close((uv_handle_t *)&m->before_poll, NULL);
 }
 
 static void on_raft_closed(struct raft *r)
@@ -301,11 +375,16 @@ static void on_wake(uv_async_t *h)
 {
     struct mlog *m = h->data;
 
+    mlog_recv_all(m);
     if (m->stopping)
         return;
     mlog_ckpt_poll(m);
+    if (atomic_exchange(&m->want_flip, false))
+        flip(m);
     if (m->broken)
-        fail_inflight(m);
+        fail_inflight(m, -EIO);
+    poll_role(m);
+    mlog_member_tick(m);
     if (!atomic_load(&m->closing)) {
         submit(m);
         mlog_ckpt_maybe_start(m);
@@ -317,12 +396,35 @@ static void on_wake(uv_async_t *h)
     if (m->ninflight > 0 && !m->broken)
         return;
     m->stopping = true;
+    atomic_store(&m->lease_until, 0);
     set_leader(m, false);
     mlog_fail_proposals(take_all(m), -ERR_SHUTDOWN);
+    mlog_member_stop(m, -ERR_SHUTDOWN);
+    mlog_fetch_stop(m);
+    mlog_net_close(m);
     if (m->stuck)
         uv_stop(&m->loop);
     else
         raft_close(&m->raft, on_raft_closed);
+}
+
+/* The leader has all metads compare their states now and then. */
+static void check_tick(struct mlog *m)
+{
+    Replfs__CheckOp check;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    int64_t now = clock_mono();
+
+    if (now < m->check_next || !atomic_load(&m->leader))
+        return;
+    m->check_next = now + m->check_ms * NSEC_PER_MSEC;
+    if (!digests_next(m->digests, &check))
+        return;
+    op.op_case = REPLFS__META_OP__OP_CHECK;
+    op.check = &check;
+    cmd.op = &op;
+    mlog_propose(m, &cmd, NULL, NULL, NULL);
 }
 
 static void on_timer(uv_timer_t *h)
@@ -333,29 +435,64 @@ static void on_timer(uv_timer_t *h)
         return;
     if (m->hwm.dirty && m->ninflight == 0)
         mlog_hwm_sync(&m->hwm);
-    poll_role(m);
+    mlog_net_tick(m);
+    mlog_member_note(m);
+    check_tick(m);
     on_wake(&m->wake);
+}
+
+/* Each turn of the loop: what became of the role in libraft's timers and callbacks counts at once. */
+static void look(struct mlog *m)
+{
+    mlog_net_flush(m, 0);
+    if (m->stopping)
+        return;
+    mlog_fetch_poll(m);
+    poll_role(m);
+    mlog_member_tick(m);
+    if (atomic_load(&m->closing) && (m->ninflight == 0 || m->broken))
+        on_wake(&m->wake);
+}
+
+static void on_before_poll(uv_prepare_t *h)
+{
+    look(h->data);
 }
 
 static void on_poll(uv_check_t *h)
 {
     struct mlog *m = h->data;
 
-    if (m->stopping)
-        return;
-    mlog_ckpt_maybe_start(m);
-    if (atomic_load(&m->closing) && (m->ninflight == 0 || m->broken))
-        on_wake(&m->wake);
+    if (!m->stopping)
+        mlog_ckpt_maybe_start(m);
+    look(m);
+}
+
+/* What libraft needs to know before it starts. */
+static void set_up_raft(struct mlog *m)
+{
+    m->raft.data = m;
+    raft_set_election_timeout(&m->raft, MLOG_ELECTION_MS);
+    raft_set_heartbeat_timeout(&m->raft, MLOG_HEARTBEAT_MS);
+    raft_set_install_snapshot_timeout(&m->raft, INSTALL_MS);
+    raft_set_pre_vote(&m->raft, true);
+    raft_set_capacity_threshold(&m->raft, 0); /* a full disk makes us wait, not step down */
+    raft_set_snapshot_threshold(&m->raft, UINT_MAX);
+    raft_set_snapshot_trailing(&m->raft, TRAILING);
+    m->votes_from = clock_mono() + 2ll * MLOG_ELECTION_MS * NSEC_PER_MSEC;
 }
 
 static int open_raft(struct mlog *m)
 {
+    char addr[32];
+
     mlog_transport_init(&m->transport);
     m->io.version = 1;
     int rc = raft_uv_init(&m->io, &m->loop, m->log_dir, &m->transport);
     if (rc != 0)
         return rc;
     mlog_io_guard(m);
+    mlog_net_wrap(m);
     raft_uv_set_segment_size(&m->io, MLOG_SEGMENT_BYTES);
     raft_uv_set_auto_recovery(&m->io, false);
     m->rfsm = (struct raft_fsm){.version = 2,
@@ -364,20 +501,20 @@ static int open_raft(struct mlog *m)
                                 .snapshot = on_snapshot,
                                 .restore = on_restore,
                                 .snapshot_finalize = on_snapshot_done};
-    rc = raft_init(&m->raft, &m->io, &m->rfsm, MLOG_SERVER_ID, MLOG_SERVER_ADDR);
+    mlog_server_addr(addr, m->id);
+    rc = raft_init(&m->raft, &m->io, &m->rfsm, m->id, addr);
     if (rc != 0) {
         raft_uv_close(&m->io);
         return rc;
     }
     m->raft_open = true;
-    m->raft.data = m;
-    raft_set_election_timeout(&m->raft, ELECTION_MS);
-    raft_set_heartbeat_timeout(&m->raft, HEARTBEAT_MS);
-    raft_set_pre_vote(&m->raft, true);
-    raft_set_capacity_threshold(&m->raft, 0); /* a full disk makes us wait, not step down */
-    raft_set_snapshot_threshold(&m->raft, UINT_MAX);
-    raft_set_snapshot_trailing(&m->raft, TRAILING);
-    return raft_start(&m->raft);
+    set_up_raft(m);
+    mlog_peers_load(m);
+    rc = raft_start(&m->raft);
+    m->started = rc == 0;
+    if (rc == 0)
+        m->digests = digests_new(m->fsm, (uint32_t)m->id, m->dir);
+    return rc;
 }
 
 int mlog_loop_init(struct mlog *m)
@@ -389,7 +526,8 @@ int mlog_loop_init(struct mlog *m)
     assert(rc == 0);
     uv_timer_init(&m->loop, &m->timer);
     uv_check_init(&m->loop, &m->poll);
-    m->wake.data = m->timer.data = m->poll.data = m;
+    uv_prepare_init(&m->loop, &m->before_poll);
+    m->before_poll.data = m->wake.data = m->timer.data = m->poll.data = m;
     return 0;
 }
 
@@ -419,16 +557,26 @@ void *mlog_loop_main(void *arg)
         loading_failed(m, rc);
     } else {
         poll_role(m);
+        if (!mlog_alone(m))
+            set_phase(m, PHASE_READY, 0); /* who leads, and what is committed, others will say */
+        uv_prepare_start(&m->before_poll, on_before_poll);
         uv_timer_start(&m->timer, on_timer, TIMER_MS, TIMER_MS);
         uv_check_start(&m->poll, on_poll);
         uv_run(&m->loop, UV_RUN_DEFAULT);
     }
     mlog_ckpt_stop(m);
+    digests_free(m->digests);
+    m->digests = NULL;
     if (m->stuck)
         return NULL;
     if (m->raft_open)
         raft_uv_close(&m->io);
     assert(!m->kept);
+    while (m->appends) {
+        struct mlog_append *a = m->appends;
+        m->appends = a->next;
+        free(a);
+    }
     free(m->arena);
     m->arena = NULL;
     return NULL;

@@ -1,11 +1,17 @@
 /* Dispatch: which request goes where; who may send it is in the table of requests (request.h).
  *
  * One handler per request this metad serves; everything else (chunk data, replies, things from the
- * future) is ERR_PROTOCOL. A metad that does not lead answers ERR_NOT_LEADER to all of it: its
- * state may be old. Roles come from the certificate, or from Hello on plaintext. Runs on the rpc
- * loop's threads; no state of its own. */
+ * future) is ERR_PROTOCOL. Roles come from the certificate, or from Hello on plaintext.
+ *
+ * A service is of one leadership: it answers ERR_NOT_LEADER when that is over, also to what had to wait, and what it
+ * proposes then comes to nothing (mlog_propose_as). All that works for it is inside the gate of leader.c: handlers
+ * while they run, and whatever they leave behind to be gone on with later (proposals, recalls, timers, requests that
+ * wait for leases), which says so with service_keep(). So an empty gate means that nobody has a pointer to it.
+ *
+ * Runs on the rpc loop's threads; no state of its own. */
 #include "service_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -13,11 +19,6 @@
 #include "request.h"
 
 #define LOG_MODULE "service"
-
-static void node_request(struct service *s, struct rpc_req *req)
-{
-    nodes_request(s->cfg.nodes, req);
-}
 
 static void node_list(struct service *s, struct rpc_req *req)
 {
@@ -53,6 +54,21 @@ static void node_recover(struct service *s, struct rpc_req *req)
 static void node_quarantine(struct service *s, struct rpc_req *req)
 {
     nodes_rpc_quarantine(s->cfg.nodes, req);
+}
+
+/* They do not come here: of chunkds and other metads, served whatever this metad's role is (leader.c). */
+static void of_any_role(struct service *s, struct rpc_req *req)
+{
+    (void)s;
+    rpc_fail(req, ERR_PROTOCOL, "not of a leadership");
+}
+
+static void names_snapshot(struct service *s, struct rpc_req *req)
+{
+    if (s->cfg.copies)
+        copies_snapshot(s->cfg.copies, req);
+    else
+        rpc_fail(req, -ENOTSUP, "this metad makes no backups");
 }
 
 typedef void handler(struct service *s, struct rpc_req *req);
@@ -107,10 +123,6 @@ static handler *handler_of(enum request r)
         return service_unlock_all;
     case REQUEST_NODES:
         return node_list;
-    case REQUEST_REGISTER:
-    case REQUEST_HEARTBEAT:
-    case REQUEST_REPORT:
-        return node_request;
     case REQUEST_STATUS:
         return node_status;
     case REQUEST_INFO:
@@ -123,8 +135,20 @@ static handler *handler_of(enum request r)
         return node_remove;
     case REQUEST_RECOVER:
         return node_recover;
+    case REQUEST_CONFIG:
+        return service_config_req;
+    case REQUEST_SNAPSHOT:
+        return names_snapshot;
     case REQUEST_QUARANTINE:
         return node_quarantine;
+    case REQUEST_REGISTER:
+    case REQUEST_HEARTBEAT:
+    case REQUEST_REPORT:
+    case REQUEST_RAFT:
+    case REQUEST_CHECKPOINT:
+    case REQUEST_METAD_LIST:
+    case REQUEST_METAD_CHANGE:
+        return of_any_role;
     case REQUEST_NONE:
         REQUEST_CASES_CHUNKD
         REQUEST_CASES_CLIENT
@@ -133,35 +157,60 @@ static handler *handler_of(enum request r)
     return NULL;
 }
 
-static void on_request(void *arg, struct rpc_req *req)
+bool service_admits(struct rpc_req *req)
 {
-    struct service *s = arg;
     const struct rpc_peer *peer = rpc_conn_peer(req->conn);
     enum request r = request_of(req->env);
-    handler *handle = handler_of(r);
 
-    if (!handle) {
+    if (!handler_of(r)) {
         rpc_fail(req, ERR_PROTOCOL, "metad does not serve request %d", (int)req->env->body_case);
-    } else if ((request_senders(r) & (unsigned)peer->role) == 0) {
-        log_warn("%s (%s): request %d refused: its role may not send it", peer->name, peer->addr,
-                 (int)req->env->body_case);
-        rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)req->env->body_case);
-    } else if (!mlog_is_leader(s->cfg.mlog)) {
-        rpc_fail(req, ERR_NOT_LEADER, "this metad does not lead");
-    } else if (service_grace_waits(s, req)) {
-        rpc_fail(req, ERR_BUSY, "metad has just started: not all clients are back yet");
-    } else {
-        handle(s, req);
+        return false;
     }
+    if ((request_senders(r) & (unsigned)peer->role) != 0)
+        return true;
+    log_warn("%s (%s): request %d refused: its role may not send it", peer->name, peer->addr,
+             (int)req->env->body_case);
+    rpc_fail(req, ERR_ROLE, "request %d is not for this role", (int)req->env->body_case);
+    return false;
 }
 
-static void on_closed(void *arg, struct rpc_conn *c)
+void service_request(struct service *s, struct rpc_req *req)
 {
-    struct service *s = arg;
+    handler *handle = handler_of(request_of(req->env));
 
+    if (!service_leads(s))
+        nodes_not_leader(s->cfg.nodes, req);
+    else if (!mlog_may_read(s->cfg.mlog)) /* nothing of it was done: whoever leads may be asked */
+        rpc_fail(req, ERR_BUSY, "no majority of the metads answers this one at present");
+    else if (service_grace_waits(s, req))
+        rpc_fail(req, ERR_BUSY, "metad has just begun to lead: not all clients are back yet");
+    else
+        handle(s, req);
+}
+
+void service_closed(struct service *s, struct rpc_conn *c)
+{
     service_conn_closed(s, c);
-    nodes_conn_closed(s->cfg.nodes, c);
     service_lock_conn_closed(s, c);
+}
+
+bool service_leads(const struct service *s)
+{
+    return mlog_leading(s->cfg.mlog) == s->cfg.leading && mlog_is_leader(s->cfg.mlog);
+}
+
+void service_fail(struct service *s, struct rpc_req *req, int code, const char *text)
+{
+    if (code == -ERR_NOT_LEADER)
+        nodes_not_leader(s->cfg.nodes, req);
+    else
+        rpc_fail(req, code, "%s", text);
+}
+
+void service_propose(struct service *s, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                     void *arg)
+{
+    mlog_propose_as(s->cfg.mlog, s->cfg.leading, cmd, fn, after, arg);
 }
 
 int service_new(const struct service_config *cfg, struct service **out)
@@ -171,32 +220,29 @@ int service_new(const struct service_config *cfg, struct service **out)
     if (!s)
         abort();
     s->cfg = *cfg;
-    if (s->cfg.min_copies == 0)
-        s->cfg.min_copies = 2; /* never more than the goal, see service_grant */
-    s->rpc = (struct rpc_service){
-        .request = on_request, .closed = on_closed, .arg = s, .cluster = mlog_uuid(cfg->mlog)};
+    fsm_setting_offer(cfg->fsm, SETTING_MIN_COPIES, cfg->min_copies);
+    fsm_setting_offer(cfg->fsm, SETTING_SESSION_LEASE, cfg->lease_ms);
+    fsm_setting_offer(cfg->fsm, SETTING_LEASE_TERM, cfg->term_ms);
+    uint64_t lease = fsm_setting(cfg->fsm, SETTING_SESSION_LEASE);
+    if (fsm_setting(cfg->fsm, SETTING_LEASE_TERM) > lease) /* the session's end ends its leases */
+        fsm_setting_offer(cfg->fsm, SETTING_LEASE_TERM, lease);
     service_lock_start(s);
     service_leases_init(s);
     *out = s;
     return 0;
 }
 
-void service_stop(struct service *s)
+void service_stop(struct service *s, int code)
 {
-    if (s)
-        leases_stop(s->leases);
+    service_leases_stop(s, code);
+    service_lock_stop(s, code);
 }
 
 void service_free(struct service *s)
 {
     if (!s)
         return;
-    service_lock_stop(s);
+    service_lock_free(s);
     service_leases_free(s);
     free(s);
-}
-
-const struct rpc_service *service_rpc(struct service *s)
-{
-    return &s->rpc;
 }

@@ -43,7 +43,7 @@ void service_hold_propose(struct service *s, uint64_t session, unsigned set, uns
     meta.op_case = REPLFS__META_OP__OP_HOLDS;
     meta.holds = &op;
     cmd.op = &meta;
-    mlog_propose(s->cfg.mlog, &cmd, fn, after, arg);
+    service_propose(s, &cmd, fn, after, arg);
 }
 
 unsigned service_holds(struct service *s, uint64_t session)
@@ -69,7 +69,7 @@ static bool is_silent(void *arg, uint64_t session)
     uint32_t ms = sessions_silent_ms(s->cfg.sessions, session);
 
     return ms != UINT32_MAX &&
-           (ms > s->cfg.term_ms + MARGIN_MS || sessions_is_missing(s->cfg.sessions, session));
+           (ms > service_term(s) + MARGIN_MS || sessions_is_missing(s->cfg.sessions, session));
 }
 
 static size_t find_silent(struct service *s, struct silent v[LOOK_MAX])
@@ -128,6 +128,14 @@ static void set_applied(void *arg, int code, const struct fsm_result *res)
         leases_bar_settle(t->s->leases, t->session);
 }
 
+static void set_after(void *arg)
+{
+    struct setting *t = arg;
+
+    service_leave(t->s);
+    free(t);
+}
+
 void service_hold_heard(struct service *s, uint64_t session)
 {
     if (!leases_has_barred(s->leases))
@@ -138,10 +146,11 @@ void service_hold_heard(struct service *s, uint64_t session)
     if (!t)
         abort();
     *t = (struct setting){s, session};
-    service_hold_propose(s, session, FSM_HOLDS_LEASES, 0, set_applied, free, t);
+    service_keep(s);
+    service_hold_propose(s, session, FSM_HOLDS_LEASES, 0, set_applied, set_after, t);
 }
 
-/* Who held no leases before this start may claim none. */
+/* Who held no leases before this leadership may claim none. */
 void service_hold_start(struct service *s)
 {
     const char *name;

@@ -5,24 +5,47 @@
 #define REPLFS_METAD_SERVICE_SERVICE_INTERNAL_H
 #include <stdatomic.h>
 #include "metad/coherence/leases.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "reply_arena.h"
 #include "service.h"
+#include "service_metad.h"
 
 #define SERVICE_REPLY_SOFT_MAX (384u << 10) /* a reply grows no more: envelopes end at 1 MiB */
 
 struct service {
     struct service_config cfg;
-    struct rpc_service rpc;
     struct service_locks *locks; /* service_lock.c */
     struct leases *leases;
     struct lease_conns *conns; /* service_lease.c */
     atomic_bool grace;         /* service_grace.c */
     int64_t grace_until;
+    unsigned grace_ms;
+    int64_t heard_since; /* service_config.c */
+    bool lockers_seen;   /* who may hold locks has come back, or lapses */
     int64_t hold_next;   /* service_hold.c */
     int64_t memory_next; /* service_memory.c */
     atomic_bool memory_full;
 };
 
+/* service.c */
+/* It still leads, for all that this metad can know. */
+bool service_leads(const struct service *s);
+/* Fails a request with what its operation came to: code as of mlog_applied; text: what was not done. Names the leader
+ * if that is the matter. */
+void service_fail(struct service *s, struct rpc_req *req, int code, const char *text);
+/* As mlog_propose, for this leadership alone. */
+void service_propose(struct service *s, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                     void *arg);
+static inline void
+service_keep(struct service *s) /* a continuation; service_leave() when it is over */
+{
+    gate_keep(s->cfg.gate);
+}
+/* The service may be gone afterwards. */
+static inline void service_leave(struct service *s)
+{
+    gate_leave(s->cfg.gate);
+}
 /* service_mutate.c */
 void service_mutate(struct service *s, struct rpc_req *req);
 /* service_weigh.c */
@@ -68,8 +91,9 @@ void service_lock(struct service *s, struct rpc_req *req);
 void service_lock_test(struct service *s, struct rpc_req *req);
 void service_lock_cancel(struct service *s, struct rpc_req *req);
 void service_unlock_all(struct service *s, struct rpc_req *req);
-void service_lock_start(struct service *s); /* within service_new and service_free */
-void service_lock_stop(struct service *s);
+void service_lock_start(struct service *s);          /* within service_new, */
+void service_lock_stop(struct service *s, int code); /* service_stop */
+void service_lock_free(struct service *s);           /* and service_free */
 /* A new session begins on this connection. */
 void service_lock_opened(struct service *s, uint64_t session, struct rpc_conn *conn);
 /* A session that comes back (SessionReq) holds what it says, or nothing. Before sessions_resume, which may end the
@@ -80,10 +104,24 @@ void service_lock_conn_closed(struct service *s, struct rpc_conn *conn);
 /* Renews the session's lease; session 0 (a reader without one) passes when optional. false: already
  * answered. */
 bool service_session_ok(struct service *s, struct rpc_req *req, uint64_t session, bool optional);
+/* service_config.c */
+void service_config_req(struct service *s, struct rpc_req *req);
+void service_config_tick(struct service *s);
+unsigned service_setting(const struct service *s, enum setting_key k);
+unsigned
+service_min_copies(const struct service *s); /* never more than the goal: the caller sees to it */
+/* How long a session may go on using its leases without hearing from us, in ms: what it may have been told. */
+unsigned service_term(const struct service *s);
+/* service_lease.c: the session goes by this lease term now; 0: it does not say. */
+void service_term_heard(struct service *s, uint64_t session, uint32_t term_ms);
+/* Every open session has said that it goes by no more. fsm read lock held. */
+bool service_all_heard(struct service *s, uint32_t term_ms);
 /* service_grace.c */
 void service_grace_start(struct service *s);
 /* Ends it when it is over. After each session that came back, and a few times a second. */
 void service_grace_look(struct service *s);
+/* At its end whoever may hold locks and is not back lapses. A few times a second. */
+void service_grace_locks(struct service *s);
 /* A request that reads or changes inodes has to come again later. */
 bool service_grace_waits(struct service *s, const struct rpc_req *req);
 /* service_hold.c */
@@ -99,6 +137,7 @@ unsigned service_holds(struct service *s, uint64_t session);
 void service_lock_silent(struct service *s, uint64_t session);
 /* service_lease.c */
 void service_leases_init(struct service *s);
+void service_leases_stop(struct service *s, int code);
 void service_leases_free(struct service *s);
 void service_conn_closed(struct service *s, struct rpc_conn *c);
 /* A session is reached over this connection from now on. */

@@ -378,7 +378,7 @@ void service_grant(struct service *s, struct rpc_req *req)
         return;
     }
     unsigned count = r->count < GRANTS_MAX ? r->count : GRANTS_MAX, found = 0, least = FSM_GOAL_MAX;
-    unsigned need = s->cfg.min_copies < r->goal ? s->cfg.min_copies : r->goal;
+    unsigned floor = service_min_copies(s), need = floor < r->goal ? floor : r->goal;
     rep.grants = reply_arena_alloc(&arena, count * sizeof(*rep.grants));
     while (rep.n_grants < count) {
         Replfs__ChunkLoc *loc = grant_one(s, &arena, r, r->goal, need, &found);

@@ -27,7 +27,6 @@
 #include "base/hash_table.h"
 
 #define LOG_MODULE "lease"
-#define TERM_MS 10000u
 #define CHILDREN_MAX 1024u
 #define RECALL_TIMEOUT_MS 30000u /* then it is asked again */
 
@@ -35,10 +34,14 @@ struct bound {
     struct hash_link link;
     uint64_t session;
     struct rpc_conn *conn;
+    uint32_t term_ms; /* by which it goes, as it says; 0: it did not */
 };
 struct lease_conns {
     struct lock mu;
     struct hash_table bound; /* struct bound by session */
+    struct recall *recalls;  /* not answered yet */
+    size_t nrecalls;
+    bool stopped; /* nobody is asked any more */
 };
 
 static struct bound *bound_find(const struct lease_conns *c, uint64_t session)
@@ -59,13 +62,16 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
 
     if (!b)
         abort();
+    *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
     lock_acquire(&s->conns->mu);
+    bool stopped = s->conns->stopped;
     struct bound *old = bound_find(s->conns, session);
     if (old)
         unbind(s->conns, old);
-    *b = (struct bound){.session = session, .conn = rpc_conn_ref(c)};
     hash_table_add(&s->conns->bound, &b->link);
     lock_release(&s->conns->mu);
+    if (stopped)
+        rpc_conn_close(c);
 }
 
 /* What a claim names may not exist yet: then its directory protects it. */
@@ -112,6 +118,7 @@ static struct rpc_conn *conn_of(struct service *s, uint64_t session)
 /* ---- recalls ---- */
 
 struct recall {
+    struct recall *next, **prev;
     struct service *s;
     struct rpc_conn *conn; /* a reference */
     uint64_t session, ino, nr;
@@ -120,6 +127,39 @@ struct recall {
 
 static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
                         uint64_t nr);
+
+/* False: nobody is asked any more. */
+static bool recall_begin(struct recall *r)
+{
+    struct lease_conns *c = r->s->conns;
+
+    LOCK_SCOPE(&c->mu);
+    if (c->stopped)
+        return false;
+    r->next = c->recalls;
+    r->prev = &c->recalls;
+    if (r->next)
+        r->next->prev = &r->next;
+    c->recalls = r;
+    c->nrecalls++;
+    service_keep(r->s);
+    return true;
+}
+
+static void recall_over(struct recall *r)
+{
+    struct service *s = r->s;
+
+    lock_acquire(&s->conns->mu);
+    *r->prev = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    s->conns->nrecalls--;
+    lock_release(&s->conns->mu);
+    rpc_conn_unref(r->conn);
+    free(r);
+    service_leave(s);
+}
 
 static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct buf *payload)
 {
@@ -140,8 +180,7 @@ static void on_answer(void *arg, int code, const Replfs__Envelope *rep, struct b
         send_recall(r->s, r->session, r->ino, r->keep, r->nr);
     }
     rpc_conn_unref(now);
-    rpc_conn_unref(r->conn);
-    free(r);
+    recall_over(r);
 }
 
 static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mode keep,
@@ -155,7 +194,14 @@ static void send_recall(void *arg, uint64_t session, uint64_t ino, enum lease_mo
     struct recall *r = malloc(sizeof(*r));
     if (!r)
         abort();
-    *r = (struct recall){s, rpc_conn_ref(c), session, ino, nr, keep};
+    *r = (struct recall){
+        .s = s, .conn = rpc_conn_ref(c), .session = session, .ino = ino, .nr = nr, .keep = keep};
+    if (!recall_begin(r)) {
+        rpc_conn_unref(r->conn);
+        rpc_conn_unref(c);
+        free(r);
+        return;
+    }
     Replfs__RecallReq q = REPLFS__RECALL_REQ__INIT;
     q.ino = ino;
     q.keep = (uint32_t)keep;
@@ -211,6 +257,26 @@ static void on_session_closed(void *arg, uint64_t session)
     leases_drop_session(s->leases, session);
 }
 
+void service_term_heard(struct service *s, uint64_t session, uint32_t term_ms)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    struct bound *b = bound_find(s->conns, session);
+    if (b)
+        b->term_ms = term_ms;
+}
+
+bool service_all_heard(struct service *s, uint32_t term_ms)
+{
+    LOCK_SCOPE(&s->conns->mu);
+    const char *name;
+    for (uint64_t id = 0; fsm_session_next(s->cfg.fsm, id, &id, &name);) {
+        const struct bound *b = bound_find(s->conns, id);
+        if (!b || !b->term_ms || b->term_ms > term_ms)
+            return false;
+    }
+    return true;
+}
+
 static void on_reaped(void *arg, uint64_t ino)
 {
     struct service *s = arg;
@@ -221,23 +287,26 @@ static void on_tick(void *arg)
 {
     struct service *s = arg;
     service_grace_look(s);
+    service_grace_locks(s);
     service_hold_tick(s);
     service_memory_tick(s);
+    service_config_tick(s);
     leases_tick(s->leases, clock_boot() / NSEC_PER_MSEC);
+}
+
+static uint32_t lease_term(void *arg)
+{
+    return service_term(arg);
 }
 
 void service_leases_init(struct service *s)
 {
-    if (s->cfg.term_ms == 0)
-        s->cfg.term_ms = TERM_MS;
-    if (s->cfg.lease_ms != 0 && s->cfg.term_ms > s->cfg.lease_ms)
-        s->cfg.term_ms = s->cfg.lease_ms; /* the session's end ends its leases */
     struct leases_config cfg = {.recall = send_recall,
                                 .silent_ms = silent_ms,
                                 .fence = fence,
                                 .stubborn = stubborn,
                                 .arg = s,
-                                .term_ms = s->cfg.term_ms};
+                                .term = lease_term};
     struct sessions_watcher w = {
         .closed = on_session_closed, .reaped = on_reaped, .tick = on_tick, .arg = s};
 
@@ -252,6 +321,30 @@ void service_leases_init(struct service *s)
     sessions_watch(s->cfg.sessions, &w);
 }
 
+/* Closing a connection ends the recalls on it. */
+void service_leases_stop(struct service *s, int code)
+{
+    struct rpc_conn **v;
+    size_t n = 0;
+
+    lock_acquire(&s->conns->mu);
+    s->conns->stopped = true;
+    v = malloc((s->conns->bound.n + s->conns->nrecalls + 1) * sizeof(struct rpc_conn *));
+    if (!v)
+        abort();
+    for (const struct recall *r = s->conns->recalls; r; r = r->next)
+        v[n++] = rpc_conn_ref(r->conn);
+    HASH_TABLE_EACH (&s->conns->bound, p)
+        v[n++] = rpc_conn_ref(HASH_ENTRY(p, struct bound, link)->conn);
+    lock_release(&s->conns->mu);
+    leases_stop(s->leases, code);
+    for (size_t i = 0; i < n; i++) {
+        rpc_conn_close(v[i]);
+        rpc_conn_unref(v[i]);
+    }
+    free(v);
+}
+
 void service_leases_free(struct service *s)
 {
     HASH_TABLE_EACH (&s->conns->bound, p)
@@ -264,7 +357,7 @@ void service_leases_free(struct service *s)
 
 /* ---- waiting for one inode ---- */
 
-struct gate {
+struct turn {
     struct lease_wait w;
     struct service *s;
     struct rpc_req *req;
@@ -272,50 +365,55 @@ struct gate {
     void (*alone)(struct service *s, struct rpc_req *req, const struct lease_wait *in);
 };
 
-static void gate_ready(struct lease_wait *w)
+static void turn_come(struct lease_wait *w)
 {
-    struct gate *g = (struct gate *)w;
+    struct turn *t = (struct turn *)w;
+    struct service *s = t->s;
 
-    if (w->code != 0)
-        rpc_fail(g->req, w->code, "another client has not given its lease back yet");
-    else if (g->alone)
-        g->alone(g->s, g->req, w);
+    if (w->code == 0 && !service_leads(s))
+        nodes_not_leader(s->cfg.nodes, t->req);
+    else if (w->code != 0)
+        service_fail(s, t->req, w->code, "another client has not given its lease back yet");
+    else if (t->alone)
+        t->alone(s, t->req, w);
     else
-        g->again(g->s, g->req);
-    leases_leave(g->s->leases, w);
-    free(g);
+        t->again(s, t->req);
+    leases_leave(s->leases, w);
+    free(t);
+    service_leave(s);
 }
 
-static void gate_enter(const struct gate *how, uint64_t session, uint64_t ino)
+static void turn_take(const struct turn *how, uint64_t session, uint64_t ino)
 {
-    struct gate *g = malloc(sizeof(*g));
+    struct turn *t = malloc(sizeof(*t));
 
-    if (!g)
+    if (!t)
         abort();
-    *g = *how;
-    g->w = (struct lease_wait){.session = session, .ready = gate_ready, .firm = how->w.firm};
-    lease_need(&g->w, ino, g->alone != NULL);
-    if (leases_enter(g->s->leases, &g->w))
-        gate_ready(&g->w);
+    *t = *how;
+    t->w = (struct lease_wait){.session = session, .ready = turn_come, .firm = how->w.firm};
+    lease_need(&t->w, ino, t->alone != NULL);
+    service_keep(t->s);
+    if (leases_enter(t->s->leases, &t->w))
+        turn_come(&t->w);
 }
 
 void service_again(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*again)(struct service *s, struct rpc_req *req))
 {
-    gate_enter(&(struct gate){.s = s, .req = req, .again = again}, session, ino);
+    turn_take(&(struct turn){.s = s, .req = req, .again = again}, session, ino);
 }
 
 void service_again_firmly(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                           void (*again)(struct service *s, struct rpc_req *req))
 {
-    gate_enter(&(struct gate){.w.firm = true, .s = s, .req = req, .again = again}, session, ino);
+    turn_take(&(struct turn){.w.firm = true, .s = s, .req = req, .again = again}, session, ino);
 }
 
 void service_alone(struct service *s, struct rpc_req *req, uint64_t session, uint64_t ino,
                    void (*alone)(struct service *s, struct rpc_req *req,
                                  const struct lease_wait *in))
 {
-    gate_enter(&(struct gate){.s = s, .req = req, .alone = alone}, session, ino);
+    turn_take(&(struct turn){.s = s, .req = req, .alone = alone}, session, ino);
 }
 
 /* ---- a lease for its own sake ---- */

@@ -3,7 +3,8 @@
  *
  * Locks are soft state of the leader. They go when their session is closed; after a change of
  * leader (or a restart) every client that comes back says what it holds, and until all have come
- * back or were closed (at most two leases) nothing new is granted, so that nobody's lock is stolen.
+ * back or were closed (at most the term of leases, service_grace.c) nothing new is granted, so that nobody's lock is
+ * stolen. Only those that may hold some, as the state knows, are waited for.
  *
  * A request that waits is kept unanswered: granted, cancelled, refused for a deadlock, or told
  * ERR_TIMEOUT at three quarters of its deadline; then the client asks again with the same id and
@@ -54,6 +55,7 @@ struct service_locks {
     struct waiting *waiting;
     struct hash_table ties; /* struct tie by session */
     bool ticking;
+    int stopped; /* requests are answered with this code; 0: served */
 };
 
 /* ---- mu held ---- */
@@ -98,9 +100,11 @@ static void waiting_unlist(struct waiting *w)
         w->next->prev = w->prev;
 }
 
-static void refused(struct rpc_req *req, int code)
+static void refused(struct service *s, struct rpc_req *req, int code)
 {
-    if (code == -ENOLCK)
+    if (code == -ERR_NOT_LEADER)
+        nodes_not_leader(s->cfg.nodes, req);
+    else if (code == -ENOLCK)
         rpc_fail(req, code,
                  "too many locks: a mount may hold %u and wait for %u, one file may have %u owners "
                  "of locks and %u requests that wait",
@@ -117,6 +121,10 @@ static void granted(struct service *s, struct rpc_req *req)
     Replfs__LockReply rep = REPLFS__LOCK_REPLY__INIT;
     Replfs__Attr attr = REPLFS__ATTR__INIT;
 
+    if (!service_leads(s)) { /* somebody else may have given it to another by now */
+        nodes_not_leader(s->cfg.nodes, req);
+        return;
+    }
     if (r->lock->type != LOCKSET_NONE) {
         fsm_rdlock(s->cfg.fsm);
         enum lease_mode on = leases_grant(s->leases, r->session, r->lock->ino, LEASE_NONE, NULL);
@@ -163,7 +171,8 @@ static void first_after(void *arg)
     if (f->code == 0)
         granted(f->s, f->req);
     else
-        refused(f->req, f->code);
+        refused(f->s, f->req, f->code);
+    service_leave(f->s);
     free(f);
 }
 
@@ -186,6 +195,7 @@ static bool is_first(struct service_locks *l, struct rpc_req *req)
     if (!f)
         abort();
     *f = (struct first_lock){l->s, req, r->session, 0};
+    service_keep(l->s);
     service_hold_propose(l->s, r->session, FSM_HOLDS_LOCKS, 0, first_applied, first_after, f);
     return true;
 }
@@ -193,7 +203,7 @@ static bool is_first(struct service_locks *l, struct rpc_req *req)
 static void answer(struct service_locks *l, struct rpc_req *req, int code)
 {
     if (code != 0)
-        refused(req, code);
+        refused(l->s, req, code);
     else if (!is_first(l, req))
         granted(l->s, req);
 }
@@ -229,8 +239,9 @@ static struct waiting *drain(struct service_locks *l)
         *last = w;
         last = &w->next;
     }
-    if (!l->ticking && locks_waiting(l->table) > 0 && l->s->cfg.loop) {
+    if (!l->ticking && locks_waiting(l->table) > 0 && l->stopped == 0) {
         l->ticking = true;
+        service_keep(l->s);
         rpc_loop_defer(l->s->cfg.loop, TICK_MS, tick, l);
     }
     return due;
@@ -271,6 +282,7 @@ static void tick(void *arg)
     l->ticking = false;
     locks_tick(l->table, now);
     leave(l);
+    service_leave(l->s);
 }
 
 static void answer_due(void *arg)
@@ -279,6 +291,7 @@ static void answer_due(void *arg)
 
     enter(l);
     leave(l);
+    service_leave(l->s);
 }
 
 /* The session may change locks on this connection. false: to be refused with *code. */
@@ -347,7 +360,8 @@ void service_lock(struct service *s, struct rpc_req *req)
     }
     r.id = m->id;
     int64_t now = enter(s->locks);
-    if (tied(s->locks, m->session, req->conn, &rc))
+    rc = s->locks->stopped;
+    if (rc == 0 && tied(s->locks, m->session, req->conn, &rc))
         rc = lock_service_set(s->locks, req, &r, now);
     leave(s->locks);
     if (rc != LOCKS_QUEUED)
@@ -470,8 +484,10 @@ void service_lock_forget(struct service *s, uint64_t session)
     lock_acquire(&l->mu);
     tie_drop(l, session);
     locks_drop_session(l->table, session, clock_mono());
-    if (l->s->cfg.loop) /* not here: the caller has the fsm lock */
+    if (l->stopped == 0) { /* not here: the caller has the fsm lock */
+        service_keep(s);
         rpc_loop_defer(l->s->cfg.loop, 0, answer_due, l);
+    }
     lock_release(&l->mu);
 }
 
@@ -527,17 +543,31 @@ void service_lock_start(struct service *s)
     sessions_on_close(s->cfg.sessions, session_closed, s);
 }
 
-void service_lock_stop(struct service *s)
+/* The table goes, with all that it knows of those that waited. */
+void service_lock_stop(struct service *s, int code)
 {
     struct service_locks *l = s->locks;
 
     sessions_on_close(s->cfg.sessions, NULL, NULL);
-    while (l->waiting) {
-        struct waiting *w = l->waiting;
-        waiting_unlist(w);
-        rpc_fail(w->req, ERR_SHUTDOWN, "metad stops");
+    lock_acquire(&l->mu);
+    struct waiting *list = l->waiting;
+    l->waiting = NULL;
+    l->stopped = code;
+    locks_free(l->table);
+    l->table = locks_new();
+    lock_release(&l->mu);
+    while (list) {
+        struct waiting *w = list;
+        list = w->next;
+        refused(s, w->req, code);
         free(w);
     }
+}
+
+void service_lock_free(struct service *s)
+{
+    struct service_locks *l = s->locks;
+
     locks_free(l->table);
     HASH_TABLE_EACH (&l->ties, p)
         free(HASH_ENTRY(p, struct tie, link));

@@ -17,9 +17,12 @@
  * have been reaped: the session came back without knowing it yet. That answer is ESTALE, upon which
  * open(2) makes another one by itself.
  *
+ * With meta-copies-sync the reply waits until copies of the names outside metad have the change too (copies_sync.c). Others
+ * may see it before.
+ *
  * Threads: proposed on an rpc thread; results are filled in on the log thread under the fsm lock
  * (so attributes are exactly as of the operation), the reply is sent from there after the lock is
- * gone. `left` counts down; the one that takes it to zero replies. */
+ * gone, or from where the copies are known to have it. `left` counts down; the one that takes it to zero replies. */
 #include "service_internal.h"
 
 #include <assert.h>
@@ -52,12 +55,14 @@ struct mutate {
     atomic_uint left;
     unsigned n, next;
     uint64_t position; /* of the log, behind the last that was applied; log thread */
+    struct copies_wait wait;
     Replfs__MutationResult **results;
     struct step steps[];
 };
 
-static void reply(struct mutate *m)
+static void reply_now(struct mutate *m)
 {
+    struct service *s = m->s;
     Replfs__MutateReply rep = REPLFS__MUTATE_REPLY__INIT;
     int fail = 0;
 
@@ -65,7 +70,7 @@ static void reply(struct mutate *m)
         fail = m->steps[i].fail;
     if (fail != 0) {
         /* Some may have been applied: the client repeats all of them with the same numbers. */
-        rpc_fail(m->req, fail, "the change did not get into the metadata log");
+        service_fail(s, m->req, fail, "the change did not get into the metadata log");
     } else {
         rep.n_results = m->n;
         rep.results = m->results;
@@ -75,6 +80,25 @@ static void reply(struct mutate *m)
     }
     free(m->results);
     free(m);
+    service_leave(s);
+}
+
+static void on_copied(struct copies_wait *w, int code)
+{
+    struct mutate *m = (struct mutate *)((char *)w - offsetof(struct mutate, wait));
+
+    m->steps[0].fail = m->steps[0].fail ? m->steps[0].fail : code;
+    reply_now(m);
+}
+
+static void reply(struct mutate *m)
+{
+    if (m->position == 0 || !copies_sync(m->s->cfg.copies)) {
+        reply_now(m);
+        return;
+    }
+    m->wait = (struct copies_wait){.index = m->position >> 8, .done = on_copied};
+    copies_wait(m->s->cfg.copies, &m->wait);
 }
 
 static void on_after(void *arg)
@@ -246,7 +270,7 @@ static void mutate_put(struct step *st, Replfs__MetaOp *op, uint64_t seq)
     cmd.acked_seq = r->acked_seq;
     cmd.kept = st->kept;
     cmd.op = op;
-    mlog_propose(st->m->s->cfg.mlog, &cmd, on_applied, on_after, st);
+    service_propose(st->m->s, &cmd, on_applied, on_after, st);
 }
 
 /* Which of its chunks are the session's own is decided here and logged: apply knows no grants. */
@@ -456,5 +480,6 @@ void service_mutate(struct service *s, struct rpc_req *req)
         st->gate = (struct lease_wait){.session = r->session, .ready = on_ready};
         m->results[i] = &st->result;
     }
+    service_keep(s);
     advance(m);
 }

@@ -48,6 +48,7 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
 {
     Replfs__SessionReply rep = REPLFS__SESSION_REPLY__INIT;
     struct fsm_mark mark;
+    struct fsm_addrs metads;
 
     fsm_rdlock(s->cfg.fsm);
     fsm_mark(s->cfg.fsm, &mark);
@@ -57,13 +58,14 @@ static void reply(struct service *s, struct rpc_req *req, uint64_t session, uint
     rep.position = mark.position;
     rep.forked = !is_of_our_past(s, req->env->session_req);
     rep.session = session;
-    rep.lease_ms = s->cfg.lease_ms;
-    rep.term_ms = s->cfg.term_ms;
+    rep.lease_ms = service_setting(s, SETTING_SESSION_LEASE);
+    rep.term_ms = service_setting(s, SETTING_LEASE_TERM);
     rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     rep.cluster = (char *)mlog_uuid(s->cfg.mlog);
-    rep.default_min_copies = s->cfg.min_copies;
-    rep.metads = (char **)(uintptr_t)s->cfg.metads;
-    rep.n_metads = s->cfg.nmetads;
+    rep.default_min_copies = service_min_copies(s);
+    fsm_metad_addrs(s->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     rep.exclusive = exclusive;
     rep.n_exclusive = n;
     RPC_ENVELOPE(env, SESSION_REPLY, session_reply, &rep);
@@ -103,8 +105,9 @@ static void open_after(void *arg)
         service_session_bind(op->s, op->session, op->req->conn);
         reply(op->s, op->req, op->session, NULL, 0);
     } else {
-        rpc_fail(op->req, op->code, "the session could not be opened");
+        service_fail(op->s, op->req, op->code, "the session could not be opened");
     }
+    service_leave(op->s);
     free(op);
 }
 
@@ -130,7 +133,8 @@ static void propose_open(struct service *s, struct rpc_req *req, uint64_t sessio
     log_info("session %016llx %s %s (%s)", (unsigned long long)session,
              back ? "had lapsed, and goes on:" : "for", r->name ? r->name : "?",
              rpc_conn_peer(req->conn)->addr);
-    mlog_propose(s->cfg.mlog, &cmd, open_applied, open_after, op);
+    service_keep(s);
+    service_propose(s, &cmd, open_applied, open_after, op);
 }
 
 static void refuse_peer(struct rpc_req *req)
@@ -273,19 +277,26 @@ void service_keepalive(struct service *s, struct rpc_req *req)
 {
     const Replfs__KeepaliveReq *r = req->env->keepalive_req;
     Replfs__KeepaliveReply rep = REPLFS__KEEPALIVE_REPLY__INIT;
+    struct fsm_addrs metads;
 
     if (!service_session_ok(s, req, r->session, false))
         return;
     if (r->oldest_grant != 0)
         nodes_held_grants(s->cfg.nodes, r->session, r->oldest_grant, r->newest_grant, r->held,
                           r->n_held);
-    rep.lease_ms = s->cfg.lease_ms;
+    service_term_heard(s, r->session, r->term_ms);
+    rep.lease_ms = service_setting(s, SETTING_SESSION_LEASE);
+    rep.term_ms = service_setting(s, SETTING_LEASE_TERM);
+    rep.default_min_copies = service_min_copies(s);
     rep.nodes_epoch = nodes_epoch(s->cfg.nodes);
     rep.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     nodes_client_clock(s->cfg.nodes, r->session, r->wall_ms);
     fsm_rdlock(s->cfg.fsm);
     rep.position = fsm_applied(s->cfg.fsm);
     fsm_unlock(s->cfg.fsm);
+    fsm_metad_addrs(s->cfg.fsm, &metads);
+    rep.metads = metads.list;
+    rep.n_metads = metads.n;
     RPC_ENVELOPE(env, KEEPALIVE_REPLY, keepalive_reply, &rep);
     rpc_reply(req, &env, NULL);
 }

@@ -123,7 +123,7 @@ void service_truncate_ahead(struct service *s, uint64_t session, uint64_t seq,
         hole.off = off;
         hole.len = to - off;
         cmd.time_ns = 0;
-        mlog_propose(s->cfg.mlog, &cmd, NULL, NULL, NULL);
+        service_propose(s, &cmd, NULL, NULL, NULL);
         off = to;
     }
 }

@@ -33,6 +33,7 @@ static const struct err_entry {
     {ERR_NOT_REGISTERED, EIO, "ERR_NOT_REGISTERED: metad does not know this chunkd yet"},
     {ERR_SHUTDOWN, EIO, "ERR_SHUTDOWN: shutting down"},
     {ERR_LOCKED, EBUSY, "ERR_LOCKED: data directory in use by another process"},
+    {ERR_OLD_TERM, ESTALE, "ERR_OLD_TERM: ordered by a metad that does not lead any more"},
 };
 
 static const struct err_entry *lookup(int code)

@@ -26,7 +26,8 @@ enum err_code {
     ERR_BUSY = 10018,           /* try again shortly */
     ERR_NOT_REGISTERED = 10019, /* metad does not know this chunkd yet */
     ERR_SHUTDOWN = 10020,
-    ERR_LOCKED = 10021, /* data directory in use by another process */
+    ERR_LOCKED = 10021,   /* data directory in use by another process */
+    ERR_OLD_TERM = 10022, /* an order of a metad that does not lead any more */
 };
 
 /* The errno (positive) that an application sees for a negative or positive code. Never 0 for a

@@ -205,6 +205,7 @@ static void call_start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *pa
         table_remove(&c->calls, k);
     else
         conn_arm_locked(c, deadline);
+    conn_watch_locked(c);
     lock_release(&c->mu);
     if (rc < 0)
         call_end(k, rc, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/lock.h"
@@ -83,9 +84,15 @@ void conn_connect_next(struct rpc_conn *c, int err)
             continue;
         }
         /* Also when connected at once: the socket is writable then. */
+        c->addr_by = clock_mono() + CONNECT_EACH_MS * NSEC_PER_MSEC;
         rc = conn_adopt_fd(c, fd, CONN_CONNECTING);
-        if (rc == 0)
+        if (rc == 0) {
+            lock_acquire(&c->mu);
+            if (c->iaddr < c->naddrs)
+                conn_arm_locked(c, c->addr_by);
+            lock_release(&c->mu);
             return;
+        }
         err = -rc;
     }
 }

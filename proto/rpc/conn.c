@@ -20,6 +20,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
@@ -27,12 +29,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/lock.h"
 
 #define LOG_MODULE "rpc"
+#define PINGS_MAX 512u /* while we do not read: minutes, not hours */
 
 static void conn_event(struct source *s, uint32_t events);
 static void conn_on_timer(void *arg);
@@ -208,6 +212,7 @@ static void pause_or_resume(struct rpc_conn *c)
 
     if (!c->paused && c->accepted && held > HELD_HIGH) {
         c->paused = true;
+        conn_watch_locked(c);
     } else if (c->paused && held < HELD_LOW) {
         c->paused = false;
         c->posted_read = true; /* frames may be in rbuf or inside TLS */
@@ -353,13 +358,132 @@ void conn_arm_locked(struct rpc_conn *c, int64_t when)
     worker_timer_set(c->worker, &c->timer, when);
 }
 
+/* ---- signs of life ---- */
+
+/* 0: never look. */
+static int64_t silent_ns(const struct rpc_conn *c)
+{
+    unsigned ms = c->loop->cfg.silent_ms;
+
+    return ms == UINT_MAX ? 0 : (ms ? ms : RPC_SILENT_MS) * NSEC_PER_MSEC;
+}
+
+bool conn_room_locked(const struct rpc_conn *c)
+{
+    lock_assert_held(&c->mu);
+    return c->outstanding + c->pings + 1 < RPC_MAX_INFLIGHT;
+}
+
+void conn_watch_locked(struct rpc_conn *c)
+{
+    int64_t silent = silent_ns(c);
+
+    if (silent)
+        conn_arm_locked(c, alive_first(clock_mono(), silent));
+}
+
+/* Bytes that the other side has not taken. */
+static uint64_t queued_locked(const struct rpc_conn *c)
+{
+    int n = 0;
+
+    if (ioctl(c->fd, SIOCOUTQ, &n) < 0)
+        n = 0;
+    return c->out_bytes + (uint64_t)n;
+}
+
+static bool something_to_read(const struct rpc_conn *c)
+{
+    int n = 0;
+
+    return ioctl(c->fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+static void send_ping_locked(struct rpc_conn *c, int64_t now)
+{
+    Replfs__Ping p = REPLFS__PING__INIT;
+
+    RPC_ENVELOPE(env, PING, ping, &p);
+    if (c->pings < (c->paused ? PINGS_MAX : 1)) {
+        c->pings++;
+        conn_send_locked(c, &env, NULL, 0);
+    }
+    if (!c->paused)
+        alive_asked(&c->alive, now, c->put, queued_locked(c));
+}
+
+static void look_alive_locked(struct rpc_conn *c, int64_t due, int64_t now)
+{
+    int64_t silent = silent_ns(c), next;
+
+    if (!silent || c->state != CONN_READY)
+        return;
+    bool asked = c->alive.since != 0;
+    struct alive_now n = {.now = now,
+                          .due = due,
+                          .silent = silent,
+                          .put = c->put,
+                          .queued = asked ? queued_locked(c) : 0,
+                          .waits = c->outstanding > 0,
+                          .paused = c->paused,
+                          .readable = asked && something_to_read(c)};
+    switch (alive_look(&c->alive, &n, &next)) {
+    case ALIVE_REST:
+        return;
+    case ALIVE_DEAD:
+        conn_die_locked(c, -ERR_PEER_GONE, "%s: no sign of life for %lld ms", c->target,
+                        (long long)((now - c->alive.heard) / NSEC_PER_MSEC));
+        return;
+    case ALIVE_ASK:
+        send_ping_locked(c, now);
+        break;
+    case ALIVE_NOTHING:
+        break;
+    }
+    conn_arm_locked(c, next);
+}
+
+bool conn_ping_received(struct rpc_conn *c, const struct message *msg)
+{
+    const Replfs__Envelope *env = msg->env;
+
+    if (env->is_reply && env->id == 0) {
+        lock_acquire(&c->mu);
+        if (c->pings == 0)
+            conn_die_locked(c, -ERR_PROTOCOL, "%s: sent a reply to no request", c->target);
+        c->pings -= c->pings > 0;
+        lock_release(&c->mu);
+        return true;
+    }
+    if (env->is_reply || env->body_case != REPLFS__ENVELOPE__BODY_PING)
+        return false;
+    Replfs__Ping p = REPLFS__PING__INIT;
+    RPC_ENVELOPE(rep, PING, ping, &p);
+    rep.id = env->id;
+    rep.is_reply = true;
+    lock_acquire(&c->mu);
+    conn_send_locked(c, &rep, NULL, 0);
+    conn_update_events_locked(c);
+    lock_release(&c->mu);
+    return true;
+}
+
+/* ---- the timer ---- */
+
 static void conn_on_timer(void *arg)
 {
     struct rpc_conn *c = arg;
     int64_t now = clock_mono();
+    bool next_address = false;
 
     lock_acquire(&c->mu);
+    int64_t due = c->timer_at;
     c->timer_at = INT64_MAX;
+    if (c->state == CONN_CONNECTING && c->iaddr < c->naddrs && now < c->ready_by) {
+        next_address = now >= c->addr_by;
+        if (!next_address)
+            conn_arm_locked(c, c->addr_by);
+    }
     if (c->state != CONN_READY && now >= c->ready_by)
         conn_die_locked(c, -ERR_TIMEOUT, "%s: no answer within %d s (%s)", c->target,
                         READY_MS / 1000,
@@ -372,8 +496,11 @@ static void conn_on_timer(void *arg)
         conn_arm_locked(c, first->when);
     if (c->state != CONN_READY)
         conn_arm_locked(c, c->ready_by);
+    look_alive_locked(c, due, now);
     lock_release(&c->mu);
     call_end_list(ended, -ERR_TIMEOUT);
+    if (next_address)
+        conn_connect_next(c, ETIMEDOUT);
 }
 
 /* ---- Hello ---- */
@@ -392,6 +519,7 @@ static void send_hello_locked(struct rpc_conn *c, bool is_reply)
     h.name = (char *)(uintptr_t)c->loop->cfg.name;
     h.cluster = cluster;
     h.software = (char *)(uintptr_t)("replfs " REPLFS_VERSION);
+    h.instance = c->loop->instance;
     RPC_ENVELOPE(env, HELLO, hello, &h);
     env.is_reply = is_reply;
     conn_send_locked(c, &env, NULL, 0);
@@ -473,6 +601,7 @@ static bool judge_hello(struct rpc_conn *c, const Replfs__Hello *h)
     }
     c->peer.role = role;
     c->peer.features = h->features;
+    c->peer.instance = h->instance;
     if (!c->ssl)
         snprintf(c->peer.name, sizeof(c->peer.name), "%s", h->name);
     snprintf(c->peer.cluster, sizeof(c->peer.cluster), "%s", h->cluster);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -304,6 +305,8 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     l->cfg.tls_cert = copy_or_null(cfg->tls_cert);
     l->cfg.tls_key = copy_or_null(cfg->tls_key);
     l->cfg.tls_ca = copy_or_null(cfg->tls_ca);
+    if (getrandom(&l->instance, sizeof(l->instance), 0) != sizeof(l->instance))
+        l->instance = 0; /* not told */
     l->use_tls = cfg->tls_cert || cfg->tls_key || cfg->tls_ca;
     local_init(l);
     if (l->use_tls)

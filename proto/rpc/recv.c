@@ -6,6 +6,7 @@
  * Per frame: header (caps and magic checked) -> envelope (CRC checked, unpacked) -> payload ->
  * handled. Any violation ends the connection with a text that names the peer and the reason. */
 #include "rpc/rpc_internal.h"
+#include "base/clock.h"
 #include "base/lock.h"
 
 #include <errno.h>
@@ -113,6 +114,8 @@ static void handle(struct rpc_conn *c)
     c->have_frame = false;
     if (c->state == CONN_HELLO) {
         conn_hello_received(c, msg.env);
+    } else if (c->state == CONN_READY && conn_ping_received(c, &msg)) {
+        /* it was for the connection itself */
     } else if (c->state == CONN_READY && msg.env->is_reply) {
         call_reply(c, &msg, payload);
         return;
@@ -225,6 +228,7 @@ static ssize_t read_some(struct rpc_conn *c, bool *drained)
     if (rc == -EAGAIN)
         return rc;
     if (rc > 0) {
+        c->alive.heard = clock_mono();
         received(c, (size_t)rc);
         return rc;
     }

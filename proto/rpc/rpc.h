@@ -42,7 +42,16 @@ struct rpc_config {
     unsigned max_conns;          /* accepted ones; 0: 4096. The rest of the descriptors is ours */
     unsigned max_conns_per_addr; /* 0: 512; of them at most 64 that have not said Hello */
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files; all or none */
+    unsigned
+        silent_ms; /* a peer that owes us an answer and gives no sign of life for so long is gone (alive.c);
+                           0: RPC_SILENT_MS, UINT_MAX: never */
 };
+/* Under a sanitizer everything is slower, and tests run side by side. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RPC_SILENT_MS 10000u
+#else
+#define RPC_SILENT_MS 2000u
+#endif
 struct rpc_loop;
 struct rpc_conn;
 
@@ -51,6 +60,8 @@ struct rpc_conn;
 struct rpc_peer {
     enum rpc_role role;
     uint64_t features;
+    uint64_t
+        instance; /* of the program's run: the same behind another address is the same program; 0: not told */
     char name[128], cluster[40], software[64], addr[64];
 };
 
@@ -60,6 +71,13 @@ struct rpc_req { /* a request received; lives until rpc_reply* consumes it */
     struct buf *payload; /* or NULL; owned by the req, take a reference to keep it */
     int64_t deadline;    /* clock_mono ns */
     uint64_t trace;
+    /* For whoever serves it to set; NULL: nobody is asked. Asked as the last thing before the answer `rep` goes out,
+     * whichever thread sends it: false, and *instead (filled in, its texts constant) goes in its place. Must not block
+     * nor take a lock: answers are sent with locks held. */
+    bool (*may_answer)(const struct rpc_req *req, const Replfs__Envelope *rep,
+                       Replfs__Failure *instead);
+    void *may_arg; /* for it */
+    uint64_t may_nr;
 };
 
 /* ---- loop ---- */
@@ -110,8 +128,9 @@ void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f);
  * time-out. svc (may be NULL) handles requests that the peer sends us. expect: roles the peer may
  * have. The caller holds one reference. A failed or lost connection stays lost: rpc_conn_alive() is
  * false, every call ends with ERR_PEER_GONE (or the connect error, e.g. -ECONNREFUSED); dial again
- * for a new one. 0; -EINVAL: not an address; -EPERM: plaintext beyond loopback; -ERR_SHUTDOWN: l is
- * being freed. Names are looked up in the background; connect, TLS and Hello together have 10 s. */
+ * for a new one. So does a peer that is silent for silent_ms while a call waits. 0; -EINVAL: not an address; -EPERM: plaintext beyond loopback; -ERR_SHUTDOWN: l is
+ * being freed. Names are looked up in the background; connect, TLS and Hello together have 10 s, and an address
+ * that is not the last one of its name 1 s to connect. */
 int rpc_dial(struct rpc_loop *l, const char *addr, unsigned expect, const struct rpc_service *svc,
              struct rpc_conn **out);
 struct rpc_conn *rpc_conn_ref(struct rpc_conn *c); /* NULL stays NULL */
@@ -152,4 +171,13 @@ void rpc_result_free(struct rpc_result *r);
     Replfs__Envelope var = REPLFS__ENVELOPE__INIT;                                                 \
     var.body_case = REPLFS__ENVELOPE__BODY_##CASE;                                                 \
     var.field = (msgptr)
+
+/* Asks for a sign of life: done hears as soon as the peer is ready and answers, whatever it answers (a peer that does
+ * not know the question refuses it: code, and rep), or what is wrong with it, within timeout_ms. */
+static inline void rpc_ping(struct rpc_conn *c, unsigned timeout_ms, rpc_done *done, void *arg)
+{
+    Replfs__Ping p = REPLFS__PING__INIT;
+    RPC_ENVELOPE(env, PING, ping, &p);
+    rpc_call(c, &env, NULL, timeout_ms, done, arg);
+}
 #endif

@@ -18,6 +18,7 @@
 #include "base/hash_table.h"
 #include "base/lock.h"
 #include "rpc/addr.h"
+#include "rpc/alive.h"
 #include "rpc/frame.h"
 #include "rpc/rpc.h"
 #include "rpc/timers.h"
@@ -25,6 +26,7 @@
 #define RBUF_SIZE 65536u
 #define RPC_BACKLOG 512
 #define READY_MS 10000        /* connect + TLS + Hello must be done by then */
+#define CONNECT_EACH_MS 1000  /* an address, while there are others */
 #define LINGER_MS 1000        /* for the peer to read our refusal */
 #define HELD_HIGH (64u << 20) /* bytes an accepted peer may make us hold before we stop reading */
 #define HELD_LOW (32u << 20)
@@ -51,9 +53,10 @@ struct admission {
 };
 
 struct rpc_loop {
-    struct rpc_config cfg;    /* strings are copies */
-    bool use_tls;             /* else plaintext */
-    SSL_CTX *tls;             /* under lock; NULL: plaintext */
+    struct rpc_config cfg; /* strings are copies */
+    bool use_tls;          /* else plaintext */
+    SSL_CTX *tls;          /* under lock; NULL: plaintext */
+    uint64_t instance;
     _Atomic int64_t cert_end; /* wall seconds; 0: no certificate */
     unsigned nworkers;
     struct worker *workers;
@@ -159,10 +162,14 @@ struct rpc_conn {
     unsigned outstanding;     /* requests sent and not yet answered, timed out ones too */
     struct calls calls;
     struct worker_timer timer;
-    int64_t timer_at; /* INT64_MAX: not set */
+    int64_t timer_at;   /* INT64_MAX: not set */
+    uint64_t put;       /* bytes of frames ever given to the socket or `out` */
+    unsigned pings;     /* of ours, not answered */
+    struct alive alive; /* [worker] */
 
     struct addr addrs[ADDR_MAX]; /* [worker] while connecting */
     int naddrs, iaddr;
+    int64_t addr_by;  /* [worker] then the next one is tried */
     bool tried_local; /* [worker] the UNIX socket of addrs[iaddr] */
     struct addr to;   /* [worker] what we connect to */
     bool stranger;    /* accepted: a local user that is not trusted; set before others see c */
@@ -239,6 +246,11 @@ void conn_die(struct rpc_conn *c, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void conn_die_locked(struct rpc_conn *c, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void conn_watch_locked(struct rpc_conn *c); /* a call begins, or we stop reading: see alive.h */
+/* A sign of life that was asked for, or came. [worker] True: msg was no more than that, and is the caller's. */
+bool conn_ping_received(struct rpc_conn *c, const struct message *msg);
+/* Room for one more request of ours, besides a Ping. */
+bool conn_room_locked(const struct rpc_conn *c);
 void conn_posted(struct rpc_conn *c); /* on the worker: teardown, or resumes reading */
 void conn_teardown(struct rpc_conn *c);
 void conn_arm_locked(struct rpc_conn *c, int64_t when); /* timer no later than when */

@@ -162,6 +162,7 @@ static void send_now(struct rpc_conn *c, const uint8_t *head, size_t head_len, s
     size_t total = head_len + payload_len(payload), sent = 0;
     struct iovec iov[2];
 
+    c->put += total;
     while (!c->out.first && sent < total) {
         int n = pieces(head, head_len, payload, sent, iov);
         ssize_t rc = write_pieces(c, iov, n);
@@ -191,7 +192,7 @@ static void send_now(struct rpc_conn *c, const uint8_t *head, size_t head_len, s
 
 static bool may_send_request(const struct rpc_conn *c)
 {
-    return c->state == CONN_READY && c->outstanding < RPC_MAX_INFLIGHT;
+    return c->state == CONN_READY && conn_room_locked(c);
 }
 
 /* Sends, or keeps, a packed frame. */
@@ -242,6 +243,7 @@ void conn_release_backlog_locked(struct rpc_conn *c)
             continue;
         }
         c->outstanding++;
+        c->put += o->head_len + payload_len(o->payload);
         c->out_bytes += o->head_len + payload_len(o->payload);
         out_push(&c->out, o);
     }

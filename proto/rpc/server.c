@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/hash.h"
 #include "base/lock.h"
+#include "rpc/may_answer.h"
 
 #define LOG_MODULE "rpc"
 #define ACCEPT_PAUSE_MS 100
@@ -306,7 +307,10 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     struct request *r = (struct request *)req; /* first member */
     struct rpc_conn *c = req->conn;
+    Replfs__Envelope own;
+    Replfs__Failure instead;
 
+    rep = rpc_allowed(req, rep, &payload, &own, &instead);
     rep->id = r->id;
     rep->is_reply = true;
     rep->trace = req->trace;

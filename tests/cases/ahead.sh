@@ -33,9 +33,9 @@ b_pid=$(pid_of_mount "$b")
 ls -Us "$b/d" | awk 'NR > 1 {print $2}' >"$work/names"
 all "$b/d" first 0 20 "$work/names"
 wait_for 20 "the mount to be at rest" at_rest
-devcluster stop metad
-timeout 10 python3 "$work/all.py" "$b/d" first 20 50 "$work/names" || { devcluster cont metad; fail "files that were read ahead wait for metad"; }
-devcluster cont metad
+devcluster stop metads
+timeout 10 python3 "$work/all.py" "$b/d" first 20 50 "$work/names" || { devcluster cont metads; fail "files that were read ahead wait for metad"; }
+devcluster cont metads
 all "$b/d" first 0 "$files"
 
 # -- never stale: what b has read ahead of the files that it read is not what a has made of them since
@@ -91,7 +91,7 @@ for i in $(seq 1 2); do
     holds 'mv "$b/d/1" "$b/d/y"; rm "$b/d/x"; cp "$b/d/2" "$b/d/1"'
 done
 # shellcheck disable=SC2016
-holds 'devcluster kill metad; devcluster start metad >/dev/null; rm "$a/d/x" "$a/d/y"; sync "$a"'
+holds 'devcluster kill leader; devcluster start metads >/dev/null; rm "$a/d/x" "$a/d/y"; sync "$a"'
 # shellcheck disable=SC2016
-holds 'rm "$a/d/x" "$a/d/y"; devcluster kill metad; devcluster start metad >/dev/null; sync "$a"'
+holds 'rm "$a/d/x" "$a/d/y"; devcluster kill leader; devcluster start metads >/dev/null; sync "$a"'
 check_sanitizers

@@ -2,6 +2,7 @@
 # The rest of the benchmark still works: the delay of slow disks reaches metad's log and the chunkds' syncs, and each scaling
 # row, tiny and once, gives its figures.
 # only with --all, and not under sanitizers: it tries the benchmark, not the product.
+# one metad: it tries the benchmark, not the product
 . "$(dirname "$0")/caselib.sh"
 slow=1
 case $(ldd "$bin/replfs-metad") in *libasan* | *libtsan*) slow=0 ;; esac # sanitizers want to be preloaded first

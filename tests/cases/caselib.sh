@@ -8,18 +8,13 @@ REPLFS_BUILD=$(realpath -m "${REPLFS_BUILD:-$cases_repo/build}")
 export REPLFS_BUILD
 bin=$REPLFS_BUILD/bin
 export ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0 # what a case preloads into a daemon comes before it
+# METADS=3: with so many metads. A case about one metad says so, and is not run then; 77: neither passed nor failed.
+if [ "${METADS:-1}" != 1 ] && why=$(sed -n 's/^# one metad: //p' "$0") && [ -n "$why" ]; then
+    echo "NOT RUN with $METADS metads: $why"
+    exit 77
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/replfs-case.XXXXXX")
 cluster=$work/cluster mnt=$work/mnt
-# A version manager's python3 is a shell script that takes ten times as long to start as the program.
-first_program() { # NAME: in $PATH, that is no script
-    local p
-    for p in $(type -aP "$1"); do
-        if [ "$(head -c 2 "$p")" != '#!' ]; then
-            echo "$p"
-            return
-        fi
-    done
-}
 python=$(first_program python3)
 if [ -n "$python" ] && [ "$python" != "$(type -P python3)" ]; then
     mkdir "$work/bin"
@@ -33,6 +28,8 @@ two_mounts() { # of the cluster: $a and $b
     devcluster mount "$a"
     devcluster mount "$b"
 }
+metads() { local i; echo metad; for i in $(seq 2 "${METADS:-1}"); do echo "metad$i"; done; }
+metad_dirs() { local n; for n in $(metads); do echo "$cluster/$n"; done; }
 pid_of_mount() { mount_pids "$1" | tail -1; } # DIR
 transfers() { # bytes read by the mount with pid $b_pid
     local key value
@@ -62,7 +59,7 @@ finish() {
     fi
     [ -n "${case_pids:-}" ] && kill $case_pids 2>/dev/null
     for f in ${at_end[@]+"${at_end[@]}"}; do "$f"; done
-    devcluster down >/dev/null 2>&1 || { echo "devcluster down failed"; devcluster down; [ $code = 0 ] && code=1; }
+    devcluster down >"$work/down" 2>&1 || { echo "devcluster down failed:"; cat "$work/down"; devcluster down; [ $code = 0 ] && code=1; }
     # a sanitizer's finding in any daemon fails the case even when the daemon's work looked right
     if [ -n "${sanitizer_hits:-}" ]; then code=1; fi
     rm -rf "$work"

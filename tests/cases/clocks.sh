@@ -32,8 +32,8 @@ used=$(ctl info --json "$mnt/a-mount-ahead" | python3 -c 'import json,sys; print
 [ "$used" -lt 2000 ] || fail "chunk ids were used up: the newest is $used"
 devcluster unmount "$mnt"
 
-devcluster term metad
-wrong -7200 devcluster start metad
+devcluster term metads
+wrong -7200 devcluster start metads
 devcluster mount "$mnt" -o timeout=10
 try metad-behind
 cmp "$work/f" "$mnt/a-chunkd-ahead" || fail "cannot be read with metad behind"

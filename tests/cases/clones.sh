@@ -4,7 +4,7 @@
 [ "$(id -u)" = 0 ] || fail "needs root"
 devcluster up --chunkd 2 --metad-args "--suspect=1s"
 meta=$(devcluster addr)
-net=${meta%.*}
+net=${meta%%:*} net=${net%.*}
 no_id() { # TEXT of /etc/machine-id: the chunkd must say what is wrong with it
     printf %b "$1" >"$work/id"
     if timeout 20 unshare -m bash -c "mount --bind '$work/id' /etc/machine-id && exec '$bin/replfs-chunkd' --data='$work/d' --meta='$meta' --listen='$net.20:7100'" >"$work/out" 2>&1

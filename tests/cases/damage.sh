@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Flipped bytes: in one copy's chunk segment the reader still gets the right bytes and the copy is replaced; in the metadata
 # log or a checkpoint metad refuses to start and names the file; put back, it starts.
+# one metad: what it refuses is the log and the checkpoints of one directory
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 3 --metad-args "--checkpoint-bytes=1M"
 devcluster mount "$mnt"

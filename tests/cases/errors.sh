@@ -26,9 +26,9 @@ echo x >"$mnt/x"
 says "already|exist|in use" "$bin/replfs-metad" --init --data="$cluster/metad"
 says "use|lock" "$bin/replfs-metad" --data="$cluster/metad" --listen=127.0.0.1:0
 says "use|lock" "$bin/replfs-chunkd" --data="$cluster/chunkd1/disk1" --meta="$(devcluster addr)" --listen=127.0.0.1:0
-devcluster kill metad
+devcluster kill metads
 says "rror|imed" timeout 50 stat "$mnt/never-asked-for"   # not under a lease: EIO or ETIMEDOUT within the time-out, never stuck
-devcluster start metad
+devcluster start metads
 readable() { [ "$(cat "$mnt/x")" = x ]; }
 wait_for 30 "the mount to find its metad again" readable
 devcluster kill all

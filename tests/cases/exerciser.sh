@@ -2,6 +2,7 @@
 # Random operations compared with a model (tests/exerciser, short form), while daemons are killed, stopped and started,
 # over a remount, from two mounts in turn (close-to-open), and appends, overwrites and listings from two mounts at once.
 # At the end the space of what was overwritten and deleted is given back, although a file stays open for writing.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 ops=${OPS:-3000} records=${RECORDS:-1000} seed=${SEED:-1}
 devcluster up --chunkd 4
@@ -14,7 +15,7 @@ at() { echo $((ops * $1 / 100)); }                                     # percent
 
 # a stopped chunkd: longer than a slow append is waited for
 exercise --ops="$ops" \
-    --at "$(at 10)=$(do_ kill metad) && $(do_ start metad)" \
+    --at "$(at 10)=$(do_ kill leader) && $(do_ start metads)" \
     --at "$(at 25)=$(do_ kill chunkd2)" \
     --at "$(at 40)=$(do_ start chunkd2)" \
     --at "$(at 55)=$(do_ kill all) && $(do_ start all)" \
@@ -22,7 +23,7 @@ exercise --ops="$ops" \
     --closed-at "$(at 85)=$(do_ unmount "'$mnt'") && $(do_ mount "'$mnt'" -o timeout=60)"
 seed=$((seed + 1))
 exercise --ops="$ops" --second "$work/mnt2" \
-    --at "$(at 30)=$(do_ kill metad) && $(do_ start metad)" \
+    --at "$(at 30)=$(do_ kill leader) && $(do_ start metads)" \
     --at "$(at 60)=$(do_ kill chunkd3) && $(do_ start chunkd3)"
 for how in append blocks; do # while one daemon after the other dies
     exercise --second "$work/mnt2" --concurrent=$how --records="$records" --writers=4 &

@@ -2,6 +2,7 @@
 # metad's disk hangs for longer than the mount's time-out while an fsynced file is written over: the commit is in the log's
 # queue, the client has given up, its keepalives go on. When the disk is back, the file is whole, in its old or its new
 # version. Needs root (a frozen file system in a loop device).
+# one metad: with several, a majority without the disk that hangs goes on
 . "$(dirname "$0")/caselib.sh"
 img=$work/meta.img fs=$cluster/fs
 thaw() { fsfreeze -u "$fs" 2>/dev/null || true; }

@@ -4,12 +4,13 @@
 . "$(dirname "${BASH_SOURCE[0]}")/caselib.sh"
 devcluster up --chunkd 2 >/dev/null
 devcluster mount "$mnt"
-addr=$(devcluster addr)
-pid=$(cat "$cluster/metad.pid")
+metad=$(devcluster leader)
+addr=$(devcluster addr "$metad")
+pid=$(cat "$cluster/$metad.pid")
 echo before >"$mnt/f"
 before=$(awk '/^VmRSS/ {print $2}' "/proc/$pid/status")
 "$bin/hostile" "$addr" "$pid" "${HOSTILE_SCALE:-1}" || fail "an attack was not bounded"
-expect "metad" "$pid" "$(cat "$cluster/metad.pid")"
+expect "metad" "$pid" "$(cat "$cluster/$metad.pid")"
 kill -0 "$pid" || fail "metad is gone"
 SECONDS=0
 echo after >"$mnt/g" && sync "$mnt/g"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Programs that wait for chunkds or metad that hang can be killed, at once; what comes after works, also in files that they had open.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--dead=300s"
 devcluster mount "$mnt" -o timeout=60s
@@ -44,14 +45,14 @@ m = mmap.mmap(os.open('$mnt/f', os.O_RDONLY), 0, prot=mmap.PROT_READ)
 print(m[30000000])"
 kill_all
 devcluster cont chunkd1 chunkd2
-devcluster stop metad
+devcluster stop metads
 victim lookup python3 -c "
 import os
 while True: os.lstat('$mnt/d/x') # until the lease on it has run out"
 kill_all # a lookup in the directory of a rename that waits waits for that one, in the kernel
 victim rename mv "$mnt/f" "$mnt/f2"
 kill_all
-devcluster cont metad
+devcluster cont metads
 renamed() { [ -e "$mnt/f" ] || [ -e "$mnt/f2" ]; }
 wait_for 60 "metad" renamed
 f=$mnt/f

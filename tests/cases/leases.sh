@@ -116,8 +116,8 @@ expect "contents after the stop" stopped "$(cat "$b/d/f")"
 
 # -- metad goes and comes back
 look
-devcluster kill metad
-devcluster start metad
+devcluster kill leader
+devcluster start metads
 echo again >"$a/d/f"
 rm "$a/d/while-stopped"
 expect "contents after a metad restart" again "$(cat "$b/d/f")"

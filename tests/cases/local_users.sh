@@ -12,8 +12,10 @@ ctl chunkd list --meta "$meta" >/dev/null || fail "root is not served"
 if other timeout 30 "$work/ctl" chunkd list --meta "$meta" >"$work/out" 2>&1; then fail "metad serves user 65534: $(head -2 "$work/out")"; fi
 grep -q "without TLS only root" "$work/out" || fail "the refusal does not say why: $(cat "$work/out")"
 # a port that everybody can connect to would be another way in
-for port in "${meta##*:}" 7100; do
-    if (: <"/dev/tcp/${meta%:*}/$port") 2>/dev/null; then fail "port $port is open"; fi
+for at in ${meta//,/ }; do
+    for port in "${at##*:}" 7100; do
+        if (: <"/dev/tcp/${at%:*}/$port") 2>/dev/null; then fail "port $port of ${at%:*} is open"; fi
+    done
 done
 
 devcluster mount "$mnt"
@@ -26,10 +28,11 @@ devcluster mount "$mnt" -o suid,dev
 expect "the same with -o suid" 0 "$(other "$mnt/id" -u)"
 devcluster unmount "$mnt"
 
-open_files() { find "$cluster/metad" "$cluster"/chunkd*/disk1 -perm /077; }
+mapfile -t dirs < <(metad_dirs)
+open_files() { find "${dirs[@]}" "$cluster"/chunkd*/disk1 -perm /077; }
 expect "data open to others" "" "$(open_files)"
 devcluster term all
-chmod -R go+rX "$cluster/metad" "$cluster"/chunkd*
+chmod -R go+rX "${dirs[@]}" "$cluster"/chunkd*
 devcluster start all
 expect "data open to others after a start" "" "$(open_files)"
 grep -q "was open to other users" "$cluster/chunkd1.log" || fail "the chunkd does not say that its data was open"

@@ -345,9 +345,9 @@ def part_restart(m1, m2):
     p.ok('lk', SET, 'f', R, 20, 10)
     p.ok('flock', 'f', fcntl.LOCK_EX)
     q.waits('lk', SETW, 'f', W, 25, 1)
-    devcluster('kill', 'metad')
+    devcluster('kill', 'metads')
     r.waits('flock', 'f', fcntl.LOCK_EX)  # asked while there is no metad
-    devcluster('start', 'metad')
+    devcluster('start', 'metads')
     x = Agent(m2 + '/m')
     x.fails('EAGAIN', 'lk', SET, 'f', R, 0, 1)
     x.ok('lk', SET, 'f', R, 25, 1)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # File locks between two mounts: POSIX ranges, OFD locks, flock; waiting, deadlocks, signals; a metad restart, a client
 # that dies, a mount that ends while somebody waits.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 
 devcluster up --chunkd 2 --metad-args "--session-lease=3s" >/dev/null

@@ -25,10 +25,10 @@ missing=$(comm -23 "$work/help" "$work/page")
 for o in $("$bin/mount.replfs" --help | sed -n '/^Options:/,/^and/{s/^  \([a-z_]*\).*/\1/p}'); do
     grep -qw "$o" "$work/pages/mount.replfs.8" || case $o in no[ads]*|atime|diratime|async) ;; *) fail "mount option $o is not in mount.replfs(8)" ;; esac
 done
-for v in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p' "$work/ctl-help"); do
+for v in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p' "$work/ctl-help"); do
     grep -q "replfsctl $v" "$work/pages/replfsctl.1" || fail "replfsctl(1) has no verb $v"
 done
-for v in $(cat "$man"/*.[1578] | grep -oE '^ +replfsctl [a-z]+' | awk '{print $2}' | sort -u); do
+for v in $(sed 's/\\-/-/g' "$man"/*.[1578] | grep -oE '^ +replfsctl [a-z-]+' | awk '{print $2}' | sort -u); do
     grep -q "^  $v " "$work/ctl-help" || fail "a page tells to use 'replfsctl $v', which there is not"
 done
 
@@ -36,7 +36,7 @@ echo "- tasks"
 devcluster up --chunkd 3 --metad-args "--suspect=1s --dead=3s" >/dev/null
 devcluster mount "$mnt" >/dev/null
 start_chunkd() { # K, as a host of its own
-    "$bin/replfs-chunkd" --data="$work/disk$1" --meta="$(devcluster addr)" --listen="$(devcluster addr | sed "s/\.[0-9]*:.*/.$((50 + $1))/"):7100" \
+    "$bin/replfs-chunkd" --data="$work/disk$1" --meta="$(devcluster addr)" --listen="$(devcluster addr metad | sed "s/\.[0-9]*:.*/.$((50 + $1))/"):7100" \
         --host-id="new$1" --host-name="new$1" --pid-file="$work/pid$1" >>"$work/log$1" 2>&1 &
     case_pids=$! # the one that may run when the case fails
 }
@@ -92,12 +92,10 @@ whole "after the move"
 echo more >"$mnt/more"
 wait_healthy 60
 
-echo "- upgrade: restart metad, then the chunkds one by one"
-devcluster term metad >/dev/null
-devcluster start metad >/dev/null
-for k in 1 2 3; do
-    devcluster term chunkd$k >/dev/null
-    devcluster start chunkd$k >/dev/null
+echo "- upgrade: restart the metads, then the chunkds, one by one"
+for n in $(metads) chunkd1 chunkd2 chunkd3; do
+    devcluster term "$n" >/dev/null
+    devcluster start "$n" >/dev/null
     wait_healthy 60
 done
 umount "$mnt"

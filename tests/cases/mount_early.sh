@@ -5,7 +5,7 @@
 devcluster up --chunkd 1 --metad-args "--lease-term=4s"
 meta=$(devcluster addr)
 mkdir "$mnt" "$work/bg"
-devcluster term metad
+devcluster term metads
 code=0
 mount_bg() { "$bin/mount.replfs" "$meta" "$work/bg" -o "bg,timeout=1s,log_file=$work/bg.log"; }
 mount_bg 2>"$work/err" || code=$?
@@ -16,7 +16,7 @@ mounting=$!
 at_end+=(unmount_all)
 unmount_all() { umount -l "$mnt" "$work/bg" 2>/dev/null; }
 wait_for 20 "the mount to say that it waits" grep -q "trying on" "$work/err"
-devcluster start metad
+devcluster start metads
 wait $mounting || fail "the mount did not wait: $(cat "$work/err")"
 wait_for 30 "the mount in the background" mountpoint -q "$work/bg"
 # -p: a mkdir that took longer than the time-out may have been done all the same
@@ -27,8 +27,8 @@ umount "$work/bg"
 # somebody holds leases who does not come back soon
 stat "$mnt/x" >/dev/null
 kill -STOP "$(pid_of_mount "$mnt")"
-devcluster kill metad
-devcluster start metad
+devcluster kill metads
+devcluster start metads
 "$bin/mount.replfs" "$meta" "$work/bg" -o "timeout=1s,log_file=$work/bg.log" || fail "no mount during the grace"
 kill -CONT "$(pid_of_mount "$mnt")"
 umount "$work/bg"

@@ -49,13 +49,13 @@ umount "$mnt"
 
 mount -t replfs "$meta" "$mnt" -o "async_close,timeout=60s,log_file=$work/mount.log"
 mkdir "$mnt/d" && : >"$mnt/d/first" && sync "$mnt/d" # from here on names are made behind
-devcluster stop metad
+devcluster stop metads
 for i in $(seq 200); do echo "$i" >"$mnt/d/$i"; done
 umount "$mnt" 2>"$work/umount" &
 umounting=$!
 wait_for 30 "umount to say that it waits" grep -q "brought to the cluster" "$work/umount"
 findmnt -n "$mnt" >/dev/null || fail "umount did not wait for metad"
-devcluster cont metad
+devcluster cont metads
 wait $umounting || fail "umount: $(cat "$work/umount")"
 devcluster kill all
 devcluster start all
@@ -65,7 +65,7 @@ umount "$mnt"
 
 mount -t replfs "$meta" "$mnt" -o "async_close,timeout=2s,log_file=$work/mount.log"
 mkdir "$mnt/e" && : >"$mnt/e/first" && sync "$mnt/e"
-devcluster stop metad
+devcluster stop metads
 for i in $(seq 10); do echo "$i" >"$mnt/e/$i"; done
 rc=0
 umount "$mnt" 2>"$work/umount" || rc=$?
@@ -73,7 +73,7 @@ expect "umount without metad" 32 $rc
 grep -q "so it stays mounted" "$work/umount" || fail "umount says: $(cat "$work/umount")"
 findmnt -n "$mnt" >/dev/null || fail "it does not stay mounted"
 umount -f "$mnt"
-devcluster cont metad
+devcluster cont metads
 
 mount -t replfs "$meta" "$mnt" -o "log_file=$work/mount.log"
 exec 6<"$mnt/x"

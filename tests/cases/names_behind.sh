@@ -8,7 +8,7 @@ two_mounts
 # -- metad stands still: what it need not decide goes on. A small file's bytes are with the chunkds.
 mkdir "$a/d"
 echo first >"$a/d/first" # chunks to write to are at hand from now on
-devcluster stop metad
+devcluster stop metads
 cat >"$work/made.py" <<'EOP'
 import os, stat, sys
 d = sys.argv[1]
@@ -29,10 +29,10 @@ export work plain=$work/plain
 mkdir "$plain"
 echo plain >"$plain/f"
 chmod 640 "$plain/f"
-timeout 20 bash -c "$(declare -f made); made $a/d/held" || { devcluster cont metad; fail "names wait for a metad that stands still"; }
+timeout 20 bash -c "$(declare -f made); made $a/d/held" || { devcluster cont metads; fail "names wait for a metad that stands still"; }
 [ ! -e "$a/d/held/nothing" ] || fail "a name that nobody made"
 links=$(timeout 20 stat -c %h "$a/d/held") || links="no answer"
-devcluster cont metad
+devcluster cont metads
 expect "links of the directory, shown while metad stood still" 4 "$links"
 shape() { (cd "$1" && find . -printf '%p %y %m %U %G %n %T@ %C@ %i %l\n' | sort); }
 expect "the other mount's view" "$(shape "$a/d")" "$(shape "$b/d")"
@@ -62,10 +62,10 @@ expect "wins" 100 "$(cat "$work/won-a" "$work/won-b" | wc -l)"
 
 # -- metad is killed with names that it has not heard of: they come again, once
 mkdir "$a/fresh" # what b has looked into is shared for a while
-devcluster stop metad
+devcluster stop metads
 timeout 20 bash -c "$(declare -f made); made $a/fresh/killed" || fail "names wait for a metad that stands still"
-devcluster kill metad
-devcluster start metad
+devcluster kill metads
+devcluster start metads
 expect "the other mount's view after a metad's death" "$(shape "$a/fresh")" "$(shape "$b/fresh")"
 expect "names made before it" 43 "$(ls "$b/fresh/killed" | wc -l)"
 
@@ -76,11 +76,11 @@ unmade() { # DIR: by name, since a listing may have to ask metad
     rm "$1/"{empty,link}{1..20} "$1/pipe" "$1/copy/f"
     rmdir "$1/copy" "$1/sub" "$1"
 }
-devcluster stop metad
-timeout 20 bash -c "$(declare -f unmade); unmade $a/gone/tree" || { devcluster cont metad; fail "removing waits for a metad that stands still"; }
-[ ! -e "$a/gone/tree" ] || { devcluster cont metad; fail "what was removed is still there"; }
-devcluster kill metad
-devcluster start metad
+devcluster stop metads
+timeout 20 bash -c "$(declare -f unmade); unmade $a/gone/tree" || { devcluster cont metads; fail "removing waits for a metad that stands still"; }
+[ ! -e "$a/gone/tree" ] || { devcluster cont metads; fail "what was removed is still there"; }
+devcluster kill metads
+devcluster start metads
 expect "the other mount's view of a removal after a metad's death" "" "$(ls "$b/gone")"
 mkdir -p "$a/old/deep/er"
 touch "$a/old/"{1..50} "$a/old/deep/er/file"

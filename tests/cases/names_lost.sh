@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A name that was answered and is lost after all is told: by the fsync of a directory that was open meanwhile, once. The mount
 # sleeps with a name that metad has not heard of; when it wakes its session is over, and another mount has taken the name.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=1s --session-lease=2s"
 two_mounts
@@ -33,12 +34,12 @@ sync_is "fsync of a directory, all well" 0 "$a/d"
 a_pid=$(pid_of_mount "$a")
 wakes() { kill -CONT "$a_pid" 2>/dev/null || true; }
 at_end+=(wakes)
-devcluster stop metad
+devcluster stop metads
 made=yes
 timeout 20 mkdir "$a/d/taken" || made=no
 kill -STOP "$a_pid"
-devcluster kill metad # with what had come to it
-devcluster start metad
+devcluster kill metads # with what had come to it
+devcluster start metads
 expect "a name is made while metad stands still" yes "$made"
 wait_for 20 "the other mount to make the name" ln -sT other "$b/d/taken"
 kill -CONT "$a_pid"

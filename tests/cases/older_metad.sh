@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A metad that runs from an older copy of its data directory deletes nothing, mixes nothing up, says so, and waits for a
 # person; and when the right directory is back, everything is there.
+# one metad: with several, the others tell an older copy what it lacks
 . "$(dirname "$0")/caselib.sh"
 metad=$cluster/metad
 seed() { printf '%s' "$1" | sha256sum | cut -c1-32; }
@@ -42,7 +43,7 @@ for i in 1 2 3; do put "$mnt/new$i" "new$i"; done
 rm "$mnt/old"
 [ "$(chunks_of "$mnt/new1")" != "$first" ] || fail "a chunk number was given twice"
 expect "recover says that metad is behind" 1 "$(ctl recover "$mnt" >/dev/null && echo 0 || echo $?)"
-ctl quarantine release --all "$mnt" >/dev/null 2>&1 && fail "a metad that is behind releases what it does not know"
+ctl quarantine drop --all "$mnt" >/dev/null 2>&1 && fail "a metad that is behind releases what it does not know"
 for i in 1 2 3; do same "$mnt/new$i" "new$i" || fail "new$i differs under the older metad"; done
 stop_metad
 mv "$metad" "$work/mistaken"
@@ -53,7 +54,8 @@ for f in old day1 day2 day3; do same "$mnt/$f" "$f" || fail "$f differs under th
 problem metad-behind && fail "the right metad believes itself behind"
 wait_for 10 "the other metad's chunks in quarantine" problem quarantine
 for i in 4 5; do put "$mnt/day$i" "day$i"; done
-ctl quarantine release --all "$mnt" >/dev/null
+inodes=$(stat -c %i "$mnt"/day[1-5] | xargs)
+ctl quarantine drop --all "$mnt" >/dev/null
 wait_healthy 10
 for f in old day1 day2 day3 day4 day5; do same "$mnt/$f" "$f" || fail "$f differs after the release"; done
 
@@ -106,9 +108,17 @@ listed=$(ctl quarantine --json "$mnt" | grep -o '"chunk"' | wc -l)
 grep -q "^in quarantine: $listed copies of chunks" <<<"$(ctl status "$mnt")" || fail "status does not count the $listed copies in quarantine"
 expect "status, as JSON" "$listed" "$(ctl status --json "$mnt" | python3 -c 'import json,sys; print(json.load(sys.stdin)["quarantine"])')"
 [ "$(stored)" -ge "$before" ] || fail "something was deleted: $(stored) of $before copies are left"
-ctl quarantine release --all "$mnt" >/dev/null
+
+echo "- adopted: the bytes of the lost files are in lost+found, under their inodes' numbers"
+ctl quarantine adopt nonsense "$mnt" >/dev/null 2>&1 && fail "a chunk 'nonsense' was adopted"
+ctl quarantine adopt --all "$mnt" >"$work/adopted" 2>&1 || fail "adopt: $(cat "$work/adopted")"
+expect "mode of lost+found" 700 "$(stat -c %a "$mnt/lost+found")"
+read -r -a inode <<<"$inodes"
+for i in 1 2 3 4 5; do same "$mnt/lost+found/inode-${inode[i - 1]}" "day$i" || fail "day$i differs in lost+found: $(ls -l "$mnt/lost+found")"; done
+ctl quarantine adopt --all "$mnt" >/dev/null && fail "something was adopted twice"
 wait_healthy 10
-for i in 1 2 3 4 5 6; do same "$mnt/after$i" "after$i" || fail "after$i differs after the release"; done
+for i in 1 2 3 4 5 6; do same "$mnt/after$i" "after$i" || fail "after$i differs after the adoption"; done
+for i in 1 2 3 4 5; do same "$mnt/lost+found/inode-${inode[i - 1]}" "day$i" || fail "day$i differs in lost+found in the end"; done
 devcluster unmount "$mnt" >/dev/null
 check_sanitizers
 echo "older metad: fine"

@@ -279,13 +279,14 @@ class Worker(threading.Thread):
 
 
     def await_checkpoint(self):
-        """Changes until metad's log was cut behind a new one."""
-        pattern = os.path.join(self.load.places[0], "data/log/snapshot-*.meta")
-        before = set(glob.glob(pattern))
-        while set(glob.glob(pattern)) <= before:
+        """Changes until a metad's log was cut behind a new one."""
+        def made():
+            return {f for place in self.load.places for f in glob.glob(os.path.join(place, "data/log/snapshot-*.meta"))}
+        before = made()
+        while made() <= before:
             os.setxattr(self.path(self.dir), "user.filler", os.urandom(2000))
             if time.monotonic() > self.load.until + 30:
-                raise OSError(0, f"no checkpoint within 30 s: {pattern}")
+                raise OSError(0, "no checkpoint within 30 s")
 
     def displace(self):
         for step in (self.replace, self.overwrite, self.rewrite):

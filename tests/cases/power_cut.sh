@@ -3,13 +3,14 @@
 # synced is gone. Afterwards every fsynced byte and name is there, files replaced by rename are whole in their old or new
 # version, what was safe and then changed without fsync can be read, and health recovers. power_cut.py has the details.
 # ROUNDS=50: the long form; ENDS="append names": rounds of these kinds only.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 rounds=${ROUNDS:-5}
 # chunkds sync slowly: whoever answers before the bytes are down is found out
 slow=(--env "LD_PRELOAD=$bin/bench_slowsync.so SLOWSYNC_MS=25 SLOWSYNC_ONLY=replfs-chunkd")
 # a dead mount keeps what it had open, deleted or not, until its session ends: bytes lost in there are health's business
 devcluster up --chunkd 3 --power-cut --metad-args "--checkpoint-bytes=64K --dead=8s --lease-term=1s --session-lease=10s" "${slow[@]}"
-disks="$cluster/metad $cluster/chunkd1 $cluster/chunkd2 $cluster/chunkd3"
+disks="$(metad_dirs | xargs) $cluster/chunkd1 $cluster/chunkd2 $cluster/chunkd3"
 read -r -a ends <<<"${ENDS:-load append reopen names displace}"
  bad=0
 for r in $(seq 1 "$rounds"); do

@@ -128,9 +128,9 @@ expect "list below" "$mnt/q $mnt/q/t" "$(ctl quota list q --json | grep '"direct
 # metad restarts, by the log and by a checkpoint
 cd "$work"
 before=$(ctl quota list "$mnt" --json)
-devcluster kill metad && devcluster start metad
+devcluster kill leader && devcluster start metads
 expect "quotas after a crash" "$before" "$(ctl quota list "$mnt" --json)"
-devcluster term metad && devcluster start metad
+devcluster term leader && devcluster start metads
 expect "quotas after a restart" "$before" "$(ctl quota list "$mnt" --json)"
 cd "$mnt"
 refused "$full" cp "$work/more" p/again

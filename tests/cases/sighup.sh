@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SIGHUP, which logrotate(8) sends, ends neither daemon nor mount: they go on in a new log file, and the daemons take over
 # the log level of their configuration file, mistakes in it included.
+# one metad: the log and configuration file are those of one daemon
 . "$(dirname "$0")/caselib.sh"
 mkdir "$work/logs"
 for d in metad chunkd; do

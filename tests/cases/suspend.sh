@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # A laptop is closed: its mount stands still for longer than the session's lease, with changes that were answered and not
 # told to metad yet. They are there when it wakes up, but where others have changed the same meanwhile.
+# --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=4s --session-lease=4s" >/dev/null
 two_mounts
 a_pid=$(pid_of_mount "$a")
 
 lapses=0
-lapsed() { [ "$(grep -c 'silent for 4000 ms' "$cluster/metad.log")" -gt $lapses ]; }
+silent() { cat "$cluster"/metad*.log | grep -c 'silent for 4000 ms' || true; }
+lapsed() { [ "$(silent)" -gt "$lapses" ]; }
 asleep() { # metad may go on, the mount may not, until its session has lapsed
-    lapses=$(grep -c 'silent for 4000 ms' "$cluster/metad.log" || true)
+    lapses=$(silent)
     kill -STOP "$a_pid"
-    devcluster cont metad
+    devcluster cont metads
     wait_for 20 "the session's end" lapsed
 }
 awake() { kill -CONT "$a_pid"; }
@@ -56,17 +58,17 @@ exec 7>"$work/tell"
 program() { echo "$1" >&7 && timeout 20 cat "$work/told"; }
 
 # -- metad stands still, so that of all this it hears after the mount's sleep at the earliest
-devcluster stop metad
+devcluster stop metads
 timeout 20 bash -c 'cp -a "$1" "$2/d/copy" && rm "$2/d/removed" "$2/d/name"' - "$plain" "$a" ||
-    { devcluster cont metad; fail "these wait for a metad that stands still"; }
+    { devcluster cont metads; fail "these wait for a metad that stands still"; }
 program write >/dev/null
 asleep
 echo theirs >"$b/d/both"
 echo theirs >"$b/d/name.new"
 mv "$b/d/name.new" "$b/d/name"
 sync "$b/d/both"
-devcluster kill metad # what may come back is in its log
-devcluster start metad
+devcluster kill metads # what may come back is in its log
+devcluster start metads
 expect "status tells of mounts that may come back" 1 "$("$bin/replfsctl" status --json "$b" | grep -oP '"sessions_lapsed": *\K\d+')"
 awake
 expect "what was copied before the sleep" "$(cd "$plain" && shape .)" "$(cd "$a/d/copy" && shape .)"

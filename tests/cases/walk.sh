@@ -35,8 +35,8 @@ plant
 whole=$(for n in {01..16}; do echo "d$n: one two"; done)
 export -f transfers at_rest wait_for
 export b_pid
-got=$(walk "$b/t" 3 'wait_for 20 "the mount to be at rest" at_rest; devcluster stop metad') || { devcluster cont metad; fail "what was to be listed next waits for metad"; }
-devcluster cont metad
+got=$(walk "$b/t" 3 'wait_for 20 "the mount to be at rest" at_rest; devcluster stop metads') || { devcluster cont metads; fail "what was to be listed next waits for metad"; }
+devcluster cont metads
 expect "the tree, walked while metad stood still" "$whole" "$got"
 
 # -- what was walked once is listed again without metad, when the kernel has forgotten it
@@ -45,9 +45,9 @@ for n in {100..199}; do mkdir "$a/again/$n" && touch "$a/again/$n/one"; done
 whole=$(ls -lR "$b/again")
 sync
 echo 2 >/proc/sys/vm/drop_caches
-devcluster stop metad
-got=$(timeout 60 ls -lR "$b/again") || { devcluster cont metad; fail "what was listed is asked for again"; }
-devcluster cont metad
+devcluster stop metads
+got=$(timeout 60 ls -lR "$b/again") || { devcluster cont metads; fail "what was listed is asked for again"; }
+devcluster cont metads
 expect "the tree, listed again" "$whole" "$got"
 
 # -- never stale: what others and oneself have changed since

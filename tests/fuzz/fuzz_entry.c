@@ -42,7 +42,7 @@ static void walk_commands(const uint8_t *p, size_t len)
 
     if (buf == NULL || size > ENTRY_MAX_BYTES)
         abort();
-    entry_finish(buf, entry_put(buf, ENTRY_HEADER, p, len), 1, 1);
+    entry_finish(buf, entry_put(buf, ENTRY_HEADER, p, len), 1, 1, ENTRY_VERSION);
     walk_entry(buf, size);
     free(buf);
 }

@@ -362,6 +362,7 @@ struct chunkd_rig_append {
     uint64_t seed;         /* of the bytes */
     const unsigned *chain; /* node numbers, 0 ends; [0] is who is asked */
     bool sync;
+    uint64_t ino, file_off; /* whose bytes they are said to be */
     /* to get things wrong */
     const struct cap_key *key;
     uint32_t rights, expiry; /* 0: append, in an hour */
@@ -407,6 +408,8 @@ static inline struct chunkd_rig_answer chunkd_rig_append(const struct chunkd_rig
     r.crcs.len = crc_blocks(a->len) * 4;
     r.chain = list;
     r.sync = a->sync;
+    r.ino = a->ino;
+    r.file_off = a->file_off;
     RPC_ENVELOPE(env, APPEND_REQ, append_req, &r);
     struct rpc_result res;
     struct chunkd_rig_answer out = {0};

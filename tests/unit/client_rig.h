@@ -100,8 +100,10 @@ struct client_rig {
     uint32_t copies_known;     /* so many are named at most */
     bool one_host, third_down; /* chunkds 1 and 2 are on one computer, 3 is away */
     bool only_two;             /* there is no third */
-    uint64_t epoch;            /* added to metad's: another number is news of chunkds */
-    unsigned corrupt_reads;    /* so many next reads of any chunkd are damaged */
+    char *metads[4];           /* told as the members, when there are some */
+    size_t nmetads;
+    uint64_t epoch;         /* added to metad's: another number is news of chunkds */
+    unsigned corrupt_reads; /* so many next reads of any chunkd are damaged */
 
     /* what was seen: changes that metad has done, once each, */
     uint64_t session, last_seq;
@@ -450,7 +452,8 @@ static inline int client_rig_teardown(void **st)
 {
     while (client_rig_depth) /* an assertion that failed has left it locked */
         client_rig_unlock();
-    client_close(client_rig.cl);
+    if (client_rig.cl)
+        client_close(client_rig.cl);
     client_rig_lock();
     for (size_t i = 0; i < client_rig.nheld; i++)
         rpc_fail(client_rig.held[i], -ERR_SHUTDOWN, "the end");

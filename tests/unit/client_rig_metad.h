@@ -312,6 +312,21 @@ static void client_rig_session_opened(struct rpc_req *req, Replfs__SessionReply 
     client_rig.sessions++;
     if (!client_rig.leases)
         r->term_ms = 0;
+    if (client_rig.nmetads) { /* of our own; nothing of it is freed one by one */
+        r->metads = client_rig.metads;
+        r->n_metads = client_rig.nmetads;
+    }
+}
+
+static void client_rig_keepalive(Replfs__KeepaliveReply *r)
+{
+    if (!client_rig.leases)
+        r->term_ms = 0;
+    r->nodes_epoch += client_rig.epoch;
+    if (client_rig.nmetads) {
+        r->metads = client_rig.metads;
+        r->n_metads = client_rig.nmetads;
+    }
 }
 
 /* Makes of what metad said what the client is to hear. True: it was answered. */
@@ -333,7 +348,7 @@ static bool client_rig_shape_reply(struct client_rig_pass *p, Replfs__Envelope *
     if (rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY)
         client_rig_session_opened(p->req, rep->session_reply);
     else if (rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY)
-        rep->keepalive_reply->nodes_epoch += client_rig.epoch;
+        client_rig_keepalive(rep->keepalive_reply);
     else if (rep->body_case == REPLFS__ENVELOPE__BODY_GRANT_REPLY)
         client_rig_shape_grants(rep->grant_reply);
     else if (rep->body_case == REPLFS__ENVELOPE__BODY_OPEN_REPLY)

@@ -25,109 +25,7 @@
 #define CHUNKDS 4
 #define HELD_MAX 64
 
-/* ---- the log's stand-in ---- */
-
-/* While it is stalled, proposals wait. */
-struct proposal {
-    uint8_t cmd[256];
-    size_t len;
-    mlog_applied *fn;
-    mlog_after *after;
-    void *arg;
-};
-struct mlog {
-    struct fsm *fsm;
-    uint64_t index;
-    pthread_mutex_t lock;
-    bool stalled;
-    struct proposal waiting[8];
-    unsigned nwaiting;
-};
-
-const char *mlog_uuid(struct mlog *m)
-{
-    (void)m;
-    return NODES_RIG_UUID;
-}
-
-bool mlog_is_leader(struct mlog *m)
-{
-    (void)m;
-    return true;
-}
-
-void mlog_status(struct mlog *m, struct mlog_status *out)
-{
-    *out = (struct mlog_status){.leader = true, .applied = m->index};
-}
-
-static inline bool put_off(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn,
-                           mlog_after *after, void *arg)
-{
-    pthread_mutex_lock(&m->lock);
-    bool stalled = m->stalled;
-    if (stalled) {
-        assert_true(m->nwaiting < 8);
-        struct proposal *p = &m->waiting[m->nwaiting++];
-        assert_true(replfs__command__get_packed_size(cmd) <= sizeof p->cmd);
-        p->len = replfs__command__pack(cmd, p->cmd);
-        p->fn = fn;
-        p->after = after;
-        p->arg = arg;
-    }
-    pthread_mutex_unlock(&m->lock);
-    return stalled;
-}
-
-static inline void carry_out(struct mlog *m, const Replfs__Command *cmd, mlog_applied *fn,
-                             mlog_after *after, void *arg)
-{
-    struct fsm_result res;
-    fsm_wrlock(m->fsm);
-    fsm_apply(m->fsm, ++m->index, cmd, &res);
-    fn(arg, 0, &res);
-    fsm_unlock(m->fsm);
-    after(arg);
-}
-
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
-{
-    if (!put_off(m, cmd, fn, after, arg))
-        carry_out(m, cmd, fn, after, arg);
-}
-
-static inline void stall(struct mlog *m)
-{
-    pthread_mutex_lock(&m->lock);
-    m->stalled = true;
-    pthread_mutex_unlock(&m->lock);
-}
-
-/* Carries out what waits; what comes now goes on waiting. */
-static inline void let_through(struct mlog *m)
-{
-    pthread_mutex_lock(&m->lock);
-    unsigned n = m->nwaiting;
-    struct proposal *list = calloc(n + 1, sizeof *list);
-    memcpy(list, m->waiting, n * sizeof *list);
-    m->nwaiting = 0;
-    pthread_mutex_unlock(&m->lock);
-    for (unsigned i = 0; i < n; i++) {
-        Replfs__Command *cmd = replfs__command__unpack(NULL, list[i].len, list[i].cmd);
-        carry_out(m, cmd, list[i].fn, list[i].after, list[i].arg);
-        replfs__command__free_unpacked(cmd, NULL);
-    }
-    free(list);
-}
-
-static inline void go_on(struct mlog *m)
-{
-    pthread_mutex_lock(&m->lock);
-    m->stalled = false;
-    pthread_mutex_unlock(&m->lock);
-    let_through(m);
-}
+#include "nodes_rig_log.h"
 
 /* ---- scripted chunkds ---- */
 
@@ -149,8 +47,10 @@ struct nodes_rig_chunkd {
     unsigned copies, deletes, verifies;
     uint64_t avail, fs; /* of its disk; avail 0: half a TiB */
     bool failed, readonly, missing;
-    bool silent;     /* no heartbeats */
-    bool refuse;     /* orders fail */
+    bool silent; /* no heartbeats */
+    bool refuse; /* orders fail */
+    bool hold;   /* the next order is kept, unanswered */
+    struct rpc_req *kept;
     int64_t skew_ms; /* its clock */
     char boot_id[40];
     uint64_t cert_end;
@@ -161,6 +61,7 @@ struct nodes_rig {
     struct rpc_loop *loop;
     struct rpc_service svc;
     struct mlog mlog;
+    struct gate gate;
     struct nodes *nodes;
     int port;
     struct nodes_rig_chunkd chunkd[CHUNKDS];
@@ -247,6 +148,11 @@ static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *
         if (rep->bad)
             rep->len = 0; /* from its first block on */
         break;
+    case REPLFS__ORDER_REQ__ORDER_SALVAGE:
+        h = find_held(k, o->salvage->chunk);
+        *code = h && h->session == o->salvage->session ? 0 : -ERR_NO_CHUNK;
+        rep->stored = h ? h->len : 0;
+        break;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         *code = -ERR_PROTOCOL;
     }
@@ -262,6 +168,12 @@ static inline void chunkd_request(void *arg, struct rpc_req *req)
         return;
     }
     pthread_mutex_lock(&k->lock);
+    if (k->hold) {
+        k->hold = false;
+        k->kept = req;
+        pthread_mutex_unlock(&k->lock);
+        return;
+    }
     if (k->refuse)
         code = -EIO;
     else
@@ -677,6 +589,21 @@ static inline void wait_up(unsigned n)
 
 /* ---- fixture ---- */
 
+static inline void nodes_rig_lead(void)
+{
+    uint64_t leading = fx->mlog.leading + 1;
+    __atomic_store_n(&fx->mlog.leading, leading, __ATOMIC_RELEASE);
+    nodes_lead(fx->nodes, &(struct nodes_leadership){.leading = leading, .term = leading});
+    gate_open(&fx->gate);
+}
+
+static inline void nodes_rig_follow(void)
+{
+    gate_shut(&fx->gate);
+    assert_true(gate_drain(&fx->gate, 30000));
+    nodes_follow(fx->nodes);
+}
+
 static inline int nodes_rig_setup(void **state)
 {
     struct nodes_rig *f = fx = calloc(1, sizeof *f);
@@ -685,13 +612,16 @@ static inline int nodes_rig_setup(void **state)
     assert_int_equal(rpc_loop_new(&rc, &f->loop), 0);
     assert_int_equal(fsm_new(&f->mlog.fsm), 0);
     pthread_mutex_init(&f->mlog.lock, NULL);
+    gate_init(&f->gate);
     struct nodes_config nc = {.fsm = f->mlog.fsm,
                               .mlog = &f->mlog,
                               .loop = f->loop,
+                              .gate = &f->gate,
                               .heartbeat_ms = 20,
                               .suspect_ms = 300,
                               .dead_ms = 600};
     assert_int_equal(nodes_new(&nc, &f->nodes), 0);
+    nodes_rig_lead();
     f->svc = (struct rpc_service){
         .request = server_request, .closed = server_closed, .arg = f, .cluster = NODES_RIG_UUID};
     assert_int_equal(rpc_listen(f->loop, "127.0.0.1:0", &f->svc, &f->port), 0);
@@ -722,6 +652,7 @@ static inline int nodes_rig_teardown(void **state)
     go_on(&f->mlog);
     rpc_loop_free(f->loop); /* the order in which metad stops */
     nodes_free(f->nodes);
+    gate_destroy(&f->gate);
     fsm_free(f->mlog.fsm);
     free(f);
     return 0;

@@ -13,8 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "metad/log/incarnation.h"
-#include "metad/service/service.h"
+#include "metad/leader.h"
 #include "tests/unit/tree.h"
 #include "tests/unit/wait.h"
 
@@ -43,6 +42,7 @@ static struct service_rig {
     struct sessions *sessions;
     struct rpc_loop *loop;
     struct nodes *nodes;
+    struct leader *leader;
     struct service *service;
     int port;
     int64_t keep_ms;  /* of sessions that lapsed, 0: metad's default */
@@ -56,59 +56,52 @@ static struct service_rig_peer {
 
 /* ---- a metad, a client ---- */
 
+/* The parts of the leadership that has just begun. */
+static inline void service_rig_parts(void)
+{
+    md.ids = leader_ids(md.leader);
+    md.sessions = leader_sessions(md.leader);
+    md.service = leader_service(md.leader);
+}
+
 static inline void start_metad(void)
 {
     struct rpc_config rpc = {.role = RPC_ROLE_METAD, .name = "metad", .threads = 2};
-    struct mlog_config log_cfg = {.dir = md.dir};
-    struct sessions_config sessions_cfg = {
-        .lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms};
+    struct mlog_config log_cfg = {.dir = md.dir, .role_changed = leader_role_changed};
     struct nodes_config nodes_cfg = {
         .heartbeat_ms = 1000, .suspect_ms = SUSPECT_MS, .dead_ms = 12 * SUSPECT_MS};
-    struct service_config cfg = {.lease_ms = LEASE_MS,
-                                 .term_ms = md.term_ms ? md.term_ms : TERM_MS,
-                                 .max_memory = MAX_MEMORY};
+    struct leader_config cfg = {
+        .sessions = {.lease_ms = LEASE_MS, .tick_ms = 20, .keep_ms = md.keep_ms},
+        .service = {.lease_ms = LEASE_MS,
+                    .term_ms = md.term_ms ? md.term_ms : TERM_MS,
+                    .max_memory = MAX_MEMORY}};
 
     assert_int_equal(fsm_new(&md.fsm), 0);
+    md.leader = log_cfg.arg = leader_new();
     log_cfg.fsm = md.fsm;
     assert_int_equal(mlog_open(&log_cfg, PATIENCE_MS, &md.mlog), 0);
-    assert_int_equal(incarnation_begin(md.mlog), 0);
-    assert_int_equal(ids_new(md.fsm, md.mlog, &md.ids), 0);
-    sessions_cfg.fsm = md.fsm;
-    sessions_cfg.mlog = md.mlog;
-    assert_int_equal(sessions_new(&sessions_cfg, &md.sessions), 0);
     assert_int_equal(rpc_loop_new(&rpc, &md.loop), 0);
-    nodes_cfg.fsm = md.fsm;
-    nodes_cfg.mlog = md.mlog;
-    nodes_cfg.loop = md.loop;
+    nodes_cfg.fsm = cfg.fsm = md.fsm;
+    nodes_cfg.mlog = cfg.mlog = md.mlog;
+    nodes_cfg.loop = cfg.loop = md.loop;
     nodes_cfg.dir = md.dir;
-    nodes_cfg.orphaned = sessions_orphaned;
-    nodes_cfg.adopted = sessions_adopted;
-    nodes_cfg.session_closed = sessions_closed;
-    nodes_cfg.hook_arg = md.sessions;
+    nodes_cfg.gate = leader_gate(md.leader);
     assert_int_equal(nodes_new(&nodes_cfg, &md.nodes), 0);
-    cfg.fsm = md.fsm;
-    cfg.mlog = md.mlog;
     cfg.nodes = md.nodes;
-    cfg.sessions = md.sessions;
-    cfg.ids = md.ids;
-    cfg.loop = md.loop;
-    assert_int_equal(service_new(&cfg, &md.service), 0);
-    assert_int_equal(sessions_start(md.sessions), 0);
-    assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", service_rpc(md.service), &md.port), 0);
+    assert_int_equal(leader_begin(md.leader, &cfg), 0);
+    service_rig_parts();
+    assert_int_equal(rpc_listen(md.loop, "127.0.0.1:0", leader_rpc(md.leader), &md.port), 0);
 }
 
 static inline void stop_metad(void)
 {
-    sessions_stop(md.sessions);
-    service_stop(md.service);
+    leader_end(md.leader);
     mlog_stop(md.mlog);
     rpc_loop_free(md.loop);
     nodes_free(md.nodes);
-    service_free(md.service);
-    sessions_free(md.sessions);
-    ids_free(md.ids);
     mlog_close(md.mlog);
     fsm_free(md.fsm);
+    leader_free(md.leader);
 }
 
 /* svc: for what metad asks of it, or NULL */

@@ -21,7 +21,7 @@
 static void test_errors(void **state)
 {
     (void)state;
-    for (int code = ERR_NOT_LEADER; code <= ERR_LOCKED; code++) {
+    for (int code = ERR_NOT_LEADER; code <= ERR_OLD_TERM; code++) {
         assert_true(err_to_errno(code) > 0 && err_to_errno(code) < 200);
         assert_int_equal(err_to_errno(code), err_to_errno(-code));
         assert_int_equal(strncmp(err_str(-code), "ERR_", 4), 0);

@@ -299,6 +299,93 @@ static void another_writers_chunk_is_left_alone(void **state)
     check_chunk(2);
 }
 
+/* ---- salvage ---- */
+
+struct salvaged {
+    struct rpc_result res;
+    const Replfs__OrderReply *r;
+};
+
+static int salvage(uint64_t chunk, uint64_t session, uint32_t off, struct salvaged *out)
+{
+    Replfs__SalvageOrder v = REPLFS__SALVAGE_ORDER__INIT;
+    Replfs__OrderReq o = REPLFS__ORDER_REQ__INIT;
+
+    v.chunk = chunk;
+    v.session = session;
+    v.off = off;
+    o.order_case = REPLFS__ORDER_REQ__ORDER_SALVAGE;
+    o.salvage = &v;
+    RPC_ENVELOPE(env, ORDER_REQ, order_req, &o);
+    int rc = rpc_call_wait(chunkd_rig.node[1].conn, &env, NULL, 10000, &out->res);
+    out->r = rc == 0 ? out->res.rep->order_reply : NULL;
+    return rc;
+}
+
+static void is_part(const Replfs__ChunkPart *p, uint64_t ino, uint64_t file_off, uint32_t at,
+                    uint32_t len)
+{
+    assert_int_equal(p->ino, ino);
+    assert_int_equal(p->file_off, file_off);
+    assert_int_equal(p->chunk_off, at);
+    assert_int_equal(p->len, len);
+}
+
+/* The bytes of a chunk, and of which files they are: neighbours of one file are one part. */
+static void salvage_tells_whose_bytes_they_are(void **state)
+{
+    static const unsigned alone[] = {1, 0};
+    static const struct {
+        uint32_t len;
+        uint64_t ino, file_off;
+    } put[] = {{5000, 9, 100}, {3000, 9, 5100}, {300000, 11, 0}, {700, 9, 0}};
+    uint8_t want[308700];
+    struct salvaged v;
+    uint32_t at = 0;
+
+    (void)state;
+    chunkd_rig_chunkd_start(1, 1);
+    for (size_t i = 0; i < 4; i++) {
+        struct chunkd_rig_append a = {.chunk = 40,
+                                      .off = at,
+                                      .len = put[i].len,
+                                      .seed = i,
+                                      .chain = alone,
+                                      .sync = true,
+                                      .ino = put[i].ino,
+                                      .file_off = put[i].file_off};
+        assert_int_equal(chunkd_rig_append(&a).code, 0);
+        chunkd_rig_fill(want + at, put[i].len, i);
+        at += put[i].len;
+    }
+    assert_int_equal(salvage(40, CHUNKD_RIG_SESSION, 0, &v), 0);
+    assert_int_equal(v.r->stored, sizeof(want));
+    assert_int_equal(v.r->data.len, 256 << 10);
+    assert_memory_equal(v.r->data.data, want, v.r->data.len);
+    assert_int_equal(v.r->n_parts, 2);
+    is_part(v.r->parts[0], 9, 100, 0, 8000);
+    is_part(v.r->parts[1], 11, 0, 8000, (256 << 10) - 8000);
+    rpc_result_free(&v.res);
+    assert_int_equal(salvage(40, CHUNKD_RIG_SESSION, 300001, &v), 0); /* in the middle of a block */
+    assert_int_equal(v.r->data.len, sizeof(want) - 300001);
+    assert_memory_equal(v.r->data.data, want + 300001, v.r->data.len);
+    assert_int_equal(v.r->n_parts, 2);
+    is_part(v.r->parts[0], 11, 300001 - 8000, 300001, 7999);
+    is_part(v.r->parts[1], 9, 0, 308000, 700);
+    rpc_result_free(&v.res);
+    assert_int_equal(salvage(40, CHUNKD_RIG_SESSION, sizeof(want), &v), 0);
+    assert_int_equal(v.r->n_parts, 0);
+    rpc_result_free(&v.res);
+    /* another's chunk of that number, and none */
+    assert_int_equal(salvage(40, CHUNKD_RIG_SESSION + 1, 0, &v), -ERR_NO_CHUNK);
+    rpc_result_free(&v.res);
+    assert_int_equal(salvage(41, CHUNKD_RIG_SESSION, 0, &v), -ERR_NO_CHUNK);
+    rpc_result_free(&v.res);
+    damage(1, 3, 10); /* nothing bad is given */
+    assert_int_equal(salvage(40, CHUNKD_RIG_SESSION, 300001, &v), -ERR_CRC);
+    rpc_result_free(&v.res);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, chunkd_rig_setup, chunkd_rig_teardown)
 int main(void)
 {
@@ -310,6 +397,7 @@ int main(void)
         T(another_writers_chunk_is_left_alone),
         T(deleted_chunks_are_gone_and_reported),
         T(many_copies_at_once),
+        T(salvage_tells_whose_bytes_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,6 +248,35 @@ static void test_late_name(void **state)
     assert_int_equal(look("there"), LEASE_CACHE_MISS);
 }
 
+/* A rename of one name of a file to another name of it does nothing: both stay. Somebody else may have made
+ * the second name in the same moment, so nothing on this side knew. */
+static void test_rename_to_itself(void **state)
+{
+    (void)state;
+    Replfs__RenameOp r = REPLFS__RENAME_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__MutationResult res = REPLFS__MUTATION_RESULT__INIT;
+    Replfs__Attr dir = attr_of(DIR_INO, S_IFDIR | 0755, 5), file = attr_of(FILE_INO, S_IFREG, 5);
+    op.op_case = REPLFS__META_OP__OP_RENAME;
+    op.rename = &r;
+    r.parent = r.new_parent = DIR_INO;
+    r.name = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "there"};
+    r.new_name = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "other"};
+    res.attr = &file;
+    res.parent = &dir;
+    res.lease = res.parent_lease = 1;
+    res.value = FILE_INO; /* what "other" was before */
+    fill();
+    lease_cache_mutated(rig.l, lease_cache_begin(rig.l), &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_NAME);
+    assert_int_not_equal(look("other"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(change_of(FILE_INO), 5);
+    res.value = 0; /* there was none */
+    lease_cache_mutated(rig.l, lease_cache_begin(rig.l), &op, &res);
+    assert_int_equal(look("there"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(look("other"), LEASE_CACHE_NAME);
+}
+
 static void test_term(void **state)
 {
     (void)state;
@@ -256,6 +285,9 @@ static void test_term(void **state)
     fill();
     assert_int_equal(look("there"), LEASE_CACHE_MISS); /* until metad answers again */
     lease_cache_renew(rig.l, clock_boot() - 61 * NSEC_PER_SEC);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
+    /* by our clock a moment is left; metad's may run a thousandth faster */
+    lease_cache_renew(rig.l, clock_boot() - 59940 * NSEC_PER_MSEC);
     assert_int_equal(look("there"), LEASE_CACHE_MISS);
     lease_cache_renew(rig.l, clock_boot());
     assert_int_equal(look("there"), LEASE_CACHE_NAME);
@@ -575,6 +607,25 @@ static void test_told_until_the_kernel_has_it(void **state)
     recall(FILE_INO);
 }
 
+/* What answers a change the kernel keeps whatever came meanwhile: it is given no time where others take part. */
+static void test_changed_where_others_are(void **state)
+{
+    (void)state;
+    Replfs__Attr a = attr_of(FILE_INO, S_IFREG | 0644, 1);
+    fill(); /* shared leases */
+    assert_true(lease_cache_give_attr(rig.l, &a) > 0);
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) == 0);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) > 0);
+    recall(DIR_INO); /* another mount has looked into the directory */
+    assert_true(lease_cache_give_changed(rig.l, DIR_INO, &a) == 0);
+    assert_true(lease_cache_give_changed(rig.l, 0, &a) > 0);
+    recall(FILE_INO);
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
+    assert_true(lease_cache_give_attr(rig.l, &a) > 0);
+    assert_true(lease_cache_give_changed(rig.l, 0, &a) == 0);
+}
+
 static void *end_of_listing(void *arg)
 {
     while (!rig.told) /* the recall is at it */
@@ -638,6 +689,7 @@ int main(void)
         T(test_answer_crosses_own_change),
         T(test_held_since),
         T(test_late_name),
+        T(test_rename_to_itself),
         T(test_term),
         T(test_bounded),
         T(test_recall_of_evicted),
@@ -650,6 +702,7 @@ int main(void)
         T(test_listed),
         T(test_given_is_the_newest),
         T(test_told_until_the_kernel_has_it),
+        T(test_changed_where_others_are),
         T(test_told_again_behind_a_listing),
         T(test_term_runs_while_suspended),
     };

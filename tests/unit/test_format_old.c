@@ -10,13 +10,15 @@
 #include <fcntl.h>
 #include "base/byteorder.h"
 #include "metad/log/entry.h"
+#include "metad/fsm/fsm_cluster.h"
 #include "metad/fsm/fsm_format.h"
 #include "tests/unit/fsm_rig.h"
 
 static const struct former {
     const char *dir;
     unsigned version, entries, commands;
-} v1 = {"v1", 1, 59, 295}, v2 = {"v2", 2, 21, 104}, v2_goals = {"v2-goals", 2, 53, 265};
+} v1 = {"v1", 1, 59, 295}, v2 = {"v2", 2, 21, 104}, v2_goals = {"v2-goals", 2, 53, 265},
+  v3 = {"v3", 3, 16, 78};
 
 static int open_data(const struct former *v, const char *name)
 {
@@ -132,13 +134,45 @@ static void test_checkpoint_2(void **state)
 static void test_log(void **state)
 {
     (void)state;
-    const struct former *all[] = {&v1, &v2, &v2_goals};
+    const struct former *all[] = {&v1, &v2, &v2_goals, &v3};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         struct fsm *f = load(all[k]), *g = replay(all[k]);
         assert_int_equal(fsm_digest(f), fsm_digest(g));
         fsm_free(f);
         fsm_free(g);
     }
+}
+
+/* Version 3, which this program goes on to write as long as there is no feature level; and then it has one. */
+static void test_checkpoint_3(void **state)
+{
+    (void)state;
+    struct fsm_rig r = {.f = load(&v3), .index = v3.commands};
+    Replfs__FeatureOp feature = REPLFS__FEATURE_OP__INIT;
+    struct fsm_counts n;
+    struct fsm_metad m;
+    uint64_t id;
+    uint8_t key[FSM_CAP_KEY_LEN];
+    assert_int_equal(fsm_applied(r.f), v3.commands);
+    fsm_counts(r.f, &n);
+    assert_int_equal(n.files, 27);
+    assert_int_equal(n.chunks, 26);
+    assert_int_equal(n.sessions_lapsed, 1);
+    assert_int_equal(fsm_session_holds(r.f, 7), 0);
+    assert_int_equal(fsm_session_holds(r.f, 8), FSM_HOLDS_ALL);
+    assert_int_equal(fsm_feature_level(r.f), 0);
+    assert_int_equal(fsm_metads(r.f), 1);
+    assert_true(fsm_metad_next(r.f, 0, &m));
+    assert_int_equal(m.id, 1);
+    assert_string_equal(m.addr, "");
+    assert_false(fsm_cap_key(r.f, &id, key));
+    for (unsigned k = 1; k <= SETTINGS_COUNT; k++)
+        assert_false(fsm_setting_told(r.f, (enum setting_key)k));
+    fsm_free(fsm_rig_reload(r.f));
+    feature.level = FSM_FEATURE_MAX;
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, FEATURE, feature, &feature), 0);
+    fsm_free(fsm_rig_reload(r.f));
+    fsm_rig_close(&r);
 }
 
 /* Version 2 did not say what sessions hold: anything. */
@@ -170,7 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checkpoint_1), cmocka_unit_test(test_checkpoint_2),
-        cmocka_unit_test(test_log), cmocka_unit_test(test_holds_of_2),
-        cmocka_unit_test(test_goes_on)};
+        cmocka_unit_test(test_checkpoint_3), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_holds_of_2),   cmocka_unit_test(test_goes_on)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

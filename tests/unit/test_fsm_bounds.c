@@ -17,10 +17,11 @@ static struct {
     unsigned changed, freed;
 } told;
 
-static void on_changed(void *arg, struct fsm_chunk *c)
+static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
 {
     (void)arg;
     (void)c;
+    (void)grew;
     told.changed++;
 }
 

@@ -19,9 +19,10 @@ static void on_freed(void *arg, const struct fsm_chunk *c)
     s->freed++;
     s->last_freed = c->id;
 }
-static void on_changed(void *arg, struct fsm_chunk *c)
+static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
 {
     struct seen *s = arg;
+    (void)grew;
     assert_true(c->id != 0);
     s->changed++;
 }

@@ -126,9 +126,10 @@ struct seen {
     unsigned goal; /* at the last change */
 };
 
-static void on_changed(void *arg, struct fsm_chunk *c)
+static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
 {
     struct seen *s = arg;
+    (void)grew;
     s->changed++;
     s->goal = c->goal;
 }

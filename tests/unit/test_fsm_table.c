@@ -157,9 +157,34 @@ static void test_arena(void **state)
     fsm_arena_fini(&a);
 }
 
+/* Past the segments that are made one by one, in regions of many. */
+static void test_segments(void **state)
+{
+    (void)state;
+    enum { BYTES = 1 << 20, SEGS = 100 }; /* 32 alone, two regions of 32, and a part of one */
+    uint8_t **seg = NULL;
+    uint32_t n = 0;
+
+    for (unsigned i = 0; i < SEGS; i++) {
+        fsm_seg_push(&seg, &n, BYTES);
+        assert_int_equal(seg[i][0] | seg[i][BYTES - 1], 0);
+        memset(seg[i], (int)i + 1, 16);
+        memset(seg[i] + BYTES - 16, (int)i + 1, 16);
+    }
+    assert_int_equal(n, SEGS);
+    assert_true((uintptr_t)seg[32] % (2u << 20) == 0); /* huge pages can be had */
+    for (unsigned i = 0; i < SEGS; i++)
+        assert_true(seg[i][0] == i + 1 && seg[i][BYTES - 1] == i + 1);
+    fsm_seg_fini(&seg, &n, BYTES);
+    assert_true(!seg && n == 0);
+    fsm_seg_push(&seg, &n, BYTES); /* and again */
+    fsm_seg_fini(&seg, &n, BYTES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_oset), cmocka_unit_test(test_htab),
-                                       cmocka_unit_test(test_arena)};
+                                       cmocka_unit_test(test_arena),
+                                       cmocka_unit_test(test_segments)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

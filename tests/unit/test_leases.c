@@ -55,6 +55,12 @@ static void on_ready(struct lease_wait *w)
     ((struct op *)w)->ready = true;
 }
 
+static uint32_t term(void *arg)
+{
+    (void)arg;
+    return 1000;
+}
+
 static int setup(void **state)
 {
     memset(&rig, 0, sizeof(rig));
@@ -62,7 +68,7 @@ static int setup(void **state)
                                 .silent_ms = on_silent,
                                 .fence = on_fence,
                                 .arg = &rig,
-                                .term_ms = 1000,
+                                .term = term,
                                 .patience_ms = 500};
     rig.l = leases_new(&cfg);
     *state = &rig;
@@ -377,7 +383,7 @@ static void test_stop(void **state)
     lease_need(&firm.w, 12, true);
     lease_need(&firm.w, 11, true);
     assert_false(leases_enter(rig.l, &firm.w));
-    leases_stop(rig.l);
+    leases_stop(rig.l, -ERR_SHUTDOWN);
     assert_true(w.ready && w.w.code == -ERR_SHUTDOWN);
     assert_true(firm.ready && firm.w.code == -ERR_SHUTDOWN);
     leases_leave(rig.l, &w.w);

@@ -220,12 +220,25 @@ static void test_of_none_nothing_is_said(void **state)
     assert_string_equal(metaop_name(METAOP_NONE), "none");
 }
 
+/* What a version before knows is of a level that it knows. */
+static void test_levels(void **state)
+{
+    (void)state;
+    assert_int_equal(metaop_level(METAOP_NONE), 0);
+    assert_int_equal(metaop_level(METAOP_RECOVER), 0);
+    assert_int_equal(metaop_level(METAOP_METAD), 1);
+    for (unsigned m = 1; m < METAOP_COUNT; m++)
+        assert_true(metaop_level((enum metaop)m) <= METAOP_LEVEL_MAX);
+}
+
 static void test_senders(void **state)
 {
     (void)state;
     static const enum metaop leader[] = {
-        METAOP_SESSION_OPEN, METAOP_REAP,  METAOP_RESERVE, METAOP_CHUNKD_ADD, METAOP_CHUNKD_REMOVE,
-        METAOP_INCARNATION,  METAOP_HOLDS, METAOP_FUTURE,  METAOP_RECOVER};
+        METAOP_SESSION_OPEN,  METAOP_REAP,        METAOP_RESERVE, METAOP_CHUNKD_ADD,
+        METAOP_CHUNKD_REMOVE, METAOP_INCARNATION, METAOP_HOLDS,   METAOP_FUTURE,
+        METAOP_RECOVER,       METAOP_METAD,       METAOP_CONFIG,  METAOP_CAP_KEY,
+        METAOP_REPLACED,      METAOP_FEATURE,     METAOP_CHECK};
     static const enum metaop client[] = {METAOP_CREATE,   METAOP_UNLINK,    METAOP_RENAME,
                                          METAOP_LINK,     METAOP_SETATTR,   METAOP_COMMIT,
                                          METAOP_SET_GOAL, METAOP_ATIME,     METAOP_XATTR,
@@ -365,6 +378,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_operation_is_classified),
         cmocka_unit_test(test_of_none_nothing_is_said),
+        cmocka_unit_test(test_levels),
         cmocka_unit_test(test_senders),
         cmocka_unit_test(test_leases_are_those_of_before),
         cmocka_unit_test(test_columns_are_those_of_before),

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "metad/log/mlog.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/tsan_forks.h"
 
 #define PATIENCE_MS 20000
 
@@ -263,25 +264,40 @@ static bool is_gone(const char *path)
     return access(path, F_OK) < 0;
 }
 
-/* Runs body in a child that is killed with SIGKILL once at least `goal` creations were
- * acknowledged. */
+/* What the child does: a process of its own, since it has threads. */
+static int child(const char *data, unsigned from, uint64_t checkpoint_bytes, int fd)
+{
+    atomic_uint *acked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    struct node n;
+
+    snprintf(dir, sizeof(dir), "%s", data);
+    if (acked == MAP_FAILED || open_node(&n, checkpoint_bytes) != 0)
+        return 7;
+    struct load l = {.mlog = n.mlog, .acked = acked};
+    run_load(&l, from, from + 10000000, 64);
+    return 8;
+}
+
+/* Runs a child that is killed with SIGKILL once at least `goal` creations were acknowledged. */
 static unsigned killed_child(unsigned from, unsigned goal, unsigned extra_us,
                              uint64_t checkpoint_bytes)
 {
-    atomic_uint *acked =
-        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char first[16], bytes[32], shared[16];
+    int fd = memfd_create("acked", 0);
 
+    assert_true(fd >= 0 && ftruncate(fd, 4096) == 0);
+    atomic_uint *acked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     assert_true(acked != MAP_FAILED);
     atomic_store(acked, from);
+    snprintf(first, sizeof(first), "%u", from);
+    snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)checkpoint_bytes);
+    snprintf(shared, sizeof(shared), "%d", fd);
     pid_t pid = fork();
     if (pid == 0) {
-        struct node n;
-        if (open_node(&n, checkpoint_bytes) != 0)
-            _exit(7);
-        struct load l = {.mlog = n.mlog, .acked = acked};
-        run_load(&l, from, from + 10000000, 64);
-        _exit(8);
+        execl("/proc/self/exe", "unit_test_mlog", "child", dir, first, bytes, shared, (char *)NULL);
+        _exit(6);
     }
+    close(fd);
     int status;
     int64_t until = clock_mono() + PATIENCE_MS * NSEC_PER_MSEC;
     while (atomic_load(acked) < from + goal) {
@@ -651,7 +667,7 @@ static void test_newer_version(void **state)
     text[len] = 0;
     char *digit = strstr(text, "format ") + 7;
     assert_int_equal(*digit, '1');
-    *digit = '2';
+    *digit = '3';
     assert_int_equal(pwrite(fd, text, (size_t)len, 0), len);
     assert_int_equal(open_node(&n, 0), -ERR_VERSION);
     *digit = '1';
@@ -696,8 +712,11 @@ static void test_close_fails_late_proposals(void **state)
     close_node(&n);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 6 && strcmp(argv[1], "child") == 0)
+        return child(argv[2], (unsigned)strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10),
+                     (int)strtol(argv[5], NULL, 10));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_init_twice, setup, teardown),

@@ -47,7 +47,7 @@ static int apply(const uint8_t *cmd, size_t len)
     m.hwm.index = 1; /* nothing to be written */
     got = -1;
     assert_int_equal(fsm_new(&m.fsm), 0);
-    entry_finish(buf, entry_put(buf, ENTRY_HEADER, cmd, len), 1, 1);
+    entry_finish(buf, entry_put(buf, ENTRY_HEADER, cmd, len), 1, 1, ENTRY_VERSION);
     assert_int_equal(mlog_apply_entry(&m, 1, buf, size, p), 0);
     fsm_free(m.fsm);
     free(m.arena);
@@ -106,6 +106,69 @@ static void no_memory_is_no_answer(void **state)
     assert_int_equal(ends(cmd, len, 1), 0);
 }
 
+static int answers[3], nanswers, nafter;
+
+static void answered(void *arg, int code, const struct fsm_result *res)
+{
+    (void)arg;
+    answers[nanswers++] = code ? code : res->code;
+}
+
+static void after(void *arg)
+{
+    (void)arg;
+    nafter++;
+}
+
+/* What this version must not apply ends it: what came before in the entry is done and answered, nothing behind it. */
+static void not_understood_stops(void **state)
+{
+    struct mlog m = {0};
+    struct mlog_proposal *props = NULL;
+    Replfs__MetadOp metad = REPLFS__METAD_OP__INIT;
+    Replfs__ReserveOp reserve = REPLFS__RESERVE_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    Replfs__Command cmd = REPLFS__COMMAND__INIT;
+    static uint8_t packed[3][64], buf[512];
+    size_t pos = ENTRY_HEADER, bytes = 0;
+    uint64_t chunks, inos;
+
+    (void)state;
+    cmd.op = &op;
+    for (int k = 0; k < 3; k++) {
+        reserve.ino_upto = 1000 + (uint64_t)k;
+        op.op_case = k == 1 ? REPLFS__META_OP__OP_METAD : REPLFS__META_OP__OP_RESERVE;
+        metad.id = 2; /* above the level */
+        if (k == 1)
+            op.metad = &metad;
+        else
+            op.reserve = &reserve;
+        size_t len = replfs__command__pack(&cmd, packed[k]);
+        pos = entry_put(buf, pos, packed[k], len);
+        bytes += len;
+        struct mlog_proposal *p = calloc(1, sizeof(*p)), **end = &props;
+        p->fn = answered;
+        p->after = after;
+        while (*end)
+            end = &(*end)->next;
+        *end = p;
+    }
+    size_t size = entry_finish(buf, pos, 3, 1, ENTRY_VERSION);
+    assert_int_equal(size, entry_size(3, bytes));
+    m.hwm.index = 1;
+    assert_int_equal(fsm_new(&m.fsm), 0);
+    assert_int_equal(mlog_apply_entry(&m, 1, buf, size, props), -ERR_VERSION);
+    assert_int_equal(nanswers, 3);
+    assert_int_equal(nafter, 3);
+    assert_int_equal(answers[0], 0);
+    assert_int_equal(answers[1], -EIO);
+    assert_int_equal(answers[2], -EIO);
+    fsm_reserved(m.fsm, &chunks, &inos);
+    assert_int_equal(inos, 1000);
+    fsm_free(m.fsm);
+    free(m.arena);
+}
+
 static void malformed_is(void **state)
 {
     static const uint8_t junk[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -119,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_memory_is_no_answer),
         cmocka_unit_test(malformed_is),
+        cmocka_unit_test(not_understood_stops),
     };
     log_init("test_mlog_apply", LOG_LVL_ERROR, "/dev/null");
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,7 @@ static size_t make(uint8_t *buf, unsigned count, uint64_t index)
         memset(cmd, (int)(i + 1), sizeof(cmd));
         pos = entry_put(buf, pos, cmd, i % 40);
     }
-    return entry_finish(buf, pos, count, index);
+    return entry_finish(buf, pos, count, index, ENTRY_VERSION);
 }
 
 static void test_round_trip(void **state)

@@ -236,14 +236,114 @@ static void who_has_left_is_no_other_copy(void **state)
     assert_int_equal(remove_chunkd(fx->chunkd[0].id, detail), -EBUSY);
 }
 
+/* ---- copies of the names ---- */
+
+static struct nodes_names told[2];
+
+static bool unsynced;
+static size_t tell_names(void *arg, struct nodes_names *out, size_t max,
+                         struct nodes_names_all *all)
+{
+    (void)arg;
+    assert_true(max >= 2);
+    memcpy(out, told, sizeof(told));
+    *all = (struct nodes_names_all){.wanted = 2, .sync = true, .unsynced = unsynced};
+    return 2;
+}
+
+static void tell_ages(int64_t first_s, int64_t second_s)
+{
+    LOCK_SCOPE(&fx->nodes->mu);
+    told[0].age_ns = first_s * NSEC_PER_SEC;
+    told[1].age_ns = second_s * NSEC_PER_SEC;
+    fx->nodes->cfg.names_copies = tell_names;
+}
+
+static void old_copies_of_the_names_are_named(void **state)
+{
+    (void)state;
+    join_all(2);
+    for (unsigned i = 0; i < 2; i++)
+        told[i] = (struct nodes_names){.chunkd = i + 1, .generation = 7, .reached = 9};
+    snprintf(told[1].error, sizeof(told[1].error), "its disk is full");
+    tell_ages(1, 59);
+    expect_said("names-copies", NULL);
+    tell_ages(1, 61);
+    expect_said("names-copies", "1 of 2 copies");
+    expect_said("names-copies", "chunkd 2 (): its disk is full");
+    tell_ages(90, 61);
+    expect_said("names-copies", "newer than 61 s");
+    struct rpc_result res;
+    Replfs__StatusReply *s = nodes_rig_status(&res);
+    assert_int_equal(s->n_names, 2);
+    assert_int_equal(s->names[1]->age_ms, 61000);
+    assert_int_equal(s->names[1]->reached, 9);
+    rpc_result_free(&res);
+}
+
+static void copies_that_nobody_waits_for_are_named(void **state)
+{
+    (void)state;
+    join_all(2);
+    for (unsigned i = 0; i < 2; i++)
+        told[i] = (struct nodes_names){.chunkd = i + 1, .generation = 7, .reached = 9};
+    unsynced = false;
+    tell_ages(1, 1);
+    expect_said("names-unsynced", NULL);
+    lock_acquire(&fx->nodes->mu);
+    unsynced = true;
+    lock_release(&fx->nodes->mu);
+    expect_said("names-unsynced", "no chunkd takes changes of the names");
+}
+
+static void tell_members(unsigned n, int64_t heard2, int64_t heard3)
+{
+    const int64_t heard[3] = {0, heard2, heard3};
+
+    lock_acquire(&fx->nodes->mu);
+    fx->nodes->serving = clock_mono() - 10 * NSEC_PER_SEC;
+    lock_release(&fx->nodes->mu);
+    pthread_mutex_lock(&fx->mlog.lock);
+    for (unsigned i = 0; i < n; i++)
+        fx->mlog.members[i] = (struct mlog_member){
+            .id = i + 1, .role = MLOG_VOTER, .match = fx->mlog.index, .heard_ms = heard[i]};
+    fx->mlog.nmembers = n;
+    pthread_mutex_unlock(&fx->mlog.lock);
+}
+
+static void silent_metads_are_named(void **state)
+{
+    (void)state;
+    join_all(2);
+    tell_members(3, 50, 50);
+    expect_said("metad-silent", NULL);
+    tell_members(3, 50, 60000);
+    expect_said("metad-silent", "metad 3 (");
+    expect_said("metad-silent", "2 of 3 metads are up, and the loss of one more stops the cluster");
+    tell_members(3, -1, 50); /* never heard of */
+    expect_said("metad-silent", "metad 2 (");
+    tell_members(2, 50, 0);
+    expect_said("metad-silent", NULL);
+    expect_said("metads-two", "the loss of either");
+    tell_members(1, 0, 0);
+    expect_said("metads-two", NULL);
+}
+
 int main(void)
 {
 #define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
-        NODES_TEST(clocks_apart_are_named),         NODES_TEST(clients_clocks_are_named),
-        NODES_TEST(ends_of_certificates_are_named), NODES_TEST(computers_of_one_image_are_named),
-        NODES_TEST(a_second_daemon_is_named),       NODES_TEST(who_left_for_good_can_be_removed),
-        NODES_TEST(who_has_left_is_no_other_copy),  NODES_TEST(who_has_not_told_may_have_the_last),
+        NODES_TEST(clocks_apart_are_named),
+        NODES_TEST(clients_clocks_are_named),
+        NODES_TEST(ends_of_certificates_are_named),
+        NODES_TEST(computers_of_one_image_are_named),
+        NODES_TEST(a_second_daemon_is_named),
+        NODES_TEST(who_left_for_good_can_be_removed),
+        NODES_TEST(who_has_left_is_no_other_copy),
+        NODES_TEST(who_has_not_told_may_have_the_last),
+        NODES_TEST(old_copies_of_the_names_are_named),
+        NODES_TEST(copies_that_nobody_waits_for_are_named),
+        NODES_TEST(silent_metads_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,23 @@ static uint64_t quarantine(uint64_t release, int want)
     return ask(&env, want);
 }
 
+/* The bytes of a copy in quarantine are asked of the chunkd that has it. */
+static uint32_t fetch(uint32_t chunkd, uint64_t chunk, uint64_t session, int want)
+{
+    Replfs__QuarantineReq m = REPLFS__QUARANTINE_REQ__INIT;
+    RPC_ENVELOPE(env, QUARANTINE_REQ, quarantine_req, &m);
+    struct rpc_result res;
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
+    m.fetch = chunk;
+    m.fetch_session = session;
+    m.chunkd = chunkd;
+    assert_int_equal(rpc_call_wait(c, &env, NULL, 5000, &res), want);
+    uint32_t len = want ? 0 : res.rep->quarantine_reply->len;
+    rpc_result_free(&res);
+    rpc_conn_unref(c);
+    return len;
+}
+
 static bool is_listed(void *arg)
 {
     return quarantine(0, 0) == *(uint64_t *)arg;
@@ -84,6 +101,7 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     wait_until(judged_again, &now, "another look");
     usleep(20000); /* an order to delete it would be on its way */
     assert_int_equal(quarantine(stranger, -EBUSY), 0);
+    fetch(fx->chunkd[0].id, stranger, 4242, -EBUSY);
     assert_int_equal(held_by(freed), 2);
     assert_false(recover(true));
     assert_false(has_problem("metad-behind", 2));
@@ -94,6 +112,10 @@ static void a_metad_that_is_behind_deletes_nothing(void **state)
     nodes_rig_join(&fx->chunkd[0], NODES_RIG_UUID); /* still of that future: known now */
     assert_false(recover(false));
     wait_until(is_listed, &later, "the unknown chunks to be listed again");
+    assert_int_equal(fetch(fx->chunkd[0].id, later, 4242, 0), 100);
+    fetch(fx->chunkd[0].id, later, 4243, -ENOENT); /* another writer's */
+    fetch(fx->chunkd[1].id, later, 4242, -ENOENT); /* it has none */
+    fetch(99999, later, 4242, -ENOENT);
     assert_int_equal(quarantine(later, 0), 1);
     wait_until(nobody_holds, &later, "the released chunk to go");
     assert_int_equal(quarantine(stranger, 0), 1);

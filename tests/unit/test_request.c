@@ -159,7 +159,7 @@ static void test_order_is_that_of_before(void **state)
         REQUEST_LAYOUT, REQUEST_LEASE,   REQUEST_STATFS,  REQUEST_LOCK,     REQUEST_LOCK_TEST};
     static const enum request changes[] = {REQUEST_GETXATTR, REQUEST_LISTXATTR};
     static const enum request all[] = {REQUEST_STATUS, REQUEST_INFO, REQUEST_CONVERGE,
-                                       REQUEST_QUOTA_LIST};
+                                       REQUEST_QUOTA_LIST, REQUEST_SNAPSHOT};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;
         uint64_t ino = 1;
@@ -224,11 +224,17 @@ static void test_senders_are_those_of_before(void **state)
             want = RPC_ROLE_CHUNKD;
         else if (among(r, chunks, N(chunks)))
             want = RPC_ROLE_CLIENT | RPC_ROLE_CHUNKD;
-        else if (r == REQUEST_ORDER || r == REQUEST_RECALL)
+        else if (r == REQUEST_ORDER || r == REQUEST_RECALL || r == REQUEST_NAMES_PUT ||
+                 r == REQUEST_RAFT || r == REQUEST_CHECKPOINT)
             want = RPC_ROLE_METAD;
+        else if (r == REQUEST_METAD_LIST || r == REQUEST_METAD_CHANGE)
+            want = client | RPC_ROLE_METAD;
+        else if (r == REQUEST_NAMES_GET)
+            want = RPC_ROLE_METAD | RPC_ROLE_ADMIN;
         print_message("%s\n", request_name(r));
         assert_int_equal(request_senders(r), want);
-        bool chunkd = among(r, chunks, N(chunks)) || r == REQUEST_ORDER;
+        bool chunkd = among(r, chunks, N(chunks)) || r == REQUEST_ORDER || r == REQUEST_NAMES_PUT ||
+                      r == REQUEST_NAMES_GET;
         assert_int_equal(request_server(r) == REQUEST_TO_CHUNKD, chunkd);
         assert_int_equal(request_server(r) == REQUEST_TO_CLIENT, r == REQUEST_RECALL);
     }
@@ -237,10 +243,12 @@ static void test_senders_are_those_of_before(void **state)
 static void test_replfsctl_may_what_it_might(void **state)
 {
     (void)state;
-    static const enum request may[] = {REQUEST_STATUS,  REQUEST_INFO,     REQUEST_NODES,
-                                       REQUEST_GETATTR, REQUEST_CONVERGE, REQUEST_QUOTA_LIST,
-                                       REQUEST_MUTATE};
-    static const enum request root[] = {REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER, REQUEST_QUARANTINE};
+    static const enum request may[] = {REQUEST_STATUS,  REQUEST_INFO,      REQUEST_NODES,
+                                       REQUEST_GETATTR, REQUEST_CONVERGE,  REQUEST_QUOTA_LIST,
+                                       REQUEST_MUTATE,  REQUEST_METAD_LIST};
+    static const enum request root[] = {REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER,
+                                        REQUEST_QUARANTINE,    REQUEST_SNAPSHOT,
+                                        REQUEST_CONFIG,        REQUEST_METAD_CHANGE};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;

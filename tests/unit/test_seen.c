@@ -15,7 +15,8 @@ static void test_text(void **state)
                      .newest = {0xabc, 99, {1, UINT64_MAX}, 2},
                      .chunk_upto = 1ull << 40,
                      .ino_upto = 12,
-                     .chunkd_upto = 3},
+                     .chunkd_upto = 3,
+                     .term = UINT64_MAX - 1},
                 out;
     char text[SEEN_TEXT_MAX];
     for (unsigned k = 0; k < SEEN_ANCESTORS; k++)

@@ -35,10 +35,10 @@ static int apply_hole(const Replfs__FallocateOp *op)
     return code;
 }
 
-void mlog_propose(struct mlog *m, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
-                  void *arg)
+void service_propose(struct service *s, Replfs__Command *cmd, mlog_applied *fn, mlog_after *after,
+                     void *arg)
 {
-    (void)m;
+    (void)s;
     (void)arg;
     assert_true(fn == NULL && after == NULL);
     assert_true(noted.n < 16);

@@ -129,10 +129,13 @@ void lease_cache_put_entry(struct lease_cache *l, uint64_t begun, uint64_t paren
 
 /* ---- recalls and the end of the term ---- */
 
+/* Two computers' clocks run at rates that differ by 100 ppm or so, and by 500 ppm each while NTP slews them (adjtimex(2)):
+ * ours shall say that the term is over first. */
 void lease_cache_set_term(struct lease_cache *l, unsigned term_ms)
 {
     LOCK_SCOPE(&l->mu);
     l->term = term_ms * NSEC_PER_MSEC;
+    l->term -= l->term / 512;
 }
 
 bool lease_cache_term(struct lease_cache *l)
@@ -158,6 +161,7 @@ void lease_cache_recall(struct lease_cache *l, uint64_t ino, void (*done)(void *
     bool flush = n ? n->exclusive : l->unflushed[hash_u64(ino) % UNFLUSHED] > 0;
     if (n && flush && (what & LEASE_CACHE_INVAL_ENTRIES))
         l->contested[hash_u64(ino) % CONTESTED] = clock_mono();
+    l->recalled[hash_u64(ino) % CONTESTED] = clock_mono();
     *lfence_of(l, ino) = ++l->gen;
     lnode_drop(l, ino);
     l->st.recalls++;

@@ -13,8 +13,6 @@
 #include "client/cache/lease_table.h"
 #include "metaop.h"
 
-#define CONTESTED_NS (5 * NSEC_PER_SEC)
-
 static bool fence(struct lease_cache *l, uint64_t begun, uint64_t ino)
 {
     uint64_t *f = lfence_of(l, ino);
@@ -81,6 +79,10 @@ static void renamed(struct lease_cache *l, uint64_t begun, const Replfs__RenameO
     uint64_t moved = res && res->attr ? res->attr->ino : name_ino(l, r->parent, &r->name);
     uint64_t gone = res && res->value ? res->value : name_ino(l, r->new_parent, &r->new_name);
     bool known = res && res->attr && !r->flags;
+    if (known && res->value == res->attr->ino) { /* both are names of one file: they stay */
+        attr_changed(l, begun, res->attr->ino, res->attr, res->lease);
+        return;
+    }
     attr_changed(l, begun, gone, NULL, 0);
     if (r->parent != r->new_parent)
         attr_changed(l, begun, r->parent, NULL, 0);

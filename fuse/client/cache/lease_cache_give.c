@@ -4,10 +4,14 @@
  * and with time between: a lease may be recalled, or the inode changed by us, at any point.
  * - Lifetimes are given for what is known to be so at the moment of giving (lease_cache_give_attr and _name), not
  *   for what was known when the answer was asked for.
- * - What comes later goes to the kernel as a message, which may overtake the answer. Attributes of an inode
- *   that the kernel has are safe: it ignores an answer to a question from before the message. Of an
+ * - What comes later goes to the kernel as a message, which may overtake the answer. Attributes that a
+ *   question asked for (getattr, lookup) are safe where the kernel has the inode: it ignores an answer to
+ *   a question from before the message. Of an
  *   inode that it has not (the message fails) an answer may be on its way, so the message is repeated
  *   until the kernel knows the inode, or LATE_NS have passed since it was given.
+ * - Attributes that answer a change (setattr, create, link) the kernel takes in whatever came meanwhile, and a
+ *   new inode it has a moment before it has its attributes. So these are given no time where others use
+ *   the inode or its directory: the next who asks for them asks us (lease_cache_give_changed).
  * - Names come with answers to a question from before the message (lookups), which the kernel takes for old
  *   ones, or with a listing, which it does not: the caller that lists says when the kernel has come back for more
  *   (lease_cache_linking), and the message is repeated then. A program may stop in the middle of a listing, so a
@@ -42,6 +46,18 @@ int64_t lease_cache_give_attr(struct lease_cache *l, const Replfs__Attr *a)
         return 0;
     l->given[hash_u64(a->ino) % GIVEN] = (struct lgiven){.ino = a->ino, .at = now};
     return left(l, now);
+}
+
+int64_t lease_cache_give_changed(struct lease_cache *l, uint64_t dir, const Replfs__Attr *a)
+{
+    int64_t since = clock_mono() - CONTESTED_NS;
+    lock_acquire(&l->mu);
+    const struct lnode *n = *lnode_slot(l, a->ino);
+    int64_t at = l->recalled[hash_u64(a->ino) % CONTESTED];
+    int64_t dir_at = dir ? l->recalled[hash_u64(dir) % CONTESTED] : 0;
+    bool alone = n && n->exclusive && !(at && at > since) && !(dir_at && dir_at > since);
+    lock_release(&l->mu);
+    return alone ? lease_cache_give_attr(l, a) : 0;
 }
 
 /* mu held. */

@@ -10,6 +10,9 @@
 /* How long, in ns, the kernel may keep the attributes of a, which are about to be given to it; 0: not,
  * newer ones are known, or none. */
 int64_t lease_cache_give_attr(struct lease_cache *l, const Replfs__Attr *a);
+/* Likewise when they answer a change of it (of dir, where that makes it or gives it a name; else 0): 0 as well
+ * where others use either. */
+int64_t lease_cache_give_changed(struct lease_cache *l, uint64_t dir, const Replfs__Attr *a);
 /* Likewise that a name in dir refers to ino (0: that there is no such name). */
 int64_t lease_cache_give_name(struct lease_cache *l, uint64_t dir, const void *name, size_t len,
                               uint64_t ino);

@@ -9,6 +9,7 @@
 #define FENCES 16384u
 #define LEASE_CACHE_WORKERS 8u
 #define CONTESTED 256u
+#define CONTESTED_NS (5 * NSEC_PER_SEC)
 #define UNFLUSHED 1024u
 #define GIVEN 16384u
 #define LINKING 1024u
@@ -57,6 +58,7 @@ struct lease_cache {
     uint64_t gen;
     uint64_t fence[FENCES];
     int64_t contested[CONTESTED]; /* when a directory that was ours alone was recalled */
+    int64_t recalled[CONTESTED];  /* when any inode was, last */
     int64_t term, until;          /* ns */
     struct lease_cache_stat st;
     struct lgiven given[GIVEN];     /* attributes, by inode */

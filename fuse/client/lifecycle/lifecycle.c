@@ -36,6 +36,7 @@
 #include "client/prefetch/dir_pages.h"
 #include "client/prefetch/prefetch.h"
 #include "client/queue/queue.h"
+#include "client/session/metads.h"
 #include "client/session/keepalive.h"
 #include "client/session/session.h"
 #include "client/writeback/flush.h"
@@ -198,7 +199,7 @@ void client_stat(struct client *c, struct client_stat *out)
     out->crc_errors = c->crc_errors;
     out->connected = session_connected(c);
     lock_acquire(&c->session.mu);
-    if (c->session.naddrs)
-        snprintf(out->metad, sizeof(out->metad), "%s", c->session.addrs[c->session.cur]);
+    if (c->session.nmetads)
+        snprintf(out->metad, sizeof(out->metad), "%.63s", c->session.metads[c->session.cur].addr);
     lock_release(&c->session.mu);
 }

@@ -117,7 +117,7 @@ static void cancel_done(void *arg, int code, const Replfs__Envelope *rep, struct
     struct cancelling *x = arg;
     (void)payload;
     if (code == -ERR_TIMEOUT && !rep) /* a resume says which locks there are */
-        session_conn_failed(x->c, x->conn, NULL);
+        session_conn_failed(x->c, x->conn, code, rep);
     rpc_conn_unref(x->conn);
     free(x);
 }
@@ -240,7 +240,8 @@ static int judge(struct client_locks *k, struct lock_request *w, int code, bool 
         retry(k, w, 4);
         return 0;
     }
-    bool again = code == 0 || code == -ERR_BUSY || code == -ERR_SESSION || session_elsewhere(code);
+    bool again = code == 0 || code == -ERR_BUSY || code == -ERR_SESSION || code == -EIO ||
+                 session_elsewhere(code); /* EIO: its log, see session_attempt_failed */
     if (!again)
         return code;
     if (now >= w->deadline)
@@ -262,7 +263,7 @@ static void on_reply(void *arg, int code, const Replfs__Envelope *rep, struct bu
     /* Silence, or an answer that says this connection is of no use any more. */
     if (code && code != -ERR_BUSY && !(code == -ERR_TIMEOUT && rep) &&
         (session_elsewhere(code) || code == -ERR_SESSION))
-        session_conn_failed(c, w->conn, NULL);
+        session_conn_failed(c, w->conn, code, rep);
     if (granted && rep->lock_reply->attr && S_ISREG(rep->lock_reply->attr->mode)) {
         Replfs__Attr a; /* what the former holder wrote is seen from now on */
         attr_copy(&a, rep->lock_reply->attr);

@@ -82,18 +82,27 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
     cfile_unref(f);
 }
 
+/* With buffered bytes size and times are ours, not metad's, and change by themselves. */
+static bool has_buffered(struct client *c, uint64_t ino)
+{
+    struct cfile *f = cfile_get(c, ino);
+    if (!f)
+        return false;
+    lock_acquire(&f->mu);
+    bool dirty = f->head != NULL;
+    lock_release(&f->mu);
+    cfile_unref(f);
+    return dirty;
+}
+
 int64_t client_attr_ttl(struct client *c, const Replfs__Attr *a)
 {
-    struct cfile *f = cfile_get(c, a->ino);
-    if (f) { /* with buffered bytes size and times are ours, not metad's, and change by themselves */
-        lock_acquire(&f->mu);
-        bool dirty = f->head != NULL;
-        lock_release(&f->mu);
-        cfile_unref(f);
-        if (dirty)
-            return 0;
-    }
-    return lease_cache_give_attr(c->leases, a);
+    return has_buffered(c, a->ino) ? 0 : lease_cache_give_attr(c->leases, a);
+}
+
+int64_t client_changed_ttl(struct client *c, uint64_t dir, const Replfs__Attr *a)
+{
+    return has_buffered(c, a->ino) ? 0 : lease_cache_give_changed(c->leases, dir, a);
 }
 
 int64_t client_entry_ttl(struct client *c, uint64_t dir, const char *name, uint64_t ino)

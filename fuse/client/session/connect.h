@@ -8,4 +8,6 @@
 struct rpc_conn *session_conn(struct client *c, int64_t deadline);
 /* The first one of a client, which says in the log when that takes long, and each address's error at the end. */
 struct rpc_conn *session_first_conn(struct client *c);
+/* After the last of them: ends what they left under way. */
+void session_dial_end(struct client *c);
 #endif

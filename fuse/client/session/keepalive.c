@@ -15,12 +15,27 @@
 #include "client/internal.h"
 #include "client/session/closes.h"
 #include "client/session/connect.h"
+#include "client/session/metads.h"
 #include "client/session/session.h"
 
 #define LOG_MODULE "session"
 #define TICK_MS 100
 #define SLEPT_NS (100 * NSEC_PER_MSEC)
 #define HELD_MAX 4096u /* chunks named in a keepalive */
+
+/* Those of the cluster may change while we are mounted. */
+static void take_settings(struct client *c, const Replfs__KeepaliveReply *r)
+{
+    LOCK_SCOPE(&c->session.mu);
+    if (r->lease_ms)
+        c->session.lease_ms = r->lease_ms;
+    if (r->default_min_copies)
+        c->session.min_copies = r->default_min_copies;
+    if (!r->term_ms || r->term_ms == c->session.term_ms)
+        return;
+    c->session.term_ms = r->term_ms;
+    lease_cache_set_term(c->leases, r->term_ms);
+}
 
 static void keepalive(struct client *c)
 {
@@ -31,6 +46,9 @@ static void keepalive(struct client *c)
     uint64_t held[HELD_MAX];
     m.session = session_id(c);
     m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    lock_acquire(&c->session.mu);
+    m.term_ms = c->session.term_ms;
+    lock_release(&c->session.mu);
     c->session.events->holding(c, &m, held, HELD_MAX);
     RPC_ENVELOPE(env, KEEPALIVE_REQ, keepalive_req, &m);
     struct rpc_result res;
@@ -38,9 +56,11 @@ static void keepalive(struct client *c)
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY) {
         lease_cache_renew(c->leases, sent);
+        take_settings(c, res.rep->keepalive_reply);
         client_told_time(c, res.rep->keepalive_reply->wall_ms);
         c->session.events->renewed(c, res.rep->keepalive_reply->nodes_epoch);
         session_saw(c, m.session, res.rep->keepalive_reply->position);
+        metads_told(c, res.rep->keepalive_reply->metads, res.rep->keepalive_reply->n_metads);
     } else if (rc) {
         log_warn("keepalive to metad: %s", err_str(rc));
         unsigned busy = 10;
@@ -64,7 +84,7 @@ static void see_sleep(struct client *c, int64_t *asleep)
     uint64_t id;
     struct rpc_conn *conn = session_conn_now(c, &id);
     if (conn) /* as we come back, each lease is claimed again or forgotten */
-        session_conn_failed(c, conn, NULL);
+        session_conn_again(c, conn);
     rpc_conn_unref(conn);
 }
 
@@ -101,11 +121,18 @@ static void *session_thread(void *arg)
 
 /* ---- life ---- */
 
+static void given(struct client *c, const char *addr)
+{
+    LOCK_SCOPE(&c->session.mu);
+    if (metads_add_locked(c, addr, true) == METADS_NONE)
+        log_warn("metad %s: more addresses than %u, or it is too long", addr, METADS_MAX);
+}
+
 int session_start(struct client *c)
 {
     c->session.svc = (struct rpc_service){.request = c->session.events->request, .arg = c};
     for (size_t i = 0; i < c->cfg.nmetads; i++)
-        session_addr_add(c, c->cfg.metads[i]);
+        given(c, c->cfg.metads[i]);
     struct rpc_conn *conn = session_first_conn(c);
     if (!conn)
         return -ETIMEDOUT;
@@ -164,12 +191,8 @@ void session_stop(struct client *c)
     c->session.conn = NULL; /* the last answers may still look for it */
     lock_release(&c->session.mu);
     rpc_conn_unref(conn);
-    for (size_t i = 0; i < c->session.naddrs; i++) {
-        free(c->session.addrs[i]);
-        free(c->session.errors[i]);
-    }
-    free(c->session.addrs);
-    free(c->session.errors);
+    session_dial_end(c);
+    free(c->session.metads);
     free(c->session.pending);
     free(c->session.closes);
 }

@@ -280,7 +280,7 @@ static int send_once(struct sending *s, struct rpc_conn *conn, int64_t deadline,
 static bool go_on(struct sending *s, struct rpc_conn *conn, struct rpc_result *res, int rc,
                   int64_t deadline, unsigned *busy_ms)
 {
-    res->code = rc == -EIO ? -ERR_BUSY : rc; /* its log cannot be written just now */
+    res->code = rc;
     return session_attempt_failed(s->c, conn, res, deadline, busy_ms);
 }
 

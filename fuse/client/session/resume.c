@@ -21,10 +21,10 @@
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/internal.h"
+#include "client/session/metads.h"
 #include "client/session/session.h"
 
 #define LOG_MODULE "session"
-#define CONNECT_TIMEOUT_MS 4000
 #define CLAIMS_MAX 65536u                        /* as many as metad takes */
 #define SESSION_BYTES (RPC_MAX_ENVELOPE - 4096u) /* of what a session resumes with */
 
@@ -37,14 +37,6 @@ static void forked(struct client *c)
     c->session.events->forked(c);
 }
 
-static void session_lost(struct client *c, uint64_t old)
-{
-    log_error("session %016llx is gone: metad heard nothing from us for longer than its lease. "
-              "Bytes written under it and not yet committed are lost; files concerned report EIO",
-              (unsigned long long)old);
-    c->session.events->lost(c);
-}
-
 static void session_lapsed(struct client *c)
 {
     log_warn(
@@ -55,7 +47,7 @@ static void session_lapsed(struct client *c)
     c->session.events->lapsed(c);
 }
 
-static void session_opened(struct client *c, const Replfs__SessionReply *r, size_t i)
+static void session_opened(struct client *c, const Replfs__SessionReply *r, const char *addr)
 {
     lock_acquire(&c->session.mu);
     bool fresh = c->session.id != r->session, lapsed = !fresh && c->session.lapses != r->lapses;
@@ -73,11 +65,11 @@ static void session_opened(struct client *c, const Replfs__SessionReply *r, size
     c->session.seen_position = r->position;
     if (r->cluster && *r->cluster)
         snprintf(c->session.cluster, sizeof(c->session.cluster), "%s", r->cluster);
-    for (size_t k = 0; k < r->n_metads && c->session.naddrs < 64; k++)
-        session_addr_add(c, r->metads[k]);
-    log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
-             (unsigned long long)r->session, c->session.addrs[i]);
+    metads_leader_locked(c, addr);
     lock_release(&c->session.mu);
+    metads_told(c, r->metads, r->n_metads);
+    log_info("%s session %016llx with metad %s", fresh ? "opened" : "resumed",
+             (unsigned long long)r->session, addr);
     if (lapsed)
         session_lapsed(c);
 }
@@ -112,59 +104,85 @@ static void refused_claims(struct client *c, const Replfs__SessionReq *m,
             lease_cache_regain(c->leases, m->exclusive[k], false);
 }
 
-int session_resume(struct client *c, struct rpc_conn *conn, size_t i, int64_t deadline,
-                   char *leader, size_t leader_cap)
+struct resume_words {
+    Replfs__SessionReq m;
+    uint64_t *open;
+    struct locks_claims *claims;
+    int64_t made;
+};
+
+struct resume_words *resume_words_new(struct client *c, bool fresh)
 {
     const struct session_events *ev = c->session.events;
-    uint64_t old = session_id(c);
+    struct resume_words *w = calloc(1, sizeof(*w));
     size_t nopen = 0;
-    uint64_t *open = ev->open_inos(c, &nopen);
-    int rc = 0;
-    for (int round = 0; round < 2; round++) {
-        Replfs__SessionReq m = REPLFS__SESSION_REQ__INIT;
-        m.session = round ? 0 : old;
-        m.comes_back = true;
-        m.name = c->name;
-        m.host_id = c->host_id;
-        m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
-        lock_acquire(&c->session.mu);
-        m.seen_incarnation = c->session.seen_incarnation;
-        m.seen_position = c->session.seen_position;
-        m.lapses = round ? 0 : c->session.lapses;
-        lock_release(&c->session.mu);
-        struct locks_claims *claims = ev->claims(c, &m);
-        name_open(&m, open, nopen);
-        RPC_ENVELOPE(env, SESSION_REQ, session_req, &m);
-        int64_t left = (deadline - clock_mono()) / NSEC_PER_MSEC;
-        unsigned ms = left > CONNECT_TIMEOUT_MS ? CONNECT_TIMEOUT_MS
-                      : left > 1                ? (unsigned)left
-                                                : 1;
-        struct rpc_result res;
-        lease_cache_drop_all(c->leases); /* metad forgets our leases as we come back */
-        size_t fit = resume_room(&m);
-        m.exclusive = ev->kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &m.n_exclusive);
-        for (size_t k = 0; k < m.n_exclusive; k++) /* a recall may come before the reply is seen */
-            lease_cache_regain(c->leases, m.exclusive[k], true);
-        int64_t sent = clock_boot();
-        rc = rpc_call_wait(conn, &env, NULL, ms, &res);
-        ev->claims_free(claims);
-        if (!rc && res.rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY) {
-            client_told_time(c, res.rep->session_reply->wall_ms);
-            session_opened(c, res.rep->session_reply, i);
-            if (res.rep->session_reply->forked)
-                forked(c);
-            refused_claims(c, &m, res.rep->session_reply); /* before the term runs */
-            lease_cache_renew(c->leases, sent);
-        } else if (!rc)
-            rc = -ERR_PROTOCOL;
-        else if (rc == -ERR_NOT_LEADER && res.rep && res.rep->failure && res.rep->failure->leader)
-            snprintf(leader, leader_cap, "%s", res.rep->failure->leader);
-        rpc_result_free(&res);
-        free(m.exclusive);
-        if (rc != -ERR_SESSION || !old)
-            break;
-        session_lost(c, old);
-    }
-    free(open);
-    return rc;
+    if (!w)
+        abort();
+    w->open = ev->open_inos(c, &nopen);
+    w->made = clock_mono();
+    replfs__session_req__init(&w->m);
+    w->m.session = fresh ? 0 : session_id(c);
+    w->m.comes_back = true;
+    w->m.name = c->name;
+    w->m.host_id = c->host_id;
+    lock_acquire(&c->session.mu);
+    w->m.seen_incarnation = c->session.seen_incarnation;
+    w->m.seen_position = c->session.seen_position;
+    w->m.lapses = fresh ? 0 : c->session.lapses;
+    lock_release(&c->session.mu);
+    w->claims = ev->claims(c, &w->m);
+    name_open(&w->m, w->open, nopen);
+    lease_cache_drop_all(c->leases); /* metad forgets our leases as we come back */
+    size_t fit = resume_room(&w->m);
+    w->m.exclusive = ev->kept_back(c, fit < CLAIMS_MAX ? fit : CLAIMS_MAX, &w->m.n_exclusive);
+    for (size_t k = 0; k < w->m.n_exclusive; k++) /* a recall may come before the reply is seen */
+        lease_cache_regain(c->leases, w->m.exclusive[k], true);
+    return w;
+}
+
+void resume_free(struct client *c, struct resume_words *w)
+{
+    if (!w)
+        return;
+    c->session.events->claims_free(w->claims);
+    free(w->m.exclusive);
+    free(w->open);
+    free(w);
+}
+
+int64_t resume_made(const struct resume_words *w)
+{
+    return w->made;
+}
+
+uint64_t resume_session(const struct resume_words *w)
+{
+    return w->m.session;
+}
+
+void resume_say(struct resume_words *w, struct rpc_conn *conn, unsigned timeout_ms, rpc_done *done,
+                void *arg)
+{
+    w->m.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &w->m);
+    rpc_call(conn, &env, NULL, timeout_ms, done, arg);
+}
+
+void resume_agreed(struct client *c, struct resume_words *w, const Replfs__SessionReply *r,
+                   const char *addr, int64_t sent)
+{
+    client_told_time(c, r->wall_ms);
+    session_opened(c, r, addr);
+    if (r->forked)
+        forked(c);
+    refused_claims(c, &w->m, r); /* before the term runs */
+    lease_cache_renew(c->leases, sent);
+}
+
+void resume_lost(struct client *c, uint64_t session)
+{
+    log_error("session %016llx is gone: metad heard nothing from us for longer than its lease. "
+              "Bytes written under it and not yet committed are lost; files concerned report EIO",
+              (unsigned long long)session);
+    c->session.events->lost(c);
 }

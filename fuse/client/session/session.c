@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/lock.h"
 #include "client/internal.h"
+#include "client/session/metads.h"
 
 #define LOG_MODULE "session"
 
@@ -29,45 +30,35 @@ unsigned session_min_copies(struct client *c, unsigned goal)
     return m < goal ? m : goal;
 }
 
-size_t session_addr_add(struct client *c, const char *addr)
-{
-    for (size_t i = 0; i < c->session.naddrs; i++) {
-        if (!strcmp(c->session.addrs[i], addr))
-            return i;
-    }
-    size_t n = c->session.naddrs;
-    char **a = realloc(c->session.addrs, (n + 1) * sizeof(*a));
-    if (a)
-        c->session.addrs = a;
-    char **e = realloc(c->session.errors, (n + 1) * sizeof(*e));
-    if (e)
-        c->session.errors = e;
-    char *copy = strdup(addr);
-    if (!a || !e || !copy) {
-        free(copy);
-        return 0;
-    }
-    c->session.addrs[n] = copy;
-    c->session.errors[n] = NULL;
-    c->session.naddrs++;
-    return n;
-}
-
-void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader)
+/* leader: where to go, "" or NULL: not told. next: then it is somebody else. */
+static void conn_end(struct client *c, struct rpc_conn *conn, const char *leader, bool next)
 {
     lock_acquire(&c->session.mu);
-    if (c->session.conn == conn) {
+    bool present = c->session.conn == conn;
+    if (present) {
         c->session.conn = NULL;
         if (leader && *leader)
-            c->session.cur = session_addr_add(c, leader);
-        else if (c->session.naddrs)
-            c->session.cur = (c->session.cur + 1) % c->session.naddrs;
-        lock_release(&c->session.mu);
-        rpc_conn_close(conn);
-        rpc_conn_unref(conn);
-        return;
+            metads_leader_locked(c, leader);
+        else if (next && c->session.nmetads)
+            c->session.cur = (c->session.cur + 1) % c->session.nmetads;
     }
     lock_release(&c->session.mu);
+    if (!present)
+        return;
+    rpc_conn_close(conn);
+    rpc_conn_unref(conn);
+}
+
+void session_conn_failed(struct client *c, struct rpc_conn *conn, int code,
+                         const Replfs__Envelope *rep)
+{
+    bool told = code == -ERR_NOT_LEADER && rep && rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE;
+    conn_end(c, conn, told ? rep->failure->leader : NULL, code != -ERR_SESSION);
+}
+
+void session_conn_again(struct client *c, struct rpc_conn *conn)
+{
+    conn_end(c, conn, NULL, false);
 }
 
 void session_saw(struct client *c, uint64_t session, uint64_t position)
@@ -96,12 +87,20 @@ unsigned session_try_ms(struct client *c, int64_t deadline)
     return left > 1 ? (unsigned)left : 1;
 }
 
+static size_t session_metads(struct client *c)
+{
+    LOCK_SCOPE(&c->session.mu);
+    return c->session.nmetads;
+}
+
+/* EIO is no answer of metad's service: its log cannot be written just now, or it lost its lead as it tried. */
 bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
                             int64_t deadline, unsigned *busy_ms)
 {
     if (clock_mono() >= deadline || c->stopping)
         return false;
-    if (res->code == -ERR_BUSY) {
+    bool alone = session_metads(c) < 2;
+    if (res->code == -ERR_BUSY || (res->code == -EIO && alone)) {
         int64_t until = clock_mono() + *busy_ms * NSEC_PER_MSEC;
         *busy_ms = *busy_ms < 200 ? *busy_ms * 2 : 200;
         lock_acquire(&c->session.mu);
@@ -110,17 +109,10 @@ bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struc
         lock_release(&c->session.mu);
         return true;
     }
-    if (res->code == -ERR_SESSION) { /* the next session_conn() finds out and opens a new one */
-        session_conn_failed(c, conn, NULL);
-        return true;
-    }
-    if (!session_elsewhere(res->code))
+    if (res->code != -ERR_SESSION && res->code != -EIO && !session_elsewhere(res->code))
         return false;
-    const char *leader = NULL;
-    if (res->code == -ERR_NOT_LEADER && res->rep &&
-        res->rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE)
-        leader = res->rep->failure->leader;
-    session_conn_failed(c, conn, leader);
+    /* ERR_SESSION: the next session_conn() finds out and opens a new one */
+    session_conn_failed(c, conn, res->code, res->rep);
     return true;
 }
 

@@ -48,9 +48,12 @@ unsigned session_min_copies(struct client *c, unsigned goal);
 bool session_connected(struct client *c);
 /* The present connection (a reference) and the session on it, or NULL: none just now. */
 struct rpc_conn *session_conn_now(struct client *c, uint64_t *session);
-/* conn is of no use any more: the session thread dials anew. leader: where to, or NULL. Must not be called with
- * session.mu held. */
-void session_conn_failed(struct client *c, struct rpc_conn *conn, const char *leader);
+/* conn is of no use any more, as code and rep (NULL: no answer came) say: the session thread dials anew, perhaps
+ * elsewhere. Must not be called with session.mu held. */
+void session_conn_failed(struct client *c, struct rpc_conn *conn, int code,
+                         const Replfs__Envelope *rep);
+/* Nothing is wrong with conn, but the session is to be resumed on a new one. Likewise. */
+void session_conn_again(struct client *c, struct rpc_conn *conn);
 /* An answer to a request of this session says how far metad's state had come. */
 void session_saw(struct client *c, uint64_t session, uint64_t position);
 /* Is this code worth trying again on another connection? No lock. */
@@ -60,6 +63,4 @@ unsigned session_try_ms(struct client *c, int64_t deadline);
 /* What to do after a failed attempt: true: try again. Sleeps while metad is busy: no lock held. */
 bool session_attempt_failed(struct client *c, struct rpc_conn *conn, const struct rpc_result *res,
                             int64_t deadline, unsigned *busy_ms);
-/* The number of an address, which is added when it is new. session.mu held. */
-size_t session_addr_add(struct client *c, const char *addr);
 #endif

@@ -4,6 +4,7 @@
 #include "fiber.h"
 
 #include <execinfo.h>
+#include <link.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ struct fiber {
     const char *what;
     struct vt_queue joiners;
     uint8_t *stack;
+    uint8_t *tls; /* the program's thread-local variables */
 };
 struct timer {
     int64_t at;
@@ -57,6 +59,8 @@ static struct {
     uint8_t *stacks[64]; /* of fibers that are over */
     size_t nstacks;
     bool stop, dumping;
+    uint8_t *tls, *tls_first; /* of the OS thread; what a new thread finds there */
+    size_t tls_len;
 } vt;
 
 /* ---- the seed ---- */
@@ -261,6 +265,36 @@ void vt_sleep_until(int64_t until)
         vt_wait(NULL, until, "time");
 }
 
+/* ---- thread-local variables: those of the program itself, as each fiber is a thread of it ---- */
+
+static int find_tls(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    (void)size, (void)arg;
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_TLS) {
+            vt.tls = info->dlpi_tls_data;
+            vt.tls_len = info->dlpi_phdr[i].p_memsz;
+        }
+    return 1; /* the program comes first */
+}
+
+static uint8_t *tls_copy(const uint8_t *from)
+{
+    uint8_t *p = malloc(vt.tls_len + 1);
+    if (!p)
+        abort();
+    memcpy(p, from, vt.tls_len);
+    return p;
+}
+
+static void tls_init(void)
+{
+    static uint8_t none;
+    vt.tls = &none;
+    dl_iterate_phdr(find_tls, NULL);
+    vt.tls_first = tls_copy(vt.tls);
+}
+
 /* ---- fibers ---- */
 
 static void fiber_over(struct fiber *f)
@@ -377,6 +411,8 @@ void vt_init(const struct vt_config *cfg)
     for (int i = 0; i < 4; i++)
         vt_rand();
     vt.rng ^= vt_rand();
+    if (!vt.tls)
+        tls_init();
 }
 
 void vt_stop(void)
@@ -392,13 +428,18 @@ uint64_t vt_steps(void)
 static void enter(struct fiber *f)
 {
     vt.running = f;
+    if (!f->tls)
+        f->tls = tls_copy(vt.tls_first);
+    memcpy(vt.tls, f->tls, vt.tls_len);
 #if LOCK_CHECK
     if (!f->held)
         f->held = lock_note_list_new();
     lock_note_swap(f->held);
 #endif
-    if (_setjmp(vt.jump))
+    if (_setjmp(vt.jump)) {
+        memcpy(f->tls, vt.tls, vt.tls_len);
         return;
+    }
     if (f->started)
         _longjmp(f->jump, 1);
     f->started = true;
@@ -419,6 +460,8 @@ static void reclaim(struct fiber *f)
     else
         munmap(f->stack, STACK_BYTES);
     f->stack = NULL;
+    free(f->tls);
+    f->tls = NULL;
 }
 
 static void fire(struct timer t)
@@ -469,6 +512,11 @@ bool vt_run(int64_t limit)
     return true;
 }
 
+void vt_alone(void)
+{
+    vt.running = NULL;
+}
+
 /* ---- reports ---- */
 
 void vt_dump(void)
@@ -501,6 +549,11 @@ void vt_fail(const char *fmt, ...)
         void *at[48];
         int n = backtrace(at, 48);
         backtrace_symbols_fd(at + 1, n - 1, STDERR_FILENO);
+    }
+    if (getenv("SIM_DUMP")) { /* where all others are, too */
+        f = vt.running;
+        vt.running = NULL;
+        vt_dump();
     }
     fflush(NULL);
     _exit(VT_EXIT_FOUND);

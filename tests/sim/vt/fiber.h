@@ -73,6 +73,8 @@ void vt_sleep_until(int64_t until);
 void vt_stop_proc(struct vt_proc *p, bool stopped);
 void vt_kill_proc(struct vt_proc *p); /* may be the caller's own: then it does not return */
 
+/* In a child process that was just made: only the running fiber goes on, and nothing may wait. */
+void vt_alone(void);
 /* Where each fiber waits, with its stack, to stderr. Not on a fiber. */
 void vt_dump(void);
 /* What goes wrong in the simulated programs: says so, dumps, and ends the process. */

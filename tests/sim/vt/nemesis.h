@@ -5,14 +5,18 @@
 #include <stdint.h>
 
 enum {
-    NEMESIS_RESET = 1,   /* connections break */
-    NEMESIS_METAD = 2,   /* metad is killed and started again */
-    NEMESIS_CHUNKD = 4,  /* so is a chunkd */
-    NEMESIS_CLIENT = 8,  /* so is a client */
-    NEMESIS_BLINK = 16,  /* short cuts and stops: shorter than any lease */
-    NEMESIS_CUT = 32,    /* a client is cut off, or stopped, for longer than leases last */
-    NEMESIS_POWER = 128, /* that of all computers fails */
-    NEMESIS_CLOCK = 64,  /* wall clocks are set; suspended computers */
+    NEMESIS_RESET = 1,     /* connections break */
+    NEMESIS_METAD = 2,     /* metad is killed and started again */
+    NEMESIS_CHUNKD = 4,    /* so is a chunkd */
+    NEMESIS_CLIENT = 8,    /* so is a client */
+    NEMESIS_BLINK = 16,    /* short cuts and stops: shorter than any lease */
+    NEMESIS_CUT = 32,      /* a client is cut off, or stopped, for longer than leases last */
+    NEMESIS_POWER = 128,   /* that of all computers fails */
+    NEMESIS_CLOCK = 64,    /* wall clocks are set; suspended computers */
+    NEMESIS_ISOLATE = 256, /* some metads are cut off from the others, or one is stopped */
+    NEMESIS_OLD =
+        512, /* the leader sleeps for longer than leases last, with a client that reaches no other metad */
+    NEMESIS_DISK = 1024, /* of a metad: slow, full, broken */
 };
 struct nemesis_config {
     unsigned kinds;

@@ -5,7 +5,6 @@
 #include "net.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +13,16 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "net_trace.h"
+#include "rpc/may_answer.h"
 #include "rpc/rpc.h"
 
 #define READY_NS (10 * NSEC_PER_SEC)
 #define BREAK_NS (12 * NSEC_PER_SEC) /* an undelivered message is given up */
 #define CUT_LOOK_NS (25 * NSEC_PER_MSEC)
+#define LIFE_LOOK_NS (500 * NSEC_PER_MSEC)
 #define LISTENERS 64u
 
-enum kind { EV_DELIVER, EV_CONNECT, EV_DIE, EV_TIMEOUT, EV_FN };
+enum kind { EV_DELIVER, EV_CONNECT, EV_DIE, EV_TIMEOUT, EV_SILENCE, EV_FN };
 struct event {
     int64_t at;
     uint64_t seq;
@@ -46,6 +47,7 @@ struct rpc_loop {
     bool stopping;
     struct worker worker[8];
     struct rpc_conn *conns;
+    uint64_t instance;
 };
 enum what { MSG_HELLO, MSG_FRAME, MSG_CLOSE };
 struct msg {
@@ -76,7 +78,8 @@ struct rpc_conn {
     struct worker *worker;
     struct rpc_conn *next, *other;
     unsigned users;
-    bool accepted, has_svc, opened, posted;
+    bool accepted, has_svc, opened, posted, listens; /* for signs of life */
+    int64_t silent;                                  /* since when; 0: is not */
     struct rpc_service svc;
     enum conn_state state;
     int code;
@@ -98,7 +101,6 @@ struct request {
 
 static struct {
     struct net_config cfg;
-    bool cut[NET_HOSTS][NET_HOSTS];
     struct {
         char addr[64];
         struct rpc_loop *loop;
@@ -159,8 +161,7 @@ static int64_t delay(void)
 
 static bool is_cut(const struct rpc_conn *c)
 {
-    return c->other &&
-           net.cut[c->loop->proc->host % NET_HOSTS][c->other->loop->proc->host % NET_HOSTS];
+    return c->other && net_is_cut(c->other->loop->proc->host, c->loop->proc->host);
 }
 
 /* ---- ending ---- */
@@ -295,7 +296,7 @@ static void conn_close(struct rpc_conn *c, int code, const char *why)
 static void got_hello(struct rpc_conn *c)
 {
     const struct rpc_conn *o = c->other;
-    c->peer = (struct rpc_peer){.role = o->loop->cfg.role};
+    c->peer = (struct rpc_peer){.role = o->loop->cfg.role, .instance = o->loop->instance};
     snprintf(c->peer.name, sizeof(c->peer.name), "%s", o->loop->name);
     snprintf(c->peer.cluster, sizeof(c->peer.cluster), "%s",
              o->has_svc && o->svc.cluster ? o->svc.cluster : "");
@@ -312,6 +313,16 @@ static void got_hello(struct rpc_conn *c)
         c->backlog = m->next;
         push(c, m);
     }
+}
+
+static void got_ping(struct rpc_conn *c, Replfs__Envelope *env)
+{
+    Replfs__Ping p = REPLFS__PING__INIT;
+    RPC_ENVELOPE(rep, PING, ping, &p);
+    rep.id = env->id;
+    rep.is_reply = true;
+    send_frame(c, &rep, NULL);
+    replfs__envelope__free_unpacked(env, NULL);
 }
 
 static void got_request(struct rpc_conn *c, Replfs__Envelope *env, struct buf *payload)
@@ -381,6 +392,8 @@ static void deliver(struct rpc_conn *c)
         trace("<-", c, env);
         if (env->is_reply)
             got_reply(c, env, payload);
+        else if (env->body_case == REPLFS__ENVELOPE__BODY_PING)
+            got_ping(c, env);
         else
             got_request(c, env, payload);
     }
@@ -423,7 +436,8 @@ static void connect_to(struct rpc_conn *c)
         return;
     }
     struct rpc_loop *l = net.listener[i].loop;
-    if (net.cut[c->loop->proc->host % NET_HOSTS][l->proc->host % NET_HOSTS]) {
+    unsigned a = c->loop->proc->host, b = l->proc->host;
+    if (net_is_cut(a, b) || net_is_cut(b, a)) {
         if (vt_now() - c->born > READY_NS)
             conn_die(c, -ETIMEDOUT, "cannot connect: timed out");
         else
@@ -471,6 +485,13 @@ int rpc_listen(struct rpc_loop *l, const char *addr, const struct rpc_service *s
 
 /* ---- the loop ---- */
 
+static void listen_for_life(struct rpc_conn *c)
+{
+    if (!c->listens)
+        post(c->worker, (struct event){.at = vt_now() + LIFE_LOOK_NS, .kind = EV_SILENCE, .c = c});
+    c->listens = true;
+}
+
 static void call_late(struct rpc_conn *c, uint64_t id)
 {
     struct call **p = &c->calls;
@@ -487,6 +508,24 @@ static void call_late(struct rpc_conn *c, uint64_t id)
     call_end(k, -ERR_TIMEOUT, NULL, NULL);
 }
 
+/* While a call waits, the peer is to give signs of life. */
+static void silence(struct rpc_conn *c)
+{
+    unsigned ms = c->loop->cfg.silent_ms ? c->loop->cfg.silent_ms : RPC_SILENT_MS;
+    const struct rpc_conn *o = c->other;
+    c->listens = false;
+    if (!c->calls || c->state >= DYING)
+        return;
+    if (!o || !(is_cut(c) || is_cut(o) || o->loop->proc->stopped))
+        c->silent = 0;
+    else if (!c->silent)
+        c->silent = vt_now();
+    if (c->silent && ms != UINT_MAX && vt_now() - c->silent >= ms * NSEC_PER_MSEC)
+        conn_die(c, -ERR_PEER_GONE, "connection lost: silent");
+    else
+        listen_for_life(c);
+}
+
 static void run_event(const struct event *e)
 {
     switch (e->kind) {
@@ -501,6 +540,9 @@ static void run_event(const struct event *e)
         break;
     case EV_TIMEOUT:
         call_late(e->c, e->id);
+        break;
+    case EV_SILENCE:
+        silence(e->c);
         break;
     case EV_FN:
         e->fn(e->arg);
@@ -533,6 +575,7 @@ int rpc_loop_new(const struct rpc_config *cfg, struct rpc_loop **out)
     l->cfg = *cfg;
     snprintf(l->name, sizeof(l->name), "%s", cfg->name ? cfg->name : "");
     l->proc = vt_proc();
+    l->instance = vt_rand();
     l->nworkers = cfg->threads < 1 ? 1 : cfg->threads > 8 ? 8 : cfg->threads;
     for (unsigned i = 0; i < l->nworkers; i++) {
         l->worker[i].loop = l;
@@ -561,18 +604,6 @@ void rpc_loop_defer(struct rpc_loop *l, unsigned delay_ms, void (*fn)(void *arg)
     post(&l->worker[vt_below(l->nworkers)],
          (struct event){
              .at = vt_now() + delay_ms * NSEC_PER_MSEC, .kind = EV_FN, .fn = fn, .arg = arg});
-}
-
-int rpc_loop_reload_tls(struct rpc_loop *l)
-{
-    (void)l;
-    return 0;
-}
-
-int64_t rpc_cert_end(struct rpc_loop *l)
-{
-    (void)l;
-    return 0;
 }
 
 /* ---- connections ---- */
@@ -661,6 +692,7 @@ static void start(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
          (struct event){
              .at = vt_now() + ms * NSEC_PER_MSEC, .kind = EV_TIMEOUT, .c = c, .id = n->id});
     send_frame(c, req, payload);
+    listen_for_life(c);
     vt_maybe_yield();
 }
 
@@ -681,18 +713,12 @@ int rpc_call_wait(struct rpc_conn *c, Replfs__Envelope *req, struct buf *payload
     return w.code;
 }
 
-void rpc_result_free(struct rpc_result *r)
-{
-    if (r->rep)
-        replfs__envelope__free_unpacked(r->rep, NULL);
-    buf_unref(r->payload);
-    r->rep = NULL;
-    r->payload = NULL;
-}
-
 void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
 {
     struct request *r = (struct request *)req;
+    Replfs__Envelope own;
+    Replfs__Failure instead;
+    rep = rpc_allowed(req, rep, &payload, &own, &instead);
     rep->id = r->id;
     rep->is_reply = true;
     if (rpc_conn_alive(req->conn))
@@ -706,25 +732,6 @@ void rpc_reply(struct rpc_req *req, Replfs__Envelope *rep, struct buf *payload)
     vt_maybe_yield();
 }
 
-void rpc_fail_with(struct rpc_req *req, const Replfs__Failure *f)
-{
-    RPC_ENVELOPE(env, FAILURE, failure, (Replfs__Failure *)(uintptr_t)f);
-    rpc_reply(req, &env, NULL);
-}
-
-void rpc_fail(struct rpc_req *req, int code, const char *fmt, ...)
-{
-    char detail[512];
-    va_list ap;
-    Replfs__Failure f = REPLFS__FAILURE__INIT;
-    va_start(ap, fmt);
-    vsnprintf(detail, sizeof(detail), fmt, ap);
-    va_end(ap);
-    f.code = (uint32_t)abs(code);
-    f.detail = detail;
-    rpc_fail_with(req, &f);
-}
-
 /* ---- faults ---- */
 
 void net_init(const struct net_config *cfg)
@@ -732,14 +739,9 @@ void net_init(const struct net_config *cfg)
     net.cfg = *cfg;
 }
 
-void net_cut(unsigned a, unsigned b, bool cut)
+void net_set_slow(unsigned one_in)
 {
-    net.cut[a][b] = net.cut[b][a] = cut;
-}
-
-void net_heal_all(void)
-{
-    memset(net.cut, 0, sizeof(net.cut));
+    net.cfg.slow_one_in = one_in;
 }
 
 static void inbox_drop(struct rpc_conn *c)

@@ -460,6 +460,18 @@ void store_walk(struct store *s,
     }
 }
 
+/* Nobody says whose the bytes are. */
+int store_parts(struct store *s, uint64_t chunk, uint32_t from, uint32_t to, struct store_part *out,
+                size_t max, size_t *n)
+{
+    *n = 0;
+    if (!find(s->disk, chunk))
+        return -ERR_NO_CHUNK;
+    if (max > 0 && to > from)
+        out[(*n)++] = (struct store_part){.chunk_off = from, .len = to - from};
+    return 0;
+}
+
 void store_stat(struct store *s, struct store_stat *out)
 {
     *out = (struct store_stat){.capacity = 1ull << 40,

@@ -201,10 +201,10 @@ static void verify_names(struct program *p)
         work_list(p, d);
         for (unsigned n = 0; n < WORK_NAMES; n++) {
             uint64_t ino = work_lookup(p, d, n), there = 0;
-            fsm_rdlock(world.fsm);
-            fsm_lookup(world.fsm, work.dir[d].ino, (const uint8_t *)work_name(n),
+            fsm_rdlock(world_fsm());
+            fsm_lookup(world_fsm(), work.dir[d].ino, (const uint8_t *)work_name(n),
                        strlen(work_name(n)), &there);
-            fsm_unlock(world.fsm);
+            fsm_unlock(world_fsm());
             if (ino != there)
                 vt_fail("all is quiet, and client %u says that %u/%s is %llx: it is %llx",
                         p->client, d, work_name(n), (unsigned long long)ino,
@@ -219,14 +219,14 @@ static void verify_links(void)
         unsigned links = 0;
         uint64_t there;
         Replfs__Attr a = REPLFS__ATTR__INIT;
-        fsm_rdlock(world.fsm);
+        fsm_rdlock(world_fsm());
         for (unsigned d = 0; d < work.cfg.dirs; d++)
             for (unsigned n = 0; n < WORK_NAMES; n++)
-                links += !fsm_lookup(world.fsm, work.dir[d].ino, (const uint8_t *)work_name(n),
+                links += !fsm_lookup(world_fsm(), work.dir[d].ino, (const uint8_t *)work_name(n),
                                      strlen(work_name(n)), &there) &&
                          there == f->ino;
-        int rc = fsm_getattr(world.fsm, f->ino, &a);
-        fsm_unlock(world.fsm);
+        int rc = fsm_getattr(world_fsm(), f->ino, &a);
+        fsm_unlock(world_fsm());
         if (!rc && a.nlink != links)
             vt_fail("file %llx has %u names, and a link count of %u", (unsigned long long)f->ino,
                     links, a.nlink);

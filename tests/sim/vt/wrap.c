@@ -150,18 +150,23 @@ int WRAP(pthread_cond_destroy)(pthread_cond_t *c)
     return 0;
 }
 
-static int wait_cond(pthread_cond_t *c, pthread_mutex_t *m, int64_t until)
+/* at: by clock k; INT64_MAX: for ever. */
+static int wait_cond(pthread_cond_t *c, pthread_mutex_t *m, enum vt_clock k, int64_t at)
 {
     struct cond *x = (struct cond *)c;
+    bool woken;
     unlock((struct mutex *)m);
-    bool woken = vt_wait(&x->waiters, until, "a condition");
+    do /* the clock may have stood still meanwhile */
+        woken = vt_wait(&x->waiters, at == INT64_MAX ? at : vt_from_clock(vt_proc(), k, at),
+                        "a condition");
+    while (!woken && vt_clock(vt_proc(), k) < at);
     WRAP(pthread_mutex_lock)(m);
     return woken ? 0 : ETIMEDOUT;
 }
 
 int WRAP(pthread_cond_wait)(pthread_cond_t *c, pthread_mutex_t *m)
 {
-    return wait_cond(c, m, INT64_MAX);
+    return wait_cond(c, m, VT_MONO, INT64_MAX);
 }
 
 int WRAP(pthread_cond_clockwait)(pthread_cond_t *c, pthread_mutex_t *m, clockid_t id,
@@ -169,7 +174,7 @@ int WRAP(pthread_cond_clockwait)(pthread_cond_t *c, pthread_mutex_t *m, clockid_
 {
     enum vt_clock k = id == CLOCK_MONOTONIC ? VT_MONO : id == CLOCK_BOOTTIME ? VT_BOOT : VT_WALL;
     int64_t at = ts->tv_sec >= INT64_MAX / NSEC ? INT64_MAX : ts->tv_sec * NSEC + ts->tv_nsec;
-    return wait_cond(c, m, at == INT64_MAX ? at : vt_from_clock(vt_proc(), k, at));
+    return wait_cond(c, m, k, at);
 }
 
 int WRAP(pthread_cond_timedwait)(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *ts)
