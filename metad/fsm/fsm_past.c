@@ -221,9 +221,12 @@ int fsm_op_future(struct fsm *f, const Replfs__FutureOp *op)
         return -EINVAL;
     if (fsm_mark_known(f, &m) || fsm_future_known(f, &m))
         return 0; /* told by two chunkds at once */
-    for (size_t k = 0; k < op->n_before && !u.accepted; k++) {
+    /* Only more of what is lost already, unless it may have left our own past elsewhere. */
+    bool ours = past_find(f, op->incarnation);
+    for (size_t k = 0; k < op->n_before && !ours && !u.accepted; k++) {
         const struct fsm_future *former = future_find(f, op->before[k]);
-        u.accepted = former && former->accepted; /* only more of what is lost already */
+        ours = past_find(f, op->before[k]);
+        u.accepted = !ours && former && former->accepted;
     }
     if (!future_add(f, &u))
         return -ENOSPC;

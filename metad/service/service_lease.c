@@ -8,9 +8,9 @@
  * what others wait for: after the reply, so that it knows by then what it has.
  *
  * An unlink or rename changes the inode that the name refers to. It is looked up before the
- * operation waits for leases, so another operation may give the name to another inode in between;
- * two sessions must change one name at one moment for that, and what is then shown too long is the
- * link count and ctime of a file that has further names.
+ * operation waits for leases, so another operation may give the name to another inode in between. Leases on that one
+ * are taken back when the operation was applied, before its answer (service_mutate.c); who looks at the name and the
+ * inode in just that moment may see the new name and the old link count.
  *
  * Thread context: any. The table of connections has its own mutex; nothing is called under it. */
 #include "service_internal.h"

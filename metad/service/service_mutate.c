@@ -7,7 +7,9 @@
  * what is logged, and told to nodes once the commit is applied.
  *
  * Each operation waits for others' leases on what it touches. While none is under way yet they are
- * refused together when that takes too long; the client repeats all of them.
+ * refused together when that takes too long; the client repeats all of them. What a name refers to is looked up
+ * before that; when it turns out that it referred to another inode by the time it was changed, others' leases on that
+ * one are taken back before the answer.
  *
  * A regular file that a session creates counts as open by it until it says otherwise (CloseReq), as
  * open(2) with O_CREAT needs it: otherwise its unlink by another client could reap it before the
@@ -43,6 +45,7 @@ struct step {
     struct mutate *m;
     const Replfs__MetaOp *op; /* as the client sent it */
     struct lease_wait gate;   /* others' leases in the way */
+    struct lease_wait late;   /* leases that turned out to be in the way when it was applied */
     Replfs__MutationResult result;
     Replfs__Attr attr, parent;
     int fail;      /* the log could not take it */
@@ -101,14 +104,39 @@ static void reply(struct mutate *m)
     copies_wait(m->s->cfg.copies, &m->wait);
 }
 
-static void on_after(void *arg)
+static void step_end(struct step *st)
 {
-    struct step *st = arg;
     struct mutate *m = st->m;
 
+    leases_leave(m->s->leases, &st->late);
     leases_leave(m->s->leases, &st->gate);
     if (atomic_fetch_sub(&m->left, 1) == 1)
         reply(m);
+}
+
+static void on_late(struct lease_wait *w)
+{
+    step_end((struct step *)((char *)w - offsetof(struct step, late)));
+}
+
+static void on_after(void *arg)
+{
+    struct step *st = arg;
+
+    if (st->late.n == 0 || leases_enter(st->m->s->leases, &st->late))
+        step_end(st);
+}
+
+/* It was changed under a name that had come to refer to it: others' leases on it were not waited for. */
+static void changed_late(struct step *st, uint64_t ino)
+{
+    for (unsigned i = 0; i < st->gate.n; i++)
+        if (st->gate.need[i].ino == ino)
+            return;
+    st->late.session = st->gate.session;
+    st->late.ready = on_late;
+    st->late.firm = true;
+    lease_need(&st->late, ino, true);
 }
 
 static void tell_copies(struct service *s, uint64_t session, const Replfs__CommitOp *c)
@@ -190,6 +218,12 @@ static void on_applied(void *arg, int code, const struct fsm_result *res)
         created(st, res->ino);
     if (res->parent != 0 && fsm_getattr(s->cfg.fsm, res->parent, &st->parent) == 0)
         st->result.parent = &st->parent;
+    if (st->op->op_case == REPLFS__META_OP__OP_UNLINK)
+        changed_late(st, res->ino);
+    if (st->op->op_case == REPLFS__META_OP__OP_RENAME) {
+        changed_late(st, res->ino);
+        changed_late(st, res->value);
+    }
     give_leases(st, res->repeated);
 }
 

@@ -35,13 +35,12 @@ static const uint64_t regressions[] = {
     585, /* a rename whose file lost its name to another one meanwhile failed with ENOENT (client, order.c) */
 };
 
-/* Found with these seeds, when they are planted. */
-/* "read" is rare: no seed of 1 to 2000 finds it since clients' lease term is short; test_sim_log's "lease" is the same
- * bug seen from the log. */
+/* "read" is not among them: no seed of 1 to 2000 finds it. A new leader waits for the clients that the sleeping one still
+ * has, and by then they have left that one. test_sim_log's "lease" is the same bug seen from the log. */
 static const struct runner_plant plants[] = {
-    {"term", 292, "is obeyed by a chunkd", {"--metads", "3"}},
-    {"twice", 43, ": something seen ", {"--metads", "3"}},
-    {"lease", 152, ": read ", {"--metads", "3"}},
+    {"term", 27, "is obeyed by a chunkd", {"--metads", "3", "--kinds", "256"}},
+    {"twice", 11, ": something seen ", {"--metads", "3", "--kinds", "259"}},
+    {"lease", 18, ": read ", {"--metads", "3", "--kinds", "258"}},
 };
 static const struct runner_more more[] = {
     {"--metads", "3", 10126, 1}, /* a repeated create, removed meanwhile */

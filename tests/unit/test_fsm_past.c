@@ -139,6 +139,26 @@ static void test_futures(void **state)
     fsm_free(g);
 }
 
+/* The end of 11 was lost, and that was accepted: 22 went on from what was left. When an older copy of 22's directory
+ * is started, what it lacks is no part of what was lost then, although both have 11 before them. */
+static void test_lost_twice(void **state)
+{
+    struct fsm_rig *r = *state;
+
+    assert_int_equal(fsm_rig_incarnation(r, 11), 0);
+    assert_int_equal(fsm_rig_incarnation(r, 22), 0);
+    assert_int_equal(future(r, 11, 1000, 0, 0, false), 0);
+    assert_int_equal(recover(r), 0);
+    assert_false(fsm_behind(r->f));
+    assert_int_equal(fsm_rig_incarnation(r, 33), 0);
+    assert_int_equal(future(r, 22, 2000, 11, 0, false), 0);
+    assert_true(fsm_behind(r->f));
+    assert_int_equal(recover(r), 0);
+    /* what grew from 22 may have grown from what is left of it */
+    assert_int_equal(future(r, 44, 3000, 22, 0, false), 0);
+    assert_true(fsm_behind(r->f));
+}
+
 static void test_too_many_futures(void **state)
 {
     struct fsm_rig *r = *state;
@@ -172,6 +192,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_own_past, fsm_rig_setup, fsm_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_lost_twice, fsm_rig_setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_fork, fsm_rig_setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_bounded, fsm_rig_setup, fsm_rig_teardown),
         cmocka_unit_test_setup_teardown(test_futures, fsm_rig_setup, fsm_rig_teardown),

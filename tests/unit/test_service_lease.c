@@ -419,6 +419,39 @@ static void test_readers_wait(void **state)
     }
 }
 
+/* Two change one name at one moment: what the second finds there by its turn is the first one's file, on which the
+ * first one has a lease by then. */
+static void test_name_means_another(void **state)
+{
+    struct service_rig_call renaming, removing;
+    Replfs__MetaOp rename = REPLFS__META_OP__INIT, unlink = REPLFS__META_OP__INIT;
+    Replfs__RenameOp r = REPLFS__RENAME_OP__INIT;
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+
+    (void)state;
+    make(&c, "one");
+    uint64_t two = make(&c, "two");
+    r.parent = r.new_parent = u.parent = FSM_ROOT_INO;
+    r.name = (ProtobufCBinaryData){3, (uint8_t *)(uintptr_t) "two"};
+    r.new_name = u.name = (ProtobufCBinaryData){3, (uint8_t *)(uintptr_t) "one"};
+    rename.op_case = REPLFS__META_OP__OP_RENAME;
+    rename.rename = &r;
+    unlink.op_case = REPLFS__META_OP__OP_UNLINK;
+    unlink.unlink = &u;
+    assert_int_equal(getattr(&b, FSM_ROOT_INO), LEASE_SHARED);
+    keep_recalls(&b, true);
+    send_ops(&a, &renaming, &rename, 1, 0, LEASE_SHARED);
+    struct rpc_req *recall = recall_of(&b);
+    send_ops(&c, &removing, &unlink, 1, 0, LEASE_SHARED);
+    assert_int_equal(getattr(&a, two), LEASE_SHARED); /* by now both wait */
+    answer(recall, LEASE_NONE);
+    assert_int_equal(finish(&renaming), 0);
+    assert_int_equal(renaming.lease, LEASE_SHARED);
+    assert_int_equal(finish(&removing), 0);
+    assert_int_equal(removing.ino, two);
+    assert_true(was_asked(&a, two, LEASE_NONE));
+}
+
 /* Comes back over a new connection and claims these. Returns how many it has, which are the first
  * of them then; or a negative code. */
 static int resume(struct client *k, uint64_t *claims, size_t n)
@@ -650,17 +683,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, clients_setup, clients_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_created),
-        T(test_created_again),
-        T(test_opened),
-        T(test_asked_at_once),
-        T(test_readers_wait),
-        T(test_comes_back),
-        T(test_too_many_claims),
-        T(test_patience),
-        T(test_stop),
-        T(test_restart),
-        T(test_restart_without_all),
+        T(test_created),       T(test_created_again),   T(test_opened),
+        T(test_asked_at_once), T(test_readers_wait),    T(test_name_means_another),
+        T(test_comes_back),    T(test_too_many_claims), T(test_patience),
+        T(test_stop),          T(test_restart),         T(test_restart_without_all),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

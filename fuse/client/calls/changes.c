@@ -1,6 +1,7 @@
 /* Changes of one inode: told to metad at once, or queued while nobody else can see it. Our own change of an open file
  * leaves what is known of its extents as it was, unless it was truncated. Thread context: any but a loop thread. */
 #include "client/calls/changes.h"
+#include <errno.h>
 #include <sys/stat.h>
 #include "base/extmap.h"
 #include "base/lock.h"
@@ -26,6 +27,8 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
         return rc;
     uint64_t begun = lease_cache_begin(c->leases);
     rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
+    if (!rc && attr && !got.ino) /* the answer to a repetition: it was removed by somebody else since */
+        rc = -ESTALE;
     if (rc)
         return rc;
     if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)

@@ -1,7 +1,6 @@
 /* One change that its caller waits for. What is queued of its inodes goes first, and so does what metad must know
  * to be open before a name goes. */
 #include "client/queue/mutate.h"
-#include <errno.h>
 #include "client/base/attr.h"
 #include "client/file/open_told.h"
 #include "client/internal.h"
@@ -22,9 +21,6 @@ static void one_done(struct mutation *m, int code, const Replfs__MutationResult 
     o->code = code;
     if (o->attr && r && r->attr)
         attr_copy(o->attr, r->attr);
-    else if (o->attr &&
-             !code) /* the answer to a repetition: the inode was removed by somebody else since */
-        o->code = -ESTALE;
     if (o->parent && r && r->parent)
         attr_copy(o->parent, r->parent);
     if (o->value && r)

@@ -13,8 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A bug, for option("--plant", name), that this seed finds, with further options (names and values; NULL: no more). What
- * is said then has `says` in it. */
+/* A bug, for option("--plant", name), with further options (names and values; NULL: no more). What is said when it is
+ * found has `says` in it. This seed finds it, or did: any change of the programs moves what a seed plays, so the next
+ * ones are tried, too. */
+#define RUNNER_PLANT_SEEDS 200u
 struct runner_plant {
     const char *name;
     uint64_t seed;
