@@ -12,6 +12,7 @@ struct wchunk {
     struct cloc loc;
     uint64_t session;
     unsigned goal;
+    uint64_t epoch;         /* of the chunkds, when it was granted */
     int64_t expiry;         /* of the capability, clock_boot ns */
     unsigned refs;          /* file's current chunk, each append buffer, unsynced list */
     uint32_t len;           /* bytes given out to appends */

@@ -69,9 +69,11 @@ size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest
 
 /* ---- taking ---- */
 
+/* One that was put on too few hosts because others were away goes when they are back. */
 static bool still_good(struct client *c, const struct wchunk *wc)
 {
-    return wc->expiry > clock_boot() + EXPIRY_MARGIN && chunkds_usable(c, &wc->loc);
+    return wc->expiry > clock_boot() + EXPIRY_MARGIN && chunkds_usable(c, &wc->loc) &&
+           !chunkds_better(c, &wc->loc, wc->epoch, session_min_copies(c, wc->goal));
 }
 
 static void wait_listed(struct client *c, struct cfile *f)
@@ -194,6 +196,7 @@ static int pool_add(struct client *c, unsigned goal, uint64_t session, int64_t a
         }
         wc->session = session;
         wc->goal = goal;
+        wc->epoch = r->nodes_epoch;
         wc->loc.len = 0;
         wc->expiry = cap_end(r, asked);
         wchunk_hold(c, wc);
