@@ -391,19 +391,20 @@ static void rejoin_command(const struct metad *d, const char *leader, char *out,
 }
 
 /* A directory that cannot be trusted is no loss where others have the same. */
-static void say_elsewhere(const struct metad *d)
+static bool said_elsewhere(const struct metad *d)
 {
     char command[1024], at[256];
     uint64_t id;
 
     if (!mlog_elsewhere(flags.data, &id, at))
-        return;
+        return false;
     rejoin_command(d, at, command, sizeof(command));
     log_error("this is metad %" PRIu64
               " of several, and the others have what it had. Do not restore a "
               "backup of it; let it join again as a new one: replfsctl metad remove %" PRIu64
               " --meta %s; then %s",
               id, id, at, command);
+    return true;
 }
 
 static void was_removed(void *arg, const char *leader)
@@ -484,8 +485,8 @@ static int start_state(struct metad *d)
         offer_settings(d->fsm);
         rc = mlog_open(&log_cfg, OPEN_TIMEOUT_MS, &d->mlog);
     }
-    if (rc == -ERR_CORRUPT)
-        say_elsewhere(d);
+    if (rc == -ERR_CORRUPT && said_elsewhere(d))
+        rc = -ERR_NOT_REGISTERED; /* it is none of them any more */
     return rc;
 }
 
