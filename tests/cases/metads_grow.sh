@@ -53,7 +53,7 @@ cp -a "$work/metad$other" "$work/damaged"
 rm "$work/damaged/log/"*-*
 code=0
 "$bin/replfs-metad" --data "$work/damaged" --listen "$ip:$((base + other))" >"$work/said" 2>&1 || code=$?
-expect "exit code of a damaged metad" 1 "$code"
+expect "exit code of a damaged metad" 78 "$code"
 grep -q "replfsctl metad remove $other --meta.*; then mv .* && replfs-metad --join" "$work/said" ||
     fail "the way out was not named: $(cat "$work/said")"
 join "$other"

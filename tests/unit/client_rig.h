@@ -75,7 +75,6 @@ struct client_rig {
     struct rpc_req *muted[64]; /* of chunkds */
     size_t nmuted;
     struct client_rig_link *links;
-    struct rpc_conn *client; /* the client's last connection */
 
     /* what the test says: of changes, */
     bool hold; /* they are not looked at until client_rig_release() */
@@ -339,7 +338,8 @@ static inline void client_rig_recall(uint64_t ino)
 static inline void client_rig_cut(void)
 {
     client_rig_lock();
-    rpc_conn_close(client_rig.client);
+    for (struct client_rig_link *l = client_rig.links; l; l = l->next)
+        rpc_conn_close(l->down); /* several were dialled, it goes on with one */
     client_rig_unlock();
 }
 

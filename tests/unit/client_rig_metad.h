@@ -521,7 +521,6 @@ static void client_rig_opened(void *arg, struct rpc_conn *c)
     client_rig_lock();
     l->next = client_rig.links;
     client_rig.links = l;
-    client_rig.client = c;
     rpc_conn_set_data(c, l);
     client_rig_unlock();
 }
