@@ -220,14 +220,17 @@ static struct mlog_proposal *own_proposals(struct mlog *m, uint64_t index)
     return props;
 }
 
+/* A failure stays here once libraft runs: told of it while it takes entries from a message, it frees them twice
+ * (recvCb in its legacy.c). Nothing is applied any more, and the process ends. */
 static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
     struct mlog *m = fsm->data;
     uint64_t index = m->raft.last_applied + 1;
+    int failure = m->started ? 0 : RAFT_CORRUPT;
 
     *result = NULL;
     if (m->broken)
-        return RAFT_CORRUPT;
+        return failure;
     struct mlog_proposal *props = own_proposals(m, index);
     mlog_ckpt_record(m, index, buf->base, buf->len);
     m->bytes_since += buf->len;
@@ -239,7 +242,7 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         set_leader(m, false);
         if (m->must_end && m->phase == PHASE_READY && m->failed)
             m->failed(m->role_arg);
-        return RAFT_CORRUPT;
+        return failure;
     }
     atomic_store(&m->applied, index);
     atomic_store(&m->log_bytes, m->bytes_since);
@@ -288,7 +291,7 @@ static void barrier_cb(struct raft_barrier *req, int status)
     struct mlog *m = req->data;
 
     m->barrier_sent = false;
-    if (status == 0 && !m->stopping && raft_state(&m->raft) == RAFT_LEADER)
+    if (status == 0 && !m->stopping && !m->broken && raft_state(&m->raft) == RAFT_LEADER)
         lead(m);
 }
 
@@ -327,7 +330,8 @@ static void poll_role(struct mlog *m)
 
     atomic_store(&m->term, raft_current_term(&m->raft));
     atomic_store(&m->last, raft_last_index(&m->raft));
-    atomic_store(&m->applied, raft_last_applied(&m->raft));
+    if (!m->broken)
+        atomic_store(&m->applied, raft_last_applied(&m->raft));
     note_leader(m, leads);
     note_lease(m, leads);
     if (!leads) {

@@ -233,7 +233,7 @@ static void recv_all_of(struct mlog *m, struct mlog_in *in)
     for (unsigned i = 0; i < in->msgs.n; i++) {
         struct raft_message *msg = &in->msgs.v[i];
         msg->server_address = addr;
-        if (!recv_passes(m, msg)) {
+        if (m->broken || !recv_passes(m, msg)) {
             mlog_wire_free(&in->msgs, i);
             return;
         }
