@@ -103,12 +103,13 @@ static void send_away(struct leader *l, struct rpc_req *req)
         nodes_not_leader(l->cfg.nodes, req);
 }
 
-/* These say nothing of the state. */
+/* These say nothing of the state, or that a change of members is done: who stepped down leads no more. */
 static bool is_of_no_state(const Replfs__Envelope *rep)
 {
     uint32_t code = rep->body_case == REPLFS__ENVELOPE__BODY_FAILURE ? rep->failure->code : 0;
 
-    return code == ERR_NOT_LEADER || code == ERR_SHUTDOWN || code == ERR_BUSY;
+    return code == ERR_NOT_LEADER || code == ERR_SHUTDOWN || code == ERR_BUSY ||
+           rep->body_case == REPLFS__ENVELOPE__BODY_METAD_CHANGE_REPLY;
 }
 
 /* Asked when the answer is ready: only then is it certain that nobody else led while it was made. In this order, since

@@ -21,6 +21,7 @@
 #include "metad/backup/copies.h"
 #include "metad/backup/recover.h"
 #include "metad/leader.h"
+#include "metad/log/digests.h"
 #include "metad/service/join.h"
 #include "metad/service/service_metad.h"
 
@@ -619,7 +620,7 @@ static int metad_run(int argc, char **argv, const sigset_t *signals)
         int signal_nr = daemon_wait(signals, &r);
         if (atomic_load(&d.failed)) {
             log_error("stopping: the log cannot go on");
-            rc = -EIO;
+            rc = digests_barred(flags.data) != 0 && said_elsewhere(&d) ? -ERR_NOT_REGISTERED : -EIO;
         } else if (atomic_load(&d.removed)) {
             rc = -ERR_NOT_REGISTERED;
         } else {

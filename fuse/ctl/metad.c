@@ -106,17 +106,15 @@ static int show_metads(const struct ctl_opts *o)
     return rc;
 }
 
-/* Where the leader is when o names another metad with --meta; "" else. */
-static int find_leader(const struct ctl_opts *o, char addr[256])
+/* Which metad leads, and where it is when o names another one with --meta; "" else: a mount finds it. */
+static int find_leader(const struct ctl_opts *o, char addr[256], uint64_t *id)
 {
     Replfs__Envelope *rep = NULL;
-    int rc = 0;
+    int rc = metad_list(o, &rep);
 
     addr[0] = 0;
-    if (!o->meta)
-        return 0; /* the mount finds it */
-    rc = metad_list(o, &rep);
-    for (size_t i = 0; !rc && i < rep->metad_list_reply->n_metads; i++) {
+    *id = rc ? 0 : rep->metad_list_reply->leader;
+    for (size_t i = 0; !rc && o->meta && i < rep->metad_list_reply->n_metads; i++) {
         const Replfs__MetadInfo *m = rep->metad_list_reply->metads[i];
         if (m->leader && m->id != rep->metad_list_reply->self)
             snprintf(addr, 256, "%s", m->addr);
@@ -135,10 +133,13 @@ static int change_metads(const struct ctl_opts *o, Replfs__MetadChange change, u
     const char *what = change == REPLFS__METAD_CHANGE__METAD_REMOVE ? "metad remove"
                        : change == REPLFS__METAD_CHANGE__METAD_ADD  ? "metad add"
                                                                     : "metad step-down";
-    int rc = find_leader(o, addr);
+    uint64_t leader;
+    int rc = find_leader(o, addr, &leader);
 
     if (rc)
         return rc;
+    if (change == REPLFS__METAD_CHANGE__METAD_STEP_DOWN)
+        m.from = leader; /* asked twice, the next one is to stay */
     m.change = change;
     m.id = id;
     rc = metad_ask(o, addr, &q, REPLFS__ENVELOPE__BODY_METAD_CHANGE_REPLY, what, &rep);

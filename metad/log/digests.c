@@ -68,20 +68,22 @@ struct digests {
 
 /* ---- comparing ---- */
 
-enum digests_verdict digests_judge(uint64_t mine, const uint64_t *v, size_t n)
+enum digests_verdict digests_judge(uint64_t mine, const uint64_t *v, size_t n, size_t metads)
 {
     uint64_t right = n > 0 ? v[0] : mine;
-    bool all = true;
+    bool all = true, sure = n >= metads;
 
     for (size_t i = 0; i < n; i++) {
         size_t same = 0;
         for (size_t k = 0; k < n; k++)
             same += v[k] == v[i];
-        if (2 * same > n)
+        if (2 * same > metads) {
             right = v[i];
+            sure = true;
+        }
         all &= v[i] == mine;
     }
-    if (mine != right)
+    if (sure && mine != right)
         return DIGESTS_DIFFER;
     return all ? DIGESTS_SAME : DIGESTS_OTHERS_DIFFER;
 }
@@ -122,13 +124,14 @@ static int compare(struct digests *d, const Replfs__CheckOp *op)
     if (op->position == 0 || op->n_digest == 0 || !digests_mine(d, &position, &digest) ||
         position != op->position)
         return 0;
-    switch (digests_judge(digest, op->digest, op->n_digest)) {
+    switch (digests_judge(digest, op->digest, op->n_digest, fsm_metads(d->fsm))) {
     case DIGESTS_SAME:
         log_debug("position %" PRIu64 ": %zu metads have the same state", position, op->n_digest);
         return 0;
     case DIGESTS_OTHERS_DIFFER:
         log_error("position %" PRIu64
-                  ": not all metads have the same state; this one has that of most, or leads",
+                  ": not all metads have the same state; this one has that of most, or leads, or it "
+                  "is not known yet which is right",
                   position);
         return 0;
     case DIGESTS_DIFFER:

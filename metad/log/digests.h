@@ -28,9 +28,11 @@ void digests_told(struct digests *d, uint32_t metad, uint64_t position, uint64_t
  * only one metad, or the feature level is too low. Takes the fsm lock. */
 bool digests_next(struct digests *d, Replfs__CheckOp *out);
 
-/* What n digests of one position say to one who has `mine`: the first is the leader's. */
+/* What n digests of one position, of `metads` that there are, say to one who has `mine`: right is what more than half of
+ * all metads have; when nothing is, and all have told theirs, what the first has, the leader. Before that nobody is
+ * wrong: a leader that differs would have the others stop. */
 enum digests_verdict { DIGESTS_SAME, DIGESTS_OTHERS_DIFFER, DIGESTS_DIFFER };
-enum digests_verdict digests_judge(uint64_t mine, const uint64_t *v, size_t n);
+enum digests_verdict digests_judge(uint64_t mine, const uint64_t *v, size_t n, size_t metads);
 
 /* The directory belongs to a metad that was found to differ: 0, or -ERR_CORRUPT after a log line with the way out. */
 int digests_barred(const char *dir);

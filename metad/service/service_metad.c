@@ -426,6 +426,10 @@ static void metads_change(struct metads *t, struct rpc_req *req)
         mlog_change(t->mlog, MLOG_REMOVE, r->id, CHANGE_MS, member_removed, c);
         return;
     case REPLFS__METAD_CHANGE__METAD_STEP_DOWN:
+        if (r->from != 0 && r->from != mlog_id(t->mlog)) { /* asked once more, of the next leader */
+            call_end(c, 0, "");
+            return;
+        }
         mlog_change(t->mlog, MLOG_TRANSFER, r->id, CHANGE_MS, stepped_down, c);
         return;
     }

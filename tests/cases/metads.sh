@@ -56,6 +56,15 @@ for n in 1 2 3; do
     wait_for 20 "metad $n to be heard of" eval 'ask $(leader) | field "m['"$n"'][\"online\"]" | grep -qx True'
 done
 
+# -- one steps down when it is told to: once, although the answer comes when it leads no more
+began() { cat "$cluster"/metad?.log | grep -c 'serving as the leader'; }
+for meta in "$(leader)" $(($(leader) % 3 + 1)); do
+    was=$(leader) before=$(began)
+    ctl metad step-down --meta "$(addr "$meta")" || fail "metad $was did not step down, asked by metad $meta"
+    wait_for 20 "another leader than metad $was" eval '[ "$(leader || echo '"$was"')" != '"$was"' ]'
+    expect "leaderships since" 1 "$(($(began) - before))"
+done
+
 # -- all at once: each knows where the others were, though no leader has told it since
 for n in 1 2 3; do kill -9 "${pids[n]}"; done
 for n in 1 2 3; do wait "${pids[n]}" 2>/dev/null || true; done

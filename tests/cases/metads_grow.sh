@@ -62,6 +62,12 @@ kill -9 "${pids[$new]}" # of two voters: nobody leads until it is back
 wait "${pids[$new]}" 2>/dev/null || true
 join "$new"
 echo again >"$mnt/d/again"
+was=$(list leader)
+began() { cat "$cluster"/metad*.log | grep -c 'serving as the leader'; }
+before=$(began)
+ctl metad step-down "$mnt"
+[ "$(list leader)" != "$was" ] || fail "metad $was leads still"
+expect "leaderships since" 1 "$(($(began) - before))"
 expect "all files" "2 3 after again" "$(cd "$mnt/d" && echo [23] after again)"
 check_sanitizers
 echo "fine"
