@@ -221,7 +221,7 @@ static struct mlog_proposal *own_proposals(struct mlog *m, uint64_t index)
 }
 
 /* A failure stays here once libraft runs: told of it while it takes entries from a message, it frees them twice
- * (recvCb in its legacy.c). Nothing is applied any more, and the process ends. */
+ * (its recvCb). Nothing is applied any more, and the process ends. */
 static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
 {
     struct mlog *m = fsm->data;
