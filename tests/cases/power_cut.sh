@@ -4,6 +4,7 @@
 # version, what was safe and then changed without fsync can be read, and health recovers. power_cut.py has the details.
 # ROUNDS=50: the long form; ENDS="append names": rounds of these kinds only.
 # --all: also with 3 metads
+# not under sanitizers: its kills leave them nothing to say, and crash_rounds reads what kills leave behind
 . "$(dirname "$0")/caselib.sh"
 rounds=${ROUNDS:-5}
 # chunkds sync slowly: whoever answers before the bytes are down is found out

@@ -200,7 +200,7 @@ static uint64_t ask_where(enum what what)
  * need one of them just now. */
 static void assert_near(void)
 {
-    enum { ASKED = 2000, MOST = ASKED * 9 / 10, ATTEMPTS = 5 };
+    enum { ASKED = 2000, MOST = ASKED * 9 / 10, ATTEMPTS = 50 };
     unsigned near = 0;
     for (unsigned i = 0; near < MOST && i < ATTEMPTS; i++) {
         near = 0;
