@@ -129,11 +129,10 @@ static int compare(struct digests *d, const Replfs__CheckOp *op)
         log_debug("position %" PRIu64 ": %zu metads have the same state", position, op->n_digest);
         return 0;
     case DIGESTS_OTHERS_DIFFER:
-        log_error(
-            "position %" PRIu64
-            ": not all metads have the same state; this one has that of most, or leads, or it "
-            "is not known yet which is right",
-            position);
+        log_error("position %" PRIu64 ": not all metads have the same state; this one has that of "
+                  "most, or leads, or some are missing (replfsctl metad list): start them, and the "
+                  "one that differs from most stops",
+                  position);
         return 0;
     case DIGESTS_DIFFER:
         break;

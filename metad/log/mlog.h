@@ -23,10 +23,10 @@ struct mlog_config {
     const char *dir; /* the metad's data directory: log/, checkpoints, replfs.id, hwm */
     struct fsm *fsm;
     uint64_t checkpoint_bytes; /* log bytes between checkpoints, default 64 MiB */
-    unsigned
-        long_fork_us; /* a leader whose last fork took longer hands over before the next; default 100 ms */
-    unsigned
-        check_ms; /* how often the leader has states compared (digests.h), default 10 minutes */
+    /* A leader whose last fork took longer hands over before the next; default 100 ms. */
+    unsigned long_fork_us;
+    /* How often the leader has states compared (digests.h), default 10 minutes. */
+    unsigned check_ms;
     void (*role_changed)(void *arg, bool leader); /* on the log thread */
     /* Called once, on the log thread: the engine was refused something that it cannot do without.
      * Nothing is accepted any more (-EIO); only a new start helps. NULL: nobody is told. */

@@ -83,7 +83,6 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
  * here on. */
 static int apply_refuse(struct mlog *m, uint64_t index, const struct fsm_result *res)
 {
-    m->must_end = true;
     if (res->code != ERR_VERSION)
         return -res->code; /* digests.c has said it */
     log_error("log entry %" PRIu64

@@ -261,7 +261,6 @@ struct mlog {
     struct raft_fsm rfsm;
     struct raft_barrier barrier;
     bool raft_open, barrier_sent, stopping, broken;
-    bool must_end;        /* what it met says that this process must not go on */
     int load_code;        /* why loading failed, when we know better than libraft */
     uint64_t leaderships; /* so many until now */
     struct mlog_batch *inflight, **inflight_tail;

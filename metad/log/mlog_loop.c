@@ -240,7 +240,7 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
         m->load_code = rc;
         atomic_store(&m->error, "the log holds an entry that cannot be applied");
         set_leader(m, false);
-        if (m->must_end && m->phase == PHASE_READY && m->failed)
+        if (m->phase == PHASE_READY && m->failed)
             m->failed(m->role_arg);
         return failure;
     }

@@ -108,7 +108,8 @@ static void step_end(struct step *st)
 {
     struct mutate *m = st->m;
 
-    leases_leave(m->s->leases, &st->late);
+    if (st->late.n) /* seldom */
+        leases_leave(m->s->leases, &st->late);
     leases_leave(m->s->leases, &st->gate);
     if (atomic_fetch_sub(&m->left, 1) == 1)
         reply(m);

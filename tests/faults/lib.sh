@@ -78,7 +78,7 @@ begin_programs() { # MOUNT [TAG]: all of them, which go on until end_programs; w
     local p
     set -m # process groups of their own, so that all of a program can be ended
     for p in "${programs[@]}"; do works "$p" "$1" "${2:-}" & pids+=($!); at_work+=("$p${2:-}"); done
-    [ -n "${2:-}" ] || { probe "$1/probe" & pids+=($!); }
+    [ -n "${2:-}" ] || { python3 "$repo/tests/faults/probe.py" "$1/probe" "$work" & pids+=($!); }
     set +m
 }
 end_programs() {
@@ -90,28 +90,6 @@ end_programs() {
 all_right() { # WHEN
     [ ! -s "$work/failed" ] || { cat "$work/failed"; die "seed $seed: a program failed $1"; }
 }
-probe() { # DIR: the longest of small steps goes to $work/longest; ends with a failure, or with the programs
-    exec python3 - "$1" "$work" <<'P'
-import os, sys, time
-d, work = sys.argv[1:]
-longest, n = 0.0, 0
-os.mkdir(d)
-try:
-    while not os.path.exists(work + "/enough"):
-        begin = time.monotonic()
-        f = os.open("%s/%d" % (d, n % 20), os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
-        os.write(f, b"%d" % n)
-        os.fsync(f)
-        os.close(f)
-        if n % 20 == 19: os.unlink("%s/%d" % (d, n % 20))
-        longest, n = max(longest, time.monotonic() - begin), n + 1
-        with open(work + "/longest.new", "w") as f: f.write("%.2f s of %d\n" % (longest, n))
-        os.rename(work + "/longest.new", work + "/longest")
-        time.sleep(0.05)
-except OSError as e:
-    with open(work + "/failed", "a") as f: f.write("the probe, step %d: %s\n" % (n, e))
-P
-}
 figures() {
     local p
     [ ! -e "$work/took" ] || sort -n "$work/took" | awk '{v[NR] = $1} END {
@@ -119,7 +97,7 @@ figures() {
     # far more than fail-overs: one step-down was asked for again and again
     say "metads began to lead $(cat "$work"/cluster/metad*.log | grep -c ' leading: term ' || true) times"
     for p in "${at_work[@]}"; do say "$p: $(cat "$work/done.$p" 2>/dev/null || echo 0) times right"; done
-    say "longest step of the probe: $(cat "$work/longest")"
+    awk '{v = $1 > v ? $1 : v} END {printf "longest step of the probe: %.2f s of %d\n", v, NR}' "$work/steps"
 }
 
 # -- daemons -----------------------------------------------------------------------------------------

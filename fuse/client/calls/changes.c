@@ -27,8 +27,8 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
         return rc;
     uint64_t begun = lease_cache_begin(c->leases);
     rc = quota_mutate(c, op, 0, client_deadline(c), &got, parent, NULL);
-    if (!rc && attr &&
-        !got.ino) /* the answer to a repetition: it was removed by somebody else since */
+    /* The answer to a repetition has none when somebody else removed it since. */
+    if (!rc && attr && !got.ino)
         rc = -ESTALE;
     if (rc)
         return rc;

@@ -433,12 +433,15 @@ bool chunkds_ready(struct client *c, unsigned least)
     return ok;
 }
 
-bool chunkds_better(struct client *c, const struct cloc *l, uint64_t epoch, unsigned least)
+bool chunkds_better(struct client *c, const struct cloc *l, uint64_t epoch, unsigned goal)
 {
     lock_acquire(&c->chunkds.mu);
     bool changed = c->chunkds.epoch != epoch;
     lock_release(&c->chunkds.mu);
-    return changed && !chunkds_enough(c, l->chunkds, l->n, least) && chunkds_ready(c, least);
+    if (!changed) /* nearly always */
+        return false;
+    unsigned least = session_min_copies(c, goal);
+    return !chunkds_enough(c, l->chunkds, l->n, least) && chunkds_ready(c, least);
 }
 
 void chunkds_down(struct client *c, char *out, size_t cap)

@@ -40,8 +40,8 @@ void chunkds_name(struct client *c, uint32_t id, char *out, size_t cap);
 bool chunkds_enough(struct client *c, const uint32_t *ids, size_t n, unsigned least);
 /* So many copies could be put on as many hosts just now. */
 bool chunkds_ready(struct client *c, unsigned least);
-/* The chunkds changed since epoch, and now copies can be on enough hosts where those of l are not. */
-bool chunkds_better(struct client *c, const struct cloc *l, uint64_t epoch, unsigned least);
+/* The chunkds changed since epoch, and now a chunk of that goal can be on enough hosts where l is not. */
+bool chunkds_better(struct client *c, const struct cloc *l, uint64_t epoch, unsigned goal);
 bool chunkds_up(struct client *c, uint32_t id); /* as metad sees it */
 /* Names of those that are not up, "" when all are. */
 void chunkds_down(struct client *c, char *out, size_t cap);

@@ -73,7 +73,7 @@ size_t grants_held(struct client *c, uint64_t *out, size_t max, uint64_t *newest
 static bool still_good(struct client *c, const struct wchunk *wc)
 {
     return wc->expiry > clock_boot() + EXPIRY_MARGIN && chunkds_usable(c, &wc->loc) &&
-           !chunkds_better(c, &wc->loc, wc->epoch, session_min_copies(c, wc->goal));
+           !chunkds_better(c, &wc->loc, wc->epoch, wc->goal);
 }
 
 static void wait_listed(struct client *c, struct cfile *f)
