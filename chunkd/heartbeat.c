@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "link.h"
+#include "names_file.h"
 #include "terms.h"
 
 #define LOG_MODULE "heartbeat"
@@ -175,7 +176,9 @@ static bool does_lead(struct heartbeat *h, struct link *l, bool follows, uint64_
 bool heartbeat_heard(struct heartbeat *h, struct link *l, bool follows, uint64_t term,
                      char *const *metads, size_t nmetads)
 {
+    uint64_t highest = terms_highest(h->cfg.terms);
     bool leads = does_lead(h, l, follows, term);
+    l->other_copy = !follows && term && names_life(term) < names_life(highest);
     atomic_store(&l->follows, follows);
     if (h->joining == l)
         h->joining = NULL;

@@ -521,7 +521,10 @@ static void link_answer(struct link *l, int code, const Replfs__Envelope *rep, i
     case LINK_BEATING:
         if (!code && body == REPLFS__ENVELOPE__BODY_HEARTBEAT_REPLY) {
             heard_beat(l, rep->heartbeat_reply);
-            go_on(l, now);
+            if (l->other_copy)
+                link_retry(l, now); /* a registration tells it what we have heard since */
+            else
+                go_on(l, now);
         } else {
             link_failed(l, code ? code : -ERR_PROTOCOL, rep, now);
         }

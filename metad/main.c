@@ -22,6 +22,7 @@
 #include "metad/backup/recover.h"
 #include "metad/leader.h"
 #include "metad/log/digests.h"
+#include "metad/log/mlog_build.h"
 #include "metad/service/join.h"
 #include "metad/service/service_metad.h"
 
@@ -37,7 +38,7 @@
 static struct {
     char *data, *listen, *config, *join, *advertise, *restore;
     struct config_list from;
-    bool init, recover, insecure;
+    bool init, recover, new_life, insecure;
     uint64_t heartbeat_ms, suspect_ms, dead_ms, min_copies, lease_ms, keep_ms, term_ms,
         checkpoint_bytes, threads, max_memory, meta_copies;
     char *tls_cert, *tls_key, *tls_ca, *log_level, *log_file, *debug, *pid_file;
@@ -78,6 +79,12 @@ static const struct config_opt options[] = {
      .arg = "FILE",
      .flag_only = true,
      .help = "make a data directory from a file of replfsctl backup-meta, and exit"},
+    {.name = "new-life",
+     .type = CONFIG_BOOL,
+     .value = &flags.new_life,
+     .flag_only = true,
+     .help = "say that this data directory is the right one, although a copy of it has run since, "
+             "and exit"},
     {.name = "join",
      .type = CONFIG_STRING,
      .value = &flags.join,
@@ -208,6 +215,7 @@ static const char usage[] =
     "usage: replfs-metad --init --data DIR\n"
     "       replfs-metad --recover --from CHUNKD,... --data DIR\n"
     "       replfs-metad --restore FILE --data DIR\n"
+    "       replfs-metad --new-life --data DIR\n"
     "       replfs-metad --join HOST:PORT --data DIR [--listen ADDR] [--advertise ADDR] [OPTIONS]\n"
     "       replfs-metad --data DIR [--listen ADDR] [OPTIONS]\n\n"
     "The replfs metadata daemon: stays in the foreground, stops on SIGTERM.\n";
@@ -226,7 +234,7 @@ struct metad {
     struct nodes *nodes;
     struct leader *leader;
     atomic_bool failed;  /* the log gave up: end, to be started again */
-    atomic_bool removed; /* from the cluster: end */
+    atomic_bool removed; /* from the cluster, or another copy counts: end */
     int argc;
     char **argv;
 };
@@ -273,6 +281,39 @@ static int recover_cluster(void)
     rc = recover_from_chunkds(loop, &flags.from, flags.data);
     rpc_loop_free(loop);
     return rc;
+}
+
+/* ---- --new-life ---- */
+
+static int begin_new_life(void)
+{
+    char uuid[37];
+    uint64_t term;
+    int rc = mlog_new_life(flags.data, uuid, &term);
+
+    if (rc == 0)
+        printf("From its next start on, chunkds obey the metad of %s (cluster %s, term %" PRIu64
+               "), and no other copy of it.\n"
+               "What was written with another copy stays on the chunkds, in quarantine: see "
+               "replfsctl health, replfsctl quarantine.\n",
+               flags.data, uuid, term);
+    else
+        log_error("%s: it stays as it is: %s", flags.data, err_str(rc));
+    return rc;
+}
+
+static void obey_another(void *arg, const char *which)
+{
+    struct metad *d = arg;
+
+    log_error(
+        "most chunkds have obeyed %s. So %s is not what they know, and nothing is served from "
+        "it. Is the other directory right? Then keep this one away from the cluster. Is this "
+        "one right? Then stop the other metad for good, and here: replfs-metad --new-life "
+        "--data %s; then start it again",
+        which, flags.data, flags.data);
+    atomic_store(&d->removed, true);
+    kill(getpid(), SIGTERM);
 }
 
 /* ---- --join ---- */
@@ -502,6 +543,8 @@ static int start_nodes(struct metad *d, const char *addr)
                                .names_arg = d->copies,
                                .leader_addr = leader_addr,
                                .leader_arg = d,
+                               .obey_another = obey_another,
+                               .obey_arg = d,
                                .gate = leader_gate(d->leader)};
 
     return nodes_new(&cfg, &d->nodes);
@@ -671,6 +714,8 @@ int main(int argc, char **argv)
         rc = recover_cluster();
     else if (flags.restore)
         rc = recover_from_file(flags.restore, flags.data);
+    else if (flags.new_life)
+        rc = begin_new_life();
     else
         rc = metad_run(argc, argv, &signals);
     config_free(options);

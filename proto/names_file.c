@@ -5,8 +5,10 @@
 #include "names_file.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/byteorder.h"
@@ -63,6 +65,15 @@ uint64_t names_next_life(uint64_t term, int64_t now_s)
     uint64_t next = names_life(term) + 1, now = now_s > 0 ? (uint64_t)now_s : 0;
 
     return (next > now ? next : now) * NAMES_LIFE;
+}
+
+void names_life_began(uint64_t term, char out[static NAMES_LIFE_TEXT])
+{
+    time_t at = (time_t)names_life(term);
+    struct tm tm;
+
+    if (!localtime_r(&at, &tm) || strftime(out, NAMES_LIFE_TEXT, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+        snprintf(out, NAMES_LIFE_TEXT, "an unknown time");
 }
 
 void names_record_make(enum names_type type, uint64_t a, uint64_t b, int64_t time_ns,

@@ -57,6 +57,10 @@ struct nodes_config {
     size_t (*names_copies)(void *arg, struct nodes_names *out, size_t max,
                            struct nodes_names_all *all);
     void *names_arg;
+    /* More than half of the chunkds have obeyed another metad, `which`, than one with this one's directory could be.
+     * Called once, on an rpc thread, no lock held. May be NULL. */
+    void (*obey_another)(void *arg, const char *which);
+    void *obey_arg;
 };
 /* Sets the fsm hooks, starts its thread. It does not lead yet. */
 int nodes_new(const struct nodes_config *cfg, struct nodes **out);

@@ -119,6 +119,7 @@ struct node {
     /* another daemon says that it is this chunkd */
     int64_t twin_first, twin_last; /* mono; 0: none does */
     char twin_addr[128], twin_name[64];
+    bool obeys_another; /* metad than this one, nodes_life.c */
 };
 struct client_clock { /* of one that is far from ours */
     uint64_t session;
@@ -237,6 +238,7 @@ struct nodes {
     uint32_t nhosts, hosts_up;
     uint32_t next_id;
     uint64_t epoch, seed;
+    bool another_told;         /* nodes_config.obey_another */
     struct adding *adding;     /* registrations that are in the log's queue */
     uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
@@ -363,6 +365,11 @@ void clocks_init(struct nodes *n);
 int64_t clocks_skew(uint64_t wall_ms); /* of a clock that was told, against ours, ns. Any thread */
 void clocks_forget(struct nodes *n, uint64_t session);
 uint32_t nodes_cap_now(const struct nodes *n); /* seconds. Any thread */
+/* ---- nodes_life.c ---- */
+/* The chunkd has obeyed a metad of another copy of this one's directory. While leading; no lock held. */
+bool nodes_life_is_other(struct nodes *n, const Replfs__RegisterReq *r);
+/* Refuses it, consuming req, and tells nodes_config.obey_another when most of the members say so. No lock held. */
+void nodes_life_refuse(struct nodes *n, struct rpc_req *req);
 /* ---- nodes_past.c ---- */
 struct past_standing {
     Replfs__Standing msg;

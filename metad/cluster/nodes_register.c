@@ -183,6 +183,7 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
     snprintf(d->boot_id, sizeof(d->boot_id), "%s", r->boot_id ? r->boot_id : "");
     nodes_disks_set(n, d, r->disks, r->n_disks);
     nodes_past_note(d, r);
+    d->obeys_another = false;
     d->beats_led = 2; /* what it reports from now on is of now */
     if (n->lead.leading)
         find_replaced(n, d);
@@ -465,7 +466,9 @@ static void do_register(struct nodes *n, struct rpc_req *req, bool leads)
             r->cluster, uuid);
         return;
     }
-    if (leads)
+    if (leads && nodes_life_is_other(n, r))
+        nodes_life_refuse(n, req);
+    else if (leads)
         nodes_past_check(n, req, PAST_SEEN, register_checked);
     else
         register_follow(n, req);

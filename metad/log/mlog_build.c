@@ -32,6 +32,7 @@
 #include "base/log.h"
 #include "entry.h"
 #include "mlog_internal.h"
+#include "names_file.h"
 
 #define LOG_MODULE "mlog"
 #define RAFT_FORMAT 1u
@@ -187,18 +188,37 @@ static uint32_t build_raft_crc(const uint8_t *p, size_t len)
     return crc;
 }
 
-static int put_file(const char *dir, const char *name, const void *p, size_t len)
+/* how: O_EXCL for a new file, or O_TRUNC. */
+static int put_file_as(const char *dir, const char *name, int how, const void *p, size_t len)
 {
     char path[MLOG_PATH];
     int rc = mlog_dir_path(path, dir, name);
 
     if (rc != 0)
         return rc;
-    CLEANUP(close_fdp) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    CLEANUP(close_fdp) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | how, 0600);
     if (fd < 0)
         return -errno;
     rc = write_full(fd, p, len);
     return rc == 0 && fsync(fd) < 0 ? -errno : rc;
+}
+
+static int put_file(const char *dir, const char *name, const void *p, size_t len)
+{
+    return put_file_as(dir, name, O_EXCL, p, len);
+}
+
+/* libraft's term, without a vote: odd versions are in metadata1, even ones in metadata2. */
+static int put_term(const char *log_dir, uint64_t version, uint64_t term)
+{
+    uint8_t p[32];
+
+    le_put64(p, RAFT_FORMAT);
+    le_put64(p + 8, version);
+    le_put64(p + 16, term);
+    le_put64(p + 24, 0);
+    return put_file_as(log_dir, version % 2 == 1 ? "metadata1" : "metadata2", O_TRUNC, p,
+                       sizeof(p));
 }
 
 /* format, checksum, index and length of the configuration; it: version, count, {id, address, role}, padding */
@@ -226,7 +246,6 @@ static int put_meta(const char *log_dir, const char *name)
 static int put_log(struct mlog_build *b, uint64_t term)
 {
     char log_dir[MLOG_PATH], name[96], meta[112];
-    uint8_t metadata[32];
     const struct mlog_desc d = {b->index, b->size, b->crc, NULL, b->len - MLOG_DESC_HEADER};
 
     int rc = mlog_dir_path(log_dir, b->dir, "log");
@@ -239,15 +258,11 @@ static int put_log(struct mlog_build *b, uint64_t term)
     mlog_desc_make(&d, b->desc);
     snprintf(name, sizeof(name), "snapshot-%" PRIu64 "-%" PRIu64 "-0", term, b->last);
     snprintf(meta, sizeof(meta), "%s.meta", name);
-    le_put64(metadata, RAFT_FORMAT);
-    le_put64(metadata + 8, 1);
-    le_put64(metadata + 16, term);
-    le_put64(metadata + 24, 0);
     rc = put_meta(log_dir, meta);
     if (rc == 0)
         rc = put_file(log_dir, name, b->desc, b->len);
     if (rc == 0)
-        rc = put_file(log_dir, "metadata1", metadata, sizeof(metadata));
+        rc = put_term(log_dir, 1, term);
     return rc == 0 ? mlog_dir_sync(log_dir) : rc;
 }
 
@@ -303,4 +318,32 @@ int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term)
     if (rc != 0)
         log_error("%s: the data directory cannot be made: %s", b->dir, err_str(rc));
     return rc;
+}
+
+/* ---- a directory that is there goes on ---- */
+
+int mlog_new_life(const char *dir, char uuid[static 37], uint64_t *term)
+{
+    struct mlog_stored stored = {0};
+    char log_dir[MLOG_PATH];
+    uint64_t id;
+    int lock = -1;
+    int rc = mlog_dir_read_id(dir, uuid, &id);
+
+    if (rc == 0)
+        rc = mlog_dir_lock(dir, &lock);
+    CLEANUP(close_fdp) int held = lock;
+    if (rc == 0)
+        rc = mlog_check(dir, id != MLOG_FIRST_ID, &stored);
+    if (rc == 0)
+        rc = mlog_dir_path(log_dir, dir, "log");
+    if (rc == 0 && stored.version == 0) {
+        log_error("%s: the log of this metad is empty: it has joined nobody yet", dir);
+        rc = -EINVAL;
+    }
+    if (rc != 0)
+        return rc;
+    *term = names_next_life(stored.term, clock_wall() / NSEC_PER_SEC);
+    rc = put_term(log_dir, stored.version + 1, *term);
+    return rc == 0 ? mlog_dir_sync(log_dir) : rc;
 }

@@ -17,6 +17,10 @@ int mlog_build_entry(struct mlog_build *b, uint64_t index, const void *p, size_t
 /* Writes the rest: a log of one voter that begins with this state, in this term; replfs.id last. What is
  * there is checked as at metad's start. 0 or a negative code after a log line. */
 int mlog_build_finish(struct mlog_build *b, const char *uuid, uint64_t term);
+/* The directory's next start begins a new life of the cluster (names_file.h): chunkds obey it rather than a metad of
+ * any other copy of these names. Sets *term to the first of that life. No metad uses the directory. With several metads,
+ * one of them is enough: the others follow the higher term. 0 or a negative code after a log line. */
+int mlog_new_life(const char *dir, char uuid[static 37], uint64_t *term);
 /* Frees; what was not finished stays in dir as it is, and no metad starts on it. NULL is fine. */
 void mlog_build_free(struct mlog_build *b);
 #endif

@@ -17,6 +17,7 @@
  * file), empty or zeroed open segments, segments that a clean-up had not removed yet. Called before
  * the log thread starts. */
 #include "mlog_internal.h"
+#include "names_file.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -40,6 +41,8 @@
 #define BATCH_ENTRY 16u    /* term, type, 3 unused, size */
 #define MAX_BATCH_ENTRIES (MLOG_SEGMENT_BYTES / 32u)
 #define MAX_TERM_JUMP 1000000u /* elections nobody told the high-water mark about */
+#define LIFE_TERMS 100000u     /* that a life has had before its first entry is logged, at most */
+#define LIFE_AHEAD (3650ll * 86400) /* of our clock, seconds: clocks may be wrong */
 
 /* libraft's checksum: CRC-32 with polynomial 04c11db7, most significant bit first, starting from 0.
  * Eight table look-ups for eight bytes; the tables are made on first use. */
@@ -287,6 +290,7 @@ static int check_metadata(const char *dir, struct mlog_stored *s)
             dir, why);
         return -ERR_CORRUPT;
     }
+    s->version = version[0] > version[1] ? version[0] : version[1];
     s->term = version[0] > version[1] ? term[0] : term[1];
     return 0;
 }
@@ -498,6 +502,13 @@ static int check_segments(const char *dir, const struct mlog_files *l, bool join
     return 0;
 }
 
+/* The first terms of a life (names_file.h) that is later than the log's: mlog_new_life. */
+static bool begins_life(uint64_t term, uint64_t last_term)
+{
+    return names_life(term) > names_life(last_term) && term % NAMES_LIFE < LIFE_TERMS &&
+           names_life(term) < (uint64_t)(clock_wall() / NSEC_PER_SEC + LIFE_AHEAD);
+}
+
 int mlog_check(const char *data_dir, bool joined, struct mlog_stored *s)
 {
     char dir[MLOG_PATH];
@@ -517,7 +528,8 @@ int mlog_check(const char *data_dir, bool joined, struct mlog_stored *s)
         rc = check_snapshot(data_dir, dir, &l.snap[l.nsnap - 1], s);
     if (rc == 0)
         rc = check_segments(dir, &l, joined, s);
-    if (rc == 0 && (s->term < s->last_term || s->term > s->last_term + MAX_TERM_JUMP)) {
+    if (rc == 0 && (s->term < s->last_term || (s->term > s->last_term + MAX_TERM_JUMP &&
+                                               !begins_life(s->term, s->last_term)))) {
         log_error("%s/metadata1 and metadata2 say term %" PRIu64 ", the log says %" PRIu64
                   ": damaged. Restore "
                   "the whole data directory from a backup",

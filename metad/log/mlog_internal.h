@@ -55,7 +55,8 @@ struct mlog_stored {
     uint64_t snapshot; /* index of the newest snapshot, 0: none */
     uint64_t snapshot_term;
     uint64_t checkpoint; /* the state file it names */
-    uint64_t term;       /* libraft's current term */
+    uint64_t term;       /* libraft's current term, */
+    uint64_t version;    /* ... of the newest of its two files metadata1 and 2; 0: none */
     uint64_t bytes;      /* of entries behind the snapshot */
     char tail[160];      /* what is odd about the end of the open segment; empty when nothing */
 };

@@ -148,6 +148,23 @@ devcluster mount "$mnt" -o timeout=20 >/dev/null
 [ "$(find "$mnt/d0" "$mnt/after" | sort | sha256sum)" = "$n" ] || fail "names differ after --restore"
 python3 "$work/checker" "$mnt" "$work/acked" "$asked" 0 || fail "what was there before the backup is lost"
 wait_for 20 "the older metad to say that it is behind" problem metad-behind
+
+echo "- the directory from before the restore is started again: it serves nothing, until somebody says that it is the right one"
+devcluster unmount "$mnt" >/dev/null
+devcluster term metad >/dev/null
+mv "$metad" "$work/restored2"
+mv "$work/right2" "$metad"
+devcluster start metad >/dev/null 2>&1 || true
+metad_is_down() { ! kill -0 "$(cat "$cluster/metad.pid" 2>/dev/null || echo 0)" 2>/dev/null; }
+wait_for 20 "the former metad to end" metad_is_down
+grep -q "most chunkds have obeyed a metad whose data directory was made of a copy" "$cluster/metad.log" || fail "it does not say why it ended"
+"$bin/replfs-metad" --new-life --data "$metad" >"$work/said" 2>&1 || fail "--new-life: $(cat "$work/said")"
+devcluster start metad >/dev/null
+devcluster mount "$mnt" -o timeout=20 >/dev/null
+python3 "$work/checker" "$mnt" "$work/acked" "$(now)" 0 || fail "files differ or are lost in the right directory"
+problem metad-behind && fail "the right metad believes itself behind"
+echo more >"$mnt/after/more"
+sync "$mnt/after/more" || fail "the right metad cannot write"
 head -c 100 "$work/backup" >"$work/cut"
 "$bin/replfs-metad" --restore "$work/cut" --data "$work/no" >/dev/null 2>&1 && fail "a cut backup was restored"
 devcluster unmount "$mnt" >/dev/null

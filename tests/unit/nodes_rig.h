@@ -55,6 +55,7 @@ struct nodes_rig_chunkd {
     char boot_id[40];
     uint64_t cert_end;
     Replfs__Standing seen; /* told at registration */
+    uint64_t term;         /* so is this */
 };
 
 struct nodes_rig {
@@ -222,6 +223,7 @@ static inline int do_register(struct nodes_rig_chunkd *k, const char *cluster, u
     r.disks = disks;
     r.n_disks = 1;
     r.seen = k->seen.incarnation ? &k->seen : NULL;
+    r.term = k->term;
     RPC_ENVELOPE(env, REGISTER_REQ, register_req, &r);
     int rc = rpc_call_wait(conn, &env, NULL, 5000, &res);
     if (!rc) {

@@ -5,6 +5,7 @@
 
 #include "metad/fsm/fsm_cluster.h"
 #include "metad/log/mlog_build.h"
+#include "names_file.h"
 
 static void raise_level(void)
 {
@@ -144,6 +145,35 @@ static void test_recovered(void **state)
     assert_int_equal(fsm_metad_new(n->fsm), 4); /* nobody gets their numbers */
 }
 
+/* One of three begins a new life: the others follow its term, nothing is lost, and each time is above the one before. */
+static void test_new_life(void **state)
+{
+    struct mlog_status st;
+    uint64_t before = 0, term;
+    char uuid[37];
+
+    (void)state;
+    three();
+    group_create(1);
+    for (unsigned k = 0; k < 3; k++) { /* metadata1 and metadata2 in turn */
+        assert_int_equal(mlog_new_life(group.node[2].dir, uuid, &term), -ERR_LOCKED);
+        for (unsigned i = 0; i < 3; i++)
+            group_close(i);
+        assert_int_equal(mlog_new_life(group.node[2].dir, uuid, &term), 0);
+        assert_string_equal(uuid, group.uuid);
+        assert_true(names_life(term) > names_life(before));
+        before = term;
+        for (unsigned i = 0; i < 3; i++)
+            group_open(i);
+        mlog_status(group.node[group_wait_leader()].mlog, &st);
+        assert_true(st.term >= term && names_life(st.term) == names_life(term));
+        group_create(2 + k);
+    }
+    for (unsigned k = 1; k <= 4; k++)
+        assert_true(group_has(group_wait_leader(), k));
+    group_same();
+}
+
 #define GROUP_TEST(f) cmocka_unit_test_setup_teardown(f, group_setup, group_teardown)
 
 int main(void)
@@ -152,6 +182,7 @@ int main(void)
         GROUP_TEST(test_levels),
         GROUP_TEST(test_deviating),
         GROUP_TEST(test_recovered),
+        GROUP_TEST(test_new_life),
     };
 
     log_set_level(LOG_LVL_WARN);

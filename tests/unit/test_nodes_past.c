@@ -1,5 +1,6 @@
 /* A metad that is older than what its chunkds have seen, and chunk numbers that were given twice. */
 #include "tests/unit/nodes_rig.h"
+#include "names_file.h"
 
 #define ELSEWHERE 0x999u /* an incarnation that is not in this state's past */
 
@@ -160,6 +161,67 @@ static void ids_of_chunkds_are_kept(void **state)
     assert_int_equal(fx->chunkd[1].id, 8);
 }
 
+static unsigned another_told;
+
+static void count_another(void *arg, const char *which)
+{
+    (void)arg;
+    assert_non_null(strstr(which, "in term 9"));
+    __atomic_add_fetch(&another_told, 1, __ATOMIC_RELAXED);
+}
+
+/* One chunkd alone can be wrong, or lie: it is refused. More than half of them end this metad, once. */
+static void another_copy_has_led(void **state)
+{
+    (void)state;
+    char detail[256] = "";
+    another_told = 0;
+    fx->nodes->cfg.obey_another = count_another;
+    join_all(3);
+    for (unsigned i = 0; i < 3; i++)
+        nodes_rig_leave(&fx->chunkd[i]);
+    fx->chunkd[0].term = fx->chunkd[1].term = fx->chunkd[3].term = 9;
+    fx->chunkd[2].term = fx->mlog.leading; /* our own */
+    struct rpc_conn *c = nodes_rig_dial(&fx->chunkd[0]);
+    uint32_t stranger = 99;
+    assert_int_equal(do_register(&fx->chunkd[3], NODES_RIG_UUID, stranger, c, detail),
+                     -ERR_OLD_TERM);
+    for (unsigned i = 0; i < 2; i++) /* the same one twice */
+        assert_int_equal(do_register(&fx->chunkd[0], NODES_RIG_UUID, fx->chunkd[0].id, c, detail),
+                         -ERR_OLD_TERM);
+    assert_non_null(strstr(detail, "OLDER COPIES"));
+    assert_int_equal(do_register(&fx->chunkd[2], NODES_RIG_UUID, fx->chunkd[2].id, c, detail), 0);
+    assert_int_equal(__atomic_load_n(&another_told, __ATOMIC_RELAXED), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(do_register(&fx->chunkd[1], NODES_RIG_UUID, fx->chunkd[1].id, c, detail),
+                         -ERR_OLD_TERM);
+    assert_int_equal(__atomic_load_n(&another_told, __ATOMIC_RELAXED), 1);
+    rpc_conn_unref(c);
+}
+
+/* Among several metads a higher term is a newer leader's, as long as the life is the same. */
+static void a_newer_leader_is_no_other_copy(void **state)
+{
+    (void)state;
+    Replfs__RegisterReq r = REPLFS__REGISTER_REQ__INIT;
+    Replfs__MetadOp o = REPLFS__METAD_OP__INIT;
+    r.term = fx->mlog.leading + 1;
+    assert_true(nodes_life_is_other(fx->nodes, &r));
+    Replfs__FeatureOp feature = REPLFS__FEATURE_OP__INIT;
+    feature.level = 1;
+    NODES_RIG_OP(raise, FEATURE, feature, &feature);
+    assert_int_equal(nodes_rig_apply(&raise, 0, NULL), 0);
+    for (unsigned id = 1; id <= 3; id++) {
+        o.id = id;
+        o.addr = (char *)"127.0.0.1:7000";
+        NODES_RIG_OP(op, METAD, metad, &o);
+        assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
+    }
+    assert_false(nodes_life_is_other(fx->nodes, &r));
+    r.term = NAMES_LIFE;
+    assert_true(nodes_life_is_other(fx->nodes, &r));
+}
+
 int main(void)
 {
 #define NODES_TEST(fn) cmocka_unit_test_setup_teardown(fn, nodes_rig_setup, nodes_rig_teardown)
@@ -167,6 +229,8 @@ int main(void)
         NODES_TEST(a_metad_that_is_behind_deletes_nothing),
         NODES_TEST(another_writers_chunk_is_no_copy),
         NODES_TEST(ids_of_chunkds_are_kept),
+        NODES_TEST(another_copy_has_led),
+        NODES_TEST(a_newer_leader_is_no_other_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
