@@ -7,8 +7,9 @@
  *
  * The fork freezes memory as it is at that position, since the log thread holds the state's write lock; the others go
  * on. It costs the copying of page tables, and of the pages that change until the child is done (man/replfs-admin.7
- * has figures). A position that comes while a child is still at work is left out, here: then there is nothing to
- * compare.
+ * has figures): where that takes longer than the others wait for a leader, the leader leaves it out, and is compared
+ * when another one leads. A position that comes while a child is still at work is left out, too: then there is nothing
+ * to compare.
  *
  * Who is right: most of them. Without a majority (one of three is down, two differ) the leader counts as right: its
  * state is what clients have seen. One that differs logs it, leaves the file `differs` in its directory, and its log
@@ -31,6 +32,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -56,6 +58,7 @@ struct digests {
     /* the child; log thread, but for the thread that waits for it */
     uint64_t position;
     pid_t pid;
+    int64_t fork_ns;
     int fd;
     pthread_t waiter;
     bool has_waiter;
@@ -210,9 +213,11 @@ static void start_child(struct digests *d, uint64_t position)
     if (!reap_child(d) || pipe2(fds, O_CLOEXEC) < 0)
         return;
     d->position = position;
+    d->fork_ns = clock_mono();
     d->pid = fork();
     if (d->pid == 0)
         child_digest(d->fsm, fds[1], parent);
+    d->fork_ns = clock_mono() - d->fork_ns;
     close(fds[1]);
     d->fd = fds[0];
     lock_acquire(&d->mu);
@@ -231,13 +236,18 @@ static void start_child(struct digests *d, uint64_t position)
     close(d->fd);
 }
 
-int digests_check(struct digests *d, uint64_t position, const Replfs__CheckOp *op)
+int digests_check(struct digests *d, uint64_t position, const Replfs__CheckOp *op, bool make)
 {
     int rc = compare(d, op);
 
-    if (rc == 0)
+    if (rc == 0 && make)
         start_child(d, position);
     return rc;
+}
+
+int64_t digests_fork_ns(const struct digests *d)
+{
+    return d->fork_ns;
 }
 
 /* ---- telling ---- */
@@ -266,9 +276,29 @@ void digests_told(struct digests *d, uint32_t metad, uint64_t position, uint64_t
     d->told[at].of = (struct digest){position, digest};
 }
 
-bool digests_next(struct digests *d, Replfs__CheckOp *out)
+/* Who has told a digest of this position, self first; how many. */
+static size_t digests_of(struct digests *d, uint64_t position)
 {
     struct fsm_metad m = {0};
+    size_t n = 0;
+
+    if (d->mine.position == position) {
+        d->op_metad[n] = d->self;
+        d->op_digest[n++] = d->mine.digest;
+    }
+    for (size_t k = 0; k < FSM_METADS_MAX && n < FSM_METADS_MAX; k++) {
+        if (d->told[k].of.position != position || d->told[k].metad == d->self ||
+            !fsm_metad_find(d->fsm, d->told[k].metad, &m))
+            continue;
+        d->op_metad[n] = d->told[k].metad;
+        d->op_digest[n++] = d->told[k].of.digest;
+    }
+    return n;
+}
+
+bool digests_next(struct digests *d, Replfs__CheckOp *out)
+{
+    uint64_t position;
     size_t n = 0;
 
     replfs__check_op__init(out);
@@ -277,19 +307,16 @@ bool digests_next(struct digests *d, Replfs__CheckOp *out)
     fsm_rdlock(d->fsm);
     lock_acquire(&d->mu);
     uint32_t all = fsm_metads(d->fsm);
-    if (d->mine.position) {
-        d->op_metad[n] = d->self;
-        d->op_digest[n++] = d->mine.digest;
-    }
-    for (size_t k = 0; k < FSM_METADS_MAX && n < FSM_METADS_MAX; k++) {
-        if (!d->mine.position || d->told[k].of.position != d->mine.position ||
-            d->told[k].metad == d->self || !fsm_metad_find(d->fsm, d->told[k].metad, &m))
-            continue;
-        d->op_metad[n] = d->told[k].metad;
-        d->op_digest[n++] = d->told[k].of.digest;
-    }
+    position = d->mine.position;
+    for (size_t k = 0; k < FSM_METADS_MAX; k++) /* this metad may have left the newest one out */
+        if (d->told[k].of.position > position)
+            position = d->told[k].of.position;
+    if (position != 0)
+        n = digests_of(d, position);
+    if (2 * n <= all && d->mine.position != 0)
+        n = digests_of(d, position = d->mine.position);
     if (2 * n > all) {
-        out->position = d->mine.position;
+        out->position = position;
         out->metad = d->op_metad;
         out->digest = d->op_digest;
         out->n_metad = out->n_digest = n;

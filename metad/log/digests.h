@@ -13,18 +13,20 @@ struct digests;
 struct digests *digests_new(struct fsm *f, uint32_t self, const char *dir);
 void digests_free(struct digests *d); /* ends a child under way. NULL is fine */
 
-/* A CheckOp is being applied at this position: compares, then starts the digest of this position, unless a former one
- * is still being made. 0; -ERR_CORRUPT after log lines: this metad's state is not that of the others. The log thread,
+/* A CheckOp is being applied at this position: compares, then, with `make`, starts the digest of this position, unless a
+ * former one is still being made. 0; -ERR_CORRUPT after log lines: this metad's state is not that of the others. The log thread,
  * with the fsm's write lock held. */
-int digests_check(struct digests *d, uint64_t position, const Replfs__CheckOp *op);
+int digests_check(struct digests *d, uint64_t position, const Replfs__CheckOp *op, bool make);
+/* How long the last fork for one took: the log thread stood still meanwhile. 0: there was none. The log thread. */
+int64_t digests_fork_ns(const struct digests *d);
 
 /* This metad's newest one. False: none is ready. Any thread. */
 bool digests_mine(struct digests *d, uint64_t *position, uint64_t *digest);
 /* What another metad has at a position. Any thread. */
 void digests_told(struct digests *d, uint32_t metad, uint64_t position, uint64_t digest);
 
-/* For the leader: the next CheckOp, with what is known of this metad's newest digest when more than half of the metads
- * have told theirs, own first; else with nothing to compare. The arrays live until the next call. False: there is
+/* For the leader: the next CheckOp, with what is known of the newest position of which more than half of the metads
+ * have told a digest, own first; else with nothing to compare. The arrays live until the next call. False: there is
  * only one metad, or the feature level is too low. Takes the fsm lock. */
 bool digests_next(struct digests *d, Replfs__CheckOp *out);
 

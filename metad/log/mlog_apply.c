@@ -58,6 +58,16 @@ static void arena_free(void *data, void *p)
         free(p);
 }
 
+/* Not while leading, when that takes as long as a fork for a checkpoint may not either: the others would elect. */
+static bool may_fork(const struct mlog *m)
+{
+    int64_t fork_ns = digests_fork_ns(m->digests);
+
+    if (m->ckpt.fork_ns > fork_ns)
+        fork_ns = m->ckpt.fork_ns;
+    return !atomic_load(&m->leader) || mlog_alone(m) || fork_ns <= m->long_fork_ns;
+}
+
 static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t len,
                           struct fsm_result *res)
 {
@@ -72,7 +82,7 @@ static void apply_command(struct mlog *m, uint64_t pos, const uint8_t *p, size_t
     }
     fsm_apply(m->fsm, pos, cmd, res);
     if (m->digests && res->code == 0 && metaop_of(cmd->op) == METAOP_CHECK &&
-        digests_check(m->digests, pos, cmd->op->check) != 0) {
+        digests_check(m->digests, pos, cmd->op->check, may_fork(m)) != 0) {
         res->code = ERR_CORRUPT;
         res->stop = "the proof that this metad differs";
     }

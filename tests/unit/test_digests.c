@@ -15,7 +15,7 @@
 static char dirs[METADS][64];
 static struct fsm_rig rig[METADS];
 static struct digests *dig[METADS];
-static bool stopped[METADS];
+static bool stopped[METADS], leaves_out[METADS];
 
 /* ---- one log for all ---- */
 
@@ -27,7 +27,7 @@ static void apply_all(const Replfs__Command *cmd)
         if (cmd->op->op_case != REPLFS__META_OP__OP_CHECK || stopped[k])
             continue;
         fsm_wrlock(rig[k].f);
-        stopped[k] = digests_check(dig[k], rig[k].index, cmd->op->check) != 0;
+        stopped[k] = digests_check(dig[k], rig[k].index, cmd->op->check, !leaves_out[k]) != 0;
         fsm_unlock(rig[k].f);
     }
 }
@@ -67,7 +67,7 @@ static void check_by(int leader)
     assert_true(digests_next(dig[leader], &check));
     ALL(CHECK, check, &check);
     for (int k = 0; k < METADS; k++) {
-        if (stopped[k])
+        if (stopped[k] || leaves_out[k])
             continue;
         WAIT_UNTIL(has_digest(k));
         assert_true(digests_mine(dig[k], &position, &digest));
@@ -83,6 +83,7 @@ static int setup(void **state)
 
     (void)state;
     memset(stopped, 0, sizeof(stopped));
+    memset(leaves_out, 0, sizeof(leaves_out));
     for (int k = 0; k < METADS; k++) {
         rig[k] = (struct fsm_rig){.next_ino = 2};
         assert_int_equal(fsm_new(&rig[k].f), 0);
@@ -190,6 +191,32 @@ static void test_no_majority(void **state)
     assert_false(stopped[2]);
 }
 
+/* A leader that cannot afford a digest: the other two are most of three, and agree or not. */
+static void test_left_out(void **state)
+{
+    (void)state;
+    Replfs__CheckOp check;
+
+    leaves_out[0] = true;
+    check_by(0);
+    assert_true(digests_next(dig[0], &check));
+    assert_int_equal(check.n_digest, 2);
+    assert_true(check.position != 0);
+    check_by(0);
+    assert_false(stopped[1] || stopped[2]);
+    leaves_out[0] = false;
+    leaves_out[1] = true; /* another one leads, and the former leader is compared */
+    plant(0);
+    check_by(1);
+    check_by(1);
+    assert_false(stopped[0]); /* one against one */
+    leaves_out[1] = false;
+    check_by(1);
+    check_by(1);
+    assert_true(stopped[0]);
+    assert_false(stopped[1] || stopped[2]);
+}
+
 static void test_judge(void **state)
 {
     (void)state;
@@ -236,6 +263,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_planted_in_follower, setup, teardown),
         cmocka_unit_test_setup_teardown(test_planted_in_leader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_majority, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_left_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_few, setup, teardown),
         cmocka_unit_test(test_judge),
     };
