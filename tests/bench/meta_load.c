@@ -35,6 +35,7 @@ struct work {
     unsigned thread, files;
     bool extents, behind;
     const char *prefix;
+    uint32_t *took; /* ns of each create, at most 4 s */
     pthread_t id;
 };
 
@@ -106,8 +107,11 @@ static void *create_files(void *arg)
         if (i && i % PER_DIR == 0)
             dir = make_dir(w, i / PER_DIR);
         snprintf(name, sizeof name, "file-%07u", i);
+        int64_t begin = clock_mono();
         uint64_t ino = w->behind ? make_behind(w->client, dir, name)
                                  : bench_make(w->client, dir, name, S_IFREG | 0644);
+        int64_t took = clock_mono() - begin;
+        w->took[i] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
         if (w->extents)
             commit(w->client, ino, next_chunk(w->client, &batch, &used));
     }
@@ -220,6 +224,29 @@ static int64_t in_threads(struct work *w, unsigned threads, void *(*fn)(void *))
     return start;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* How long the caller waited for a create. */
+static void print_latency(const struct work *w, unsigned threads)
+{
+    size_t n = 0;
+    uint32_t *all = malloc((size_t)w->files * threads * sizeof *all);
+    if (!all)
+        die("latencies", -ENOMEM);
+    for (unsigned t = 0; t < threads; t++) {
+        memcpy(all + n, w[t].took, w[t].files * sizeof *all);
+        n += w[t].files;
+    }
+    qsort(all, n, sizeof *all, by_size);
+    if (n > 0)
+        printf("\"p50_us\": %.1f, \"p99_us\": %.1f, ", all[n / 2] / 1e3, all[n * 99 / 100] / 1e3);
+    free(all);
+}
+
 int main(int argc, char **argv)
 {
     bool getattr = argc > 2 && !strcmp(argv[2], "getattr");
@@ -251,19 +278,27 @@ int main(int argc, char **argv)
                              .files = files / threads,
                              .extents = argv[5][0] == '1',
                              .behind = behind,
-                             .prefix = argc > 6 ? argv[6] : "load"};
+                             .prefix = argc > 6 ? argv[6] : "load",
+                             .took = calloc(files / threads + 1, sizeof *w->took)};
+    for (unsigned t = 0; t < threads; t++)
+        if (!w[t].took)
+            die("latencies", -ENOMEM);
     int64_t start = stat ? stat_files(argv[1], w, threads)
                          : in_threads(w, threads, getattr ? ask_attributes : create_files);
     for (unsigned i = 0; behind && i < sessions; i++)
         if (client_sync(c[i]) || client_lost(c[i]))
             die("sync", -EIO);
     double s = (double)(clock_mono() - start) / 1e9;
-    printf("{\"verb\": \"%s\", \"operations\": %u, \"threads\": %u, \"sessions\": %u, "
+    printf("{\"verb\": \"%s\", ", argv[2]);
+    if (!getattr && !stat)
+        print_latency(w, threads);
+    printf("\"operations\": %u, \"threads\": %u, \"sessions\": %u, "
            "\"extents\": %s, \"seconds\": %.3f, \"per_second\": %.0f}\n",
-           argv[2], files / threads * threads, threads, sessions, argv[5], s,
-           files / threads * threads / s);
+           files / threads * threads, threads, sessions, argv[5], s, files / threads * threads / s);
     for (unsigned i = 0; i < sessions; i++)
         client_close(c[i]);
+    for (unsigned t = 0; t < threads; t++)
+        free(w[t].took);
     free(w);
     return 0;
 }
