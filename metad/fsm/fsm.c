@@ -134,6 +134,53 @@ void fsm_reset(struct fsm *f)
     f->hooks = hooks;
 }
 
+#define EXCHANGE(field)                                                                            \
+    do {                                                                                           \
+        __typeof__(f->field) was_ = f->field;                                                      \
+        f->field = from->field;                                                                    \
+        from->field = was_;                                                                        \
+    } while (0)
+
+void fsm_exchange(struct fsm *f, struct fsm *from)
+{
+    EXCHANGE(hash_key);
+    EXCHANGE(inodes);
+    EXCHANGE(chunks);
+    EXCHANGE(shares);
+    EXCHANGE(xsets);
+    EXCHANGE(dentries);
+    EXCHANGE(by_ino);
+    EXCHANGE(by_name);
+    EXCHANGE(by_chunk);
+    EXCHANGE(by_xattr);
+    EXCHANGE(orphans);
+    EXCHANGE(regoal);
+    EXCHANGE(regoal_ino);
+    EXCHANGE(regoal_off);
+    EXCHANGE(regoal_again);
+    EXCHANGE(steps);
+    EXCHANGE(sessions);
+    EXCHANGE(nsessions);
+    EXCHANGE(sessions_cap);
+    EXCHANGE(nlapsed);
+    EXCHANGE(members);
+    EXCHANGE(nmembers);
+    EXCHANGE(members_cap);
+    EXCHANGE(realms);
+    EXCHANGE(past);
+    EXCHANGE(applied);
+    EXCHANGE(change);
+    EXCHANGE(chunk_upto);
+    EXCHANGE(ino_upto);
+    EXCHANGE(n);
+    EXCHANGE(heap);
+    EXCHANGE(now);
+    unsigned realms = atomic_load(&f->nrealms);
+    atomic_store(&f->nrealms, atomic_load(&from->nrealms));
+    atomic_store(&from->nrealms, realms);
+    fsm_cluster_exchange(&f->cluster, &from->cluster);
+}
+
 void fsm_rdlock_at(struct fsm *f, const char *where)
 {
     rwlock_read_at(&f->lock, where);

@@ -245,6 +245,9 @@ bool fsm_chunk_walk(struct fsm *f, uint64_t *pos, size_t max,
 int fsm_save(struct fsm *f, int fd);
 /* Empty again, as from fsm_new; hooks and offered settings stay, and nobody is told. Under the write lock. */
 void fsm_reset(struct fsm *f);
+/* Makes the state of `from`, which nobody else uses, that of f, and the other way round; hooks, offered settings and the
+ * own id stay where they are, and nobody is told. f's write lock is held; takes no time to speak of. */
+void fsm_exchange(struct fsm *f, struct fsm *from);
 /* Fills an empty fsm (from fsm_new, fsm_reset) with what fd holds from its position to its end. 0;
  * -ERR_CORRUPT, -ERR_VERSION or -errno of read with why naming section and offset: then only
  * fsm_free may follow. Calls no hooks: walk chunks, sessions and orphans afterwards. */

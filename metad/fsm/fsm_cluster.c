@@ -466,3 +466,35 @@ void fsm_cluster_reset(struct fsm *f)
         setting_settle(c, k);
     }
 }
+
+void fsm_cluster_exchange(struct fsm_cluster *a, struct fsm_cluster *b)
+{
+    struct fsm_cluster was = *a;
+
+    memcpy(a->metads, b->metads, sizeof(a->metads));
+    memcpy(b->metads, was.metads, sizeof(b->metads));
+    a->nmetads = b->nmetads;
+    b->nmetads = was.nmetads;
+    a->metad_new = b->metad_new;
+    b->metad_new = was.metad_new;
+    a->term_lowered = b->term_lowered;
+    b->term_lowered = was.term_lowered;
+    a->has_cap_key = b->has_cap_key;
+    b->has_cap_key = was.has_cap_key;
+    a->cap_key_id = b->cap_key_id;
+    b->cap_key_id = was.cap_key_id;
+    memcpy(a->cap_key, b->cap_key, sizeof(a->cap_key));
+    memcpy(b->cap_key, was.cap_key, sizeof(b->cap_key));
+    atomic_store(&a->level, atomic_load(&b->level));
+    atomic_store(&b->level, atomic_load(&was.level));
+    atomic_store(&a->term_was, atomic_load(&b->term_was));
+    atomic_store(&b->term_was, atomic_load(&was.term_was));
+    for (unsigned k = 1; k <= SETTINGS_COUNT; k++) {
+        a->is_told[k] = b->is_told[k];
+        b->is_told[k] = was.is_told[k];
+        a->told[k] = b->told[k];
+        b->told[k] = was.told[k];
+        setting_settle(a, k);
+        setting_settle(b, k);
+    }
+}

@@ -412,6 +412,8 @@ void fsm_past_fini(struct fsm *f);
 void fsm_cluster_init(struct fsm *f);
 void fsm_cluster_fini(struct fsm *f);
 void fsm_cluster_reset(struct fsm *f); /* after fini: as init, but offers stay */
+/* All but what is of this process: its id, what it offers. */
+void fsm_cluster_exchange(struct fsm_cluster *a, struct fsm_cluster *b);
 /* NULL, or why this version must not apply the command: others would do something else. */
 const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd);
 int fsm_op_metad(struct fsm *f, const Replfs__MetadOp *op);

@@ -45,6 +45,7 @@
 #include "base/error.h"
 #include "base/byteorder.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/thread.h"
 #include "entry.h"
 
@@ -557,6 +558,44 @@ void mlog_ckpt_stop(struct mlog *m)
 
 /* ---- loading one ---- */
 
+/* In place of the present state, which is given up first when there is no room for two. */
+static int load_here(struct mlog *m, int fd, char why[static 256])
+{
+    fsm_wrlock(m->fsm);
+    if (m->started)
+        fsm_reset(m->fsm);
+    int rc = fsm_load(m->fsm, fd, why);
+    fsm_unlock(m->fsm);
+    return rc;
+}
+
+/* Beside the present state, and then in its place at once: loading takes seconds when files are many, and whoever waits
+ * for the lock meanwhile (chunkds are heard on rpc threads) would be believed dead. */
+static int load_beside(struct mlog *m, int fd, char why[static 256])
+{
+    struct fsm *fresh;
+    int rc = fsm_new(&fresh);
+
+    if (rc != 0)
+        return rc;
+    rc = fsm_load(fresh, fd, why);
+    if (rc == 0) {
+        fsm_wrlock(m->fsm);
+        fsm_exchange(m->fsm, fresh);
+        fsm_unlock(m->fsm);
+    }
+    fsm_free(fresh);
+    return rc;
+}
+
+static bool has_room_beside(struct mlog *m)
+{
+    fsm_rdlock(m->fsm);
+    uint64_t now = fsm_memory(m->fsm);
+    fsm_unlock(m->fsm);
+    return now < machine_memory() / 3;
+}
+
 int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
 {
     char path[MLOG_PATH], why_load[256] = "";
@@ -573,11 +612,8 @@ int mlog_ckpt_restore(struct mlog *m, const void *buf, size_t len)
     CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    fsm_wrlock(m->fsm);
-    if (m->started)
-        fsm_reset(m->fsm);
-    rc = fsm_load(m->fsm, fd, why_load);
-    fsm_unlock(m->fsm);
+    rc = m->started && has_room_beside(m) ? load_beside(m, fd, why_load)
+                                          : load_here(m, fd, why_load);
     if (rc == -ERR_VERSION)
         log_error("%s: %s: start a replfs-metad at least as new as the one that wrote it", path,
                   why_load);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <sys/wait.h>
+#include "metad/fsm/fsm_cluster.h"
 #include "tests/fuzz/ckpt_fix.h"
 #include "tests/unit/fsm_rig.h"
 
@@ -344,6 +345,44 @@ static void test_forked(void **state)
     fsm_rig_close(&r);
 }
 
+static void count_closed(void *arg, uint64_t session)
+{
+    (void)session;
+    ++*(int *)arg;
+}
+
+/* The loaded state takes the place of another one: all of it, both ways, but for what is of the process. */
+static void test_exchange(void **state)
+{
+    (void)state;
+    struct fsm_rig r, other = {.next_ino = 1ull << 20};
+    int told = 0;
+    struct fsm_hooks hooks = {.session_closed = count_closed, .arg = &told};
+
+    fill(&r);
+    assert_int_equal(fsm_new(&other.f), 0);
+    fsm_rig_create(&other, 1, "only here", REG_MODE);
+    fsm_setting_offer(other.f, SETTING_DEAD, 77000);
+    fsm_metad_self(other.f, 5);
+    uint64_t a = fsm_digest(r.f), b = fsm_digest(other.f);
+    struct fsm *fresh = fsm_rig_reload(r.f);
+    assert_int_equal(fsm_digest(fresh), a);
+    fsm_wrlock(other.f);
+    fsm_set_hooks(other.f, &hooks);
+    fsm_exchange(other.f, fresh);
+    fsm_unlock(other.f);
+    assert_int_equal(fsm_digest(other.f), a);
+    assert_int_equal(fsm_digest(fresh), b);
+    assert_int_equal(fsm_setting(other.f, SETTING_DEAD), 77000);
+    fsm_free(fresh);
+    fsm_rig_create(&other, 1, "and goes on", REG_MODE);
+    assert_true(fsm_digest(other.f) != a);
+    fsm_set_hooks(other.f, NULL);
+    fsm_free(fsm_rig_reload(other.f));
+    fsm_rig_close(&other);
+    fsm_rig_close(&r);
+}
+
 static void test_save_fails(void **state)
 {
     (void)state;
@@ -364,7 +403,7 @@ int main(void)
         cmocka_unit_test(test_every_cut),     cmocka_unit_test(test_lost_section),
         cmocka_unit_test(test_version),       cmocka_unit_test(test_contradictions),
         cmocka_unit_test(test_mangled),       cmocka_unit_test(test_forked),
-        cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_exchange),      cmocka_unit_test(test_save_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
