@@ -91,6 +91,7 @@ struct client_rig {
     int grant_code;
     bool grace;        /* opens are refused */
     bool leases;       /* metad gives some, or the client is told that it does not */
+    bool crowded;      /* others are at every file: the client hears of no lease of one */
     bool keep_getattr; /* the next one is answered by the test, as it was then: */
     struct rpc_req *kept_getattr;
     Replfs__Attr kept_attr;

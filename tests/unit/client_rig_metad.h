@@ -345,6 +345,12 @@ static bool client_rig_shape_reply(struct client_rig_pass *p, Replfs__Envelope *
         client_rig.kept_attr = *rep->getattr_reply->attr;
         return true;
     }
+    if (client_rig.crowded && rep->body_case == REPLFS__ENVELOPE__BODY_OPEN_REPLY)
+        rep->open_reply->lease = 0;
+    if (client_rig.crowded && rep->body_case == REPLFS__ENVELOPE__BODY_GETATTR_REPLY)
+        rep->getattr_reply->lease = 0;
+    if (client_rig.crowded && rep->body_case == REPLFS__ENVELOPE__BODY_LEASE_REPLY)
+        rep->lease_reply->lease = 0;
     if (rep->body_case == REPLFS__ENVELOPE__BODY_SESSION_REPLY)
         client_rig_session_opened(p->req, rep->session_reply);
     else if (rep->body_case == REPLFS__ENVELOPE__BODY_KEEPALIVE_REPLY)

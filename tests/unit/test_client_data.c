@@ -320,14 +320,57 @@ static void test_random(void **st)
     cfile_close(f);
 }
 
+static void *write_500(void *arg)
+{
+    put(arg, 0, 500, false);
+    return NULL;
+}
+
+/* Others are at the file, so a write waits until they can see it. Until then nobody here sees it either: who did, and
+ * tells another client, would be ahead of what metad says there. */
+static void test_through_is_hidden(void **st)
+{
+    (void)st;
+    Replfs__Attr a;
+    pthread_t t;
+    struct buf *b = NULL;
+    setup_model(1);
+    client_rig_set(crowded, true);
+    struct cfile *f = client_rig_open_file();
+    client_rig_set(hold, true);
+    assert_int_equal(pthread_create(&t, NULL, write_500, f), 0);
+    client_rig_wait(client_rig.nheld == 1); /* its commit */
+    assert_int_equal(client_getattr_now(client_rig.cl, CLIENT_RIG_INO, &a), 0);
+    assert_int_equal(a.size, 0);
+    cfile_attr(f, &a);
+    assert_int_equal(a.size, 0);
+    assert_int_equal(cfile_read(f, 0, 600, &b), 0);
+    assert_int_equal(b->len, 0);
+    buf_unref(b);
+    client_rig_release();
+    pthread_join(t, NULL);
+    assert_int_equal(client_getattr_now(client_rig.cl, CLIENT_RIG_INO, &a), 0);
+    assert_int_equal(a.size, 500);
+    check(f, 0, 600);
+    cfile_close(f);
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, client_rig_setup, client_rig_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_append),       T(test_append_elsewhere), T(test_append_large),
-        T(test_append_fails), T(test_append_threads),   T(test_punch_order),
-        T(test_blocks),       T(test_random),           T(test_random),
+        T(test_append),
+        T(test_append_elsewhere),
+        T(test_append_large),
+        T(test_append_fails),
+        T(test_append_threads),
+        T(test_punch_order),
+        T(test_blocks),
         T(test_random),
+        T(test_random),
+        T(test_random),
+        cmocka_unit_test_setup_teardown(test_through_is_hidden, client_rig_leased_setup,
+                                        client_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

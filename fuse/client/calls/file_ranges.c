@@ -197,18 +197,18 @@ int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out)
     bool found = false;
     int rc = 0;
     lock_acquire(&f->mu);
-    while (!rc && !found && pos < (size = cfile_size(f))) {
+    while (!rc && !found && pos < (size = cfile_shown_size(f))) {
         struct seg s;
         if (f->base_to <= pos) { /* everything may be different afterwards */
             rc = layout_need(f, pos + 1, deadline);
             continue;
         }
-        overlay_next(&f->over, &f->base, pos, f->base_to < size ? f->base_to : size, &s);
+        overlay_next(cfile_shown_over(f), &f->base, pos, f->base_to < size ? f->base_to : size, &s);
         found = hole == (s.kind == SEG_HOLE || s.kind == SEG_RESERVED);
         if (!found)
             pos += s.len;
     }
-    size = cfile_size(f);
+    size = cfile_shown_size(f);
     lock_release(&f->mu);
     if (rc)
         return rc;

@@ -80,6 +80,23 @@ uint64_t cfile_size(const struct cfile *f)
     return f->dirty_end > f->attr.size ? f->dirty_end : f->attr.size;
 }
 
+bool cfile_shows(const struct cfile *f)
+{
+    return f->hidden == 0 || lease_cache_exclusive(f->c->leases, f->ino);
+}
+
+uint64_t cfile_shown_size(const struct cfile *f)
+{
+    return cfile_shows(f) ? cfile_size(f) : f->attr.size;
+}
+
+const struct extmap *cfile_shown_over(const struct cfile *f)
+{
+    static const struct extmap nothing;
+
+    return cfile_shows(f) ? &f->over : &nothing;
+}
+
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)
 {
     if (f->attr.ino && a->change < f->attr.change)

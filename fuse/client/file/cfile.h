@@ -59,9 +59,12 @@ struct cfile {
     bool streaming; /* the last buffer was filled up: take a big one at once */
     struct wchunk *wcur, *unsynced;
     unsigned inflight;
-    uint64_t uncommitted;    /* acknowledged bytes */
-    uint64_t growing;        /* sum of the buffers' grows */
-    bool through;            /* others are at it: nothing is kept back */
+    uint64_t uncommitted; /* acknowledged bytes */
+    uint64_t growing;     /* sum of the buffers' grows */
+    bool through;         /* others are at it: nothing is kept back */
+    unsigned
+        hidden; /* writes that wait for their commit for that reason, and all that is in the list: what
+                              * others cannot see yet, nobody sees here, cfile_shows */
     unsigned linger;         /* closes that wait until nothing is left to commit */
     struct closing *closing; /* those that nobody waits for, in no order */
     int64_t order_at;        /* no sync for commits before, since the last one failed */
@@ -88,6 +91,12 @@ void cfile_unref(struct cfile *f);
 
 /* The size with the bytes that are not committed. */
 uint64_t cfile_size(const struct cfile *f);
+/* Bytes that are not committed are shown to readers: not when writers still wait for just that and another client may
+ * read, too, which would see the bytes of before later than somebody here those of after. */
+bool cfile_shows(const struct cfile *f);
+/* What readers see, by that: the size, and the bytes over the committed map. */
+uint64_t cfile_shown_size(const struct cfile *f);
+const struct extmap *cfile_shown_over(const struct cfile *f);
 /* An answer of metad says a of f. Older than what is known: ignored. Another change than ours: the committed map
  * is forgotten. */
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);

@@ -383,19 +383,19 @@ static int add_piece(struct cfile *f, struct read_round *op, const struct seg *s
 int read_round_plan(struct cfile *f, struct read_round *op, uint64_t off, size_t len,
                     int64_t deadline)
 {
-    uint64_t size = cfile_size(f);
+    uint64_t size = cfile_shown_size(f);
     uint64_t end = off >= size ? off : len < size - off ? off + len : size;
     int rc = layout_need(f, end, deadline);
     if (rc)
         return rc;
-    if (cfile_size(f) < end) /* learnt meanwhile */
-        end = cfile_size(f) > off ? cfile_size(f) : off;
+    if (cfile_shown_size(f) < end) /* learnt meanwhile */
+        end = cfile_shown_size(f) > off ? cfile_shown_size(f) : off;
     op->len = end - off;
     op->out = buf_new(op->len ? op->len : 1);
     op->out->len = op->len;
     for (uint64_t pos = off; pos < end && !rc;) {
         struct seg s;
-        overlay_next(&f->over, &f->base, pos, end, &s);
+        overlay_next(cfile_shown_over(f), &f->base, pos, end, &s);
         rc = add_piece(f, op, &s, pos - off);
         pos += s.len;
     }

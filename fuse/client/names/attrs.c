@@ -65,7 +65,7 @@ void client_merge_attr(struct client *c, Replfs__Attr *a)
         attr_copy(a, &f->attr);
         atime_overlay(c, a);
     }
-    if (f->head) {
+    if (f->head && cfile_shows(f)) {
         if (f->dirty_end > a->size)
             a->size = f->dirty_end;
         a->allocated += unflushed_blocks(f);

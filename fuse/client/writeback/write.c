@@ -55,6 +55,14 @@ static int write_begin(struct cfile *f, size_t len, off_t *off, bool append)
         if (err || rc <= 0)
             return err ? err : rc;
         rc = write_lease(f);
+        if (!rc && f->through && f->hidden == 0 && f->head) { /* kept under a lease that is gone */
+            abuf_seal(f);
+            rc = drain_below(f, f->next_abuf, client_deadline(f->c));
+            if (!rc) {
+                rc = 1;
+                continue;
+            }
+        }
         if (rc)
             return rc;
         if (append)
@@ -91,13 +99,16 @@ static int write_some(struct cfile *f, const uint8_t *data, size_t len, off_t *o
         else
             *off = (off_t)at;
     } else {
+        bool through = f->through;
+        f->hidden += through;
         rc = buffer_put(f, data, len, (uint64_t)*off);
-        if (!rc && f->through) { /* others look at it all the time */
+        if (!rc && through) { /* others look at it all the time */
             abuf_seal(f);
             int late = drain_below(f, f->next_abuf, client_deadline(f->c));
             rc = cfile_take_err(f);
             rc = rc ? rc : late;
         }
+        f->hidden -= through;
     }
     send_pump(f);
     lock_release(&f->mu);
