@@ -75,7 +75,8 @@
     X(CAP_KEY, cap_key, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
     X(REPLACED, replaced, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                         \
     X(FEATURE, feature, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
-    X(CHECK, check, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)
+    X(CHECK, check, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                               \
+    X(CHUNKD_SET, chunkd_set, LEADER, 2, 0, false, NONE, 0, NOTHING, UNTOUCHED)
 /* clang-format on */
 
 /* clang-format off */
@@ -110,7 +111,7 @@ enum metaop_sender metaop_sender(enum metaop m);
 
 /* The newest feature level of this version. New operations, and new fields of old ones that fsm_apply looks at, get
  * the next one. */
-#define METAOP_LEVEL_MAX 1u
+#define METAOP_LEVEL_MAX 2u
 /* The level that it needs, METAOP_NONE: 0. */
 unsigned metaop_level(enum metaop m);
 
