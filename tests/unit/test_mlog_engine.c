@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -194,11 +195,62 @@ static void test_failing_writes(void **state)
     ends_well(with_failing_writes);
 }
 
+/* ---- segments that could not be closed ---- */
+
+static int writes_segments(void)
+{
+    struct fsm *fsm;
+    struct mlog *m;
+
+    if (open_mlog(&fsm, &m) != 0)
+        return 2;
+    for (unsigned i = 0; i < 500; i++)
+        if (write_large(m, i) != 0)
+            return 3;
+    mlog_close(m);
+    fsm_free(fsm);
+    return 0;
+}
+
+/* The closed segment that begins with this entry gets the name and the length that it had before. Its last entry. */
+static unsigned long long reopen(unsigned long long first, unsigned counter)
+{
+    unsigned long long from, last = 0;
+    char log_dir[160], path[500], to[500];
+    struct dirent *e;
+
+    snprintf(log_dir, sizeof(log_dir), "%s/log", dir);
+    DIR *d = opendir(log_dir);
+    assert_non_null(d);
+    while ((e = readdir(d)) && last == 0)
+        if (sscanf(e->d_name, "%llu-%llu", &from, &last) != 2 || from != first)
+            last = 0;
+        else
+            snprintf(path, sizeof(path), "%s/%s", log_dir, e->d_name);
+    closedir(d);
+    assert_true(last > first);
+    snprintf(to, sizeof(to), "%s/open-%u", log_dir, counter);
+    assert_int_equal(truncate(path, 8 << 20), 0);
+    assert_int_equal(rename(path, to), 0);
+    return last;
+}
+
+/* Two full segments were not closed, and later ones were: all that they hold is still there. */
+static void test_not_closed(void **state)
+{
+    (void)state;
+    in_a_child(writes_segments);
+    reopen(reopen(2, 1) + 1, 2);
+    in_a_child(goes_on);
+    in_a_child(goes_on); /* and once more from what that made of it */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_writes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_closed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
