@@ -160,6 +160,7 @@ static void set_lead(struct heartbeat *h, struct link *l)
 static bool does_lead(struct heartbeat *h, struct link *l, bool follows, uint64_t term)
 {
     uint64_t highest = terms_highest(h->cfg.terms);
+    l->other_copy = !follows && term && names_life(term) < names_life(highest);
     if (follows || term >= highest)
         return !follows;
     if (!term)
@@ -176,9 +177,7 @@ static bool does_lead(struct heartbeat *h, struct link *l, bool follows, uint64_
 bool heartbeat_heard(struct heartbeat *h, struct link *l, bool follows, uint64_t term,
                      char *const *metads, size_t nmetads)
 {
-    uint64_t highest = terms_highest(h->cfg.terms);
     bool leads = does_lead(h, l, follows, term);
-    l->other_copy = !follows && term && names_life(term) < names_life(highest);
     atomic_store(&l->follows, follows);
     if (h->joining == l)
         h->joining = NULL;

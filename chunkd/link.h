@@ -32,9 +32,8 @@ struct link {
     bool alias;        /* another link has the same metad */
     bool lost_logged;
     bool old_logged; /* it leads in a term that is over */
-    bool
-        other_copy; /* ... of a former life of the cluster, so with another copy of its directory */
-    bool dropped;   /* no member any more */
+    bool other_copy; /* ... of a former life of the cluster: another copy of its directory */
+    bool dropped;    /* no member any more */
     struct link *next_gone;
     bool was_registered;
     /* of this registration */

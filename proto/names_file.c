@@ -67,13 +67,14 @@ uint64_t names_next_life(uint64_t term, int64_t now_s)
     return (next > now ? next : now) * NAMES_LIFE;
 }
 
-void names_life_began(uint64_t term, char out[static NAMES_LIFE_TEXT])
+const char *names_time(int64_t s, char out[static NAMES_TIME_TEXT])
 {
-    time_t at = (time_t)names_life(term);
+    time_t at = (time_t)s;
     struct tm tm;
 
-    if (!localtime_r(&at, &tm) || strftime(out, NAMES_LIFE_TEXT, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-        snprintf(out, NAMES_LIFE_TEXT, "an unknown time");
+    if (!localtime_r(&at, &tm) || strftime(out, NAMES_TIME_TEXT, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+        snprintf(out, NAMES_TIME_TEXT, "an unknown time");
+    return out;
 }
 
 void names_record_make(enum names_type type, uint64_t a, uint64_t b, int64_t time_ns,

@@ -44,9 +44,9 @@ int names_header_open(const uint8_t *p, size_t len, struct names_header *h, cons
 uint64_t names_life(uint64_t term);
 /* The first term of a life that begins now, at second now_s of 1970, behind term. */
 uint64_t names_next_life(uint64_t term, int64_t now_s);
-/* When the life of this term began, for people: local time. */
-#define NAMES_LIFE_TEXT 64
-void names_life_began(uint64_t term, char out[static NAMES_LIFE_TEXT]);
+/* Second s of 1970 for people, in local time; returns out. */
+#define NAMES_TIME_TEXT 64
+const char *names_time(int64_t s, char out[static NAMES_TIME_TEXT]);
 
 enum names_type { NAMES_PIECE = 1, NAMES_WHOLE = 2, NAMES_ENTRY = 3 };
 struct names_record {

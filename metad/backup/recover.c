@@ -55,16 +55,6 @@ struct recovering {
     uint64_t term; /* the highest that one has heard of */
 };
 
-static const char *when(int64_t time_ns, char out[64])
-{
-    time_t at = (time_t)(time_ns / NSEC_PER_SEC);
-    struct tm tm;
-
-    if (!localtime_r(&at, &tm) || strftime(out, 64, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-        snprintf(out, 64, "an unknown time");
-    return out;
-}
-
 /* ---- a file becomes a directory ---- */
 
 struct building {
@@ -92,7 +82,7 @@ static int build_record(void *arg, const struct names_record *r)
 
 static void say_done(const char *dir, const struct names_header *h, const struct names_track *t)
 {
-    char text[64];
+    char text[NAMES_TIME_TEXT];
 
     printf("Cluster %s in %s: checkpoint %" PRIu64 " and %" PRIu64
            " later log entries, up to index "
@@ -100,7 +90,8 @@ static void say_done(const char *dir, const struct names_header *h, const struct
            "The last change it has is of %s; changes after that are lost.\n"
            "Start it with:   replfs-metad --data %s\n"
            "Chunks that belong to lost changes are kept in quarantine: see replfs-admin(7).\n",
-           h->cluster, dir, h->generation, t->entries, t->reached, when(t->time_ns, text), dir);
+           h->cluster, dir, h->generation, t->entries, t->reached,
+           names_time(t->time_ns / NSEC_PER_SEC, text), dir);
 }
 
 /* term: the highest that anybody is known to have heard of. */
@@ -158,12 +149,12 @@ int recover_from_file(const char *path, const char *dir)
 static void take_candidate(struct recovering *r, struct rpc_conn *conn, const char *from,
                            const Replfs__NamesGetReply *rep, const Replfs__NamesState *s)
 {
-    char text[64];
+    char text[NAMES_TIME_TEXT];
 
     printf("chunkd %u at %s: checkpoint %" PRIu64 ", %s, up to index %" PRIu64 " of %s, %" PRIu64
            " bytes\n",
            rep->chunkd, from, s->generation, s->whole ? "whole" : "not whole", s->reached,
-           when(s->time_ns, text), s->size);
+           names_time(s->time_ns / NSEC_PER_SEC, text), s->size);
     if (!s->whole || r->n == CANDIDATES_MAX)
         return;
     r->v[r->n++] = (struct candidate){.conn = rpc_conn_ref(conn),

@@ -46,14 +46,13 @@ static bool do_most_obey_another(const struct nodes *n)
 
 static void say_which(const struct nodes *n, uint64_t term, char out[static 256])
 {
-    char began[NAMES_LIFE_TEXT];
+    char began[NAMES_TIME_TEXT];
 
     if (names_life(term) > names_life(n->lead.term)) {
-        names_life_began(term, began);
         snprintf(out, 256,
                  "a metad whose data directory was made of a copy of the names (--recover, "
                  "--restore, --new-life) at about %s",
-                 began);
+                 names_time((int64_t)names_life(term), began));
     } else {
         snprintf(out, 256,
                  "a metad that ran from another copy of its data directory: it led in term %" PRIu64

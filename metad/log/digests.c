@@ -11,8 +11,8 @@
  * when another one leads. A position that comes while a child is still at work is left out, too: then there is nothing
  * to compare.
  *
- * Who is right: most of them. Without a majority (one of three is down, two differ) the leader counts as right: its
- * state is what clients have seen. One that differs logs it, leaves the file `differs` in its directory, and its log
+ * Who is right: what more than half of all metads have. Without that nobody is wrong, unless all have told theirs; then
+ * the leader counts as right: its state is what clients have seen. One that differs logs it, leaves the file `differs` in its directory, and its log
  * stops; since its checkpoints may be wrong as well, it does not start again from them.
  *
  * Failure modes: a child that cannot be started or fails leaves no digest; logged, and tried at the next position.
@@ -313,8 +313,10 @@ bool digests_next(struct digests *d, Replfs__CheckOp *out)
             position = d->told[k].of.position;
     if (position != 0)
         n = digests_of(d, position);
-    if (2 * n <= all && d->mine.position != 0)
-        n = digests_of(d, position = d->mine.position);
+    if (2 * n <= all && d->mine.position != 0) {
+        position = d->mine.position;
+        n = digests_of(d, position);
+    }
     if (2 * n > all) {
         out->position = position;
         out->metad = d->op_metad;

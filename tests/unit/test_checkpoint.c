@@ -345,9 +345,10 @@ static void test_forked(void **state)
     fsm_rig_close(&r);
 }
 
-static void count_closed(void *arg, uint64_t session)
+static void count_orphan(void *arg, uint64_t ino, uint64_t opener)
 {
-    (void)session;
+    (void)ino;
+    (void)opener;
     ++*(int *)arg;
 }
 
@@ -357,7 +358,7 @@ static void test_exchange(void **state)
     (void)state;
     struct fsm_rig r, other = {.next_ino = 1ull << 20};
     int told = 0;
-    struct fsm_hooks hooks = {.session_closed = count_closed, .arg = &told};
+    struct fsm_hooks hooks = {.orphaned = count_orphan, .arg = &told};
 
     fill(&r);
     assert_int_equal(fsm_new(&other.f), 0);
@@ -377,6 +378,9 @@ static void test_exchange(void **state)
     fsm_free(fresh);
     fsm_rig_create(&other, 1, "and goes on", REG_MODE);
     assert_true(fsm_digest(other.f) != a);
+    assert_int_equal(told, 0);
+    assert_int_equal(fsm_rig_unlink(&other, 1, "and goes on", false), 0);
+    assert_int_equal(told, 1);
     fsm_set_hooks(other.f, NULL);
     fsm_free(fsm_rig_reload(other.f));
     fsm_rig_close(&other);

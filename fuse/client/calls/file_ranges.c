@@ -193,22 +193,23 @@ int cfile_clone(struct cfile *src, uint64_t src_off, struct cfile *dst, uint64_t
 int cfile_seek(struct cfile *f, uint64_t off, bool hole, uint64_t *out)
 {
     int64_t deadline = client_deadline(f->c);
+    const struct extmap *over;
     uint64_t size, pos = off;
     bool found = false;
     int rc = 0;
     lock_acquire(&f->mu);
-    while (!rc && !found && pos < (size = cfile_shown_size(f))) {
+    while (!rc && !found && pos < (size = cfile_shown(f, &over))) {
         struct seg s;
         if (f->base_to <= pos) { /* everything may be different afterwards */
             rc = layout_need(f, pos + 1, deadline);
             continue;
         }
-        overlay_next(cfile_shown_over(f), &f->base, pos, f->base_to < size ? f->base_to : size, &s);
+        overlay_next(over, &f->base, pos, f->base_to < size ? f->base_to : size, &s);
         found = hole == (s.kind == SEG_HOLE || s.kind == SEG_RESERVED);
         if (!found)
             pos += s.len;
     }
-    size = cfile_shown_size(f);
+    size = cfile_shown(f, NULL);
     lock_release(&f->mu);
     if (rc)
         return rc;

@@ -33,7 +33,7 @@ void cfile_attr(struct cfile *f, Replfs__Attr *out)
 {
     lock_acquire(&f->mu);
     attr_copy(out, &f->attr);
-    out->size = cfile_shown_size(f);
+    out->size = cfile_shown(f, NULL);
     lock_release(&f->mu);
     queue_overlay(f->c, out);
 }
@@ -107,7 +107,7 @@ int cfile_open(struct client *c, uint64_t ino, bool write, Replfs__Attr *attr, s
         }
         if (attr) {
             attr_copy(attr, &f->attr);
-            attr->size = cfile_shown_size(f);
+            attr->size = cfile_shown(f, NULL);
         }
         lock_release(&f->mu);
         if (r->lease)

@@ -85,16 +85,14 @@ bool cfile_shows(const struct cfile *f)
     return f->hidden == 0 || lease_cache_exclusive(f->c->leases, f->ino);
 }
 
-uint64_t cfile_shown_size(const struct cfile *f)
-{
-    return cfile_shows(f) ? cfile_size(f) : f->attr.size;
-}
-
-const struct extmap *cfile_shown_over(const struct cfile *f)
+uint64_t cfile_shown(const struct cfile *f, const struct extmap **over)
 {
     static const struct extmap nothing;
+    bool shows = cfile_shows(f);
 
-    return cfile_shows(f) ? &f->over : &nothing;
+    if (over)
+        *over = shows ? &f->over : &nothing;
+    return shows ? cfile_size(f) : f->attr.size;
 }
 
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a)

@@ -62,9 +62,9 @@ struct cfile {
     uint64_t uncommitted; /* acknowledged bytes */
     uint64_t growing;     /* sum of the buffers' grows */
     bool through;         /* others are at it: nothing is kept back */
-    unsigned
-        hidden; /* writes that wait for their commit for that reason, and all that is in the list: what
-                              * others cannot see yet, nobody sees here, cfile_shows */
+    /* Writes that wait for their commit for that reason; all that is in the list is theirs. What others cannot see yet,
+     * nobody sees here (cfile_shows). */
+    unsigned hidden;
     unsigned linger;         /* closes that wait until nothing is left to commit */
     struct closing *closing; /* those that nobody waits for, in no order */
     int64_t order_at;        /* no sync for commits before, since the last one failed */
@@ -94,9 +94,9 @@ uint64_t cfile_size(const struct cfile *f);
 /* Bytes that are not committed are shown to readers: not when writers still wait for just that and another client may
  * read, too, which would see the bytes of before later than somebody here those of after. */
 bool cfile_shows(const struct cfile *f);
-/* What readers see, by that: the size, and the bytes over the committed map. */
-uint64_t cfile_shown_size(const struct cfile *f);
-const struct extmap *cfile_shown_over(const struct cfile *f);
+/* What readers see, by that: the size, and in *over the bytes over the committed map (over may be NULL). One answer for
+ * both, since a lease can go while f->mu is held. */
+uint64_t cfile_shown(const struct cfile *f, const struct extmap **over);
 /* An answer of metad says a of f. Older than what is known: ignored. Another change than ours: the committed map
  * is forgotten. */
 void cfile_set_attr(struct cfile *f, const Replfs__Attr *a);

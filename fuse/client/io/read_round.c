@@ -383,19 +383,21 @@ static int add_piece(struct cfile *f, struct read_round *op, const struct seg *s
 int read_round_plan(struct cfile *f, struct read_round *op, uint64_t off, size_t len,
                     int64_t deadline)
 {
-    uint64_t size = cfile_shown_size(f);
+    const struct extmap *over;
+    uint64_t size = cfile_shown(f, NULL);
     uint64_t end = off >= size ? off : len < size - off ? off + len : size;
     int rc = layout_need(f, end, deadline);
     if (rc)
         return rc;
-    if (cfile_shown_size(f) < end) /* learnt meanwhile */
-        end = cfile_shown_size(f) > off ? cfile_shown_size(f) : off;
+    size = cfile_shown(f, &over);
+    if (size < end) /* learnt meanwhile */
+        end = size > off ? size : off;
     op->len = end - off;
     op->out = buf_new(op->len ? op->len : 1);
     op->out->len = op->len;
     for (uint64_t pos = off; pos < end && !rc;) {
         struct seg s;
-        overlay_next(cfile_shown_over(f), &f->base, pos, end, &s);
+        overlay_next(over, &f->base, pos, end, &s);
         rc = add_piece(f, op, &s, pos - off);
         pos += s.len;
     }
