@@ -12,8 +12,8 @@
  * to compare.
  *
  * Who is right: what more than half of all metads have. Without that nobody is wrong, unless all have told theirs; then
- * the leader counts as right: its state is what clients have seen. One that differs logs it, leaves the file `differs` in its directory, and its log
- * stops; since its checkpoints may be wrong as well, it does not start again from them.
+ * the leader counts as right: its state is what clients have seen. One that differs logs it, leaves the file `differs`
+ * in its directory, and its log stops; since its checkpoints may be wrong as well, it does not start again from them.
  *
  * Failure modes: a child that cannot be started or fails leaves no digest; logged, and tried at the next position.
  * Threads: see digests.h; d->mu guards all that is told. */
