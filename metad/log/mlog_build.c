@@ -327,12 +327,11 @@ int mlog_new_life(const char *dir, char uuid[static 37], uint64_t *term)
     struct mlog_stored stored = {0};
     char log_dir[MLOG_PATH];
     uint64_t id;
-    int lock = -1;
+    CLEANUP(close_fdp) int lock = -1;
     int rc = mlog_dir_read_id(dir, uuid, &id);
 
     if (rc == 0)
         rc = mlog_dir_lock(dir, &lock);
-    CLEANUP(close_fdp) int held = lock;
     if (rc == 0)
         rc = mlog_check(dir, id != MLOG_FIRST_ID, &stored);
     if (rc == 0)
