@@ -12,7 +12,7 @@
  * for the registry is started by it in that order.
  *
  * Failure modes: an own failure answers with its own code and this chunkd's id. A failure below
- * answers ERR_CHAIN with the deepest chunkd known to have failed: the one a hop below named, else
+ * answers ERR_CHAIN with the deepest chunkd known to have failed, and its code: the one a hop below named, else
  * the next hop itself (unreachable, timed out). The client then knows whom to leave out. Bytes that
  * some copies have stored nevertheless do no harm: they are never committed. Deadlines shrink on
  * the way down, so that the hop next to a hanging one reports it, before those above give up.
@@ -22,6 +22,7 @@
 #include "chain.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@ struct append_op {
     atomic_uint parts;     /* still pending */
     int store_code;        /* valid when the store's part has ended */
     int chain_code;        /* valid when the chain's part has ended */
+    int chain_cause;       /* the code with which chain_failed failed */
     uint32_t chain_failed; /* chunkd that failed below */
     char chain_detail[320];
     uint32_t below[CHAIN_MAX_HOPS];
@@ -54,7 +56,7 @@ static void answer(struct append_op *op)
         serve_fail(op->s, op->req, op->store_code, 0, "append to chunk %llx at %u+%u: %s",
                    (unsigned long long)in->chunk, in->chunk_off, in->len, err_str(op->store_code));
     } else if (op->chain_code != 0) {
-        serve_fail(op->s, op->req, -ERR_CHAIN, op->chain_failed, "%s", op->chain_detail);
+        serve_fail_chain(op->s, op->req, op->chain_cause, op->chain_failed, op->chain_detail);
     } else {
         uint32_t stored[CHAIN_MAX_HOPS + 1];
         uint64_t registrations[CHAIN_MAX_HOPS + 1];
@@ -97,6 +99,7 @@ static void chain_part_done(void *arg, int code, const Replfs__Envelope *rep, st
     struct append_op *op = arg;
     const Replfs__ChainHop *hop = op->req->env->append_req->chain[0];
     const char *detail = "";
+    uint32_t deeper = 0;
     op->chain_failed = hop->chunkd;
     if (code == 0 && (!rep || rep->body_case != REPLFS__ENVELOPE__BODY_APPEND_REPLY))
         code = -ERR_PROTOCOL;
@@ -113,7 +116,9 @@ static void chain_part_done(void *arg, int code, const Replfs__Envelope *rep, st
         detail = rep->failure->detail;
         if (rep->failure->chunkd != 0)
             op->chain_failed = rep->failure->chunkd;
+        deeper = rep->failure->cause < INT_MAX ? rep->failure->cause : 0;
     }
+    op->chain_cause = deeper ? -(int)deeper : code;
     if (code != 0)
         snprintf(op->chain_detail, sizeof(op->chain_detail), "chunkd %u at %s: %s%s%s", hop->chunkd,
                  hop->addr, err_str(code), *detail ? ": " : "", detail);

@@ -250,6 +250,14 @@ void serve_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep, 
     leave(s);
 }
 
+static void send_failure(struct service *s, struct rpc_req *req, const Replfs__Failure *f)
+{
+    log_debug("trace %016llx fails: %s (%s)", (unsigned long long)req->trace, err_str((int)f->code),
+              f->detail);
+    rpc_fail_with(req, f);
+    leave(s);
+}
+
 void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd, const char *fmt,
                 ...)
 {
@@ -262,10 +270,18 @@ void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunk
     f.code = (uint32_t)-code;
     f.detail = detail;
     f.chunkd = chunkd ? chunkd : serve_chunkd(s);
-    log_debug("trace %016llx fails: %s (%s)", (unsigned long long)req->trace, err_str(code),
-              detail);
-    rpc_fail_with(req, &f);
-    leave(s);
+    send_failure(s, req, &f);
+}
+
+void serve_fail_chain(struct service *s, struct rpc_req *req, int cause, uint32_t chunkd,
+                      char *detail)
+{
+    Replfs__Failure f = REPLFS__FAILURE__INIT;
+    f.code = ERR_CHAIN;
+    f.cause = (uint32_t)-cause;
+    f.detail = detail;
+    f.chunkd = chunkd;
+    send_failure(s, req, &f);
 }
 
 unsigned serve_time_left(const struct rpc_req *req)

@@ -72,6 +72,9 @@ void serve_reply(struct service *s, struct rpc_req *req, Replfs__Envelope *rep,
                  struct buf *payload);
 void serve_fail(struct service *s, struct rpc_req *req, int code, uint32_t chunkd, const char *fmt,
                 ...) __attribute__((format(printf, 5, 6)));
+/* The same with ERR_CHAIN, when `chunkd` further down failed; cause: its code, negative. */
+void serve_fail_chain(struct service *s, struct rpc_req *req, int cause, uint32_t chunkd,
+                      char *detail);
 /* Milliseconds until the request's deadline, less a margin so that our answer arrives in time. 0:
  * over. */
 unsigned serve_time_left(const struct rpc_req *req);

@@ -372,7 +372,7 @@ struct chunkd_rig_append {
     const char *addr2, *addr3; /* instead of the second and third hop's address */
 };
 struct chunkd_rig_answer {
-    int code;
+    int code, cause;
     uint32_t chunkd; /* of the failure */
     uint32_t stored[8];
     size_t n;
@@ -422,6 +422,7 @@ static inline struct chunkd_rig_answer chunkd_rig_append(const struct chunkd_rig
         memcpy(out.stored, res.rep->append_reply->stored, out.n * sizeof out.stored[0]);
     } else if (res.rep) {
         out.chunkd = res.rep->failure->chunkd;
+        out.cause = -(int)res.rep->failure->cause;
     }
     rpc_result_free(&res);
     return out;

@@ -55,6 +55,7 @@ struct client_rig_node {
     struct client_rig_record recs[CLIENT_RIG_RECORDS];
     size_t nrecs;
     int append_code, sync_code, read_code; /* answered instead, when set */
+    int hop_code;                          /* to an append that came down a chain */
     bool corrupt;                          /* flips a byte of what it reads */
     bool mute_reads;
     bool mute_syncs; /* of chunks: not answered */

@@ -51,9 +51,11 @@ static void client_rig_append(uint32_t self, struct rpc_req *req)
     for (uint32_t i = 0; i < n; i++) {
         struct client_rig_node *nd = &client_rig.node[ids[i]];
         nd->appends++;
-        if (nd->append_code) {
+        int code = i && nd->hop_code ? nd->hop_code : nd->append_code;
+        if (code) {
             Replfs__Failure f = REPLFS__FAILURE__INIT;
-            f.code = (uint32_t)(i ? ERR_CHAIN : -nd->append_code);
+            f.code = (uint32_t)(i ? ERR_CHAIN : -code);
+            f.cause = (uint32_t)(i ? -code : 0);
             f.chunkd = ids[i];
             f.detail = (char *)"scripted";
             rpc_fail_with(req, &f);

@@ -121,6 +121,7 @@ static void a_failure_deep_in_the_chain_is_passed_up(void **state)
     struct chunkd_rig_answer r = chunkd_rig_append(&a);
     assert_int_equal(r.code, -ERR_CHAIN);
     assert_int_equal(r.chunkd, 3);
+    assert_int_equal(r.cause, -ERR_OFFSET);
 }
 
 /* A chunkd that takes a request and never answers, until the test lets it. */

@@ -113,6 +113,22 @@ static void test_no_space(void **st)
     cfile_close(f);
 }
 
+/* Disks that are full further down the chain are full, and stay so when their chunkds answer probes: what was granted
+ * there is not tried, one chunk after the other, until the time is over. */
+static void test_no_space_down_the_chain(void **st)
+{
+    (void)st;
+    struct cfile *f = open_file();
+    for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
+        client_rig_set(node[i].hop_code, -ENOSPC);
+    assert_int_equal(put(f, 0, SIZE), 0);
+    assert_int_equal(cfile_fsync(f), -ENOSPC);
+    struct client_stat s;
+    client_stat(client_rig.cl, &s);
+    assert_true(s.sealed_early <= CLIENT_RIG_NODES);
+    cfile_close(f);
+}
+
 static void test_commit_refused(void **st)
 {
     (void)st;
@@ -435,6 +451,7 @@ int main(void)
         T(test_failed_append_moves_on),
         T(test_too_few_is_eio_once),
         T(test_no_space),
+        T(test_no_space_down_the_chain),
         T(test_commit_refused),
         T(test_bad_copy_skipped),
         T(test_silent_copy_hedged),

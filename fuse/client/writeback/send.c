@@ -21,6 +21,7 @@
  * Context: any thread; completions on loop threads. */
 #include "client/writeback/send.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/buf.h"
@@ -79,6 +80,15 @@ static bool disk_at_fault(int code)
     return code == -ENOSPC || code == -EIO || code == -EROFS || code == -EDQUOT;
 }
 
+/* What the chunkd that failed says of it, wherever in the chain it is. */
+static int cause_of(int code, const Replfs__Envelope *rep)
+{
+    if (code != -ERR_CHAIN || !rep || rep->body_case != REPLFS__ENVELOPE__BODY_FAILURE ||
+        rep->failure->cause == 0 || rep->failure->cause > INT_MAX)
+        return code;
+    return -(int)rep->failure->cause;
+}
+
 /* Marks chunkds that should not get the next chunk; *who gets one of them for the log, 0: nobody. */
 static void blame(struct cfile *f, const struct wchunk *wc, const struct part *asked, int code,
                   const Replfs__Envelope *rep, uint32_t *who)
@@ -123,6 +133,7 @@ static void chunk_failed(struct cfile *f, struct wchunk *wc, const struct part *
 {
     char name[256] = "nobody to blame";
     uint32_t who;
+    code = cause_of(code, rep);
     blame(f, wc, asked, code, rep, &who);
     if (who)
         chunkds_name(f->c, who, name, sizeof(name));
