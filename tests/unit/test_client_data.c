@@ -4,6 +4,9 @@
 
 #include <linux/falloc.h>
 
+#include "client/cache/lease_cache.h"
+#include "client/internal.h"
+
 #define KEEP FALLOC_FL_KEEP_SIZE
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO FALLOC_FL_ZERO_RANGE
@@ -355,6 +358,65 @@ static void test_through_is_hidden(void **st)
     cfile_close(f);
 }
 
+static void *write_100_more(void *arg)
+{
+    put(arg, 500, 100, false);
+    return NULL;
+}
+
+static size_t seen(struct cfile *f)
+{
+    struct buf *b = NULL;
+    assert_int_equal(cfile_read(f, 0, 600, &b), 0);
+    size_t n = b->len;
+    buf_unref(b);
+    return n;
+}
+
+static bool taken(unsigned appends)
+{
+    client_rig_lock();
+    for (unsigned i = 1; i <= CLIENT_RIG_NODES; i++)
+        appends -= appends < client_rig.node[i].appends ? appends : client_rig.node[i].appends;
+    client_rig_unlock();
+    return appends == 0;
+}
+
+static uint64_t kept(void)
+{
+    struct client_stat s;
+    client_stat(client_rig.cl, &s);
+    return s.dirty_bytes;
+}
+
+/* While such a write waits the others go, and another writer has the file alone, for a while. What was seen stays. */
+static void test_through_and_alone(void **st)
+{
+    (void)st;
+    pthread_t t, more;
+    setup_model(1);
+    client_rig_set(crowded, true);
+    struct cfile *f = client_rig_open_file();
+    client_rig_set(hold, true);
+    assert_int_equal(pthread_create(&t, NULL, write_500, f), 0);
+    client_rig_wait(client_rig.nheld == 1); /* its commit */
+    client_rig_set(crowded, false);
+    assert_int_equal(pthread_create(&more, NULL, write_100_more, f), 0);
+    WAIT_UNTIL(taken(4) || kept() == 100);
+    size_t before = seen(f);
+    client_rig_set(crowded, true);
+    client_rig_recall(CLIENT_RIG_INO);
+    client_rig_wait(client_rig.recalls == 1);
+    WAIT_UNTIL(!lease_cache_exclusive(client_rig.cl->leases, CLIENT_RIG_INO));
+    size_t after = seen(f);
+    client_rig_release();
+    pthread_join(t, NULL);
+    pthread_join(more, NULL);
+    assert_true(after >= before);
+    check(f, 0, 600);
+    cfile_close(f);
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, client_rig_setup, client_rig_teardown)
@@ -370,6 +432,8 @@ int main(void)
         T(test_random),
         T(test_random),
         cmocka_unit_test_setup_teardown(test_through_is_hidden, client_rig_leased_setup,
+                                        client_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_through_and_alone, client_rig_leased_setup,
                                         client_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

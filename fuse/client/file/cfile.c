@@ -82,7 +82,7 @@ uint64_t cfile_size(const struct cfile *f)
 
 bool cfile_shows(const struct cfile *f)
 {
-    return f->hidden == 0 || lease_cache_exclusive(f->c->leases, f->ino);
+    return f->hidden == 0;
 }
 
 uint64_t cfile_shown(const struct cfile *f, const struct extmap **over)

@@ -91,11 +91,11 @@ void cfile_unref(struct cfile *f);
 
 /* The size with the bytes that are not committed. */
 uint64_t cfile_size(const struct cfile *f);
-/* Bytes that are not committed are shown to readers: not when writers still wait for just that and another client may
- * read, too, which would see the bytes of before later than somebody here those of after. */
+/* Bytes that are not committed are shown to readers: not when writers still wait for just that since another client may
+ * read, too, which would see the bytes of before later than somebody here those of after. Nor when the others are gone
+ * meanwhile: they may come back first, and what was seen must stay. */
 bool cfile_shows(const struct cfile *f);
-/* What readers see, by that: the size, and in *over the bytes over the committed map (over may be NULL). One answer for
- * both, since a lease can go while f->mu is held. */
+/* What readers see, by that: the size, and in *over the bytes over the committed map (over may be NULL). */
 uint64_t cfile_shown(const struct cfile *f, const struct extmap **over);
 /* An answer of metad says a of f. Older than what is known: ignored. Another change than ours: the committed map
  * is forgotten. */

@@ -26,7 +26,8 @@
 #define LEASE_TRIES 3 /* others may be quicker; then nothing is kept back */
 
 /* Bytes may be kept back only under an exclusive lease: others could not see them otherwise. mu
- * held, dropped while metad is asked. Sets f->through when it is not to be had. */
+ * held, dropped while metad is asked. Sets f->through when it is not to be had, and while a writer still waits that
+ * did not have it: nobody sees what is in its list. */
 static int write_lease(struct cfile *f)
 {
     struct lease_cache *l = f->c->leases;
@@ -43,6 +44,7 @@ static int write_lease(struct cfile *f)
         if (rc)
             return rc;
     }
+    f->through = f->hidden > 0;
     return 0;
 }
 
