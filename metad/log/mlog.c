@@ -42,6 +42,7 @@
 
 #define LOG_MODULE "mlog"
 #define DEFAULT_CHECKPOINT_BYTES (64ull << 20)
+#define DISK_LIMIT_MS 60000u
 #define DEFAULT_CHECK_MS 600000u
 
 static int compare_with_mark(struct mlog *m)
@@ -111,6 +112,8 @@ static struct mlog *create(const struct mlog_config *cfg)
     m->checkpoint_bytes =
         cfg->checkpoint_bytes != 0 ? cfg->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES;
     m->long_fork_ns = (cfg->long_fork_us ? cfg->long_fork_us : 1000 * MLOG_LONG_FORK_MS) * 1000ll;
+    m->disk_limit_ns =
+        (cfg->disk_limit_ms != 0 ? cfg->disk_limit_ms : DISK_LIMIT_MS) * NSEC_PER_MSEC;
     m->check_ms = cfg->check_ms != 0 ? cfg->check_ms : DEFAULT_CHECK_MS;
     m->role_changed = cfg->role_changed;
     m->failed = cfg->failed;

@@ -25,6 +25,8 @@ struct mlog_config {
     uint64_t checkpoint_bytes; /* log bytes between checkpoints, default 64 MiB */
     /* A leader whose last fork took longer hands over before the next; default 100 ms. */
     unsigned long_fork_us;
+    /* An entry that waits longer for the disk ends the log as `failed` tells; default 60 s. */
+    unsigned disk_limit_ms;
     /* How often the leader has states compared (digests.h), default 10 minutes. */
     unsigned check_ms;
     void (*role_changed)(void *arg, bool leader); /* on the log thread */

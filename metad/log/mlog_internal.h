@@ -159,7 +159,9 @@ struct mlog_append { /* entries on their way to the disk */
     struct mlog_append *next;
     const struct raft_io_append *req; /* libraft's, which names it */
     uint64_t last;
-    bool dropped; /* by another leader, meanwhile */
+    uint64_t dropped_from; /* entries from here on were dropped right before; 0: none */
+    int64_t since;         /* clock_mono */
+    bool dropped;          /* by another leader, meanwhile */
 };
 enum mlog_fetch_state { FETCH_IDLE, FETCH_RUNNING, FETCH_HERE };
 struct mlog_fetch {
@@ -255,6 +257,12 @@ struct mlog {
     struct mlog_kept *kept;
     struct mlog_append *appends;
     uint64_t append_index; /* of the next entry to be stored */
+    uint64_t
+        dropped_from; /* the next append comes in place of entries from this one on; 0: of none */
+    int64_t disk_limit_ns;
+    bool no_segment; /* one is being made; libraft tries again and again */
+    bool said_slow;
+    atomic_bool unclosed; /* a full segment could not be closed; any thread */
     bool io_closing;
     bool stuck; /* libraft waits for a write that never ends: the log cannot be closed */
     struct raft_tracer tracer;
@@ -397,6 +405,7 @@ void mlog_serve_stop(struct mlog_net *n); /* any thread: no piece is sent any mo
 
 /* mlog_io.c, log thread */
 void mlog_io_guard(struct mlog *m); /* after raft_uv_init */
+void mlog_io_tick(struct mlog *m);  /* now and then, and when woken */
 /* Entries above `last` are about to go from the log: the high-water mark is lowered. */
 void mlog_io_dropped(struct mlog *m, uint64_t last);
 /* The engine cannot go on: nothing is accepted any more, every waiter is answered with -EIO. */

@@ -18,17 +18,25 @@
  * log breaks, and the timer is put off for good. Such a log cannot be closed either, since the write
  * never ends (m->stuck): it is abandoned, and the process must end.
  *
+ * Of some failures raft_uv tells nobody. A full segment that it cannot close stays open, and it goes on: a tracer hears
+ * of it, on a thread of libuv's pool. Entries that it cannot drop for another leader's stay, and it writes those behind
+ * them, under the same indexes: so the directory is looked at before the first of them counts. A segment that it cannot
+ * prepare is tried again for ever: no entry waits for the disk without limit, whatever the disk does.
+ *
  * Log thread. libraft's requests do not lead back to us, so the thread knows its log. */
 #include "mlog_internal.h"
 
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
 #define LOG_MODULE "mlog"
+#define DISK_SAY_MS 5000
 
 static _Thread_local struct mlog *own;
 
@@ -86,32 +94,50 @@ static void unkeep(struct mlog *m, const void *req)
         }
 }
 
+/* The stored log holds nothing from this index on but what is being written now: that is not in closed segments yet. */
+static bool dropped_all(struct mlog *m, uint64_t from)
+{
+    struct mlog_files l = {0};
+    bool gone = mlog_check_list(m->log_dir, &l) == 0;
+
+    for (size_t i = 0; gone && i < l.nseg; i++)
+        gone = l.seg[i].open || l.seg[i].last < from;
+    free(l.seg);
+    free(l.snap);
+    if (!gone)
+        mlog_io_failed(m, "entries could not be dropped", "they are still there");
+    return gone;
+}
+
 /* The entries of an append are stored, and that counts as of now: a follower tells the leader so next, a leader of
  * several counts itself. Alone, entries are marked when somebody is told of them (mlog_apply.c). They do not end in the
  * order in which they began: when libraft's disk half closes, those that wait are cancelled before the one that is being
  * written ends well. */
-static void appended(struct mlog *m, const struct raft_io_append *req, int status)
+static bool appended(struct mlog *m, const struct raft_io_append *req, int status)
 {
     struct mlog_append **p = &m->appends, *a;
+    bool counts = status == 0;
 
     while (*p && (*p)->req != req)
         p = &(*p)->next;
     a = *p;
     if (!a)
-        return;
+        return counts;
     *p = a->next;
-    if (status == 0 && !a->dropped && !mlog_alone(m) &&
+    if (counts && a->dropped_from > 0)
+        counts = dropped_all(m, a->dropped_from);
+    if (counts && !a->dropped && !mlog_alone(m) &&
         mlog_hwm_advance(&m->hwm, a->last, raft_current_term(&m->raft)) != 0)
         atomic_store(&m->error, "the high-water mark cannot be written");
     free(a);
+    return counts;
 }
 
 static void append_done(struct raft_io_append *req, int status)
 {
     struct mlog *m = own;
 
-    appended(m, req, status);
-    if (status != 0 && !m->io_closing) {
+    if (!appended(m, req, status) && !m->io_closing) {
         mlog_io_failed(m, "an entry could not be written", reason(m, status));
         io_keep(m, req, MLOG_KEPT_APPEND);
         return;
@@ -132,6 +158,9 @@ static int guarded_append(struct raft_io *io, struct raft_io_append *req,
     a->last = m->append_index + n - 1;
     m->append_index += n;
     a->req = req;
+    a->since = clock_mono();
+    a->dropped_from = m->dropped_from;
+    m->dropped_from = 0;
     a->next = m->appends;
     m->appends = a;
     int rc = m->broken ? RAFT_IOERR : m->io_append(io, req, entries, n, append_done);
@@ -147,6 +176,8 @@ static int guarded_truncate(struct raft_io *io, raft_index index)
 {
     struct mlog *m = own;
 
+    if (index < m->append_index)
+        m->dropped_from = index;
     m->append_index = index;
     mlog_io_dropped(m, index - 1);
     int rc = m->broken ? 0 : m->io_truncate(io, index);
@@ -198,21 +229,62 @@ static int guarded_snapshot(struct raft_io *io, unsigned trailing, struct raft_i
     return m->io_snapshot_put(io, trailing, req, snapshot, snapshot_done);
 }
 
-/* ---- writes that fail ---- */
+/* ---- what raft_uv tells only its tracer ---- */
 
-#define RETRY_TEXT "retry failed write"
+static bool begins(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
 
+/* The log thread, or for a segment that is being closed one of libuv's pool. */
 static void traced(struct raft_tracer *t, int type, const void *info)
 {
     struct mlog *m = t->impl;
     const struct raft_tracer_info *i = info;
+    const char *text = type == RAFT_TRACER_DIAGNOSTIC ? i->diagnostic.message : "";
 
-    if (type != RAFT_TRACER_DIAGNOSTIC ||
-        strncmp(i->diagnostic.message, RETRY_TEXT, strlen(RETRY_TEXT)) != 0)
+    if (begins(text, "retry failed write")) {
+        m->stuck = true;
+        raft_uv_set_disk_retry(&m->io, UINT_MAX);
+        mlog_io_failed(m, "an entry could not be written", reason(m, RAFT_IOERR));
+    } else if (begins(text, "create open segment ")) {
+        m->no_segment = true;
+    } else if (begins(text, "completed creation of")) {
+        m->no_segment = false;
+    } else if (begins(text, "truncate segment ")) {
+        log_error("%s: %s", m->log_dir, text);
+        atomic_store(&m->unclosed, true);
+        uv_async_send(&m->wake);
+    }
+}
+
+/* ---- waits ---- */
+
+/* Appends end in order, but for closing: the last of the list is the oldest. */
+void mlog_io_tick(struct mlog *m)
+{
+    const struct mlog_append *oldest = m->appends;
+
+    if (m->broken)
         return;
-    m->stuck = true;
-    raft_uv_set_disk_retry(&m->io, UINT_MAX);
-    mlog_io_failed(m, "an entry could not be written", reason(m, RAFT_IOERR));
+    if (atomic_load(&m->unclosed)) {
+        mlog_io_failed(m, "a full segment could not be closed", "see above");
+        return;
+    }
+    while (oldest && oldest->next)
+        oldest = oldest->next;
+    int64_t waits = oldest ? clock_mono() - oldest->since : 0;
+    const char *why = m->no_segment ? "no new segment could be made: is the disk full, or are "
+                                      "there no file descriptors left"
+                                    : "it does not answer";
+    if (waits > m->disk_limit_ns) {
+        m->stuck = true; /* what has taken so long may never end */
+        mlog_io_failed(m, "an entry has waited for the disk for too long", why);
+    } else if (waits > DISK_SAY_MS * NSEC_PER_MSEC && !m->said_slow) {
+        log_warn("%s: an entry has waited for the disk for %" PRId64 " s: %s", m->log_dir,
+                 (int64_t)(waits / NSEC_PER_SEC), why);
+    }
+    m->said_slow = waits > DISK_SAY_MS * NSEC_PER_MSEC;
 }
 
 /* ---- closing ---- */

@@ -382,6 +382,7 @@ static void on_wake(uv_async_t *h)
     mlog_recv_all(m);
     if (m->stopping)
         return;
+    mlog_io_tick(m);
     mlog_ckpt_poll(m);
     if (atomic_exchange(&m->want_flip, false))
         flip(m);

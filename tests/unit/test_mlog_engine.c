@@ -28,6 +28,9 @@
 
 #define PATIENCE_MS 20000
 #define VALUE 60000u
+#define SEGMENT_ENTRIES 140u /* of that size fill a segment */
+#define SEGMENT_TAKEN 5u     /* those before may be prepared already */
+#define DISK_LIMIT_MS 3000u
 
 static char dir[128];
 static atomic_int failures;
@@ -79,7 +82,7 @@ static int write_large(struct mlog *m, unsigned i)
 
 static int open_mlog(struct fsm **fsm, struct mlog **m)
 {
-    struct mlog_config cfg = {.dir = dir, .failed = engine_failed};
+    struct mlog_config cfg = {.dir = dir, .failed = engine_failed, .disk_limit_ms = DISK_LIMIT_MS};
 
     int rv = fsm_new(fsm);
     cfg.fsm = *fsm;
@@ -107,9 +110,10 @@ static int without_descriptors(void)
 
     if (open_mlog(&fsm, &m) != 0 || write_large(m, 0) != 0)
         return 2;
-    take_descriptors();
-    while (rv == 0 && n < 800)
+    while (rv == 0 && n < 2000) {
+        take_descriptors(); /* and those that it gave back with a full segment */
         rv = write_large(m, n++);
+    }
     if (rv == 0)
         return 3; /* it never needed any: the test shows nothing */
     if (rv != -EIO || write_large(m, n) != -EIO)
@@ -123,6 +127,68 @@ static int without_descriptors(void)
     mlog_close(m);
     fsm_free(fsm);
     return 0;
+}
+
+static void log_path(char out[160], const char *name)
+{
+    snprintf(out, 160, "%s/log/%s", dir, name);
+}
+
+/* The names of the next segments are taken: libraft tries again and again to make one. */
+static int without_segments(void)
+{
+    struct fsm *fsm;
+    struct mlog *m;
+    char path[160], name[16];
+    int rv = 0;
+
+    if (open_mlog(&fsm, &m) != 0 || write_large(m, 0) != 0)
+        return 2;
+    for (unsigned i = SEGMENT_TAKEN; i < SEGMENT_TAKEN + 8; i++) {
+        snprintf(name, sizeof(name), "open-%u", i);
+        log_path(path, name);
+        if (mkdir(path, 0700) != 0)
+            return 3;
+    }
+    for (unsigned n = 0; rv == 0 && n < 8 * SEGMENT_ENTRIES; n++)
+        rv = write_large(m, n);
+    if (rv != -EIO || write_large(m, 0) != -EIO)
+        return 4;
+    if (atomic_load(&failures) != 1)
+        return 5;
+    mlog_close(m);
+    fsm_free(fsm);
+    for (unsigned i = SEGMENT_TAKEN; i < SEGMENT_TAKEN + 8; i++) {
+        snprintf(name, sizeof(name), "open-%u", i);
+        log_path(path, name);
+        rmdir(path);
+    }
+    return 0;
+}
+
+/* A full segment cannot be closed: its name is gone. All that it holds is there. */
+static int without_closing(void)
+{
+    struct fsm *fsm;
+    struct mlog *m;
+    char path[160], away[160];
+    int rv = 0;
+
+    log_path(path, "open-1");
+    log_path(away, "away");
+    if (open_mlog(&fsm, &m) != 0 || write_large(m, 0) != 0)
+        return 2;
+    if (rename(path, away) != 0)
+        return 3;
+    for (unsigned n = 0; rv == 0 && n < 8 * SEGMENT_ENTRIES; n++)
+        rv = write_large(m, n);
+    if (rv != -EIO)
+        return 4;
+    if (atomic_load(&failures) != 1)
+        return 5;
+    mlog_close(m);
+    fsm_free(fsm);
+    return rename(away, path) == 0 ? 0 : 6;
 }
 
 /* What the disk does not take: a write of a segment fails with EFBIG. */
@@ -189,6 +255,18 @@ static void test_no_descriptors(void **state)
     ends_well(without_descriptors);
 }
 
+static void test_no_segments(void **state)
+{
+    (void)state;
+    ends_well(without_segments);
+}
+
+static void test_no_closing(void **state)
+{
+    (void)state;
+    ends_well(without_closing);
+}
+
 static void test_failing_writes(void **state)
 {
     (void)state;
@@ -249,6 +327,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_segments, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_closing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_not_closed, setup, teardown),
     };

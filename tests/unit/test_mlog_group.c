@@ -148,6 +148,53 @@ static void test_leader_cut_off(void **state)
     }
 }
 
+/* What is in the way of a segment that ends with `last`: libraft cannot cut one there. */
+static void in_the_way(unsigned i, uint64_t last, bool there)
+{
+    char path[256];
+
+    for (unsigned first = 1; first <= 3; first++) {
+        snprintf(path, sizeof(path), "%s/log/%016u-%016llu", group.node[i].dir, first,
+                 (unsigned long long)last);
+        assert_int_equal(there ? mkdir(path, 0700) : rmdir(path), 0);
+    }
+}
+
+/* Entries that cannot be dropped for another leader's: what comes in their place does not count. */
+static void test_drop_fails(void **state)
+{
+    struct mlog_status st;
+
+    (void)state;
+    grow(3);
+    unsigned old = (unsigned)group_wait_leader();
+    group_create(1);
+    group_same();
+    mlog_status(group.node[old].mlog, &st);
+    uint64_t last = st.last;
+    group_cut(old, true);
+    assert_int_equal(group_send_create((int)old, 1000, false), 0);
+    int next = -1;
+    WAIT_UNTIL((next = group_leader()) >= 0 && next != (int)old);
+    WAIT_UNTIL((mlog_status(group.node[old].mlog, &st), st.last > last));
+    for (unsigned k = 2; k < 20; k++)
+        group_create(k);
+    in_the_way(old, last, true);
+    group_cut(old, false);
+    WAIT_UNTIL(atomic_load(&group.node[old].failed) == 1);
+    mlog_status(group.node[old].mlog, &st);
+    assert_non_null(st.error);
+    in_the_way(old, last, false);
+    group_close(old);
+    struct mlog_config cfg = {.dir = group.node[old].dir};
+    struct mlog *m;
+    assert_int_equal(fsm_new(&cfg.fsm), 0);
+    assert_int_equal(mlog_open(&cfg, GROUP_PATIENCE_MS, &m), -ERR_CORRUPT); /* nor does it later */
+    fsm_free(cfg.fsm);
+    assert_true(group_has(next, 19));
+    assert_false(group_has(next, 1000));
+}
+
 /* At no moment two of them may read. */
 struct two {
     atomic_bool stop;
@@ -264,6 +311,7 @@ int main(void)
         GROUP_TEST(test_leader_dies),
         GROUP_TEST(test_follower_ends_while_it_writes),
         GROUP_TEST(test_leader_cut_off),
+        GROUP_TEST(test_drop_fails),
         GROUP_TEST(test_hands_over_before_a_long_fork),
         GROUP_TEST(test_step_down),
         GROUP_TEST(test_all_restart),
