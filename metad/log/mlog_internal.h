@@ -262,6 +262,7 @@ struct mlog {
     int64_t disk_limit_ns;
     bool no_segment; /* one is being made; libraft tries again and again */
     bool said_slow;
+    atomic_bool guarded;  /* what the tracer needs is there; any thread */
     atomic_bool unclosed; /* a full segment could not be closed; any thread */
     bool io_closing;
     bool stuck; /* libraft waits for a write that never ends: the log cannot be closed */

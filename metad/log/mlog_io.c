@@ -28,6 +28,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -236,10 +237,11 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-/* The log thread, or for a segment that is being closed one of libuv's pool. */
+/* The log thread, or for a segment that is being closed one of libuv's pool, which may look at nothing of m before
+ * `guarded`. */
 static void traced(struct raft_tracer *t, int type, const void *info)
 {
-    struct mlog *m = t->impl;
+    struct mlog *m = (struct mlog *)((char *)t - offsetof(struct mlog, tracer));
     const struct raft_tracer_info *i = info;
     const char *text = type == RAFT_TRACER_DIAGNOSTIC ? i->diagnostic.message : "";
 
@@ -251,7 +253,7 @@ static void traced(struct raft_tracer *t, int type, const void *info)
         m->no_segment = true;
     } else if (begins(text, "completed creation of")) {
         m->no_segment = false;
-    } else if (begins(text, "truncate segment ")) {
+    } else if (begins(text, "truncate segment ") && atomic_load(&m->guarded)) {
         log_error("%s: %s", m->log_dir, text);
         atomic_store(&m->unclosed, true);
         uv_async_send(&m->wake);
@@ -329,6 +331,7 @@ void mlog_io_guard(struct mlog *m)
     m->io.append = guarded_append;
     m->io.snapshot_put = guarded_snapshot;
     m->io.close = guarded_close;
-    m->tracer = (struct raft_tracer){.impl = m, .version = 2, .emit = traced};
+    m->tracer = (struct raft_tracer){.version = 2, .emit = traced};
+    atomic_store(&m->guarded, true);
     raft_uv_set_tracer(&m->io, &m->tracer);
 }
