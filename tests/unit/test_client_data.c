@@ -360,7 +360,10 @@ static void test_through_is_hidden(void **st)
 
 static void *write_100_more(void *arg)
 {
-    put(arg, 500, 100, false);
+    uint8_t p[100]; /* the model is the other writer's */
+    off_t o = 500;
+    memset(p, 7, sizeof p);
+    assert_int_equal(cfile_write(arg, p, sizeof p, &o, 0), 0);
     return NULL;
 }
 
@@ -413,6 +416,9 @@ static void test_through_and_alone(void **st)
     pthread_join(t, NULL);
     pthread_join(more, NULL);
     assert_true(after >= before);
+    memset(model.byte + 500, 7, 100);
+    memset(model.written + 500, 1, 100);
+    model.size = 600;
     check(f, 0, 600);
     cfile_close(f);
 }
