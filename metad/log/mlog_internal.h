@@ -406,7 +406,7 @@ void mlog_serve_stop(struct mlog_net *n); /* any thread: no piece is sent any mo
 
 /* mlog_io.c, log thread */
 void mlog_io_guard(struct mlog *m); /* after raft_uv_init */
-void mlog_io_tick(struct mlog *m);  /* now and then, and when woken */
+void mlog_io_tick(struct mlog *m);  /* now and then */
 /* Entries above `last` are about to go from the log: the high-water mark is lowered. */
 void mlog_io_dropped(struct mlog *m, uint64_t last);
 /* The engine cannot go on: nothing is accepted any more, every waiter is answered with -EIO. */

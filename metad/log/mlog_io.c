@@ -255,8 +255,7 @@ static void traced(struct raft_tracer *t, int type, const void *info)
         m->no_segment = false;
     } else if (begins(text, "truncate segment ") && atomic_load(&m->guarded)) {
         log_error("%s: %s", m->log_dir, text);
-        atomic_store(&m->unclosed, true);
-        uv_async_send(&m->wake);
+        atomic_store(&m->unclosed, true); /* the timer looks */
     }
 }
 

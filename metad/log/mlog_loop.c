@@ -382,7 +382,6 @@ static void on_wake(uv_async_t *h)
     mlog_recv_all(m);
     if (m->stopping)
         return;
-    mlog_io_tick(m);
     mlog_ckpt_poll(m);
     if (atomic_exchange(&m->want_flip, false))
         flip(m);
@@ -440,6 +439,7 @@ static void on_timer(uv_timer_t *h)
         return;
     if (m->hwm.dirty && m->ninflight == 0)
         mlog_hwm_sync(&m->hwm);
+    mlog_io_tick(m);
     mlog_net_tick(m);
     mlog_member_note(m);
     check_tick(m);

@@ -329,6 +329,18 @@ static void *write_500(void *arg)
     return NULL;
 }
 
+/* A file at which others are, and t, which writes to it until client_rig_release(). */
+static struct cfile *writing_through(pthread_t *t)
+{
+    setup_model(1);
+    client_rig_set(crowded, true);
+    struct cfile *f = client_rig_open_file();
+    client_rig_set(hold, true);
+    assert_int_equal(pthread_create(t, NULL, write_500, f), 0);
+    client_rig_wait(client_rig.nheld == 1); /* its commit */
+    return f;
+}
+
 /* Others are at the file, so a write waits until they can see it. Until then nobody here sees it either: who did, and
  * tells another client, would be ahead of what metad says there. */
 static void test_through_is_hidden(void **st)
@@ -337,12 +349,7 @@ static void test_through_is_hidden(void **st)
     Replfs__Attr a;
     pthread_t t;
     struct buf *b = NULL;
-    setup_model(1);
-    client_rig_set(crowded, true);
-    struct cfile *f = client_rig_open_file();
-    client_rig_set(hold, true);
-    assert_int_equal(pthread_create(&t, NULL, write_500, f), 0);
-    client_rig_wait(client_rig.nheld == 1); /* its commit */
+    struct cfile *f = writing_through(&t);
     assert_int_equal(client_getattr_now(client_rig.cl, CLIENT_RIG_INO, &a), 0);
     assert_int_equal(a.size, 0);
     cfile_attr(f, &a);
@@ -397,12 +404,7 @@ static void test_through_and_alone(void **st)
 {
     (void)st;
     pthread_t t, more;
-    setup_model(1);
-    client_rig_set(crowded, true);
-    struct cfile *f = client_rig_open_file();
-    client_rig_set(hold, true);
-    assert_int_equal(pthread_create(&t, NULL, write_500, f), 0);
-    client_rig_wait(client_rig.nheld == 1); /* its commit */
+    struct cfile *f = writing_through(&t);
     client_rig_set(crowded, false);
     assert_int_equal(pthread_create(&more, NULL, write_100_more, f), 0);
     WAIT_UNTIL(taken(4) || kept() == 100);
