@@ -94,7 +94,7 @@ static bool leader_tick(struct nodes *n)
     int64_t now = clock_mono();
     nodes_tick_states(n, now);
     bool sweeping = reports_sweep(n);
-    orders_take_results(n);
+    orders_take_results(n, true);
     if (!n->settling && now - n->judged_at >= NSEC_PER_SEC) { /* only this thread writes both */
         reports_judge(n, now);
         n->judged_at = now;
@@ -111,7 +111,7 @@ static bool follower_tick(struct nodes *n)
 {
     int64_t now = clock_mono();
     nodes_tick_states(n, now);
-    orders_take_results(n); /* late ones */
+    orders_take_results(n, false);
     fsm_rdlock(n->cfg.fsm);
     bool work = fsm_has_work(n->cfg.fsm);
     fsm_unlock(n->cfg.fsm);

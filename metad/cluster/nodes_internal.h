@@ -471,7 +471,9 @@ void orders_node_gone(struct nodes *n, struct node *d);
 /* Nothing is decided any more: forgets what waits and what is not sent yet. fsm write lock and lock held. */
 void orders_forget(struct nodes *n);
 /* Turns of the driver thread. */
-void orders_take_results(struct nodes *n);              /* takes locks */
+/* leads: within the gate. Without it every answer is a late one: n->lead tells of the former leadership until the role
+ * thread comes to nodes_follow(). Takes locks. */
+void orders_take_results(struct nodes *n, bool leads);
 void orders_pop_slice(struct nodes *n, int64_t now);    /* fsm write lock and lock held */
 void orders_batch_deletes(struct nodes *n);             /* lock held */
 void orders_answered(struct nodes *n, struct order *o); /* has its result; takes done_lock */

@@ -558,9 +558,9 @@ static void take_late(struct nodes *n, struct order *o)
 }
 
 /* Locks held. */
-static void take_result(struct nodes *n, struct order *o)
+static void take_result(struct nodes *n, struct order *o, bool leads)
 {
-    if (o->leading != n->lead.leading) {
+    if (!leads || o->leading != n->lead.leading) {
         take_late(n, o);
         return;
     }
@@ -587,7 +587,7 @@ static void take_result(struct nodes *n, struct order *o)
 
 /* ---- turns of the driver ---- */
 
-void orders_take_results(struct nodes *n)
+void orders_take_results(struct nodes *n, bool leads)
 {
     lock_acquire(&n->done_lock);
     struct order *o = n->done;
@@ -598,7 +598,7 @@ void orders_take_results(struct nodes *n)
         lock_acquire(&n->mu);
         for (unsigned k = 0; o && k < 64; k++) {
             struct order *next = o->next;
-            take_result(n, o);
+            take_result(n, o, leads);
             orders_free(o);
             nodes_outstanding(n, -1);
             o = next;

@@ -225,6 +225,12 @@ static bool order_kept(void *arg)
     return yes;
 }
 
+static bool either_kept(void *arg)
+{
+    struct nodes_rig_chunkd **k = arg;
+    return order_kept(k[0]) || order_kept(k[1]);
+}
+
 /* An order of a former leadership is answered: what it said is not believed, and the chunk is free for others. */
 static void test_late_answer(void **state)
 {
@@ -250,6 +256,51 @@ static void test_late_answer(void **state)
     wait_until(really_held, &three, "the copy to be made");
 }
 
+static bool all_answered(void *arg)
+{
+    (void)arg;
+    lock_acquire(&fx->nodes->done_lock);
+    bool yes = fx->nodes->outstanding == 0;
+    lock_release(&fx->nodes->done_lock);
+    return yes;
+}
+
+/* The answer comes when the leadership is lost already, and the role thread has not said so yet: the next copy of the
+ * chunk is not ordered any more. */
+static void test_answer_at_the_loss(void **state)
+{
+    struct nodes_rig_chunkd *k[] = {&fx->chunkd[1], &fx->chunkd[2]};
+    Replfs__OrderReply rep = REPLFS__ORDER_REPLY__INIT;
+    uint64_t ino;
+    (void)state;
+    join_all(3);
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_mutex_lock(&k[i]->lock);
+        k[i]->hold = true;
+        pthread_mutex_unlock(&k[i]->lock);
+    }
+    uint64_t chunk = make_chunk("lost", 3, 1, &ino);
+    wait_until(either_kept, k, "a copy to be ordered");
+    struct nodes_rig_chunkd *first = order_kept(k[0]) ? k[0] : k[1];
+    struct nodes_rig_chunkd *other = first == k[0] ? k[1] : k[0];
+    gate_shut(&fx->gate);
+    assert_true(gate_drain(&fx->gate, 30000));
+    rep.bytes = 8192;
+    nodes_rig_store(first, chunk, 8192, 77);
+    RPC_ENVELOPE(env, ORDER_REPLY, order_reply, &rep);
+    rpc_reply(first->kept, &env, NULL);
+    wait_until(all_answered, NULL, "the answer to be taken");
+    nodes_follow(fx->nodes);
+    assert_false(order_kept(other));
+    pthread_mutex_lock(&other->lock);
+    other->hold = false;
+    pthread_mutex_unlock(&other->lock);
+    nodes_rig_lead();
+    wait_up(3);
+    struct want three = {chunk, 3};
+    wait_until(really_held, &three, "the third copy to be made");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +311,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_registers, nodes_rig_setup, nodes_rig_teardown),
         cmocka_unit_test_setup_teardown(test_restored, nodes_rig_setup, nodes_rig_teardown),
         cmocka_unit_test_setup_teardown(test_late_answer, nodes_rig_setup, nodes_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_answer_at_the_loss, nodes_rig_setup,
+                                        nodes_rig_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
