@@ -248,6 +248,59 @@ static void test_late_name(void **state)
     assert_int_equal(look("there"), LEASE_CACHE_MISS);
 }
 
+/* While our own change is under way, others may see it done: what we know under shared leases is asked for again, also
+ * when it was asked for before metad did it. */
+static void test_change_under_way(void **state)
+{
+    (void)state;
+    Replfs__UnlinkOp u = REPLFS__UNLINK_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    struct lease_change change = {0};
+    op.op_case = REPLFS__META_OP__OP_UNLINK;
+    op.unlink = &u;
+    u.parent = DIR_INO;
+    u.name = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "there"};
+    fill();
+    Replfs__Attr file = attr_of(FILE_INO, S_IFREG | 0644, 1);
+    assert_true(lease_cache_give_attr(rig.l, &file) > 0);
+    assert_true(lease_cache_give_name(rig.l, DIR_INO, "there", 5, FILE_INO) > 0);
+    lease_cache_change_begin(rig.l, &change, &op);
+    assert_int_equal(rig.told, LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_ENTRIES);
+    assert_int_equal(look("there"), LEASE_CACHE_MISS);
+    assert_int_equal(look("missing"), LEASE_CACHE_MISS);
+    assert_int_equal(change_of(FILE_INO), 0);
+    uint64_t b = lease_cache_begin(rig.l);
+    put(b, FILE_INO, S_IFREG | 0644, 2);
+    lease_cache_put_entry(rig.l, b, DIR_INO, "late", 4, FILE_INO);
+    assert_int_equal(change_of(FILE_INO), 0);
+    assert_true(lease_cache_ttl(rig.l, DIR_INO) == 0);
+    assert_true(lease_cache_give_attr(rig.l, &file) == 0);
+    assert_true(lease_cache_give_name(rig.l, DIR_INO, "there", 5, FILE_INO) == 0);
+    lease_cache_change_end(rig.l, &change); /* it was refused: all is as before */
+    assert_int_equal(look("there"), LEASE_CACHE_NAME);
+    assert_int_equal(look("missing"), LEASE_CACHE_NO_NAME);
+    assert_int_equal(look("late"), LEASE_CACHE_MISS);
+    assert_int_equal(change.n, 0);
+}
+
+/* What is ours alone nobody else sees. */
+static void test_change_of_ours_alone(void **state)
+{
+    (void)state;
+    Replfs__SetattrOp set = REPLFS__SETATTR_OP__INIT;
+    Replfs__MetaOp op = REPLFS__META_OP__INIT;
+    struct lease_change change = {0};
+    Replfs__Attr a = attr_of(FILE_INO, S_IFREG | 0644, 1);
+    op.op_case = REPLFS__META_OP__OP_SETATTR;
+    op.setattr = &set;
+    set.ino = FILE_INO;
+    lease_cache_put_attr(rig.l, lease_cache_begin(rig.l), &a, 2);
+    lease_cache_change_begin(rig.l, &change, &op);
+    assert_int_equal(change_of(FILE_INO), 1);
+    assert_int_equal(rig.told, 0);
+    lease_cache_change_end(rig.l, &change);
+}
+
 /* A rename of one name of a file to another name of it does nothing: both stay. Somebody else may have made
  * the second name in the same moment, so nothing on this side knew. */
 static void test_rename_to_itself(void **state)
@@ -689,6 +742,8 @@ int main(void)
         T(test_answer_crosses_own_change),
         T(test_held_since),
         T(test_late_name),
+        T(test_change_under_way),
+        T(test_change_of_ours_alone),
         T(test_rename_to_itself),
         T(test_term),
         T(test_bounded),

@@ -34,14 +34,15 @@
 int64_t lease_cache_ttl(struct lease_cache *l, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    int64_t left = *lnode_slot(l, ino) ? l->until - clock_boot() : 0;
+    const struct lnode *n = *lnode_slot(l, ino);
+    int64_t left = n && !lnode_in_doubt(l, n) ? l->until - clock_boot() : 0;
     return left > 0 ? left : 0;
 }
 
 static bool get_attr(struct lease_cache *l, uint64_t ino, Replfs__Attr *out)
 {
     struct lnode *n = lnode_find(l, ino);
-    if (!n || !n->has_attr)
+    if (!n || !n->has_attr || lnode_in_doubt(l, n))
         return false;
     attr_copy(out, &n->attr);
     return true;
@@ -60,7 +61,7 @@ static enum lease_cache_found lease_find(struct lease_cache *l, uint64_t parent,
                                          size_t len, Replfs__Attr *out)
 {
     struct lnode *dir = lease_cache_in_term(l) ? lnode_find(l, parent) : NULL;
-    if (!dir)
+    if (!dir || lnode_in_doubt(l, dir))
         return LEASE_CACHE_MISS;
     struct lentry *e = *lentry_slot(l, parent, name, len, lname_hash(parent, name, len));
     if (!e || e->gen != dir->gen)
@@ -92,7 +93,7 @@ void lease_cache_put_attr(struct lease_cache *l, uint64_t begun, const Replfs__A
                           uint32_t lease)
 {
     LOCK_SCOPE(&l->mu);
-    lnode_put_attr(l, *lfence_of(l, a->ino) > begun, a, lease);
+    lnode_put_attr(l, *lfence_of(l, a->ino) > begun || lease_cache_changing(l, a->ino), a, lease);
 }
 
 bool lease_cache_exclusive(struct lease_cache *l, uint64_t ino)
@@ -122,7 +123,7 @@ void lease_cache_put_entry(struct lease_cache *l, uint64_t begun, uint64_t paren
                            size_t len, uint64_t ino)
 {
     LOCK_SCOPE(&l->mu);
-    if (*lfence_of(l, parent) > begun || len > UINT8_MAX)
+    if (*lfence_of(l, parent) > begun || lease_cache_changing(l, parent) || len > UINT8_MAX)
         return;
     lentry_put(l, lnode_make(l, parent), name, len, ino);
 }

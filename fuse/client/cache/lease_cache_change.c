@@ -212,6 +212,63 @@ void lease_cache_mutated(struct lease_cache *l, uint64_t begun, const Replfs__Me
     }
 }
 
+/* ---- under way ---- */
+
+struct beginning {
+    struct lease_cache *l;
+    struct lease_change *change;
+    uint64_t tell[LEASE_CHANGE_MAX]; /* the kernel, */
+    unsigned what[LEASE_CHANGE_MAX]; /* ... of this */
+    unsigned ntell;
+};
+
+static void change_add(struct beginning *b, uint64_t ino, unsigned what)
+{
+    struct lease_change *c = b->change;
+    const struct lnode *n = ino ? *lnode_slot(b->l, ino) : NULL;
+
+    if (!ino || c->n == LEASE_CHANGE_MAX)
+        return;
+    c->ino[c->n++] = ino;
+    b->l->changing[hash_u64(ino) % CHANGING]++;
+    if (n && !n->exclusive) {
+        b->tell[b->ntell] = ino;
+        b->what[b->ntell++] = what;
+    }
+}
+
+static void will_touch(void *arg, const struct metaop_touch *t)
+{
+    struct beginning *b = arg;
+
+    if (t->how == METAOP_CHANGES)
+        change_add(b, t->ino, LEASE_CACHE_INVAL_ATTR);
+    if (t->how == METAOP_REMOVES || t->how == METAOP_REPLACES)
+        change_add(b, name_ino(b->l, t->ino, t->name), LEASE_CACHE_INVAL_ATTR);
+    if (t->how == METAOP_MAKES || t->how == METAOP_REMOVES || t->how == METAOP_REPLACES)
+        change_add(b, t->ino, LEASE_CACHE_INVAL_ATTR | LEASE_CACHE_INVAL_ENTRIES);
+}
+
+void lease_cache_change_begin(struct lease_cache *l, struct lease_change *change,
+                              const Replfs__MetaOp *op)
+{
+    struct beginning b = {.l = l, .change = change};
+
+    lock_acquire(&l->mu);
+    metaop_visit(op, will_touch, &b);
+    bool told = l->inval && !l->stop;
+    lock_release(&l->mu);
+    for (unsigned i = 0; told && i < b.ntell; i++)
+        l->inval(l->inval_arg, b.tell[i], b.what[i]);
+}
+
+void lease_cache_change_end(struct lease_cache *l, struct lease_change *change)
+{
+    LOCK_SCOPE(&l->mu);
+    while (change->n > 0)
+        l->changing[hash_u64(change->ino[--change->n]) % CHANGING]--;
+}
+
 /* ---- known before metad is asked ---- */
 
 bool lease_cache_crossed(struct lease_cache *l, uint64_t begun, uint64_t ino)

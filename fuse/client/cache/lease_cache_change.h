@@ -9,6 +9,18 @@ bool lease_cache_hold(struct lease_cache *l, struct lease_request *h, uint64_t b
 bool lease_cache_crossed(struct lease_cache *l, uint64_t begun, uint64_t ino);
 /* All n entries of the directory were put, from answers to requests since begun. */
 void lease_cache_listed(struct lease_cache *l, uint64_t begun, uint64_t dir, size_t n);
+/* Around a change of ours on its way to metad, which lets others see it before its answer is here: what we know under a
+ * shared lease of the inodes and directories that it touches counts for nothing meanwhile, and the kernel is told to ask.
+ * begin may sleep as lease_cache_inval may; end comes after lease_cache_mutated. change: the caller's, all zero at
+ * first. */
+#define LEASE_CHANGE_MAX 8u
+struct lease_change {
+    uint64_t ino[LEASE_CHANGE_MAX]; /* more than these are not protected */
+    unsigned n;
+};
+void lease_cache_change_begin(struct lease_cache *l, struct lease_change *change,
+                              const Replfs__MetaOp *op);
+void lease_cache_change_end(struct lease_cache *l, struct lease_change *change);
 /* After a change of ours: res NULL when it is not known whether it happened. */
 void lease_cache_mutated(struct lease_cache *l, uint64_t begun, const Replfs__MetaOp *op,
                          const Replfs__MutationResult *res);

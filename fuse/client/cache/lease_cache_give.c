@@ -42,7 +42,7 @@ int64_t lease_cache_give_attr(struct lease_cache *l, const Replfs__Attr *a)
     int64_t now = clock_boot();
     LOCK_SCOPE(&l->mu);
     const struct lnode *n = *lnode_slot(l, a->ino);
-    if (!n || !n->has_attr || n->attr.change > a->change || !left(l, now))
+    if (!n || !n->has_attr || lnode_in_doubt(l, n) || n->attr.change > a->change || !left(l, now))
         return 0;
     l->given[hash_u64(a->ino) % GIVEN] = (struct lgiven){.ino = a->ino, .at = now};
     return left(l, now);
@@ -65,7 +65,7 @@ static bool has_name(struct lease_cache *l, uint64_t dir, const void *name, size
                      uint64_t ino)
 {
     const struct lnode *d = *lnode_slot(l, dir);
-    if (!d || len > UINT8_MAX)
+    if (!d || lnode_in_doubt(l, d) || len > UINT8_MAX)
         return false;
     const struct lentry *e = *lentry_slot(l, dir, name, len, lname_hash(dir, name, len));
     return e && e->gen == d->gen ? e->ino == ino : d->complete && !ino;

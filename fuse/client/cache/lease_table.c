@@ -173,6 +173,16 @@ bool lease_cache_in_term(const struct lease_cache *l)
     return l->until > clock_boot();
 }
 
+bool lease_cache_changing(const struct lease_cache *l, uint64_t ino)
+{
+    return l->changing[hash_u64(ino) % CHANGING] > 0;
+}
+
+bool lnode_in_doubt(const struct lease_cache *l, const struct lnode *n)
+{
+    return !n->exclusive && lease_cache_changing(l, n->ino);
+}
+
 void lnode_put_attr(struct lease_cache *l, bool crossed, const Replfs__Attr *a, uint32_t lease)
 {
     struct lnode *n = lnode_find(l, a->ino);

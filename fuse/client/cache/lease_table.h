@@ -13,6 +13,7 @@
 #define UNFLUSHED 1024u
 #define GIVEN 16384u
 #define LINKING 1024u
+#define CHANGING 1024u
 struct lnode {
     uint64_t ino, gen;
     struct lnode *hash_next;
@@ -63,6 +64,7 @@ struct lease_cache {
     struct lease_cache_stat st;
     struct lgiven given[GIVEN];     /* attributes, by inode */
     struct lgiven linking[LINKING]; /* listings, by directory */
+    unsigned changing[CHANGING];    /* changes of ours under way, by inode (lease_cache_change.h) */
 
     lease_cache_inval *inval;
     void *inval_arg;
@@ -79,6 +81,10 @@ struct lease_cache {
     unsigned nworkers;
     bool stop;
 };
+/* A change of ours of this inode is under way: others may see it done before we are told. */
+bool lease_cache_changing(const struct lease_cache *l, uint64_t ino);
+/* ... and it is not ours alone: what is known of it counts for nothing until then. */
+bool lnode_in_doubt(const struct lease_cache *l, const struct lnode *n);
 uint64_t *lfence_of(struct lease_cache *l, uint64_t ino);
 struct lnode **lnode_slot(struct lease_cache *l, uint64_t ino);
 struct lnode *lnode_find(struct lease_cache *l, uint64_t ino); /* and it is the newest then */

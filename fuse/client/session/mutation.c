@@ -129,6 +129,7 @@ static void mutation_finish(struct sending *s, size_t i, int code, const Replfs_
     struct mutation *m = s->todo[i];
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
         lease_cache_mutated(s->c->leases, s->begun, m->op, r);
+    lease_cache_change_end(s->c->leases, &m->change);
     if (m->session)
         seq_end(s->c, m->session, m->seq);
     m->done(m, code, r);
@@ -289,8 +290,11 @@ void mutation_run(struct client *c, struct mutation *const *list, size_t n, int6
     struct sending s = {.c = c, .n = n, .begun = lease_cache_begin(c->leases)};
     unsigned busy_ms = 10;
     assert(n <= MUTATE_MAX);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         s.todo[i] = list[i];
+        if (!list[i]->known && list[i]->change.n == 0)
+            lease_cache_change_begin(c->leases, &list[i]->change, list[i]->op);
+    }
     while (s.n) {
         struct rpc_conn *conn = session_conn(c, deadline);
         if (!conn || !renumber(&s, deadline)) {

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "client/cache/lease_cache_change.h"
 #include "meta.pb-c.h"
 
 struct client;
@@ -22,6 +23,7 @@ struct mutation {
     /* private; zero at first */
     uint64_t seq, session; /* whose number it is, 0: it has none */
     bool maybe_done;       /* it was sent, and the answer did not come */
+    struct lease_change change;
 };
 /* Executes them in order, in as few messages as they fit into while nothing goes wrong; waits until all
  * are done. n: at most MUTATE_MAX. Any thread but a loop thread; no lock held. Not behind what is queued of their
