@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The benchmark still works: every row of tests/bench/run, tiny and once, gives a figure on every file system. The peer here is
 # a plain directory whose --remount fails: its cold rows, and only those, are reported as failed.
-# only with --all, and not under sanitizers: it tries the benchmark, not the product.
+# only with --all
+# not under sanitizers: it tries the benchmark, not the product.
 # one metad: it tries the benchmark, not the product
 . "$(dirname "$0")/caselib.sh"
 mkdir "$work/peer"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The rest of the benchmark still works: the delay of slow disks reaches metad's log and the chunkds' syncs, and each scaling
 # row, tiny and once, gives its figures.
-# only with --all, and not under sanitizers: it tries the benchmark, not the product.
+# only with --all
+# not under sanitizers: it tries the benchmark, not the product.
 # one metad: it tries the benchmark, not the product
 . "$(dirname "$0")/caselib.sh"
 slow=1

@@ -2,6 +2,7 @@
 # Random operations compared with a model (tests/exerciser, short form), while daemons are killed, stopped and started,
 # over a remount, from two mounts in turn (close-to-open), and appends, overwrites and listings from two mounts at once.
 # At the end the space of what was overwritten and deleted is given back, although a file stays open for writing.
+# only with --all
 # --all: also with 3 metads
 . "$(dirname "$0")/caselib.sh"
 ops=${OPS:-3000} records=${RECORDS:-1000} seed=${SEED:-1}

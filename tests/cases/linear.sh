@@ -2,6 +2,7 @@
 # What clients on three mounts are told of one small directory can be put in one order, while metad is killed and stopped, and
 # a chunkd killed; and the checker that says so finds an answer that was made up. tests/linear/run is the long form.
 # ROUNDS=20: more histories.
+# only with --all
 # not under sanitizers: its kills leave them nothing to say
 . "$(dirname "$0")/caselib.sh"
 mkdir "$work/linear"

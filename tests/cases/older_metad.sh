@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A metad that runs from an older copy of its data directory deletes nothing, mixes nothing up, says so, and waits for a
 # person; and when the right directory is back, everything is there.
+# only with --all
 # one metad: with several, the others tell an older copy what it lacks
 . "$(dirname "$0")/caselib.sh"
 metad=$cluster/metad

@@ -3,6 +3,7 @@
 # synced is gone. Afterwards every fsynced byte and name is there, files replaced by rename are whole in their old or new
 # version, what was safe and then changed without fsync can be read, and health recovers. power_cut.py has the details.
 # ROUNDS=50: the long form; ENDS="append names": rounds of these kinds only.
+# only with --all
 # --all: also with 3 metads
 # not under sanitizers: its kills leave them nothing to say, and crash_rounds reads what kills leave behind
 . "$(dirname "$0")/caselib.sh"
