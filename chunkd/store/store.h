@@ -97,7 +97,12 @@ struct store_read {
  * its bytes), -EIO (the disk cannot read it), with CACHED -EAGAIN: not all of it is in the page cache,
  * and the disk was not asked. Does not check CRCs of data (the reader does) without VERIFY. Any
  * thread. */
-enum store_read_how { STORE_PLAIN, STORE_VERIFY, STORE_CACHED };
+enum store_read_how {
+    STORE_PLAIN,
+    STORE_VERIFY,
+    STORE_CACHED,
+    STORE_SCRUB, /* as VERIFY, from the disk itself, whatever the page cache has of it; not counted as read_bytes */
+};
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
                struct store_read *out);
 /* Whose the bytes of [from, to) are, as those who appended them said: in order, neighbours joined, at most max parts. ino
@@ -110,6 +115,8 @@ int store_parts(struct store *s, uint64_t chunk, uint32_t from, uint32_t to, str
                 size_t max, size_t *n);
 /* 0 or -ERR_NO_CHUNK. */
 int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *session);
+/* Bytes that others than the scrub have read and appended since the start. Any thread. */
+uint64_t store_traffic(const struct store *s);
 /* All chunks, in no order. fn returns false to stop. A consistent enough view: chunks changing
  * meanwhile are seen before or after. */
 void store_walk(struct store *s,

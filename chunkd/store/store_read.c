@@ -6,6 +6,8 @@
  * small record, a run of small records, or the beginning of a large one costs one system call,
  * anything else two.
  *
+ * Who wants to know what the disk has (STORE_SCRUB) reads past the page cache (direct.c).
+ *
  * Everything happens inside a grace section: what the lookup found stays in place until the read is
  * over, even if the chunk is deleted or moved meanwhile.
  *
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "direct.h"
 #include "base/crc32c.h"
 #include "base/error.h"
 #define LOG_MODULE "store"
@@ -34,7 +37,8 @@ struct piece {
 /* A preadv being put together. */
 struct run {
     struct store *s;
-    int flags; /* of preadv2 */
+    int flags;   /* of preadv2 */
+    bool direct; /* past the page cache */
     struct iovec iov[RUN_IOV];
     int n;
     uint32_t seg;
@@ -42,6 +46,20 @@ struct run {
     int code;
     uint8_t *scratch; /* GAP_MAX bytes where gaps go */
 };
+
+/* Who reads for the sake of checking says what came of it, and reads what is bad again and again. */
+static enum log_level bad_level(bool direct)
+{
+    return direct ? LOG_LVL_DEBUG : LOG_LVL_ERROR;
+}
+
+static void run_failed(struct run *r, const struct segment *sg, int code)
+{
+    log_line(bad_level(r->direct), LOG_MODULE, "%s/%s: cannot read at offset %llu: %s", r->s->dir,
+             sg->name, (unsigned long long)r->pos,
+             code == -ERR_CORRUPT ? "the file ends before the record does" : err_str(code));
+    r->code = -EIO;
+}
 
 static void run_read(struct run *r, const struct segment *sg, int fd)
 {
@@ -57,11 +75,7 @@ static void run_read(struct run *r, const struct segment *sg, int fd)
             return;
         }
         if (got <= 0) {
-            int code = got < 0 ? -errno : -ERR_CORRUPT;
-            log_error("%s/%s: cannot read at offset %llu: %s", r->s->dir, sg->name,
-                      (unsigned long long)pos,
-                      got < 0 ? err_str(code) : "the file ends before the record does");
-            r->code = -EIO;
+            run_failed(r, sg, got < 0 ? -errno : -ERR_CORRUPT);
             return;
         }
         pos += (uint64_t)got;
@@ -85,7 +99,14 @@ static void run_flush(struct run *r)
         r->code = segment_no_fd(fd) ? -ERR_BUSY : -EIO;
         return;
     }
-    run_read(r, sg, fd);
+    int rc = r->direct ? direct_read(fd, r->iov, r->n, r->pos) : 0;
+    if (!r->direct)
+        run_read(r, sg, fd);
+    else if (rc == -ENOMEM)
+        r->code = rc;
+    else if (rc)
+        run_failed(r, sg, rc);
+    r->n = 0;
     segment_drop(sg);
 }
 
@@ -152,7 +173,10 @@ static int read_pieces(struct store *s, struct reading *rd, enum store_read_how 
                        struct store_read *out)
 {
     uint8_t scratch[GAP_MAX];
-    struct run run = {.s = s, .flags = how == STORE_CACHED ? RWF_NOWAIT : 0, .scratch = scratch};
+    struct run run = {.s = s,
+                      .flags = how == STORE_CACHED ? RWF_NOWAIT : 0,
+                      .direct = how == STORE_SCRUB,
+                      .scratch = scratch};
     uint8_t *data = out->data->data, *crcs = (uint8_t *)(out->spans + out->n), *h = rd->headers;
     for (uint32_t i = 0; i < out->n; i++) {
         const struct ext *e = &rd->x.v[i];
@@ -170,18 +194,21 @@ static int read_pieces(struct store *s, struct reading *rd, enum store_read_how 
     return run.code;
 }
 
-static int bad_record(struct store *s, const struct ext *e, uint64_t chunk, const char *what)
+static int bad_record(struct store *s, const struct ext *e, uint64_t chunk, const char *what,
+                      bool direct)
 {
-    log_error("%s: seg-%016x.log: %s of the record at offset %u (chunk %llu, offset %u): this copy "
-              "is bad",
-              s->dir, e->seg, what, e->pos, (unsigned long long)chunk, e->off);
+    log_line(bad_level(direct), LOG_MODULE,
+             "%s: seg-%016x.log: %s of the record at offset %u (chunk %llu, offset %u): this copy "
+             "is bad",
+             s->dir, e->seg, what, e->pos, (unsigned long long)chunk, e->off);
     return -ERR_CRC;
 }
 
 /* Proves the headers and hands out the checksums. */
-static int read_check(struct store *s, uint64_t chunk, struct reading *rd, bool verify,
+static int read_check(struct store *s, uint64_t chunk, struct reading *rd, enum store_read_how how,
                       struct store_read *out)
 {
+    bool verify = how == STORE_VERIFY || how == STORE_SCRUB;
     const uint8_t *h = rd->headers, *data = out->data->data;
     for (uint32_t i = 0; i < out->n; i++) {
         const struct ext *e = &rd->x.v[i];
@@ -190,11 +217,11 @@ static int read_check(struct store *s, uint64_t chunk, struct reading *rd, bool 
         uint32_t header_len = record_header_len(e->len);
         int rc = record_decode(h, header_len, record_seed(s->segs.base, e->seg, e->pos), &r);
         if (rc || r.chunk != chunk || r.chunk_off != e->off || r.len != e->len)
-            return bad_record(s, e, chunk, "damaged header");
+            return bad_record(s, e, chunk, "damaged header", how == STORE_SCRUB);
         memcpy(sp->crcs, r.crcs + 4 * ((sp->chunk_off - e->off) / CRC_BLOCK),
                4 * crc_blocks(sp->len));
         if (verify && crc_blocks_check(data, sp->len, sp->crcs) >= 0)
-            return bad_record(s, e, chunk, "damaged data");
+            return bad_record(s, e, chunk, "damaged data", how == STORE_SCRUB);
         h += header_len;
         data += sp->len;
     }
@@ -225,7 +252,7 @@ static int read_inside(struct store *s, uint64_t chunk, struct reading *rd, enum
     rc = read_layout(rd, out);
     if (!rc)
         rc = read_pieces(s, rd, how, out);
-    return rc ? rc : read_check(s, chunk, rd, how == STORE_VERIFY, out);
+    return rc ? rc : read_check(s, chunk, rd, how, out);
 }
 
 int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum store_read_how how,
@@ -249,7 +276,8 @@ int store_read(struct store *s, uint64_t chunk, uint32_t off, uint32_t len, enum
         buf_unrefp(&out->data);
         return rc;
     }
-    s->read_bytes += out->data->len;
+    if (how != STORE_SCRUB)
+        s->read_bytes += out->data->len;
     return 0;
 }
 
@@ -289,7 +317,7 @@ static int part_header(struct store *s, uint64_t chunk, const struct ext *e, uin
     if (!sg || segment_read(sg, h, len, e->pos) != 0)
         return -EIO;
     int rc = record_decode(h, len, record_seed(s->segs.base, e->seg, e->pos), r);
-    return rc || r->chunk != chunk ? bad_record(s, e, chunk, "damaged header") : 0;
+    return rc || r->chunk != chunk ? bad_record(s, e, chunk, "damaged header", false) : 0;
 }
 
 static bool part_joins(const struct store_part *a, const struct store_part *b)
@@ -351,6 +379,11 @@ int store_chunk_len(struct store *s, uint64_t chunk, uint32_t *len, uint64_t *se
     if (session)
         *session = row.session;
     return 0;
+}
+
+uint64_t store_traffic(const struct store *s)
+{
+    return s->read_bytes + s->append_bytes;
 }
 
 void store_walk(struct store *s,
