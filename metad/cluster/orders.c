@@ -396,7 +396,7 @@ static void copy_result(struct nodes *n, struct order *o, struct job *j, struct 
         bool whole = o->len >= damage_len(n, c);
         reports_loc_set(n, c, o->chunkd, o->disk, whole ? COPY_OK : COPY_SHORT);
         if (whole)
-            job_verified(j, o->chunkd, true);
+            job_verified(j, o->chunkd, false); /* before another goes for it, it is read back */
         job_go_on(n, j, c);
         return;
     }

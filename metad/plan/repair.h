@@ -24,7 +24,7 @@ struct repair_copy {
     bool precious; /* bad, but may have bytes that no other copy has: stays */
     /* in the chunk's present round of decisions: */
     bool verified;     /* its length was checked */
-    bool proven;       /* every byte of it was read, or has just been written */
+    bool proven;       /* every byte of it was read */
     uint32_t good_len; /* of a bad one: bytes known to be good at its beginning */
 };
 struct repair_chunk {

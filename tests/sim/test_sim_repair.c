@@ -315,7 +315,7 @@ static void believe(const struct job *j, struct chunk *c)
     struct copy *p = get_copy(c, j->target);
     if (j->act == REPAIR_COPY) {
         p->belief = REPAIR_OK;
-        p->verified = p->proven = true;
+        p->verified = true;
     } else if (j->act == REPAIR_DROP) {
         p->belief = NONE;
     } else {
