@@ -2,7 +2,7 @@
  *
  * Start: disks (identity, recovery), rpc loop, service, listener, heartbeat. Stop: heartbeat first
  * (metad sends no more orders), then registry and peers (nobody waits for other chunkds any more),
- * service (all requests are answered), loop (no callback runs any more), and last the stores, which sync. What
+ * service (all requests are answered), loop (no callback runs any more), scrub, and last the stores, which sync. What
  * the loop's callbacks may still touch is freed only after the loop.
  *
  * Thread context: start and stop on one thread, not a loop thread. */
@@ -18,6 +18,7 @@
 #include "heartbeat.h"
 #include "peers.h"
 #include "registry.h"
+#include "scrub.h"
 #include "service.h"
 #include "terms.h"
 
@@ -29,6 +30,7 @@ struct chunkd {
     struct peers *peers;
     struct registry *registry;
     struct terms *terms;
+    struct scrub *scrub;
     struct service *service;
     struct heartbeat *heartbeat;
     char cluster[40];
@@ -64,6 +66,8 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         rc = rpc_loop_new(&rpc, &c->loop);
     if (rc == 0)
         rc = peers_new(c->loop, &c->peers);
+    if (rc == 0 && !cfg->no_scrub)
+        rc = scrub_new(c->disks, &c->scrub);
     c->registry = registry_new();
     c->terms = terms_new();
     struct serve_config sc = {
@@ -72,6 +76,7 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         .peers = c->peers,
         .registry = c->registry,
         .terms = c->terms,
+        .scrub = c->scrub,
         .ndisks = cfg->disks.ndirs,
     };
     if (rc == 0)
@@ -87,6 +92,7 @@ int chunkd_start(const struct chunkd_config *cfg, struct chunkd **out)
         .disks = c->disks,
         .registry = c->registry,
         .terms = c->terms,
+        .scrub = c->scrub,
         .metas = cfg->metas,
         .nmetas = cfg->nmetas,
         .host_id = cfg->host_id,
@@ -126,6 +132,7 @@ void chunkd_stop(struct chunkd *c)
     peers_free(c->peers);
     registry_free(c->registry);
     terms_free(c->terms);
+    scrub_free(c->scrub);
     disks_free(c->disks);
     free(c);
 }

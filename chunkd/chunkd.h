@@ -12,6 +12,7 @@ struct chunkd_config {
     char *const *metas;
     size_t nmetas;
     const char *host_id, *host_name;
+    bool no_scrub; /* for the simulator, whose schedules are known by their seeds */
     void (*fatal)(void *arg, int code); /* as in heartbeat.h */
     void (*ready)(void *arg, uint32_t chunkd);
     void *arg;

@@ -13,6 +13,7 @@ struct heartbeat_config {
     struct disks *disks;
     struct registry *registry; /* is told what the leader says of other chunkds */
     struct terms *terms;       /* and in which term it leads */
+    struct scrub *scrub;       /* and how fast it may read; tells what it found */
     char *const *metas;        /* addresses of metads; copied */
     size_t nmetas;
     const char *host_id, *host_name,

@@ -33,12 +33,14 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "rpc/copy.h"
+#include "scrub.h"
 #include "store/store.h"
 #include "terms.h"
 
 #define LOG_MODULE "heartbeat"
 #define BATCH 10000u  /* records in one message: about 300 KB */
 #define CALL_MS 5000u /* a metad that does not answer in time is lost */
+#define BAD_TOLD 64u  /* bad copies in one heartbeat */
 #define HURRY_MS 100u /* between heartbeats that the registry asks for */
 #define BACKOFF_MIN_MS 200u
 #define BACKOFF_MAX_MS 2000u
@@ -171,15 +173,17 @@ static void link_failed(struct link *l, int code, const Replfs__Envelope *rep, i
 
 /* ---- messages ---- */
 
-/* DiskStat of all directories in one malloc: the pointers, then the messages. */
+/* DiskStat of all directories in one malloc: the pointers, then the messages, then what hangs on them. */
 static Replfs__DiskStat **disk_stats(struct heartbeat *h)
 {
     size_t n = disks_count(h->cfg.disks);
     disks_poll(h->cfg.disks, h->infos);
-    Replfs__DiskStat **list = malloc(n * (sizeof(*list) + sizeof(**list)));
+    Replfs__DiskStat **list =
+        malloc(n * (sizeof(*list) + sizeof(**list) + sizeof(Replfs__ScrubStat)));
     if (!list)
         abort();
     Replfs__DiskStat *v = (Replfs__DiskStat *)(list + n);
+    Replfs__ScrubStat *scrub = (Replfs__ScrubStat *)(v + n);
     for (size_t i = 0; i < n; i++) {
         struct disk_info *in = &h->infos[i];
         replfs__disk_stat__init(&v[i]);
@@ -197,6 +201,8 @@ static Replfs__DiskStat **disk_stats(struct heartbeat *h)
         v[i].fs = in->fs;
         v[i].fs_capacity = in->fs_capacity;
         v[i].fs_avail = in->fs_avail;
+        scrub_stat(h->cfg.scrub, i, &scrub[i]);
+        v[i].scrub = &scrub[i];
         list[i] = &v[i];
     }
     return list;
@@ -242,6 +248,24 @@ static void free_records(struct records *r)
     free(r->v);
 }
 
+/* What the scrub found, for the leader, who alone does something about it. */
+struct bad_copies {
+    Replfs__BadCopy v[BAD_TOLD], *list[BAD_TOLD];
+    size_t n;
+};
+
+static void fill_bad(struct link *l, struct bad_copies *b)
+{
+    struct scrub_told told[BAD_TOLD];
+    b->n = l == l->h->lead ? scrub_bad(l->h->cfg.scrub, told, BAD_TOLD) : 0;
+    for (size_t i = 0; i < b->n; i++) {
+        replfs__bad_copy__init(b->list[i] = &b->v[i]);
+        b->v[i].chunk = told[i].chunk;
+        b->v[i].session = told[i].session;
+        b->v[i].off = told[i].off;
+    }
+}
+
 static void send_heartbeat(struct link *l, bool with_changes, int64_t now)
 {
     struct heartbeat *h = l->h;
@@ -267,6 +291,10 @@ static void send_heartbeat(struct link *l, bool with_changes, int64_t now)
     hb.wall_ms = (uint64_t)(clock_wall() / NSEC_PER_MSEC);
     hb.cert_end_s = (uint64_t)rpc_cert_end(h->cfg.loop);
     hb.registry_version = l->registry_version;
+    struct bad_copies bad;
+    fill_bad(l, &bad);
+    hb.bad = bad.list;
+    hb.n_bad = bad.n;
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &hb);
     if (l == h->lead)
         registry_begin(h->cfg.registry);
@@ -365,6 +393,7 @@ static int take_identity(struct link *l, const Replfs__RegisterReply *rep)
         serve_identity(h->cfg.service, rep->cluster, rep->chunkd,
                        leads ? rep->registration : h->registration);
     if (leads) {
+        scrub_retell(h->cfg.scrub);
         serve_metad_time(h->cfg.service, rep->cap_now_s);
         seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     }
@@ -439,8 +468,11 @@ static void heard_beat(struct link *l, const Replfs__HeartbeatReply *rep)
         return;
     if (rep->heartbeat_ms)
         l->heartbeat_ms = rep->heartbeat_ms;
+    scrub_settings(h->cfg.scrub, rep->scrub_cycle_ms, rep->scrub_rate);
     serve_metad_time(h->cfg.service, rep->cap_now_s);
     seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
+    if (!was_lead)
+        scrub_retell(h->cfg.scrub);
     if (was_lead)
         told_registry(l, rep->registry_version, rep->registry, rep->n_registry);
     else

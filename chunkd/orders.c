@@ -13,7 +13,7 @@
  * boundaries (its span begins earlier) is trimmed; only when the cut is inside a block, CRCs are
  * made anew, from bytes just verified against the client's.
  *
- * Verify reads the whole copy back and says how much of it is good. Salvage gives bytes, and whose they are.
+ * Verify reads the whole copy back, from the disk itself, and says how much of it is good. Salvage gives bytes, and whose they are.
  *
  * Nothing is done for a metad whose term is over (terms.h).
  *
@@ -32,6 +32,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "scrub.h"
 
 #define LOG_MODULE "orders"
 #define PIECE (1u << 20) /* of one Read */
@@ -374,7 +375,7 @@ static void run_verify(struct service *s, struct rpc_req *req)
         uint32_t n = len - pos < step ? len - pos : step;
         struct store_read sr;
         rc = serve_stopping(s) ? -ERR_SHUTDOWN
-                               : store_read(disk_store(disk), o->chunk, pos, n, STORE_VERIFY, &sr);
+                               : store_read(disk_store(disk), o->chunk, pos, n, STORE_SCRUB, &sr);
         bool bad = rc == -ERR_CRC || rc == -EIO || rc == -ERR_SHORT;
         if (rc == 0) {
             buf_unref(sr.data);
@@ -478,6 +479,19 @@ static void run_salvage(struct service *s, struct rpc_req *req)
     order_reply(s, req, &r);
 }
 
+/* ---- scrub ---- */
+
+static void run_scrub(struct service *s, struct rpc_req *req)
+{
+    Replfs__OrderReply r = REPLFS__ORDER_REPLY__INIT;
+    int rc = scrub_command(serve_scrub(s), req->env->order_req->scrub->what);
+    if (rc != 0)
+        serve_fail(s, req, rc, 0, "the scrub does not know command %d",
+                   (int)req->env->order_req->scrub->what);
+    else
+        order_reply(s, req, &r);
+}
+
 /* ---- dispatch ---- */
 
 static void order_run(void *arg)
@@ -514,6 +528,9 @@ static void order_run(void *arg)
     case REPLFS__ORDER_REQ__ORDER_SALVAGE:
         run_salvage(s, req);
         break;
+    case REPLFS__ORDER_REQ__ORDER_SCRUB:
+        run_scrub(s, req);
+        break;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET: /* check_order */
         break;
     }
@@ -529,6 +546,7 @@ static int check_order(const Replfs__OrderReq *in)
         return in->delete_chunks->n_sessions == in->delete_chunks->n_chunks ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
     case REPLFS__ORDER_REQ__ORDER_SALVAGE:
+    case REPLFS__ORDER_REQ__ORDER_SCRUB:
         return 0;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         break;

@@ -167,6 +167,11 @@ struct registry *serve_registry(struct service *s)
     return s->cfg.registry;
 }
 
+struct scrub *serve_scrub(struct service *s)
+{
+    return s->cfg.scrub;
+}
+
 struct names *serve_names(struct service *s)
 {
     return s->names;

@@ -11,6 +11,7 @@
 
 struct service;
 struct names;
+struct scrub;
 #define SERVE_METAD_MAX 128u
 struct serve_config {
     struct rpc_loop *loop;
@@ -18,6 +19,7 @@ struct serve_config {
     struct peers *peers;
     struct registry *registry;
     struct terms *terms;
+    struct scrub *scrub;
     unsigned read_threads; /* 0: max(2, cpus) */
     size_t ndisks;         /* sizes the pool of copy orders */
 };
@@ -53,6 +55,7 @@ struct disks *serve_disks(struct service *s);
 struct peers *serve_peers(struct service *s);
 struct registry *serve_registry(struct service *s);
 struct names *serve_names(struct service *s);
+struct scrub *serve_scrub(struct service *s);
 /* As serve_set_metad told. */
 void serve_metad_addr(struct service *s, char out[SERVE_METAD_MAX]);
 struct terms *serve_terms(struct service *s);

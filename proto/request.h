@@ -67,6 +67,8 @@
     X(RECOVER, recover, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                \
     X(QUARANTINE, quarantine, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
     X(CONFIG, config, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                  \
+    X(SCRUB, scrub, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                    \
+    X(DAMAGED, damaged, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ROOT)                                                \
     X(SNAPSHOT, snapshot, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ROOT)                                              \
     X(RAFT, raft, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                                   \
     X(CHECKPOINT, checkpoint, METAD, METAD, NO, OVERTAKES, SERVED, FORBIDDEN)                                       \

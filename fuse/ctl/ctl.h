@@ -24,6 +24,7 @@ enum ctl_exit {
 struct ctl_opts {
     bool json, recursive, wait;
     bool accept, all;           /* recover --accept, quarantine adopt, drop --all */
+    bool fast;                  /* scrub start --fast */
     uint64_t timeout_ms;        /* of --wait; 0: for ever */
     const char *meta;           /* --meta, or NULL */
     const char *bytes, *inodes; /* quota set: as given, or NULL */
@@ -68,6 +69,8 @@ int verb_metad(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);
 int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word is off already */
+int verb_scrub(const struct ctl_opts *o);
+int verb_damaged(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
 int verb_backup_meta(const struct ctl_opts *o);
 int verb_quarantine(const struct ctl_opts *o);

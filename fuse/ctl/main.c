@@ -31,6 +31,9 @@ static const struct verb verbs[] = {
      "limits of all that is below a directory"},
     {"config", verb_config, "[list] [PATH] | get KEY [PATH] | set KEY VALUE [PATH]",
      "settings of the cluster: times and the copies that fsync needs"},
+    {"scrub", verb_scrub, "status [PATH] | start [--fast] [ID...] | pause [ID...] | resume [ID...]",
+     "reading and checking all that chunkds store: how far it is; begin now, pause"},
+    {"damaged", verb_damaged, "[PATH]", "files with bytes that no copy in reach has, below PATH"},
     {"recover", verb_recover, "[--accept] [PATH]",
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
     {"backup-meta", verb_backup_meta, "FILE [PATH]",
@@ -69,7 +72,8 @@ enum {
     OPT_BYTES,
     OPT_INODES,
     OPT_ACCEPT,
-    OPT_ALL
+    OPT_ALL,
+    OPT_FAST
 };
 static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"meta", required_argument, NULL, OPT_META},
@@ -83,6 +87,7 @@ static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"inodes", required_argument, NULL, OPT_INODES},
                                           {"accept", no_argument, NULL, OPT_ACCEPT},
                                           {"all", no_argument, NULL, OPT_ALL},
+                                          {"fast", no_argument, NULL, OPT_FAST},
                                           {"recursive", no_argument, NULL, 'R'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
@@ -123,6 +128,9 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
             break;
         case OPT_ALL:
             o->all = true;
+            break;
+        case OPT_FAST:
+            o->fast = true;
             break;
         case OPT_WAIT:
             o->wait = true;
@@ -166,6 +174,10 @@ static int ctl_check(const struct ctl_opts *o, const struct verb *v)
                   v->name);
         return CTL_USAGE;
     }
+    if (o->fast && v->run != verb_scrub) {
+        ctl_error("--fast belongs to scrub start, not to %s", v->name);
+        return CTL_USAGE;
+    }
     if (o->timeout_ms && !o->wait) {
         ctl_error("--timeout needs --wait");
         return CTL_USAGE;
@@ -205,7 +217,7 @@ int main(int argc, char **argv)
         return rc;
     }
     ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
-              "config, metad, recover, quarantine",
+              "config, metad, scrub, damaged, recover, quarantine",
               name);
     return CTL_USAGE;
 }

@@ -139,6 +139,37 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
                        "delete files, raise that chunkd's --capacity, or add a chunkd");
 }
 
+#define SCRUB_PAUSED_S (24ull * 3600)
+
+/* A disk whose bytes have waited for longer than the cycle and a quarter of it; not while its first pass may still be
+ * under way. */
+static void check_scrub(struct status_ask *a, const struct node *d, const struct node_disk *k)
+{
+    const Replfs__ScrubStat *s = &k->scrub;
+    uint64_t limit = fsm_setting(a->n->cfg.fsm, SETTING_SCRUB_CYCLE) / 1000;
+    char label[256];
+    limit += limit / 4;
+    if (nodes_gone(d) || k->failed || d->state != REPLFS__NODE_STATE__NODE_UP)
+        return;
+    if (s->state == REPLFS__SCRUB_STATE__SCRUB_PAUSED && s->paused_s > SCRUB_PAUSED_S)
+        status_problem(a, 1, "scrub-paused",
+                       status_text(a, "the scrub of disk %s of %s is paused for %llu hours",
+                                   k->path, nodes_label(d, label),
+                                   (unsigned long long)(s->paused_s / 3600)),
+                       status_text(a, "replfsctl scrub resume %u", d->id));
+    if (s->state != REPLFS__SCRUB_STATE__SCRUB_NONE && s->age_s > limit && s->since_s > limit)
+        status_problem(
+            a, 1, "scrub-late",
+            status_text(a,
+                        "disk %s of %s has bytes that were not checked for %llu hours; the "
+                        "cycle is %llu hours",
+                        k->path, nodes_label(d, label), (unsigned long long)(s->age_s / 3600),
+                        (unsigned long long)(limit / 5 * 4 / 3600)),
+            "replfsctl scrub status shows how far it is; give it more of the disk (replfsctl "
+            "config set scrub-rate), a longer cycle (scrub-cycle), or let it hurry once (replfsctl "
+            "scrub start --fast)");
+}
+
 /* Two daemons with copies of one data directory: only one of them can be the chunkd. */
 static void check_twin(struct status_ask *a, const struct node *d)
 {
@@ -200,8 +231,10 @@ static void check_nodes(struct status_ask *a)
         any = true;
         check_chunkd(a, d);
         check_twin(a, d);
-        for (unsigned k = 0; k < d->ndisks; k++)
+        for (unsigned k = 0; k < d->ndisks; k++) {
             check_disk(a, d, &d->disks[k]);
+            check_scrub(a, d, &d->disks[k]);
+        }
         check_unnamed(a, d);
     }
     if (!any)
@@ -218,17 +251,16 @@ static void check_lost(struct status_ask *a)
             a, 2, "chunks-lost",
             status_text(a, "%llu chunks have no good copy left: parts of files cannot be read",
                         (unsigned long long)k->lost),
-            "start chunkds that are away, they may still have copies; replfsctl info FILE shows "
-            "a file's chunks; restore files that stay unreadable from elsewhere");
+            "start chunkds that are away, they may still have copies; replfsctl damaged names the "
+            "files; restore those that stay unreadable from elsewhere");
     if (k->damaged)
         status_problem(
             a, 2, "chunks-damaged",
             status_text(a, "%llu chunks have bytes that no copy in reach has: %s%s",
                         (unsigned long long)k->damaged, k->damaged_where,
                         k->damaged > 4 ? ", and more" : ""),
-            "write these ranges again or restore the files from elsewhere (replfsctl info FILE "
-            "names "
-            "them; find MOUNT -inum NUMBER finds a file); chunkds that are away may have them");
+            "write these ranges again or restore the files from elsewhere (replfsctl damaged names "
+            "them); chunkds that are away may have them");
     if (k->unavailable && !a->n->settling)
         status_problem(
             a, 2, "chunks-unavailable",

@@ -148,6 +148,8 @@ void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_remove(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_recover(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_scrub(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_damaged(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_converge(struct nodes *n, struct rpc_req *req);
 /* Something that health shall show for an hour: severity 1 warning, 2 error; code and way_out are
  * static. One of the same code takes the former's place. */

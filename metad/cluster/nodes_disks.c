@@ -143,6 +143,7 @@ void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, 
         t->fs = s->fs;
         t->fs_capacity = s->fs_capacity;
         t->fs_avail = s->fs_avail;
+        nodes_scrub_disk(t, s->scrub);
         if (t->failed && (!failed_before || changed)) {
             log_warn("disk %s of %s failed: %s; its chunks are copied from %s", t->path,
                      nodes_label(d, label), t->error,

@@ -40,6 +40,7 @@ struct node_disk {
     uint64_t capacity, used, avail, chunks, dead;
     uint64_t fs, fs_capacity, fs_avail; /* the file system below; fs 0: not known */
     bool failed, missing, readonly;
+    Replfs__ScrubStat scrub; /* state NONE: it tells nothing of it */
 };
 struct had_disk { /* that a chunkd has, or had when it last told */
     uint32_t disk;
@@ -359,6 +360,12 @@ struct nodes_registry { /* for a message */
     size_t n;
 };
 void nodes_registry_fill(struct nodes *n, uint64_t had, struct nodes_registry *out);
+
+/* ---- nodes_scrub.c ---- */
+/* What a chunkd's scrub found: has these copies verified. Takes locks. Of the leader. */
+void nodes_scrub_found(struct nodes *n, const Replfs__HeartbeatReq *h);
+void nodes_scrub_disk(struct node_disk *k,
+                      const Replfs__ScrubStat *told); /* NULL: nothing. lock held */
 
 /* ---- clocks.c: lock held ---- */
 void clocks_init(struct nodes *n);

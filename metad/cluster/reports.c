@@ -403,12 +403,16 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
         return;
     }
     rep.heartbeat_ms = (uint32_t)fsm_setting(n->cfg.fsm, SETTING_HEARTBEAT);
+    rep.scrub_cycle_ms = fsm_setting(n->cfg.fsm, SETTING_SCRUB_CYCLE);
+    rep.scrub_rate = fsm_setting(n->cfg.fsm, SETTING_SCRUB_RATE) << 20;
     rep.follows = !leads;
     fsm_metad_addrs(n->cfg.fsm, &metads);
     rep.metads = metads.list;
     rep.n_metads = metads.n;
     if (leads)
         fill_beat_reply(n, h, &rep, &standing, &others);
+    if (leads && fresh && h->n_bad > 0)
+        nodes_scrub_found(n, h);
     lock_acquire(&n->mu);
     rep.want_report = d->conn == req->conn && compare_digest(d, h);
     memcpy(key, n->cap_key.key, sizeof(key));

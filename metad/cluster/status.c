@@ -156,6 +156,10 @@ static void fill_disks(struct status_ask *a, const struct node *d, Replfs__Chunk
         t->fs = k->fs;
         t->fs_capacity = k->fs_capacity;
         t->fs_avail = k->fs_avail;
+        if (k->scrub.state == REPLFS__SCRUB_STATE__SCRUB_NONE)
+            continue;
+        t->scrub = status_alloc(a, sizeof(*t->scrub));
+        *t->scrub = k->scrub;
     }
 }
 

@@ -16,6 +16,11 @@ const struct setting_info *setting_info(unsigned number)
     return number >= 1 && number <= SETTINGS_COUNT ? &infos[number] : NULL;
 }
 
+unsigned setting_level(unsigned number)
+{
+    return number <= SETTING_META_COPIES_SYNC ? 1 : 2;
+}
+
 enum setting_key setting_find(const char *name)
 {
     for (unsigned k = 1; k <= SETTINGS_COUNT; k++)

@@ -29,7 +29,11 @@
     X(8, META_COPIES, "meta-copies", NUMBER, 3, 0, 16,                                                              \
       "chunkds, on distinct computers, that keep a copy of all names")                                              \
     X(9, META_COPIES_SYNC, "meta-copies-sync", ON_OFF, 0, 0, 1,                                                     \
-      "a change is acknowledged when these copies have it, too")
+      "a change is acknowledged when these copies have it, too")                                                    \
+    X(10, SCRUB_CYCLE, "scrub-cycle", MSEC, 1209600000ull, 1000, 315360000000ull,                                   \
+      "every byte that chunkds store is read and checked within so long")                                           \
+    X(11, SCRUB_RATE, "scrub-rate", NUMBER, 32, 1, 1048576,                                                         \
+      "MiB a second that this reads of a disk at most")
 
 #define SETTINGS_ENUM_(NUMBER, ID, ...) SETTING_##ID = NUMBER,
 enum setting_key { SETTING_NONE = 0, SETTINGS_TABLE(SETTINGS_ENUM_) };
@@ -46,6 +50,9 @@ struct setting_info {
     uint64_t standard, min, max;
     const char *help;
 };
+/* The feature level that a setting came with: changed only once the state has it, since metads of versions before would
+ * not take the change. */
+unsigned setting_level(unsigned number);
 /* Of a number 1 .. SETTINGS_COUNT; any other: NULL. */
 const struct setting_info *setting_info(unsigned number);
 /* SETTING_NONE when there is none of that name. */

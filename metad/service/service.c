@@ -41,19 +41,23 @@ static void node_converge(struct service *s, struct rpc_req *req)
     nodes_rpc_converge(s->cfg.nodes, req);
 }
 
-static void node_remove(struct service *s, struct rpc_req *req)
+/* What administrators ask of chunkds and their chunks. */
+static void node_admin(struct service *s, struct rpc_req *req)
 {
-    nodes_rpc_remove(s->cfg.nodes, req);
-}
+    enum request r = request_of(req->env);
 
-static void node_recover(struct service *s, struct rpc_req *req)
-{
-    nodes_rpc_recover(s->cfg.nodes, req);
-}
-
-static void node_quarantine(struct service *s, struct rpc_req *req)
-{
-    nodes_rpc_quarantine(s->cfg.nodes, req);
+    if (r == REQUEST_CHUNKD_REMOVE)
+        nodes_rpc_remove(s->cfg.nodes, req);
+    else if (r == REQUEST_RECOVER)
+        nodes_rpc_recover(s->cfg.nodes, req);
+    else if (r == REQUEST_QUARANTINE)
+        nodes_rpc_quarantine(s->cfg.nodes, req);
+    else if (r == REQUEST_SCRUB)
+        nodes_rpc_scrub(s->cfg.nodes, req);
+    else if (r == REQUEST_DAMAGED)
+        nodes_rpc_damaged(s->cfg.nodes, req);
+    else
+        rpc_fail(req, ERR_PROTOCOL, "not a request of an administrator");
 }
 
 /* They do not come here: of chunkds and other metads, served whatever this metad's role is (leader.c). */
@@ -132,15 +136,15 @@ static handler *handler_of(enum request r)
     case REQUEST_QUOTA_LIST:
         return service_quota_list;
     case REQUEST_CHUNKD_REMOVE:
-        return node_remove;
     case REQUEST_RECOVER:
-        return node_recover;
+    case REQUEST_QUARANTINE:
+    case REQUEST_SCRUB:
+    case REQUEST_DAMAGED:
+        return node_admin;
     case REQUEST_CONFIG:
         return service_config_req;
     case REQUEST_SNAPSHOT:
         return names_snapshot;
-    case REQUEST_QUARANTINE:
-        return node_quarantine;
     case REQUEST_REGISTER:
     case REQUEST_HEARTBEAT:
     case REQUEST_REPORT:

@@ -206,7 +206,10 @@ static void change_settings(struct service *s, struct rpc_req *req)
         rpc_fail(req, EINVAL, "%s", wrong);
         return;
     }
-    if (fsm_feature_level(s->cfg.fsm) < metaop_level(METAOP_CONFIG)) {
+    unsigned level = metaop_level(METAOP_CONFIG);
+    for (size_t k = 0; k < n; k++)
+        level = setting_level(key[k]) > level ? setting_level(key[k]) : level;
+    if (fsm_feature_level(s->cfg.fsm) < level) {
         rpc_fail(req, ERR_VERSION,
                  "the cluster's feature level is too low: when every metad runs this version, "
                  "raise it with 'replfsctl metad upgrade'");

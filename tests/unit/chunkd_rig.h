@@ -3,7 +3,9 @@
  * Every wait ends when its condition holds or fails the test (wait.h). */
 #ifndef REPLFS_TESTS_CHUNKD_RIG_H
 #define REPLFS_TESTS_CHUNKD_RIG_H
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,15 +51,22 @@ struct chunkd_rig_node { /* what one chunkd told */
     uint64_t digest, count; /* of the last heartbeat */
     unsigned failed_disks, missing_disks;
     char disk_error[128], addr[128], host_id[64];
+    Replfs__ScrubStat scrub; /* of its first disk */
+    struct {
+        uint64_t chunk;
+        uint32_t off;
+    } bad[64]; /* what its scrub found, each once */
+    size_t nbad, bad_told;
 };
 struct chunkd_rig_metad {
     struct rpc_loop *loop;
     int port;
     bool want_report;
-    int refuse;            /* registration ends with this code */
-    unsigned heartbeat_ms; /* 0: 30 */
-    uint32_t cap_now_s;    /* told as the time for capabilities */
-    unsigned drop_beats;   /* so many heartbeats are not believed: ERR_BUSY */
+    int refuse;                          /* registration ends with this code */
+    unsigned heartbeat_ms;               /* 0: 30 */
+    uint32_t cap_now_s;                  /* told as the time for capabilities */
+    uint64_t scrub_cycle_ms, scrub_rate; /* 0: not told */
+    unsigned drop_beats;                 /* so many heartbeats are not believed: ERR_BUSY */
     uint32_t last_id;
     /* what is told of chunkds, once registry_version is not 0 */
     uint64_t registry_version;
@@ -146,6 +155,23 @@ static void chunkd_rig_register(struct rpc_req *req)
     rpc_reply(req, &env, NULL);
 }
 
+/* What is told of the scrub. */
+static void chunkd_rig_scrub(struct chunkd_rig_node *n, const Replfs__HeartbeatReq *h)
+{
+    if (h->n_disks && h->disks[0]->scrub)
+        n->scrub = *h->disks[0]->scrub;
+    n->bad_told += h->n_bad;
+    for (size_t i = 0; i < h->n_bad; i++) {
+        size_t k = 0;
+        while (k < n->nbad && n->bad[k].chunk != h->bad[i]->chunk)
+            k++;
+        assert_true(k < 64);
+        n->nbad += k == n->nbad;
+        n->bad[k].chunk = h->bad[i]->chunk;
+        n->bad[k].off = h->bad[i]->off;
+    }
+}
+
 static void chunkd_rig_heartbeat(struct rpc_req *req)
 {
     const Replfs__HeartbeatReq *h = req->env->heartbeat_req;
@@ -164,6 +190,7 @@ static void chunkd_rig_heartbeat(struct rpc_req *req)
             n->missing_disks += h->disks[i]->missing;
             snprintf(n->disk_error, sizeof n->disk_error, "%s", h->disks[i]->error);
         }
+    chunkd_rig_scrub(n, h);
     n->beats++;
     n->last_changes = h->n_changes;
     n->digest = h->digest;
@@ -176,6 +203,8 @@ static void chunkd_rig_heartbeat(struct rpc_req *req)
     }
     rep.want_report = chunkd_rig.metad.want_report;
     rep.cap_now_s = chunkd_rig.metad.cap_now_s;
+    rep.scrub_cycle_ms = chunkd_rig.metad.scrub_cycle_ms;
+    rep.scrub_rate = chunkd_rig.metad.scrub_rate;
     chunkd_rig.metad.want_report = false;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);
@@ -474,6 +503,36 @@ static inline void chunkd_rig_check(unsigned i, uint64_t chunk, uint32_t off, ui
     assert_memory_equal(got, want, len);
     free(got);
     free(want);
+}
+
+/* Flips a byte of the bytes with this seed, in whichever segment of the node they are. */
+static inline void chunkd_rig_damage(unsigned node, uint64_t seed, size_t at)
+{
+    uint8_t want[64];
+    chunkd_rig_fill(want, sizeof want, seed);
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s/%u-0", chunkd_rig.dir, node);
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    bool found = false;
+    for (struct dirent *e; (e = readdir(d)) && !found;) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        CLEANUP(close_fdp) int fd = open(path, O_RDWR | O_CLOEXEC);
+        struct stat st;
+        if (strncmp(e->d_name, "seg", 3) != 0 || fd < 0 || fstat(fd, &st) != 0)
+            continue;
+        CLEANUP(free_ptr) uint8_t *bytes = malloc((size_t)st.st_size + 1);
+        ssize_t n = pread(fd, bytes, (size_t)st.st_size, 0);
+        uint8_t *hit = n > 0 ? memmem(bytes, (size_t)n, want, sizeof want) : NULL;
+        if (!hit)
+            continue;
+        uint8_t flipped = hit[at] ^ 0x40;
+        assert_int_equal(pwrite(fd, &flipped, 1, hit - bytes + (off_t)at), 1);
+        found = true;
+    }
+    closedir(d);
+    assert_true(found);
 }
 
 /* ---- many appends in flight ---- */

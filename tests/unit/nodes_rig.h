@@ -44,8 +44,12 @@ struct nodes_rig_chunkd {
     Replfs__ChunkRecord changes[HELD_MAX];
     unsigned nchanges;
     uint64_t seq, digest, reports, registration;
-    unsigned copies, deletes, verifies;
-    uint64_t avail, fs; /* of its disk; avail 0: half a TiB */
+    unsigned copies, deletes, verifies, scrubs;
+    bool bad_sources;        /* a copy that it is to make meets bad blocks, wherever it is from */
+    bool no_scrub;           /* of a version before there was one */
+    Replfs__BadCopy bad;     /* chunk not 0: told by each heartbeat */
+    Replfs__ScrubStat scrub; /* state not NONE: likewise */
+    uint64_t avail, fs;      /* of its disk; avail 0: half a TiB */
     bool failed, readonly, missing;
     bool silent; /* no heartbeats */
     bool refuse; /* orders fail */
@@ -128,6 +132,10 @@ static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *
     switch (o->order_case) {
     case REPLFS__ORDER_REQ__ORDER_COPY:
         assert_true(o->copy->n_sources > 0 && o->copy->sources[0]->cap.len == CAP_LEN);
+        if (k->bad_sources) {
+            *code = -ERR_CRC;
+            break;
+        }
         nodes_rig_hold(k, o->copy->chunk, o->copy->len, o->copy->session);
         rep->bytes = o->copy->len;
         k->copies++;
@@ -153,6 +161,10 @@ static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *
         h = find_held(k, o->salvage->chunk);
         *code = h && h->session == o->salvage->session ? 0 : -ERR_NO_CHUNK;
         rep->stored = h ? h->len : 0;
+        break;
+    case REPLFS__ORDER_REQ__ORDER_SCRUB:
+        k->scrubs++;
+        *code = k->no_scrub ? -ERR_PROTOCOL : 0;
         break;
     case REPLFS__ORDER_REQ__ORDER__NOT_SET:
         *code = -ERR_PROTOCOL;
@@ -201,6 +213,8 @@ static inline void disk_of(const struct nodes_rig_chunkd *k, Replfs__DiskStat *d
     disk->missing = k->missing;
     disk->disk = k->missing ? UINT32_MAX : 0;
     disk->path = (char *)"/srv/disk";
+    if (k->scrub.state != REPLFS__SCRUB_STATE__SCRUB_NONE)
+        disk->scrub = (Replfs__ScrubStat *)(uintptr_t)&k->scrub;
 }
 
 static inline int do_register(struct nodes_rig_chunkd *k, const char *cluster, uint32_t id,
@@ -305,6 +319,12 @@ static inline bool nodes_rig_beat(struct nodes_rig_chunkd *k)
     h.n_changes = k->nchanges;
     h.changes = recs;
     k->nchanges = 0;
+    Replfs__BadCopy bad = k->bad, *bads[] = {&bad};
+    h.n_bad = bad.chunk != 0;
+    h.bad = bads;
+    Replfs__ScrubStat scrub = k->scrub;
+    if (disk.scrub)
+        disk.scrub = &scrub;
     struct rpc_conn *c = rpc_conn_ref(k->conn);
     pthread_mutex_unlock(&k->lock);
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &h);
@@ -364,6 +384,10 @@ static inline void server_request(void *arg, struct rpc_req *req)
         nodes_rpc_recover(f->nodes, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_QUARANTINE_REQ) {
         nodes_rpc_quarantine(f->nodes, req);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_SCRUB_REQ) {
+        nodes_rpc_scrub(f->nodes, req);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_DAMAGED_REQ) {
+        nodes_rpc_damaged(f->nodes, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_NODES_REQ) {
         nodes_rpc_nodes(f->nodes, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ) {

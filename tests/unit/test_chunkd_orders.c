@@ -1,7 +1,4 @@
 /* Metad's orders carried out by real chunkds: copy, delete, verify. */
-#include <dirent.h>
-#include <fcntl.h>
-
 #include "chunkd_rig.h"
 
 static const unsigned both[] = {1, 2, 0}, one[] = {1, 0};
@@ -82,36 +79,6 @@ static int order_verify(unsigned node, uint64_t chunk, bool quick,
     return order_verify_len(node, chunk, 0, quick, out);
 }
 
-/* Flips a byte of the bytes with this seed, in whichever segment of the node they are. */
-static void damage(unsigned node, uint64_t seed, size_t at)
-{
-    uint8_t want[64];
-    chunkd_rig_fill(want, sizeof want, seed);
-    char dir[96];
-    snprintf(dir, sizeof dir, "%s/%u-0", chunkd_rig.dir, node);
-    DIR *d = opendir(dir);
-    assert_non_null(d);
-    bool found = false;
-    for (struct dirent *e; (e = readdir(d)) && !found;) {
-        char path[400];
-        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        CLEANUP(close_fdp) int fd = open(path, O_RDWR | O_CLOEXEC);
-        struct stat st;
-        if (strncmp(e->d_name, "seg", 3) != 0 || fd < 0 || fstat(fd, &st) != 0)
-            continue;
-        CLEANUP(free_ptr) uint8_t *bytes = malloc((size_t)st.st_size + 1);
-        ssize_t n = pread(fd, bytes, (size_t)st.st_size, 0);
-        uint8_t *hit = n > 0 ? memmem(bytes, (size_t)n, want, sizeof want) : NULL;
-        if (!hit)
-            continue;
-        uint8_t flipped = hit[at] ^ 0x40;
-        assert_int_equal(pwrite(fd, &flipped, 1, hit - bytes + (off_t)at), 1);
-        found = true;
-    }
-    closedir(d);
-    assert_true(found);
-}
-
 static void start(unsigned n)
 {
     for (unsigned i = 1; i <= n; i++)
@@ -149,7 +116,7 @@ static void a_healed_copy_keeps_what_was_appended(void **state)
     static const unsigned from[] = {2, 0};
     start(2);
     uint32_t len = write_chunk(both);
-    damage(1, 3, 10);
+    chunkd_rig_damage(1, 3, 10);
     struct chunkd_rig_append a = {
         .chunk = CHUNK, .off = len, .len = 50000, .seed = 50, .chain = one};
     assert_int_equal(chunkd_rig_append(&a).code, 0);
@@ -168,7 +135,8 @@ static void a_bad_source_is_left_for_the_next(void **state)
     static const unsigned from[] = {1, 2, 0}, only_bad[] = {1, 0};
     start(3);
     uint32_t len = write_chunk(both);
-    damage(1, 3, 10); /* inside the fourth record: copying starts well and then meets it */
+    chunkd_rig_damage(1, 3,
+                      10); /* inside the fourth record: copying starts well and then meets it */
     struct chunkd_rig_order_reply r;
     assert_int_equal(order_copy(3, len, only_bad, &r), -ERR_CRC);
     assert_int_equal(r.blamed, 1);
@@ -381,7 +349,7 @@ static void salvage_tells_whose_bytes_they_are(void **state)
     rpc_result_free(&v.res);
     assert_int_equal(salvage(41, CHUNKD_RIG_SESSION, 0, &v), -ERR_NO_CHUNK);
     rpc_result_free(&v.res);
-    damage(1, 3, 10); /* nothing bad is given */
+    chunkd_rig_damage(1, 3, 10); /* nothing bad is given */
     assert_int_equal(salvage(40, CHUNKD_RIG_SESSION, 300001, &v), -ERR_CRC);
     rpc_result_free(&v.res);
 }

@@ -158,8 +158,8 @@ static void test_order_is_that_of_before(void **state)
         REQUEST_LOOKUP, REQUEST_GETATTR, REQUEST_READDIR, REQUEST_READLINK, REQUEST_OPEN,
         REQUEST_LAYOUT, REQUEST_LEASE,   REQUEST_STATFS,  REQUEST_LOCK,     REQUEST_LOCK_TEST};
     static const enum request changes[] = {REQUEST_GETXATTR, REQUEST_LISTXATTR};
-    static const enum request all[] = {REQUEST_STATUS, REQUEST_INFO, REQUEST_CONVERGE,
-                                       REQUEST_QUOTA_LIST, REQUEST_SNAPSHOT};
+    static const enum request all[] = {REQUEST_STATUS,     REQUEST_INFO,     REQUEST_CONVERGE,
+                                       REQUEST_QUOTA_LIST, REQUEST_SNAPSHOT, REQUEST_DAMAGED};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;
         uint64_t ino = 1;
@@ -246,9 +246,9 @@ static void test_replfsctl_may_what_it_might(void **state)
     static const enum request may[] = {REQUEST_STATUS,  REQUEST_INFO,      REQUEST_NODES,
                                        REQUEST_GETATTR, REQUEST_CONVERGE,  REQUEST_QUOTA_LIST,
                                        REQUEST_MUTATE,  REQUEST_METAD_LIST};
-    static const enum request root[] = {REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER,
-                                        REQUEST_QUARANTINE,    REQUEST_SNAPSHOT,
-                                        REQUEST_CONFIG,        REQUEST_METAD_CHANGE};
+    static const enum request root[] = {
+        REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER,      REQUEST_QUARANTINE, REQUEST_SNAPSHOT,
+        REQUEST_CONFIG,        REQUEST_METAD_CHANGE, REQUEST_SCRUB,      REQUEST_DAMAGED};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;

@@ -307,6 +307,7 @@ static void *chunkd_main(void *arg)
                                 .nmetas = world.cfg.nmetads,
                                 .host_id = host,
                                 .host_name = host,
+                                .no_scrub = true,
                                 .fatal = fatal};
     int rc = chunkd_start(&cfg, &d);
     if (rc)
