@@ -1,4 +1,4 @@
-/* Any bytes in the small files that daemons read when they start: replfs.id, replfs.seen, metad's high-water
+/* Any bytes in the small files that daemons read when they start: replfs.id, replfs.seen, replfs.scrub, metad's high-water
  * mark, the configuration. The first byte chooses. They are refused with a code or give values that can be used,
  * and what is accepted can be written and read again. */
 #include <assert.h>
@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/byteorder.h"
 #include "base/log.h"
+#include "chunkd/scrub_state.h"
 #include "chunkd/seen.h"
 #include "chunkd/store/store.h"
 #include "metad/log/mlog_internal.h"
@@ -109,6 +110,40 @@ static void try_seen(const uint8_t *p, size_t len)
     read_seen(t, (size_t)n);
 }
 
+/* ---- replfs.scrub ---- */
+
+static void read_scrub(const uint8_t *p, size_t len)
+{
+    static struct scrub_state s, again;
+    static uint8_t out[SCRUB_FILE_MAX];
+    if (scrub_state_decode(&s, p, len))
+        return;
+    size_t n = scrub_state_encode(&s, out);
+    assert(n == len && scrub_state_decode(&again, out, n) == 0 && !memcmp(&s, &again, sizeof s));
+    if (s.pass == 0)
+        return;
+    scrub_state_clock(&s, INT64_MAX / 2); /* and it can be gone on with */
+    assert(scrub_state_oldest(&s) <= INT64_MAX / 2);
+    scrub_state_reached(&s, INT64_MAX / 2, s.chunk, s.off, 1000);
+    scrub_state_begin(&s, INT64_MAX / 2, SCRUB_EVEN);
+    assert(s.nprev <= SCRUB_MARKS_MAX && s.ncur == 1);
+}
+
+/* The bytes as they are; then with the frame set right: magic, version, length, checksum. */
+static void try_scrub(const uint8_t *p, size_t len)
+{
+    static uint8_t file[SCRUB_FILE_MAX];
+    read_scrub(p, len);
+    if (len < 116)
+        return;
+    memcpy(file, p, len);
+    memcpy(file, "RFSCRUB", 8);
+    le_put32(file + 8, 1);
+    le_put32(file + 12, (uint32_t)len);
+    le_put32(file + len - 4, crc32c(0, file, len - 4));
+    read_scrub(file, len);
+}
+
 /* ---- the high-water mark ---- */
 
 static void try_hwm(const uint8_t *p, size_t len)
@@ -186,6 +221,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0 || size > 4096)
         return 0;
+    if (data[0] == 's') {
+        try_scrub(data + 1, size - 1);
+        return 0;
+    }
     switch (data[0] % 4) {
     case 0:
         try_id(data + 1, size - 1);
