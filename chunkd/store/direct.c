@@ -7,11 +7,12 @@
  * range first.
  *
  * Failure modes: a file system without O_DIRECT, or one with larger blocks than WINDOW_ALIGN: read as others read, and
- * given back with posix_fadvise(2), which keeps dirty pages. No /proc: likewise. Any thread; no state. */
+ * given back with posix_fadvise(2), which keeps dirty pages. No /proc: likewise. Any thread. */
 #include "direct.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,22 @@
 
 #define WINDOW ((1u << 20) + (64u << 10)) /* a whole record, wherever it begins */
 #define WINDOW_ALIGN 4096u
+
+/* One window is kept between calls: to map and fault in a new one each time costs as much as the reading. */
+static void *_Atomic spare_window;
+
+static void *window_take(void)
+{
+    void *mem = atomic_exchange(&spare_window, NULL);
+    if (!mem && posix_memalign(&mem, WINDOW_ALIGN, WINDOW) != 0)
+        return NULL;
+    return mem;
+}
+
+static void window_put(void *mem)
+{
+    free(atomic_exchange(&spare_window, mem));
+}
 
 /* Where the next byte goes. */
 struct scatter {
@@ -63,13 +80,8 @@ static ssize_t window_read(int fd, uint8_t *buf, size_t want, uint64_t from)
     return (ssize_t)got;
 }
 
-static int windows_read(int fd, const struct iovec *iov, int n, uint64_t pos, uint64_t end)
+static int windows_into(uint8_t *buf, int fd, struct scatter s, uint64_t pos, uint64_t end)
 {
-    struct scatter s = {iov, n, 0};
-    void *mem = NULL;
-    if (posix_memalign(&mem, WINDOW_ALIGN, WINDOW) != 0)
-        return -ENOMEM;
-    CLEANUP(free_ptr) uint8_t *buf = mem;
     for (uint64_t from = pos - pos % WINDOW_ALIGN; from < end; from += WINDOW) {
         uint64_t rest = (end - from + WINDOW_ALIGN - 1) / WINDOW_ALIGN * WINDOW_ALIGN;
         ssize_t got = window_read(fd, buf, rest < WINDOW ? (size_t)rest : WINDOW, from);
@@ -81,6 +93,16 @@ static int windows_read(int fd, const struct iovec *iov, int n, uint64_t pos, ui
         scatter_put(&s, buf + lo, hi - lo);
     }
     return 0;
+}
+
+static int windows_read(int fd, const struct iovec *iov, int n, uint64_t pos, uint64_t end)
+{
+    void *buf = window_take();
+    if (!buf)
+        return -ENOMEM;
+    int rc = windows_into(buf, fd, (struct scatter){iov, n, 0}, pos, end);
+    window_put(buf);
+    return rc;
 }
 
 int direct_read(int fd, const struct iovec *iov, int n, uint64_t pos)
