@@ -263,6 +263,8 @@ static int fsm_run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result 
         return fsm_op_replaced(f, op->replaced);
     case METAOP_FEATURE:
         return fsm_op_feature(f, op->feature);
+    case METAOP_CHUNKD_SET:
+        return fsm_op_chunkd_set(f, op->chunkd_set);
     case METAOP_CHECK:
         return 0; /* it is about the state, and nothing in it */
     case METAOP_NONE:

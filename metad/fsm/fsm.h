@@ -171,11 +171,29 @@ struct fsm_counts {
     uint64_t reserved; /* by fallocate and not written yet, times the goal: not in bytes */
 };
 void fsm_counts(struct fsm *f, struct fsm_counts *out);
+/* What administrators decided about a chunkd (fsm_chunkd.c). */
+#define FSM_DISKS_MAX 64u
+#define FSM_PAUSE_MAX_MS (366ull * 86400 * 1000)
+struct fsm_limit { /* what a disk may hold */
+    uint32_t disk;
+    bool now; /* what is above it goes as soon as any other copy is known to be good */
+    uint64_t bytes;
+};
+struct fsm_decided {
+    bool draining;
+    uint64_t pause_ms;        /* it is to be away for so long; 0: not */
+    int64_t paused_at;        /* from then on, by the log's time */
+    struct fsm_limit *limits; /* ascending by disk; while the lock is held */
+    uint32_t nlimits;
+};
+/* Changes with any decision about any chunkd; no part of the state. Any thread, no lock. */
+uint64_t fsm_decisions(const struct fsm *f);
 struct fsm_member {
     uint32_t chunkd;
     const char *host_id; /* "": it was removed, its id stays taken */
     const char *host_name;
     uint32_t replaced_by; /* the chunkd that took its place, 0: none */
+    struct fsm_decided decided;
 };
 bool fsm_member_next(struct fsm *f, uint32_t after, struct fsm_member *out);
 /* Quotas by realm number (fsm_quota.c). */

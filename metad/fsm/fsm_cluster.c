@@ -370,7 +370,9 @@ const char *fsm_not_understood(const struct fsm *f, const Replfs__Command *cmd)
             return "a feature level that this version does not know";
     } else if (m == METAOP_METAD && op->metad && op->metad->alone) {
         return NULL; /* no other metad is there that might not know it, and whoever made it could not know the level */
-    } else if (metaop_level(m) > level) {
+    } else if (metaop_level(m) > level ||
+               (m == METAOP_CHUNKD_REMOVE && op->chunkd_remove && op->chunkd_remove->drained &&
+                metaop_level(METAOP_CHUNKD_SET) > level)) {
         return "an operation above the feature level";
     }
     if (level >= 1 && unknown_fields(&cmd->base) > 0)

@@ -36,6 +36,9 @@
  *            (one record; since version 4)
  *   METAD    u32 id; str8 address; str8 name; str8 host id  (ascending; since version 4)
  *   SETTING  u32 number; u64 value  (since version 4)
+ *   CHUNKD   u32 chunkd; u8 1: it is being drained; u64 ms that it is to be away, or 0; i64 time from which on, or 0;
+ *            u8 n, limits of disks; n times (ascending) u32 disk; u64 bytes; u8 1: at once
+ *            (ascending; of members about whom something was decided; since version 5)
  *
  * str8 and str16 are a length of one or two bytes and that many bytes. What follows from the rest
  * (orphans, parents, reference counts, a chunk's goal, a quota's use and nesting) is not stored but
@@ -44,9 +47,10 @@
 #define REPLFS_METAD_FSM_FSM_FORMAT_H
 
 #define CKPT_MAGIC "RPLFSCKP"
-#define CKPT_VERSION 4u
+#define CKPT_VERSION 5u
 #define CKPT_VERSION_LEVEL_0                                                                       \
     3u /* written as long as the feature level is 0, so that the program before can go on */
+#define CKPT_VERSION_LEVEL_1 4u /* likewise, 1 */
 #define CKPT_VERSION_MIN 1u
 #define CKPT_HEADER 32u
 #define CKPT_SECTION 20u
@@ -73,6 +77,7 @@ enum ckpt_type {
     CKPT_CLUSTER = 15,     /* since version 4 */
     CKPT_METAD = 16,       /* since version 4 */
     CKPT_SETTING = 17,     /* since version 4 */
+    CKPT_CHUNKD = 18,      /* since version 5 */
     CKPT_END = 255,
 };
 #endif

@@ -183,8 +183,9 @@ struct fsm {
     uint32_t nsessions, sessions_cap, nlapsed;
     struct fsm_member *members;
     uint32_t nmembers, members_cap;
-    struct fsm_realm *realms; /* by number, the first is unused; fsm_quota.c */
-    atomic_uint nrealms;      /* any: read without the lock, too */
+    _Atomic(uint64_t) decisions; /* soft: fsm_decisions() */
+    struct fsm_realm *realms;    /* by number, the first is unused; fsm_quota.c */
+    atomic_uint nrealms;         /* any: read without the lock, too */
     struct fsm_past past;
     struct fsm_cluster cluster;
     uint64_t applied, change, chunk_upto, ino_upto;
@@ -380,6 +381,8 @@ bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint
                         struct fsm_result *res);
 int fsm_session_remember(struct fsm *f, struct fsm_session *s,
                          const struct fsm_answer *a); /* -EEXIST */
+/* NULL: there is none, or it was removed. */
+struct fsm_member *fsm_member_find(const struct fsm *f, uint32_t chunkd);
 int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const char *host_name);
 int fsm_op_session_open(struct fsm *f, const Replfs__SessionOpenOp *op);
 int fsm_op_holds(struct fsm *f, const Replfs__HoldsOp *op);
@@ -393,6 +396,13 @@ int fsm_op_replaced(struct fsm *f, const Replfs__ReplacedOp *op);
 char *fsm_keep_string(struct fsm *f, const char *s); /* a copy, cut to FSM_STRING_MAX, counted */
 void fsm_drop_string(struct fsm *f, const char *s);
 void fsm_sessions_free(struct fsm *f);
+
+/* ---- fsm_chunkd.c ---- */
+int fsm_op_chunkd_set(struct fsm *f, const Replfs__ChunkdSetOp *op);
+void fsm_decided_drop(struct fsm *f, struct fsm_member *m); /* as if nothing had been decided */
+/* From a checkpoint, which is right about a chunkd only once. False: it cannot be. d's limits are copied. */
+bool fsm_decided_load(struct fsm *f, uint32_t chunkd, const struct fsm_decided *d);
+bool fsm_decided_any(const struct fsm_decided *d);
 
 /* ---- fsm_past.c ---- */
 int fsm_op_incarnation(struct fsm *f, uint64_t position, const Replfs__IncarnationOp *op);

@@ -540,6 +540,29 @@ static int load_setting(struct loader *l)
                : 0;
 }
 
+static int load_chunkd(struct loader *l)
+{
+    struct fsm_limit limits[FSM_DISKS_MAX];
+    uint32_t chunkd = get32(l);
+    uint8_t draining = get8(l);
+    struct fsm_decided d = {.draining = draining, .limits = limits};
+
+    d.pause_ms = get64(l);
+    d.paused_at = (int64_t)get64(l);
+    d.nlimits = get8(l);
+    bool ok = l->version >= 5 && draining <= 1 && d.nlimits <= FSM_DISKS_MAX;
+    for (uint32_t i = 0; ok && i < d.nlimits; i++) {
+        limits[i].disk = get32(l);
+        limits[i].bytes = get64(l);
+        uint8_t now = get8(l);
+        limits[i].now = now;
+        ok = now <= 1;
+    }
+    return l->bad || !ok || !fsm_decided_load(l->f, chunkd, &d)
+               ? corrupt(l, "malformed, or there twice")
+               : 0;
+}
+
 static int load_end(struct loader *l)
 {
     uint64_t records = get64(l), sections = get64(l);
@@ -584,6 +607,8 @@ static int load_record(struct loader *l)
         return load_metad(l);
     case CKPT_SETTING:
         return load_setting(l);
+    case CKPT_CHUNKD:
+        return load_chunkd(l);
     case CKPT_END:
         return load_end(l);
     default:

@@ -341,6 +341,27 @@ static void walk_cluster(const struct fsm *f, struct sink *s)
     }
 }
 
+static void walk_chunkds(const struct fsm *f, struct sink *s)
+{
+    for (uint32_t k = 0; k < f->nmembers; k++) {
+        const struct fsm_decided *d = &f->members[k].decided;
+        if (!fsm_decided_any(d))
+            continue;
+        begin(s, CKPT_CHUNKD);
+        put32(s, f->members[k].chunkd);
+        put8(s, d->draining);
+        put64(s, d->pause_ms);
+        put64(s, (uint64_t)d->paused_at);
+        put8(s, (uint8_t)d->nlimits);
+        for (uint32_t i = 0; i < d->nlimits; i++) {
+            put32(s, d->limits[i].disk);
+            put64(s, d->limits[i].bytes);
+            put8(s, d->limits[i].now);
+        }
+        end(s);
+    }
+}
+
 static void walk(struct fsm *f, struct sink *s)
 {
     begin(s, CKPT_META);
@@ -376,6 +397,14 @@ static void walk(struct fsm *f, struct sink *s)
     walk_past(f, s);
     if (fsm_feature_level(f) >= 1) /* before that there is nothing in it */
         walk_cluster(f, s);
+    walk_chunkds(f, s); /* nothing below level 2 */
+}
+
+static uint32_t save_version(const struct fsm *f)
+{
+    unsigned level = fsm_feature_level(f);
+
+    return level >= 2 ? CKPT_VERSION : level == 1 ? CKPT_VERSION_LEVEL_1 : CKPT_VERSION_LEVEL_0;
 }
 
 int fsm_save(struct fsm *f, int fd)
@@ -384,7 +413,7 @@ int fsm_save(struct fsm *f, int fd)
     struct sink s = {.fd = fd, .buf = buf};
     uint8_t head[CKPT_HEADER] = CKPT_MAGIC;
 
-    le_put32(head + 8, fsm_feature_level(f) >= 1 ? CKPT_VERSION : CKPT_VERSION_LEVEL_0);
+    le_put32(head + 8, save_version(f));
     le_put64(head + 16, f->applied);
     le_put32(head + 28, crc32c(0, head, 28));
     s.err = write_all(fd, head, sizeof(head));

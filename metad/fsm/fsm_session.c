@@ -372,10 +372,18 @@ int fsm_member_add(struct fsm *f, uint32_t chunkd, const char *host_id, const ch
     if (p < f->nmembers && f->members[p].chunkd == chunkd)
         return -EEXIST;
     f->members = array_open(f, f->members, f->nmembers, &f->members_cap, p, sizeof(*f->members));
-    f->members[p] =
-        (struct fsm_member){chunkd, fsm_keep_string(f, host_id), fsm_keep_string(f, host_name), 0};
+    f->members[p] = (struct fsm_member){
+        chunkd, fsm_keep_string(f, host_id), fsm_keep_string(f, host_name), 0, {0}};
     f->nmembers++;
     return 0;
+}
+
+struct fsm_member *fsm_member_find(const struct fsm *f, uint32_t chunkd)
+{
+    uint32_t p = member_pos(f, chunkd);
+    bool there = p < f->nmembers && f->members[p].chunkd == chunkd && f->members[p].host_id[0];
+
+    return there ? &f->members[p] : NULL;
 }
 
 static void member_set(struct fsm *f, uint32_t p, const char *host_id, const char *host_name)
@@ -406,12 +414,15 @@ int fsm_op_chunkd_add(struct fsm *f, const Replfs__ChunkdAddOp *op)
 
 int fsm_op_chunkd_remove(struct fsm *f, const Replfs__ChunkdRemoveOp *op)
 {
-    uint32_t p = member_pos(f, op->chunkd);
+    struct fsm_member *m = fsm_member_find(f, op->chunkd);
 
-    if (p == f->nmembers || f->members[p].chunkd != op->chunkd || !f->members[p].host_id[0])
+    if (!m)
         return -ENOENT;
-    member_set(f, p, "", "");
-    f->members[p].replaced_by = 0;
+    if (op->drained && !m->decided.draining)
+        return -EBUSY;
+    member_set(f, (uint32_t)(m - f->members), "", "");
+    m->replaced_by = 0;
+    fsm_decided_drop(f, m);
     return 0;
 }
 
@@ -454,6 +465,7 @@ void fsm_sessions_free(struct fsm *f)
     for (uint32_t k = 0; k < f->nmembers; k++) {
         fsm_drop_string(f, f->members[k].host_id);
         fsm_drop_string(f, f->members[k].host_name);
+        fsm_decided_drop(f, &f->members[k]);
     }
     free(f->sessions);
     free(f->members);

@@ -300,11 +300,14 @@ static void test_levels(void **state)
     assert_null(r->res.stop);
     assert_int_equal(feature(r, 1), EALREADY);
     assert_int_equal(feature(r, 0), EALREADY);
-    assert_int_equal(saved_version(r->f), CKPT_VERSION);
+    assert_int_equal(saved_version(r->f), CKPT_VERSION_LEVEL_1);
     assert_int_equal(metad(r, 2, "b:1", "", "", false), 0);
     struct fsm *g = fsm_rig_reload(r->f);
     assert_int_equal(fsm_feature_level(g), 1);
     fsm_free(g);
+    assert_int_equal(feature(r, 2), 0);
+    assert_int_equal(saved_version(r->f), CKPT_VERSION);
+    fsm_free(fsm_rig_reload(r->f));
 }
 
 /* A recovered directory is the first metad's, whoever is in the table; numbers that were given are given to nobody
