@@ -5,7 +5,7 @@
  * occurs wins; within it reservoir sampling picks by weight, so hundreds of chunkds cost one pass
  * and no memory.
  *
- * Invariants: never a chunkd twice, never one that is not up, excluded, or without room. Pure:
+ * Invariants: never a chunkd twice, never one that is not up, draining, paused, excluded, or without room. Pure:
  * callable from any thread, the same inputs give the same picks. */
 #include "placement.h"
 
@@ -31,6 +31,11 @@ const struct placement_node *placement_node(const struct placement_table *t, uin
     return chunkd && chunkd < t->n && t->node[chunkd].host ? &t->node[chunkd] : NULL;
 }
 
+static bool takes_new(const struct placement_node *p)
+{
+    return p->state == REPLFS__NODE_STATE__NODE_UP && !p->draining && !p->paused;
+}
+
 unsigned placement_hosts_up(const struct placement_table *t)
 {
     uint32_t max = 0;
@@ -43,7 +48,7 @@ unsigned placement_hosts_up(const struct placement_table *t)
     unsigned n = 0;
     for (uint32_t i = 1; i < t->n; i++) {
         const struct placement_node *p = &t->node[i];
-        if (p->host && p->state == REPLFS__NODE_STATE__NODE_UP && !seen[p->host]) {
+        if (p->host && takes_new(p) && !seen[p->host]) {
             seen[p->host] = 1;
             n++;
         }
@@ -82,7 +87,7 @@ static int classify(const struct picking *k, uint32_t id)
 {
     const struct placement_node *p = placement_node(k->t, id);
     const struct placement_req *r = k->r;
-    if (!p || p->state != REPLFS__NODE_STATE__NODE_UP || p->room < PLACEMENT_TIGHT + r->need)
+    if (!p || !takes_new(p) || p->room < PLACEMENT_TIGHT + r->need)
         return -1;
     if (r->idle_only && p->jobs >= p->max_jobs)
         return -1;

@@ -13,6 +13,8 @@
 struct placement_node {
     uint32_t host;         /* same number: same computer; 0: there is no such chunkd */
     uint8_t state;         /* Replfs__NodeState; only NODE_UP is ever picked */
+    bool draining;         /* it is to be emptied: gets nothing */
+    bool paused;           /* it is to be away for a while, and gets nothing */
     uint64_t failed_disks; /* bit set by disk index: copies there don't count */
     /* likewise: can be read, so copies there are sources, and count for nothing */
     uint64_t ro_disks;
@@ -49,6 +51,6 @@ unsigned placement_pick(const struct placement_table *t, const struct placement_
                         uint32_t *out);
 /* The chunkd's entry, NULL when unknown. */
 const struct placement_node *placement_node(const struct placement_table *t, uint32_t chunkd);
-/* Computers with at least one chunkd that is up. */
+/* Computers with at least one chunkd that is up and stays: neither draining nor paused. */
 unsigned placement_hosts_up(const struct placement_table *t);
 #endif

@@ -3,25 +3,34 @@
  *   1. being written               -> LATER
  *   2. doubtful copy in reach      -> VERIFY it (short: its length, doubted by a reader: every
  *                                     byte)
- *   3. fewer good copies than goal -> COPY to a new computer; else over a bad copy in place; else
- *                                     to a computer that has one already; else WAIT. No source:
- *                                     KEEP the longest good beginning, else WAIT or LOST
- *   4. two good ones on a computer -> COPY to another that could take it (a move: 5 ends it)
- *   5. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
- *      left over                      others the length), then DROP: bad ones first, then those
- *                                     sharing a computer, then the fullest chunkd's
- *   6. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
+ *   3. a copy that is to go at once, another one in reach -> VERIFY that one, then DROP
+ *   4. fewer good copies that stay -> COPY to a new computer; else over a bad copy in place; else,
+ *      than goal, or awake ones       unless all that is missing are those that are to leave, to a
+ *      than min_copies                computer that has one already; else DROP one that is to be shed
+ *                                     and not needed for min_copies; else WAIT. No source: KEEP the
+ *                                     longest good beginning, else WAIT or LOST
+ *   5. two good ones on a computer -> COPY to another that could take it (a move: 6 ends it)
+ *   6. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
+ *      or such as are to leave        others the length), then DROP: bad ones first, then those that
+ *      left over                      are to leave, those sharing a computer, the fullest chunkd's
+ *   7. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
  * is not deleted and does not justify deleting another; a copy on a dead chunkd or a failed disk
  * counts for nothing. One on a disk that can only be read is a source, as long as that lasts, and is
  * never deleted; it counts for nothing else, so that its chunk is copied from it.
  *
+ * A copy that is to leave (its chunkd drains, its disk has to hold less) is a source like any other, and counts for
+ * readers, but for no goal; it goes when the goal is reached without it. A chunkd that is paused counts like a suspect
+ * one, also while it is still there, and longer than that; of the copies that are awake there must be min_copies though,
+ * and a copy that is to leave may go while others of the goal are only asleep.
+ *
  * Invariants: DROP is decided only when at least goal (hence one) other copies are good, in reach
+ * (for what is to leave: or announced to come back; of what is to be shed min_copies, of what is to go at once one is enough)
  * and verified in this round, two of them (or all, when fewer stay) byte for byte: a length tells
  * nothing of rot, and what is dropped may be the last good copy. Each act brings the chunk
  * nearer to its goal and no rule undoes another (a move is dropped from the crowded computer, never
- * from the new one), so a chunk left alone settles after at most 2 * (copies + goal) acts. */
+ * from the new one; what is to leave gets no new copy), so a chunk left alone settles after at most 2 * (copies + goal) acts. */
 #include "repair.h"
 
 #include <assert.h>
@@ -30,7 +39,8 @@
 #define HEADROOM (64ull << 20)
 #define PROVEN_MIN 2u /* copies read in full, of those that stay, before one is dropped */
 
-const char *const repair_kind_name[REPAIR_KINDS] = {"repair", "move", "drop", "verify"};
+const char *const repair_kind_name[REPAIR_KINDS] = {"repair", "move", "drop", "verify", "drain"};
+const char repair_why_hosts[] = "the goal needs more computers than are left";
 
 enum reach { UP, SUSPECT, RESCUE, GONE };
 
@@ -59,6 +69,30 @@ static bool good(const struct repair_ctx *x, const struct repair_copy *p)
 static bool good_up(const struct repair_ctx *x, const struct repair_copy *p)
 {
     return p->state == REPAIR_OK && reach(x, p) == UP;
+}
+
+static bool stays(const struct repair_copy *p)
+{
+    return p->leave == REPAIR_STAYS;
+}
+
+static bool asleep(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
+    return n && n->paused;
+}
+
+/* In reach, and to be counted on when another is dropped. */
+static bool stays_up(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    return good_up(x, p) && stays(p) && !asleep(x, p);
+}
+
+/* Copies that must not be given up, whatever is wanted of a chunkd. */
+static unsigned least(const struct repair_ctx *x, const struct repair_chunk *c)
+{
+    unsigned min = x->min_copies ? x->min_copies : 1;
+    return min < c->goal ? min : c->goal;
 }
 
 static bool to_rescue(const struct repair_ctx *x, const struct repair_copy *p)
@@ -94,13 +128,13 @@ static uint32_t host_of(const struct repair_ctx *x, const struct repair_copy *p)
     return n ? n->host : 0;
 }
 
-/* Computers of the good copies, each once. */
-static unsigned good_hosts(const struct repair_ctx *x, const struct repair_chunk *c,
+/* Computers of the good copies, or of those that stay, each once. */
+static unsigned good_hosts(const struct repair_ctx *x, const struct repair_chunk *c, bool staying,
                            uint32_t out[REPAIR_COPIES_MAX])
 {
     unsigned n = 0;
     for (unsigned i = 0; i < c->n; i++) {
-        if (!good(x, &c->copy[i]))
+        if (!good(x, &c->copy[i]) || (staying && !stays(&c->copy[i])))
             continue;
         uint32_t h = host_of(x, &c->copy[i]);
         unsigned j = 0;
@@ -112,17 +146,35 @@ static unsigned good_hosts(const struct repair_ctx *x, const struct repair_chunk
     return n;
 }
 
+static void tally_good(const struct repair_ctx *x, const struct repair_copy *p,
+                       struct repair_tally *t)
+{
+    bool up = good_up(x, p), paused = asleep(x, p);
+    t->good++;
+    t->good_up += up;
+    t->awake += !paused;
+    if (stays(p)) {
+        t->stay++;
+        t->stay_awake += !paused;
+        t->stay_up += stays_up(x, p);
+        t->stay_sure += up || paused;
+    } else {
+        t->leave += up;
+    }
+}
+
 void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, struct repair_tally *t)
 {
     uint32_t hosts[REPAIR_COPIES_MAX];
     assert(c->n <= REPAIR_COPIES_MAX);
     memset(t, 0, sizeof(*t));
-    t->hosts = good_hosts(x, c, hosts);
+    t->hosts = good_hosts(x, c, false, hosts);
+    t->stay_hosts = good_hosts(x, c, true, hosts);
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
         enum reach r = reach(x, p);
-        t->good += good(x, p);
-        t->good_up += good_up(x, p);
+        if (good(x, p))
+            tally_good(x, p, t);
         t->waste += waste(p) && r == UP;
         t->rescue += to_rescue(x, p);
         t->unsure +=
@@ -136,7 +188,46 @@ bool repair_satisfied(const struct repair_ctx *x, const struct repair_chunk *c)
 {
     struct repair_tally t;
     repair_tally(x, c, &t);
-    return t.good == c->goal && t.hosts == c->goal && !t.unsure && !t.waste;
+    bool all = t.good == c->goal && t.hosts == c->goal;
+    bool staying = t.stay == c->goal && t.stay_hosts == c->goal;
+    return (all || staying) && !t.unsure && !t.waste;
+}
+
+/* It has the copies that it must have; that some of them are to leave is no danger. */
+static bool is_whole(const struct repair_ctx *x, const struct repair_chunk *c,
+                     const struct repair_tally *t)
+{
+    return t->good >= c->goal && t->awake >= least(x, c);
+}
+
+/* It needs another copy. */
+static bool lacks_one(const struct repair_ctx *x, const struct repair_chunk *c,
+                      const struct repair_tally *t)
+{
+    return t->stay < c->goal || t->stay_awake < least(x, c);
+}
+
+static bool has_at_once(const struct repair_ctx *x, const struct repair_chunk *c)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->copy[i].leave == REPAIR_AT_ONCE && good_up(x, &c->copy[i]))
+            return true;
+    return false;
+}
+
+/* Urgency and kind of a chunk that needs another copy. */
+static void classify_lack(const struct repair_ctx *x, const struct repair_chunk *c,
+                          const struct repair_tally *t, unsigned *prio, enum repair_kind *kind,
+                          uint64_t *bytes)
+{
+    unsigned asleep_lack = t->stay_awake < least(x, c) ? least(x, c) - t->stay_awake : 0;
+    unsigned lack = t->stay < c->goal ? c->goal - t->stay : 0;
+    bool whole = is_whole(x, c, t);
+    *kind = whole ? REPAIR_KIND_DRAIN : REPAIR_KIND_REPAIR;
+    *prio = whole ? REPAIR_PRIO_MAX - 2 : t->awake < t->good ? t->awake : t->good;
+    *bytes = (uint64_t)c->len * (lack > asleep_lack ? lack : asleep_lack);
+    if (has_at_once(x, c) && *prio > 1)
+        *prio = 1; /* its owner waits for the space */
 }
 
 bool repair_classify(const struct repair_ctx *x, const struct repair_chunk *c, unsigned *prio,
@@ -149,17 +240,18 @@ bool repair_classify(const struct repair_ctx *x, const struct repair_chunk *c, u
     if (t.unsure) {
         *kind = REPAIR_KIND_VERIFY;
         *prio = t.good < c->goal ? t.good : REPAIR_PRIO_MAX - 1;
-    } else if (t.good < c->goal) {
-        *kind = REPAIR_KIND_REPAIR;
-        *prio = t.good;
-        *bytes = (uint64_t)c->len * (c->goal - t.good);
+    } else if (lacks_one(x, c, &t)) {
+        classify_lack(x, c, &t, prio, kind, bytes);
         if (!t.good && !t.waste && !t.rescue && !longest_good(x, c))
             return false; /* nothing to copy from, nothing to revive or to keep */
-    } else if (t.hosts < c->goal && t.hosts < x->hosts_up) {
+    } else if (t.stay_hosts < c->goal && t.stay_hosts < x->hosts_up) {
         *kind = REPAIR_KIND_MOVE;
         *prio = REPAIR_PRIO_MAX - 2;
         *bytes = c->len;
-    } else if (t.good > c->goal || t.waste || t.forgettable) {
+    } else if (t.leave) {
+        *kind = REPAIR_KIND_DRAIN;
+        *prio = has_at_once(x, c) ? 1 : REPAIR_PRIO_MAX - 2;
+    } else if (t.stay > c->goal || t.waste || t.forgettable) {
         *kind = REPAIR_KIND_DROP;
     } else {
         return false;
@@ -216,7 +308,7 @@ static uint32_t pick_target(const struct repair_ctx *x, const struct repair_chun
                               .exclude = ids,
                               .nexclude = c->n,
                               .hosts = hosts,
-                              .nhosts = good_hosts(x, c, hosts),
+                              .nhosts = good_hosts(x, c, true, hosts),
                               .new_host_only = new_host,
                               .idle_only = idle,
                               .seed = x->seed};
@@ -248,7 +340,7 @@ static bool copy_in_place(const struct repair_ctx *x, const struct repair_chunk 
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
         const struct placement_node *n = placement_node(&x->t, p->chunkd);
-        if (p->state != REPAIR_BAD || p->precious || reach(x, p) != UP ||
+        if (p->state != REPAIR_BAD || p->precious || !stays(p) || reach(x, p) != UP ||
             n->room < PLACEMENT_TIGHT + c->len)
             continue;
         if (n->jobs >= n->max_jobs) {
@@ -269,7 +361,8 @@ static bool copy_aside(const struct repair_ctx *x, const struct repair_chunk *c,
 {
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        if (!to_rescue(x, p) || placement_node(&x->t, p->chunkd)->room < PLACEMENT_TIGHT + c->len)
+        if (!to_rescue(x, p) || !stays(p) ||
+            placement_node(&x->t, p->chunkd)->room < PLACEMENT_TIGHT + c->len)
             continue;
         decide(d, REPAIR_COPY, "copying from a disk that can only be read");
         d->target = p->chunkd;
@@ -320,28 +413,6 @@ static void no_source(const struct repair_ctx *x, const struct repair_chunk *c,
         decide(d, REPAIR_LOST, "no good copy is left");
 }
 
-static void below_goal(const struct repair_ctx *x, const struct repair_chunk *c,
-                       const struct repair_tally *t, struct repair_decision *d)
-{
-    d->kind = REPAIR_KIND_REPAIR;
-    if (!t->good_up && !t->rescue) {
-        no_source(x, c, t, d);
-        return;
-    }
-    if (x->incomplete && !t->waste && !t->rescue) {
-        decide(d, REPAIR_WAIT, "a chunkd that may have a copy has not reported yet");
-        return;
-    }
-    if (!find_sources(x, c, d)) {
-        decide(d, REPAIR_BUSY, "the chunkds with good copies have their fill of running jobs");
-        return;
-    }
-    if (copy_fresh(x, c, true, d) || copy_in_place(x, c, d) || revive(x, c, d) ||
-        copy_fresh(x, c, false, d) || copy_aside(x, c, d))
-        return;
-    decide(d, REPAIR_WAIT, "no chunkd that is up and has room lacks a copy");
-}
-
 /* ---- dropping ---- */
 
 static unsigned on_host(const struct repair_ctx *x, const struct repair_chunk *c, uint32_t host)
@@ -357,14 +428,30 @@ static double fullness(const struct placement_node *n)
     return n->capacity ? 1 - (double)n->avail / (double)n->capacity : 1;
 }
 
-/* Higher goes first: waste, then copies sharing a computer, then those on full chunkds. */
+/* Higher goes first: waste, what is to leave, then copies sharing a computer, then those on full chunkds. */
 static double drop_score(const struct repair_ctx *x, const struct repair_chunk *c,
                          const struct repair_copy *p)
 {
     const struct placement_node *n = placement_node(&x->t, p->chunkd);
     if (waste(p))
         return 100;
+    if (!stays(p))
+        return 50 + p->leave;
     return fullness(n) + (on_host(x, c, n->host) > 1 ? 10 : 0);
+}
+
+/* What is to leave goes when the goal is reached without it, on chunkds that are up or have said when they are back, and
+ * enough of these are up. Any other only when more than the goal are up. */
+static bool may_go(const struct repair_ctx *x, const struct repair_chunk *c,
+                   const struct repair_tally *t, const struct repair_copy *p)
+{
+    if (waste(p))
+        return reach(x, p) == UP && t->stay_up >= c->goal;
+    if (!good_up(x, p))
+        return false;
+    if (!stays(p))
+        return t->stay_sure >= c->goal && t->stay_up >= least(x, c);
+    return stays_up(x, p) && t->stay_up > c->goal;
 }
 
 static const struct repair_copy *
@@ -374,8 +461,7 @@ pick_victim(const struct repair_ctx *x, const struct repair_chunk *c, const stru
     double best = 0;
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        bool may = waste(p) ? reach(x, p) == UP : good_up(x, p) && t->good_up > c->goal;
-        if (!may)
+        if (!may_go(x, c, t, p))
             continue;
         double score = drop_score(x, c, p);
         if (!victim || score > best) {
@@ -394,7 +480,7 @@ static bool check_survivors(const struct repair_ctx *x, const struct repair_chun
     unsigned proven = 0;
     for (unsigned i = 0; i < c->n; i++) {
         const struct repair_copy *p = &c->copy[i];
-        if (p == victim || !good_up(x, p))
+        if (p == victim || !stays_up(x, p))
             continue;
         proven += p->proven;
         if (!p->proven && !unproven)
@@ -410,13 +496,114 @@ static bool check_survivors(const struct repair_ctx *x, const struct repair_chun
     return true;
 }
 
+/* Space is wanted back of a chunk for whose copy there is no other place: it goes below its goal, never below
+ * min_copies. */
+static bool shed_down(const struct repair_ctx *x, const struct repair_chunk *c,
+                      const struct repair_tally *t, struct repair_decision *d)
+{
+    const struct repair_copy *victim = NULL;
+    for (unsigned i = 0; i < c->n && !victim; i++)
+        if (c->copy[i].leave == REPAIR_SHED && good_up(x, &c->copy[i]))
+            victim = &c->copy[i];
+    if (!victim || t->stay_up < least(x, c) || t->stay_up == 0)
+        return false;
+    d->kind = REPAIR_KIND_DRAIN;
+    d->nsrc = 0;
+    if (check_survivors(x, c, victim, d))
+        return true;
+    decide(d, REPAIR_DROP, "giving space back: the goal cannot be had elsewhere");
+    d->target = victim->chunkd;
+    return true;
+}
+
+/* Space is wanted back at once: one other copy that was read in full is enough, whatever the goal. */
+static bool give_back(const struct repair_ctx *x, const struct repair_chunk *c,
+                      struct repair_decision *d)
+{
+    const struct repair_copy *victim = NULL, *other = NULL;
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct repair_copy *p = &c->copy[i];
+        if (!good_up(x, p))
+            continue;
+        if (p->leave == REPAIR_AT_ONCE)
+            victim = victim ? victim : p;
+        else if (!asleep(x, p) && (!other || (p->proven && !other->proven)))
+            other = p;
+    }
+    if (!victim || !other)
+        return false;
+    d->kind = REPAIR_KIND_DRAIN;
+    if (!other->proven) {
+        decide_verify(d, other, false, "checking the copy that stays before one is dropped");
+        return true;
+    }
+    decide(d, REPAIR_DROP, "giving space back at once");
+    d->target = victim->chunkd;
+    return true;
+}
+
+/* ---- below the goal ---- */
+
+/* A copy that nobody can tell of may make another one unnecessary. */
+static bool is_untold(const struct repair_ctx *x, const struct repair_chunk *c,
+                      const struct repair_tally *t)
+{
+    bool dozing = x->dozing && t->stay_awake >= least(x, c);
+    return (x->incomplete || dozing) && !t->waste && !t->rescue;
+}
+
+/* Another copy of a chunk that has all it must have: since one is to leave, or since one is on a chunkd that is paused.
+ * It must not be worse off than before: each on a computer of its own. */
+static void copy_of_whole(const struct repair_ctx *x, const struct repair_chunk *c,
+                          const struct repair_tally *t, struct repair_decision *d)
+{
+    if (copy_fresh(x, c, true, d) || copy_in_place(x, c, d) || shed_down(x, c, t, d))
+        return;
+    decide(d, REPAIR_WAIT,
+           x->hosts_up < c->goal
+               ? repair_why_hosts
+               : "no other computer without a copy has a chunkd that is up, stays "
+                 "and has room");
+}
+
+static void below_goal(const struct repair_ctx *x, const struct repair_chunk *c,
+                       const struct repair_tally *t, struct repair_decision *d)
+{
+    bool whole = is_whole(x, c, t);
+    d->kind = whole ? REPAIR_KIND_DRAIN : REPAIR_KIND_REPAIR;
+    if (!t->good_up && !t->rescue) {
+        no_source(x, c, t, d);
+        return;
+    }
+    if (is_untold(x, c, t)) {
+        decide(d, REPAIR_WAIT, "a chunkd that may have a copy has not reported yet");
+        return;
+    }
+    if (!find_sources(x, c, d)) {
+        decide(d, REPAIR_BUSY, "the chunkds with good copies have their fill of running jobs");
+        return;
+    }
+    if (whole) {
+        copy_of_whole(x, c, t, d);
+        return;
+    }
+    if (copy_fresh(x, c, true, d) || copy_in_place(x, c, d) || revive(x, c, d) ||
+        (t->good < c->goal && copy_fresh(x, c, false, d)) || copy_aside(x, c, d) ||
+        shed_down(x, c, t, d))
+        return;
+    decide(d, REPAIR_WAIT, "no chunkd that is up and has room lacks a copy");
+}
+
+/* ---- decisions ---- */
+
 static void above_goal(const struct repair_ctx *x, const struct repair_chunk *c,
                        const struct repair_tally *t, struct repair_decision *d)
 {
-    d->kind = REPAIR_KIND_DROP;
-    const struct repair_copy *victim = t->good_up >= c->goal ? pick_victim(x, c, t) : NULL;
+    d->kind = t->leave ? REPAIR_KIND_DRAIN : REPAIR_KIND_DROP;
+    const struct repair_copy *victim = pick_victim(x, c, t);
     if (!victim) {
-        decide(d, REPAIR_WAIT, "surplus copies stay until the suspect chunkds are back or dead");
+        decide(d, REPAIR_WAIT,
+               "surplus copies stay until the suspect or paused chunkds are back or dead");
         return;
     }
     if (check_survivors(x, c, victim, d))
@@ -456,7 +643,7 @@ static bool forget(const struct repair_ctx *x, const struct repair_chunk *c,
 static bool spread(const struct repair_ctx *x, const struct repair_chunk *c,
                    const struct repair_tally *t, struct repair_decision *d)
 {
-    if (t->hosts >= c->goal || t->hosts >= x->hosts_up || !t->good_up)
+    if (t->stay_hosts >= c->goal || t->stay_hosts >= x->hosts_up || !t->good_up)
         return false;
     d->kind = REPAIR_KIND_MOVE;
     if (!find_sources(x, c, d)) {
@@ -477,13 +664,13 @@ void repair_decide(const struct repair_ctx *x, const struct repair_chunk *c,
         decide(d, REPAIR_LATER, "its writer is still at it");
         return;
     }
-    if (check_doubts(x, c, d))
+    if (check_doubts(x, c, d) || give_back(x, c, d))
         return;
-    if (t.good < c->goal)
+    if (lacks_one(x, c, &t))
         below_goal(x, c, &t, d);
     else if (spread(x, c, &t, d))
         return;
-    else if (t.good > c->goal || t.waste)
+    else if (t.stay > c->goal || t.waste || t.leave)
         above_goal(x, c, &t, d);
     else if (forget(x, c, d))
         d->kind = REPAIR_KIND_DROP;

@@ -17,10 +17,20 @@ enum repair_state {
     REPAIR_CHECKING = 3, /* a reader doubted it: every byte must be checked */
     REPAIR_DOOMED = 4,   /* a delete was sent, its outcome is not known */
 };
+/* What is to become of a copy, by what was decided about its chunkd or disk. One that is to leave is a source until it
+ * goes, and counts for no goal. */
+enum repair_leave {
+    REPAIR_STAYS = 0,
+    REPAIR_DRAIN = 1, /* goes when the goal is reached without it */
+    /* goes when the goal is reached without it, or, where no place is left for another, min_copies are */
+    REPAIR_SHED = 2,
+    REPAIR_AT_ONCE = 3, /* goes as soon as any other copy was read in full */
+};
 struct repair_copy {
     uint32_t chunkd;
     uint8_t disk;
     uint8_t state; /* enum repair_state */
+    uint8_t leave; /* enum repair_leave */
     bool precious; /* bad, but may have bytes that no other copy has: stays */
     /* in the chunk's present round of decisions: */
     bool verified;     /* its length was checked */
@@ -36,9 +46,11 @@ struct repair_chunk {
 };
 struct repair_ctx {
     struct placement_table t;
-    unsigned hosts_up; /* placement_hosts_up(), made once for many decisions */
-    bool incomplete;   /* a member that is not dead has not told what it has */
-    bool unreported;   /* some member, dead or not, has never told what it has */
+    unsigned hosts_up;   /* placement_hosts_up(), made once for many decisions */
+    bool incomplete;     /* a member that is not dead has not told what it has */
+    bool unreported;     /* some member, dead or not, has never told what it has */
+    bool dozing;         /* a paused one that is away has not, which is not among the incomplete */
+    unsigned min_copies; /* of a chunk, or its goal when that is less; 0: 1 */
     uint64_t seed;
 };
 
@@ -47,25 +59,38 @@ enum repair_kind {
     REPAIR_KIND_MOVE,
     REPAIR_KIND_DROP,
     REPAIR_KIND_VERIFY,
+    REPAIR_KIND_DRAIN, /* of copies that are to leave */
     REPAIR_KINDS
 };
 extern const char *const repair_kind_name[REPAIR_KINDS];
+/* Why a copy that is to leave has to wait (repair_decision.why): fewer computers stay than the goal asks for. */
+extern const char repair_why_hosts[];
 
 /* Copies counted by what they are worth now. */
 struct repair_tally {
     unsigned good;    /* ok on a chunkd that is up or suspect */
     unsigned good_up; /* of these on one that is up */
     unsigned hosts;   /* distinct computers among good */
-    unsigned rescue;  /* ok on a disk that can only be read, of a chunkd that is up */
-    unsigned unsure;  /* to be checked, on a chunkd that is up */
-    unsigned waste;   /* bad or doomed, on a chunkd that is up */
+    unsigned awake;   /* good, not on a paused chunkd */
+    /* of the good ones those that are not to leave: */
+    unsigned stay;
+    unsigned stay_awake; /* of these not on a paused chunkd */
+    unsigned stay_up;    /* of these on one that is up */
+    unsigned
+        stay_sure; /* up, or announced to come back: not on one that is suspect without a pause */
+    unsigned stay_hosts; /* distinct computers among stay */
+    unsigned leave;      /* good and to leave, on a chunkd that is up */
+    unsigned rescue;     /* ok on a disk that can only be read, of a chunkd that is up */
+    unsigned unsure;     /* to be checked, on a chunkd that is up */
+    unsigned waste;      /* bad or doomed, on a chunkd that is up */
     /* not bad, not to be rescued, on a chunkd that is dead, suspect with doubts, or a failed disk */
     unsigned away;
     unsigned forgettable; /* on a chunkd that is dead */
 };
 void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c,
                   struct repair_tally *out);
-/* Nothing to do, now or when more computers come: goal reached exactly, on distinct computers. */
+/* Nothing to do, now or when more computers come: goal reached exactly, on distinct computers; copies that are to leave
+ * may be among them. */
 bool repair_satisfied(const struct repair_ctx *x, const struct repair_chunk *c);
 /* Queue class (0 most urgent .. REPAIR_PRIO_MAX - 1) and kind of work a chunk needs; false when
  * none, or none that could be done with the computers that are up. bytes: to be moved, for the

@@ -1,11 +1,11 @@
 /* The repair planners in a simulated cluster with virtual time: hundreds of chunkds, thousands of
- * chunks, and chunkds that die, return (with or without their data), computers that are added,
+ * chunks, and chunkds that die, return (with or without their data), are drained, have to give space back, are paused, computers that are added,
  * copies that go bad, goals that change, orders that fail or are carried out without anybody
  * hearing of it.
  *
  * The world knows the truth (which copies are real and good); the planner sees only what metad
  * would believe. Checked at every step: no chunkd has more jobs than its bound; a copy is dropped
- * only while enough good ones remain; no act repeats for ever. Checked at the end, when the faults
+ * only while enough good ones remain (the goal; for space that is wanted back min_copies, or one); no act repeats for ever. Checked at the end, when the faults
  * have stopped: every chunk has exactly its goal of copies, real and good, no two on one computer
  * while enough computers are up. All randomness comes from the seed in a test's name, so a failure
  * repeats. */
@@ -59,6 +59,7 @@ struct world {
     int64_t now;
     struct placement_node *node;
     int64_t *down_at; /* 0: running */
+    uint8_t *leave;   /* enum repair_leave of all it has */
     uint32_t nnodes, node_cap;
     struct chunk *chunk;
     uint32_t nchunks;
@@ -142,13 +143,14 @@ static unsigned held_good(const struct world *w, const struct chunk *c, uint32_t
     return n;
 }
 
-static void view(const struct chunk *c, struct repair_chunk *v)
+static void view(const struct world *w, const struct chunk *c, struct repair_chunk *v)
 {
     *v = (struct repair_chunk){.len = c->len, .goal = c->goal};
     for (unsigned i = 0; i < c->n; i++)
         if (c->copy[i].belief != NONE)
             v->copy[v->n++] = (struct repair_copy){.chunkd = c->copy[i].chunkd,
                                                    .state = c->copy[i].belief,
+                                                   .leave = w->leave[c->copy[i].chunkd],
                                                    .verified = c->copy[i].verified,
                                                    .proven = c->copy[i].proven};
 }
@@ -163,7 +165,7 @@ static void consider(struct world *w, struct chunk *c)
         c->again = true;
         return;
     }
-    view(c, &v);
+    view(w, c, &v);
     if (!repair_classify(&w->x, &v, &prio, &kind, &it.bytes)) {
         repair_queue_remove(w->q, c->id);
         return;
@@ -222,13 +224,29 @@ static void start(struct world *w, struct chunk *c, const struct repair_decision
     w->orders++;
 }
 
+/* Good ones when the target's copy is dropped. */
+static unsigned must_remain(const struct world *w, const struct chunk *c, uint32_t target)
+{
+    unsigned least = w->x.min_copies && w->x.min_copies < c->goal ? w->x.min_copies : c->goal;
+    switch ((enum repair_leave)w->leave[target]) {
+    case REPAIR_STAYS:
+        break;
+    case REPAIR_DRAIN: /* the others of its goal may be asleep */
+    case REPAIR_SHED:
+        return least;
+    case REPAIR_AT_ONCE:
+        return 1;
+    }
+    return c->goal;
+}
+
 /* False: blocked by bounds, the caller puts it back. */
 static bool go_on(struct world *w, struct chunk *c)
 {
     for (unsigned steps = 0; steps < 64; steps++) {
         struct repair_chunk v;
         struct repair_decision d;
-        view(c, &v);
+        view(w, c, &v);
         w->x.seed++;
         repair_decide(&w->x, &v, &d);
         switch (d.act) {
@@ -236,7 +254,7 @@ static bool go_on(struct world *w, struct chunk *c)
             get_copy(c, d.target)->belief = NONE;
             continue;
         case REPAIR_DROP:
-            assert_true(held_good(w, c, d.target) >= c->goal);
+            assert_true(held_good(w, c, d.target) >= must_remain(w, c, d.target));
             get_copy(c, d.target)->belief = REPAIR_DOOMED;
             w->drops++;
             start(w, c, &d);
@@ -385,12 +403,14 @@ static uint32_t add_node(struct world *w, uint32_t host)
         w->node_cap = w->node_cap ? w->node_cap * 2 : 64;
         w->node = realloc(w->node, w->node_cap * sizeof(*w->node));
         w->down_at = realloc(w->down_at, w->node_cap * sizeof(*w->down_at));
-        assert_true(w->node && w->down_at);
+        w->leave = realloc(w->leave, w->node_cap);
+        assert_true(w->node && w->down_at && w->leave);
     }
     uint64_t size = (20 + rnd(w, 200)) * GIB;
     w->node[w->nnodes] = (struct placement_node){
         .host = host, .state = UP, .room = size, .avail = size, .capacity = size, .max_jobs = 4};
     w->down_at[w->nnodes] = 0;
+    w->leave[w->nnodes] = REPAIR_STAYS;
     w->x.t = (struct placement_table){w->node, ++w->nnodes};
     w->walk = true;
     return w->nnodes - 1;
@@ -441,7 +461,8 @@ static void step_states(struct world *w)
 {
     for (uint32_t k = 1; k < w->nnodes; k++) {
         int64_t silent = w->down_at[k] ? w->now - w->down_at[k] : 0;
-        uint8_t s = silent > DEAD_AFTER ? DEAD : silent > SUSPECT_AFTER ? SUSPECT : UP;
+        bool dead = silent > DEAD_AFTER && !w->node[k].paused;
+        uint8_t s = dead ? DEAD : silent > SUSPECT_AFTER ? SUSPECT : UP;
         if (s != w->node[k].state)
             w->walk = true;
         w->node[k].state = s;
@@ -483,10 +504,32 @@ static void set_goals(struct world *w, unsigned goal_max)
     }
 }
 
-static void fault(struct world *w, unsigned goal_max, uint32_t *hosts)
+/* What an administrator decides. Where space is wanted back there is no room for other chunks. */
+static void decide_leave(struct world *w, uint32_t k, enum repair_leave how)
+{
+    w->leave[k] = (uint8_t)how;
+    w->node[k].draining = how != REPAIR_STAYS;
+    w->walk = true;
+}
+
+static void decide_pause(struct world *w, uint32_t k, bool paused)
+{
+    w->node[k].paused = paused;
+    w->walk = true;
+}
+
+static void fault(struct world *w, unsigned goal_max, uint32_t *hosts, bool decisions)
 {
     uint32_t k = 1 + (uint32_t)rnd(w, w->nnodes - 1);
-    switch (rnd(w, 8)) {
+    switch (rnd(w, decisions ? 11 : 8)) {
+    case 8:
+    case 9:
+        decide_leave(w, k,
+                     w->leave[k] || rnd(w, 2) ? REPAIR_STAYS : (enum repair_leave)(1 + rnd(w, 3)));
+        break;
+    case 10:
+        decide_pause(w, k, !w->node[k].paused && rnd(w, 2));
+        break;
     case 0:
     case 1:
         if (running(w, k))
@@ -520,6 +563,7 @@ static void check_end(struct world *w)
         uint32_t seen[COPIES_MAX];
         for (unsigned k = 0; k < c->n; k++) {
             assert_true(c->copy[k].real && c->copy[k].good && c->copy[k].belief == REPAIR_OK);
+            assert_int_equal(w->leave[c->copy[k].chunkd], REPAIR_STAYS);
             uint32_t h = w->node[c->copy[k].chunkd].host;
             unsigned m = 0;
             while (m < hosts && seen[m] != h)
@@ -546,6 +590,7 @@ static void free_world(struct world *w)
     repair_queue_free(w->q);
     free(w->node);
     free(w->down_at);
+    free(w->leave);
     free(w->chunk);
     free(w->job);
 }
@@ -576,11 +621,13 @@ struct plan {
     unsigned goal_max;
     int64_t minutes;  /* of faults */
     unsigned every_s; /* one fault every so many seconds on average */
+    bool decisions;   /* drains, space wanted back, pauses */
 };
 
 static void run(const struct plan *p)
 {
     struct world w = {.random = p->seed, .q = repair_queue_new()};
+    w.x.min_copies = p->decisions ? 2 : 0;
     uint32_t hosts = p->hosts;
     add_node(&w, 0); /* id 0 is nobody */
     for (uint32_t i = 0; i < p->hosts * p->per_host; i++)
@@ -589,12 +636,17 @@ static void run(const struct plan *p)
     populate(&w, p->chunks, p->goal_max);
     while (w.now < p->minutes * 60 * SEC) {
         if (rnd(&w, p->every_s * 4) == 0)
-            fault(&w, p->goal_max, &hosts);
+            fault(&w, p->goal_max, &hosts, p->decisions);
         tick(&w, SEC / 4);
     }
     for (uint32_t k = 1; k < w.nnodes; k++)
         if (!running(&w, k))
             return_node(&w, k, false);
+    for (uint32_t k = 1; k < w.nnodes; k++) {
+        bool goes = p->decisions && p->hosts > 4 * p->goal_max && w.node[k].host % 4 == 0;
+        decide_leave(&w, k, goes ? REPAIR_DRAIN : REPAIR_STAYS);
+        decide_pause(&w, k, false);
+    }
     int64_t calm = w.now;
     do {
         tick(&w, SEC / 4);
@@ -624,6 +676,33 @@ static void small_clusters(void **state)
                            .goal_max = 3,
                            .minutes = 60,
                            .every_s = 10});
+}
+
+static void decisions_in_small_clusters(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 101; seed <= 130; seed++)
+        run(&(struct plan){.seed = seed,
+                           .hosts = 3 + (uint32_t)seed % 5,
+                           .per_host = 1 + (uint32_t)seed % 3,
+                           .chunks = 100,
+                           .goal_max = 3,
+                           .minutes = 60,
+                           .every_s = 10,
+                           .decisions = true});
+}
+
+static void decisions_in_a_storm(void **state)
+{
+    (void)state;
+    run(&(struct plan){.seed = 3003,
+                       .hosts = 24,
+                       .per_host = 2,
+                       .chunks = 2000,
+                       .goal_max = 4,
+                       .minutes = 30,
+                       .every_s = 1,
+                       .decisions = true});
 }
 
 static void three_hundred_chunkds(void **state)
@@ -690,6 +769,8 @@ int main(void)
         cmocka_unit_test(one_death_costs_one_chunkd_of_copies),
         cmocka_unit_test(small_clusters),
         cmocka_unit_test(storm),
+        cmocka_unit_test(decisions_in_small_clusters),
+        cmocka_unit_test(decisions_in_a_storm),
         cmocka_unit_test(three_hundred_chunkds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

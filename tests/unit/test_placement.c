@@ -185,9 +185,26 @@ static void counts_hosts_that_are_up(void **state)
     assert_non_null(placement_node(&f.t, 6));
 }
 
+/* One that drains or is to be away gets nothing, also when there is no other, and no host is counted for it. */
+static void leaving_ones_get_nothing(void **state)
+{
+    (void)state;
+    struct fixture f;
+    uint32_t out[3];
+    make(&f, 3, 1);
+    f.node[1].draining = true;
+    f.node[3].paused = true;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        assert_int_equal(pick(&f, 3, seed, out), 1);
+        assert_int_equal(out[0], 2);
+    }
+    assert_int_equal(placement_hosts_up(&f.t), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(leaving_ones_get_nothing),
         cmocka_unit_test(distinct_hosts_while_there_are_enough),
         cmocka_unit_test(two_on_one_host_one_on_another),
         cmocka_unit_test(shares_a_host_rather_than_giving_less),

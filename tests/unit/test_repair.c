@@ -384,6 +384,283 @@ static void writer_is_left_alone(void **state)
     assert_int_equal(decide(), REPAIR_LATER);
 }
 
+/* ---- copies that are to leave ---- */
+
+static void leaves(unsigned i, enum repair_leave how)
+{
+    c.copy[i].leave = (uint8_t)how;
+}
+
+static void prove_all(void)
+{
+    for (unsigned i = 0; i < c.n; i++)
+        c.copy[i].proven = true;
+}
+
+static void drained_copy_goes_when_others_are_good(void **state)
+{
+    (void)state;
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    make(4, 2);
+    node[1].draining = true;
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    leaves(0, REPAIR_DRAIN);
+    assert_true(repair_classify(&x, &c, &prio, &kind, &bytes));
+    assert_int_equal(kind, REPAIR_KIND_DRAIN);
+    assert_int_equal(prio, REPAIR_PRIO_MAX - 2); /* nothing is in danger */
+    assert_int_equal(bytes, 1000);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.kind, REPAIR_KIND_DRAIN);
+    assert_true(d.target == 3 || d.target == 4);
+    assert_int_equal(d.nsrc, 2); /* it is a source like the other */
+    copy(3, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_not_equal(d.target, 1);
+    assert_false(d.quick);
+    c.copy[1].proven = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 3);
+    c.copy[2].proven = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 1);
+    c.copy[0] = c.copy[2];
+    c.n = 2;
+    assert_int_equal(decide(), REPAIR_NONE);
+}
+
+static void drained_copy_is_a_source_and_in_danger_like_any(void **state)
+{
+    (void)state;
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    make(4, 2);
+    node[1].draining = true;
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    leaves(0, REPAIR_DRAIN);
+    node[2].state = DEAD;
+    assert_true(repair_classify(&x, &c, &prio, &kind, &bytes));
+    assert_int_equal(kind, REPAIR_KIND_REPAIR);
+    assert_int_equal(prio, 1);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.src[0], 1);
+    copy(3, REPAIR_OK);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_COPY); /* to the fourth: 1 does not count */
+    assert_int_equal(d.target, 4);
+    /* a suspect one justifies no drop */
+    make(3, 2);
+    node[1].draining = true;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(0, REPAIR_DRAIN);
+    prove_all();
+    node[3].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[3].state = UP;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 1);
+}
+
+static void drain_waits_for_hosts(void **state)
+{
+    (void)state;
+    make(3, 3);
+    node[3].draining = true;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(2, REPAIR_DRAIN);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_WAIT);
+    assert_ptr_equal(d.why, repair_why_hosts);
+    assert_true(repair_satisfied(&x, &c)); /* setrepl --wait need not wait for it */
+    /* nor is a worse place a way out */
+    make(4, 3);
+    node[3].draining = true;
+    node[4].host = 1;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(2, REPAIR_DRAIN);
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[4].host = 3; /* another chunkd of its own computer is as good */
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 4);
+}
+
+static void shed_copy_goes_down_to_min_copies(void **state)
+{
+    (void)state;
+    make(3, 3);
+    x.min_copies = 2;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(2, REPAIR_SHED);
+    c.copy[0].proven = true;
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 2);
+    c.copy[1].proven = true;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 3);
+    /* elsewhere is better */
+    make(4, 3);
+    x.min_copies = 2;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(2, REPAIR_SHED);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 4);
+    /* never below */
+    make(2, 2);
+    x.min_copies = 2;
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    leaves(1, REPAIR_SHED);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_WAIT);
+    make(1, 1);
+    copy(1, REPAIR_OK);
+    leaves(0, REPAIR_SHED);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_WAIT);
+}
+
+static void surplus_goes_where_space_is_wanted(void **state)
+{
+    (void)state;
+    make(3, 2);
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    leaves(1, REPAIR_SHED);
+    node[3].avail = 0; /* the fullest */
+    prove_all();
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 2);
+}
+
+static void at_once_needs_one_other_that_was_read(void **state)
+{
+    (void)state;
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    make(2, 2);
+    x.min_copies = 2;
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    leaves(0, REPAIR_AT_ONCE);
+    assert_true(repair_classify(&x, &c, &prio, &kind, &bytes));
+    assert_int_equal(kind, REPAIR_KIND_DRAIN);
+    assert_true(prio <= 1);
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    assert_int_equal(d.target, 2);
+    assert_false(d.quick);
+    c.copy[1].verified = true; /* the length is not enough */
+    assert_int_equal(decide(), REPAIR_VERIFY);
+    c.copy[1].proven = true;
+    node[2].state = SUSPECT;
+    assert_int_not_equal(decide(), REPAIR_DROP);
+    node[2].state = UP;
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 1);
+    /* both: neither is the other's safety; a third comes first */
+    make(3, 2);
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    leaves(0, REPAIR_AT_ONCE);
+    leaves(1, REPAIR_AT_ONCE);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 3);
+    node[3].state = DEAD;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    /* the last one stays */
+    make(3, 1);
+    copy(1, REPAIR_OK);
+    leaves(0, REPAIR_AT_ONCE);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_COPY);
+}
+
+/* ---- pauses ---- */
+
+static void paused_copies_count_as_long_as_enough_are_awake(void **state)
+{
+    (void)state;
+    unsigned prio;
+    enum repair_kind kind;
+    uint64_t bytes;
+    make(4, 3);
+    x.min_copies = 2;
+    for (uint32_t i = 1; i <= 3; i++)
+        copy(i, REPAIR_OK);
+    node[3].state = SUSPECT;
+    node[3].paused = true;
+    assert_int_equal(decide(), REPAIR_NONE);
+    node[2].state = SUSPECT;
+    node[2].paused = true; /* one is left awake */
+    assert_true(repair_classify(&x, &c, &prio, &kind, &bytes));
+    assert_int_equal(kind, REPAIR_KIND_REPAIR);
+    assert_int_equal(prio, 1);
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.target, 4);
+    copy(4, REPAIR_OK);
+    prove_all();
+    assert_int_equal(decide(), REPAIR_WAIT); /* surplus stays until they are back */
+    node[2].state = node[3].state = UP;      /* still paused: about to go again */
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[2].paused = node[3].paused = false;
+    assert_int_equal(decide(), REPAIR_DROP);
+}
+
+static void copies_are_made_before_it_goes(void **state)
+{
+    (void)state;
+    make(3, 1);
+    x.min_copies = 2;
+    copy(1, REPAIR_OK);
+    node[1].paused = true; /* and still there */
+    assert_int_equal(decide(), REPAIR_COPY);
+    assert_int_equal(d.src[0], 1);
+    assert_int_not_equal(d.target, 1);
+    node[1].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_WAIT);
+}
+
+static void drain_goes_by_those_that_come_back(void **state)
+{
+    (void)state;
+    make(4, 3);
+    x.min_copies = 2;
+    for (uint32_t i = 1; i <= 4; i++)
+        copy(i, REPAIR_OK);
+    prove_all();
+    node[1].draining = true;
+    leaves(0, REPAIR_DRAIN);
+    node[4].state = SUSPECT;
+    assert_int_equal(decide(), REPAIR_WAIT);
+    node[4].paused = true; /* two are awake, the third comes back */
+    assert_int_equal(decide(), REPAIR_DROP);
+    assert_int_equal(d.target, 1);
+}
+
+static void who_dozes_may_have_a_copy(void **state)
+{
+    (void)state;
+    make(4, 3);
+    x.min_copies = 2;
+    x.dozing = x.unreported = true;
+    copy(1, REPAIR_OK);
+    copy(2, REPAIR_OK);
+    assert_int_equal(decide(), REPAIR_WAIT);
+    c.n = 1;
+    assert_int_equal(decide(), REPAIR_COPY); /* too few are awake, whatever it has */
+}
+
 /* ---- queue ---- */
 
 static struct repair_queue_item item(uint64_t chunk, unsigned prio, int64_t due)
@@ -500,6 +777,16 @@ int main(void)
         cmocka_unit_test(doomed_copy_is_revived_rather_than_lost),
         cmocka_unit_test(no_repair_while_reports_are_missing),
         cmocka_unit_test(bounds_make_it_busy),
+        cmocka_unit_test(drained_copy_goes_when_others_are_good),
+        cmocka_unit_test(drained_copy_is_a_source_and_in_danger_like_any),
+        cmocka_unit_test(drain_waits_for_hosts),
+        cmocka_unit_test(shed_copy_goes_down_to_min_copies),
+        cmocka_unit_test(surplus_goes_where_space_is_wanted),
+        cmocka_unit_test(at_once_needs_one_other_that_was_read),
+        cmocka_unit_test(paused_copies_count_as_long_as_enough_are_awake),
+        cmocka_unit_test(copies_are_made_before_it_goes),
+        cmocka_unit_test(drain_goes_by_those_that_come_back),
+        cmocka_unit_test(who_dozes_may_have_a_copy),
         cmocka_unit_test(writer_is_left_alone),
         cmocka_unit_test(queue_order),
         cmocka_unit_test(queue_updates_in_place),
