@@ -64,6 +64,7 @@
     X(CONVERGE, converge, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ANYBODY)                                           \
     X(QUOTA_LIST, quota_list, METAD, CLIENTS, NO, AFTER_ALL, SERVED, ANYBODY_OF(env->quota_list_req->ino))          \
     X(CHUNKD_REMOVE, chunkd_remove, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                    \
+    X(CHUNKD_SET, chunkd_set, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
     X(RECOVER, recover, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                \
     X(QUARANTINE, quarantine, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                          \
     X(CONFIG, config, METAD, CLIENTS, NO, OVERTAKES, SERVED, ROOT)                                                  \

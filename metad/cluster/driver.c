@@ -24,6 +24,7 @@
 
 static void walk_fn(void *arg, struct fsm_chunk *c)
 {
+    leave_walk_chunk(arg, c);
     orders_consider(arg, c, 0);
 }
 
@@ -33,7 +34,7 @@ static bool walk_is_due(const struct nodes *n, int64_t now)
     uint64_t waiting = 0;
     for (unsigned i = 0; i < REPAIR_KINDS; i++)
         waiting += n->stat[i].nwaiting;
-    return waiting && now - n->walked_at > WALK_EVERY;
+    return (waiting || n->leaving) && now - n->walked_at > WALK_EVERY;
 }
 
 static void walk_slice(struct nodes *n, int64_t now)
@@ -43,16 +44,19 @@ static void walk_slice(struct nodes *n, int64_t now)
     if (!n->walking)
         return;
     n->walked_at = now;
-    if (!n->walk_pos)
+    if (!n->walk_pos) {
+        leave_walk_begin(n);
         for (unsigned i = 0; i < JOB_KINDS; i++) {
             n->stat[i].waiting = NULL;
             n->stat[i].nwaiting = 0;
         }
+    }
     if (fsm_chunk_walk(n->cfg.fsm, &n->walk_pos, WALK_SLICE, walk_fn, n))
         return;
     n->walk_pos = 0;
     n->walking = n->walk_again;
     n->walk_again = false;
+    leave_walk_end(n);
 }
 
 static void update_rates(struct nodes *n, int64_t now)
@@ -74,6 +78,7 @@ static bool work_slice(struct nodes *n, int64_t now)
 {
     fsm_wrlock(n->cfg.fsm);
     lock_acquire(&n->mu);
+    leave_tick(n, now);
     if (!n->settling) {
         walk_slice(n, now);
         orders_pop_slice(n, now);
@@ -92,6 +97,7 @@ static bool work_slice(struct nodes *n, int64_t now)
 static bool leader_tick(struct nodes *n)
 {
     int64_t now = clock_mono();
+    nodes_decided_tick(n);
     nodes_tick_states(n, now);
     bool sweeping = reports_sweep(n);
     orders_take_results(n, true);
@@ -110,6 +116,7 @@ static bool leader_tick(struct nodes *n)
 static bool follower_tick(struct nodes *n)
 {
     int64_t now = clock_mono();
+    nodes_decided_tick(n);
     nodes_tick_states(n, now);
     orders_take_results(n, false);
     fsm_rdlock(n->cfg.fsm);

@@ -36,6 +36,34 @@ static const char *disks_text(const struct node *d, char out[static 512])
     return out;
 }
 
+/* Its absence was announced. */
+static bool is_expected_back(const struct node *d)
+{
+    return nodes_paused(d) || (d->stopped && d->state != REPLFS__NODE_STATE__NODE_DEAD);
+}
+
+static void check_leaving(struct status_ask *a, const struct node *d)
+{
+    char label[256], text[256];
+    if (!*leave_text(a->n, d, text))
+        return;
+    if (d->draining)
+        status_problem(
+            a, 1, "drain-waits",
+            status_text(a, "the drain of %s waits: %s", nodes_label(d, label), text),
+            status_text(a,
+                        "add chunkds on more computers, or lower the goal of these files "
+                        "(replfsctl setrepl); or let it be: replfsctl chunkd undrain %u",
+                        d->id));
+    else if (d->leave.waiting)
+        status_problem(
+            a, 1, "reclaim-waits",
+            status_text(a, "%s holds more than it should, and waits: %s", nodes_label(d, label),
+                        text),
+            "add chunkds or disks; replfsctl reclaim with --now gives up copies as long as any "
+            "other is good");
+}
+
 static void check_chunkd(struct status_ask *a, const struct node *d)
 {
     char label[256], disks[512];
@@ -43,6 +71,7 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     nodes_label(d, label);
     if (nodes_gone(d))
         return; /* its place is taken: nothing to be done about it */
+    check_leaving(a, d);
     if (d->state == REPLFS__NODE_STATE__NODE_DEAD)
         status_problem(
             a, 1, "chunkd-dead",
@@ -57,7 +86,7 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && d->conn && !d->reported)
         status_problem(a, 1, "chunkd-reporting",
                        status_text(a, "%s is reporting its chunks", label), "wait a moment");
-    else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT)
+    else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && !is_expected_back(d))
         status_problem(
             a, 1, "chunkd-suspect",
             status_text(a, "%s does not answer: %s, silent for %lld s; repair begins after %u s",
@@ -130,7 +159,15 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
             "restart that chunkd");
         return;
     }
-    bool low = k->capacity && (double)k->avail < (1 - NEARLY_FULL) * (double)k->capacity;
+    if (k->shortage && d->state != REPLFS__NODE_STATE__NODE_DEAD)
+        status_problem(a, 1, "disk-short",
+                       status_text(a,
+                                   "the file system of disk %s of %s has %llu MiB less free than "
+                                   "the reserve: copies leave it",
+                                   k->path, label, (unsigned long long)(k->shortage >> 20) + 1),
+                       "free space there, or add disks or chunkds");
+    bool told = k->shortage || d->limits[k->disk & 63].limited; /* said above, or wanted so */
+    bool low = !told && k->capacity && (double)k->avail < (1 - NEARLY_FULL) * (double)k->capacity;
     if (low && d->state != REPLFS__NODE_STATE__NODE_DEAD)
         status_problem(a, 1, "disk-full",
                        status_text(a, "disk %s of %s is nearly full: %llu MiB of %llu MiB are left",
@@ -318,10 +355,26 @@ static unsigned highest_goal(const struct status_count *k)
     return 0;
 }
 
+/* Computers that are up, or whose absence was announced. */
+static unsigned hosts_counted(const struct nodes *n)
+{
+    unsigned hosts = 0;
+    for (uint32_t h = 1; h <= n->nhosts; h++) {
+        bool any = false;
+        for (uint32_t i = 1; i < n->nnodes && !any; i++) {
+            const struct node *d = n->node[i];
+            any = d && d->host == h && !nodes_gone(d) && !d->draining &&
+                  (d->state == REPLFS__NODE_STATE__NODE_UP || is_expected_back(d));
+        }
+        hosts += any;
+    }
+    return hosts;
+}
+
 static void check_goals(struct status_ask *a)
 {
     const struct status_count *k = &a->count;
-    unsigned goal = highest_goal(k), hosts = a->n->hosts_up;
+    unsigned goal = highest_goal(k), hosts = hosts_counted(a->n);
     if (k->below > k->lost + k->unavailable)
         status_problem(a, 1, "chunks-below-goal",
                        status_text(a, "%llu chunks have fewer copies than their goal",
@@ -338,9 +391,11 @@ static void check_goals(struct status_ask *a)
     if (goal > hosts && !a->n->settling)
         status_problem(
             a, 1, "hosts-below-goal",
-            status_text(a,
-                        "files ask for %u copies, but only %u computers have a chunkd that is up",
-                        goal, hosts),
+            status_text(
+                a,
+                "files ask for %u copies, but only %u computers have a chunkd that is up and "
+                "not being drained",
+                goal, hosts),
             "start or add chunkds on more computers, or lower the goal with replfsctl setrepl");
     if (k->bad)
         status_problem(

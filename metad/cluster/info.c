@@ -35,7 +35,9 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
         t->host_id = status_text(&a, "%s", d->host_id);
         t->host_name = status_text(&a, "%s", d->host_name);
         t->load = d->inflight + d->granted;
-        t->state = d->state;
+        t->state = d->draining && d->state == REPLFS__NODE_STATE__NODE_UP
+                       ? REPLFS__NODE_STATE__NODE_DRAINING
+                       : d->state;
     }
     rep.epoch = n->epoch;
     lock_release(&n->mu);
@@ -195,7 +197,8 @@ static void converge_chunk(struct status_ask *a, uint64_t id, Replfs__ConvergeRe
     orders_view(a->n, c, &v);
     repair_decide(&a->n->ctx, &v, &d);
     bool busy = c->soft_flags & SOFT_BUSY;
-    if (!busy && (d.act == REPAIR_NONE || d.act == REPAIR_FORGET) && !a->n->settling)
+    bool drains = d.kind == REPAIR_KIND_DRAIN && repair_satisfied(&a->n->ctx, &v);
+    if (!busy && (d.act == REPAIR_NONE || d.act == REPAIR_FORGET || drains) && !a->n->settling)
         return;
     r->pending++;
     r->bytes_pending += c->len;

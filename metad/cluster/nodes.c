@@ -7,7 +7,7 @@
  *   up       connected, heard of within suspect_ms, and its full report has come in
  *   suspect  silent longer, or its connection broke, or not reported yet: read from, nothing new,
  *            no repair
- *   dead     silent longer than dead_ms: its copies don't count until it has registered and
+ *   dead     silent longer than dead_ms, and not paused (nodes_decided.c): its copies don't count until it has registered and
  *            reported again
  *
  * A chunkd that was dead stays so until its report is complete, since nobody knows what became of
@@ -148,6 +148,16 @@ void nodes_load_members(struct nodes *n)
 
 /* ---- the planners' view ---- */
 
+/* What may still be put on a disk: the chunkd may not have heard of a limit yet, or not know any. */
+static uint64_t disk_avail(const struct node *d, const struct node_disk *k)
+{
+    const struct leave_disk *l = k->disk < NODE_LIMITS_MAX ? &d->limits[k->disk] : NULL;
+    uint64_t left = l && l->limited ? (l->limit > k->used ? l->limit - k->used : 0) : UINT64_MAX;
+    if (l && l->over)
+        return 0;
+    return k->avail < left ? k->avail : left;
+}
+
 void nodes_refresh(struct nodes *n, struct node *d)
 {
     lock_assert_held(&n->mu);
@@ -155,6 +165,8 @@ void nodes_refresh(struct nodes *n, struct node *d)
     unsigned healthy = 0;
     p->host = d->host;
     p->state = (uint8_t)d->state;
+    p->draining = d->draining;
+    p->paused = nodes_paused(d);
     p->failed_disks = p->ro_disks = p->room = p->avail = p->capacity = 0;
     for (unsigned i = 0; i < d->ndisks; i++) {
         const struct node_disk *k = &d->disks[i];
@@ -164,10 +176,11 @@ void nodes_refresh(struct nodes *n, struct node *d)
             continue;
         }
         healthy++;
-        p->avail += k->avail;
+        uint64_t avail = disk_avail(d, k);
+        p->avail += avail;
         p->capacity += k->capacity;
-        if (k->avail > p->room)
-            p->room = k->avail;
+        if (avail > p->room)
+            p->room = avail;
     }
     p->load = d->inflight + d->granted;
     p->rate = d->rate;
@@ -180,12 +193,17 @@ void nodes_make_ctx(struct nodes *n)
     lock_assert_held(&n->mu);
     n->ctx.hosts_up = n->hosts_up = placement_hosts_up(&n->ctx.t);
     n->ctx.seed = hash_u64(n->seed++);
-    n->ctx.incomplete = n->ctx.unreported = false;
-    for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i] && !n->node[i]->reported_once && !nodes_gone(n->node[i])) {
-            n->ctx.unreported = true;
-            n->ctx.incomplete |= n->node[i]->state != REPLFS__NODE_STATE__NODE_DEAD;
-        }
+    n->ctx.min_copies = n->cfg.min_copies;
+    n->ctx.incomplete = n->ctx.unreported = n->ctx.dozing = false;
+    for (uint32_t i = 1; i < n->nnodes; i++) {
+        const struct node *d = n->node[i];
+        if (!d || d->reported_once || nodes_gone(d))
+            continue;
+        bool dead = d->state == REPLFS__NODE_STATE__NODE_DEAD, dozes = nodes_paused(d) && !d->conn;
+        n->ctx.unreported = true;
+        n->ctx.dozing |= !dead && dozes;
+        n->ctx.incomplete |= !dead && !dozes;
+    }
 }
 
 bool nodes_all_reported(struct nodes *n)
@@ -196,14 +214,6 @@ bool nodes_all_reported(struct nodes *n)
         all &= !n->node[i] || n->node[i]->reported_once || n->node[i]->replaced_by;
     lock_release(&n->mu);
     return all;
-}
-
-void nodes_start_walk(struct nodes *n)
-{
-    lock_assert_held(&n->mu);
-    if (n->walking)
-        n->walk_again = true;
-    n->walking = true;
 }
 
 /* ---- states ---- */
@@ -300,11 +310,13 @@ static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_c
 {
     int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
     Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
+    if (s == REPLFS__NODE_STATE__NODE_DEAD && nodes_paused(d) && d->state != s)
+        s = REPLFS__NODE_STATE__NODE_SUSPECT; /* it is expected back */
     if (nodes_gone(d))
         s = REPLFS__NODE_STATE__NODE_DEAD; /* nobody waits for it */
     if (s != d->state)
         change_state(n, d, s, silent);
-    if (s == REPLFS__NODE_STATE__NODE_DEAD && d->conn && silent > (int64_t)n->cfg.dead_ms)
+    if (d->conn && silent > (int64_t)n->cfg.dead_ms)
         nodes_drop_conn(n, d, close);
     nodes_refresh(n, d);
 }
@@ -376,7 +388,8 @@ bool nodes_full(struct nodes *n, unsigned need)
     LOCK_SCOPE(&n->mu);
     unsigned full = 0, hopeful = 0;
     for (uint32_t i = 1; i < n->nnodes; i++) {
-        if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP)
+        if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP ||
+            n->table[i].draining || n->table[i].paused)
             continue;
         bool lacks = n->node[i]->beats && n->table[i].room < PLACEMENT_TIGHT;
         *(lacks ? &full : &hopeful) += 1;
@@ -418,7 +431,8 @@ size_t nodes_missing(struct nodes *n, char ***out)
         if (!d || d->state == REPLFS__NODE_STATE__NODE_UP || nodes_gone(d))
             continue;
         if (asprintf(&v[got], "%s: %s, silent for %lld s", nodes_label(d, label),
-                     state_text(d->state), (long long)((now - d->last_seen) / NSEC_PER_SEC)) < 0)
+                     nodes_paused(d) ? "paused" : state_text(d->state),
+                     (long long)((now - d->last_seen) / NSEC_PER_SEC)) < 0)
             abort();
         got++;
     }
@@ -601,6 +615,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     grow_slots(n, 0);
     nodes_load_members(n);
     nodes_replaced_load(n);
+    nodes_decided_take(n);
     nodes_disks_load(n);
     nodes_make_ctx(n);
     lock_release(&n->mu);

@@ -141,11 +141,12 @@ uint64_t nodes_fit(uint64_t *unit, size_t n, unsigned goal);
 /* Whether so many raw bytes surely do not fit; false while chunkds are still reporting. */
 bool nodes_no_room(struct nodes *n, uint64_t bytes);
 /* RPC bodies that only concern nodes; consume req: NodesReq, StatusReq, InfoReq, ConvergeReq,
- * ChunkdRemoveReq. */
+ * ChunkdRemoveReq, ChunkdSetReq. */
 void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_status(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_info(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_remove(struct nodes *n, struct rpc_req *req);
+void nodes_rpc_set(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_recover(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_quarantine(struct nodes *n, struct rpc_req *req);
 void nodes_rpc_scrub(struct nodes *n, struct rpc_req *req);

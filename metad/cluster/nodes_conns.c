@@ -11,7 +11,8 @@ size_t nodes_conns(struct nodes *n, struct nodes_conn *out, size_t max)
     LOCK_SCOPE(&n->mu);
     for (uint32_t i = 1; i < n->nnodes && have < max; i++) {
         const struct node *d = n->node[i];
-        if (!d || nodes_gone(d) || !d->conn || d->state != REPLFS__NODE_STATE__NODE_UP)
+        if (!d || nodes_gone(d) || !d->conn || d->draining ||
+            d->state != REPLFS__NODE_STATE__NODE_UP)
             continue;
         struct nodes_conn *c = &out[have++];
         *c = (struct nodes_conn){.chunkd = d->id, .host = d->host, .conn = rpc_conn_ref(d->conn)};

@@ -144,6 +144,7 @@ void nodes_disks_set(struct nodes *n, struct node *d, Replfs__DiskStat **disks, 
         t->fs_capacity = s->fs_capacity;
         t->fs_avail = s->fs_avail;
         nodes_scrub_disk(t, s->scrub);
+        t->shortage = s->shortage;
         if (t->failed && (!failed_before || changed)) {
             log_warn("disk %s of %s failed: %s; its chunks are copied from %s", t->path,
                      nodes_label(d, label), t->error,
@@ -188,7 +189,7 @@ static struct share *collect_shares(const struct nodes *n, size_t *count)
         abort();
     for (uint32_t i = 1; i < n->nnodes; i++) {
         const struct node *d = n->node[i];
-        if (!d || n->table[i].state == REPLFS__NODE_STATE__NODE_DEAD)
+        if (!d || n->table[i].state == REPLFS__NODE_STATE__NODE_DEAD || d->draining)
             continue;
         for (unsigned j = 0; j < d->ndisks; j++) {
             const struct node_disk *t = &d->disks[j];

@@ -1,5 +1,6 @@
 /* Private to the nodes module: nodes.c (registry, states), nodes_register.c (how they join),
- * nodes_registry.c (what they are told of each other), nodes_disks.c (their disks), reports.c
+ * nodes_registry.c (what they are told of each other), nodes_disks.c (their disks), nodes_decided.c (what administrators
+ * decided about them), nodes_set.c (how they do), nodes_leave.c (copies that have to go for it), reports.c
  * (what chunkds say they have), grants.c (what sessions were granted and gave up),
  * orders.c (jobs and results), orders_wire.c (orders as messages), driver.c (the thread), status.c
  * (answers for people).
@@ -41,6 +42,30 @@ struct node_disk {
     uint64_t fs, fs_capacity, fs_avail; /* the file system below; fs 0: not known */
     bool failed, missing, readonly;
     Replfs__ScrubStat scrub; /* state NONE: it tells nothing of it */
+    uint64_t shortage; /* as told */
+};
+#define NODE_LIMITS_MAX FSM_DISKS_MAX /* numbers of disks that limits are of */
+/* Of a disk that has to hold less, see nodes_leave.c. */
+struct leave_disk {
+    bool limited, now; /* as decided */
+    uint64_t limit;
+    uint64_t over;        /* bytes that are still to go */
+    uint64_t below;       /* copies are chosen whose hash is below this; 0: none */
+    uint64_t going;       /* bytes of copies that are being deleted */
+    uint64_t gone;        /* that were since its last heartbeat */
+    uint64_t chosen;      /* bytes of copies chosen, as the last walk found them */
+    uint64_t walk_chosen; /* so far in this walk */
+};
+/* Copies that have to leave a chunkd. */
+struct leave {
+    uint64_t chunks,
+        bytes; /* that are left, as the last walk found them, less those that went since */
+    uint64_t walk_chunks, walk_bytes; /* so far in this walk */
+    bool walking, walked;             /* one is being made, was made, since it was asked for */
+    uint64_t done, done_mark, rate;   /* bytes that went; at the last look; a second */
+    uint64_t waiting;                 /* chunks that had to wait in this walk */
+    const char *why;
+    unsigned goal; /* the highest of them */
 };
 struct had_disk { /* that a chunkd has, or had when it last told */
     uint32_t disk;
@@ -72,6 +97,8 @@ struct job;
 struct del {
     uint64_t chunk, session; /* session: its writer; another's chunk of that number stays */
     struct job *job;         /* whose decision it was; NULL: garbage */
+    uint32_t len;            /* of a job: the copy's bytes, on this disk */
+    uint8_t disk;
 };
 struct report { /* a full report coming in, or being compared */
     uint64_t number;
@@ -121,6 +148,18 @@ struct node {
     int64_t twin_first, twin_last; /* mono; 0: none does */
     char twin_addr[128], twin_name[64];
     bool obeys_another; /* metad than this one, nodes_life.c */
+    /* what was decided (nodes_decided.c) */
+    bool draining;
+    int64_t paused_at; /* which pause of the state it is: its time by the log, 0: none */
+    uint64_t pause_ms;
+    int64_t pause_end; /* boot clock; 0: not paused, or it is over */
+    bool known;   /* its decisions were taken in before: what is new now has just been decided */
+    bool stopped; /* it said that it stops */
+    bool refuses; /* it said in its last heartbeat that it takes no bytes */
+    unsigned empty_beats; /* in a row, that said so and that it has nothing */
+    struct leave leave;
+    struct leave_disk limits[NODE_LIMITS_MAX]; /* by number */
+    bool limited;                              /* some disk has a limit, or something over */
 };
 struct client_clock { /* of one that is far from ours */
     uint64_t session;
@@ -267,6 +306,9 @@ struct nodes {
     struct job_stat stat[JOB_KINDS];
     struct order *to_send;
     int64_t rate_at, judged_at, walked_at;
+    uint64_t decisions; /* fsm_decisions() as they were taken in */
+    bool leaving;       /* copies have to leave some chunkd */
+    int64_t leave_at;
     struct repair_ctx ctx; /* made anew each tick */
     /* under done_lock */
     struct lock done_lock;
@@ -307,6 +349,47 @@ static inline bool nodes_gone(const struct node *d)
     return d->replaced_by || d->removed;
 }
 
+/* A look at all chunks begins, or will when this one ends. Lock held. */
+static inline void nodes_start_walk(struct nodes *n)
+{
+    lock_assert_held(&n->mu);
+    if (n->walking)
+        n->walk_again = true;
+    n->walking = true;
+}
+
+static inline bool nodes_paused(const struct node *d)
+{
+    return d->pause_end != 0;
+}
+
+/* ---- nodes_decided.c ---- */
+/* Takes in what the state says was decided. fsm lock (any) and lock held. */
+void nodes_decided_take(struct nodes *n);
+/* Likewise when it changed, and ends pauses whose time is over. Takes the fsm read lock and lock. */
+void nodes_decided_tick(struct nodes *n);
+/* For replies to d: what it is to go by. out: NODE_LIMITS_MAX, list likewise; how many. lock held. */
+size_t nodes_limits_fill(const struct node *d, Replfs__DiskLimit *out, Replfs__DiskLimit **list);
+
+/* ---- nodes_leave.c: fsm lock (any) and lock held ---- */
+enum repair_leave leave_of(const struct nodes *n, const struct fsm_chunk *c, struct fsm_loc l);
+void leave_walk_begin(struct nodes *n);
+void leave_walk_chunk(struct nodes *n, struct fsm_chunk *c);
+void leave_walk_end(struct nodes *n);
+void leave_tick(struct nodes *n, int64_t now); /* about once a second */
+void leave_beat(struct node *d);               /* a heartbeat has told what its disks have */
+/* A job's delete of a copy is on its way; what came of it. */
+void leave_drop(struct node *d, struct del *e, const struct fsm_chunk *c, unsigned disk);
+void leave_dropped(struct nodes *n, struct node *d, const struct del *e, bool gone);
+void leave_waits(struct nodes *n, const struct fsm_chunk *c,
+                 const char *why); /* WAIT was decided */
+void leave_reset(struct node *d);  /* what is to leave it has changed */
+void leave_forget(struct node *d); /* likewise, with what was chosen and is on its way */
+/* Nothing is on it any more and nothing can come. */
+bool leave_removable(const struct node *d);
+/* Why it does not get on, for people; "": it does, or nothing is to leave. */
+const char *leave_text(const struct nodes *n, const struct node *d, char out[static 256]);
+
 /* ---- nodes.c ---- */
 struct node *nodes_find(struct nodes *n, uint32_t chunkd);
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c);
@@ -317,7 +400,6 @@ void nodes_refresh(struct nodes *n, struct node *d); /* planner's view of d from
 Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
                                  Replfs__NodeState former, int64_t silent_ms);
 void nodes_tick_states(struct nodes *n, int64_t now); /* takes fsm read lock and lock */
-void nodes_start_walk(struct nodes *n);               /* lock held */
 void nodes_make_ctx(struct nodes *n);                 /* lock held */
 const char *nodes_label(const struct node *d, char buf[static 256]); /* "chunkd 3 (name, addr)" */
 void nodes_drop_conn(struct nodes *n, struct node *d,

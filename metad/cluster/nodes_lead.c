@@ -7,6 +7,8 @@
  *                                       alone, no orders       for two heartbeats
  *   damaged chunks                      none                   none                copies in doubt again
  *   grants, floors, barrier             none                   none                forgotten
+ *   what drains have left, copies       none                   from a walk         forgotten
+ *   chosen to be shed
  *   queue, jobs not sent                none                   none, walk          forgotten
  *   orders that are out                 answers are late       answers are late    become late
  *   hooks of sessions, ids              none                   set                 unset
@@ -34,6 +36,7 @@ void nodes_lead(struct nodes *n, const struct nodes_leadership *l)
     lock_acquire(&n->mu);
     nodes_load_members(n);
     nodes_replaced_load(n);
+    nodes_decided_take(n);
     n->lead = *l;
     n->started = clock_mono();
     n->settling = true;
@@ -41,8 +44,10 @@ void nodes_lead(struct nodes *n, const struct nodes_leadership *l)
     n->epoch = (uint64_t)clock_wall() > n->epoch ? (uint64_t)clock_wall() : n->epoch + 1;
     n->registry_version = n->epoch;
     for (uint32_t i = 1; i < n->nnodes; i++)
-        if (n->node[i])
+        if (n->node[i]) {
             n->node[i]->granted = n->node[i]->beats_led = 0;
+            leave_forget(n->node[i]);
+        }
     nodes_replaced_look(n);
     reports_adopt(n, UINT32_MAX);
     nodes_make_ctx(n);
@@ -58,6 +63,10 @@ void nodes_restored(struct nodes *n)
     fsm_wrlock(n->cfg.fsm);
     lock_acquire(&n->mu);
     nodes_load_members(n);
+    for (uint32_t i = 1; i < n->nnodes; i++)
+        if (n->node[i])
+            n->node[i]->known = false; /* of another moment */
+    nodes_decided_take(n);
     for (uint32_t i = 1; i < n->nnodes; i++) {
         struct node *d = n->node[i];
         if (!d)
@@ -87,7 +96,7 @@ void nodes_follow(struct nodes *n)
     orders_forget(n);
     damage_forget_all(n);
     grants_forget(n);
-    n->walking = n->walk_again = false;
+    n->walking = n->walk_again = n->leaving = false;
     n->walk_pos = 0;
     n->doubts = (struct doubts){0};
     n->nclocks = 0;

@@ -176,6 +176,9 @@ static void take_in(struct nodes *n, struct node *d, const struct rpc_req *req,
         RAND_bytes((unsigned char *)&d->registration, sizeof(d->registration)) != 1)
         abort();
     d->beats = 0;
+    d->refuses = false;
+    d->empty_beats = 0;
+    d->stopped = false;
     d->read_bytes = d->write_bytes = d->rate = 0;
     d->want_report = false;
     d->skew = clocks_skew(r->wall_ms);
@@ -199,6 +202,7 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
     char uuid[40];
     struct nodes_registry others = {0};
     struct fsm_addrs metads;
+    Replfs__DiskLimit limit[NODE_LIMITS_MAX], *limits[NODE_LIMITS_MAX];
     fsm_metad_addrs(n->cfg.fsm, &metads);
     rep.metads = metads.list;
     rep.n_metads = metads.n;
@@ -206,6 +210,10 @@ static void reply_registered(struct nodes *n, struct rpc_req *req, uint32_t chun
         nodes_past_fill(n, &standing);
         lock_acquire(&n->mu);
         nodes_registry_fill(n, 0, &others);
+        const struct node *d = nodes_find(n, chunkd);
+        rep.draining = d && d->draining;
+        rep.n_limits = d ? nodes_limits_fill(d, limit, limits) : 0;
+        rep.limits = limits;
         lock_release(&n->mu);
         rep.cap_now_s = nodes_cap_now(n);
         rep.term = n->lead.term;

@@ -1,6 +1,7 @@
 /* A chunkd that has left for good: replfsctl chunkd remove.
  *
- * Refused while it is connected, while this metad has just started and does not know yet what others have, and
+ * Refused while it is connected, unless it was drained and nothing is on it any more (leave_removable: then the log, too,
+ * takes it only as long as it drains, so that nothing was placed there meanwhile), while this metad has just started and does not know yet what others have, and
  * while it may hold the last copy of a chunk: one of which no other chunkd that is up has a good copy, and which
  * it has, or might have if it has not told since we lead. Otherwise a ChunkdRemoveOp is logged; the id stays
  * taken for ever (a removed member has no host id), so that the chunkd is refused when it comes back, rather
@@ -22,7 +23,9 @@ struct removing {
     struct nodes *n;
     struct rpc_req *req;
     uint32_t chunkd;
+    bool drained;
     int code;
+    struct rpc_conn *conn; /* that it had, a reference */
 };
 
 struct last_copies {
@@ -77,6 +80,8 @@ static void remove_applied(void *arg, int code, const struct fsm_result *res)
         return;
     d->removed = true;
     d->state = REPLFS__NODE_STATE__NODE_DEAD;
+    if (d->conn)
+        nodes_drop_conn(a->n, d, &a->conn);
     nodes_refresh(a->n, d);
     a->n->epoch++;
     nodes_start_walk(a->n);
@@ -92,12 +97,15 @@ static void remove_after(void *arg)
         nodes_fail(a->n, a->req, a->code, "the chunkd could not be removed");
     else
         rpc_reply(a->req, &env, NULL);
+    if (a->conn)
+        rpc_conn_close(a->conn);
+    rpc_conn_unref(a->conn);
     nodes_poke(a->n);
     nodes_proposed(a->n);
     free(a);
 }
 
-static void remove_propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd)
+static void remove_propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd, bool drained)
 {
     Replfs__ChunkdRemoveOp op = REPLFS__CHUNKD_REMOVE_OP__INIT;
     Replfs__MetaOp mop = REPLFS__META_OP__INIT;
@@ -105,8 +113,9 @@ static void remove_propose(struct nodes *n, struct rpc_req *req, uint32_t chunkd
     struct removing *a = calloc(1, sizeof(*a));
     if (!a)
         abort();
-    *a = (struct removing){.n = n, .req = req, .chunkd = chunkd};
+    *a = (struct removing){.n = n, .req = req, .chunkd = chunkd, .drained = drained};
     op.chunkd = chunkd;
+    op.drained = drained;
     mop.op_case = REPLFS__META_OP__OP_CHUNKD_REMOVE;
     mop.chunkd_remove = &op;
     cmd.op = &mop;
@@ -119,7 +128,8 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
     char label[256] = "";
     lock_acquire(&n->mu);
     const struct node *d = nodes_find(n, k.chunkd);
-    bool known = d && !d->removed, there = known && d->conn, settling = n->settling;
+    bool known = d && !d->removed, drained = known && leave_removable(d);
+    bool there = known && d->conn && !drained, settling = n->settling;
     k.may_have = known && !d->reported_once;
     if (known)
         nodes_label(d, label);
@@ -129,9 +139,11 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
         return;
     }
     if (there) {
-        rpc_fail(req, -EBUSY,
-                 "%s is connected: stop its daemon first, and wait until its chunks are copied",
-                 label);
+        rpc_fail(
+            req, -EBUSY,
+            "%s is connected: drain it first (replfsctl chunkd drain %u) and wait until it can "
+            "be removed; or stop its daemon, and wait until its chunks are copied",
+            label, k.chunkd);
         return;
     }
     if (settling) {
@@ -149,5 +161,5 @@ void nodes_rpc_remove(struct nodes *n, struct rpc_req *req)
             label, (unsigned long long)k.found, (unsigned long long)k.example);
         return;
     }
-    remove_propose(n, req, k.chunkd);
+    remove_propose(n, req, k.chunkd, drained);
 }

@@ -46,7 +46,10 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
     out->n = c->nloc < REPAIR_COPIES_MAX ? c->nloc : REPAIR_COPIES_MAX;
     for (unsigned i = 0; i < out->n; i++)
         out->copy[i] =
-            (struct repair_copy){.chunkd = l[i].chunkd, .disk = l[i].disk, .state = l[i].state};
+            (struct repair_copy){.chunkd = l[i].chunkd,
+                                 .disk = l[i].disk,
+                                 .state = l[i].state,
+                                 .leave = (uint8_t)(n->leaving ? leave_of(n, c, l[i]) : 0)};
     damage_view(n, c, out);
 }
 
@@ -266,6 +269,7 @@ static void start_drop(struct nodes *n, struct job *j, struct fsm_chunk *c, stru
     assert(l);
     l->state = COPY_DOOMED;
     orders_delete(n, d, c->id, c->session, j);
+    leave_drop(d, &d->dels[d->ndels - 1], c, l->disk);
 }
 
 /* Every connected chunkd with deletes waiting gets the next batch. Lock held. */
@@ -377,6 +381,7 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
         case REPAIR_WAIT:
         case REPAIR_LOST:
             note_waiting(n, dec.kind, dec.why);
+            leave_waits(n, c, dec.why);
             /* fall through */
         case REPAIR_NONE:
             job_end(n, j, c);
@@ -449,6 +454,7 @@ static void drop_result(struct nodes *n, const struct order *o, struct del *del)
     struct order failed = *o; /* for the message: names one chunk */
     failed.chunk = del->chunk;
     st->running--;
+    leave_dropped(n, nodes_find(n, o->chunkd), del, !o->code);
     if (!c) {
         job_end(n, del->job, NULL);
     } else if (o->code) {
@@ -521,10 +527,12 @@ void orders_free(struct order *o)
 static void del_forget(struct nodes *n, struct node *d, const struct del *del, bool here)
 {
     n->stat[del->job ? REPAIR_KIND_DROP : (unsigned)JOB_DELETE].running--;
-    if (del->job)
+    if (del->job) {
+        leave_dropped(n, d, del, false);
         job_end(n, del->job, fsm_chunk_find(n->cfg.fsm, del->chunk)); /* stays doomed */
-    else if (here)
+    } else if (here) {
         reports_stray_settled(n, d, del->chunk, false);
+    }
 }
 
 void orders_forget(struct nodes *n)

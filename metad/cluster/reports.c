@@ -357,11 +357,19 @@ static void heartbeat_facts(struct nodes *n, struct node *d, const Replfs__Heart
     d->skew = clocks_skew(h->wall_ms);
     d->cert_end = h->cert_end_s;
     nodes_disks_set(n, d, h->disks, h->n_disks);
+    leave_beat(d);
+    d->refuses = h->draining && d->draining;
+    d->empty_beats = d->refuses && !h->count && !h->n_changes ? d->empty_beats + 1 : 0;
+    d->stopped = h->stopping;
 }
+
+struct beat_limits { /* for a message */
+    Replfs__DiskLimit v[NODE_LIMITS_MAX], *list[NODE_LIMITS_MAX];
+};
 
 static void fill_beat_reply(struct nodes *n, const Replfs__HeartbeatReq *h,
                             Replfs__HeartbeatReply *rep, struct past_standing *standing,
-                            struct nodes_registry *others)
+                            struct nodes_registry *others, struct beat_limits *limits)
 {
     if (h->chunk_upto)
         nodes_past_ids(n, h->chunk_upto, 0);
@@ -372,6 +380,10 @@ static void fill_beat_reply(struct nodes *n, const Replfs__HeartbeatReq *h,
     rep->term = n->lead.term;
     lock_acquire(&n->mu);
     nodes_registry_fill(n, h->registry_version, others);
+    const struct node *d = nodes_find(n, h->chunkd);
+    rep->draining = d && d->draining;
+    rep->n_limits = d ? nodes_limits_fill(d, limits->v, limits->list) : 0;
+    rep->limits = limits->list;
     lock_release(&n->mu);
     rep->registry = others->list;
     rep->n_registry = others->n;
@@ -385,6 +397,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     struct past_standing standing;
     struct nodes_registry others = {0};
+    struct beat_limits limits;
     struct fsm_addrs metads;
     uint8_t key[CAP_KEY_LEN];
     lock_acquire(&n->mu);
@@ -410,7 +423,7 @@ void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads)
     rep.metads = metads.list;
     rep.n_metads = metads.n;
     if (leads)
-        fill_beat_reply(n, h, &rep, &standing, &others);
+        fill_beat_reply(n, h, &rep, &standing, &others, &limits);
     if (leads && fresh && h->n_bad > 0)
         nodes_scrub_found(n, h);
     lock_acquire(&n->mu);

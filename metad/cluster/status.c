@@ -49,7 +49,9 @@ static void count_chunk(void *arg, struct fsm_chunk *c)
     unsigned h = t.good < STATUS_COPIES_MAX ? t.good : STATUS_COPIES_MAX - 1;
     k->chunks[g][h]++;
     k->bytes[g][h] += c->len;
-    k->below += t.good < c->goal;
+    unsigned min = a->n->cfg.min_copies < c->goal ? a->n->cfg.min_copies : c->goal;
+    bool dozes = a->n->ctx.dozing && t.good >= min; /* a paused one may have the others */
+    k->below += t.good < c->goal && !dozes;
     k->above += t.good > c->goal;
     k->misplaced += t.good >= c->goal && t.hosts < c->goal;
     k->endangered += !t.good && t.rescue;
@@ -163,6 +165,28 @@ static void fill_disks(struct status_ask *a, const struct node *d, Replfs__Chunk
     }
 }
 
+/* What was decided about it, and how far that is. */
+static void fill_decided(struct status_ask *a, const struct node *d, Replfs__ChunkdStatus *s)
+{
+    const struct leave *l = &d->leave;
+    char text[256];
+    int64_t left = nodes_paused(d) ? d->pause_end - clock_boot() : 0;
+    s->draining = d->draining;
+    s->leave_chunks = l->chunks;
+    s->leave_bytes = l->bytes;
+    for (unsigned k = 0; k < d->ndisks && !d->draining && !l->walked; k++)
+        s->leave_bytes += d->limits[d->disks[k].disk & 63].over; /* until they are chosen */
+    s->leave_rate = l->rate;
+    s->leave_eta_s = l->rate ? l->bytes / l->rate : 0;
+    s->leave_waiting = status_text(a, "%s", leave_text(a->n, d, text));
+    s->removable = leave_removable(d);
+    s->paused_s = left > 0 ? (uint64_t)(left / NSEC_PER_SEC) + 1 : 0;
+    s->stopped = d->stopped && !d->conn;
+    Replfs__DiskLimit *v = status_alloc(a, NODE_LIMITS_MAX * sizeof(*v));
+    s->limits = status_alloc(a, NODE_LIMITS_MAX * sizeof(*s->limits));
+    s->n_limits = nodes_limits_fill(d, v, s->limits);
+}
+
 static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node *d)
 {
     Replfs__ChunkdStatus *s = status_alloc(a, sizeof(*s));
@@ -171,13 +195,16 @@ static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node
     s->addr = status_text(a, "%s", d->addr);
     s->host_id = status_text(a, "%s", d->host_id);
     s->host_name = status_text(a, "%s", d->host_name);
-    s->state = d->state;
+    s->state = d->draining && d->state == REPLFS__NODE_STATE__NODE_UP
+                   ? REPLFS__NODE_STATE__NODE_DRAINING
+                   : d->state;
     s->last_seen_ms = (uint64_t)((a->now - d->last_seen) / NSEC_PER_MSEC);
     s->chunks = d->count;
     s->inflight = d->inflight;
     s->read_bytes = d->read_bytes;
     s->write_bytes = d->write_bytes;
     fill_disks(a, d, s);
+    fill_decided(a, d, s);
     return s;
 }
 

@@ -48,6 +48,8 @@ static void node_admin(struct service *s, struct rpc_req *req)
 
     if (r == REQUEST_CHUNKD_REMOVE)
         nodes_rpc_remove(s->cfg.nodes, req);
+    else if (r == REQUEST_CHUNKD_SET)
+        nodes_rpc_set(s->cfg.nodes, req);
     else if (r == REQUEST_RECOVER)
         nodes_rpc_recover(s->cfg.nodes, req);
     else if (r == REQUEST_QUARANTINE)
@@ -136,6 +138,7 @@ static handler *handler_of(enum request r)
     case REQUEST_QUOTA_LIST:
         return service_quota_list;
     case REQUEST_CHUNKD_REMOVE:
+    case REQUEST_CHUNKD_SET:
     case REQUEST_RECOVER:
     case REQUEST_QUARANTINE:
     case REQUEST_SCRUB:

@@ -50,6 +50,12 @@ struct nodes_rig_chunkd {
     Replfs__BadCopy bad;     /* chunk not 0: told by each heartbeat */
     Replfs__ScrubStat scrub; /* state not NONE: likewise */
     uint64_t avail, fs;      /* of its disk; avail 0: half a TiB */
+    bool tells_used;    /* what its chunks take */
+    uint64_t shortage;
+    bool old;  /* of a version that does not know drains */
+    bool shut; /* told that it drains */
+    bool stopping;
+    uint64_t limit; /* of its disk as told, 0: none */
     bool failed, readonly, missing;
     bool silent; /* no heartbeats */
     bool refuse; /* orders fail */
@@ -208,6 +214,9 @@ static inline void disk_of(const struct nodes_rig_chunkd *k, Replfs__DiskStat *d
     disk->fs = k->fs;
     disk->fs_capacity = 2 * disk->avail;
     disk->fs_avail = disk->avail;
+    for (unsigned i = 0; k->tells_used && i < k->nheld; i++)
+        disk->used += k->held[i].len;
+    disk->shortage = k->shortage;
     disk->failed = k->failed;
     disk->readonly = k->readonly;
     disk->missing = k->missing;
@@ -318,6 +327,8 @@ static inline bool nodes_rig_beat(struct nodes_rig_chunkd *k)
     }
     h.n_changes = k->nchanges;
     h.changes = recs;
+    h.draining = k->shut;
+    h.stopping = k->stopping;
     k->nchanges = 0;
     Replfs__BadCopy bad = k->bad, *bads[] = {&bad};
     h.n_bad = bad.chunk != 0;
@@ -330,6 +341,13 @@ static inline bool nodes_rig_beat(struct nodes_rig_chunkd *k)
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &h);
     int rc = rpc_call_wait(c, &env, NULL, 5000, &res);
     bool want = !rc && res.rep->heartbeat_reply->want_report;
+    if (!rc && !res.rep->heartbeat_reply->follows) {
+        const Replfs__HeartbeatReply *r = res.rep->heartbeat_reply;
+        pthread_mutex_lock(&k->lock);
+        k->shut = r->draining && !k->old;
+        k->limit = r->n_limits ? r->limits[0]->bytes : 0;
+        pthread_mutex_unlock(&k->lock);
+    }
     rpc_result_free(&res);
     rpc_conn_unref(c);
     return want;
@@ -392,6 +410,8 @@ static inline void server_request(void *arg, struct rpc_req *req)
         nodes_rpc_nodes(f->nodes, req);
     } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_REMOVE_REQ) {
         nodes_rpc_remove(f->nodes, req);
+    } else if (req->env->body_case == REPLFS__ENVELOPE__BODY_CHUNKD_SET_REQ) {
+        nodes_rpc_set(f->nodes, req);
     } else {
         nodes_request(f->nodes, req);
     }

@@ -86,6 +86,8 @@ void mlog_propose_as(struct mlog *m, uint64_t leading, Replfs__Command *cmd, mlo
                      mlog_after *after, void *arg)
 {
     (void)leading;
+    if (!cmd->time_ns)
+        cmd->time_ns = clock_wall();
     if (!put_off(m, cmd, fn, after, arg))
         carry_out(m, cmd, fn, after, arg);
 }

@@ -248,7 +248,7 @@ static void test_replfsctl_may_what_it_might(void **state)
                                        REQUEST_MUTATE,  REQUEST_METAD_LIST};
     static const enum request root[] = {
         REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER,      REQUEST_QUARANTINE, REQUEST_SNAPSHOT,
-        REQUEST_CONFIG,        REQUEST_METAD_CHANGE, REQUEST_SCRUB,      REQUEST_DAMAGED};
+        REQUEST_CONFIG,        REQUEST_METAD_CHANGE, REQUEST_SCRUB,      REQUEST_DAMAGED,    REQUEST_CHUNKD_SET};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;

@@ -373,7 +373,8 @@ bool chunkds_up(struct client *c, uint32_t id)
 {
     lock_acquire(&c->chunkds.mu);
     const struct chunkd_peer *n = node_get(c, id);
-    bool up = n && n->state == REPLFS__NODE_STATE__NODE_UP;
+    bool up = n && (n->state == REPLFS__NODE_STATE__NODE_UP ||
+                    n->state == REPLFS__NODE_STATE__NODE_DRAINING);
     lock_release(&c->chunkds.mu);
     return up;
 }
@@ -450,7 +451,8 @@ void chunkds_down(struct client *c, char *out, size_t cap)
     lock_acquire(&c->chunkds.mu);
     out[0] = '\0';
     for (const struct chunkd_peer *n; at < cap && (n = u64map_next_ptr(&c->chunkds.map, &pos));)
-        if (n->state != REPLFS__NODE_STATE__NODE_UP)
+        if (n->state != REPLFS__NODE_STATE__NODE_UP &&
+            n->state != REPLFS__NODE_STATE__NODE_DRAINING)
             at += (size_t)snprintf(out + at, cap - at, "%schunkd %u (host %s, %s)", at ? ", " : "",
                                    n->id, n->host_name, n->addr);
     lock_release(&c->chunkds.mu);
