@@ -11,6 +11,9 @@
  * since both are started here, on the connection's one loop thread, and neither call blocks; what waits
  * for the registry is started by it in that order.
  *
+ * While this chunkd is being drained it takes no bytes, also of chunks that it has: their writers go on in other chunks, and
+ * what is here can be copied and dropped (disks_shut).
+ *
  * Failure modes: an own failure answers with its own code and this chunkd's id. A failure below
  * answers ERR_CHAIN with the deepest chunkd known to have failed, and its code: the one a hop below named, else
  * the next hop itself (unreachable, timed out). The client then knows whom to leave out. Bytes that
@@ -89,6 +92,7 @@ static void store_part_done(void *arg, int code)
     op->store_code = code;
     if (code != 0)
         disks_append_failed(serve_disks(op->s), op->req->env->append_req->chunk, op->disk);
+    disks_writer_leave(serve_disks(op->s));
     part_done(op);
 }
 
@@ -206,9 +210,15 @@ void chain_append(struct service *s, struct rpc_req *req)
                    (unsigned long long)in->chunk, in->chunk_off, what);
         return;
     }
+    if (!disks_writer_enter(serve_disks(s))) {
+        serve_fail(s, req, -ENOSPC, 0, "Append to chunk %llx at %u: this chunkd is being drained",
+                   (unsigned long long)in->chunk, in->chunk_off);
+        return;
+    }
     struct disk *disk;
     rc = find_disk(s, in, &disk);
     if (rc != 0) {
+        disks_writer_leave(serve_disks(s));
         serve_fail(s, req, rc, 0, "Append to chunk %llx at %u: %s", (unsigned long long)in->chunk,
                    in->chunk_off, err_str(rc));
         return;

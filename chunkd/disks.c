@@ -63,6 +63,8 @@ struct disks {
     char cluster[40]; /* mu */
     uint32_t chunkd;  /* mu */
     atomic_bool ready;
+    atomic_bool shut;    /* to clients' bytes */
+    atomic_uint writers; /* appends of clients under way */
     size_t n;
     struct disk v[];
 };
@@ -259,6 +261,7 @@ static int open_one(struct disks *d, struct disk *k)
         .chunkd = d->chunkd,
         .capacity = d->cfg.capacity,
         .reserve = d->cfg.reserve,
+        .reserve_percent = d->cfg.reserve_percent,
         .segment_size = d->cfg.segment_size,
         .rebuild_index = d->cfg.rebuild_index,
         .changed = on_changed,
@@ -595,6 +598,7 @@ void disks_poll(struct disks *d, struct disk_info *out)
                                 .fs = st.fs,
                                 .fs_capacity = st.fs_capacity,
                                 .fs_avail = st.fs_avail,
+                                .shortage = st.shortage,
                                 .failed = disk_failed(k)};
         o->readonly = o->failed && !gone && k->store;
         o->avail = o->failed ? 0 : st.avail;
@@ -605,5 +609,46 @@ void disks_poll(struct disks *d, struct disk_info *out)
         o->avail = o->avail < left ? o->avail : left;
         k->avail = o->avail;
         memcpy(o->error, k->error, sizeof(o->error));
+    }
+}
+
+/* ---- what metad says ---- */
+
+void disks_shut(struct disks *d, bool shut)
+{
+    if (atomic_exchange(&d->shut, shut) != shut)
+        log_info("%s", shut ? "this chunkd is being drained: it takes no more bytes of clients"
+                            : "this chunkd is not drained any more");
+}
+
+/* Counted before it looks: whoever shuts the disks and then sees nobody counted has shut out all that come. */
+bool disks_writer_enter(struct disks *d)
+{
+    atomic_fetch_add(&d->writers, 1);
+    if (!atomic_load(&d->shut))
+        return true;
+    disks_writer_leave(d);
+    return false;
+}
+
+void disks_writer_leave(struct disks *d)
+{
+    atomic_fetch_sub(&d->writers, 1);
+}
+
+bool disks_are_shut(struct disks *d)
+{
+    return atomic_load(&d->shut) && atomic_load(&d->writers) == 0;
+}
+
+void disks_set_limits(struct disks *d, const struct disk_limit *limits, size_t n)
+{
+    for (size_t i = 0; disks_ready(d) && i < d->n; i++) {
+        uint64_t bytes = UINT64_MAX;
+        for (size_t k = 0; k < n; k++)
+            if (limits[k].index == d->v[i].index)
+                bytes = limits[k].bytes;
+        if (d->v[i].store)
+            store_set_limit(d->v[i].store, bytes);
     }
 }

@@ -9,11 +9,12 @@
 #include "chunkd/store/store.h"
 
 struct disks_config {
-    char *const *dirs;     /* with an identity, or new ones (store_id_init) */
-    size_t ndirs;          /* 1 .. INVENTORY_DISKS */
-    uint64_t capacity;     /* of each directory; 0: its whole file system */
-    uint64_t reserve;      /* bytes of each file system that are never used */
-    uint64_t segment_size; /* 0: the store's default */
+    char *const *dirs;        /* with an identity, or new ones (store_id_init) */
+    size_t ndirs;             /* 1 .. INVENTORY_DISKS */
+    uint64_t capacity;        /* of each directory; 0: its whole file system */
+    uint64_t reserve;         /* bytes of each file system that are never used */
+    unsigned reserve_percent; /* of each, likewise, in addition */
+    uint64_t segment_size;    /* 0: the store's default */
     bool rebuild_index;
 };
 struct disks;
@@ -60,13 +61,27 @@ bool disk_failed(const struct disk *disk);
  * copy; else they leave it. May be told again when that ends. */
 void disk_fail(struct disk *disk, const char *why, bool readable);
 
+/* Shuts the disks to clients' bytes, or opens them: copies that metad orders are not meant. */
+void disks_shut(struct disks *d, bool shut);
+/* An append of a client begins: false: they are shut. True: disks_writer_leave() when it has ended, whatever came of it. */
+bool disks_writer_enter(struct disks *d);
+void disks_writer_leave(struct disks *d);
+/* They are shut, and no append is under way any more. */
+bool disks_are_shut(struct disks *d);
+/* What each disk may use, by its number, when that is less than its capacity: all others have no limit. */
+struct disk_limit {
+    uint32_t index;
+    uint64_t bytes;
+};
+void disks_set_limits(struct disks *d, const struct disk_limit *limits, size_t n);
+
 #define DISK_NO_INDEX UINT32_MAX /* its number cannot be read */
 struct disk_info {
     uint32_t index;
     const char *dir;
     uint64_t capacity, used, avail, chunks, dead;
-    uint64_t fs, fs_capacity, fs_avail; /* as in struct store_stat */
-    bool failed, readonly;              /* readonly: failed, but what it has is served */
+    uint64_t fs, fs_capacity, fs_avail, shortage; /* as in struct store_stat */
+    bool failed, readonly;                        /* readonly: failed, but what it has is served */
     bool missing; /* failed, since there is no disk at its path: index is DISK_NO_INDEX */
     char error[256];
 };

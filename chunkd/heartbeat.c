@@ -36,6 +36,8 @@
 
 #define LOG_MODULE "heartbeat"
 #define REST_NS (60 * NSEC_PER_SEC)
+#define GOODBYE_NS NSEC_PER_SEC
+#define GOODBYE_LOOK_NS (20 * NSEC_PER_MSEC)
 
 /* ---- what other threads say ---- */
 
@@ -229,6 +231,41 @@ static void drop_links(struct heartbeat *h)
     }
 }
 
+/* All that were told that we stop have answered, or are gone. */
+static bool goodbyes_said(const struct heartbeat *h)
+{
+    for (size_t i = 0; i < h->nlinks; i++) {
+        const struct link *l = h->link[i];
+        if (l->registered && !(l->goodbye && l->stage == LINK_RESTING))
+            return false;
+    }
+    return true;
+}
+
+/* A last heartbeat to each metad, so that an absence that was meant is no alarm. */
+static void say_goodbye(struct heartbeat *h)
+{
+    int64_t now = clock_mono(), until = now + GOODBYE_NS;
+    h->leaves = true;
+    for (size_t i = 0; i < h->nlinks; i++)
+        h->link[i]->goodbye = false;
+    while (now < until && !goodbyes_said(h)) {
+        for (size_t i = 0; i < h->nlinks; i++) {
+            struct link *l = h->link[i];
+            if (l->stage == LINK_RESTING && !l->goodbye)
+                l->at = now;
+            if (l->registered)
+                link_step(l, now);
+        }
+        lock_acquire(&h->mu);
+        if (!h->woken)
+            cond_sleep_until(&h->wake, &h->mu, now + GOODBYE_LOOK_NS);
+        h->woken = false;
+        lock_release(&h->mu);
+        now = clock_mono();
+    }
+}
+
 static void *heartbeat_main(void *arg)
 {
     struct heartbeat *h = arg;
@@ -249,6 +286,7 @@ static void *heartbeat_main(void *arg)
             ;
         h->woken = false;
     }
+    say_goodbye(h);
     for (size_t i = 0; i < h->nlinks; i++)
         link_close(h->link[i]);
     seen_save(&h->seen, h->cfg.disks, true);

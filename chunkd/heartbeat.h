@@ -26,7 +26,9 @@ struct heartbeat_config {
     void *arg;
 };
 int heartbeat_start(const struct heartbeat_config *cfg, struct heartbeat **out);
-void heartbeat_stop(struct heartbeat *h); /* joins the thread; not on a loop thread */
+/* Tells metads that this chunkd stops, waiting a second at most for their answers, and joins the thread. Not on a loop
+ * thread. */
+void heartbeat_stop(struct heartbeat *h);
 void heartbeat_free(
     struct heartbeat *h); /* after heartbeat_stop and the loop's end; NULL is fine */
 #endif

@@ -203,6 +203,7 @@ static Replfs__DiskStat **disk_stats(struct heartbeat *h)
         v[i].fs_avail = in->fs_avail;
         scrub_stat(h->cfg.scrub, i, &scrub[i]);
         v[i].scrub = &scrub[i];
+        v[i].shortage = in->shortage;
         list[i] = &v[i];
     }
     return list;
@@ -271,6 +272,7 @@ static void send_heartbeat(struct link *l, bool with_changes, int64_t now)
     struct heartbeat *h = l->h;
     if (with_changes && l->nbatch == 0)
         l->nbatch = inventory_take(l->view, l->batch, BATCH);
+    bool shut = disks_are_shut(h->cfg.disks); /* before what is told is looked at */
     struct records recs = make_records(h, l->batch, with_changes ? l->nbatch : 0, false);
     struct serve_load load;
     serve_load(h->cfg.service, &load);
@@ -295,6 +297,8 @@ static void send_heartbeat(struct link *l, bool with_changes, int64_t now)
     fill_bad(l, &bad);
     hb.bad = bad.list;
     hb.n_bad = bad.n;
+    hb.draining = shut && with_changes;
+    hb.stopping = l->goodbye = h->leaves;
     RPC_ENVELOPE(env, HEARTBEAT_REQ, heartbeat_req, &hb);
     if (l == h->lead)
         registry_begin(h->cfg.registry);
@@ -366,6 +370,17 @@ static void send_register(struct link *l)
 
 /* ---- answers ---- */
 
+/* What the metad that leads says of our disks. */
+static void told_disks(struct heartbeat *h, bool draining, Replfs__DiskLimit *const *v, size_t n)
+{
+    struct disk_limit limits[INVENTORY_DISKS];
+    size_t k = 0;
+    for (size_t i = 0; i < n && k < INVENTORY_DISKS; i++)
+        limits[k++] = (struct disk_limit){v[i]->disk, v[i]->bytes};
+    disks_set_limits(h->cfg.disks, limits, k);
+    disks_shut(h->cfg.disks, draining);
+}
+
 static void told_registry(struct link *l, uint64_t version, Replfs__ChunkdAddr *const *v, size_t n)
 {
     registry_told(l->h->cfg.registry, version, v, n);
@@ -396,6 +411,7 @@ static int take_identity(struct link *l, const Replfs__RegisterReply *rep)
         scrub_retell(h->cfg.scrub);
         serve_metad_time(h->cfg.service, rep->cap_now_s);
         seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
+        told_disks(h, rep->draining, rep->limits, rep->n_limits);
     }
     if (leads && first)
         told_registry(l, rep->registry_version, rep->registry, rep->n_registry);
@@ -473,6 +489,7 @@ static void heard_beat(struct link *l, const Replfs__HeartbeatReply *rep)
     seen_told(&h->seen, h->cfg.disks, rep->standing, rep->behind);
     if (!was_lead)
         scrub_retell(h->cfg.scrub);
+    told_disks(h, rep->draining, rep->limits, rep->n_limits);
     if (was_lead)
         told_registry(l, rep->registry_version, rep->registry, rep->n_registry);
     else

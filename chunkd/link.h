@@ -43,6 +43,7 @@ struct link {
     uint64_t seq, report, registry_version;
     int64_t began; /* the last heartbeat */
     bool want_report, with_changes;
+    bool goodbye; /* told that we stop */
     struct inventory_view *view;
     struct inventory_item *batch; /* taken, not acknowledged */
     size_t nbatch;
@@ -76,6 +77,7 @@ struct heartbeat {
     struct disk_info *infos;
     struct seen seen;
     bool was_ready;
+    bool leaves; /* that is told now */
 };
 
 /* ---- for the heartbeat's thread alone ---- */

@@ -29,8 +29,9 @@
 
 static struct config_list data, meta;
 static char *listen_addr, *advertise, *host_id, *host_name, *tls_cert, *tls_key, *tls_ca;
+static char *reserve;
 static char *log_level, *log_file, *log_debug_modules, *pid_file;
-static uint64_t capacity, reserve, segment_size, threads = 2, silence;
+static uint64_t capacity, reserve_bytes, reserve_percent, segment_size, threads = 2, silence;
 static bool rebuild_index, insecure, init;
 
 static const struct config_opt options[] = {
@@ -50,7 +51,8 @@ static const struct config_opt options[] = {
      0, false},
     {"capacity", CONFIG_SIZE, &capacity, "SIZE",
      "bytes to use in each data directory (default all)", 0, 0, false},
-    {"reserve", CONFIG_SIZE, &reserve, "SIZE", "bytes of each disk never to use", 0, 0, false},
+    {"reserve", CONFIG_STRING, &reserve, "SIZE|PERCENT%",
+     "bytes, or part, of each disk's file system that is to stay free", 0, 0, false},
     {"segment-size", CONFIG_SIZE, &segment_size, "SIZE", "size of a segment log (default 256M)", 0,
      0, false},
     {"rebuild-index", CONFIG_BOOL, &rebuild_index, NULL,
@@ -110,6 +112,20 @@ static int default_host_name(void)
     return host_name ? 0 : -ENOMEM;
 }
 
+/* "10G" or "5%". */
+static bool reserve_parse(void)
+{
+    char *end;
+    if (!reserve)
+        return true;
+    unsigned long v = strtoul(reserve, &end, 10);
+    if (reserve[0] >= '0' && reserve[0] <= '9' && !strcmp(end, "%") && v < 100) {
+        reserve_percent = v;
+        return true;
+    }
+    return config_parse_size(reserve, &reserve_bytes) == 0;
+}
+
 static int check_options(int nrest, char **rest)
 {
     const char *wrong = NULL;
@@ -121,6 +137,8 @@ static int check_options(int nrest, char **rest)
         wrong = "too many data directories: give --data at most 64 times";
     else if (meta.n == 0 && !init)
         wrong = "no metad: give --meta=HOST:PORT";
+    else if (!reserve_parse())
+        wrong = "wrong reserve: give --reserve=10G or --reserve=5%";
     else if (!!tls_cert + !!tls_key + !!tls_ca != 0 && !(tls_cert && tls_key && tls_ca))
         wrong = "give all of --tls-cert, --tls-key and --tls-ca, or none";
     else
@@ -164,7 +182,8 @@ static int chunkd_run(int argc, char **argv, const sigset_t *signals)
         .disks = {.dirs = data.items,
                   .ndirs = data.n,
                   .capacity = capacity,
-                  .reserve = reserve,
+                  .reserve = reserve_bytes,
+                  .reserve_percent = (unsigned)reserve_percent,
                   .segment_size = segment_size,
                   .rebuild_index = rebuild_index},
         .rpc = {.name = host_name,

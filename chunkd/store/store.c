@@ -311,6 +311,11 @@ void grace_wait(struct grace *g)
 
 /* ---- statistics ---- */
 
+void store_set_limit(struct store *s, uint64_t bytes)
+{
+    atomic_store(&s->limit, bytes);
+}
+
 void store_stat(struct store *s, struct store_stat *out)
 {
     memset(out, 0, sizeof(*out));
@@ -326,10 +331,14 @@ void store_stat(struct store *s, struct store_stat *out)
     struct stat st;
     if (!fstat(s->segs.dirfd, &st))
         out->fs = st.st_dev;
-    total = out->fs_capacity = total > s->cfg.reserve ? total - s->cfg.reserve : 0;
-    avail = out->fs_avail = avail > s->cfg.reserve ? avail - s->cfg.reserve : 0;
+    uint64_t reserve = s->cfg.reserve + total / 100 * s->cfg.reserve_percent;
+    out->shortage = total && reserve > avail ? reserve - avail : 0;
+    total = out->fs_capacity = total > reserve ? total - reserve : 0;
+    avail = out->fs_avail = avail > reserve ? avail - reserve : 0;
     out->used = segments_alloc(&s->segs) + index_db_alloc(s->db);
     out->capacity = s->cfg.capacity && s->cfg.capacity < total ? s->cfg.capacity : total;
+    uint64_t limit = atomic_load(&s->limit);
+    out->capacity = limit < out->capacity ? limit : out->capacity;
     uint64_t left = out->capacity > out->used ? out->capacity - out->used : 0;
     out->avail = left < avail ? left : avail;
     out->chunks = s->ix.chunks;
@@ -495,6 +504,7 @@ int store_open(const struct store_config *cfg, struct store **out)
     if (!s)
         return -ENOMEM;
     s->cfg = *cfg;
+    atomic_store(&s->limit, UINT64_MAX);
     s->lock_fd = s->segs.dirfd = -1;
     s->next_gen = 1;
     init_sync(s);

@@ -15,11 +15,12 @@
 struct store;
 struct store_config {
     const char *dir;
-    const char *cluster;   /* UUID; NULL or "": take what the directory says */
-    uint32_t chunkd;       /* 0: take what the directory says */
-    uint64_t capacity;     /* bytes replfs may use; 0: whole file system */
-    uint64_t reserve;      /* bytes of the file system never used */
-    uint64_t segment_size; /* default 256 MiB */
+    const char *cluster;      /* UUID; NULL or "": take what the directory says */
+    uint32_t chunkd;          /* 0: take what the directory says */
+    uint64_t capacity;        /* bytes replfs may use; 0: whole file system */
+    uint64_t reserve;         /* bytes of the file system never used */
+    unsigned reserve_percent; /* of the file system, likewise, in addition */
+    uint64_t segment_size;    /* default 256 MiB */
     bool rebuild_index;
     /* Index checkpoints and giving space back: this long after a change; default 2000. */
     unsigned checkpoint_ms;
@@ -122,9 +123,14 @@ uint64_t store_traffic(const struct store *s);
 void store_walk(struct store *s,
                 bool (*fn)(void *arg, uint64_t chunk, uint32_t len, uint64_t session), void *arg);
 
+/* What it may use in all from now on, less than the configuration says or not: UINT64_MAX: no other limit. What is
+ * there stays. Any thread. */
+void store_set_limit(struct store *s, uint64_t bytes);
+
 struct store_stat {
     uint64_t capacity, used, avail, chunks, dead_bytes;
     uint64_t fs, fs_capacity, fs_avail; /* the file system: its number, and without cfg.capacity */
+    uint64_t shortage;                  /* so much less than the reserve is free on it */
     bool failed;
     bool readable; /* failed or not: what it has can be found */
     char error[256];

@@ -119,6 +119,8 @@ struct store {
     struct grace grace;
     _Atomic uint64_t next_gen;
 
+    _Atomic uint64_t limit; /* store_set_limit() */
+
     struct lock queue_lock; /* guards queue, writing, stopping */
     struct cond queue_cond;
     struct op_queue queue;

@@ -47,8 +47,10 @@ struct chunkd_rig_node { /* what one chunkd told */
         uint32_t len, disk;
     } chunks[CHUNKD_RIG_CHUNKS];
     size_t nchunks;
-    size_t last_changes;    /* in the last heartbeat */
-    uint64_t digest, count; /* of the last heartbeat */
+    size_t last_changes;      /* in the last heartbeat */
+    uint64_t digest, count;   /* of the last heartbeat */
+    bool draining, stopping;  /* likewise */
+    uint64_t capacity, avail; /* likewise, of its first disk */
     unsigned failed_disks, missing_disks;
     char disk_error[128], addr[128], host_id[64];
     Replfs__ScrubStat scrub; /* of its first disk */
@@ -68,6 +70,8 @@ struct chunkd_rig_metad {
     uint64_t scrub_cycle_ms, scrub_rate; /* 0: not told */
     unsigned drop_beats;                 /* so many heartbeats are not believed: ERR_BUSY */
     uint32_t last_id;
+    bool draining;  /* told of every chunkd */
+    uint64_t limit; /* of disk 0, likewise; 0: none */
     /* what is told of chunkds, once registry_version is not 0 */
     uint64_t registry_version;
     char registry_addr[CHUNKD_RIG_NODES + 1][128];
@@ -129,6 +133,18 @@ static inline void chunkd_rig_tell(uint32_t chunkd, const char *addr)
     pthread_mutex_unlock(&chunkd_rig.mu);
 }
 
+struct chunkd_rig_limit { /* for a message */
+    Replfs__DiskLimit msg, *list[1];
+};
+
+static size_t chunkd_rig_limits(struct chunkd_rig_limit *l)
+{
+    replfs__disk_limit__init(&l->msg);
+    l->msg.bytes = chunkd_rig.metad.limit;
+    l->list[0] = &l->msg;
+    return chunkd_rig.metad.limit ? 1 : 0;
+}
+
 static void chunkd_rig_register(struct rpc_req *req)
 {
     const Replfs__RegisterReq *r = req->env->register_req;
@@ -151,6 +167,10 @@ static void chunkd_rig_register(struct rpc_req *req)
     rep.registry_version = chunkd_rig.metad.registry_version;
     rep.registry = chunkd_rig.metad.registry_list;
     rep.n_registry = chunkd_rig.metad.nregistry;
+    struct chunkd_rig_limit limit;
+    rep.draining = chunkd_rig.metad.draining;
+    rep.n_limits = chunkd_rig_limits(&limit);
+    rep.limits = limit.list;
     RPC_ENVELOPE(env, REGISTER_REPLY, register_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
@@ -195,6 +215,10 @@ static void chunkd_rig_heartbeat(struct rpc_req *req)
     n->last_changes = h->n_changes;
     n->digest = h->digest;
     n->count = h->count;
+    n->draining = h->draining;
+    n->stopping = h->stopping;
+    n->capacity = h->n_disks ? h->disks[0]->capacity : 0;
+    n->avail = h->n_disks ? h->disks[0]->avail : 0;
     Replfs__HeartbeatReply rep = REPLFS__HEARTBEAT_REPLY__INIT;
     rep.registry_version = chunkd_rig.metad.registry_version;
     if (h->registry_version != rep.registry_version) {
@@ -206,6 +230,10 @@ static void chunkd_rig_heartbeat(struct rpc_req *req)
     rep.scrub_cycle_ms = chunkd_rig.metad.scrub_cycle_ms;
     rep.scrub_rate = chunkd_rig.metad.scrub_rate;
     chunkd_rig.metad.want_report = false;
+    struct chunkd_rig_limit limit;
+    rep.draining = chunkd_rig.metad.draining;
+    rep.n_limits = chunkd_rig_limits(&limit);
+    rep.limits = limit.list;
     RPC_ENVELOPE(env, HEARTBEAT_REPLY, heartbeat_reply, &rep);
     rpc_reply(req, &env, NULL);
 }
