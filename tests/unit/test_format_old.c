@@ -18,7 +18,7 @@ static const struct former {
     const char *dir;
     unsigned version, entries, commands;
 } v1 = {"v1", 1, 59, 295}, v2 = {"v2", 2, 21, 104}, v2_goals = {"v2-goals", 2, 53, 265},
-  v3 = {"v3", 3, 16, 78};
+  v3 = {"v3", 3, 16, 78}, v4 = {"v4", 4, 9, 42};
 
 static int open_data(const struct former *v, const char *name)
 {
@@ -134,7 +134,7 @@ static void test_checkpoint_2(void **state)
 static void test_log(void **state)
 {
     (void)state;
-    const struct former *all[] = {&v1, &v2, &v2_goals, &v3};
+    const struct former *all[] = {&v1, &v2, &v2_goals, &v3, &v4};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         struct fsm *f = load(all[k]), *g = replay(all[k]);
         assert_int_equal(fsm_digest(f), fsm_digest(g));
@@ -175,6 +175,38 @@ static void test_checkpoint_3(void **state)
     fsm_rig_close(&r);
 }
 
+/* Version 4 and feature level 1: nothing is decided about any chunkd. It is written on until the level rises. */
+static void test_checkpoint_4(void **state)
+{
+    (void)state;
+    struct fsm_rig r = {.f = load(&v4), .index = v4.commands};
+    Replfs__FeatureOp feature = REPLFS__FEATURE_OP__INIT;
+    Replfs__ChunkdSetOp set = REPLFS__CHUNKD_SET_OP__INIT;
+    struct fsm_counts n;
+    struct fsm_member m;
+    fsm_counts(r.f, &n);
+    assert_int_equal(n.files, 12);
+    assert_int_equal(n.chunks, 12);
+    assert_int_equal(n.bytes, 319488);
+    assert_int_equal(fsm_feature_level(r.f), 1);
+    assert_int_equal(fsm_metads(r.f), 2);
+    assert_int_equal(fsm_setting(r.f, SETTING_LEASE_TERM), 2000);
+    assert_true(fsm_member_next(r.f, 1, &m));
+    assert_int_equal(m.replaced_by, 4);
+    for (uint32_t at = 0; fsm_member_next(r.f, at, &m); at = m.chunkd)
+        assert_false(m.decided.draining || m.decided.pause_ms || m.decided.nlimits);
+    fsm_free(fsm_rig_reload(r.f));
+    set.chunkd = 1;
+    set.what = REPLFS__CHUNKD_SET_OP__WHAT__DRAINING;
+    set.draining = true;
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, CHUNKD_SET, chunkd_set, &set), ERR_VERSION);
+    feature.level = 2;
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, FEATURE, feature, &feature), 0);
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, CHUNKD_SET, chunkd_set, &set), 0);
+    fsm_free(fsm_rig_reload(r.f));
+    fsm_rig_close(&r);
+}
+
 /* Version 2 did not say what sessions hold: anything. */
 static void test_holds_of_2(void **state)
 {
@@ -204,7 +236,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checkpoint_1), cmocka_unit_test(test_checkpoint_2),
-        cmocka_unit_test(test_checkpoint_3), cmocka_unit_test(test_log),
-        cmocka_unit_test(test_holds_of_2),   cmocka_unit_test(test_goes_on)};
+        cmocka_unit_test(test_checkpoint_3), cmocka_unit_test(test_checkpoint_4),
+        cmocka_unit_test(test_log),          cmocka_unit_test(test_holds_of_2),
+        cmocka_unit_test(test_goes_on)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
