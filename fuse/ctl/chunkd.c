@@ -1,4 +1,5 @@
-/* replfsctl chunkd: list, every chunk daemon with its disks; remove, one that has left for good. */
+/* replfsctl chunkd: list, every chunk daemon with its disks and what was decided about it; remove, one that has left for
+ * good. The others are in chunkd_set.c. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +16,19 @@ static bool shares_fs(const Replfs__ChunkdStatus *k, size_t d)
     return false;
 }
 
+/* What a disk's note is added to. */
+static const char *note_begin(char text[static 512])
+{
+    size_t len = strlen(text);
+    if (len && len < 500)
+        memcpy(text + len, "; ", 3);
+    return text;
+}
+
 static void chunkd_text(const Replfs__StatusReply *s)
 {
     struct table t;
-    char a[16], b[16], c[32];
+    char a[16], b[16], c[32], text[512];
     table_begin(&t, ">id|state|host|address|seen|disk|>used|>free|>chunks|note");
     for (size_t i = 0; i < s->n_chunkds; i++) {
         const Replfs__ChunkdStatus *k = s->chunkds[i];
@@ -30,6 +40,7 @@ static void chunkd_text(const Replfs__StatusReply *s)
                 table_cell(&t, 2, "%s", *k->host_name ? k->host_name : k->host_id);
                 table_cell(&t, 3, "%s", k->addr);
                 table_cell(&t, 4, "%s", output_age(k->last_seen_ms / 1000, c));
+                table_cell(&t, 9, "%s", ctl_leave_text(k, text));
             }
             if (d >= k->n_disks)
                 break;
@@ -38,6 +49,7 @@ static void chunkd_text(const Replfs__StatusReply *s)
             table_cell(&t, 6, "%s", output_size(disk->used, a));
             table_cell(&t, 7, "%s", output_size(disk->avail, b));
             table_cell(&t, 8, "%" PRIu64, disk->chunks);
+            const Replfs__DiskLimit *limit = ctl_disk_limit(k, disk->disk);
             if (disk->failed)
                 table_cell(&t, 9, "%s: %s",
                            disk->missing    ? "MISSING"
@@ -45,14 +57,18 @@ static void chunkd_text(const Replfs__StatusReply *s)
                                             : "FAILED",
                            disk->error);
             else if (shares_fs(k, d))
-                table_cell(&t, 9, "on one file system with another");
+                table_cell(&t, 9, "%son one file system with another", d ? "" : note_begin(text));
+            else if (limit)
+                table_cell(&t, 9, "%sat most %s", d ? "" : note_begin(text),
+                           output_size(limit->bytes, a));
         }
     }
     table_print(&t, "", stdout);
 }
 
-static void json_disk(struct json *j, const Replfs__DiskStat *d)
+static void json_disk(struct json *j, const Replfs__ChunkdStatus *k, const Replfs__DiskStat *d)
 {
+    const Replfs__DiskLimit *limit = ctl_disk_limit(k, d->disk);
     json_object(j, NULL);
     json_u64(j, "disk", d->disk);
     json_str(j, "path", d->path);
@@ -62,6 +78,9 @@ static void json_disk(struct json *j, const Replfs__DiskStat *d)
     json_u64(j, "chunks", d->chunks);
     json_u64(j, "dead", d->dead);
     json_u64(j, "file_system", d->fs);
+    json_u64(j, "shortage", d->shortage);
+    if (limit)
+        json_u64(j, "limit", limit->bytes);
     json_bool(j, "failed", d->failed);
     json_bool(j, "missing", d->missing);
     json_bool(j, "readonly", d->readonly);
@@ -88,9 +107,10 @@ static void print_json(const Replfs__StatusReply *s)
         json_u64(&j, "inflight", k->inflight);
         json_u64(&j, "read_bytes", k->read_bytes);
         json_u64(&j, "write_bytes", k->write_bytes);
+        ctl_leave_json(&j, k);
         json_array(&j, "disks");
         for (size_t d = 0; d < k->n_disks; d++)
-            json_disk(&j, k->disks[d]);
+            json_disk(&j, k, k->disks[d]);
         json_close(&j);
         json_close(&j);
     }
@@ -140,10 +160,14 @@ int verb_chunkd(const struct ctl_opts *o)
     struct ctl_opts rest = *o;
     const char *verb = o->nargs ? o->args[0] : "";
     bool list = !strcmp(verb, "list"), removal = !strcmp(verb, "remove") && o->nargs > 1;
+    int rc = !list && !removal && o->nargs ? ctl_chunkd_set(o) : -1;
+    if (rc >= 0)
+        return rc;
     if (!list && !removal) {
-        ctl_error(
-            "chunkd %s: usage: replfsctl chunkd list [PATH], replfsctl chunkd remove ID [PATH]",
-            verb);
+        ctl_error("chunkd %s: usage: replfsctl chunkd list | drain ID | undrain ID | capacity "
+                  "ID[:DISK] SIZE|none | pause ID --for TIME | resume ID | remove ID, each with "
+                  "[PATH]",
+                  verb);
         return CTL_USAGE;
     }
     rest.args += list ? 1 : 2;

@@ -25,6 +25,8 @@ struct ctl_opts {
     bool json, recursive, wait;
     bool accept, all;           /* recover --accept, quarantine adopt, drop --all */
     bool fast;                  /* scrub start --fast */
+    bool now;                   /* reclaim --now */
+    uint64_t for_ms;            /* chunkd pause --for */
     uint64_t timeout_ms;        /* of --wait; 0: for ever */
     const char *meta;           /* --meta, or NULL */
     const char *bytes, *inodes; /* quota set: as given, or NULL */
@@ -65,6 +67,15 @@ int verb_info(const struct ctl_opts *o);
 int verb_getrepl(const struct ctl_opts *o);
 int verb_setrepl(const struct ctl_opts *o);
 int verb_chunkd(const struct ctl_opts *o);
+/* Of verb_chunkd: those that decide something. An exit code, or -1: it is none of them, or something is missing. */
+int ctl_chunkd_set(const struct ctl_opts *o);
+int verb_reclaim(const struct ctl_opts *o);
+/* What becomes of a chunkd: "drains: 3 chunks, 1.2 GiB left ...", "" when nothing was decided. out is returned. */
+char *ctl_leave_text(const Replfs__ChunkdStatus *k, char out[static 512]);
+void ctl_leave_json(struct json *j,
+                    const Replfs__ChunkdStatus *k); /* likewise, members of an object */
+/* The limit of a disk, or NULL. */
+const Replfs__DiskLimit *ctl_disk_limit(const Replfs__ChunkdStatus *k, uint32_t disk);
 int verb_metad(const struct ctl_opts *o);
 int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);

@@ -29,6 +29,11 @@ static void health_text(const Replfs__StatusReply *s, int verdict)
         if (*p->way_out)
             printf("    what to do: %s\n", p->way_out);
     }
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        char text[512];
+        if (*ctl_leave_text(s->chunkds[i], text))
+            printf("chunkd %u (%s) %s\n", s->chunkds[i]->chunkd, s->chunkds[i]->host_name, text);
+    }
     for (size_t i = 0; i < s->n_jobs; i++)
         if (*s->jobs[i]->waiting)
             printf("%s waits: %s\n", s->jobs[i]->name, s->jobs[i]->waiting);
@@ -49,6 +54,17 @@ static void print_json(const Replfs__StatusReply *s, int verdict)
         json_str(&j, "code", p->code);
         json_str(&j, "what", p->what);
         json_str(&j, "way_out", p->way_out);
+        json_close(&j);
+    }
+    json_close(&j);
+    json_array(&j, "leaving");
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        char text[512];
+        if (!*ctl_leave_text(s->chunkds[i], text))
+            continue;
+        json_object(&j, NULL);
+        json_u64(&j, "id", s->chunkds[i]->chunkd);
+        ctl_leave_json(&j, s->chunkds[i]);
         json_close(&j);
     }
     json_close(&j);

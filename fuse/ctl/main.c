@@ -21,8 +21,14 @@ static const struct verb verbs[] = {
     {"getrepl", verb_getrepl, "PATH...", "copies asked for"},
     {"setrepl", verb_setrepl, "PATH N [-R] [--wait [--timeout TIME]]",
      "ask for N copies (1 to 8); of a directory: for new entries, with -R for all below"},
-    {"chunkd", verb_chunkd, "list | remove ID [PATH]",
-     "chunk daemons with their disks; remove one that is gone for good"},
+    {"chunkd", verb_chunkd,
+     "list | drain ID | undrain ID | capacity ID[:DISK] SIZE|none | pause ID --for TIME | resume "
+     "ID "
+     "| remove ID [PATH]",
+     "chunk daemons with their disks; empty one; limit a disk; let one be away; remove one that is "
+     "empty or gone for good"},
+    {"reclaim", verb_reclaim, "ID SIZE|PERCENT% [--now] [--wait [--timeout TIME]] [PATH]",
+     "give space back that a chunkd uses, never the last copies; --now: whatever the goal"},
     {"metad", verb_metad, "list | add ID | remove ID | step-down | upgrade [PATH]",
      "metadata daemons with their roles; remove one; let another one lead; use what a new version "
      "of all brings"},
@@ -73,7 +79,9 @@ enum {
     OPT_INODES,
     OPT_ACCEPT,
     OPT_ALL,
-    OPT_FAST
+    OPT_FAST,
+    OPT_NOW,
+    OPT_FOR
 };
 static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"meta", required_argument, NULL, OPT_META},
@@ -88,6 +96,8 @@ static const struct option long_opts[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"accept", no_argument, NULL, OPT_ACCEPT},
                                           {"all", no_argument, NULL, OPT_ALL},
                                           {"fast", no_argument, NULL, OPT_FAST},
+                                          {"now", no_argument, NULL, OPT_NOW},
+                                          {"for", required_argument, NULL, OPT_FOR},
                                           {"recursive", no_argument, NULL, 'R'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"version", no_argument, NULL, 'V'},
@@ -132,6 +142,15 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
         case OPT_FAST:
             o->fast = true;
             break;
+        case OPT_NOW:
+            o->now = true;
+            break;
+        case OPT_FOR:
+            if (config_parse_msec(optarg, &o->for_ms) || !o->for_ms) {
+                ctl_error("--for '%s': give a time such as 30m, 10h or 3d", optarg);
+                return CTL_USAGE;
+            }
+            break;
         case OPT_WAIT:
             o->wait = true;
             break;
@@ -160,9 +179,18 @@ static int parse(struct ctl_opts *o, int argc, char **argv)
 
 static int ctl_check(const struct ctl_opts *o, const struct verb *v)
 {
-    bool setrepl = v->run == verb_setrepl;
-    if (!setrepl && (o->recursive || o->wait || o->timeout_ms)) {
-        ctl_error("-R, --wait and --timeout belong to setrepl, not to %s", v->name);
+    bool setrepl = v->run == verb_setrepl, waits = setrepl || v->run == verb_reclaim;
+    if (v->run == verb_chunkd)
+        waits = o->nargs && !strcmp(o->args[0], "drain");
+    if ((!setrepl && o->recursive) || (!waits && (o->wait || o->timeout_ms))) {
+        ctl_error("-R belongs to setrepl, --wait and --timeout to setrepl, chunkd drain and "
+                  "reclaim, not to %s",
+                  v->name);
+        return CTL_USAGE;
+    }
+    bool pauses = v->run == verb_chunkd && o->nargs && !strcmp(o->args[0], "pause");
+    if ((o->now && v->run != verb_reclaim) || (o->for_ms && !pauses)) {
+        ctl_error("--now belongs to reclaim, --for to chunkd pause, not to %s", v->name);
         return CTL_USAGE;
     }
     if ((o->bytes || o->inodes) && v->run != verb_quota) {
@@ -216,8 +244,8 @@ int main(int argc, char **argv)
         }
         return rc;
     }
-    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, quota, "
-              "config, metad, scrub, damaged, recover, quarantine",
+    ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, "
+              "reclaim, quota, config, metad, scrub, damaged, recover, quarantine",
               name);
     return CTL_USAGE;
 }

@@ -158,6 +158,29 @@ static void text_jobs(const Replfs__StatusReply *s)
     }
 }
 
+static void text_leaving(const Replfs__StatusReply *s)
+{
+    char text[512];
+    for (size_t i = 0; i < s->n_chunkds; i++)
+        if (*ctl_leave_text(s->chunkds[i], text))
+            printf("  chunkd %u (%s) %s\n", s->chunkds[i]->chunkd, s->chunkds[i]->host_name, text);
+}
+
+static void json_leaving(struct json *j, const Replfs__StatusReply *s)
+{
+    char text[512];
+    json_array(j, "leaving");
+    for (size_t i = 0; i < s->n_chunkds; i++) {
+        if (!*ctl_leave_text(s->chunkds[i], text))
+            continue;
+        json_object(j, NULL);
+        json_u64(j, "id", s->chunkds[i]->chunkd);
+        ctl_leave_json(j, s->chunkds[i]);
+        json_close(j);
+    }
+    json_close(j);
+}
+
 static void status_line(const Replfs__StatusReply *s)
 {
     struct space sp = add_up(s);
@@ -176,7 +199,9 @@ static void status_line(const Replfs__StatusReply *s)
         printf(", %u not seen yet", sp.unknown);
     if (sp.failed_disks)
         printf(", %u failed disk%s", sp.failed_disks, sp.failed_disks == 1 ? "" : "s");
-    printf("\nspace: %s free of %s (all copies together)\n", output_size(sp.avail, a),
+    putchar('\n');
+    text_leaving(s);
+    printf("space: %s free of %s (all copies together)\n", output_size(sp.avail, a),
            output_size(sp.capacity, b));
     printf("dead: %s of the %s used (all copies together), %s of chunks\n",
            output_size(sp.dead_bytes, a), output_size(sp.used, b), output_size(s->unreferenced, c));
@@ -307,6 +332,7 @@ static void print_json(const Replfs__StatusReply *s)
     json_counts(&j, s);
     json_names(&j, s);
     json_jobs(&j, s);
+    json_leaving(&j, s);
     json_u64(&j, "problems", s->n_problems);
     json_close(&j);
 }

@@ -107,6 +107,36 @@ static void tables(void **state)
     free(s);
 }
 
+static void leaving(void **state)
+{
+    Replfs__ChunkdStatus k = REPLFS__CHUNKD_STATUS__INIT;
+    char text[512];
+    (void)state;
+    assert_string_equal(ctl_leave_text(&k, text), "");
+    k.draining = true;
+    assert_string_equal(ctl_leave_text(&k, text), "drains: looking what is left");
+    k.leave_chunks = 3;
+    k.leave_bytes = 64u << 20;
+    k.leave_rate = 1u << 20;
+    k.leave_eta_s = 64;
+    assert_string_equal(ctl_leave_text(&k, text),
+                        "drains: 3 chunks, 64 MiB left at 1 MiB/s, about 64 s");
+    k.leave_rate = 0;
+    k.leave_waiting = (char *)"goal 3 needs 3 hosts, 2 are left";
+    assert_string_equal(ctl_leave_text(&k, text), "drains: 3 chunks, 64 MiB left; waits: goal 3 "
+                                                  "needs 3 hosts, 2 are left");
+    k.chunkd = 7;
+    k.removable = true;
+    assert_string_equal(ctl_leave_text(&k, text),
+                        "drained: it can be removed (replfsctl chunkd remove 7)");
+    Replfs__ChunkdStatus p = REPLFS__CHUNKD_STATUS__INIT;
+    p.paused_s = 36000;
+    assert_string_equal(ctl_leave_text(&p, text), "paused for 10 h 0 min");
+    p.leave_bytes = 1024; /* and has to give something back */
+    assert_string_equal(ctl_leave_text(&p, text),
+                        "gives space back: 0 chunks, 1 KiB left; paused for 10 h 0 min");
+}
+
 static void goals(void **state)
 {
     (void)state;
@@ -227,9 +257,9 @@ static void bad_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes),        cmocka_unit_test(json),      cmocka_unit_test(tables),
-        cmocka_unit_test(goals),        cmocka_unit_test(mountinfo), cmocka_unit_test(allow_list),
-        cmocka_unit_test(bad_messages),
+        cmocka_unit_test(sizes),      cmocka_unit_test(json),         cmocka_unit_test(tables),
+        cmocka_unit_test(leaving),    cmocka_unit_test(goals),        cmocka_unit_test(mountinfo),
+        cmocka_unit_test(allow_list), cmocka_unit_test(bad_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
