@@ -42,7 +42,7 @@ struct node_disk {
     uint64_t fs, fs_capacity, fs_avail; /* the file system below; fs 0: not known */
     bool failed, missing, readonly;
     Replfs__ScrubStat scrub; /* state NONE: it tells nothing of it */
-    uint64_t shortage; /* as told */
+    uint64_t shortage;       /* as told */
 };
 #define NODE_LIMITS_MAX FSM_DISKS_MAX /* numbers of disks that limits are of */
 /* Of a disk that has to hold less, see nodes_leave.c. */

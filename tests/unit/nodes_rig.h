@@ -50,7 +50,7 @@ struct nodes_rig_chunkd {
     Replfs__BadCopy bad;     /* chunk not 0: told by each heartbeat */
     Replfs__ScrubStat scrub; /* state not NONE: likewise */
     uint64_t avail, fs;      /* of its disk; avail 0: half a TiB */
-    bool tells_used;    /* what its chunks take */
+    bool tells_used;         /* what its chunks take */
     uint64_t shortage;
     bool old;  /* of a version that does not know drains */
     bool shut; /* told that it drains */

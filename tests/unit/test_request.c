@@ -247,8 +247,9 @@ static void test_replfsctl_may_what_it_might(void **state)
                                        REQUEST_GETATTR, REQUEST_CONVERGE,  REQUEST_QUOTA_LIST,
                                        REQUEST_MUTATE,  REQUEST_METAD_LIST};
     static const enum request root[] = {
-        REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER,      REQUEST_QUARANTINE, REQUEST_SNAPSHOT,
-        REQUEST_CONFIG,        REQUEST_METAD_CHANGE, REQUEST_SCRUB,      REQUEST_DAMAGED,    REQUEST_CHUNKD_SET};
+        REQUEST_CHUNKD_REMOVE, REQUEST_RECOVER, REQUEST_QUARANTINE,
+        REQUEST_SNAPSHOT,      REQUEST_CONFIG,  REQUEST_METAD_CHANGE,
+        REQUEST_SCRUB,         REQUEST_DAMAGED, REQUEST_CHUNKD_SET};
     static const enum request number[] = {REQUEST_INFO, REQUEST_GETATTR, REQUEST_QUOTA_LIST};
     for (unsigned r = 1; r < REQUEST_COUNT; r++) {
         Replfs__Envelope env;
