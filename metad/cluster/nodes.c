@@ -45,12 +45,6 @@ _Static_assert((int)COPY_OK == REPAIR_OK && (int)COPY_SHORT == REPAIR_SHORT &&
 
 /* ---- lookup ---- */
 
-struct node *nodes_find(struct nodes *n, uint32_t chunkd)
-{
-    lock_assert_held(&n->mu);
-    return chunkd < n->nnodes ? n->node[chunkd] : NULL;
-}
-
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c)
 {
     lock_assert_held(&n->mu);
@@ -147,46 +141,6 @@ void nodes_load_members(struct nodes *n)
 }
 
 /* ---- the planners' view ---- */
-
-/* What may still be put on a disk: the chunkd may not have heard of a limit yet, or not know any. */
-static uint64_t disk_avail(const struct node *d, const struct node_disk *k)
-{
-    const struct leave_disk *l = k->disk < NODE_LIMITS_MAX ? &d->limits[k->disk] : NULL;
-    uint64_t left = l && l->limited ? (l->limit > k->used ? l->limit - k->used : 0) : UINT64_MAX;
-    if (l && l->over)
-        return 0;
-    return k->avail < left ? k->avail : left;
-}
-
-void nodes_refresh(struct nodes *n, struct node *d)
-{
-    lock_assert_held(&n->mu);
-    struct placement_node *p = &n->table[d->id];
-    unsigned healthy = 0;
-    p->host = d->host;
-    p->state = (uint8_t)d->state;
-    p->draining = d->draining;
-    p->paused = nodes_paused(d);
-    p->failed_disks = p->ro_disks = p->room = p->avail = p->capacity = 0;
-    for (unsigned i = 0; i < d->ndisks; i++) {
-        const struct node_disk *k = &d->disks[i];
-        if (k->failed) {
-            if (k->disk != NODE_DISK_UNKNOWN)
-                *(k->readonly ? &p->ro_disks : &p->failed_disks) |= 1ull << k->disk;
-            continue;
-        }
-        healthy++;
-        uint64_t avail = disk_avail(d, k);
-        p->avail += avail;
-        p->capacity += k->capacity;
-        if (avail > p->room)
-            p->room = avail;
-    }
-    p->load = d->inflight + d->granted;
-    p->rate = d->rate;
-    p->jobs = d->jobs;
-    p->max_jobs = n->cfg.repairs_per_disk * (healthy ? healthy : 1);
-}
 
 void nodes_make_ctx(struct nodes *n)
 {

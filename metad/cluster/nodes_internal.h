@@ -390,12 +390,14 @@ bool leave_removable(const struct node *d);
 /* Why it does not get on, for people; "": it does, or nothing is to leave. */
 const char *leave_text(const struct nodes *n, const struct node *d, char out[static 256]);
 
+/* ---- nodes_table.c ---- */
+struct node *nodes_find(struct nodes *n, uint32_t chunkd); /* NULL: there is none */
+void nodes_refresh(struct nodes *n, struct node *d);       /* planner's view of d from d */
+
 /* ---- nodes.c ---- */
-struct node *nodes_find(struct nodes *n, uint32_t chunkd);
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c);
 struct node *nodes_add(struct nodes *n, uint32_t chunkd, const char *host_id,
                        const char *host_name);
-void nodes_refresh(struct nodes *n, struct node *d); /* planner's view of d from d */
 /* The state that time and connection give a chunkd. Pure. ages in ms. */
 Replfs__NodeState nodes_state_at(const struct nodes_config *cfg, bool connected, bool reported,
                                  Replfs__NodeState former, int64_t silent_ms);
