@@ -26,19 +26,17 @@ static void node_list(struct service *s, struct rpc_req *req)
         nodes_rpc_nodes(s->cfg.nodes, req);
 }
 
-static void node_status(struct service *s, struct rpc_req *req)
+/* What anybody may know of chunkds and their chunks. */
+static void node_shown(struct service *s, struct rpc_req *req)
 {
-    nodes_rpc_status(s->cfg.nodes, req);
-}
+    enum request r = request_of(req->env);
 
-static void node_info(struct service *s, struct rpc_req *req)
-{
-    nodes_rpc_info(s->cfg.nodes, req);
-}
-
-static void node_converge(struct service *s, struct rpc_req *req)
-{
-    nodes_rpc_converge(s->cfg.nodes, req);
+    if (r == REQUEST_STATUS)
+        nodes_rpc_status(s->cfg.nodes, req);
+    else if (r == REQUEST_INFO)
+        nodes_rpc_info(s->cfg.nodes, req);
+    else
+        nodes_rpc_converge(s->cfg.nodes, req);
 }
 
 /* What administrators ask of chunkds and their chunks. */
@@ -130,11 +128,9 @@ static handler *handler_of(enum request r)
     case REQUEST_NODES:
         return node_list;
     case REQUEST_STATUS:
-        return node_status;
     case REQUEST_INFO:
-        return node_info;
     case REQUEST_CONVERGE:
-        return node_converge;
+        return node_shown;
     case REQUEST_QUOTA_LIST:
         return service_quota_list;
     case REQUEST_CHUNKD_REMOVE:

@@ -61,7 +61,7 @@ devcluster kill chunkd3
 devcluster start chunkd3
 wait_for 60 "the limit to hold after restarts" limited "$((500 << 20)) $((500 << 20))"
 ctl chunkd capacity 3 none "$mnt"
-unlimited() { set -- $(limit); [ "$1" = 0 ] && [ "$2" -gt $((500 << 20)) ]; }
+unlimited() { local is capacity; read -r is capacity < <(limit) && [ "$is" = 0 ] && [ "$capacity" -gt $((500 << 20)) ]; }
 wait_for 20 "the limit to be gone" unlimited
 
 # nowhere else: what has no other copy is kept, and named
