@@ -13,7 +13,7 @@
  *   6. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
  *      or such as are to leave        others the length), then DROP: bad ones first, then those that
  *      left over                      are to leave, those sharing a computer, the fullest chunkd's
- *   7. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them)
+ *   7. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them; not while it does)
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
  * is not deleted and does not justify deleting another; a copy on a dead chunkd or a failed disk
@@ -116,10 +116,11 @@ static uint32_t longest_good(const struct repair_ctx *x, const struct repair_chu
     return best;
 }
 
-static bool dead(const struct repair_ctx *x, const struct repair_copy *p)
+/* It counts for nothing, and when it comes back its chunkd tells of it. */
+static bool forgettable(const struct repair_ctx *x, const struct repair_copy *p)
 {
     const struct placement_node *n = placement_node(&x->t, p->chunkd);
-    return !n || n->state == REPLFS__NODE_STATE__NODE_DEAD;
+    return !n || (n->state == REPLFS__NODE_STATE__NODE_DEAD && !p->told);
 }
 
 static uint32_t host_of(const struct repair_ctx *x, const struct repair_copy *p)
@@ -180,7 +181,7 @@ void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c, stru
         t->unsure +=
             (p->state == REPAIR_SHORT || p->state == REPAIR_CHECKING) && (r == UP || r == RESCUE);
         t->away += p->state != REPAIR_BAD && !good(x, p) && (r == SUSPECT || r == GONE);
-        t->forgettable += dead(x, p);
+        t->forgettable += forgettable(x, p);
     }
 }
 
@@ -631,7 +632,7 @@ static bool forget(const struct repair_ctx *x, const struct repair_chunk *c,
                    struct repair_decision *d)
 {
     for (unsigned i = 0; i < c->n; i++)
-        if (dead(x, &c->copy[i])) {
+        if (forgettable(x, &c->copy[i])) {
             decide(d, REPAIR_FORGET, "its chunkd is dead and the goal is reached without it");
             d->target = c->copy[i].chunkd;
             return true;

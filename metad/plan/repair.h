@@ -32,6 +32,7 @@ struct repair_copy {
     uint8_t state; /* enum repair_state */
     uint8_t leave; /* enum repair_leave */
     bool precious; /* bad, but may have bytes that no other copy has: stays */
+    bool told;     /* its chunkd, dead as it may count, is reporting: not to be forgotten */
     /* in the chunk's present round of decisions: */
     bool verified;     /* its length was checked */
     bool proven;       /* every byte of it was read */
@@ -85,7 +86,7 @@ struct repair_tally {
     unsigned waste;      /* bad or doomed, on a chunkd that is up */
     /* not bad, not to be rescued, on a chunkd that is dead, suspect with doubts, or a failed disk */
     unsigned away;
-    unsigned forgettable; /* on a chunkd that is dead */
+    unsigned forgettable; /* on a chunkd that is dead and does not report */
 };
 void repair_tally(const struct repair_ctx *x, const struct repair_chunk *c,
                   struct repair_tally *out);

@@ -274,23 +274,25 @@ static inline struct rpc_conn *nodes_rig_dial(struct nodes_rig_chunkd *k)
     return c;
 }
 
-static inline void nodes_rig_report(struct nodes_rig_chunkd *k)
+/* The first piece of a report has all; the last one, when it is another, nothing. */
+static inline void nodes_rig_report_piece(struct nodes_rig_chunkd *k, bool first, bool last)
 {
     Replfs__ReportReq r = REPLFS__REPORT_REQ__INIT;
     Replfs__ChunkRecord rec[HELD_MAX], *recs[HELD_MAX];
     struct rpc_result res;
     pthread_mutex_lock(&k->lock);
     r.chunkd = k->id;
-    r.report = ++k->reports;
-    r.first = r.last = true;
-    for (unsigned i = 0; i < k->nheld; i++) {
+    r.report = k->reports += first;
+    r.first = first;
+    r.last = last;
+    for (unsigned i = 0; first && i < k->nheld; i++) {
         replfs__chunk_record__init(&rec[i]);
         rec[i].chunk = k->held[i].chunk;
         rec[i].len = k->held[i].len;
         rec[i].session = k->held[i].session;
         recs[i] = &rec[i];
     }
-    r.n_chunks = k->nheld;
+    r.n_chunks = first ? k->nheld : 0;
     r.chunks = recs;
     struct rpc_conn *c = rpc_conn_ref(k->conn);
     pthread_mutex_unlock(&k->lock);
@@ -298,6 +300,11 @@ static inline void nodes_rig_report(struct nodes_rig_chunkd *k)
     rpc_call_wait(c, &env, NULL, 5000, &res);
     rpc_result_free(&res);
     rpc_conn_unref(c);
+}
+
+static inline void nodes_rig_report(struct nodes_rig_chunkd *k)
+{
+    nodes_rig_report_piece(k, true, true);
 }
 
 /* Returns whether a full report is wanted. */
@@ -365,7 +372,8 @@ static inline void *nodes_rig_beater(void *arg)
     return NULL;
 }
 
-static inline void nodes_rig_join(struct nodes_rig_chunkd *k, const char *cluster)
+/* Registers; the report is to follow. */
+static inline void nodes_rig_connect(struct nodes_rig_chunkd *k, const char *cluster)
 {
     char detail[256] = "";
     struct rpc_conn *c = nodes_rig_dial(k);
@@ -374,6 +382,11 @@ static inline void nodes_rig_join(struct nodes_rig_chunkd *k, const char *cluste
     k->conn = c;
     k->nchanges = 0;
     pthread_mutex_unlock(&k->lock);
+}
+
+static inline void nodes_rig_join(struct nodes_rig_chunkd *k, const char *cluster)
+{
+    nodes_rig_connect(k, cluster);
     nodes_rig_report(k);
 }
 

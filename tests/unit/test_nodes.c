@@ -75,6 +75,60 @@ static void dead_chunkd_is_repaired_and_surplus_dropped(void **state)
     assert_false(has_problem("chunkd-dead", 1));
 }
 
+/* As a job does that ends: without the second for which a report's chunks wait. */
+static void consider_now(uint64_t chunk)
+{
+    fsm_wrlock(fx->mlog.fsm);
+    lock_acquire(&fx->nodes->mu);
+    repair_queue_remove(fx->nodes->queue, chunk);
+    orders_consider(fx->nodes, fsm_chunk_find(fx->mlog.fsm, chunk), 0);
+    lock_release(&fx->nodes->mu);
+    fsm_unlock(fx->mlog.fsm);
+    nodes_poke(fx->nodes);
+}
+
+static bool queue_empty(void *arg)
+{
+    (void)arg;
+    lock_acquire(&fx->nodes->mu);
+    bool yes = repair_queue_count(fx->nodes->queue) == 0;
+    lock_release(&fx->nodes->mu);
+    return yes;
+}
+
+static void set_silent(struct nodes_rig_chunkd *k, bool silent)
+{
+    pthread_mutex_lock(&k->lock);
+    k->silent = silent;
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* It counts as dead until its report is whole. What it has reported till then is not forgotten meanwhile: nobody would
+ * ever tell of it again. */
+static void reported_by_a_dead_chunkd(void **state)
+{
+    struct nodes_rig_chunkd *k = &fx->chunkd[1];
+    (void)state;
+    uint64_t ino;
+    join_all(3);
+    struct want w = {make_chunk("a", 2, 2, &ino), 2};
+    wait_until(really_held, &w, "both copies");
+    nodes_rig_leave(k);
+    WAIT_UNTIL(held_by(w.chunk) >= 3);
+    struct want two = {w.chunk, 2};
+    wait_until(has_copies, &two, "the dead one's copy to be forgotten");
+    set_silent(k, true);
+    nodes_rig_connect(k, NODES_RIG_UUID);
+    nodes_rig_report_piece(k, true, false);
+    struct want three = {w.chunk, 3};
+    assert_true(has_copies(&three));
+    consider_now(w.chunk);
+    wait_until(queue_empty, NULL, "the chunk to be looked at");
+    nodes_rig_report_piece(k, false, true);
+    set_silent(k, false);
+    wait_until(really_held, &w, "surplus to be dropped");
+}
+
 static void goal_up_and_down(void **state)
 {
     (void)state;
@@ -555,6 +609,7 @@ int main(void)
         NODES_TEST(registration_and_refusals),
         NODES_TEST(heartbeats_agree_with_commits),
         NODES_TEST(dead_chunkd_is_repaired_and_surplus_dropped),
+        NODES_TEST(reported_by_a_dead_chunkd),
         NODES_TEST(goal_up_and_down),
         NODES_TEST(bad_copy_is_found_and_replaced),
         NODES_TEST(too_many_doubts_are_refused),

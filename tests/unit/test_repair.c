@@ -77,6 +77,8 @@ static void copies_when_a_chunkd_is_dead(void **state)
     copy(3, REPAIR_OK);
     assert_int_equal(decide(), REPAIR_FORGET);
     assert_int_equal(d.target, 2);
+    c.copy[1].told = true; /* it is back, and has not told of everything yet */
+    assert_int_equal(decide(), REPAIR_NONE);
 }
 
 static void readonly_disk_is_a_source(void **state)
