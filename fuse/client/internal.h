@@ -67,7 +67,10 @@ struct client {
         struct rpc_service svc;              /* requests of metad: recalls */
         char cluster[40];
         uint64_t next_seq;
-        uint64_t *pending; /* seqs not answered yet, unordered */
+        struct pending_change {
+            uint64_t seq;
+            bool creates; /* a file that is open from then on */
+        } * pending;      /* not answered yet, unordered */
         size_t npending, cap_pending;
         pthread_t thread;
         bool started;

@@ -126,6 +126,9 @@ bool fsm_session_alive(struct fsm *f, uint64_t session); /* open */
 bool fsm_session_lapsed(struct fsm *f, uint64_t session);
 uint32_t fsm_session_lapses(struct fsm *f, uint64_t session); /* how often it has */
 bool fsm_session_kept(struct fsm *f, uint64_t session);       /* one of the two */
+/* The inode of which the remembered answer to the session's command of this number tells. 0: it failed, tells of none, or is
+ * not remembered. */
+uint64_t fsm_session_answered(struct fsm *f, uint64_t session, uint64_t seq);
 /* At most max of those that lapsed before ns; how many. */
 size_t fsm_lapsed_before(struct fsm *f, int64_t ns, uint64_t *out, size_t max);
 /* The next open one by id; after 0: the first. */

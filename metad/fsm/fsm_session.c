@@ -301,6 +301,14 @@ static uint32_t answer_pos(const struct fsm_session *s, uint64_t seq)
     return lo;
 }
 
+uint64_t fsm_session_answered(struct fsm *f, uint64_t session, uint64_t seq)
+{
+    const struct fsm_session *s = fsm_session_find(f, session);
+    uint32_t p = s ? answer_pos(s, seq) : 0;
+    bool there = s && p < s->end && s->answers[p].seq == seq;
+    return there && s->answers[p].code == 0 ? s->answers[p].ino : 0;
+}
+
 bool fsm_session_recall(struct fsm *f, struct fsm_session *s, uint64_t seq, uint64_t acked,
                         struct fsm_result *res)
 {

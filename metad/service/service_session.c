@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -93,6 +94,27 @@ static void open_applied(void *arg, int code, const struct fsm_result *res)
         sessions_none(op->s->cfg.sessions, op->session);
 }
 
+/* Notes what the session has open: what its client says, and the files that it made and does not know of yet: their names may
+ * be gone before it asks again. 0 or -ERR_SESSION. */
+static int resume_files(struct service *s, const Replfs__SessionReq *r)
+{
+    size_t n = r->n_open_inos;
+    CLEANUP(free_ptr)
+    uint64_t *open = malloc((n + r->n_unanswered_creates + 1) * sizeof(*open));
+
+    if (!open)
+        abort();
+    if (n)
+        memcpy(open, r->open_inos, n * sizeof(*open));
+    fsm_rdlock(s->cfg.fsm);
+    for (size_t i = 0; i < r->n_unanswered_creates; i++) {
+        open[n] = fsm_session_answered(s->cfg.fsm, r->session, r->unanswered_creates[i]);
+        n += open[n] != 0;
+    }
+    fsm_unlock(s->cfg.fsm);
+    return sessions_resume(s->cfg.sessions, r->session, open, n);
+}
+
 static void open_after(void *arg)
 {
     struct opening *op = arg;
@@ -100,7 +122,7 @@ static void open_after(void *arg)
     if (op->code == 0) {
         const Replfs__SessionReq *r = op->req->env->session_req;
         if (op->back)
-            sessions_resume(op->s->cfg.sessions, op->session, r->open_inos, r->n_open_inos);
+            resume_files(op->s, r);
         service_lock_opened(op->s, op->session, op->req->conn);
         service_session_bind(op->s, op->session, op->req->conn);
         reply(op->s, op->req, op->session, NULL, 0);
@@ -214,7 +236,7 @@ static void resume(struct service *s, struct rpc_req *req)
         bool holds = heard_of_all(s, r);
         service_lock_resume(s, req, holds);
         kept = service_lease_resume(s, r, holds, &claims);
-        alive = sessions_resume(s->cfg.sessions, session, r->open_inos, r->n_open_inos) == 0;
+        alive = resume_files(s, r) == 0;
         if (!alive) {
             service_lock_forget(s, session);
             leases_drop_session(s->leases, session);
@@ -261,7 +283,7 @@ void service_session(struct service *s, struct rpc_req *req)
 
     if (r->session == 0)
         open_new(s, req);
-    else if (r->n_open_inos > OPEN_INOS_MAX)
+    else if (r->n_open_inos > OPEN_INOS_MAX || r->n_unanswered_creates > OPEN_INOS_MAX)
         rpc_fail(req, ERR_PROTOCOL, "too many open files named");
     else if (r->n_exclusive > CLAIMS_MAX)
         rpc_fail(req, ERR_PROTOCOL, "more than %u exclusive leases claimed", CLAIMS_MAX);

@@ -123,7 +123,8 @@ struct client_rig {
     struct client_rig_cap caps[CLIENT_RIG_CAPS];
     size_t ncaps;
     unsigned sessions, lapses;          /* times a session was opened or resumed; what that said */
-    size_t claims, open, claimed_locks; /* leases, open files, locks named then */
+    size_t claims, open, claimed_locks; /* leases, open files, locks named then, */
+    size_t unanswered;                  /* ... and creations */
     /* and what metad asked */
     unsigned recalls;
     bool recalled;                        /* somebody else got what he asked for, */

@@ -307,6 +307,7 @@ static void client_rig_session_opened(struct rpc_req *req, Replfs__SessionReply 
     client_rig.session = r->session;
     client_rig.claims = m->n_exclusive;
     client_rig.open = m->n_open_inos;
+    client_rig.unanswered = m->n_unanswered_creates;
     client_rig.claimed_locks = m->n_locks;
     client_rig.lapses = r->lapses;
     client_rig.sessions++;

@@ -124,14 +124,33 @@ static void test_answer_is_lost(void **st)
     assert_int_equal(client_rig_get(creates), 1);
 }
 
+/* One that waits for metad tells, as its session goes on, that there may be an open file of which it does not know. */
+static void test_unanswered_is_told(void **st)
+{
+    (void)st;
+    uint64_t dir = client_rig_mkdir("dir");
+    unsigned sessions = client_rig_get(sessions);
+    assert_int_equal(client_rig_get(unanswered), 0);
+    client_rig_set(drop_replies, 1);
+    client_rig_create(dir, "a", S_IFREG | 0644);
+    assert_true(client_rig_get(sessions) > sessions);
+    assert_int_equal(client_rig_get(unanswered), 1);
+    assert_int_equal(client_rig_get(creates), 1);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, client_rig_leased_setup, client_rig_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_made),           T(test_removed),       T(test_order_of_one_name),
-        T(test_left_to_metad),  T(test_anothers_name), T(test_numbers_are_asked_for_once),
+        T(test_made),
+        T(test_removed),
+        T(test_order_of_one_name),
+        T(test_left_to_metad),
+        T(test_anothers_name),
+        T(test_numbers_are_asked_for_once),
         T(test_answer_is_lost),
+        T(test_unanswered_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

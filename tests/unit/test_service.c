@@ -339,6 +339,40 @@ static void test_restart_keeps_open_files(void **state)
     wait_reaped(ino);
 }
 
+/* The answer to a create is lost with metad, and before the client asks again somebody removes the name: what it asked for
+ * was done, so that it has a file open, without a name. */
+static void test_unanswered_create_is_open(void **state)
+{
+    Replfs__SessionReq r = REPLFS__SESSION_REQ__INIT;
+    struct rpc_result res;
+    uint64_t seq = 100, session = me.session;
+
+    (void)state;
+    struct outcome a = create_seq(&me, "lost", S_IFREG | 0644, seq);
+    assert_int_equal(a.result, 0);
+    service_rig_hang_up(&me);
+    stop_metad();
+    start_metad();
+    service_rig_dial(&me, RPC_ROLE_CLIENT);
+    r.session = session;
+    r.unanswered_creates = &seq;
+    r.n_unanswered_creates = 1;
+    RPC_ENVELOPE(env, SESSION_REQ, session_req, &r);
+    assert_int_equal(service_rig_ask(&me, &env, &res), 0);
+    rpc_result_free(&res);
+    me.seq = seq;
+    assert_int_equal(unlink_name("lost").result, 0);
+    uint64_t other = create("other", S_IFREG | 0644);
+    close_ino(other);
+    assert_int_equal(unlink_name("other").result, 0);
+    wait_reaped(other); /* so the reaper has looked at both */
+    struct outcome b = create_seq(&me, "lost", S_IFREG | 0644, seq);
+    assert_int_equal(b.result, 0);
+    assert_int_equal(b.ino, a.ino);
+    close_ino(a.ino);
+    wait_reaped(a.ino);
+}
+
 static struct outcome tmpfile_seq(uint64_t seq)
 {
     Replfs__MetaOp op = REPLFS__META_OP__INIT;
@@ -718,6 +752,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_open_unlinked_lives, service_rig_setup,
                                         service_rig_teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_open_files, service_rig_setup,
+                                        service_rig_teardown),
+        cmocka_unit_test_setup_teardown(test_unanswered_create_is_open, service_rig_setup,
                                         service_rig_teardown),
         cmocka_unit_test_setup_teardown(test_tmpfile_lives, service_rig_setup,
                                         service_rig_teardown),

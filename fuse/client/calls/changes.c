@@ -32,8 +32,6 @@ int client_mutate(struct client *c, Replfs__MetaOp *op, Replfs__Attr *attr, Repl
         rc = -ESTALE;
     if (rc)
         return rc;
-    if (op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode) && got.ino)
-        closes_add(c, got.ino); /* unless cfile_open_new follows */
     struct cfile *f = got.ino ? cfile_get(c, got.ino) : NULL;
     if (f) { /* our own change of an open file: its extents are the same unless it was truncated */
         lock_acquire(&f->mu);

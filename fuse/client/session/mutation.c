@@ -17,12 +17,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "client/cache/lease_cache.h"
 #include "client/cache/lease_cache_change.h"
 #include "client/internal.h"
+#include "client/session/closes.h"
 #include "client/session/connect.h"
 #include "client/session/session.h"
 
@@ -38,8 +40,8 @@ static uint64_t oldest_pending(const struct client *c)
 {
     uint64_t least = c->session.next_seq;
     for (size_t i = 0; i < c->session.npending; i++) {
-        if (c->session.pending[i] < least)
-            least = c->session.pending[i];
+        if (c->session.pending[i].seq < least)
+            least = c->session.pending[i].seq;
     }
     return least;
 }
@@ -61,7 +63,8 @@ static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_
         list[i]->session = c->session.id;
         list[i]->seq = c->session.next_seq++;
         list[i]->maybe_done = false;
-        c->session.pending[c->session.npending++] = list[i]->seq;
+        c->session.pending[c->session.npending++] = (struct pending_change){
+            .seq = list[i]->seq, .creates = list[i]->op->op_case == REPLFS__META_OP__OP_CREATE};
     }
     uint64_t session = c->session.id;
     lock_release(&c->session.mu);
@@ -86,7 +89,7 @@ static void seq_end(struct client *c, uint64_t session, uint64_t seq)
 {
     lock_acquire(&c->session.mu);
     for (size_t i = 0; session == c->session.id && i < c->session.npending; i++) {
-        if (c->session.pending[i] == seq) {
+        if (c->session.pending[i].seq == seq) {
             c->session.pending[i] = c->session.pending[--c->session.npending];
             if (seq + WINDOW / 2 < c->session.next_seq) /* somebody may wait for the window */
                 cond_broadcast(&c->session.cv);
@@ -103,6 +106,17 @@ static uint64_t acked_seq(struct client *c)
     uint64_t least = oldest_pending(c);
     lock_release(&c->session.mu);
     return least - 1;
+}
+
+uint64_t *mutation_creates(struct client *c, size_t *n)
+{
+    LOCK_SCOPE(&c->session.mu);
+    uint64_t *out = malloc((c->session.npending + 1) * sizeof(*out));
+    *n = 0;
+    for (size_t i = 0; out && i < c->session.npending; i++)
+        if (c->session.pending[i].creates)
+            out[(*n)++] = c->session.pending[i].seq;
+    return out;
 }
 
 /* ---- a list on its way ---- */
@@ -130,6 +144,9 @@ static void mutation_finish(struct sending *s, size_t i, int code, const Replfs_
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
         lease_cache_mutated(s->c->leases, s->begun, m->op, r);
     lease_cache_change_end(s->c->leases, &m->change);
+    if (!m->known && code == 0 && m->op->op_case == REPLFS__META_OP__OP_CREATE && r && r->attr &&
+        S_ISREG(r->attr->mode))
+        closes_add(s->c, r->attr->ino); /* unless cfile_open_new follows */
     if (m->session)
         seq_end(s->c, m->session, m->seq);
     m->done(m, code, r);

@@ -13,6 +13,8 @@
 #include "client/session/resume.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -21,7 +23,9 @@
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/internal.h"
+#include "client/session/closes.h"
 #include "client/session/metads.h"
+#include "client/session/mutation.h"
 #include "client/session/session.h"
 
 #define LOG_MODULE "session"
@@ -106,10 +110,28 @@ static void refused_claims(struct client *c, const Replfs__SessionReq *m,
 
 struct resume_words {
     Replfs__SessionReq m;
-    uint64_t *open;
+    uint64_t *open, *creates;
     struct locks_claims *claims;
     int64_t made;
 };
+
+/* Files that metad counts as open. In this order, since a file that is made goes from each of these lists to the next, and
+ * is in both for a moment. */
+static uint64_t *list_open(struct client *c, struct resume_words *w, bool fresh, size_t *n)
+{
+    size_t nclosing, nopen = 0;
+    w->creates = mutation_creates(c, &w->m.n_unanswered_creates);
+    w->m.unanswered_creates = w->creates;
+    if (fresh) /* they are of the former session */
+        w->m.n_unanswered_creates = 0;
+    CLEANUP(free_ptr) uint64_t *closing = closes_waiting(c, &nclosing);
+    uint64_t *open = c->session.events->open_inos(c, &nopen);
+    uint64_t *both = open ? realloc(open, (nopen + nclosing + 1) * sizeof(*both)) : NULL;
+    if (both && nclosing)
+        memcpy(both + nopen, closing, nclosing * sizeof(*both));
+    *n = both ? nopen + nclosing : nopen;
+    return both ? both : open;
+}
 
 struct resume_words *resume_words_new(struct client *c, bool fresh)
 {
@@ -118,9 +140,9 @@ struct resume_words *resume_words_new(struct client *c, bool fresh)
     size_t nopen = 0;
     if (!w)
         abort();
-    w->open = ev->open_inos(c, &nopen);
-    w->made = clock_mono();
     replfs__session_req__init(&w->m);
+    w->open = list_open(c, w, fresh, &nopen);
+    w->made = clock_mono();
     w->m.session = fresh ? 0 : session_id(c);
     w->m.comes_back = true;
     w->m.name = c->name;
@@ -146,6 +168,7 @@ void resume_free(struct client *c, struct resume_words *w)
         return;
     c->session.events->claims_free(w->claims);
     free(w->m.exclusive);
+    free(w->creates);
     free(w->open);
     free(w);
 }
