@@ -39,6 +39,7 @@
 #define READS 8u
 #define UNSYNCED 64u
 #define PER_CLIENT 100000u /* values of one client */
+#define LOOK_AGAIN_US 500
 
 struct options {
     const char *out, *mounts[MOUNTS];
@@ -67,6 +68,10 @@ struct client {
     struct op doing;    /* likewise; what is under way */
     bool busy;          /* likewise */
 };
+
+/* By client: what its write(2) or ftruncate(2) that is under way puts into the file, TRUNCATING for the latter; 0: none is. */
+#define TRUNCATING UINT32_MAX
+static _Atomic uint32_t under_way[HISTORY_CLIENTS];
 
 _Noreturn static void give_up(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn static void give_up(const char *fmt, ...)
@@ -169,7 +174,9 @@ static void do_write(struct client *c, struct handle *h, enum history_kind kind)
     for (size_t k = 0; k < HISTORY_SIZE / 8; k++)
         data[k] = op.value;
     op_begin(c, &op);
+    atomic_store(&under_way[c->number], op.value);
     ssize_t n = pwrite(h->fd, data, sizeof data, 0);
+    atomic_store(&under_way[c->number], 0);
     int error = n < 0 ? errno : n != sizeof data ? EIO : 0;
     if (!error && kind == OP_SYNCED && fsync(h->fd))
         error = errno;
@@ -184,7 +191,10 @@ static void do_empty(struct client *c, struct handle *h)
 {
     struct op op = {.kind = OP_EMPTY, .ino = h->ino};
     op_begin(c, &op);
-    size_t i = op_end(c, &op, ftruncate(h->fd, 0) ? errno : 0);
+    atomic_store(&under_way[c->number], TRUNCATING);
+    int error = ftruncate(h->fd, 0) ? errno : 0;
+    atomic_store(&under_way[c->number], 0);
+    size_t i = op_end(c, &op, error);
     if (h->n < UNSYNCED)
         h->unsynced[h->n++] = i;
 }
@@ -197,11 +207,36 @@ static bool is_zeros(const uint64_t *data, ssize_t n)
     return n > 0;
 }
 
-/* At the end of a file the size is asked for, too. The kernel reads only up to the size that it knows, and drops
+static uint32_t value_of(const uint64_t *data, ssize_t n)
+{
+    if (n != HISTORY_SIZE || !data[0] || data[0] >= HISTORY_TORN)
+        return n > 0 ? HISTORY_TORN : 0;
+    for (size_t k = 1; k < HISTORY_SIZE / 8; k++)
+        if (data[k] != data[0])
+            return HISTORY_TORN;
+    return (uint32_t)data[0];
+}
+
+/* A call that puts this into a file is under way on the client's mount. */
+static bool is_under_way(const struct client *c, uint32_t what)
+{
+    for (unsigned i = c->number % c->o->nmounts; i < c->o->clients; i += c->o->nmounts)
+        if (atomic_load(&under_way[i]) == what)
+            return true;
+    return false;
+}
+
+/* What Linux shows by itself, and not the file system, is looked at again: a read takes so long then.
+ *
+ * At the end of a file the size is asked for, too. The kernel reads only up to the size that it knows, and drops
  * a newer one that comes as the answer to a question from before the file system's last message to forget it:
- * on a file that others lengthen read(2) may meet the former end once more, fstat(2) never does. And a read beside a
- * truncation on the same mount may get the zeros that the kernel fills a page with behind the file's new end, as long as
- * it does not know that end (a plain pass-through of libfuse does so most of the time): zeros are looked at again. */
+ * on a file that others lengthen read(2) may meet the former end once more, fstat(2) never does.
+ *
+ * A read beside a truncation on the same mount may get the zeros that the kernel fills a page with behind the file's
+ * new end, as long as it does not know that end (a plain pass-through of libfuse does so most of the time).
+ *
+ * The kernel puts the bytes of a write(2) into the page cache and then sends them: others on the same mount read them while
+ * the call is under way, however long it waits and whatever comes of it (with a pass-through that is stopped meanwhile, too). */
 static void do_read(struct client *c, struct handle *h)
 {
     struct op op = {.kind = OP_READ, .ino = h->ino};
@@ -209,20 +244,22 @@ static void do_read(struct client *c, struct handle *h)
     struct stat st = {0};
     ssize_t n;
     op_begin(c, &op);
-    for (unsigned k = 0; k < READS; k++) {
+    for (unsigned k = 0;;) {
+        bool truncating = is_under_way(c, TRUNCATING);
         n = pread(h->fd, data, sizeof data, 0);
-        if (n != 0 ? !is_zeros(data, n) : fstat(h->fd, &st) || st.st_size == 0)
+        op.value = value_of(data, n);
+        if (n < 0 || (op.value && op.value != HISTORY_TORN && !is_under_way(c, op.value)))
             break;
+        bool at_end = n == 0 && (fstat(h->fd, &st) || st.st_size == 0);
+        if (at_end || (n > 0 && op.value == HISTORY_TORN && !is_zeros(data, n)))
+            break;
+        bool waits = n > 0 && (op.value != HISTORY_TORN || truncating);
+        if (!waits && ++k == READS)
+            break;
+        if (waits)
+            usleep(LOOK_AGAIN_US);
     }
-    int error = n < 0 ? errno : 0;
-    if (n > 0) {
-        op.value = n == HISTORY_SIZE && data[0] && data[0] < HISTORY_TORN ? (uint32_t)data[0]
-                                                                          : HISTORY_TORN;
-        for (size_t k = 1; n == HISTORY_SIZE && k < HISTORY_SIZE / 8; k++)
-            if (data[k] != data[0])
-                op.value = HISTORY_TORN;
-    }
-    op_end(c, &op, error);
+    op_end(c, &op, n < 0 ? errno : 0);
 }
 
 static void do_link(struct client *c, struct handle *h, unsigned name)
