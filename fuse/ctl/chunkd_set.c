@@ -19,7 +19,7 @@
 #define POLL_MS 500
 #define SURE 6u /* looks in a row at which nothing is left */
 #define SILENT_NS (60 * NSEC_PER_SEC)
-#define STILL 20u /* looks in a row at which nothing but waiting chunks is left */
+#define STILL 20u /* looks in a row at which as much is left, before what waits counts as kept */
 #define EACH_DISK UINT32_MAX
 
 /* ---- what a chunkd's status says of it ---- */
@@ -149,13 +149,13 @@ static int watch_look(struct transport *t, struct watched *w, char detail[static
 static int watch_judge(struct watched *w)
 {
     bool over = w->drain ? w->k.removable : !w->k.leave_bytes && !w->k.leave_chunks;
-    bool waits = w->k.leave_bytes == w->last && strstr(w->text, "; waits: ");
+    bool waits = strstr(w->text, "; waits: ") != NULL; /* not while a walk looks at all again */
     w->sure = !w->found || over ? w->sure + 1 : 0;
-    w->still = waits ? w->still + 1 : 0;
+    w->still = w->k.leave_bytes == w->last ? w->still + 1 : 0;
     w->last = w->k.leave_bytes;
     if (w->sure >= (w->drain ? 1 : SURE))
         return CTL_OK;
-    return !w->drain && w->still >= STILL ? CTL_PROBLEM : -1;
+    return !w->drain && waits && w->still >= STILL ? CTL_PROBLEM : -1;
 }
 
 /* An exit code, CTL_TIMEOUT as well. A metad that does not answer for a while is waited for. */

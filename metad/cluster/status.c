@@ -174,8 +174,9 @@ static void fill_decided(struct status_ask *a, const struct node *d, Replfs__Chu
     s->draining = d->draining;
     s->leave_chunks = l->chunks;
     s->leave_bytes = l->bytes;
-    for (unsigned k = 0; k < d->ndisks && !d->draining && !l->walked; k++)
-        s->leave_bytes += d->limits[d->disks[k].disk & 63].over; /* until they are chosen */
+    for (unsigned k = 0; !l->bytes && k < d->ndisks; k++)
+        if (d->disks[k].chunks) /* not chosen yet, or written since all chunks were looked at */
+            s->leave_bytes += d->limits[d->disks[k].disk & 63].over;
     s->leave_rate = l->rate;
     s->leave_eta_s = l->rate ? l->bytes / l->rate : 0;
     s->leave_waiting = status_text(a, "%s", leave_text(a->n, d, text));

@@ -75,6 +75,9 @@ wait_for 20 "metad to hear of the space" roomy
 random_file "$work/x" 8
 cp "$work/x" "$mnt/once/x"
 sync -f "$mnt"
+only_there() { [ "$(ctl info --json "$mnt/once/x" | python3 -c 'import json,sys
+print({x["chunkd"] for f in json.load(sys.stdin)["files"] for c in f["chunks"] for x in c["copies"]})')" = "{1}" ]; }
+wait_for 60 "the file to be on chunkd 1 alone: the mount had chunks granted on others" only_there
 if ctl reclaim 1 100% --now --wait --timeout 60s "$mnt" >"$work/said"; then fail "nothing was kept: $(cat "$work/said")"; fi
 grep "keeps" "$work/said" >/dev/null || fail "reclaim --now does not say what it kept: $(cat "$work/said")"
 cmp "$work/x" "$mnt/once/x"
