@@ -2,7 +2,6 @@
  * again before that is no news. The lists are under session.mu. */
 #include "client/session/closes.h"
 #include <stdlib.h>
-#include <string.h>
 #include "base/clock.h"
 #include "base/lock.h"
 #include "client/internal.h"
@@ -26,16 +25,6 @@ void closes_add(struct client *c, uint64_t ino)
     if (c->session.ncloses >= CLOSE_BATCH)
         cond_broadcast(&c->session.cv);
     lock_release(&c->session.mu);
-}
-
-uint64_t *closes_waiting(struct client *c, size_t *n)
-{
-    LOCK_SCOPE(&c->session.mu);
-    uint64_t *out = malloc((c->session.ncloses + 1) * sizeof(*out));
-    *n = out ? c->session.ncloses : 0;
-    if (*n)
-        memcpy(out, c->session.closes, *n * sizeof(*out));
-    return out;
 }
 
 bool closes_take_back(struct client *c, uint64_t ino)

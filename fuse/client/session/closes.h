@@ -2,15 +2,12 @@
 #ifndef REPLFS_FUSE_CLIENT_SESSION_CLOSES_H
 #define REPLFS_FUSE_CLIENT_SESSION_CLOSES_H
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 struct client;
 #define CLOSE_BATCH 256 /* so many are not waited with */
 /* ino is closed; does not wait, files.mu may be held. */
 void closes_add(struct client *c, uint64_t ino);
-/* What metad is to hear of, and counts as open until then: n inodes, to be freed. NULL: no memory. Any thread. */
-uint64_t *closes_waiting(struct client *c, size_t *n);
 /* A file is being opened: its pending close is dropped (true), or waited for when it is under way. No lock held. */
 bool closes_take_back(struct client *c, uint64_t ino);
 /* Tells metad of those that are listed; false: there were none. The session thread; no lock held. */

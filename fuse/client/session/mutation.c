@@ -108,17 +108,6 @@ static uint64_t acked_seq(struct client *c)
     return least - 1;
 }
 
-uint64_t *mutation_creates(struct client *c, size_t *n)
-{
-    LOCK_SCOPE(&c->session.mu);
-    uint64_t *out = malloc((c->session.npending + 1) * sizeof(*out));
-    *n = 0;
-    for (size_t i = 0; out && i < c->session.npending; i++)
-        if (c->session.pending[i].creates)
-            out[(*n)++] = c->session.pending[i].seq;
-    return out;
-}
-
 /* ---- a list on its way ---- */
 
 struct sending {

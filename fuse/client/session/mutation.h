@@ -25,9 +25,6 @@ struct mutation {
     bool maybe_done;       /* it was sent, and the answer did not come */
     struct lease_change change;
 };
-/* Numbers of creations that were sent, or are about to be, and not answered yet: n of them, to be freed. NULL: no memory.
- * Any thread. */
-uint64_t *mutation_creates(struct client *c, size_t *n);
 /* Executes them in order, in as few messages as they fit into while nothing goes wrong; waits until all
  * are done. n: at most MUTATE_MAX. Any thread but a loop thread; no lock held. Not behind what is queued of their
  * inodes: see mutate.h. */

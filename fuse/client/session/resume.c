@@ -23,9 +23,7 @@
 #include "client/base/client_clock.h"
 #include "client/cache/lease_cache.h"
 #include "client/internal.h"
-#include "client/session/closes.h"
 #include "client/session/metads.h"
-#include "client/session/mutation.h"
 #include "client/session/session.h"
 
 #define LOG_MODULE "session"
@@ -115,21 +113,36 @@ struct resume_words {
     int64_t made;
 };
 
-/* Files that metad counts as open. In this order, since a file that is made goes from each of these lists to the next, and
- * is in both for a moment. */
+/* Creations that were not answered yet, by their numbers. */
+static uint64_t *list_creates(const struct client *c, size_t *n)
+{
+    uint64_t *out = malloc((c->session.npending + 1) * sizeof(*out));
+    *n = 0;
+    for (size_t i = 0; out && i < c->session.npending; i++)
+        if (c->session.pending[i].creates)
+            out[(*n)++] = c->session.pending[i].seq;
+    return out;
+}
+
+/* Files that metad counts as open: n inodes. A file that is made goes from the changes without an answer to the closes,
+ * and from there to the open files, and is in both for a moment: so they are looked at in this order. */
 static uint64_t *list_open(struct client *c, struct resume_words *w, bool fresh, size_t *n)
 {
-    size_t nclosing, nopen = 0;
-    w->creates = mutation_creates(c, &w->m.n_unanswered_creates);
+    size_t nopen = 0;
+    lock_acquire(&c->session.mu);
+    if (!fresh) /* else they are of the former session */
+        w->creates = list_creates(c, &w->m.n_unanswered_creates);
     w->m.unanswered_creates = w->creates;
-    if (fresh) /* they are of the former session */
-        w->m.n_unanswered_creates = 0;
-    CLEANUP(free_ptr) uint64_t *closing = closes_waiting(c, &nclosing);
+    size_t nclosing = c->session.ncloses;
+    CLEANUP(free_ptr) uint64_t *closing = malloc((nclosing + 1) * sizeof(*closing));
+    if (closing && nclosing)
+        memcpy(closing, c->session.closes, nclosing * sizeof(*closing));
+    lock_release(&c->session.mu);
     uint64_t *open = c->session.events->open_inos(c, &nopen);
     uint64_t *both = open ? realloc(open, (nopen + nclosing + 1) * sizeof(*both)) : NULL;
-    if (both && nclosing)
+    if (both && closing && nclosing)
         memcpy(both + nopen, closing, nclosing * sizeof(*both));
-    *n = both ? nopen + nclosing : nopen;
+    *n = both && closing ? nopen + nclosing : nopen;
     return both ? both : open;
 }
 
