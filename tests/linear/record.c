@@ -233,7 +233,8 @@ static bool is_under_way(const struct client *c, uint32_t what)
  * on a file that others lengthen read(2) may meet the former end once more, fstat(2) never does.
  *
  * A read beside a truncation on the same mount may get the zeros that the kernel fills a page with behind the file's
- * new end, as long as it does not know that end (a plain pass-through of libfuse does so most of the time).
+ * new end, as long as it does not know that end (a plain pass-through of libfuse does so most of the time). And while a
+ * truncation is under way the kernel takes no other size either (FUSE_I_SIZE_UNSTABLE).
  *
  * The kernel puts the bytes of a write(2) into the page cache and then sends them: others on the same mount read them while
  * the call is under way, however long it waits and whatever comes of it (with a pass-through that is stopped meanwhile, too). */
@@ -253,7 +254,7 @@ static void do_read(struct client *c, struct handle *h)
         bool at_end = n == 0 && (fstat(h->fd, &st) || st.st_size == 0);
         if (at_end || (n > 0 && op.value == HISTORY_TORN && !is_zeros(data, n)))
             break;
-        bool waits = n > 0 && (op.value != HISTORY_TORN || truncating);
+        bool waits = truncating || (n > 0 && op.value != HISTORY_TORN);
         if (!waits && ++k == READS)
             break;
         if (waits)
