@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Nobody reads. Bits flip in the segments of one chunkd, segments of another are cut off: the scrub alone finds it, nothing
 # else, and metad heals it. It can be paused, goes on after a restart, and tells what no copy has by name and range.
+# not under sanitizers: test_chunkd_scrub, test_scrub_state and test_nodes_scrub ask the same of the daemons
 . "$(dirname "$0")/caselib.sh"
 files=${FILES:-24} flips=${FLIPS:-60} cuts=${CUTS:-4}
 devcluster up --chunkd 3 --chunkd-args "--segment-size=4M"
