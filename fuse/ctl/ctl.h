@@ -81,6 +81,9 @@ int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);
 int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word is off already */
 int verb_scrub(const struct ctl_opts *o);
+int verb_jobs(const struct ctl_opts *o);
+void ctl_jobs_json(struct json *j, const Replfs__StatusReply *s); /* a member of an object: "jobs" */
+int verb_repair(const struct ctl_opts *o);
 int verb_damaged(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
 int verb_backup_meta(const struct ctl_opts *o);

@@ -371,6 +371,19 @@ static unsigned hosts_counted(const struct nodes *n)
     return hosts;
 }
 
+static void check_outage(struct status_ask *a)
+{
+    char text[256];
+    if (!a->n->held)
+        return;
+    status_problem(a, 2, "repair-held",
+                   status_text(a, "%s: more than max-dead allows, so repair waits for a person",
+                               outage_text(a->n, text)),
+                   "look for what they have in common (a switch, power) and bring them back; if "
+                   "they stay away: "
+                   "replfsctl repair resume");
+}
+
 static void check_goals(struct status_ask *a)
 {
     const struct status_count *k = &a->count;
@@ -493,6 +506,7 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
     check_nodes(a);
     check_host_ids(a);
     clocks_problems(a);
+    check_outage(a);
     check_goals(a);
     check_names(a, r);
     check_noted(a);

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "metad/plan/doubts.h"
+#include "metad/plan/outage.h"
 #include "metad/plan/repair_queue.h"
 
 #define NODE_DISKS_MAX 32
@@ -282,6 +283,9 @@ struct nodes {
     struct adding *adding;     /* registrations that are in the log's queue */
     uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
+    struct outage outage;
+    bool held;           /* by it: no copies are made for want of copies (nodes_outage.c) */
+    int64_t outage_told; /* mono: when it was last logged that nothing is dead any more */
     struct repair_queue *queue;
     uint64_t walk_pos;
     bool walking, walk_again;
@@ -561,6 +565,11 @@ void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t ses
 void orders_node_gone(struct nodes *n, struct node *d);
 /* Nothing is decided any more: forgets what waits and what is not sent yet. fsm write lock and lock held. */
 void orders_forget(struct nodes *n);
+/* Looks whether too much is dead for repair to go on, and takes back what was accepted once nothing is. A turn of the
+ * driver, while leading; takes the lock. */
+void outage_tick(struct nodes *n, int64_t now);
+/* How much is dead, for people. Lock held. */
+const char *outage_text(const struct nodes *n, char out[static 256]);
 /* Turns of the driver thread. */
 /* leads: within the gate. Without it every answer is a late one: n->lead tells of the former leadership until the role
  * thread comes to nodes_follow(). Takes locks. */

@@ -369,6 +369,11 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
                 job_end(n, j, c);
                 return false;
             }
+            if (n->held && dec.act == REPAIR_COPY && dec.kind == REPAIR_KIND_REPAIR) {
+                note_waiting(n, dec.kind, "too much is dead: replfsctl repair resume");
+                job_end(n, j, c);
+                return false;
+            }
             if (start_act(n, j, c, &dec))
                 return false;
             /* fall through */

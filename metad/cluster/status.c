@@ -312,6 +312,8 @@ static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
     r->bad_copies = a->count.bad;
     r->lost = a->count.lost;
     r->settling = a->n->settling;
+    r->repair_held = a->n->held;
+    r->dead_chunkds = a->n->outage.dead_chunkds;
     r->quarantine = recover_quarantined(a->n);
 }
 
