@@ -232,6 +232,8 @@ static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, 
     else
         log_warn("%s is %s: %s for %lld ms", nodes_label(d, label), state_text(to),
                  d->conn ? "no heartbeat" : "not connected, silent", (long long)silent_ms);
+    if (d->state == REPLFS__NODE_STATE__NODE_DEAD && to == REPLFS__NODE_STATE__NODE_UP)
+        flap_returned(&d->flap, clock_mono());
     d->state = to;
     n->epoch++;
     nodes_start_walk(n);
@@ -263,7 +265,9 @@ static bool nodes_settled(const struct nodes *n, int64_t now)
 static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_conn **close)
 {
     int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
-    Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
+    struct nodes_config c = {.suspect_ms = n->cfg.suspect_ms,
+                             .dead_ms = (unsigned)flap_dead_ms(&d->flap, n->cfg.dead_ms, now)};
+    Replfs__NodeState s = nodes_state_at(&c, d->conn != NULL, d->reported, d->state, silent);
     if (s == REPLFS__NODE_STATE__NODE_DEAD && nodes_paused(d) && d->state != s)
         s = REPLFS__NODE_STATE__NODE_SUSPECT; /* it is expected back */
     if (nodes_gone(d))

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "metad/plan/doubts.h"
+#include "metad/plan/flap.h"
 #include "metad/plan/outage.h"
 #include "metad/plan/repair_queue.h"
 
@@ -116,6 +117,7 @@ struct node {
     bool removed;          /* left for good: nobody sees it or waits for it */
     uint64_t origin;       /* where it registered from since we lead; 0: it has not */
     int64_t last_seen;     /* mono; leader start when never seen */
+    struct flap flap;      /* how often it came back from the dead lately */
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
     bool want_report;
