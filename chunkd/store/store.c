@@ -393,8 +393,8 @@ static void open_readonly(struct store *s, int code)
 
 static int take_lock(struct store *s)
 {
-    static const char *const names[] = {"seg-",  "replfs.id", "lock", "spare",
-                                        "index", "names",     NULL};
+    /* replfs.id, .seen, .scrub and their new versions */
+    static const char *const names[] = {"seg-", "replfs.", "lock", "spare", "index", "names", NULL};
     char path[4128];
     snprintf(path, sizeof(path), "%s/lock", s->dir);
     int why = 0;
