@@ -67,8 +67,10 @@ static uint32_t intern_host(struct nodes *n, const char *host_id)
         if (!strcmp(n->hosts[i], host_id))
             return i + 1;
     n->hosts = realloc(n->hosts, (n->nhosts + 1) * sizeof(*n->hosts));
-    if (!n->hosts || !(n->hosts[n->nhosts] = strdup(host_id)))
+    n->host_rate = realloc(n->host_rate, (n->nhosts + 2) * sizeof(*n->host_rate));
+    if (!n->hosts || !n->host_rate || !(n->hosts[n->nhosts] = strdup(host_id)))
         abort();
+    n->host_rate[n->nhosts + 1] = (struct rate){0};
     return ++n->nhosts;
 }
 
@@ -620,6 +622,7 @@ void nodes_free(struct nodes *n)
     for (uint32_t i = 0; i < n->nhosts; i++)
         free(n->hosts[i]);
     free(n->hosts);
+    free(n->host_rate);
     free(n->node);
     free(n->table);
     grants_free(n);

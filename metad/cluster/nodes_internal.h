@@ -18,6 +18,7 @@
 #include "metad/plan/doubts.h"
 #include "metad/plan/flap.h"
 #include "metad/plan/outage.h"
+#include "metad/plan/rate.h"
 #include "metad/plan/repair_queue.h"
 
 #define NODE_DISKS_MAX 32
@@ -278,6 +279,8 @@ struct nodes {
     struct placement_node *table; /* the planners' view, same index */
     uint32_t nnodes;              /* slots */
     char **hosts;
+    struct rate *host_rate; /* of copies, by computer */
+    struct rate all_rate;
     uint32_t nhosts, hosts_up;
     uint32_t next_id;
     uint64_t epoch, seed;
