@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Small files are read ahead, and files under a lease are opened, without metad: what another mount changes is seen all the
 # same, what it removes stays readable for who has it open, and so does one's own. FILES=200 ROUNDS=4: the long form.
-# not under sanitizers: test_nodes_past and test_recover ask the same of metad
+# not under sanitizers: test_client_prefetch, test_client_lease_cache and test_service_lease ask the same of the mount and metad
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 2 --metad-args "--lease-term=3s --session-lease=30s"
 two_mounts
