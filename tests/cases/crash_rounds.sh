@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # kill -9 of metad and all chunkds at one moment, under load, several rounds: every file whose fsync returned
 # before the kill is whole afterwards, and the metadata log is never refused.
+# only with --all
 . "$(dirname "$0")/caselib.sh"
 rounds=${ROUNDS:-4}
 devcluster up --chunkd 3

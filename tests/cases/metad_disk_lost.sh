@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # metad's only disk is destroyed while files are written: the names come back from chunkds, all but those of the last second
 # or two, with the bytes that were in them; what nobody knows any more is kept. And a backup of the names becomes a metad.
+# only with --all
 # not under sanitizers: test_copies, test_chunkd_names and the case names_lost ask the same of the daemons
 # one metad: with several, the others have what was on it
 . "$(dirname "$0")/caselib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # meta-copies-sync: what fsync has acknowledged outlives metad's disk, down to the last change; and when no chunkd takes copies
 # programs go on, and health says what that means.
+# only with --all
 . "$(dirname "$0")/caselib.sh"
 problem() { grep -q "\"$1\"" <<<"$(ctl health --json "$mnt" 2>/dev/null || true)"; }
 no_problem() { ! problem "$1"; }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A laptop goes for the night: paused, its absence starts no repair and no alarm, over a restart of metad, too; what would
 # be left with one copy awake is copied before it goes. Unannounced, a short stop is no alarm either.
+# only with --all
 # not under sanitizers: the case drain asks the same of the daemons, test_nodes_leave the rest
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 4 --metad-args "--suspect=1s --dead=3s"

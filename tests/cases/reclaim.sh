@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The owner of a disk takes space back while programs work: without --now everything is copied elsewhere first; with it
 # copies go at once wherever another one is good, and what has no other stays. Capacity changes live. All contents stay.
+# only with --all
 # not under sanitizers: the case drain asks the same of the daemons, test_nodes_leave the rest
 . "$(dirname "$0")/caselib.sh"
 devcluster up --chunkd 4
