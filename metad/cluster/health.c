@@ -183,9 +183,9 @@ static void check_disk(struct status_ask *a, const struct node *d, const struct 
 static void check_scrub(struct status_ask *a, const struct node *d, const struct node_disk *k)
 {
     const Replfs__ScrubStat *s = &k->scrub;
-    uint64_t limit = fsm_setting(a->n->cfg.fsm, SETTING_SCRUB_CYCLE) / 1000;
+    uint64_t cycle = fsm_setting(a->n->cfg.fsm, SETTING_SCRUB_CYCLE) / 1000;
+    uint64_t limit = cycle + cycle / 4;
     char label[256];
-    limit += limit / 4;
     if (nodes_gone(d) || k->failed || d->state != REPLFS__NODE_STATE__NODE_UP)
         return;
     if (s->state == REPLFS__SCRUB_STATE__SCRUB_PAUSED && s->paused_s > SCRUB_PAUSED_S)
@@ -201,7 +201,7 @@ static void check_scrub(struct status_ask *a, const struct node *d, const struct
                         "disk %s of %s has bytes that were not checked for %llu hours; the "
                         "cycle is %llu hours",
                         k->path, nodes_label(d, label), (unsigned long long)(s->age_s / 3600),
-                        (unsigned long long)(limit / 5 * 4 / 3600)),
+                        (unsigned long long)(cycle / 3600)),
             "replfsctl scrub status shows how far it is; give it more of the disk (replfsctl "
             "config set scrub-rate), a longer cycle (scrub-cycle), or let it hurry once (replfsctl "
             "scrub start --fast)");

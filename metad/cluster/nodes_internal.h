@@ -159,7 +159,7 @@ struct node {
     unsigned empty_beats; /* in a row, that said so and that it has nothing */
     struct leave leave;
     struct leave_disk limits[NODE_LIMITS_MAX]; /* by number */
-    bool limited;                              /* some disk has a limit, or something over */
+    bool limited;                              /* some disk has something over */
 };
 struct client_clock { /* of one that is far from ours */
     uint64_t session;
@@ -391,8 +391,8 @@ bool leave_removable(const struct node *d);
 const char *leave_text(const struct nodes *n, const struct node *d, char out[static 256]);
 
 /* ---- nodes_table.c ---- */
-struct node *nodes_find(struct nodes *n, uint32_t chunkd); /* NULL: there is none */
-void nodes_refresh(struct nodes *n, struct node *d);       /* planner's view of d from d */
+struct node *nodes_find(const struct nodes *n, uint32_t chunkd); /* NULL: there is none */
+void nodes_refresh(struct nodes *n, struct node *d);             /* planner's view of d from d */
 
 /* ---- nodes.c ---- */
 struct node *nodes_by_conn(struct nodes *n, const struct rpc_conn *c);

@@ -33,19 +33,9 @@ void nodes_scrub_disk(struct node_disk *k, const Replfs__ScrubStat *told)
     replfs__scrub_stat__init(&k->scrub);
     if (!told || told->state > REPLFS__SCRUB_STATE__SCRUB_STOPPED)
         return;
-    k->scrub.state = told->state;
-    k->scrub.fast = told->fast;
-    k->scrub.pass = told->pass;
-    k->scrub.done = told->done;
-    k->scrub.left = told->left;
-    k->scrub.age_s = told->age_s;
-    k->scrub.rate = told->rate;
-    k->scrub.eta_s = told->eta_s;
-    k->scrub.found = told->found;
-    k->scrub.healed = told->healed;
-    k->scrub.open = told->open;
-    k->scrub.paused_s = told->paused_s;
-    k->scrub.since_s = told->since_s;
+    ProtobufCMessage base = k->scrub.base; /* ours: what else came in the message goes with it */
+    k->scrub = *told;                      /* numbers alone */
+    k->scrub.base = base;
 }
 
 /* Locks held. */

@@ -5,7 +5,7 @@
 #include "base/lock.h"
 #include "nodes_internal.h"
 
-struct node *nodes_find(struct nodes *n, uint32_t chunkd)
+struct node *nodes_find(const struct nodes *n, uint32_t chunkd)
 {
     lock_assert_held(&n->mu);
     return chunkd < n->nnodes ? n->node[chunkd] : NULL;

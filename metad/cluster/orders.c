@@ -45,7 +45,7 @@ void orders_view(const struct nodes *n, const struct fsm_chunk *c, struct repair
     out->writing = false; /* the queue's due time sees to that */
     out->n = c->nloc < REPAIR_COPIES_MAX ? c->nloc : REPAIR_COPIES_MAX;
     for (unsigned i = 0; i < out->n; i++) {
-        const struct node *d = nodes_find((struct nodes *)(uintptr_t)n, l[i].chunkd);
+        const struct node *d = nodes_find(n, l[i].chunkd);
         out->copy[i] =
             (struct repair_copy){.chunkd = l[i].chunkd,
                                  .disk = l[i].disk,

@@ -136,6 +136,12 @@ static void test_unanswered_is_told(void **st)
     assert_true(client_rig_get(sessions) > sessions);
     assert_int_equal(client_rig_get(unanswered), 1);
     assert_int_equal(client_rig_get(creates), 1);
+    sessions = client_rig_get(sessions);
+    client_rig_set(drop_replies, 1);
+    client_rig_create(dir, "d",
+                      S_IFDIR | 0755); /* of which nobody would ever say that it is closed */
+    assert_true(client_rig_get(sessions) > sessions);
+    assert_int_equal(client_rig_get(unanswered), 0);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, client_rig_leased_setup, client_rig_teardown)

@@ -46,6 +46,12 @@ static uint64_t oldest_pending(const struct client *c)
     return least;
 }
 
+/* metad counts what it makes as open by us. */
+static bool makes_file(const Replfs__MetaOp *op)
+{
+    return op->op_case == REPLFS__META_OP__OP_CREATE && S_ISREG(op->create->mode);
+}
+
 /* Gives each that has none a number of the present session, which is returned. */
 static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_t n)
 {
@@ -63,8 +69,8 @@ static uint64_t seqs_begin(struct client *c, struct mutation *const *list, size_
         list[i]->session = c->session.id;
         list[i]->seq = c->session.next_seq++;
         list[i]->maybe_done = false;
-        c->session.pending[c->session.npending++] = (struct pending_change){
-            .seq = list[i]->seq, .creates = list[i]->op->op_case == REPLFS__META_OP__OP_CREATE};
+        c->session.pending[c->session.npending++] =
+            (struct pending_change){.seq = list[i]->seq, .creates = makes_file(list[i]->op)};
     }
     uint64_t session = c->session.id;
     lock_release(&c->session.mu);
@@ -133,8 +139,7 @@ static void mutation_finish(struct sending *s, size_t i, int code, const Replfs_
     if (!m->known && (r || ambiguous(code) || code == -ERR_SESSION))
         lease_cache_mutated(s->c->leases, s->begun, m->op, r);
     lease_cache_change_end(s->c->leases, &m->change);
-    if (!m->known && code == 0 && m->op->op_case == REPLFS__META_OP__OP_CREATE && r && r->attr &&
-        S_ISREG(r->attr->mode))
+    if (!m->known && code == 0 && makes_file(m->op) && r && r->attr)
         closes_add(s->c, r->attr->ino); /* unless cfile_open_new follows */
     if (m->session)
         seq_end(s->c, m->session, m->seq);
