@@ -35,9 +35,7 @@ void nodes_rpc_nodes(struct nodes *n, struct rpc_req *req)
         t->host_id = status_text(&a, "%s", d->host_id);
         t->host_name = status_text(&a, "%s", d->host_name);
         t->load = d->inflight + d->granted;
-        t->state = d->draining && d->state == REPLFS__NODE_STATE__NODE_UP
-                       ? REPLFS__NODE_STATE__NODE_DRAINING
-                       : d->state;
+        t->state = nodes_shown_state(d);
     }
     rep.epoch = n->epoch;
     lock_release(&n->mu);

@@ -342,8 +342,7 @@ bool nodes_full(struct nodes *n, unsigned need)
     LOCK_SCOPE(&n->mu);
     unsigned full = 0, hopeful = 0;
     for (uint32_t i = 1; i < n->nnodes; i++) {
-        if (!n->node[i] || n->table[i].state != REPLFS__NODE_STATE__NODE_UP ||
-            n->table[i].draining || n->table[i].paused)
+        if (!n->node[i] || !placement_takes_new(&n->table[i]))
             continue;
         bool lacks = n->node[i]->beats && n->table[i].room < PLACEMENT_TIGHT;
         *(lacks ? &full : &hopeful) += 1;

@@ -358,6 +358,13 @@ static inline void nodes_start_walk(struct nodes *n)
     n->walking = true;
 }
 
+/* As people and clients are told it. */
+static inline Replfs__NodeState nodes_shown_state(const struct node *d)
+{
+    bool drains = d->draining && d->state == REPLFS__NODE_STATE__NODE_UP;
+    return drains ? REPLFS__NODE_STATE__NODE_DRAINING : d->state;
+}
+
 static inline bool nodes_paused(const struct node *d)
 {
     return d->pause_end != 0;

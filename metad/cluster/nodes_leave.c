@@ -197,9 +197,8 @@ void leave_tick(struct nodes *n, int64_t now)
 
 void leave_beat(struct node *d)
 {
-    for (unsigned k = 0; k < NODE_LIMITS_MAX; k++) {
+    for (unsigned k = 0; k < NODE_LIMITS_MAX; k++)
         d->limits[k].gone = 0;
-    }
 }
 
 /* ---- copies that go ---- */

@@ -122,11 +122,24 @@ static bool is_asked(const Replfs__ScrubReq *r, uint32_t chunkd)
     return asked;
 }
 
-/* Of each chunkd that is meant: a place in the answer, and its connection. Lock held. */
+static struct scrub_one *ask_add(struct scrub_ask *a, uint32_t chunkd, int code, const char *detail)
+{
+    struct scrub_one *o = &a->v[a->n++];
+    o->ask = a;
+    snprintf(o->detail, sizeof(o->detail), "%s", detail);
+    replfs__scrub_answer__init(&o->answer);
+    o->answer.chunkd = chunkd;
+    o->answer.code = (uint32_t)code;
+    o->answer.host_name = o->host_name;
+    o->answer.detail = o->detail;
+    return o;
+}
+
+/* Of each chunkd that is meant: a place in the answer, and its connection. Of each number that is none: that. Lock held. */
 static struct scrub_ask *ask_new(struct nodes *n, struct rpc_req *req)
 {
     const Replfs__ScrubReq *r = req->env->scrub_req;
-    struct scrub_ask *a = calloc(1, sizeof(*a) + n->nnodes * sizeof(a->v[0]));
+    struct scrub_ask *a = calloc(1, sizeof(*a) + (n->nnodes + r->n_chunkd) * sizeof(a->v[0]));
     if (!a)
         abort();
     a->req = req;
@@ -134,14 +147,15 @@ static struct scrub_ask *ask_new(struct nodes *n, struct rpc_req *req)
         const struct node *d = n->node[i];
         if (!d || nodes_gone(d) || !is_asked(r, i))
             continue;
-        struct scrub_one *o = &a->v[a->n++];
-        o->ask = a;
+        struct scrub_one *o =
+            ask_add(a, i, d->conn ? 0 : ERR_PEER_GONE, d->conn ? "" : "it is not connected");
         o->conn = d->conn ? rpc_conn_ref(d->conn) : NULL;
         snprintf(o->host_name, sizeof(o->host_name), "%s", d->host_name);
-        replfs__scrub_answer__init(&o->answer);
-        o->answer.chunkd = i;
-        o->answer.host_name = o->host_name;
-        o->answer.detail = o->detail;
+    }
+    for (size_t i = 0; i < r->n_chunkd; i++) {
+        const struct node *d = nodes_find(n, r->chunkd[i]);
+        if (!d || nodes_gone(d))
+            ask_add(a, r->chunkd[i], ENOENT, "there is no such chunkd: see replfsctl chunkd list");
     }
     return a;
 }
@@ -166,9 +180,7 @@ void nodes_rpc_scrub(struct nodes *n, struct rpc_req *req)
     for (size_t i = 0; i < a->n; i++) {
         struct scrub_one *o = &a->v[i];
         struct rpc_conn *conn = o->conn;
-        if (!conn) {
-            o->answer.code = ERR_PEER_GONE;
-            snprintf(o->detail, sizeof(o->detail), "it is not connected");
+        if (!conn) { /* answered already */
             ask_done(a);
             continue;
         }

@@ -196,9 +196,7 @@ static Replfs__ChunkdStatus *fill_chunkd(struct status_ask *a, const struct node
     s->addr = status_text(a, "%s", d->addr);
     s->host_id = status_text(a, "%s", d->host_id);
     s->host_name = status_text(a, "%s", d->host_name);
-    s->state = d->draining && d->state == REPLFS__NODE_STATE__NODE_UP
-                   ? REPLFS__NODE_STATE__NODE_DRAINING
-                   : d->state;
+    s->state = nodes_shown_state(d);
     s->last_seen_ms = (uint64_t)((a->now - d->last_seen) / NSEC_PER_MSEC);
     s->chunks = d->count;
     s->inflight = d->inflight;

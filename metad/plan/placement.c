@@ -31,7 +31,7 @@ const struct placement_node *placement_node(const struct placement_table *t, uin
     return chunkd && chunkd < t->n && t->node[chunkd].host ? &t->node[chunkd] : NULL;
 }
 
-static bool takes_new(const struct placement_node *p)
+bool placement_takes_new(const struct placement_node *p)
 {
     return p->state == REPLFS__NODE_STATE__NODE_UP && !p->draining && !p->paused;
 }
@@ -48,7 +48,7 @@ unsigned placement_hosts_up(const struct placement_table *t)
     unsigned n = 0;
     for (uint32_t i = 1; i < t->n; i++) {
         const struct placement_node *p = &t->node[i];
-        if (p->host && takes_new(p) && !seen[p->host]) {
+        if (p->host && placement_takes_new(p) && !seen[p->host]) {
             seen[p->host] = 1;
             n++;
         }
@@ -87,7 +87,7 @@ static int classify(const struct picking *k, uint32_t id)
 {
     const struct placement_node *p = placement_node(k->t, id);
     const struct placement_req *r = k->r;
-    if (!p || !takes_new(p) || p->room < PLACEMENT_TIGHT + r->need)
+    if (!p || !placement_takes_new(p) || p->room < PLACEMENT_TIGHT + r->need)
         return -1;
     if (r->idle_only && p->jobs >= p->max_jobs)
         return -1;

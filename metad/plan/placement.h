@@ -51,6 +51,8 @@ unsigned placement_pick(const struct placement_table *t, const struct placement_
                         uint32_t *out);
 /* The chunkd's entry, NULL when unknown. */
 const struct placement_node *placement_node(const struct placement_table *t, uint32_t chunkd);
+/* It is up and stays: neither draining nor paused. */
+bool placement_takes_new(const struct placement_node *p);
 /* Computers with at least one chunkd that is up and stays: neither draining nor paused. */
 unsigned placement_hosts_up(const struct placement_table *t);
 #endif

@@ -112,14 +112,19 @@ static void commands_reach_those_that_are_meant(void **state)
     assert_string_equal(r->answers[1]->host_name, "host-1");
     rpc_result_free(&res);
     r = scrub(two, 2, &res);
-    assert_int_equal(r->n_answers, 1);
+    assert_int_equal(r->n_answers, 2);
     assert_int_equal(r->answers[0]->chunkd, 2);
+    assert_int_equal(r->answers[0]->code, 0);
+    assert_int_equal(r->answers[1]->chunkd, 99); /* there is none */
+    assert_int_equal(r->answers[1]->code, ENOENT);
+    assert_non_null(strstr(r->answers[1]->detail, "no such chunkd"));
     rpc_result_free(&res);
     assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[1], scrubs), 2);
     assert_int_equal(NODES_RIG_PEEK(&fx->chunkd[2], scrubs), 1);
     two[0] = 99;
     r = scrub(two, 1, &res);
-    assert_int_equal(r->n_answers, 0);
+    assert_int_equal(r->n_answers, 1);
+    assert_int_equal(r->answers[0]->code, ENOENT);
     rpc_result_free(&res);
 }
 
