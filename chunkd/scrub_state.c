@@ -50,6 +50,7 @@
 #include "base/cleanup.h"
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/private.h"
 
 #define SCRUB_VERSION 1u
 #define HEAD 120u
@@ -324,18 +325,5 @@ int scrub_state_save(const struct scrub_state *s, const char *dir)
     CLEANUP(free_ptr) uint8_t *p = malloc(SCRUB_FILE_MAX);
     if (!p)
         return -ENOMEM;
-    size_t len = scrub_state_encode(s, p);
-    CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dirfd < 0)
-        return -errno;
-    CLEANUP(close_fdp)
-    int fd = openat(dirfd, NAME ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, p, len);
-    if (n != (ssize_t)len)
-        return n < 0 ? -errno : -ENOSPC;
-    if (fsync(fd) || renameat(dirfd, NAME ".new", dirfd, NAME))
-        return -errno;
-    return 0; /* should the name come back as it was: an older state is a state, too */
+    return private_replace(dir, NAME, p, scrub_state_encode(s, p));
 }

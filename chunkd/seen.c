@@ -34,6 +34,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/private.h"
 
 #define LOG_MODULE "heartbeat"
 #define SEEN_VERSION 1u
@@ -122,23 +123,6 @@ static int read_file(const char *dir, struct seen *out)
     return n < 0 ? -errno : seen_parse(text, (size_t)n, out);
 }
 
-static int write_file(const char *dir, const char *text, size_t len)
-{
-    CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dirfd < 0)
-        return -errno;
-    CLEANUP(close_fdp)
-    int fd = openat(dirfd, "replfs.seen.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, text, len);
-    if (n != (ssize_t)len)
-        return n < 0 ? -errno : -ENOSPC;
-    if (fsync(fd) || renameat(dirfd, "replfs.seen.new", dirfd, "replfs.seen") || fsync(dirfd))
-        return -errno;
-    return 0;
-}
-
 void seen_load(struct seen *s, struct disks *d)
 {
     *s = (struct seen){0};
@@ -167,7 +151,8 @@ void seen_save(struct seen *s, struct disks *d, bool now)
     int len = seen_format(s, text);
     for (size_t i = 0; i < disks_count(d); i++) {
         struct disk *k = disks_at(d, i);
-        int rc = disk_failed(k) ? 0 : write_file(disk_dir(k), text, (size_t)len);
+        int rc =
+            disk_failed(k) ? 0 : private_replace(disk_dir(k), "replfs.seen", text, (size_t)len);
         if (rc != 0)
             log_warn("%s/replfs.seen cannot be written: %s", disk_dir(k), err_str(rc));
     }

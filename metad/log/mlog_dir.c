@@ -94,23 +94,13 @@ int mlog_dir_read(const char *path, uint8_t **data, size_t *len)
 /* One that joined (not metad 1) is of a format that versions without --join refuse. */
 int mlog_dir_write_id(const char *dir, const char *uuid, uint64_t id)
 {
-    char text[256], tmp[MLOG_PATH], path[MLOG_PATH];
+    char text[256];
     int n = snprintf(text, sizeof(text),
                      "replfs-metad data directory\nformat %u\ncluster %s\nserver %" PRIu64 "\n",
                      id == MLOG_FIRST_ID ? MLOG_FORMAT : MLOG_FORMAT_JOINED, uuid, id);
     n += snprintf(text + n, sizeof(text) - (size_t)n, "crc32c %08x\n", crc32c(0, text, (size_t)n));
 
-    int rc = mlog_dir_path(tmp, dir, "replfs.id.tmp");
-    if (rc == 0)
-        rc = mlog_dir_path(path, dir, "replfs.id");
-    if (rc != 0)
-        return rc;
-    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    if (write(fd, text, (size_t)n) != n || fsync(fd) < 0 || rename(tmp, path) < 0)
-        return errno != 0 ? -errno : -EIO;
-    return mlog_dir_sync(dir);
+    return private_replace(dir, "replfs.id", text, (size_t)n);
 }
 
 int mlog_dir_read_id(const char *dir, char uuid[37], uint64_t *id)
@@ -326,8 +316,8 @@ static int clear_half_made_log(const char *log_dir)
 /* Only files that --init itself makes may be there. */
 static int check_empty(const char *dir)
 {
-    static const char *const allowed[] = {".",         "..", "lock", "log", "hwm", "replfs.id.tmp",
-                                          "lost+found"};
+    static const char *const allowed[] = {
+        ".", "..", "lock", "log", "hwm", "replfs.id.tmp", "replfs.id.new", "lost+found"};
     DIR *d = opendir(dir);
     int rc = 0;
 

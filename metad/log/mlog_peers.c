@@ -16,7 +16,6 @@
 #include "mlog_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +26,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/private.h"
 
 #define LOG_MODULE "mlog"
 #define HEAD "replfs metads\nformat 1\n"
@@ -100,25 +100,6 @@ static char *peers_text(struct mlog *m)
     return text;
 }
 
-static int peers_write(struct mlog *m, const char *text)
-{
-    char tmp[MLOG_PATH], path[MLOG_PATH];
-    size_t len = strlen(text);
-    int rc = mlog_dir_path(tmp, m->dir, "metads.tmp");
-
-    if (rc == 0)
-        rc = mlog_dir_path(path, m->dir, "metads");
-    if (rc != 0)
-        return rc;
-    CLEANUP(close_fdp) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    errno = EIO; /* of a write that is short */
-    if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0 || rename(tmp, path) < 0)
-        return -errno;
-    return mlog_dir_sync(m->dir);
-}
-
 void mlog_peers_save(struct mlog *m)
 {
     if (!m->net || m->raft.configuration.n <= 1)
@@ -126,7 +107,7 @@ void mlog_peers_save(struct mlog *m)
     CLEANUP(free_ptr) char *text = peers_text(m);
     if (m->net->saved && strcmp(m->net->saved, text) == 0)
         return;
-    int rc = peers_write(m, text);
+    int rc = private_replace(m->dir, "metads", text, strlen(text));
     if (rc != 0) {
         log_warn("%s/metads cannot be written: %s", m->dir, err_str(rc));
         return; /* tried again */

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,4 +107,24 @@ FILE *private_create(const char *path)
     if (!f && fd >= 0)
         close(fd);
     return f;
+}
+
+int private_replace(const char *dir, const char *name, const void *bytes, size_t len)
+{
+    char tmp[NAME_MAX + 1];
+    if ((size_t)snprintf(tmp, sizeof(tmp), "%s.new", name) >= sizeof(tmp))
+        return -ENAMETOOLONG;
+    CLEANUP(close_fdp) int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dirfd < 0)
+        return -errno;
+    CLEANUP(close_fdp)
+    int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, bytes, len);
+    if (n != (ssize_t)len)
+        return n < 0 ? -errno : -ENOSPC;
+    if (fsync(fd) || renameat(dirfd, tmp, dirfd, name) || fsync(dirfd))
+        return -errno;
+    return 0;
 }
