@@ -143,8 +143,9 @@ void service_conn_closed(struct service *s, struct rpc_conn *c);
 /* A session is reached over this connection from now on. */
 void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *c);
 /* A session that comes back keeps the exclusive leases that it claims and has, and no others; none at all
- * unless it holds any. Returns how many of *claims (malloc'ed) those are. */
-size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds,
+ * unless it holds any. With `unmade`, claims of inodes that are not there (yet) count as well. Returns how many of *claims
+ * (malloc'ed, ascending) those are. */
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds, bool unmade,
                             uint64_t **claims);
 /* A request that met LEASE_ELSEWHERE on ino: runs again(s, req) once the holder has sent what it
  * kept back; or refuses it for now (ERR_BUSY) when that takes too long, unless firmly. */

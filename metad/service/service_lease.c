@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/compare.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/hash_table.h"
@@ -74,28 +75,37 @@ void service_session_bind(struct service *s, uint64_t session, struct rpc_conn *
         rpc_conn_close(c);
 }
 
-/* What a claim names may not exist yet: then its directory protects it. */
 static bool exists(struct service *s, uint64_t ino)
 {
     Replfs__Attr a = REPLFS__ATTR__INIT;
     return fsm_getattr(s->cfg.fsm, ino, &a) == 0;
 }
 
-size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds,
+/* A claim may be of a file that this metad is yet to be told of: it was made on the mount, or told to a metad that died.
+ * Nobody else can know it before, and as it is made its session gets the lease: so it has it. Told otherwise it would
+ * answer, when others ask for the file then, that it keeps nothing of it back, and they would not see what was written. */
+size_t service_lease_resume(struct service *s, const Replfs__SessionReq *r, bool holds, bool unmade,
                             uint64_t **claims)
 {
     uint64_t *v = malloc((r->n_exclusive + 1) * sizeof(*v));
-    size_t n = 0;
+    CLEANUP(free_ptr) uint64_t *others = malloc((r->n_exclusive + 1) * sizeof(*others));
+    size_t n = 0, nothers = 0;
 
-    if (!v)
+    if (!v || !others)
         abort();
     fsm_rdlock(s->cfg.fsm);
-    for (size_t i = 0; holds && i < r->n_exclusive; i++)
-        if (exists(s, r->exclusive[i]))
+    for (size_t i = 0; i < r->n_exclusive; i++)
+        if (!exists(s, r->exclusive[i]))
+            others[nothers++] = r->exclusive[i];
+        else if (holds)
             v[n++] = r->exclusive[i];
     fsm_unlock(s->cfg.fsm);
+    n = leases_resume(s->leases, r->session, v, n);
+    for (size_t i = 0; unmade && i < nothers; i++)
+        v[n++] = others[i];
+    qsort(v, n, sizeof(*v), compare_u64);
     *claims = v;
-    return leases_resume(s->leases, r->session, v, n);
+    return n;
 }
 
 void service_conn_closed(struct service *s, struct rpc_conn *c)

@@ -121,11 +121,15 @@ static void open_after(void *arg)
 
     if (op->code == 0) {
         const Replfs__SessionReq *r = op->req->env->session_req;
-        if (op->back)
+        CLEANUP(free_ptr) uint64_t *claims = NULL;
+        size_t n = 0;
+        if (op->back) {
             resume_files(op->s, r);
+            n = service_lease_resume(op->s, r, false, is_of_our_past(op->s, r), &claims);
+        }
         service_lock_opened(op->s, op->session, op->req->conn);
         service_session_bind(op->s, op->session, op->req->conn);
-        reply(op->s, op->req, op->session, NULL, 0);
+        reply(op->s, op->req, op->session, claims, n);
     } else {
         service_fail(op->s, op->req, op->code, "the session could not be opened");
     }
@@ -235,7 +239,7 @@ static void resume(struct service *s, struct rpc_req *req)
     if (alive) {
         bool holds = heard_of_all(s, r);
         service_lock_resume(s, req, holds);
-        kept = service_lease_resume(s, r, holds, &claims);
+        kept = service_lease_resume(s, r, holds, is_of_our_past(s, r), &claims);
         alive = resume_files(s, r) == 0;
         if (!alive) {
             service_lock_forget(s, session);

@@ -190,6 +190,24 @@ static void test_heard_of_later(void **state)
     assert_int_equal(b.exclusive, 1);
 }
 
+/* What it has made and not told of can be nobody else's, however long it was away; what it has told of can. */
+static void test_has_what_it_alone_knows(void **state)
+{
+    uint64_t first = inos(), made = 0;
+
+    (void)state;
+    assert_int_equal(create("a", first, 1, &made), 0);
+    lapse();
+    struct comeback b = come_back(true, 0, first + 1);
+    assert_int_equal(b.code, 0);
+    assert_int_equal(b.exclusive, 1);
+    assert_int_equal(create("b", first + 1, 2, &made), 0);
+    lapse();
+    b = come_back(true, 1, first + 1);
+    assert_int_equal(b.code, 0);
+    assert_int_equal(b.exclusive, 0);
+}
+
 /* Another client has the file's lease by now, and changes of its own that metad has not heard of yet. */
 static void held_elsewhere(bool changes)
 {
@@ -268,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_goes_on),
         T(test_heard_of_later),
+        T(test_has_what_it_alone_knows),
         T(test_kept_back_elsewhere),
         T(test_only_looked_at_elsewhere),
         cmocka_unit_test_setup_teardown(test_time_is_over, short_setup, two_teardown),
