@@ -2,7 +2,7 @@
 # A file that is made and written while metad is away is seen by another mount with its bytes as soon as it is seen at all, although
 # its program has it open still and nothing made it send them.
 . "$(dirname "$0")/caselib.sh"
-devcluster up --chunkd 3 --metad-args "--lease-term=2s"
+devcluster up --chunkd 3 --metad-args "--lease-term=20s" # so that it is not over before the file is made
 devcluster mount "$mnt"
 devcluster mount "$work/other"
 for round in 1 2 3; do
