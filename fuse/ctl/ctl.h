@@ -81,6 +81,10 @@ int verb_quota(const struct ctl_opts *o);
 int verb_config(const struct ctl_opts *o);
 int ctl_metad_upgrade(const struct ctl_opts *o); /* of verb_metad; its own word is off already */
 int verb_scrub(const struct ctl_opts *o);
+int verb_jobs(const struct ctl_opts *o);
+/* A member of an object: "jobs". */
+void ctl_jobs_json(struct json *j, const Replfs__StatusReply *s);
+int verb_repair(const struct ctl_opts *o);
 int verb_damaged(const struct ctl_opts *o);
 int verb_recover(const struct ctl_opts *o);
 int verb_backup_meta(const struct ctl_opts *o);

@@ -39,6 +39,9 @@ static const struct verb verbs[] = {
      "settings of the cluster: times and the copies that fsync needs"},
     {"scrub", verb_scrub, "status [PATH] | start [--fast] [ID...] | pause [ID...] | resume [ID...]",
      "reading and checking all that chunkds store: how far it is; begin now, pause"},
+    {"jobs", verb_jobs, "[PATH]", "background work: how far each kind is, and why it waits"},
+    {"repair", verb_repair, "resume [PATH]",
+     "repair that waits since much is dead goes on, as long as no more is"},
     {"damaged", verb_damaged, "[PATH]", "files with bytes that no copy in reach has, below PATH"},
     {"recover", verb_recover, "[--accept] [PATH]",
      "whether metad runs from an older copy of its directory; --accept goes on from that"},
@@ -245,7 +248,7 @@ int main(int argc, char **argv)
         return rc;
     }
     ctl_error("unknown verb '%s'; verbs are status, health, info, getrepl, setrepl, chunkd, "
-              "reclaim, quota, config, metad, scrub, damaged, recover, quarantine",
+              "reclaim, quota, config, metad, scrub, jobs, repair, damaged, recover, quarantine",
               name);
     return CTL_USAGE;
 }

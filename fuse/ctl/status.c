@@ -140,6 +140,8 @@ static void text_goals(const Replfs__StatusReply *s)
 
 static void text_jobs(const Replfs__StatusReply *s)
 {
+    if (s->repair_held)
+        printf("  repair waits for a person: see replfsctl health\n");
     for (size_t i = 0; i < s->n_jobs; i++) {
         const Replfs__JobStatus *j = s->jobs[i];
         char a[16], b[16], c[32];
@@ -229,27 +231,6 @@ static void status_line(const Replfs__StatusReply *s)
     printf("problems: %zu%s\n", s->n_problems, s->n_problems ? " (see replfsctl health)" : "");
 }
 
-static void json_jobs(struct json *j, const Replfs__StatusReply *s)
-{
-    json_array(j, "jobs");
-    for (size_t i = 0; i < s->n_jobs; i++) {
-        const Replfs__JobStatus *b = s->jobs[i];
-        json_object(j, NULL);
-        json_str(j, "name", b->name);
-        json_u64(j, "queued", b->queued);
-        json_u64(j, "running", b->running);
-        json_u64(j, "done", b->done);
-        json_u64(j, "failed", b->failed);
-        json_u64(j, "bytes_left", b->bytes_left);
-        json_u64(j, "bytes_per_s", b->bytes_per_s);
-        json_u64(j, "eta_s", b->eta_s);
-        json_str(j, "waiting", b->waiting);
-        json_str(j, "last_error", b->last_error);
-        json_close(j);
-    }
-    json_close(j);
-}
-
 static void json_metads(struct json *j, const Replfs__StatusReply *s)
 {
     json_array(j, "metads");
@@ -331,7 +312,8 @@ static void print_json(const Replfs__StatusReply *s)
     json_metads(&j, s);
     json_counts(&j, s);
     json_names(&j, s);
-    json_jobs(&j, s);
+    ctl_jobs_json(&j, s);
+    json_bool(&j, "repair_held", s->repair_held);
     json_leaving(&j, s);
     json_u64(&j, "problems", s->n_problems);
     json_close(&j);

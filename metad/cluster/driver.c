@@ -99,6 +99,7 @@ static bool leader_tick(struct nodes *n)
     int64_t now = clock_mono();
     nodes_decided_tick(n);
     nodes_tick_states(n, now);
+    outage_tick(n, now);
     bool sweeping = reports_sweep(n);
     orders_take_results(n, true);
     if (!n->settling && now - n->judged_at >= NSEC_PER_SEC) { /* only this thread writes both */

@@ -64,6 +64,28 @@ static void check_leaving(struct status_ask *a, const struct node *d)
             "other is good");
 }
 
+/* How long it may be silent before repair begins. */
+static uint64_t dead_s(const struct nodes *n, const struct node *d)
+{
+    return flap_dead_ms(&d->flap, n->cfg.dead_ms, clock_mono()) / 1000;
+}
+
+static void check_flaps(struct status_ask *a, const struct node *d)
+{
+    unsigned returns = flap_returns(&d->flap, clock_mono());
+    char label[256];
+    if (returns > 2)
+        status_problem(
+            a, 1, "chunkd-flaps",
+            status_text(
+                a,
+                "%s was dead and came back %u times lately: it may be silent for %llu s now "
+                "before its chunks are copied elsewhere",
+                nodes_label(d, label), returns, (unsigned long long)dead_s(a->n, d)),
+            "look at its computer's power, network and sleep settings; replfsctl chunkd pause for "
+            "computers that sleep");
+}
+
 static void check_chunkd(struct status_ask *a, const struct node *d)
 {
     char label[256], disks[512];
@@ -72,13 +94,14 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     if (nodes_gone(d))
         return; /* its place is taken: nothing to be done about it */
     check_leaving(a, d);
+    check_flaps(a, d);
     if (d->state == REPLFS__NODE_STATE__NODE_DEAD)
         status_problem(
             a, 1, "chunkd-dead",
-            status_text(a,
-                        "%s is dead: silent for %lld s; its chunks are being copied from "
-                        "others",
-                        label, silent),
+            status_text(a, "%s is dead: silent for %lld s; %s", label, silent,
+                        a->n->held   ? "its chunks are not copied yet: see repair-held"
+                        : d->made_up ? "its chunks have been copied from others"
+                                     : "its chunks are being copied from others"),
             status_text(a,
                         "start replfs-chunkd on that computer again%s%s; if it is gone for good, "
                         "wait for the copies, then: replfsctl chunkd remove %u",
@@ -89,9 +112,9 @@ static void check_chunkd(struct status_ask *a, const struct node *d)
     else if (d->state == REPLFS__NODE_STATE__NODE_SUSPECT && !is_expected_back(d))
         status_problem(
             a, 1, "chunkd-suspect",
-            status_text(a, "%s does not answer: %s, silent for %lld s; repair begins after %u s",
+            status_text(a, "%s does not answer: %s, silent for %lld s; repair begins after %llu s",
                         label, d->conn ? "connected" : "not connected", silent,
-                        a->n->cfg.dead_ms / 1000),
+                        (unsigned long long)dead_s(a->n, d)),
             "look whether the computer, its network and replfs-chunkd on it are running");
 }
 
@@ -371,6 +394,19 @@ static unsigned hosts_counted(const struct nodes *n)
     return hosts;
 }
 
+static void check_outage(struct status_ask *a)
+{
+    char text[256];
+    if (!a->n->held)
+        return;
+    status_problem(a, 2, "repair-held",
+                   status_text(a, "%s: more than max-dead allows, so repair waits for a person",
+                               outage_text(a->n, text)),
+                   "look for what they have in common (a switch, power) and bring them back; if "
+                   "they stay away: "
+                   "replfsctl repair resume");
+}
+
 static void check_goals(struct status_ask *a)
 {
     const struct status_count *k = &a->count;
@@ -493,6 +529,7 @@ void status_problems(struct status_ask *a, Replfs__StatusReply *r)
     check_nodes(a);
     check_host_ids(a);
     clocks_problems(a);
+    check_outage(a);
     check_goals(a);
     check_names(a, r);
     check_noted(a);

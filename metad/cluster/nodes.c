@@ -67,8 +67,10 @@ static uint32_t intern_host(struct nodes *n, const char *host_id)
         if (!strcmp(n->hosts[i], host_id))
             return i + 1;
     n->hosts = realloc(n->hosts, (n->nhosts + 1) * sizeof(*n->hosts));
-    if (!n->hosts || !(n->hosts[n->nhosts] = strdup(host_id)))
+    n->host_rate = realloc(n->host_rate, (n->nhosts + 2) * sizeof(*n->host_rate));
+    if (!n->hosts || !n->host_rate || !(n->hosts[n->nhosts] = strdup(host_id)))
         abort();
+    n->host_rate[n->nhosts + 1] = (struct rate){0};
     return ++n->nhosts;
 }
 
@@ -232,7 +234,10 @@ static void change_state(struct nodes *n, struct node *d, Replfs__NodeState to, 
     else
         log_warn("%s is %s: %s for %lld ms", nodes_label(d, label), state_text(to),
                  d->conn ? "no heartbeat" : "not connected, silent", (long long)silent_ms);
+    if (d->state == REPLFS__NODE_STATE__NODE_DEAD && to == REPLFS__NODE_STATE__NODE_UP)
+        flap_returned(&d->flap, clock_mono());
     d->state = to;
+    d->made_up = false;
     n->epoch++;
     nodes_start_walk(n);
 }
@@ -264,10 +269,17 @@ static void step_node(struct nodes *n, struct node *d, int64_t now, struct rpc_c
 {
     int64_t silent = (now - d->last_seen) / NSEC_PER_MSEC;
     Replfs__NodeState s = nodes_state_at(&n->cfg, d->conn != NULL, d->reported, d->state, silent);
-    if (s == REPLFS__NODE_STATE__NODE_DEAD && nodes_paused(d) && d->state != s)
+    bool over = s == REPLFS__NODE_STATE__NODE_DEAD && d->state != s && !nodes_gone(d);
+    bool overdue = over && silent <= (int64_t)flap_dead_ms(&d->flap, n->cfg.dead_ms, now);
+    if (over && (nodes_paused(d) || overdue))
         s = REPLFS__NODE_STATE__NODE_SUSPECT; /* it is expected back */
     if (nodes_gone(d))
         s = REPLFS__NODE_STATE__NODE_DEAD; /* nobody waits for it */
+    if (overdue != d->overdue) {
+        d->overdue = overdue;
+        n->epoch++;
+        nodes_start_walk(n); /* for chunks that have too few others */
+    }
     if (s != d->state)
         change_state(n, d, s, silent);
     if (d->conn && silent > (int64_t)n->cfg.dead_ms)
@@ -615,6 +627,7 @@ void nodes_free(struct nodes *n)
     for (uint32_t i = 0; i < n->nhosts; i++)
         free(n->hosts[i]);
     free(n->hosts);
+    free(n->host_rate);
     free(n->node);
     free(n->table);
     grants_free(n);

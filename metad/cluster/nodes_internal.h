@@ -16,6 +16,9 @@
 #include <stdatomic.h>
 
 #include "metad/plan/doubts.h"
+#include "metad/plan/flap.h"
+#include "metad/plan/outage.h"
+#include "metad/plan/rate.h"
 #include "metad/plan/repair_queue.h"
 
 #define NODE_DISKS_MAX 32
@@ -115,6 +118,9 @@ struct node {
     bool removed;          /* left for good: nobody sees it or waits for it */
     uint64_t origin;       /* where it registered from since we lead; 0: it has not */
     int64_t last_seen;     /* mono; leader start when never seen */
+    struct flap flap;      /* how often it came back from the dead lately */
+    bool overdue;          /* without that it would be dead now */
+    bool made_up;          /* dead, and no chunk lacks a copy for it any more (nodes_outage.c) */
     bool reported;         /* a full report came in since it was last gone */
     bool reported_once;    /* ... since we lead */
     bool want_report;
@@ -275,6 +281,8 @@ struct nodes {
     struct placement_node *table; /* the planners' view, same index */
     uint32_t nnodes;              /* slots */
     char **hosts;
+    struct rate *host_rate; /* of copies, by computer */
+    struct rate all_rate;
     uint32_t nhosts, hosts_up;
     uint32_t next_id;
     uint64_t epoch, seed;
@@ -282,6 +290,9 @@ struct nodes {
     struct adding *adding;     /* registrations that are in the log's queue */
     uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
+    struct outage outage;
+    bool held;           /* by it: no copies are made for want of copies (nodes_outage.c) */
+    int64_t outage_told; /* mono: when it was last logged that nothing is dead any more */
     struct repair_queue *queue;
     uint64_t walk_pos;
     bool walking, walk_again;
@@ -568,6 +579,13 @@ void orders_delete(struct nodes *n, struct node *d, uint64_t chunk, uint64_t ses
 void orders_node_gone(struct nodes *n, struct node *d);
 /* Nothing is decided any more: forgets what waits and what is not sent yet. fsm write lock and lock held. */
 void orders_forget(struct nodes *n);
+/* Looks whether too much is dead for repair to go on, and takes back what was accepted once nothing is. A turn of the
+ * driver, while leading; takes the lock. */
+void outage_tick(struct nodes *n, int64_t now);
+/* Why repair waits while it is held, for people. */
+extern const char outage_why[];
+/* How much is dead, for people. Lock held. */
+const char *outage_text(const struct nodes *n, char out[static 256]);
 /* Turns of the driver thread. */
 /* leads: within the gate. Without it every answer is a late one: n->lead tells of the former leadership until the role
  * thread comes to nodes_follow(). Takes locks. */

@@ -96,7 +96,7 @@ void nodes_follow(struct nodes *n)
     orders_forget(n);
     damage_forget_all(n);
     grants_forget(n);
-    n->walking = n->walk_again = n->leaving = false;
+    n->walking = n->walk_again = n->leaving = n->held = false;
     n->walk_pos = 0;
     n->doubts = (struct doubts){0};
     n->nclocks = 0;

@@ -3,6 +3,7 @@
  * Everything in this folder comes here and nothing leads away, so that who only wants to know a chunkd need not know the
  * registry. Locks as in nodes_internal.h: n->mu. */
 #include "base/lock.h"
+#include "base/clock.h"
 #include "nodes_internal.h"
 
 struct node *nodes_find(const struct nodes *n, uint32_t chunkd)
@@ -30,6 +31,8 @@ void nodes_refresh(struct nodes *n, struct node *d)
     p->state = (uint8_t)d->state;
     p->draining = d->draining;
     p->paused = nodes_paused(d);
+    p->overdue = d->overdue;
+    p->flaps = flap_returns(&d->flap, clock_mono()) > 1;
     p->failed_disks = p->ro_disks = p->room = p->avail = p->capacity = 0;
     for (unsigned i = 0; i < d->ndisks; i++) {
         const struct node_disk *k = &d->disks[i];

@@ -231,6 +231,24 @@ static struct order *order_chunk(struct nodes *n, enum order_kind kind, struct n
     return o;
 }
 
+/* Whether the limits of copies let another one begin from src to d; then it counts. now: mono. */
+static bool copy_within_limits(struct nodes *n, const struct node *src, const struct node *d,
+                               uint64_t bytes, int64_t now)
+{
+    uint64_t all = fsm_setting(n->cfg.fsm, SETTING_REPAIR_RATE) << 20;
+    uint64_t host = fsm_setting(n->cfg.fsm, SETTING_REPAIR_HOST_RATE) << 20;
+    bool within = rate_free(&n->all_rate, all, now) &
+                  rate_free(&n->host_rate[src->host], host, now) &
+                  rate_free(&n->host_rate[d->host], host, now);
+    if (!within)
+        return false;
+    rate_owe(&n->all_rate, all, bytes);
+    rate_owe(&n->host_rate[src->host], host, bytes);
+    if (src->host != d->host)
+        rate_owe(&n->host_rate[d->host], host, bytes);
+    return true;
+}
+
 static void start_copy(struct nodes *n, struct job *j, const struct fsm_chunk *c, struct node *d,
                        const struct repair_decision *dec)
 {
@@ -333,6 +351,11 @@ static bool start_act(struct nodes *n, struct job *j, struct fsm_chunk *c,
     struct node *d = nodes_find(n, dec->target);
     if (!d || !d->conn || (dec->act == REPAIR_VERIFY && checks_full(n, d, j, dec->quick)))
         return false;
+    if (dec->act == REPAIR_COPY &&
+        !copy_within_limits(n, nodes_find(n, dec->src[0]), d, c->len, clock_mono())) {
+        n->stat[dec->kind].waiting = "the limits repair-rate and repair-host-rate";
+        return false;
+    }
     if (dec->act == REPAIR_COPY)
         start_copy(n, j, c, d, dec);
     else if (dec->act == REPAIR_VERIFY)
@@ -366,6 +389,11 @@ static bool job_go_on(struct nodes *n, struct job *j, struct fsm_chunk *c)
             j->kind = dec.kind;
             if (nodes_past_behind(n) && is_destructive(c, &dec)) {
                 note_waiting(n, dec.kind, "metad is older than what chunkds have seen");
+                job_end(n, j, c);
+                return false;
+            }
+            if (n->held && dec.act == REPAIR_COPY && dec.kind == REPAIR_KIND_REPAIR) {
+                note_waiting(n, dec.kind, outage_why);
                 job_end(n, j, c);
                 return false;
             }

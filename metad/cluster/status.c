@@ -279,10 +279,10 @@ static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
     if (n->settling && (j->queued || n->walking))
         j->waiting = status_text(a, "just started: waiting for chunkds to report");
     else if (st->nwaiting)
-        j->waiting =
-            status_text(a, "%llu chunks: %s", (unsigned long long)st->nwaiting, st->waiting);
+        j->waiting = status_text(a, "%llu chunks: %s", (unsigned long long)st->nwaiting,
+                                 n->held && kind == REPAIR_KIND_REPAIR ? outage_why : st->waiting);
     else if (j->queued && !j->running)
-        j->waiting = status_text(a, "begins shortly");
+        j->waiting = status_text(a, "%s", st->waiting ? st->waiting : "begins shortly");
     return j;
 }
 
@@ -310,6 +310,8 @@ static void fill_counts(struct status_ask *a, Replfs__StatusReply *r)
     r->bad_copies = a->count.bad;
     r->lost = a->count.lost;
     r->settling = a->n->settling;
+    r->repair_held = a->n->held;
+    r->down_chunkds = a->n->outage.down_chunkds;
     r->quarantine = recover_quarantined(a->n);
 }
 

@@ -33,7 +33,15 @@
     X(10, SCRUB_CYCLE, "scrub-cycle", MSEC, 1209600000ull, 1000, 315360000000ull,                                   \
       "every byte that chunkds store is read and checked within so long")                                           \
     X(11, SCRUB_RATE, "scrub-rate", NUMBER, 32, 1, 1048576,                                                         \
-      "MiB a second that this reads of a disk at most")
+      "MiB a second that this reads of a disk at most")                                                             \
+    X(12, MAX_DEAD, "max-dead", NUMBER, 34, 1, 100,                                                                 \
+      "percent of the computers, or of the bytes, that may be dead before repair asks; one always may")             \
+    X(13, DEAD_ACCEPTED, "dead-accepted", NUMBER, 0, 0, 1048576,                                                    \
+      "dead chunkds that a person knows of (replfsctl repair resume); 0 again once all are back")                   \
+    X(14, REPAIR_RATE, "repair-rate", NUMBER, 0, 0, 1048576,                                                        \
+      "MiB a second that all copies made by repair, moves and drains take together; 0: no limit")                   \
+    X(15, REPAIR_HOST_RATE, "repair-host-rate", NUMBER, 0, 0, 1048576,                                              \
+      "the same of each computer, what it sends and what it gets")
 
 #define SETTINGS_ENUM_(NUMBER, ID, ...) SETTING_##ID = NUMBER,
 enum setting_key { SETTING_NONE = 0, SETTINGS_TABLE(SETTINGS_ENUM_) };

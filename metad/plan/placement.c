@@ -82,7 +82,8 @@ static bool host_used(const struct picking *k, uint32_t host)
     return false;
 }
 
-/* 0 best .. 3; -1: not eligible. */
+#define WORST 8 /* than all classes */
+/* 0 best; -1: not eligible. */
 static int classify(const struct picking *k, uint32_t id)
 {
     const struct placement_node *p = placement_node(k->t, id);
@@ -96,7 +97,7 @@ static int classify(const struct picking *k, uint32_t id)
     bool shared = host_used(k, p->host), tight = p->room < r->headroom + r->need;
     if (shared && r->new_host_only)
         return -1;
-    return (shared ? 2 : 0) + (tight ? 1 : 0);
+    return (shared ? 4 : 0) + (p->flaps ? 2 : 0) + (tight ? 1 : 0);
 }
 
 static double weight(const struct placement_node *p)
@@ -109,7 +110,7 @@ static double weight(const struct placement_node *p)
 
 static uint32_t pick_one(struct picking *k)
 {
-    int best = 4;
+    int best = WORST;
     double total = 0;
     uint32_t chosen = 0;
     for (uint32_t id = 1; id < k->t->n; id++) {

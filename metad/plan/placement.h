@@ -11,10 +11,13 @@
 #define PLACEMENT_TIGHT (16ull << 20) /* a chunkd with less room than this gets nothing */
 
 struct placement_node {
-    uint32_t host;         /* same number: same computer; 0: there is no such chunkd */
-    uint8_t state;         /* Replfs__NodeState; only NODE_UP is ever picked */
-    bool draining;         /* it is to be emptied: gets nothing */
-    bool paused;           /* it is to be away for a while, and gets nothing */
+    uint32_t host; /* same number: same computer; 0: there is no such chunkd */
+    uint8_t state; /* Replfs__NodeState; only NODE_UP is ever picked */
+    bool draining; /* it is to be emptied: gets nothing */
+    bool paused;   /* it is to be away for a while, and gets nothing */
+    bool overdue;  /* silent for so long that others would be dead; it is waited for (flap.h) */
+    bool
+        flaps; /* it died and came back lately, more than once: gets copies when others don't suffice */
     uint64_t failed_disks; /* bit set by disk index: copies there don't count */
     /* likewise: can be read, so copies there are sources, and count for nothing */
     uint64_t ro_disks;
@@ -44,7 +47,7 @@ struct placement_req {
     uint64_t seed;
 };
 /* Fills out with at most want distinct chunkds, first those on computers of their own, and returns
- * how many. A pick on a shared computer or beyond headroom happens only when there is no better.
+ * how many. A pick on a shared computer, of one that flaps, or beyond headroom happens only when there is no better.
  * Among equals the chance follows free space and falls with load and rate. The least loaded comes
  * first in out. */
 unsigned placement_pick(const struct placement_table *t, const struct placement_req *r,

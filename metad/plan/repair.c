@@ -12,7 +12,7 @@
  *   5. two good ones on a computer -> COPY to another that could take it (a move: 6 ends it)
  *   6. more than goal, or bad ones -> VERIFY the ones that stay (every byte of two of them, of the
  *      or such as are to leave        others the length), then DROP: bad ones first, then those that
- *      left over                      are to leave, those sharing a computer, the fullest chunkd's
+ *      left over                      are to leave, those sharing a computer, those that flap, the fullest
  *   7. copies on dead chunkds      -> FORGET (they count again when their chunkd reports them; not while it does)
  *
  * What counts: a copy on a suspect chunkd is there for reading and for the goal, but is no source,
@@ -23,7 +23,8 @@
  * A copy that is to leave (its chunkd drains, its disk has to hold less) is a source like any other, and counts for
  * readers, but for no goal; it goes when the goal is reached without it. A chunkd that is paused counts like a suspect
  * one, also while it is still there, and longer than that; of the copies that are awake there must be min_copies though,
- * and a copy that is to leave may go while others of the goal are only asleep.
+ * and a copy that is to leave may go while others of the goal are only asleep. One that is overdue (it flaps: flap.h) counts
+ * like a paused one that nobody announced.
  *
  * Invariants: DROP is decided only when at least goal (hence one) other copies are good, in reach
  * (for what is to leave: or announced to come back; of what is to be shed min_copies, of what is to go at once one is enough)
@@ -77,6 +78,12 @@ static bool stays(const struct repair_copy *p)
 }
 
 static bool asleep(const struct repair_ctx *x, const struct repair_copy *p)
+{
+    const struct placement_node *n = placement_node(&x->t, p->chunkd);
+    return n && (n->paused || n->overdue);
+}
+
+static bool announced(const struct repair_ctx *x, const struct repair_copy *p)
 {
     const struct placement_node *n = placement_node(&x->t, p->chunkd);
     return n && n->paused;
@@ -150,15 +157,15 @@ static unsigned good_hosts(const struct repair_ctx *x, const struct repair_chunk
 static void tally_good(const struct repair_ctx *x, const struct repair_copy *p,
                        struct repair_tally *t)
 {
-    bool up = good_up(x, p), paused = asleep(x, p);
+    bool up = good_up(x, p), away = asleep(x, p);
     t->good++;
     t->good_up += up;
-    t->awake += !paused;
+    t->awake += !away;
     if (stays(p)) {
         t->stay++;
-        t->stay_awake += !paused;
+        t->stay_awake += !away;
         t->stay_up += stays_up(x, p);
-        t->stay_sure += up || paused;
+        t->stay_sure += up || announced(x, p);
     } else {
         t->leave += up;
     }
@@ -429,7 +436,8 @@ static double fullness(const struct placement_node *n)
     return n->capacity ? 1 - (double)n->avail / (double)n->capacity : 1;
 }
 
-/* Higher goes first: waste, what is to leave, then copies sharing a computer, then those on full chunkds. */
+/* Higher goes first: waste, what is to leave, then copies sharing a computer, then those on a chunkd that flaps (so that
+ * each time less is copied for it), then those on full chunkds. */
 static double drop_score(const struct repair_ctx *x, const struct repair_chunk *c,
                          const struct repair_copy *p)
 {
@@ -438,7 +446,7 @@ static double drop_score(const struct repair_ctx *x, const struct repair_chunk *
         return 100;
     if (!stays(p))
         return 50 + p->leave;
-    return fullness(n) + (on_host(x, c, n->host) > 1 ? 10 : 0);
+    return fullness(n) + (n->flaps ? 5 : 0) + (on_host(x, c, n->host) > 1 ? 10 : 0);
 }
 
 /* What is to leave goes when the goal is reached without it, on chunkds that are up or have said when they are back, and

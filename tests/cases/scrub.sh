@@ -91,7 +91,7 @@ devcluster start chunkd1
 wait_for 30 "chunkd 1 to be paused still" paused
 expect "pass after the restart" "$pass" "$(field 1 pass)"
 expect "bytes of it" "$bytes" "$(field 1 bytes_done)"
-ctl scrub status "${ask[@]}" | grep -q paused || fail "status does not say paused: $(ctl scrub status "${ask[@]}")"
+grep -q paused <<<"$(ctl scrub status "${ask[@]}")" || fail "status does not say paused: $(ctl scrub status "${ask[@]}")"
 ctl config set scrub-rate 1000 "${ask[@]}" >/dev/null
 ctl scrub resume 1 "${ask[@]}"
 next() { [ "$(field 1 pass)" -gt "$pass" ] && [ "$(field 1 state)" = running ]; }

@@ -700,6 +700,18 @@ static inline int nodes_rig_setup(void **state)
     return 0;
 }
 
+/* With the newest feature level. */
+static inline int nodes_rig_setup_newest(void **state)
+{
+    int rc = nodes_rig_setup(state);
+    Replfs__FeatureOp o = REPLFS__FEATURE_OP__INIT;
+    o.level = FSM_FEATURE_MAX;
+    NODES_RIG_OP(op, FEATURE, feature, &o);
+    if (rc == 0)
+        assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
+    return rc;
+}
+
 static inline int nodes_rig_teardown(void **state)
 {
     struct nodes_rig *f = *state;

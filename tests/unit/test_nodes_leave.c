@@ -4,17 +4,6 @@
 
 #define WHAT(name) REPLFS__CHUNKD_SET_OP__WHAT__##name
 
-static int setup(void **state)
-{
-    int rc = nodes_rig_setup(state);
-    Replfs__FeatureOp o = REPLFS__FEATURE_OP__INIT;
-    o.level = FSM_FEATURE_MAX;
-    NODES_RIG_OP(op, FEATURE, feature, &o);
-    if (rc == 0)
-        assert_int_equal(nodes_rig_apply(&op, 0, NULL), 0);
-    return rc;
-}
-
 static int set(Replfs__ChunkdSetReq *r)
 {
     struct rpc_result res;
@@ -445,7 +434,8 @@ static void below_its_level_it_says_how_to_raise_it(void **state)
 
 int main(void)
 {
-#define LEAVE_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, nodes_rig_teardown)
+#define LEAVE_TEST(fn)                                                                             \
+    cmocka_unit_test_setup_teardown(fn, nodes_rig_setup_newest, nodes_rig_teardown)
     const struct CMUnitTest tests[] = {
         LEAVE_TEST(drained_chunkd_is_emptied_and_removed),
         LEAVE_TEST(rotten_copy_justifies_no_drop),

@@ -138,6 +138,22 @@ static void follows_space_and_load(void **state)
     assert_in_range(hits[3], 400, 800);
 }
 
+static void flapping_ones_when_others_do_not_suffice(void **state)
+{
+    (void)state;
+    struct fixture f;
+    make(&f, 4, 1);
+    f.node[1].flaps = true;
+    f.node[2].room = 80ull << 20; /* rather a tight one */
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        uint32_t out[4];
+        assert_int_equal(pick(&f, 3, seed, out), 3);
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_not_equal(out[i], 1);
+        assert_int_equal(pick(&f, 4, seed, out), 4);
+    }
+}
+
 static void same_seed_same_picks(void **state)
 {
     (void)state;
@@ -212,6 +228,7 @@ int main(void)
         cmocka_unit_test(tight_ones_only_when_needed),
         cmocka_unit_test(need_must_fit),
         cmocka_unit_test(follows_space_and_load),
+        cmocka_unit_test(flapping_ones_when_others_do_not_suffice),
         cmocka_unit_test(same_seed_same_picks),
         cmocka_unit_test(least_loaded_leads),
         cmocka_unit_test(counts_hosts_that_are_up),
