@@ -111,7 +111,7 @@ enum metaop_sender metaop_sender(enum metaop m);
 
 /* The newest feature level of this version. New operations, and new fields of old ones that fsm_apply looks at, get
  * the next one. */
-#define METAOP_LEVEL_MAX 2u
+#define METAOP_LEVEL_MAX 3u
 /* The level that it needs, METAOP_NONE: 0. */
 unsigned metaop_level(enum metaop m);
 

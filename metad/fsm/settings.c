@@ -18,7 +18,7 @@ const struct setting_info *setting_info(unsigned number)
 
 unsigned setting_level(unsigned number)
 {
-    return number <= SETTING_META_COPIES_SYNC ? 1 : 2;
+    return number <= SETTING_META_COPIES_SYNC ? 1 : number <= SETTING_SCRUB_RATE ? 2 : 3;
 }
 
 enum setting_key setting_find(const char *name)
