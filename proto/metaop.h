@@ -76,7 +76,8 @@
     X(REPLACED, replaced, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                         \
     X(FEATURE, feature, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                           \
     X(CHECK, check, LEADER, 1, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                               \
-    X(CHUNKD_SET, chunkd_set, LEADER, 2, 0, false, NONE, 0, NOTHING, UNTOUCHED)
+    X(CHUNKD_SET, chunkd_set, LEADER, 2, 0, false, NONE, 0, NOTHING, UNTOUCHED)                                     \
+    X(COMPACT, compact, LEADER, 2, 0, false, NONE, 0, NOTHING, UNTOUCHED)
 /* clang-format on */
 
 /* clang-format off */

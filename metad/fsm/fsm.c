@@ -265,6 +265,8 @@ static int fsm_run(struct fsm *f, const Replfs__Command *cmd, struct fsm_result 
         return fsm_op_feature(f, op->feature);
     case METAOP_CHUNKD_SET:
         return fsm_op_chunkd_set(f, op->chunkd_set);
+    case METAOP_COMPACT:
+        return fsm_op_compact(f, op->compact, res);
     case METAOP_CHECK:
         return 0; /* it is about the state, and nothing in it */
     case METAOP_NONE:

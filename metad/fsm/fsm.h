@@ -7,7 +7,7 @@
  * Memory goal: at most 200 bytes per small file, everything included (slabs, 32-bit handles).
  * Files: fsm.c (dispatch, lock), fsm_inode.c, fsm_dir.c, fsm_rename.c, fsm_chunk.c, fsm_share.c
  * (owners of chunks), fsm_goal.c, fsm_weigh.c (what a command would cost), fsm_clone.c,
- * fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
+ * fsm_compact.c, fsm_fallocate.c, fsm_quota.c, fsm_session.c (duplicate memory, members), fsm_past.c (incarnations),
  * fsm_xattr.c, fsm_cluster.c (metads, settings, feature level), fsm_save.c and fsm_load.c (checkpoint), fsm_slab.c and
  * fsm_table.c (memory, indexes). */
 #ifndef REPLFS_METAD_FSM_FSM_H
@@ -29,6 +29,7 @@
 #define FSM_QUOTAS_MAX 4095u
 #define FSM_INCARNATIONS_MAX 4096u /* starts of metad that are remembered */
 #define FSM_FUTURES_MAX 64u
+#define FSM_COMPACT_MAX 1024u      /* parts of one CompactOp */
 #define FSM_IDS_BLOCK (1ull << 20) /* ids are reserved so many at a time */
 
 struct fsm;
@@ -78,6 +79,8 @@ struct fsm_hooks {
     void (*session_closed)(void *arg, uint64_t session);
     void *arg;
     void (*session_lapsed)(void *arg, uint64_t session);
+    void (*chunk_sparse)(
+        void *arg, struct fsm_chunk *c); /* extents let go of bytes, and less than half is live */
 };
 void fsm_set_hooks(struct fsm *f, const struct fsm_hooks *h);
 
@@ -247,6 +250,13 @@ struct fsm_chunk {
 };
 struct fsm_chunk *fsm_chunk_find(struct fsm *f, uint64_t id);       /* NULL when unknown */
 unsigned fsm_chunk_files(struct fsm *f, const struct fsm_chunk *c); /* that reference it */
+/* The first max of these files; how many there are in all. */
+uint32_t fsm_chunk_owners(struct fsm *f, const struct fsm_chunk *c, uint64_t *ino, uint32_t max);
+/* Less than half of the chunk's bytes are named by extents. */
+static inline bool fsm_chunk_is_sparse(const struct fsm_chunk *c)
+{
+    return c->live < c->len / 2;
+}
 /* All extents that name the chunk, file by file, until fn returns false. Looks through all extents of
  * these files: for chunks in trouble. */
 typedef bool fsm_extent_fn(void *arg, uint64_t ino, const struct ext *e);

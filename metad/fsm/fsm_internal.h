@@ -321,6 +321,9 @@ void fsm_xattr_fini(struct fsm *f);
 /* ---- fsm_clone.c ---- */
 int fsm_op_clone(struct fsm *f, const Replfs__CloneOp *op, struct fsm_result *res);
 
+/* ---- fsm_compact.c ---- */
+int fsm_op_compact(struct fsm *f, const Replfs__CompactOp *op, struct fsm_result *res);
+
 /* ---- fsm_fallocate.c ---- */
 int fsm_op_fallocate(struct fsm *f, const Replfs__FallocateOp *op, struct fsm_result *res);
 

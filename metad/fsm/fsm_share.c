@@ -172,6 +172,8 @@ void fsm_share_count(struct fsm *f, struct fsm_chunk *c, uint32_t h, int refs, i
     }
     if (moved && c->refs)
         fsm_share_goal(f, c, refs > 0 ? fsm_inode_at(f, h)->goal : 0);
+    if (bytes < 0 && c->refs && fsm_chunk_is_sparse(c) && f->hooks.chunk_sparse)
+        f->hooks.chunk_sparse(f->hooks.arg, c);
 }
 
 /* ---- looking back ---- */
@@ -186,6 +188,16 @@ static bool extents_of(struct fsm *f, const struct fsm_chunk *c, uint32_t h, fsm
         if (e.chunk == c->id && !fn(arg, i->ino, &e))
             return false;
     return true;
+}
+
+uint32_t fsm_chunk_owners(struct fsm *f, const struct fsm_chunk *c, uint64_t *ino, uint32_t max)
+{
+    const struct fsm_share *s = c->shared ? entry(f, c) : NULL;
+    uint32_t n = s ? s->n : c->refs ? 1 : 0;
+
+    for (uint32_t k = 0; k < n && k < max; k++)
+        ino[k] = fsm_inode_at(f, s ? s->own[k].inode : c->owner)->ino;
+    return n;
 }
 
 void fsm_chunk_extents(struct fsm *f, const struct fsm_chunk *c, fsm_extent_fn *fn, void *arg)

@@ -182,6 +182,7 @@ static void test_checkpoint_4(void **state)
     struct fsm_rig r = {.f = load(&v4), .index = v4.commands};
     Replfs__FeatureOp feature = REPLFS__FEATURE_OP__INIT;
     Replfs__ChunkdSetOp set = REPLFS__CHUNKD_SET_OP__INIT;
+    Replfs__CompactOp compact = REPLFS__COMPACT_OP__INIT;
     struct fsm_counts n;
     struct fsm_member m;
     fsm_counts(r.f, &n);
@@ -200,9 +201,11 @@ static void test_checkpoint_4(void **state)
     set.what = REPLFS__CHUNKD_SET_OP__WHAT__DRAINING;
     set.draining = true;
     assert_int_equal(FSM_RIG_LEADER_OP(&r, CHUNKD_SET, chunkd_set, &set), ERR_VERSION);
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, COMPACT, compact, &compact), ERR_VERSION);
     feature.level = 2;
     assert_int_equal(FSM_RIG_LEADER_OP(&r, FEATURE, feature, &feature), 0);
     assert_int_equal(FSM_RIG_LEADER_OP(&r, CHUNKD_SET, chunkd_set, &set), 0);
+    assert_int_equal(FSM_RIG_LEADER_OP(&r, COMPACT, compact, &compact), EINVAL);
     fsm_free(fsm_rig_reload(r.f));
     fsm_rig_close(&r);
 }

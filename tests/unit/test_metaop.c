@@ -228,6 +228,7 @@ static void test_levels(void **state)
     assert_int_equal(metaop_level(METAOP_RECOVER), 0);
     assert_int_equal(metaop_level(METAOP_METAD), 1);
     assert_int_equal(metaop_level(METAOP_CHUNKD_SET), 2);
+    assert_int_equal(metaop_level(METAOP_COMPACT), 2);
     for (unsigned m = 1; m < METAOP_COUNT; m++)
         assert_true(metaop_level((enum metaop)m) <= METAOP_LEVEL_MAX);
 }
@@ -239,7 +240,8 @@ static void test_senders(void **state)
         METAOP_SESSION_OPEN,  METAOP_REAP,        METAOP_RESERVE, METAOP_CHUNKD_ADD,
         METAOP_CHUNKD_REMOVE, METAOP_INCARNATION, METAOP_HOLDS,   METAOP_FUTURE,
         METAOP_RECOVER,       METAOP_METAD,       METAOP_CONFIG,  METAOP_CAP_KEY,
-        METAOP_REPLACED,      METAOP_FEATURE,     METAOP_CHECK,   METAOP_CHUNKD_SET};
+        METAOP_REPLACED,      METAOP_FEATURE,     METAOP_CHECK,   METAOP_CHUNKD_SET,
+        METAOP_COMPACT};
     static const enum metaop client[] = {METAOP_CREATE,   METAOP_UNLINK,    METAOP_RENAME,
                                          METAOP_LINK,     METAOP_SETATTR,   METAOP_COMMIT,
                                          METAOP_SET_GOAL, METAOP_ATIME,     METAOP_XATTR,
