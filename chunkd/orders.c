@@ -13,13 +13,13 @@
  * boundaries (its span begins earlier) is trimmed; only when the cut is inside a block, CRCs are
  * made anew, from bytes just verified against the client's.
  *
- * Verify reads the whole copy back, from the disk itself, and says how much of it is good. Salvage gives bytes, and whose they are.
+ * Verify reads the whole copy back, from the disk itself, and says how much of it is good. Salvage gives bytes, and whose they
+ * are. Compact is in compaction.c.
  *
  * Nothing is done for a metad whose term is over (terms.h).
  *
  * Thread context: pool threads, which may block; deletes run on the store's writer threads. */
 #include "orders.h"
-#include "base/lock.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -32,7 +32,9 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "compaction.h"
 #include "scrub.h"
+#include "store_wait.h"
 
 #define LOG_MODULE "orders"
 #define PIECE (1u << 20) /* of one Read */
@@ -55,43 +57,6 @@ static void order_reply(struct service *s, struct rpc_req *req, const Replfs__Or
     serve_reply(s, req, &env, NULL);
 }
 
-/* ---- waiting for a store's callbacks ---- */
-
-struct waiter {
-    struct lock mu;
-    struct cond cv;
-    unsigned pending;
-    int code; /* first failure */
-};
-#define WAITER_INIT                                                                                \
-    {                                                                                              \
-        LOCK_INITIALIZER(ORDER_WAIT), COND_INITIALIZER, 0, 0                                       \
-    }
-
-static void waiter_add(struct waiter *w)
-{
-    LOCK_SCOPE(&w->mu);
-    w->pending++;
-}
-
-static void waiter_done(void *arg, int code)
-{
-    struct waiter *w = arg;
-    LOCK_SCOPE(&w->mu);
-    if (w->code == 0)
-        w->code = code;
-    w->pending--;
-    cond_signal(&w->cv);
-}
-
-static int waiter_wait(struct waiter *w)
-{
-    LOCK_SCOPE(&w->mu);
-    while (w->pending > 0)
-        cond_wait(&w->cv, &w->mu);
-    return w->code;
-}
-
 /* ---- copy ---- */
 
 struct copy {
@@ -106,7 +71,8 @@ struct copy {
 };
 
 /* Appends one verified span, skipping what is there already. */
-static int copy_span(struct copy *c, const Replfs__Span *sp, const uint8_t *data, struct waiter *w)
+static int copy_span(struct copy *c, const Replfs__Span *sp, const uint8_t *data,
+                     struct store_wait *w)
 {
     uint32_t skip = c->pos - sp->chunk_off, len = sp->len - skip;
     struct buf *b = buf_new(len);
@@ -128,8 +94,8 @@ static int copy_span(struct copy *c, const Replfs__Span *sp, const uint8_t *data
         .data = b,
         .crcs = crcs,
     };
-    waiter_add(w);
-    store_copy_append(c->store, c->token, &a, waiter_done, w);
+    store_wait_add(w);
+    store_copy_append(c->store, c->token, &a, store_wait_done, w);
     buf_unref(b);
     c->pos += len;
     return 0;
@@ -177,10 +143,10 @@ static int copy_piece(struct copy *c, struct rpc_conn *conn, const Replfs__CopyS
         const Replfs__ReadReply *rr = res.rep->read_reply;
         const uint8_t *at = res.payload->data;
         uint32_t before = c->pos;
-        struct waiter w = WAITER_INIT;
+        struct store_wait w = STORE_WAIT_INIT;
         for (size_t i = 0; i < rr->n_spans; at += rr->spans[i++]->len)
             copy_span(c, rr->spans[i], at, &w);
-        rc = waiter_wait(&w);
+        rc = store_wait_end(&w);
         c->own_fault = rc != 0;
         serve_count(c->s, 0, c->pos - before);
     }
@@ -215,7 +181,7 @@ static int copy_tail(struct copy *c, uint32_t *seen)
         return 0;
     while (c->pos < *seen) {
         struct store_read r;
-        struct waiter w = WAITER_INIT;
+        struct store_wait w = STORE_WAIT_INIT;
         uint32_t n = *seen - c->pos < PIECE ? *seen - c->pos : PIECE;
         if (store_read(c->store, c->o->chunk, c->pos, n, STORE_VERIFY, &r) != 0)
             return 0; /* nothing to be saved there */
@@ -228,7 +194,7 @@ static int copy_tail(struct copy *c, uint32_t *seen)
             sp.crcs.len = crc_blocks(sp.len) * 4;
             copy_span(c, &sp, at, &w);
         }
-        int rc = waiter_wait(&w);
+        int rc = store_wait_end(&w);
         buf_unref(r.data);
         free(r.spans);
         if (rc != 0)
@@ -243,13 +209,13 @@ static int copy_finish(struct copy *c)
     int rc = -EAGAIN;
     for (int i = 0; rc == -EAGAIN && i < FINISH_TRIES; i++) {
         uint32_t seen;
-        struct waiter w = WAITER_INIT;
+        struct store_wait w = STORE_WAIT_INIT;
         rc = copy_tail(c, &seen);
         if (rc != 0)
             break;
-        waiter_add(&w);
-        store_copy_finish(c->store, c->token, seen, waiter_done, &w);
-        rc = waiter_wait(&w);
+        store_wait_add(&w);
+        store_copy_finish(c->store, c->token, seen, store_wait_done, &w);
+        rc = store_wait_end(&w);
     }
     return rc;
 }
@@ -328,7 +294,7 @@ static void run_delete(struct service *s, struct rpc_req *req)
 {
     const Replfs__DeleteOrder *o = req->env->order_req->delete_chunks;
     struct disks *d = serve_disks(s);
-    struct waiter w = WAITER_INIT;
+    struct store_wait w = STORE_WAIT_INIT;
     CLEANUP(free_ptr) uint64_t *mine = malloc((o->n_chunks + 1) * sizeof(*mine));
     if (!mine)
         abort();
@@ -343,9 +309,9 @@ static void run_delete(struct service *s, struct rpc_req *req)
                 mine[n++] = o->chunks[j];
         if (n == 0 || disk_failed(disks_at(d, i)))
             continue;
-        waiter_add(&w);
-        store_delete(store, mine, n, waiter_done, &w);
-        int rc = waiter_wait(&w); /* mine is reused */
+        store_wait_add(&w);
+        store_delete(store, mine, n, store_wait_done, &w);
+        int rc = store_wait_end(&w); /* mine is reused */
         if (rc != 0) {
             serve_fail(s, req, rc, 0, "deleting %zu chunks: %s", n, err_str(rc));
             return;
@@ -528,6 +494,9 @@ static void order_run(void *arg)
     case REPLFS__ORDER_REQ__ORDER_SALVAGE:
         run_salvage(s, req);
         break;
+    case REPLFS__ORDER_REQ__ORDER_COMPACT:
+        compaction_run(s, req);
+        break;
     case REPLFS__ORDER_REQ__ORDER_SCRUB:
         run_scrub(s, req);
         break;
@@ -544,6 +513,8 @@ static int check_order(const Replfs__OrderReq *in)
         return in->copy->chunk != 0 && in->copy->len > 0 ? 0 : -ERR_PROTOCOL;
     case REPLFS__ORDER_REQ__ORDER_DELETE_CHUNKS:
         return in->delete_chunks->n_sessions == in->delete_chunks->n_chunks ? 0 : -ERR_PROTOCOL;
+    case REPLFS__ORDER_REQ__ORDER_COMPACT:
+        return compaction_check(in->compact);
     case REPLFS__ORDER_REQ__ORDER_VERIFY:
     case REPLFS__ORDER_REQ__ORDER_SALVAGE:
     case REPLFS__ORDER_REQ__ORDER_SCRUB:

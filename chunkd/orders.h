@@ -1,4 +1,4 @@
-/* What metad orders a chunkd to do: copy, delete, verify. */
+/* What metad orders a chunkd to do: copy, delete, verify, compact. */
 #ifndef REPLFS_CHUNKD_ORDERS_H
 #define REPLFS_CHUNKD_ORDERS_H
 #include "service.h"

@@ -44,7 +44,8 @@ struct nodes_rig_chunkd {
     Replfs__ChunkRecord changes[HELD_MAX];
     unsigned nchanges;
     uint64_t seq, digest, reports, registration;
-    unsigned copies, deletes, verifies, scrubs;
+    unsigned copies, deletes, verifies, scrubs, compacts;
+    bool no_compact;         /* of a version before there was compaction */
     bool bad_sources;        /* a copy that it is to make meets bad blocks, wherever it is from */
     bool no_scrub;           /* of a version before there was one */
     Replfs__BadCopy bad;     /* chunk not 0: told by each heartbeat */
@@ -131,6 +132,22 @@ static inline void nodes_rig_store(struct nodes_rig_chunkd *k, uint64_t chunk, u
     pthread_mutex_unlock(&k->lock);
 }
 
+static inline void nodes_rig_compact(struct nodes_rig_chunkd *k, const Replfs__CompactOrder *o,
+                                     Replfs__OrderReply *rep, int *code)
+{
+    const struct nodes_rig_held *h = find_held(k, o->chunk);
+    uint32_t len = 0;
+    k->compacts++;
+    *code = k->no_compact ? -ERR_PROTOCOL : h && h->session == o->session ? 0 : -ERR_NO_CHUNK;
+    for (size_t i = 0; !*code && i < o->n_off; i++) {
+        assert_true(o->off[i] + o->len[i] <= h->len);
+        len += o->len[i];
+    }
+    if (!*code)
+        nodes_rig_hold(k, o->to, len, o->to_session);
+    rep->bytes = len;
+}
+
 static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *o,
                             Replfs__OrderReply *rep, int *code)
 {
@@ -167,6 +184,9 @@ static inline void do_order(struct nodes_rig_chunkd *k, const Replfs__OrderReq *
         h = find_held(k, o->salvage->chunk);
         *code = h && h->session == o->salvage->session ? 0 : -ERR_NO_CHUNK;
         rep->stored = h ? h->len : 0;
+        break;
+    case REPLFS__ORDER_REQ__ORDER_COMPACT:
+        nodes_rig_compact(k, o->compact, rep, code);
         break;
     case REPLFS__ORDER_REQ__ORDER_SCRUB:
         k->scrubs++;
