@@ -181,6 +181,11 @@ static void told_ids(void *arg, uint64_t chunk_upto, uint64_t ino_upto)
     ids_told(arg, chunk_upto, ino_upto);
 }
 
+static uint64_t new_chunk(void *arg)
+{
+    return ids_chunk(arg);
+}
+
 static void leader_stop(struct leader *l, int code)
 {
     gate_shut(&l->gate);
@@ -215,7 +220,8 @@ static void lead_nodes(struct leader *l)
                                                         .session_closed = sessions_closed,
                                                         .hook_arg = l->sessions,
                                                         .ids_told = told_ids,
-                                                        .ids_arg = l->ids});
+                                                        .ids_arg = l->ids,
+                                                        .new_chunk = new_chunk});
 }
 
 static int start_service(struct leader *l)

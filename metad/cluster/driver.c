@@ -25,6 +25,7 @@
 static void walk_fn(void *arg, struct fsm_chunk *c)
 {
     leave_walk_chunk(arg, c);
+    compacting_consider(arg, c);
     orders_consider(arg, c, 0);
 }
 
@@ -46,7 +47,7 @@ static void walk_slice(struct nodes *n, int64_t now)
     n->walked_at = now;
     if (!n->walk_pos) {
         leave_walk_begin(n);
-        for (unsigned i = 0; i < JOB_KINDS; i++) {
+        for (unsigned i = 0; i < JOB_COMPACT; i++) { /* that is seen to by itself */
             n->stat[i].waiting = NULL;
             n->stat[i].nwaiting = 0;
         }
@@ -78,19 +79,22 @@ static bool work_slice(struct nodes *n, int64_t now)
 {
     fsm_wrlock(n->cfg.fsm);
     lock_acquire(&n->mu);
+    bool compacts = false;
     leave_tick(n, now);
     if (!n->settling) {
         walk_slice(n, now);
         orders_pop_slice(n, now);
+        compacts = compacting_turn(n, now);
     }
     orders_batch_deletes(n);
     update_rates(n, now);
     struct order *o = n->to_send;
     n->to_send = NULL;
-    bool more = n->walking && !n->settling;
+    bool more = (n->walking && !n->settling) || compacts;
     lock_release(&n->mu);
     fsm_unlock(n->cfg.fsm);
     orders_send_all(n, o);
+    compacting_propose(n);
     return more;
 }
 
@@ -173,6 +177,8 @@ static void discard_results(struct nodes *n)
     for (struct order *o = n->done, *next; o; o = next) {
         next = o->next;
         free(o->job);
+        if (o->compacting)
+            compacting_discard(o->compacting);
         for (uint32_t i = 0; i < o->ndels; i++)
             free(o->dels[i].job);
         orders_free(o);

@@ -493,6 +493,13 @@ static void on_changed(void *arg, struct fsm_chunk *c, bool grew)
     orders_consider(n, c, 0);
 }
 
+static void on_sparse(void *arg, struct fsm_chunk *c)
+{
+    struct nodes *n = arg;
+    LOCK_SCOPE(&n->mu);
+    compacting_consider(n, c);
+}
+
 static void on_session_closed(void *arg, uint64_t session)
 {
     struct nodes *n = arg;
@@ -561,6 +568,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     n->registry_version = n->epoch;
     n->next_id = 1;
     n->queue = repair_queue_new();
+    n->compacting = compacting_new();
     lock_init(&n->mu, LOCK_REGISTRY);
     lock_init(&n->done_lock, LOCK_DRIVER);
     fsm_wrlock(cfg->fsm);
@@ -574,6 +582,7 @@ int nodes_new(const struct nodes_config *cfg, struct nodes **out)
     lock_release(&n->mu);
     struct fsm_hooks hooks = {.chunk_freed = on_freed,
                               .chunk_changed = on_changed,
+                              .chunk_sparse = on_sparse,
                               .orphaned = on_orphaned,
                               .adopted = on_adopted,
                               .session_closed = on_session_closed,
@@ -620,6 +629,7 @@ void nodes_free(struct nodes *n)
     grants_free(n);
     damage_free(n);
     repair_queue_free(n->queue);
+    compacting_free(n->compacting);
     lock_destroy(&n->mu);
     lock_destroy(&n->done_lock);
     free(n);

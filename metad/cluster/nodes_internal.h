@@ -167,7 +167,8 @@ struct client_clock { /* of one that is far from ours */
     char name[128];
 };
 
-enum order_kind { ORDER_COPY, ORDER_VERIFY, ORDER_DELETE };
+enum order_kind { ORDER_COPY, ORDER_VERIFY, ORDER_DELETE, ORDER_COMPACT };
+struct compacting_job;
 struct order {
     struct nodes *n;
     enum order_kind kind;
@@ -184,6 +185,7 @@ struct order {
     char src_addr[REPAIR_SOURCES_MAX][128];
     struct del *dels;
     uint32_t ndels;
+    struct compacting_job *compacting;
     /* result */
     int code;
     char detail[160];
@@ -206,7 +208,7 @@ struct job {
 };
 
 /* Statistics of one kind of background work. */
-enum { JOB_DELETE = REPAIR_KINDS, JOB_KINDS };
+enum { JOB_DELETE = REPAIR_KINDS, JOB_COMPACT, JOB_KINDS };
 struct job_stat {
     uint64_t running, done, failed, bytes_done, rate, rate_mark;
     char last_error[192];
@@ -283,6 +285,7 @@ struct nodes {
     uint64_t registry_version; /* of what chunkds are told of each other */
     bool settling;
     struct repair_queue *queue;
+    struct compacting *compacting;
     uint64_t walk_pos;
     bool walking, walk_again;
     struct u64map grant_index; /* session -> index into grants */
@@ -500,6 +503,26 @@ static inline bool nodes_past_behind(const struct nodes *n)
 void salvage_fetch(struct nodes *n, struct rpc_req *req); /* salvage.c. no lock held */
 uint64_t recover_quarantined(const struct nodes *n);      /* copies; lock held */
 
+/* ---- compacting.c: fsm write lock and lock held unless said otherwise ---- */
+struct compacting *compacting_new(void);
+void compacting_free(struct compacting *p); /* no order is out any more. No locks */
+/* c may be worth it. fsm lock (any) and lock held. */
+void compacting_consider(struct nodes *n, const struct fsm_chunk *c);
+/* Copies of this chunk are made, and no file shows it yet: not garbage. */
+bool compacting_holds(const struct nodes *n, uint64_t chunk);
+uint64_t compacting_waiting(const struct nodes *n); /* chunks; lock held */
+bool compacting_turn(struct nodes *n,
+                     int64_t now);        /* of the driver. True: there is more to do at once */
+void compacting_propose(struct nodes *n); /* behind it, no locks held */
+/* An order was answered; late: of a former leadership. The job may be gone afterwards. */
+void compacting_answered(struct nodes *n, const struct order *o, bool late);
+void compacting_discard(
+    struct compacting_job *j);           /* likewise, and nobody listens any more. No locks */
+void compacting_forget(struct nodes *n); /* leading ends */
+/* What an order says: how many ranges; *off is to be freed, *len with it. No locks. */
+size_t compacting_ranges(const struct compacting_job *j, uint64_t *to, uint64_t *writer,
+                         uint32_t **off, uint32_t **len);
+
 /* ---- reports.c: fsm write lock and lock held unless said otherwise ---- */
 /* Takes locks; consumes req. leads: inside the gate. */
 void reports_heartbeat(struct nodes *n, struct rpc_req *req, bool leads);
@@ -558,6 +581,9 @@ void damage_free(struct nodes *n);
 void damage_forget_all(struct nodes *n); /* what copies have is in doubt again; fsm write lock */
 
 /* ---- orders.c ---- */
+/* Has d make j's new chunk of its copy of c. fsm write lock and lock held. */
+void orders_compact(struct nodes *n, struct node *d, struct compacting_job *j,
+                    const struct fsm_chunk *c);
 /* fsm lock (any) and lock held: queues the chunk if it needs work, not before delay ns from now. */
 void orders_consider(struct nodes *n, struct fsm_chunk *c, int64_t delay);
 void orders_view(const struct nodes *n, const struct fsm_chunk *c,

@@ -9,6 +9,7 @@
  *   grants, floors, barrier             none                   none                forgotten
  *   what drains have left, copies       none                   from a walk         forgotten
  *   chosen to be shed
+ *   chunks to be compacted              none                   none, walk          forgotten
  *   queue, jobs not sent                none                   none, walk          forgotten
  *   orders that are out                 answers are late       answers are late    become late
  *   hooks of sessions, ids              none                   set                 unset
@@ -96,6 +97,7 @@ void nodes_follow(struct nodes *n)
     orders_forget(n);
     damage_forget_all(n);
     grants_forget(n);
+    compacting_forget(n);
     n->walking = n->walk_again = n->leaving = false;
     n->walk_pos = 0;
     n->doubts = (struct doubts){0};

@@ -231,6 +231,17 @@ static struct order *order_chunk(struct nodes *n, enum order_kind kind, struct n
     return o;
 }
 
+void orders_compact(struct nodes *n, struct node *d, struct compacting_job *j,
+                    const struct fsm_chunk *c)
+{
+    struct order *o = order_new(n, ORDER_COMPACT, d, NULL);
+    o->chunk = c->id;
+    o->session = c->session;
+    o->compacting = j;
+    burden(n, o, 1);
+    order_send_later(n, o);
+}
+
 static void start_copy(struct nodes *n, struct job *j, const struct fsm_chunk *c, struct node *d,
                        const struct repair_decision *dec)
 {
@@ -564,6 +575,10 @@ static void take_late(struct nodes *n, struct order *o)
         return;
     }
     burden(n, o, -1);
+    if (o->kind == ORDER_COMPACT) {
+        compacting_answered(n, o, true);
+        return;
+    }
     n->stat[o->stat].running--;
     job_end(n, o->job, fsm_chunk_find(n->cfg.fsm, o->chunk));
 }
@@ -583,6 +598,10 @@ static void take_result(struct nodes *n, struct order *o, bool leads)
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, o->chunk);
     struct job_stat *st = &n->stat[o->stat];
     burden(n, o, -1);
+    if (o->kind == ORDER_COMPACT) {
+        compacting_answered(n, o, false);
+        return;
+    }
     st->running--;
     if (!o->code) {
         st->done++;

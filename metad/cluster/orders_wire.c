@@ -100,6 +100,19 @@ static void send_delete(struct order *o)
     free(ids);
 }
 
+static void send_compact(struct order *o)
+{
+    Replfs__OrderReq req = REPLFS__ORDER_REQ__INIT;
+    Replfs__CompactOrder c = REPLFS__COMPACT_ORDER__INIT;
+    c.chunk = o->chunk;
+    c.session = o->session;
+    c.n_off = c.n_len = compacting_ranges(o->compacting, &c.to, &c.to_session, &c.off, &c.len);
+    req.order_case = REPLFS__ORDER_REQ__ORDER_COMPACT;
+    req.compact = &c;
+    send_req(o, &req, COPY_TIMEOUT_MS);
+    free(c.off); /* c.len is behind it */
+}
+
 /* No lock held. */
 void orders_send_all(struct nodes *n, struct order *o)
 {
@@ -110,6 +123,8 @@ void orders_send_all(struct nodes *n, struct order *o)
             send_copy(o);
         else if (o->kind == ORDER_VERIFY)
             send_verify(o);
+        else if (o->kind == ORDER_COMPACT)
+            send_compact(o);
         else
             send_delete(o);
         o = next;

@@ -585,7 +585,7 @@ static bool is_foreign(struct nodes *n, const struct stray *s, const struct fsm_
 
 static bool is_garbage(struct nodes *n, const struct stray *s)
 {
-    if (s->quarantine || nodes_past_behind(n))
+    if (s->quarantine || nodes_past_behind(n) || compacting_holds(n, s->chunk))
         return false;
     return !fsm_session_kept(n->cfg.fsm, s->session) || grants_given_up(n, s->session, s->chunk);
 }

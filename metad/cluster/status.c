@@ -267,9 +267,14 @@ static Replfs__JobStatus *fill_job(struct status_ask *a, unsigned kind)
     const struct job_stat *st = &n->stat[kind];
     Replfs__JobStatus *j = status_alloc(a, sizeof(*j));
     replfs__job_status__init(j);
-    j->name = status_text(a, "%s", kind < REPAIR_KINDS ? repair_kind_name[kind] : "delete");
+    j->name = status_text(a, "%s",
+                          kind < REPAIR_KINDS  ? repair_kind_name[kind]
+                          : kind == JOB_DELETE ? "delete"
+                                               : "compact");
     if (kind < REPAIR_KINDS)
         repair_queue_stat(n->queue, (enum repair_kind)kind, &j->queued, &j->bytes_left);
+    if (kind == JOB_COMPACT)
+        j->queued = compacting_waiting(n);
     j->running = st->running;
     j->done = st->done;
     j->failed = st->failed;

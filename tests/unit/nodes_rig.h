@@ -79,7 +79,7 @@ struct nodes_rig {
     struct nodes_rig_chunkd chunkd[CHUNKDS];
     pthread_t beater;
     bool stop;
-    uint64_t seq, next_chunk;
+    uint64_t seq, next_chunk, made_chunks;
 };
 static struct nodes_rig *fx;
 
@@ -668,11 +668,20 @@ static inline void wait_up(unsigned n)
 
 /* ---- fixture ---- */
 
+/* Of metad's own. */
+static inline uint64_t nodes_rig_new_chunk(void *arg)
+{
+    (void)arg;
+    return __atomic_fetch_add(&fx->made_chunks, 1, __ATOMIC_RELAXED) + 50000;
+}
+
 static inline void nodes_rig_lead(void)
 {
     uint64_t leading = fx->mlog.leading + 1;
     __atomic_store_n(&fx->mlog.leading, leading, __ATOMIC_RELEASE);
-    nodes_lead(fx->nodes, &(struct nodes_leadership){.leading = leading, .term = leading});
+    nodes_lead(fx->nodes, &(struct nodes_leadership){.leading = leading,
+                                                     .term = leading,
+                                                     .new_chunk = nodes_rig_new_chunk});
     gate_open(&fx->gate);
 }
 

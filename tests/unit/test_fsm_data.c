@@ -52,7 +52,7 @@ static int setup(void **state)
     if (!c)
         return -1;
     fsm_rig_open(&c->r);
-    struct fsm_hooks h = {on_freed, on_changed, on_orphaned, NULL, on_closed, &c->seen, NULL};
+    struct fsm_hooks h = {on_freed, on_changed, on_orphaned, NULL, on_closed, &c->seen, NULL, NULL};
     fsm_set_hooks(c->r.f, &h);
     c->file = (uint64_t)fsm_rig_create(&c->r, 1, "f", REG_MODE);
     *state = c;
