@@ -16,14 +16,17 @@ job() { # KEY
     ctl status --json "$mnt" | python3 -c 'import json,sys
 print([j for j in json.load(sys.stdin)["jobs"] if j["name"] == "compact"][0][sys.argv[1]])' "$1"
 }
+touch "$a/f"
 python3 "$cases_repo/tests/cases/overwriter.py" "$a/f" "$work/model" "$size" 20 --hold "$work/stop" >"$work/said" &
-writer=$!
+writer=$! case_pids=$!
 (
     while [ ! -e "$work/stop" ]; do # a reader on the other mount, whose maps are often of yesterday
         cat "$b/f" >/dev/null 2>>"$work/reader" || echo "cat failed" >>"$work/reader"
+        sleep 0.5
     done
 ) &
 reader=$!
+case_pids="$writer $reader"
 most=0
 while [ ! -s "$work/said" ]; do
     sleep 0.5

@@ -425,6 +425,57 @@ static void test_through_and_alone(void **st)
     cfile_close(f);
 }
 
+/* Chunks that a chunkd has something of. */
+static size_t chunks_stored(void)
+{
+    uint64_t seen[64];
+    size_t n = 0;
+    client_rig_lock();
+    for (size_t i = 0; i < client_rig.node[1].nrecs; i++) {
+        size_t k = 0;
+        while (k < n && seen[k] != client_rig.node[1].recs[i].chunk)
+            k++;
+        assert_true(k < 64);
+        if (k == n)
+            seen[n++] = client_rig.node[1].recs[i].chunk;
+    }
+    client_rig_unlock();
+    return n;
+}
+
+/* A file that grows stays in one chunk; one that is overwritten takes the next when the chunk is longer than it, and 4 MiB
+ * long, so that metad can give back what was overwritten. */
+static void test_overwritten_chunks_are_left(void **st)
+{
+    (void)st;
+    enum { BLOCK = 256 << 10 };
+    uint8_t *p = calloc(1, BLOCK);
+    struct cfile *f = client_rig_open_file();
+    off_t o;
+    assert_non_null(p);
+    for (unsigned i = 0; i < 32; i++) {
+        o = (off_t)i * BLOCK;
+        assert_int_equal(cfile_write(f, p, BLOCK, &o, 0), 0);
+        assert_int_equal(cfile_flush(f), 0);
+    }
+    assert_int_equal(chunks_stored(), 1);
+    for (unsigned i = 0; i < 32; i++) {
+        o = (off_t)(i % 4) * BLOCK;
+        assert_int_equal(cfile_write(f, p, BLOCK, &o, 0), 0);
+        assert_int_equal(cfile_flush(f), 0);
+    }
+    assert_int_equal(chunks_stored(), 2);
+    assert_int_equal(cfile_truncate(f, 0, NULL), 0);
+    for (unsigned i = 0; i < 48; i++) {
+        o = 0;
+        assert_int_equal(cfile_write(f, p, BLOCK, &o, 0), 0);
+        assert_int_equal(cfile_flush(f), 0);
+    }
+    assert_int_equal(chunks_stored(), 5);
+    free(p);
+    cfile_close(f);
+}
+
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, client_rig_setup, client_rig_teardown)
@@ -436,6 +487,7 @@ int main(void)
         T(test_append_threads),
         T(test_punch_order),
         T(test_blocks),
+        T(test_overwritten_chunks_are_left),
         T(test_random),
         T(test_random),
         T(test_random),

@@ -410,11 +410,20 @@ static void send_one(struct cfile *f, struct abuf *a, struct rpc_conn *const *co
     lock_acquire(&f->mu);
 }
 
+/* How long the chunk may get. One that is longer than its file has bytes that were overwritten since, and metad can give them
+ * back only once it is left: a small file that is overwritten for ever would take as much as a whole chunk more. */
+static uint32_t chunk_limit(const struct cfile *f)
+{
+    uint64_t size = f->attr.size > f->dirty_end ? f->attr.size : f->dirty_end;
+    size = size > OVERWRITTEN_MIN ? size : OVERWRITTEN_MIN;
+    return size < CHUNK_MAX ? (uint32_t)size : CHUNK_MAX;
+}
+
 /* The chunk for an append of len bytes, or NULL: wait. */
 static struct wchunk *chunk_for(struct cfile *f, uint32_t len)
 {
     struct wchunk *wc = f->wcur;
-    if (wc && (wc->failed || wc->len + len > CHUNK_MAX || wc->session != session_id(f->c) ||
+    if (wc && (wc->failed || wc->len + len > chunk_limit(f) || wc->session != session_id(f->c) ||
                wc->expiry < clock_boot() + 15 * NSEC_PER_SEC))
         leave_chunk(f);
     if (!f->wcur) {
