@@ -19,6 +19,10 @@
  * garbage (compacting_holds); a job ends when its last command was applied or refused. With the leadership the jobs end, too:
  * what they had proposed was applied before the next one looks at strays, or never will be.
  *
+ * The former chunk is held for a moment longer than its last extent: until the copies of the names that chunkds keep have the
+ * commands, too. Otherwise, with metad's disk lost just then, the state made of such a copy would show files bytes that were
+ * safe for years and are gone. One that does not keep up is waited for no longer than HELD_FOR.
+ *
  * A chunk may be compacted when its writer can commit nothing more of it: the session is closed, or has given it up
  * (grants.c). A file that is open for days gives up each chunk when it is full and synced.
  *
@@ -41,6 +45,7 @@
 #define LOOK_SLICE 64u
 #define SCAN_SLICE 8192u /* extents in one turn */
 #define LOOK_EVERY (2 * NSEC_PER_SEC)
+#define HELD_FOR (60 * NSEC_PER_SEC)
 #define UNKNOWN_FAILS 9u /* of a chunkd that does not know the order: half a minute and more */
 
 struct compacting_job {
@@ -63,11 +68,18 @@ struct compacting_candidate {
     int64_t due;
     uint8_t fails;
 };
+struct
+    compacting_held { /* a former chunk, and the log's entry by which no file shows it any more */
+    uint64_t chunk, index;
+    int64_t until;
+};
 struct compacting {
     struct u64map index; /* chunk -> position in v */
     struct compacting_candidate *v;
     uint32_t n, cap, pos;
     struct compacting_job *job[COMPACT_RUNNING_MAX];
+    struct compacting_held *held; /* oldest first */
+    uint32_t nheld, cap_held;
 };
 
 struct compacting *compacting_new(void)
@@ -128,10 +140,52 @@ void compacting_consider(struct nodes *n, const struct fsm_chunk *c)
 bool compacting_holds(const struct nodes *n, uint64_t chunk)
 {
     lock_assert_held(&n->mu);
+    const struct compacting *p = n->compacting;
     for (unsigned i = 0; i < COMPACT_RUNNING_MAX; i++)
-        if (n->compacting->job[i] && n->compacting->job[i]->to == chunk)
+        if (p->job[i] && (p->job[i]->to == chunk || p->job[i]->chunk == chunk))
+            return true;
+    for (uint32_t i = 0; i < p->nheld; i++)
+        if (p->held[i].chunk == chunk)
             return true;
     return false;
+}
+
+static void held_add(struct nodes *n, uint64_t chunk)
+{
+    struct compacting *p = n->compacting;
+    if (p->nheld == p->cap_held) {
+        p->cap_held = p->cap_held ? 2 * p->cap_held : 16;
+        p->held = realloc(p->held, p->cap_held * sizeof(*p->held));
+        if (!p->held)
+            abort();
+    }
+    p->held[p->nheld++] = (struct compacting_held){
+        chunk, fsm_applied(n->cfg.fsm) >> 8 /* commands of an entry */, clock_mono() + HELD_FOR};
+}
+
+/* The log's index that all copies of the names have which are waited for; UINT64_MAX: there are none. */
+static uint64_t names_have(struct nodes *n)
+{
+    struct nodes_names v[NODES_NAMES_MAX];
+    struct nodes_names_all all = {0};
+    uint64_t have = UINT64_MAX;
+    size_t k =
+        n->cfg.names_copies ? n->cfg.names_copies(n->cfg.names_arg, v, NODES_NAMES_MAX, &all) : 0;
+    while (k--)
+        if (v[k].generation && !v[k].late && v[k].reached < have)
+            have = v[k].reached;
+    return have;
+}
+
+static void held_release(struct nodes *n, int64_t now)
+{
+    struct compacting *p = n->compacting;
+    uint32_t kept = 0;
+    uint64_t have = p->nheld ? names_have(n) : 0;
+    for (uint32_t i = 0; i < p->nheld; i++)
+        if (p->held[i].index > have && p->held[i].until > now)
+            p->held[kept++] = p->held[i];
+    p->nheld = kept;
 }
 
 uint64_t compacting_waiting(const struct nodes *n)
@@ -263,6 +317,8 @@ static void job_end(struct nodes *n, struct compacting_job *j)
     if (j->failed && c)
         candidate_add(p, j->chunk, clock_mono() + repair_queue_backoff(j->fails),
                       j->fails < UNKNOWN_FAILS ? (uint8_t)(j->fails + 1) : j->fails);
+    if (!c && j->moved)
+        held_add(n, j->chunk);
     if (c) {
         c->soft_flags &= (uint8_t) ~(SOFT_BUSY | SOFT_AGAIN);
         if (!j->failed)
@@ -306,6 +362,7 @@ void compacting_forget(struct nodes *n)
     free(p->v);
     p->v = NULL;
     p->n = p->cap = p->pos = 0;
+    p->nheld = 0;
 }
 
 void compacting_free(struct compacting *p)
@@ -317,6 +374,7 @@ void compacting_free(struct compacting *p)
             job_free(p->job[i]);
     u64map_free(&p->index);
     free(p->v);
+    free(p->held);
     free(p);
 }
 
@@ -552,6 +610,7 @@ bool compacting_turn(struct nodes *n, int64_t now)
     const char *why = in_the_way(n);
     uint32_t steps = SCAN_SLICE;
     bool more = false;
+    held_release(n, now);
     for (unsigned i = 0; i < COMPACT_RUNNING_MAX; i++) {
         struct compacting_job *j = p->job[i];
         if (!j || !steps)

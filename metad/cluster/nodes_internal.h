@@ -508,7 +508,8 @@ struct compacting *compacting_new(void);
 void compacting_free(struct compacting *p); /* no order is out any more. No locks */
 /* c may be worth it. fsm lock (any) and lock held. */
 void compacting_consider(struct nodes *n, const struct fsm_chunk *c);
-/* Copies of this chunk are made, and no file shows it yet: not garbage. */
+/* Copies of this chunk are made, and no file shows it yet, or those of it that were are not needed any more, but not to be
+ * deleted yet. */
 bool compacting_holds(const struct nodes *n, uint64_t chunk);
 uint64_t compacting_waiting(const struct nodes *n); /* chunks; lock held */
 bool compacting_turn(struct nodes *n,

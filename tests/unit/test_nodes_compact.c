@@ -261,6 +261,48 @@ static void changes_meanwhile_stay(void **state)
     assert_int_equal(shown(LEN - 1), MADE + 1);
 }
 
+static uint64_t reached;
+
+static size_t names_copy(void *arg, struct nodes_names *out, size_t max,
+                         struct nodes_names_all *all)
+{
+    (void)arg;
+    (void)all;
+    assert_true(max > 0);
+    out[0] = (struct nodes_names){
+        .chunkd = 1, .generation = 1, .reached = __atomic_load_n(&reached, __ATOMIC_ACQUIRE)};
+    return 1;
+}
+
+static bool is_compacted(void *arg)
+{
+    (void)arg;
+    return compactions().done == 1;
+}
+
+/* The copies of the names, from which all may have to be made again, still show the old chunk: it stays. */
+static void former_chunk_is_held_for_copies_of_the_names(void **state)
+{
+    (void)state;
+    fx->mlog.index = 1000 << 8;
+    reached = 999;
+    lock_acquire(&fx->nodes->mu);
+    fx->nodes->cfg.names_copies = names_copy;
+    lock_release(&fx->nodes->mu);
+    join_all(2);
+    assert_int_equal(raise_level(2), 0);
+    overwrite("f");
+    give_up();
+    wait_until(is_compacted, NULL, "the chunk to be compacted");
+    for (unsigned i = 0; i < 2; i++) {
+        int64_t now = clock_mono();
+        wait_until(judged_again, &now, "strays to be judged");
+    }
+    assert_int_equal(held_by(old), 2);
+    __atomic_store_n(&reached, fx->mlog.index >> 8, __ATOMIC_RELEASE);
+    compacted_to(MADE);
+}
+
 #define COMPACT_TEST(f) cmocka_unit_test_setup_teardown(f, setup, nodes_rig_teardown)
 
 int main(void)
@@ -272,6 +314,7 @@ int main(void)
         COMPACT_TEST(copies_are_held_until_all_are_made),
         COMPACT_TEST(a_leadership_ends_meanwhile),
         COMPACT_TEST(changes_meanwhile_stay),
+        COMPACT_TEST(former_chunk_is_held_for_copies_of_the_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
