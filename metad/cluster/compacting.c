@@ -416,7 +416,7 @@ static void orders_give(struct nodes *n, struct compacting_job *j, struct fsm_ch
     j->state = ORDERED;
 }
 
-static void collect(struct nodes *n, struct compacting_job *j, uint32_t *steps)
+static void job_collect(struct nodes *n, struct compacting_job *j, uint32_t *steps)
 {
     struct fsm_chunk *c = fsm_chunk_find(n->cfg.fsm, j->chunk);
     struct ext e;
@@ -616,7 +616,7 @@ bool compacting_turn(struct nodes *n, int64_t now)
         if (!j || !steps)
             continue;
         if (j->state == COLLECTING)
-            collect(n, j, &steps);
+            job_collect(n, j, &steps);
         else if (j->state == SWAPPING && j->failed)
             job_end(n, j);
         else if (j->state == SWAPPING)
