@@ -80,6 +80,7 @@ struct compacting {
     struct compacting_job *job[COMPACT_RUNNING_MAX];
     struct compacting_held *held; /* oldest first */
     uint32_t nheld, cap_held;
+    uint64_t next; /* number of the next new chunk, 0: none */
 };
 
 struct compacting *compacting_new(void)
@@ -233,15 +234,26 @@ static unsigned jobs_running(const struct compacting *p)
     return running;
 }
 
-/* False: no id for the new chunk could be had. */
+void compacting_stock(struct nodes *n)
+{
+    lock_acquire(&n->mu);
+    bool wanted = n->compacting->n && !n->compacting->next && n->lead.new_chunk;
+    lock_release(&n->mu);
+    uint64_t id = wanted ? n->lead.new_chunk(n->lead.ids_arg) : 0;
+    lock_acquire(&n->mu);
+    if (id)
+        n->compacting->next = id;
+    lock_release(&n->mu);
+}
+
+/* False: no number for the new chunk is at hand. */
 static bool job_begin(struct nodes *n, struct fsm_chunk *c, uint8_t fails)
 {
     struct compacting *p = n->compacting;
     struct fsm_mark mark;
     unsigned i = 0;
     fsm_mark(n->cfg.fsm, &mark);
-    uint64_t to = n->lead.new_chunk && mark.incarnation ? n->lead.new_chunk(n->lead.ids_arg) : 0;
-    if (!to)
+    if (!p->next || !mark.incarnation)
         return false;
     struct compacting_job *j = calloc(1, sizeof(*j));
     if (!j)
@@ -249,9 +261,10 @@ static bool job_begin(struct nodes *n, struct fsm_chunk *c, uint8_t fails)
     *j = (struct compacting_job){.n = n,
                                  .chunk = c->id,
                                  .session = c->session,
-                                 .to = to,
+                                 .to = p->next,
                                  .writer = mark.incarnation,
                                  .fails = fails};
+    p->next = 0;
     j->nino = fsm_chunk_owners(n->cfg.fsm, c, j->ino, COMPACT_OWNERS_MAX);
     if (j->nino > COMPACT_OWNERS_MAX)
         j->nino = COMPACT_OWNERS_MAX;
@@ -363,6 +376,7 @@ void compacting_forget(struct nodes *n)
     p->v = NULL;
     p->n = p->cap = p->pos = 0;
     p->nheld = 0;
+    p->next = 0;
 }
 
 void compacting_free(struct compacting *p)

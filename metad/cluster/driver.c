@@ -111,6 +111,7 @@ static bool leader_tick(struct nodes *n)
     }
     grants_barrier(n);
     nodes_replaced_tell(n, now);
+    compacting_stock(n);
     bool more = work_slice(n, now) || sweeping;
     nodes_leave(n);
     return more;

@@ -78,7 +78,7 @@ struct nodes_leadership {
     /* A chunkd registered, or said in a heartbeat: ids below these may have been given. */
     void (*ids_told)(void *arg, uint64_t chunk_upto, uint64_t ino_upto);
     void *ids_arg;
-    /* A number for a chunk that metad itself has made; 0: none can be had just now. */
+    /* A number for a chunk that metad itself has made; 0: none can be had just now. Called without locks. */
     uint64_t (*new_chunk)(void *ids_arg);
 };
 /* Begins and ends a leadership, while the gate is shut and empty. From nodes_follow() on no hook is called any more,

@@ -512,6 +512,8 @@ void compacting_consider(struct nodes *n, const struct fsm_chunk *c);
  * deleted yet. */
 bool compacting_holds(const struct nodes *n, uint64_t chunk);
 uint64_t compacting_waiting(const struct nodes *n); /* chunks; lock held */
+void compacting_stock(
+    struct nodes *n); /* ahead of a turn: gets what it may need. No locks held; while leading */
 bool compacting_turn(struct nodes *n,
                      int64_t now);        /* of the driver. True: there is more to do at once */
 void compacting_propose(struct nodes *n); /* behind it, no locks held */

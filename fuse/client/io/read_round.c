@@ -191,9 +191,11 @@ static void report_bad(struct read_round *op, const struct readseg *s, uint32_t 
 {
     char name[256];
     chunkds_name(op->c, chunkd, name, sizeof(name));
-    log_warn("inode %llu: copy of chunk %llx on %s is bad at %u+%u: %s; reading another",
-             (unsigned long long)op->ino, (unsigned long long)s->loc.chunk, name, s->off, s->len,
-             err_str(code));
+    /* one that is gone may have been compacted since the map was asked for: metad knows, and tells of it if not */
+    if (code != -ERR_NO_CHUNK || log_enabled(LOG_LVL_DEBUG, LOG_MODULE))
+        log_warn("inode %llu: copy of chunk %llx on %s is bad at %u+%u: %s; reading another",
+                 (unsigned long long)op->ino, (unsigned long long)s->loc.chunk, name, s->off,
+                 s->len, err_str(code));
     Replfs__ReportBadReq m = REPLFS__REPORT_BAD_REQ__INIT;
     m.chunk = s->loc.chunk;
     m.chunkd = chunkd;
