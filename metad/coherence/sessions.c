@@ -606,8 +606,9 @@ static void propose_close(struct sessions *o)
     op.op_case = REPLFS__META_OP__OP_SESSION_CLOSE;
     op.session_close = &close_op;
     cmd.op = &op;
-    log_info("%zu session(s) silent for %llu ms: they hold nothing any more", o->nexpired,
-             (unsigned long long)fsm_setting(o->cfg.fsm, SETTING_SESSION_LEASE));
+    log_info("%zu session(s) silent for %llu ms, or for a lease term while others want what they "
+             "hold: they hold nothing any more",
+             o->nexpired, (unsigned long long)fsm_setting(o->cfg.fsm, SETTING_SESSION_LEASE));
     mlog_propose_as(o->cfg.mlog, o->leading, &cmd, closed_applied, NULL, o);
 }
 

@@ -70,9 +70,10 @@ fault_client() { # kill -9 of a mount, and of the programs on it
     forgets "$m" "ENOTCONN|ECONNABORTED"
     # shellcheck disable=SC2086
     kill -KILL $p "${load_pid[$m]}"
+    # -f: a thread of the mount may wait in the kernel for a page that only the mount could have unlocked
+    umount -f -l "$work/$m"
     wait "${load_pid[$m]}" 2>/dev/null || true
     for p in $p; do wait_for 30 "the mount to be dead" dead "$p"; done
-    umount -l "$work/$m"
     fired client "mount $m"
     hold 2
     mount_it "$m"
@@ -83,10 +84,28 @@ fault_mountstop() { # a mount sleeps, for less than its session
     roll ${#mounts[@]}
     m=${mounts[R]}
     p=$(mount_pids "$work/$m" | tail -1)
+    parted
     kill -STOP "$p"
     hold 8
     [ "$(state_of "$p")" != T ] || fired mountstop "mount $m"
     kill -CONT "$p"
+}
+
+fault_clock() { # the wall clock of a computer jumps, up to 20 days
+    local n offset conf=$cluster/devcluster.conf
+    roll ${#daemons[@]}
+    n=${daemons[R]}
+    roll 40
+    offset=$(((R - 20) * 86400))
+    devcluster kill "$n"
+    cp "$conf" "$work/conf"
+    printf 'daemon_env=%q\n' "LD_PRELOAD=$bin/fault_wallclock.so WALLCLOCK_OFFSET=$offset" >>"$conf"
+    devcluster start "$n"
+    cp "$work/conf" "$conf"
+    hold 6
+    ! grep -q fault_wallclock "/proc/$(pid_of "$n")/maps" || fired clock "$n by $((offset / 86400)) days"
+    devcluster kill "$n" # the clock is right again
+    devcluster start "$n"
 }
 
 # -- network -----------------------------------------------------------------------------------------
@@ -107,6 +126,7 @@ commas() { local IFS=,; echo "$*"; }
 fault_partition() { # nothing passes between two groups
     local to a b
     two_groups
+    parted
     devcluster partition "$(commas "${group1[@]}")" "$(commas "${group2[@]}")"
     a=${group1[0]} b=${group2[0]}
     [ "$b" != client ] || { b=$a a=client; }
@@ -117,6 +137,7 @@ fault_partition() { # nothing passes between two groups
 }
 fault_isolate() { # links that are down
     subset "${daemons[@]}"
+    parted
     devcluster isolate "${subset[@]}"
     hold 8
     connects client "$(ip_of "${subset[0]}")" "$(port_of "${subset[0]}")" || fired isolate "${subset[*]}"
@@ -125,6 +146,7 @@ fault_isolate() { # links that are down
 fault_oneway() { # what some send to some does not arrive, the other way all does
     local a b before after=0
     two_groups
+    parted
     before=$(for a in "${group1[@]}"; do resent "$a"; done | paste -sd+ | bc)
     for a in "${group1[@]}"; do for b in "${group2[@]}"; do
         ip -n "$ns-$a" neigh replace "$(address "$b")" lladdr 02:00:00:00:00:01 dev v nud permanent
@@ -138,6 +160,7 @@ address() { if [ "$1" = client ]; then echo "$net.200"; else ip_of "$1"; fi; }
 fault_slowlink() { # 2 Mbit/s and what does not fit in 100 ms of it is dropped
     local n over=0 some
     subset "${daemons[@]}" client
+    parted
     for n in "${subset[@]}"; do tc -n "$ns-$n" qdisc replace dev v root tbf rate 2mbit burst 16k latency 100ms; done
     hold 8
     for n in "${subset[@]}"; do
@@ -160,27 +183,34 @@ fault_reset() { # every connection of some computers
 }
 
 # -- power -------------------------------------------------------------------------------------------
-# An unsynced file on each disk tells whether the cut took what was not synced.
-marked() { local n=0 d; for d in "$@"; do [ ! -e "$cluster/$d/marker" ] || n=$((n + 1)); done; echo $n; }
-cut_power() { # NAME...
-    local n p list=("$@")
+# The kernel says that it shut the file systems down, and an unsynced file on each often loses its bytes (a sync of the daemon's
+# that comes between may save them).
+cuts() { dmesg | grep -c 'EXT4-fs (loop[0-9]*): shut down requested' || true; }
+cut_power() { # NAME..., or all
+    local n before lost=0 list=("$@")
     [ "$1" != all ] || list=("${daemons[@]}")
+    before=$(cuts)
     for n in "${list[@]}"; do echo unsynced >"$cluster/$n/marker"; done
     devcluster powercut "$@"
-    [ "$(marked "${list[@]}")" = 0 ]
+    for n in "${list[@]}"; do
+        [ -s "$cluster/$n/marker" ] || lost=$((lost + 1))
+        rm -f "$cluster/$n/marker"
+    done
+    cut="${list[*]}; $lost of ${#list[@]} unsynced files lost"
+    [ $(($(cuts) - before)) -ge ${#list[@]} ]
 }
 fault_power() { # of some computers, not the client's
     subset "${daemons[@]}"
-    forgets a ""
-    forgets b ""
-    if cut_power "${subset[@]}"; then fired power "${subset[*]}"; fi
+    forgets a EIO
+    forgets b EIO
+    if cut_power "${subset[@]}"; then fired power "$cut"; fi
     hold 3
     devcluster start "${subset[@]}"
 }
 fault_powerall() { # of all, the client's too
     local m
     for m in "${mounts[@]}"; do forgets "$m" "ENOTCONN|ECONNABORTED|EIO"; done
-    if cut_power all; then fired powerall "all"; fi
+    if cut_power all; then fired powerall "$cut"; fi
     for m in "${mounts[@]}"; do
         kill -KILL "${load_pid[$m]}" 2>/dev/null || true
         wait "${load_pid[$m]}" 2>/dev/null || true

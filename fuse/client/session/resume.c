@@ -42,7 +42,8 @@ static void forked(struct client *c)
 static void session_lapsed(struct client *c)
 {
     log_warn(
-        "metad heard nothing from us for longer than the session's lease: locks are gone, and "
+        "metad heard nothing from us for longer than the session's lease, or than a lease term "
+        "while another mount wanted what we had leases on: locks are gone, and "
         "others may have changed what we had leases on. What was written or changed here before "
         "is told to metad now; where others changed the same, that is lost, and named here");
     atomic_fetch_add(&c->life, 1);

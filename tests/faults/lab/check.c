@@ -1,5 +1,6 @@
 /* The checker: reads back all that a worker's journal tells of and names each difference. After a fault that forgets (a power
- * cut, a killed mount) whatever was not synced may be in any state since; what was, may not. Bytes that cannot be read count
+ * cut, a killed mount) whatever was not synced may be in any state since; what was, may not. A file with bytes
+ * that are lost for that reason is removed, so that the cluster can be healthy again. Bytes that cannot be read count
  * as lost when all of them were safe and untouched since. One thread. */
 #include <dirent.h>
 #include <errno.h>
@@ -139,23 +140,10 @@ static bool fits(struct check *c, const char *path, uint32_t number)
     return fine;
 }
 
-static void compare_name(struct check *c, int dir, int name)
+/* What was read as any object that the name may be. */
+static void compare_any(struct check *c, const char *path, const struct name *n)
 {
-    const struct name *n = &c->model.names[dir][name];
-    bool loose = c->forgot || n->doubt, absent = n->now == 0;
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/d%d/n%d", c->root, dir, name);
-    for (int i = 0; loose && i < n->n_was; i++)
-        absent |= n->was[i] == 0;
-    if (read_file(c, path) < 0) {
-        if (errno != ENOENT || !absent)
-            differs(c, path, "%s: object %u is lost%s", strerror(errno), n->now,
-                    n->n_was == 1 ? ", the name was safe" : "");
-        return;
-    }
-    if (c->seen)
-        fprintf(c->seen, "%016" PRIx64 " %u %s\n", sum_of(c->data, (size_t)c->units * UNIT),
-                c->units, path);
+    bool loose = c->forgot || n->doubt;
     if (!loose && n->now == 0) {
         differs(c, path, "is there, %u units, although it was removed", c->units);
         return;
@@ -173,6 +161,32 @@ static void compare_name(struct check *c, int dir, int name)
         compare_object(c, path, n->now);
     else
         differs(c, path, "is there, and never was");
+}
+
+static void compare_name(struct check *c, int dir, int name)
+{
+    const struct name *n = &c->model.names[dir][name];
+    bool loose = c->forgot || n->doubt, absent = n->now == 0;
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/d%d/n%d", c->root, dir, name);
+    for (int i = 0; loose && i < n->n_was; i++)
+        absent |= n->was[i] == 0;
+    if (read_file(c, path) < 0) {
+        if (errno != ENOENT || !absent)
+            differs(c, path, "%s: object %u is lost%s", strerror(errno), n->now,
+                    n->n_was == 1 ? ", the name was safe" : "");
+        return;
+    }
+    if (c->forgot && memchr(c->bad, 1, c->units)) {
+        compare_any(c, path, n);
+        if (unlink(path) < 0)
+            differs(c, path, "cannot be removed: %s", strerror(errno));
+        return;
+    }
+    if (c->seen)
+        fprintf(c->seen, "%016" PRIx64 " %u %s\n", sum_of(c->data, (size_t)c->units * UNIT),
+                c->units, path);
+    compare_any(c, path, n);
 }
 
 static void compare_listing(struct check *c, int dir)

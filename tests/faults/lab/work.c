@@ -233,7 +233,8 @@ static void work_on_file(struct worker *w, int dir, int name)
 {
     if (!open_file(w, dir, name))
         return;
-    for (uint32_t n = 1 + random_below(&w->random, 4); n > 0 && !w->gone; n--) {
+    for (uint32_t n = 1 + random_below(&w->random, 4);
+         n > 0 && !w->gone && !board_stopped(w->board); n--) {
         uint32_t what = random_below(&w->random, 100);
         if (what < 30)
             write_some(w, true);
